@@ -1,0 +1,33 @@
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format lock bench train clean
+BIN := .venv/bin
+
+help: ## show the verbs
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: ## make .venv with the `thalamus` command
+	@deploy/environment.sh dev
+
+.venv-vllm: deploy/locks/vllm.lock
+	@deploy/environment.sh vllm && touch .venv-vllm
+
+demo: install .venv-vllm ## run everything on this machine: real models, a trained router, the gateway
+	@$(BIN)/thalamus demo
+
+test: install .venv-vllm ## prove it: every test, slow ones at a smaller size
+	@$(BIN)/pytest -q
+
+test-all: install .venv-vllm ## prove it at full size
+	@THALAMUS_TEST_SIZE=full $(BIN)/pytest -q
+
+lint: install ## ruff, strict mypy and the import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: install ## let ruff format the code
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+lock: ## resolve the dependency lists anew
+	@deploy/environment.sh lock
+
+clean: ## remove environments, built models and caches
+	@rm -rf .venv .venv-vllm .venv-tools var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""What the gateway talks about: frozen dataclasses, enums and the table of dimensions. Plain Python."""

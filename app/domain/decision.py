@@ -1,0 +1,73 @@
+"""A decision, which is what was intended, and the record of what then happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from app.domain.models import Model
+
+Reason = Literal["named", "best", "only", "session", "explored", "abstained", "default", "fallback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is expected of one candidate for one request. None is unknown, and unknown never passes a limit."""
+
+    quality: float | None
+    quality_low: float | None
+    quality_high: float | None
+    """Ends of a 90 % interval."""
+    output_tokens: float | None
+    cost_usd: float | None
+    ttft_s: float | None
+    latency_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model under consideration for one request."""
+
+    model: Model
+    estimate: Estimate
+    utility: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Why a model is not a candidate, and the smallest change of the request that would admit it."""
+
+    model: str
+    constraint: str
+    message: str
+    relaxation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What the replicas look like now, one entry per catalogue model, in its order."""
+
+    available: tuple[bool, ...]
+    wait_s: tuple[float, ...]
+    """Expected time in the queue of the least loaded replica."""
+    s_per_output_token: tuple[float | None, ...]
+    """As seen of late; None where nothing was seen yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The ranked candidates, most useful first, and why."""
+
+    decision_id: str
+    candidates: tuple[Candidate, ...]
+    """In the order in which they are attempted; never empty."""
+    reason: Reason
+    why: str
+    """The reason in plain words."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """For the record: preferences as applied, cost weight, propensity, versions."""
+
+    @property
+    def chosen(self) -> Candidate:
+        return self.candidates[0]

@@ -1,0 +1,50 @@
+"""One call, parsed and checked: what may decide, and what is forwarded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Conversation = tuple[tuple[str, str], ...]
+"""(role, text) pairs in order; tool names travel as one ("tools", "name name") pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """What one or several sources ask of the decision; `narrow` in `app.domain.preferences` combines them."""
+
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    """Hard limits by the name of their `Constraint`, parsed."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Quality given up to go from the worst to the best end of a dimension's scale."""
+    max_quality_loss: float | None = None
+    """Quality, in [0, 1], that may be lost on average against the best eligible model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call for a completion, free of HTTP."""
+
+    request_id: str
+    operation: Literal["chat", "completion"]
+    model: str | None
+    """A concrete model, asked for by name; None lets the router choose."""
+    profile: str
+    body: Mapping[str, Any]
+    """What is forwarded, without `model` and `routing`."""
+    stream: bool
+    conversation: Conversation
+    """What the router model reads, in-prompt flags removed."""
+    input_tokens: int
+    """Estimated from the text's length: no one tokenizer fits all models."""
+    max_tokens: int | None
+    needs: frozenset[str]
+    """Capabilities without which a model cannot answer this call."""
+    preferences: Preferences
+    allowed_models: frozenset[str] | None = None
+    """Models that the caller's key may use; None is all."""
+    session_id: str | None = None
+    deadline_s: float | None = None
+    priority: Literal["low", "normal", "high"] = "normal"
+    explain: bool = False

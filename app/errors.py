@@ -1,0 +1,170 @@
+"""Every error a caller can see, drawn as a tree.
+
+A class has a `status` and a `code`; the code is the failure's one name in body, log and metric label. Messages say
+what to change. Only an UpstreamError leads to another attempt, and only before the caller has seen a byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class UsageError(Exception):
+    """A command cannot go on; the message is one line that says what to change."""
+
+
+class GatewayError(Exception):
+    """An answer that is an error: `status`, the OpenAI `type`, `code` and `param`, and headers of its own."""
+
+    status: ClassVar[int] = 500
+    code: str = "internal"
+    type: ClassVar[str] = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        may_retry: bool = True,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        """Whole seconds for `Retry-After`; every 429 and 503 has one."""
+        self.may_retry = may_retry
+        """False adds `x-should-retry: false`, which the OpenAI SDK honours."""
+        self.details = details
+        """More for machines, beside the four keys of OpenAI's error object."""
+
+
+class Internal(GatewayError):
+    """A bug of ours; the message is the same for all of them."""
+
+
+class CallerError(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class InvalidRequest(CallerError):
+    code = "invalid_request"
+
+
+class UnsupportedParameter(InvalidRequest):
+    code = "unsupported_parameter"
+
+
+class InvalidFlag(InvalidRequest):
+    code = "invalid_flag"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class Unauthorized(CallerError):
+    status = 401
+    code = "invalid_api_key"
+    type = "authentication_error"
+
+
+class NotAllowed(CallerError):
+    status = 403
+    code = "not_allowed"
+    type = "permission_error"
+
+
+class UnknownModel(CallerError):
+    status = 404
+    code = "model_not_found"
+
+
+class UnknownDecision(CallerError):
+    status = 404
+    code = "decision_not_found"
+
+
+class RequestTimeout(CallerError):
+    status = 408
+    code = "request_timeout"
+
+
+class TooLarge(CallerError):
+    status = 413
+    code = "too_large"
+
+
+class UnsupportedMedia(CallerError):
+    status = 415
+    code = "unsupported_media"
+
+
+class NoEligibleModel(CallerError):
+    """The constraints leave no model; `details` names, per model, what excluded it and the smallest relaxation."""
+
+    status = 422
+    code = "no_eligible_model"
+
+
+class RateLimited(CallerError):
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+
+
+class Overloaded(GatewayError):
+    """Refused before any work: shed, or draining."""
+
+    status = 503
+    code = "overloaded"
+
+
+class Draining(Overloaded):
+    code = "draining"
+
+
+class UpstreamError(GatewayError):
+    """An attempt failed."""
+
+
+class UpstreamUnreachable(UpstreamError):
+    status = 503
+    code = "no_backend"
+
+
+class UpstreamBusy(UpstreamError):
+    """The backend refused the request because it is full (429 or 503)."""
+
+    status = 503
+    code = "no_backend"
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamBroken(UpstreamError):
+    status = 502
+    code = "bad_upstream"
+
+
+class UpstreamDisconnected(UpstreamBroken):
+    """A begun answer was cut; seen only as an error event."""
+
+    code = "upstream_disconnected"
+
+
+class UpstreamRejected(UpstreamError):
+    """The backend's own refusal of this request (400, 404, 413, 422), in OpenAI shape; not tried elsewhere."""
+
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, *, status: int, param: str | None = None, code: str = "invalid_request") -> None:
+        super().__init__(message, param=param)
+        self.status = status  # type: ignore[misc]  # one class for the few statuses that are passed on
+        self.code = code
