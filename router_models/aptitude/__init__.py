@@ -1,0 +1,56 @@
+"""Seeded task families with automatic graders: practice for experts, outcomes to learn from, exams for new models."""
+
+from router_models.aptitude.arithmetic import ARITHMETIC
+from router_models.aptitude.dates import DATES
+from router_models.aptitude.extract_json import EXTRACT_JSON
+from router_models.aptitude.facts import FACTS
+from router_models.aptitude.family import Draft, Family, Item, Wording, draw_from
+from router_models.aptitude.german import GERMAN
+from router_models.aptitude.graders import GRADERS, GraderError, grade, grade_all
+from router_models.aptitude.list_state import LIST_STATE
+from router_models.aptitude.python_line import PYTHON_LINE
+from router_models.aptitude.sql import SQL
+from router_models.aptitude.units import UNITS
+from router_models.aptitude.word_problems import WORD_PROBLEMS
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        ARITHMETIC,
+        WORD_PROBLEMS,
+        EXTRACT_JSON,
+        SQL,
+        PYTHON_LINE,
+        DATES,
+        UNITS,
+        LIST_STATE,
+        GERMAN,
+        FACTS,
+    )
+}
+
+
+def draw(
+    family: str, *, seed: int, count: int, levels: tuple[int, ...] = (1, 2, 3), wording: Wording = "seen"
+) -> list[Item]:
+    """`count` items of the family named, levels taking turns; the same arguments give the same bytes.
+
+    A longer draw begins with the shorter one. Raises ValueError for an unknown family or level.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
+    return draw_from(FAMILIES[family], seed=seed, count=count, levels=levels, wording=wording)
+
+
+__all__ = [
+    "FAMILIES",
+    "GRADERS",
+    "Draft",
+    "Family",
+    "GraderError",
+    "Item",
+    "Wording",
+    "draw",
+    "grade",
+    "grade_all",
+]

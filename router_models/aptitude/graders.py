@@ -1,0 +1,297 @@
+"""Graders by name: how good an answer is, in [0, 1], by rules alone.
+
+    exact        the text is the reference, but for case, spacing, quotes and final punctuation
+    choice       names the right option and no wrong one
+    number       its final number is the right one
+    regex        the pattern of the reference is found in it
+    json_schema  the first JSON object in it fits the schema and has the expected values
+    python       the expression in it computes the same as the reference's, on every value
+    sql          the SELECT in it returns the same rows as the reference's, on generated databases
+
+A verbose correct answer gets its due: code in a fence, JSON inside prose, "The answer is 42." What a reference looks
+like stands with each grader. `grade_all` runs all Python of a batch in one sandbox.
+"""
+
+import functools
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from router_models.aptitude.sandbox import Database, Refused, Trial, run_expressions
+
+# Answers beyond this are not read on: the right part of one comes early.
+MAX_TEXT_CHARS = 20_000
+
+
+class GraderError(ValueError):
+    """The grader does not exist or cannot use this reference; one line that says why."""
+
+
+def grade(grader: str, reference: str, text: str) -> float:
+    """Score of an answer in [0, 1]. Raises GraderError for an unknown grader or a bad reference."""
+    return grade_all([(grader, reference, text)])[0]
+
+
+def grade_all(cases: Sequence[tuple[str, str, str]]) -> list[float]:
+    """Scores of many (grader, reference, text); far cheaper than one by one where Python has to run."""
+    scores = [0.0] * len(cases)
+    executed: list[int] = []
+    for position, (grader, reference, text) in enumerate(cases):
+        if grader == "python":
+            executed.append(position)
+        elif grader in _GRADERS:
+            scores[position] = _GRADERS[grader](reference, text[:MAX_TEXT_CHARS])
+        else:
+            raise GraderError(f"unknown grader {grader!r}; there are {', '.join(GRADERS)}")
+    python_scores = _grade_python([(cases[position][1], cases[position][2]) for position in executed])
+    for position, score in zip(executed, python_scores, strict=True):
+        scores[position] = score
+    return scores
+
+
+def _fields(reference: str, *needed: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(reference)
+    except json.JSONDecodeError as exc:
+        raise GraderError(f"the reference is not JSON: {reference[:60]!r}") from exc
+    if not isinstance(fields, dict) or not set(needed) <= set(fields):
+        raise GraderError(f"the reference must be a JSON object with {', '.join(needed)}")
+    return fields
+
+
+def _normal(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = re.sub(r"[\s]+", " ", text).strip()
+    return text.strip("\"'`*_“”„‘’«» ").rstrip(".,;!").strip("\"'`*_“”„‘’«» ")
+
+
+def _exact(reference: str, text: str) -> float:
+    """Reference: the text itself. "X = Y", "X: Y" and "X is Y" count as Y where the sign occurs once."""
+    wanted = _normal(reference)
+    readings = {_normal(text)}
+    if text.count("\n") == 0:
+        for sign in ("=", ":", "→", "->", " is "):
+            if text.count(sign) == 1:
+                readings.add(_normal(text.partition(sign)[2]))
+    return float(wanted in readings)
+
+
+def _choice(reference: str, text: str) -> float:
+    """Reference: {"answer", "options"}. No other option may be named, at least not after the last "is", ":" or "="."""
+    fields = _fields(reference, "answer", "options")
+    answer, wrong = str(fields["answer"]), [str(o) for o in fields["options"] if str(o) != str(fields["answer"])]
+    conclusion = re.split(r"(?:\b(?:is|are|was|be)\b|[:=])", text)[-1]
+    return float(any(_names_only(part, answer, wrong) for part in (text, conclusion)))
+
+
+def _names_only(text: str, answer: str, wrong: Sequence[str]) -> bool:
+    return _mentions(text, answer) and not any(_mentions(text, option) for option in wrong)
+
+
+def _mentions(text: str, option: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+_NUMBER = re.compile(
+    r"(?<![\w.])-?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?<![\w.])-?\d+(?:\.\d+)?|(?<=[-\w])\d+(?:\.\d+)?"
+)
+
+
+def _number(reference: str, text: str) -> float:
+    """Reference: a number, or {"value", "given": numbers of the question, "tolerance"}.
+
+    What counts: the number right after the last "=" or "answer is"; else the last one that the question did not give.
+    """
+    fields = _fields(reference, "value") if reference.lstrip().startswith("{") else {"value": reference}
+    try:
+        value, tolerance = float(fields["value"]), float(fields.get("tolerance", 1e-6))
+        given = {float(number) for number in fields.get("given", ())} - {value}
+    except (TypeError, ValueError) as exc:
+        raise GraderError(f"not a number: {reference[:60]!r}") from exc
+    found = _final_number(text, given)
+    return float(found is not None and math.isclose(found, value, rel_tol=tolerance, abs_tol=tolerance))
+
+
+def _final_number(text: str, given: set[float]) -> float | None:
+    concluded = re.findall(r"(?:=|answer is|answer:)[\s*$]*(-?[\d,]*\d(?:\.\d+)?)", text, re.IGNORECASE)
+    if concluded:
+        return float(concluded[-1].replace(",", ""))
+    numbers = [float(found.replace(",", "")) for found in _NUMBER.findall(text)]
+    fresh = [number for number in numbers if number not in given]
+    remaining = fresh or numbers
+    return remaining[-1] if remaining else None
+
+
+def _regex(reference: str, text: str) -> float:
+    """Reference: the pattern, searched for in the text as it is."""
+    try:
+        return float(re.search(reference, text) is not None)
+    except re.error as exc:
+        raise GraderError(f"not a regular expression: {reference[:60]!r}: {exc}") from exc
+
+
+def _json_schema(reference: str, text: str) -> float:
+    """Reference: {"schema", "expected"}, at least one of them.
+
+    Without a fit 0, else the share of expected values that are right; keys that nobody asked for count as wrong ones.
+    """
+    fields = _fields(reference)
+    if not {"schema", "expected"} & set(fields):
+        raise GraderError('the reference must have "schema" or "expected"')
+    found = next(_json_objects(text), None)
+    if found is None or ("schema" in fields and not _fits(found, fields["schema"])):
+        return 0.0
+    expected: Mapping[str, object] | None = fields.get("expected")
+    if expected is None:
+        return 1.0
+    right = sum(_same(found.get(key), value) for key, value in expected.items())
+    return right / max(len(expected), len(set(found) | set(expected)), 1)
+
+
+def _json_objects(text: str) -> Iterator[dict[str, Any]]:
+    decoder = json.JSONDecoder()
+    for start in [match.start() for match in re.finditer(r"\{", text)][:20]:
+        try:
+            value, _ = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def _fits(value: object, schema: Mapping[str, Any]) -> bool:
+    import jsonschema  # only who grades by schema needs it
+
+    try:
+        jsonschema.validate(value, schema)
+    except jsonschema.ValidationError:
+        return False
+    except jsonschema.SchemaError as exc:
+        raise GraderError(f"not a JSON schema: {exc.message}") from exc
+    return True
+
+
+def _same(found: object, wanted: object) -> bool:
+    """Equality that tells 1 from true, takes 3.0 for 3, and forgives case and outer spaces of strings."""
+    if isinstance(found, bool) or isinstance(wanted, bool):
+        return found is wanted
+    if isinstance(found, str) and isinstance(wanted, str):
+        return _normal(found) == _normal(wanted)
+    if isinstance(found, list) and isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(_same, found, wanted))
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return set(found) == set(wanted) and all(_same(found[key], wanted[key]) for key in wanted)
+    if isinstance(found, float) and isinstance(wanted, float):
+        return math.isclose(found, wanted, rel_tol=1e-9, abs_tol=1e-12)
+    return found == wanted
+
+
+def _code_in(text: str) -> str:
+    """What stands in the first code fence or the first pair of backticks, else the text."""
+    fence = re.search(r"```[\w+-]*\n?(.*?)(?:```|\Z)", text, re.DOTALL)
+    if fence:
+        return fence[1].strip()
+    quoted = re.search(r"`([^`\n]+)`", text)
+    return quoted[1].strip() if quoted else text.strip()
+
+
+def _grade_python(cases: Sequence[tuple[str, str]]) -> list[float]:
+    """Reference: {"variable", "expression", "values"}; the answer must give the same value as the expression on all."""
+    trials: list[Trial] = []
+    for reference, text in cases:
+        fields = _fields(reference, "variable", "expression", "values")
+        values = fields["values"]
+        trials.append(Trial(fields["expression"], fields["variable"], values))
+        trials.append(Trial(_expression_in(text[:MAX_TEXT_CHARS]), fields["variable"], values))
+    results = run_expressions(trials)
+    scores = []
+    for position, (wanted, found) in enumerate(zip(results[::2], results[1::2], strict=True)):
+        if wanted is None:
+            raise GraderError(f"the reference's expression fails: {trials[2 * position].source!r}")
+        scores.append(float(found is not None and _same(found, wanted)))
+    return scores
+
+
+def _expression_in(text: str) -> str:
+    """The expression of an answer, without `print(...)` or the name it is assigned to."""
+    code = _code_in(text)
+    lines = [line.strip() for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    line = lines[0] if lines else ""
+    assigned = re.match(r"[A-Za-z]\w*\s*=(?!=)\s*(.+)", line)
+    line = assigned[1] if assigned else line
+    printed = re.fullmatch(r"print\((.+)\)", line)
+    return printed[1] if printed else line
+
+
+def _sql(reference: str, text: str) -> float:
+    """Reference: {"table", "columns": {name: values | [low, high] | []}, "query", "ordered"}.
+
+    An empty list makes a label that differs from row to row, strings a group, two numbers a range of distinct integers.
+    """
+    _fields(reference, "table", "columns", "query")
+    match = re.search(r"\b(?:SELECT|WITH)\b.*", _code_in(text), re.IGNORECASE | re.DOTALL)
+    if match is None:
+        return 0.0
+    query = re.split(r";|\n\s*\n", match[0])[0]
+    ordered = bool(json.loads(reference).get("ordered"))
+    for database, wanted in _databases(reference):
+        try:
+            found = database.select(query)
+        except Refused:
+            return 0.0
+        if not _same_rows(found, wanted, ordered):
+            return 0.0
+    return 1.0
+
+
+# Two databases, so that a query is not right by coincidence.
+_DATABASES = 2
+_ROWS = 18
+
+
+@functools.lru_cache(maxsize=256)
+def _databases(reference: str) -> tuple[tuple[Database, list[tuple[object, ...]]], ...]:
+    """Generated tables with the rows that the reference's own query returns."""
+    fields = json.loads(reference)
+    made = []
+    for number in range(_DATABASES):
+        rng = Random(f"{reference}/{number}")
+        columns = [_column(rng, name, pool) for name, pool in fields["columns"].items()]
+        database = Database(fields["table"], list(fields["columns"]), list(zip(*columns, strict=True)))
+        try:
+            made.append((database, database.select(fields["query"])))
+        except Refused as exc:
+            raise GraderError(f"the reference's query fails: {exc}") from exc
+    return tuple(made)
+
+
+def _column(rng: Random, name: str, pool: Sequence[str | int]) -> list[str | int]:
+    if not pool:
+        return [f"{name} {number}" for number in rng.sample(range(100, 1000), _ROWS)]
+    if isinstance(pool[0], int):
+        low, high = int(pool[0]), int(pool[1])
+        return list(rng.sample(range(low, max(high, low + _ROWS) + 1), _ROWS))
+    return [rng.choice(pool) for _ in range(_ROWS)]
+
+
+def _same_rows(found: list[tuple[object, ...]], wanted: list[tuple[object, ...]], ordered: bool) -> bool:
+    def rounded(rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+        return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
+
+    left, right = rounded(found), rounded(wanted)
+    return left == right if ordered else sorted(left, key=repr) == sorted(right, key=repr)
+
+
+_GRADERS: Mapping[str, Callable[[str, str], float]] = {
+    "exact": _exact,
+    "choice": _choice,
+    "number": _number,
+    "regex": _regex,
+    "json_schema": _json_schema,
+    "sql": _sql,
+}
+GRADERS: tuple[str, ...] = (*_GRADERS, "python")
