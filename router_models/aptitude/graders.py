@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from router_models.aptitude.sandbox import Database, Refused, Trial, run_expressions
+from router_models.aptitude.sandbox import Database, Refused, Trial, is_expression, run_expressions
 
 # Answers beyond this are not read on: the right part of one comes early.
 MAX_TEXT_CHARS = 20_000
@@ -190,13 +190,11 @@ def _same(found: object, wanted: object) -> bool:
     return found == wanted
 
 
-def _code_in(text: str) -> str:
-    """What stands in the first code fence or the first pair of backticks, else the text."""
-    fence = re.search(r"```[\w+-]*\n?(.*?)(?:```|\Z)", text, re.DOTALL)
-    if fence:
-        return fence[1].strip()
-    quoted = re.search(r"`([^`\n]+)`", text)
-    return quoted[1].strip() if quoted else text.strip()
+def _code_parts(text: str) -> list[str]:
+    """Where code may stand, likeliest first: fences, then backticks, then the text as it is."""
+    fenced = re.findall(r"```[\w+-]*\n?(.*?)(?:```|\Z)", text, re.DOTALL)
+    quoted = re.findall(r"`([^`\n]+)`", text)
+    return [*fenced, *quoted, text]
 
 
 def _grade_python(cases: Sequence[tuple[str, str]]) -> list[float]:
@@ -206,7 +204,7 @@ def _grade_python(cases: Sequence[tuple[str, str]]) -> list[float]:
         fields = _fields(reference, "variable", "expression", "values")
         values = fields["values"]
         trials.append(Trial(fields["expression"], fields["variable"], values))
-        trials.append(Trial(_expression_in(text[:MAX_TEXT_CHARS]), fields["variable"], values))
+        trials.append(Trial(_expression_in(text[:MAX_TEXT_CHARS], fields["variable"]), fields["variable"], values))
     results = run_expressions(trials)
     scores = []
     for position, (wanted, found) in enumerate(zip(results[::2], results[1::2], strict=True)):
@@ -216,11 +214,17 @@ def _grade_python(cases: Sequence[tuple[str, str]]) -> list[float]:
     return scores
 
 
-def _expression_in(text: str) -> str:
-    """The expression of an answer, without `print(...)` or the name it is assigned to."""
-    code = _code_in(text)
-    lines = [line.strip() for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    line = lines[0] if lines else ""
+def _expression_in(text: str, variable: str) -> str:
+    """The last line that is an expression over the variable, without `print(...)` or the name it is assigned to."""
+    for part in _code_parts(text):
+        for line in reversed(part.splitlines()):
+            expression = _bare(line.strip())
+            if re.search(rf"\b{re.escape(variable)}\b", expression) and is_expression(expression, variable):
+                return expression
+    return ""
+
+
+def _bare(line: str) -> str:
     assigned = re.match(r"[A-Za-z]\w*\s*=(?!=)\s*(.+)", line)
     line = assigned[1] if assigned else line
     printed = re.fullmatch(r"print\((.+)\)", line)
@@ -232,20 +236,26 @@ def _sql(reference: str, text: str) -> float:
 
     An empty list makes a label that differs from row to row, strings a group, two numbers a range of distinct integers.
     """
-    _fields(reference, "table", "columns", "query")
-    match = re.search(r"\b(?:SELECT|WITH)\b.*", _code_in(text), re.IGNORECASE | re.DOTALL)
-    if match is None:
+    ordered = bool(_fields(reference, "table", "columns", "query").get("ordered"))
+    databases = _databases(reference)
+    query = next(filter(databases[0][0].accepts, _queries_in(text)), None)
+    if query is None:
         return 0.0
-    query = re.split(r";|\n\s*\n", match[0])[0]
-    ordered = bool(json.loads(reference).get("ordered"))
-    for database, wanted in _databases(reference):
-        try:
-            found = database.select(query)
-        except Refused:
-            return 0.0
-        if not _same_rows(found, wanted, ordered):
-            return 0.0
-    return 1.0
+    return float(all(_same_answer(database, query, wanted, ordered) for database, wanted in databases))
+
+
+def _queries_in(text: str) -> Iterator[str]:
+    """Whatever begins like a query, up to a semicolon, an empty line or a fence."""
+    for part in _code_parts(text):
+        for begin in list(re.finditer(r"\b(?:SELECT|WITH)\b", part, re.IGNORECASE))[:5]:
+            yield re.split(r";|\n\s*\n|```", part[begin.start() :])[0]
+
+
+def _same_answer(database: Database, query: str, wanted: list[tuple[object, ...]], ordered: bool) -> bool:
+    try:
+        return _same_rows(database.select(query), wanted, ordered)
+    except Refused:
+        return False
 
 
 # Two databases, so that a query is not right by coincidence.

@@ -12,7 +12,6 @@ business.
 """
 
 import ast
-import contextlib
 import json
 import os
 import selectors
@@ -20,6 +19,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -130,6 +130,15 @@ def check_expression(source: str, variable: str) -> None:
         _check_node(node, known)
 
 
+def is_expression(source: str, variable: str) -> bool:
+    """Whether `check_expression` lets it pass."""
+    try:
+        check_expression(source, variable)
+    except Refused:
+        return False
+    return True
+
+
 def _check_node(node: ast.AST, known: set[str]) -> None:
     if not isinstance(node, _NODES):
         raise Refused(f"{type(node).__name__} is not allowed")
@@ -144,11 +153,7 @@ def _check_node(node: ast.AST, known: set[str]) -> None:
 def run_expressions(trials: Sequence[Trial]) -> list[list[object] | None]:
     """The values of every expression, in plain JSON form; None where it was refused, failed or broke a limit."""
     results: list[list[object] | None] = [None] * len(trials)
-    waiting: list[int] = []
-    for position, trial in enumerate(trials):
-        with contextlib.suppress(Refused):
-            check_expression(trial.source, trial.variable)
-            waiting.append(position)
+    waiting = [position for position, trial in enumerate(trials) if is_expression(trial.source, trial.variable)]
     while waiting:
         lines = _run_child([trials[position] for position in waiting])
         for position, line in zip(waiting, lines, strict=False):
@@ -207,7 +212,8 @@ class Database:
     """One in-memory table that SELECTs may read."""
 
     def __init__(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
-        self._connection = sqlite3.connect(":memory:")
+        self._connection = sqlite3.connect(":memory:", check_same_thread=False)
+        self._lock = threading.Lock()
         names = ", ".join(f'"{column}"' for column in columns)
         self._connection.execute(f'CREATE TABLE "{table}" ({names})')
         places = ", ".join("?" for _ in columns)
@@ -221,21 +227,33 @@ class Database:
         """The rows of one SELECT. Raises Refused for anything that fails, writes, or is too large."""
         if len(query) > MAX_SQL_CHARS:
             raise Refused(f"longer than {MAX_SQL_CHARS} characters")
-        steps_left = [MAX_SQL_STEPS // 1000]
-
-        def spend() -> bool:
-            steps_left[0] -= 1
-            return steps_left[0] < 0
-
-        self._connection.set_progress_handler(spend, 1000)
         try:
-            rows = self._connection.execute(query).fetchmany(MAX_ROWS + 1)
-        except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, UnicodeError) as exc:
+            with self._lock:
+                rows = self._bounded(query)
+        except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as exc:
             raise Refused(f"the query failed: {exc}") from exc
         if len(rows) > MAX_ROWS:
             raise Refused(f"more than {MAX_ROWS} rows")
         return rows
 
-    def close(self) -> None:
-        """Free the table."""
-        self._connection.close()
+    def accepts(self, query: str) -> bool:
+        """Whether `select` would answer."""
+        try:
+            self.select(query)
+        except Refused:
+            return False
+        return True
+
+    def _bounded(self, query: str) -> list[tuple[object, ...]]:
+        steps_left = MAX_SQL_STEPS // 1000
+
+        def spend() -> bool:
+            nonlocal steps_left
+            steps_left -= 1
+            return steps_left < 0
+
+        self._connection.set_progress_handler(spend, 1000)
+        cursor = self._connection.execute(query)
+        if cursor.description is None:
+            raise Refused("not a query")
+        return cursor.fetchmany(MAX_ROWS + 1)
