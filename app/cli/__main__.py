@@ -1,0 +1,5 @@
+"""`python -m app.cli` is `thalamus`."""
+
+from app.cli import main
+
+main()
