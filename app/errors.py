@@ -137,10 +137,18 @@ class UpstreamUnreachable(UpstreamError):
 
 
 class UpstreamBusy(UpstreamError):
-    """The backend refused the request because it is full (429 or 503)."""
+    """The backend refused the request because it is full (503), or has no connection to spare."""
 
     status = 503
     code = "no_backend"
+
+
+class UpstreamRateLimited(UpstreamBusy):
+    """The backend's own rate limit (429); the caller sees it only when no other backend could answer."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
 
 
 class UpstreamTimeout(UpstreamError):

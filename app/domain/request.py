@@ -48,3 +48,5 @@ class Request:
     deadline_s: float | None = None
     priority: Literal["low", "normal", "high"] = "normal"
     explain: bool = False
+    hops: int = 0
+    """Gateways like this one that the call has passed already."""

@@ -1,0 +1,157 @@
+"""How much one key, and all keys together, may ask for at a time.
+
+How it works: a request takes a `Slot` before any work and gives it back when its answer is closed. Concurrency is
+exact. Requests and tokens per minute are token buckets that hold one minute's worth and refill evenly; tokens are taken
+as estimated and settled with what was used, so a bucket may go below zero and then waits. Nothing queues: a caller that
+is over a limit hears so at once, with the seconds to wait.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from app.errors import Overloaded, RateLimited
+
+Clock = Callable[[], float]
+"""Monotonic seconds: a jump of the wall clock must not open or close a limiter."""
+
+SECONDS_PER_MINUTE = 60.0
+
+
+class Allowance(Protocol):
+    """What a key may use; None is no limit."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def requests_per_minute(self) -> float | None: ...
+    @property
+    def tokens_per_minute(self) -> float | None: ...
+    @property
+    def concurrency(self) -> int | None: ...
+
+
+class Slot(Protocol):
+    """A place taken by one request."""
+
+    def release(self, used_tokens: int) -> None:
+        """Give it back, once, and settle the tokens taken at the start with those that were used."""
+
+
+class Limits(Protocol):
+    """Takes places for requests; an implementation that is shared between processes may wait for its store."""
+
+    async def acquire(self, allowance: Allowance, tokens: int) -> Slot:
+        """Take a place for a request that is expected to use `tokens`.
+
+        Raises:
+            RateLimited: the key is over one of its limits.
+            Overloaded: the gateway has as many requests in flight as it may.
+        """
+        ...
+
+
+class Bucket:
+    """Holds at most a minute's worth, refills evenly, and may be in debt."""
+
+    def __init__(self, per_minute: float, clock: Clock) -> None:
+        self._per_minute, self._clock = per_minute, clock
+        self._level, self._filled_at = per_minute, clock()
+
+    def wait_s(self, amount: float) -> float:
+        """Seconds until `amount` can be taken; 0 when it can be now. More than the bucket holds counts as all of it."""
+        self._fill()
+        missing = min(amount, self._per_minute) - self._level
+        # The level is a sum of many floats: a ten-thousandth of a unit is not worth a wait.
+        return missing / self._per_minute * SECONDS_PER_MINUTE if missing > 1e-4 else 0.0
+
+    def take(self, amount: float) -> None:
+        """Take `amount`, or give back when negative; never fuller than a minute's worth."""
+        self._level = min(self._per_minute, self._level - amount)
+
+    def _fill(self) -> None:
+        now = self._clock()
+        self._level = min(
+            self._per_minute, self._level + (now - self._filled_at) * self._per_minute / SECONDS_PER_MINUTE
+        )
+        self._filled_at = now
+
+
+@dataclass
+class _KeyState:
+    requests: Bucket | None
+    tokens: Bucket | None
+    in_flight: int = 0
+
+
+@dataclass
+class _MemorySlot:
+    limits: MemoryLimits
+    state: _KeyState
+    taken_tokens: int
+    held: bool = field(default=True)
+
+    def release(self, used_tokens: int) -> None:
+        if not self.held:
+            return
+        self.held = False
+        self.limits.in_flight -= 1
+        self.state.in_flight -= 1
+        if self.state.tokens:
+            self.state.tokens.take(used_tokens - self.taken_tokens)
+
+
+class MemoryLimits:
+    """Limits of one process. State exists for keys that asked, and keys are the operator's, so it is bounded."""
+
+    def __init__(self, max_in_flight: int, clock: Clock) -> None:
+        self._max_in_flight, self._clock = max_in_flight, clock
+        self._states: dict[str, _KeyState] = {}
+        self.in_flight = 0
+
+    async def acquire(self, allowance: Allowance, tokens: int) -> Slot:
+        if self.in_flight >= self._max_in_flight:
+            raise Overloaded(
+                f"the gateway has {self._max_in_flight} requests in flight, all it takes; try again in a second",
+                retry_after_s=1,
+            )
+        state = self._states.get(allowance.id) or self._new_state(allowance)
+        self._check(allowance, state, tokens)
+        return self._take(state, tokens)
+
+    def _new_state(self, allowance: Allowance) -> _KeyState:
+        requests, tokens = allowance.requests_per_minute, allowance.tokens_per_minute
+        state = _KeyState(
+            requests=None if requests is None else Bucket(requests, self._clock),
+            tokens=None if tokens is None else Bucket(tokens, self._clock),
+        )
+        return self._states.setdefault(allowance.id, state)
+
+    @staticmethod
+    def _check(allowance: Allowance, state: _KeyState, tokens: int) -> None:
+        if allowance.concurrency is not None and state.in_flight >= allowance.concurrency:
+            raise RateLimited(
+                f"this key may have {allowance.concurrency} requests in flight; wait until one of them is answered",
+                retry_after_s=1,
+            )
+        if state.requests and (wait_s := state.requests.wait_s(1)):
+            raise _over(f"{allowance.requests_per_minute:g} requests", wait_s)
+        if state.tokens and (wait_s := state.tokens.wait_s(tokens)):
+            raise _over(f"{allowance.tokens_per_minute:g} tokens", wait_s)
+
+    def _take(self, state: _KeyState, tokens: int) -> _MemorySlot:
+        self.in_flight += 1
+        state.in_flight += 1
+        if state.requests:
+            state.requests.take(1)
+        if state.tokens:
+            state.tokens.take(tokens)
+        return _MemorySlot(self, state, tokens)
+
+
+def _over(limit: str, wait_s: float) -> RateLimited:
+    wait = math.ceil(wait_s)
+    return RateLimited(f"this key may use {limit} per minute; try again in {wait} s", retry_after_s=wait)

@@ -1,0 +1,36 @@
+"""Log events as JSON lines: `noun.past_verb` and fields. Prompts, answers and keys are never fields.
+
+`request.completed`   one per admitted request, with everything about it
+`request.rejected`    refused before admission, with the code
+`replica.ejected`     taken out after failures;  `replica.restored`  it answers again
+`replica.refused_key` a backend does not accept the gateway's key: the operator has to change it
+`predictor.failed`    the default order was used
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+
+class EventLog:
+    """Writes events to a text stream; a stream that fails costs the line, never the request."""
+
+    def __init__(self, stream: TextIO | None = None, wall_clock: Callable[[], float] = time.time) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._wall_clock = wall_clock
+        self.dropped = 0
+        """Lines that could not be written."""
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Write one line. Fields that are None are left out; control characters come out escaped."""
+        line = {"time": round(self._wall_clock(), 3), "event": event}
+        line.update((name, value) for name, value in fields.items() if value is not None)
+        try:
+            self._stream.write(json.dumps(line, separators=(",", ":"), default=str) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.dropped += 1
