@@ -77,7 +77,10 @@ def field(reader: gguf.GGUFReader, name: str) -> object:
 
 def read_weights(reader: gguf.GGUFReader) -> dict[str, torch.Tensor]:
     """All tensors in bfloat16 under Hugging Face's names. The output head is the embedding, so it is not stored."""
-    heads = {"attn_q": field(reader, "llama.attention.head_count"), "attn_k": field(reader, "llama.attention.head_count_kv")}
+    heads = {
+        "attn_q": field(reader, "llama.attention.head_count"),
+        "attn_k": field(reader, "llama.attention.head_count_kv"),
+    }
     weights = {}
     for tensor in reader.tensors:
         values = gguf.dequantize(tensor.data, tensor.tensor_type)
@@ -142,7 +145,10 @@ def write_tokenizer(reader: gguf.GGUFReader, folder: Path) -> None:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, fuse_unk=False))
     # "smollm" in the metadata means: digits one by one, then GPT-2's split. Without the first, arithmetic suffers silently.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL_TOKEN]
