@@ -124,7 +124,7 @@ def test_seen_and_unseen_wordings_are_many_and_different(family: str) -> None:
 
 
 # Words that the task itself needs, whichever way it is put.
-NEEDED = set("json sql python german calendar list day days months date table".split())
+NEEDED = {"json", "python", "german", "calendar", "list", "days", "months", "date", "table"}
 
 
 @every_family

@@ -1,0 +1,283 @@
+"""`thalamus collect`: run a prompt set over models, grade the answers, write an outcomes dataset."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from app.collect.graders import Command, Graded
+    from app.collect.journal import Journal
+    from app.collect.plan import Plan, Target
+
+# Exit status of a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+def collect(
+    prompts: Annotated[
+        list[str],
+        typer.Option(help="A .jsonl file, a dataset folder, or families:NAME,NAME@seed=1,count=200[,wording=unseen]."),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder of the dataset; run again with the same one to resume.")],
+    models: Annotated[str, typer.Option(help="Names, separated by commas; the whole catalogue if absent.")] = "",
+    catalog: Annotated[
+        Path | None, typer.Option(help="Catalogue that says where models are and what they cost.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Instead of a catalogue: one OpenAI-compatible address.")] = None,
+    key_env: Annotated[str | None, typer.Option(help="Environment variable with the key for --url.")] = None,
+    grader: Annotated[
+        str | None, typer.Option(help="For prompts that name none; `command` is --grader-command.")
+    ] = None,
+    grader_command: Annotated[str | None, typer.Option(help="Program that reads JSON and prints a score.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Room of every answer, instead of each prompt's.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests in flight per backend.")] = 8,
+    max_usd: Annotated[float | None, typer.Option(min=0, help="Never spend more than this.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before sending.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Ask models a prompt set, grade the answers, write an outcomes dataset. Says first what it will send and spend.
+
+    Example: `thalamus collect --prompts families:sql,dates@seed=1,count=200 --catalog configs/catalog.yaml --models a,b
+    --output outcomes/`
+    """
+    from rich.console import Console
+    from router_models.outcomes import write_outcomes
+
+    from app.collect.dataset import build_dataset, missing_outcomes, write_failures
+    from app.collect.graders import Command
+    from app.collect.journal import Journal
+
+    command = Command(tuple(shlex.split(grader_command))) if grader_command else None
+    plan = _plan(prompts, _targets(_names(models), catalog, url, key_env), grader, command, max_tokens)
+    screen = Console(stderr=True)
+    with Journal(output, plan.header()) as journal:
+        _announce(screen, plan, journal, max_usd)
+        _confirm(plan, journal, agreed=yes)
+        graded = _run(screen, plan, journal, command, concurrency, max_usd)
+        write_outcomes(output, build_dataset(plan, journal, graded))
+        missing = missing_outcomes(plan, journal, graded)
+        write_failures(output, missing)
+        figures = _figures(plan, journal, graded)
+    if as_json:
+        print(json.dumps({"output": str(output), "missing": len(missing), "models": figures}))
+    else:
+        _print_figures(figures)
+        print(_last_line(output, len(figures) * len(plan.prompts) - len(missing), len(missing)))
+    if not graded.scores:
+        raise UsageError(f"no request was answered; the reasons are in {output / 'failures.jsonl'}")
+
+
+def _names(models: str) -> list[str]:
+    return [name.strip() for name in models.split(",") if name.strip()]
+
+
+def _targets(models: Sequence[str], catalog: Path | None, url: str | None, key_env: str | None) -> tuple[Target, ...]:
+    from app.collect.plan import targets_at, targets_from
+
+    if (catalog is None) == (url is None):
+        raise UsageError("say where the models are: either --catalog FILE or --url ADDRESS")
+    if url is not None:
+        if key_env and key_env not in os.environ:
+            raise UsageError(f"--key-env names {key_env}, which is not set")
+        return targets_at(url, models, os.environ[key_env] if key_env else None)
+    assert catalog is not None  # noqa: S101 - for the type checker: one of the two is there
+    from app.settings import load_catalog
+
+    return targets_from(load_catalog(catalog), models, os.environ)
+
+
+def _plan(
+    sources: Sequence[str],
+    targets: tuple[Target, ...],
+    grader: str | None,
+    command: Command | None,
+    max_tokens: int | None,
+) -> Plan:
+    from dataclasses import replace
+
+    from app.collect.graders import with_graders
+    from app.collect.importers import read_prompts
+    from app.collect.plan import Plan
+
+    prompts = [prompt for source in sources for prompt in read_prompts(source)]
+    if max_tokens is not None:
+        prompts = [replace(prompt, max_tokens=max_tokens) for prompt in prompts]
+    return Plan(with_graders(prompts, grader, command), targets)
+
+
+def _announce(screen: Console, plan: Plan, journal: Journal, max_usd: float | None) -> None:
+    """What will be sent and spent at most, per model."""
+    from rich.table import Table
+
+    from app.collect.runner import spent_usd
+
+    table = Table("model", "requests", "input tokens, about", "output tokens, at most", "USD, at most")
+    estimates = plan.estimates(journal.replies)
+    for estimate in estimates:
+        most = "no price" if estimate.max_usd is None else f"{estimate.max_usd:.4f}"
+        table.add_row(
+            estimate.model,
+            f"{estimate.requests:,}",
+            f"{estimate.input_tokens:,}",
+            f"{estimate.max_output_tokens:,}",
+            most,
+        )
+    screen.print(table)
+    total = sum(estimate.requests for estimate in estimates)
+    usd = sum(estimate.max_usd or 0 for estimate in estimates)
+    unpriced = [estimate.model for estimate in estimates if estimate.max_usd is None]
+    done = f"; {len(journal.replies):,} are done already" if journal.replies else ""
+    screen.print(f"{total:,} requests, at most {usd:.4f} USD where a price is known{done}.", highlight=False)
+    if max_usd is not None and unpriced:
+        raise UsageError(f"--max-usd needs the price of every model; {unpriced[0]} has none")
+    if max_usd is not None:
+        screen.print(f"Spent so far {spent_usd(plan, journal):.4f} USD; stops before {max_usd:.4f}.", highlight=False)
+
+
+def _confirm(plan: Plan, journal: Journal, *, agreed: bool) -> None:
+    requests = len(plan.prompts) * len(plan.targets) - len(journal.replies)
+    if agreed or requests == 0:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"add --yes to send {requests} requests: there is no terminal to ask on")
+    if not typer.confirm(f"Send {requests} requests?", err=True):
+        raise UsageError("nothing was sent")
+
+
+def _run(
+    screen: Console,
+    plan: Plan,
+    journal: Journal,
+    command: Command | None,
+    concurrency: int,
+    max_usd: float | None,
+) -> Graded:
+    """Ask and grade; Ctrl-C and SIGTERM end it with what is done kept."""
+    try:
+        return asyncio.run(_ask_and_grade(screen, plan, journal, command, concurrency, max_usd))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        done, all_of_it = len(journal.replies), len(plan.prompts) * len(plan.targets)
+        print(
+            f"thalamus: stopped with {done} of {all_of_it} done; the same command goes on from there", file=sys.stderr
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+async def _ask_and_grade(
+    screen: Console,
+    plan: Plan,
+    journal: Journal,
+    command: Command | None,
+    concurrency: int,
+    max_usd: float | None,
+) -> Graded:
+    import aiohttp
+
+    from app.collect.client import ChatClient
+    from app.collect.graders import grade_replies
+    from app.collect.runner import Budget, Runner, spent_usd
+
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    budget = Budget(max_usd, spent_usd(plan, journal))
+    with _bars(screen, plan, journal) as (asked, graded):
+        # Bounded by the runner's workers; redirects and the environment's proxies stay unused.
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            await Runner(plan, journal, ChatClient(session), concurrency, budget, asked).run()
+        return await grade_replies(plan.prompts, journal, command, graded)
+
+
+@contextlib.contextmanager
+def _bars(
+    screen: Console, plan: Plan, journal: Journal
+) -> Iterator[tuple[Callable[[str, bool], None], Callable[[int], None]]]:
+    """A progress bar per model and one for grading: what to call when a request or some grades are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen) as progress:
+        bars: dict[str, Any] = {}
+        failed = dict.fromkeys((target.model for target in plan.targets), 0)
+        for target in plan.targets:
+            done = sum(reply.model == target.model for reply in journal.replies.values())
+            bars[target.model] = progress.add_task(target.model, total=len(plan.prompts), completed=done, note="")
+        grading = progress.add_task("grading", total=len(plan.prompts) * len(plan.targets), note="")
+
+        def asked(model: str, answered: bool) -> None:
+            failed[model] += not answered
+            progress.update(bars[model], advance=1, note=f"{failed[model]} failed" if failed[model] else "")
+
+        def graded(count: int) -> None:
+            progress.update(grading, advance=count)
+
+        yield asked, graded
+
+
+def _figures(plan: Plan, journal: Journal, graded: Graded) -> list[dict[str, Any]]:
+    """Per model: outcomes, their mean score and latency, and what they cost."""
+    figures = []
+    for target in plan.targets:
+        replies = [reply for reply in journal.replies.values() if reply.model == target.model]
+        scores = [score for (_, model), score in graded.scores.items() if model == target.model]
+        costs = [target.cost_usd(reply.input_tokens, reply.output_tokens) for reply in replies]
+        figures.append(
+            {
+                "model": target.model,
+                "outcomes": len(scores),
+                "missing": len(plan.prompts) - len(scores),
+                "mean_score": _mean(scores),
+                "cost_usd": None if target.price is None else sum(cost or 0.0 for cost in costs),
+                "mean_latency_s": _mean([reply.latency_s for reply in replies]),
+                "mean_output_tokens": _mean([float(reply.output_tokens or 0) for reply in replies]),
+            }
+        )
+    return figures
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _print_figures(figures: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "outcomes", "missing", "mean score", "USD", "mean latency s", "mean output tokens")
+    for row in figures:
+        table.add_row(
+            *(
+                "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+                for value in row.values()
+            )
+        )
+    Console().print(table)
+
+
+def _last_line(output: Path, outcomes: int, missing: int) -> str:
+    if not missing:
+        return f"{outcomes} outcomes in {output}, none missing."
+    return f"{outcomes} outcomes in {output}; {missing} are missing, reasons in {output / 'failures.jsonl'}."

@@ -1,0 +1,1 @@
+"""Prompts × models → an outcomes dataset: ask every model every prompt, grade the answers, keep what they cost."""

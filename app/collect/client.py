@@ -1,0 +1,229 @@
+"""One question to one chat endpoint, with patience: retries where another try may help, and reasons where not.
+
+It is not the gateway's client: it waits long, asks for log-probabilities, and never streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+
+from app.collect.journal import Reply
+from app.collect.plan import Prompt, Target
+from app.errors import UsageError
+
+# Overload, a restart or a proxy in between: all pass.
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+# The endpoint, not the prompt: every further request would fail the same way.
+HOPELESS = frozenset({401, 403, 404})
+# An answer with log-probabilities of a few thousand tokens stays under a megabyte.
+MAX_BODY_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to try one request."""
+
+    attempts: int = 6
+    first_wait_s: float = 0.5
+    """Doubles at each attempt, with jitter; 0.5 s, 1 s, ... 8 s in all about 15 s."""
+    max_wait_s: float = 60.0
+    """An endpoint that asks for more than this is not waited for."""
+    request_timeout_s: float = 300.0
+
+
+class AskFailed(Exception):
+    """No answer to this request; the message is the reason.
+
+    `lost_attempts` of it may have been charged for. `exhausted`: every attempt failed, so the backend may be down;
+    otherwise the endpoint rejected this very request.
+    """
+
+    def __init__(self, reason: str, *, lost_attempts: int, exhausted: bool) -> None:
+        super().__init__(reason)
+        self.lost_attempts = lost_attempts
+        self.exhausted = exhausted
+
+
+class _Retry(Exception):
+    """This attempt failed in a way that another may not; the endpoint asks for `wait_s` in between."""
+
+    def __init__(self, reason: str, *, lost: bool, wait_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.lost = lost
+        self.wait_s = wait_s
+
+
+@dataclass
+class ChatClient:
+    """Asks chat endpoints through one session. `sleep` and `clock` are parameters for tests."""
+
+    session: aiohttp.ClientSession
+    patience: Patience = field(default_factory=Patience)
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.perf_counter
+    _without_logprobs: set[str] = field(default_factory=set)
+
+    async def ask(self, target: Target, prompt: Prompt) -> Reply:
+        """The answer of a model to a prompt.
+
+        Raises:
+            AskFailed: after all attempts, or when the endpoint rejects this very request.
+            UsageError: the endpoint would reject every request: key, address or model name is wrong.
+        """
+        lost = 0
+        for attempt in range(1, self.patience.attempts + 1):
+            try:
+                return replace(await self._attempt(target, prompt, attempt), attempts=attempt, lost_attempts=lost)
+            except _Retry as retry:
+                lost += retry.lost
+                if attempt == self.patience.attempts or retry.wait_s > self.patience.max_wait_s:
+                    reason = f"{retry} ({attempt} attempts)"
+                    raise AskFailed(reason, lost_attempts=lost, exhausted=True) from retry
+                await self.sleep(self._wait_s(attempt, retry.wait_s))
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _wait_s(self, attempt: int, asked_s: float) -> float:
+        # Jitter, so that requests refused together do not come back together.
+        own_s = self.patience.first_wait_s * (1 << (attempt - 1)) * random.uniform(0.5, 1.5)
+        return min(max(own_s, asked_s), self.patience.max_wait_s)
+
+    async def _attempt(self, target: Target, prompt: Prompt, attempt: int) -> Reply:
+        url = target.urls[(attempt - 1 + _spread(prompt.prompt_id)) % len(target.urls)]
+        asks_logprobs = target.model not in self._without_logprobs
+        began_s = self.clock()
+        status, headers, content = await self._post(url, target, self._body(target, prompt, logprobs=asks_logprobs))
+        if status in (400, 422, 501) and asks_logprobs:
+            # Perhaps it is the log-probabilities that it does not serve; what works decides.
+            began_s = self.clock()
+            status, headers, content = await self._post(url, target, self._body(target, prompt, logprobs=False))
+            if status == 200:
+                self._without_logprobs.add(target.model)
+        if status in HOPELESS:
+            raise UsageError(f"{url} answers {status} for model {target.served_as!r}: {_excerpt(content)}")
+        if status in RETRIED:
+            raise _Retry(
+                f"status {status}: {_excerpt(content)}", lost=status in (500, 504), wait_s=_retry_after_s(headers)
+            )
+        if status != 200:
+            raise AskFailed(f"status {status}: {_excerpt(content)}", lost_attempts=0, exhausted=False)
+        return _reply(target, prompt, content, self.clock() - began_s)
+
+    def _body(self, target: Target, prompt: Prompt, *, logprobs: bool) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": target.served_as,
+            "messages": prompt.to_send(),
+            "max_tokens": prompt.max_tokens,
+            "temperature": 0.0,
+        }
+        if logprobs:
+            body["logprobs"] = True
+        return {target.rename.get(name, name): value for name, value in body.items()}
+
+    async def _post(self, url: str, target: Target, body: dict[str, Any]) -> tuple[int, Any, bytes]:
+        headers = {"authorization": f"Bearer {target.key}"} if target.key else {}
+        timeout = aiohttp.ClientTimeout(total=self.patience.request_timeout_s)
+        try:
+            async with self.session.post(
+                url, json=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                return response.status, response.headers, await _bounded(response)
+        except aiohttp.ClientConnectorError as exc:
+            raise _Retry(f"cannot connect to {url}: {exc}", lost=False) from exc
+        except TimeoutError as exc:
+            raise _Retry(f"no answer within {self.patience.request_timeout_s:g} s", lost=True) from exc
+        except aiohttp.ClientError as exc:
+            raise _Retry(f"the exchange broke: {type(exc).__name__} {exc}", lost=True) from exc
+
+
+def _spread(text: str) -> int:
+    """A number of a text, to take the replicas in turn; the same in every process."""
+    return sum(text.encode(errors="replace"))
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    content = bytearray()
+    async for chunk in response.content.iter_chunked(1 << 16):
+        content += chunk
+        if len(content) > MAX_BODY_BYTES:
+            raise AskFailed(f"the answer is larger than {MAX_BODY_BYTES} bytes", lost_attempts=1, exhausted=False)
+    return bytes(content)
+
+
+def _excerpt(content: bytes) -> str:
+    """The error's own message where there is one, on one line."""
+    text = content[:2000].decode(errors="replace")
+    try:
+        message = json.loads(content)["error"]["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = text
+    return " ".join(str(message).split())[:200] or "no message"
+
+
+def _retry_after_s(headers: Any) -> float:
+    """Seconds of a Retry-After header in either form; 0 where there is none that can be read."""
+    value = str(headers.get("retry-after", "")).strip()
+    if value.isascii() and value.replace(".", "", 1).isdigit():
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except (ValueError, TypeError):
+        return 0.0
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def _reply(target: Target, prompt: Prompt, content: bytes, latency_s: float) -> Reply:
+    """The reply in an answer's body. Raises _Retry when the body is not one."""
+    try:
+        body = json.loads(content)
+        choice = body["choices"][0]
+        text = choice["message"].get("content")
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as exc:
+        raise _Retry(f"not a chat completion: {_excerpt(content)}", lost=True) from exc
+    if text is not None and not isinstance(text, str):
+        raise _Retry("the answer's content is not a text", lost=True)
+    usage = body.get("usage")
+    finish_reason = choice.get("finish_reason")
+    if finish_reason in ("abort", "error"):
+        raise _Retry(f"the model stopped with {finish_reason!r}", lost=True)
+    return Reply(
+        prompt_id=prompt.prompt_id,
+        model=target.model,
+        answer=text or "",
+        finish_reason=finish_reason if isinstance(finish_reason, str) else None,
+        input_tokens=_count(usage, "prompt_tokens"),
+        output_tokens=_count(usage, "completion_tokens"),
+        latency_s=round(latency_s, 6),
+        mean_logprob=_mean_logprob(choice),
+    )
+
+
+def _count(usage: object, name: str) -> int | None:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _mean_logprob(choice: dict[str, Any]) -> float | None:
+    values = list(_logprobs(choice.get("logprobs")))
+    return round(sum(values) / len(values), 6) if values else None
+
+
+def _logprobs(logprobs: object) -> Iterator[float]:
+    """Finite log-probabilities of the answer's tokens; anything of another form is as good as absent."""
+    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+    for token in tokens if isinstance(tokens, list) else ():
+        value = token.get("logprob") if isinstance(token, dict) else None
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield float(value)

@@ -1,0 +1,92 @@
+"""From a finished journal to the dataset's files: prompts, outcomes, and a line for each outcome that is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from router_models.outcomes import OutcomesDataset
+
+from app.collect.graders import Graded
+from app.collect.journal import Journal
+from app.collect.plan import Key, Plan, Prompt
+
+FAILURES_NAME = "failures.jsonl"
+
+_PROMPT_TEXTS = ("prompt_id", "dataset", "task", "prompt", "reference", "grader", "split")
+
+
+def build_dataset(plan: Plan, journal: Journal, graded: Graded) -> OutcomesDataset:
+    """All prompts of the plan, and the outcomes that were answered and graded, in the plan's order."""
+    return OutcomesDataset(_prompts_table(plan.prompts), _outcomes_table(plan, journal, graded))
+
+
+def _prompts_table(prompts: Sequence[Prompt]) -> pa.Table:
+    columns: dict[str, Any] = {
+        name: pa.array([_storable(getattr(prompt, name)) for prompt in prompts], pa.string()) for name in _PROMPT_TEXTS
+    }
+    messages = [json.dumps(prompt.messages) if prompt.messages else None for prompt in prompts]
+    columns["messages"] = pa.array(messages, pa.string())
+    columns["max_tokens"] = pa.array([prompt.max_tokens for prompt in prompts], pa.int32())
+    for name in dict.fromkeys(name for prompt in prompts for name in prompt.extra):
+        columns[name] = _any_array([prompt.extra.get(name) for prompt in prompts])
+    return pa.table(columns)
+
+
+def _any_array(values: list[Any]) -> Any:
+    """An Arrow array; values that do not agree on a type become JSON texts."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+
+
+def _outcomes_table(plan: Plan, journal: Journal, graded: Graded) -> pa.Table:
+    keys = [key for key in _keys(plan) if key in graded.scores]
+    replies = [journal.replies[key] for key in keys]
+    targets = {target.model: target for target in plan.targets}
+    costs = [targets[reply.model].cost_usd(reply.input_tokens, reply.output_tokens) for reply in replies]
+    return pa.table(
+        {
+            "prompt_id": pa.array([key[0] for key in keys], pa.string()),
+            "model": pa.array([key[1] for key in keys], pa.string()),
+            "score": pa.array([graded.scores[key] for key in keys], pa.float64()),
+            "cost_usd": pa.array(costs, pa.float64()),
+            "input_tokens": pa.array([reply.input_tokens for reply in replies], pa.int64()),
+            "output_tokens": pa.array([reply.output_tokens for reply in replies], pa.int64()),
+            "latency_s": pa.array([reply.latency_s for reply in replies], pa.float64()),
+            "mean_logprob": pa.array([reply.mean_logprob for reply in replies], pa.float64()),
+            "answer": pa.array([_storable(reply.answer) for reply in replies], pa.string()),
+            "finish_reason": pa.array([reply.finish_reason for reply in replies], pa.string()),
+        }
+    )
+
+
+def _storable(text: str | None) -> str | None:
+    """The text without lone surrogates, which JSON can carry and Parquet cannot."""
+    return None if text is None else text.encode(errors="replace").decode()
+
+
+def _keys(plan: Plan) -> list[Key]:
+    return [(prompt.prompt_id, target.model) for prompt in plan.prompts for target in plan.targets]
+
+
+def missing_outcomes(plan: Plan, journal: Journal, graded: Graded) -> dict[Key, str]:
+    """Requests of the plan that have no outcome, with the reason."""
+    reasons = {**journal.failures, **graded.failures}
+    return {key: reasons.get(key, "not asked") for key in _keys(plan) if key not in graded.scores}
+
+
+def write_failures(folder: Path, missing: dict[Key, str]) -> None:
+    """`failures.jsonl`, one line for each; removed where there is none."""
+    path = folder / FAILURES_NAME
+    if not missing:
+        path.unlink(missing_ok=True)
+        return
+    lines = [json.dumps({"prompt_id": key[0], "model": key[1], "reason": why}) for key, why in missing.items()]
+    part = path.with_suffix(".part")
+    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,207 @@
+"""Grades collected answers: the rules of `router_models.aptitude`, or a command of the operator's.
+
+A command is run once per answer. It reads one JSON object on its standard input (prompt, messages, reference, answer,
+task) and prints a number in [0, 1]. It is not told which model answered. What it says is kept in the journal, so an
+interrupted grading goes on where it was. An answer that cannot be graded is a missing outcome, never a zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from app.collect.journal import Journal, Reply
+from app.collect.plan import Key, Prompt
+from app.errors import UsageError
+from router_models.aptitude import GRADERS, GraderError, grade, grade_all
+
+COMMAND = "command"
+# Answers graded between two looks at the progress bar.
+CHUNK = 200
+MAX_OUTPUT_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program that grades, and its limits."""
+
+    argv: tuple[str, ...]
+    timeout_s: float = 60.0
+    concurrency: int = 4
+
+    @property
+    def digest(self) -> str:
+        """Identifies the command line in the journal."""
+        return hashlib.sha256("\0".join(self.argv).encode()).hexdigest()[:16]
+
+
+class GradeFailed(Exception):
+    """The command gave no score; the message is the reason."""
+
+
+@dataclass
+class Graded:
+    """Scores of the answers, and why some have none."""
+
+    scores: dict[Key, float] = field(default_factory=dict)
+    failures: dict[Key, str] = field(default_factory=dict)
+
+
+def with_graders(prompts: Sequence[Prompt], default: str | None, command: Command | None) -> tuple[Prompt, ...]:
+    """The prompts, each with a grader that exists and can use its reference: better known before money is spent.
+
+    Raises:
+        UsageError: naming the first prompt for which that is not so.
+    """
+    complete = tuple(prompt if prompt.grader else replace(prompt, grader=default) for prompt in prompts)
+    for prompt in complete:
+        if prompt.grader is None:
+            raise UsageError(f"prompt {prompt.prompt_id!r} names no grader; give --grader")
+        if prompt.grader == COMMAND and command is None:
+            raise UsageError(f"prompt {prompt.prompt_id!r} is graded by a command; give --grader-command")
+        if prompt.grader not in (*GRADERS, COMMAND):
+            raise UsageError(f"prompt {prompt.prompt_id!r}: no grader {prompt.grader!r}; there are {_names()}")
+        if prompt.grader != COMMAND and prompt.reference is None:
+            raise UsageError(f"prompt {prompt.prompt_id!r} has no reference for grader {prompt.grader!r}")
+    _check_references(complete)
+    return complete
+
+
+def _names() -> str:
+    return ", ".join((*GRADERS, COMMAND))
+
+
+def _check_references(prompts: Sequence[Prompt]) -> None:
+    cases = [(p.grader or "", p.reference or "", "") for p in prompts if p.grader != COMMAND]
+    try:
+        grade_all(cases)
+    except GraderError:
+        for prompt in prompts:
+            _check_reference(prompt)
+        raise
+
+
+def _check_reference(prompt: Prompt) -> None:
+    try:
+        if prompt.grader != COMMAND:
+            grade(prompt.grader or "", prompt.reference or "", "")
+    except GraderError as exc:
+        raise UsageError(f"prompt {prompt.prompt_id!r}: {exc}") from exc
+
+
+async def grade_replies(
+    prompts: Sequence[Prompt], journal: Journal, command: Command | None, on_graded: Callable[[int], None]
+) -> Graded:
+    """Scores of all replies in the journal. `on_graded` hears how many more are done."""
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
+    ruled = [reply for reply in journal.replies.values() if by_id[reply.prompt_id].grader != COMMAND]
+    judged = [reply for reply in journal.replies.values() if by_id[reply.prompt_id].grader == COMMAND]
+    graded = Graded()
+    for start in range(0, len(ruled), CHUNK):
+        chunk = ruled[start : start + CHUNK]
+        cases = [(by_id[r.prompt_id].grader or "", by_id[r.prompt_id].reference or "", r.answer) for r in chunk]
+        scores = await asyncio.to_thread(grade_all, cases)
+        graded.scores |= {reply.key: score for reply, score in zip(chunk, scores, strict=True)}
+        on_graded(len(chunk))
+    if command is not None:
+        await _judge_all(judged, by_id, journal, command, graded, on_graded)
+    return graded
+
+
+async def _judge_all(
+    replies: Sequence[Reply],
+    prompts: dict[str, Prompt],
+    journal: Journal,
+    command: Command,
+    graded: Graded,
+    on_graded: Callable[[int], None],
+) -> None:
+    places = asyncio.Semaphore(command.concurrency)
+
+    async def judge(reply: Reply) -> None:
+        known = journal.scores.get((*reply.key, command.digest))
+        try:
+            async with places:
+                score = known if known is not None else await _judge(command, prompts[reply.prompt_id], reply.answer)
+        except GradeFailed as failed:
+            graded.failures[reply.key] = f"not graded: {failed}"
+        else:
+            if known is None:
+                journal.add_score(reply.key, command.digest, score)
+            graded.scores[reply.key] = score
+        on_graded(1)
+
+    async with asyncio.TaskGroup() as tasks:
+        for reply in replies:
+            tasks.create_task(judge(reply))
+
+
+async def _judge(command: Command, prompt: Prompt, answer: str) -> float:
+    question = {
+        "prompt": prompt.prompt,
+        "messages": prompt.to_send(),
+        "reference": prompt.reference,
+        "answer": answer,
+        "task": prompt.task,
+    }
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command.argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as exc:
+        raise GradeFailed(f"cannot run {command.argv[0]}: {exc}") from exc
+    try:
+        async with asyncio.timeout(command.timeout_s):
+            said, complained, _ = await asyncio.gather(
+                _first_bytes(process.stdout), _first_bytes(process.stderr), _tell(process.stdin, question)
+            )
+            status = await process.wait()
+    except TimeoutError as exc:
+        raise GradeFailed(f"the command took longer than {command.timeout_s:g} s") from exc
+    finally:
+        # Whatever it started goes with it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    if status != 0:
+        raise GradeFailed(f"the command ended with status {status}: {' '.join(complained.split())[:200]}")
+    return _score(said)
+
+
+async def _tell(stdin: asyncio.StreamWriter | None, question: object) -> None:
+    if stdin is not None:
+        # A command that does not care to read its input closes it early.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(json.dumps(question).encode())
+            await stdin.drain()
+        stdin.close()
+
+
+async def _first_bytes(stream: asyncio.StreamReader | None) -> str:
+    """The beginning of what a stream says; the rest is read and dropped, so that nobody blocks on a full pipe."""
+    kept = b""
+    while stream is not None and (chunk := await stream.read(1 << 16)):
+        kept = (kept + chunk)[:MAX_OUTPUT_BYTES]
+    return kept.decode(errors="replace")
+
+
+def _score(said: str) -> float:
+    words = said.split()
+    try:
+        score = float(words[0]) if len(words) == 1 else math.nan
+    except ValueError:
+        score = math.nan
+    if not 0.0 <= score <= 1.0:
+        raise GradeFailed(f"the command must print one number from 0 to 1, not {said.strip()[:80]!r}")
+    return score

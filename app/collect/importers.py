@@ -1,0 +1,158 @@
+"""Where prompts come from: a JSONL file, an outcomes dataset, task families. A new source is one entry in SOURCES."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from router_models.outcomes import OutcomesError, read_outcomes
+
+from app.collect.plan import Prompt
+from app.errors import UsageError
+from router_models.aptitude import FAMILIES, Item, draw
+
+# Room for an answer where neither the prompt nor --max-tokens says more: a paragraph.
+DEFAULT_MAX_TOKENS = 256
+FAMILIES_PREFIX = "families:"
+FAMILIES_EXAMPLE = "families:sql,dates@seed=1,count=200"
+
+_OWN = {"prompt_id", "prompt", "messages", "reference", "grader", "max_tokens", "dataset", "task", "split"}
+
+
+def read_prompts(source: str) -> tuple[Prompt, ...]:
+    """The prompts of one `--prompts` value.
+
+    Raises:
+        UsageError: with file and line, or with what the source should look like.
+    """
+    for fits, read in SOURCES:
+        if fits(source):
+            return tuple(read(source))
+    raise UsageError(f"no prompts at {source!r}: give a .jsonl file, a dataset folder or {FAMILIES_EXAMPLE!r}")
+
+
+def _from_jsonl(source: str) -> Iterable[Prompt]:
+    path = Path(source)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"cannot read {path}: {exc}") from exc
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield prompt_from(json.loads(line), dataset=path.stem)
+            except (ValueError, RecursionError) as exc:
+                raise UsageError(f"{path}, line {number}: {exc}") from exc
+
+
+def prompt_from(row: object, dataset: str) -> Prompt:
+    """One prompt of one JSON object. Raises ValueError that says what is wrong with it."""
+    if not isinstance(row, Mapping):
+        raise ValueError("not a JSON object")
+    messages = _messages(row.get("messages"))
+    text = row.get("prompt") if row.get("prompt") is not None else _last_text(messages)
+    if not isinstance(text, str) or not text:
+        raise ValueError('needs "prompt" (a text) or "messages" (a list)')
+    max_tokens = row.get("max_tokens") if row.get("max_tokens") is not None else DEFAULT_MAX_TOKENS
+    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
+        raise ValueError(f'"max_tokens" must be a whole number from 1, not {max_tokens!r}')
+    reference = row.get("reference")
+    return Prompt(
+        prompt_id=_text(row, "prompt_id") or _content_id(text, messages),
+        prompt=text,
+        messages=messages,
+        grader=_text(row, "grader") or None,
+        reference=reference if reference is None or isinstance(reference, str) else json.dumps(reference),
+        max_tokens=max_tokens,
+        dataset=_text(row, "dataset") or dataset,
+        task=_text(row, "task"),
+        split=_text(row, "split") or None,
+        extra={name: value for name, value in row.items() if name not in _OWN},
+    )
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f'"{name}" must be a text, not {value!r}')
+    return value
+
+
+def _messages(value: object) -> tuple[Mapping[str, Any], ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = json.loads(value)
+    if not isinstance(value, list) or not value:
+        raise ValueError('"messages" must be a list with at least one message')
+    for message in value:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
+            raise ValueError('each of "messages" must be an object with "role" and "content"')
+    return tuple(value)
+
+
+def _last_text(messages: tuple[Mapping[str, Any], ...] | None) -> str | None:
+    texts = [m["content"] for m in messages or () if m["role"] == "user" and isinstance(m["content"], str)]
+    return texts[-1] if texts else None
+
+
+def _content_id(text: str, messages: tuple[Mapping[str, Any], ...] | None) -> str:
+    content = json.dumps([text, messages], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode(errors="replace")).hexdigest()[:16]
+
+
+def _from_dataset(source: str) -> Iterable[Prompt]:
+    try:
+        rows = read_outcomes(Path(source)).prompts.to_pylist()
+    except OutcomesError as exc:
+        raise UsageError(str(exc)) from exc
+    for row in rows:
+        try:
+            yield prompt_from(row, dataset=Path(source).name)
+        except ValueError as exc:
+            raise UsageError(f"{source}, prompt {row['prompt_id']!r}: {exc}") from exc
+
+
+def _from_families(source: str) -> Iterable[Prompt]:
+    names, _, rest = source.removeprefix(FAMILIES_PREFIX).partition("@")
+    options = dict(part.partition("=")[::2] for part in rest.split(",") if part)
+    wording = options.pop("wording", "seen")
+    split = options.pop("split", "train" if wording == "seen" else "unseen")
+    try:
+        seed, count = int(options.pop("seed")), int(options.pop("count"))
+    except (KeyError, ValueError) as exc:
+        raise UsageError(f"say which items of the families, as in {FAMILIES_EXAMPLE}") from exc
+    if options or wording not in ("seen", "unseen") or count < 1:
+        raise UsageError("families take seed=N, count=N (per family, from 1), wording=seen|unseen and split=NAME")
+    for name in FAMILIES if names == "all" else names.split(","):
+        try:
+            items = draw(name, seed=seed, count=count, wording="seen" if wording == "seen" else "unseen")
+        except ValueError as exc:
+            raise UsageError(str(exc)) from exc
+        yield from (_from_item(item, split) for item in items)
+
+
+def _from_item(item: Item, split: str) -> Prompt:
+    return Prompt(
+        prompt_id=item.item_id,
+        prompt=item.prompt,
+        grader=item.grader,
+        reference=item.reference,
+        max_tokens=item.max_tokens,
+        dataset="aptitude",
+        task=item.family,
+        split=split,
+        extra={"skill": item.skill, "level": item.level, "wording": item.wording},
+    )
+
+
+SOURCES: tuple[tuple[Callable[[str], bool], Callable[[str], Iterable[Prompt]]], ...] = (
+    (lambda source: source.startswith(FAMILIES_PREFIX), _from_families),
+    (lambda source: Path(source).is_dir(), _from_dataset),
+    (lambda source: Path(source).is_file(), _from_jsonl),
+)

@@ -1,0 +1,160 @@
+"""The append-only record of a collection: what makes it resumable after any kind of death.
+
+The first line says which plan it belongs to; each further line is a reply, a failure or a score of a grading command. A
+line is handed to the kernel as soon as it is made, so a killed process loses nothing, and `sync` (once a second) bounds
+what a crashed machine loses. A last line without its end is cut off when the journal is opened again. Later lines
+replace earlier ones of the same request: a failure that was asked again and answered is answered.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from app.collect.plan import Key
+from app.errors import UsageError
+
+FILE_NAME = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model answered to one prompt, and what that took."""
+
+    prompt_id: str
+    model: str
+    answer: str
+    finish_reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    latency_s: float
+    mean_logprob: float | None
+    attempts: int = 1
+    lost_attempts: int = 0
+    """Attempts before this one that failed, yet may have been charged for."""
+
+    @property
+    def key(self) -> Key:
+        return self.prompt_id, self.model
+
+
+class Journal:
+    """The journal in one folder, open for writing by one process.
+
+    Raises:
+        UsageError: another process is writing to it, it belongs to another plan, or a line in it is damaged.
+    """
+
+    def __init__(self, folder: Path, header: Mapping[str, str | int]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / FILE_NAME
+        if not self.path.exists() and (folder / "outcomes.parquet").exists():
+            raise UsageError(f"{folder} already holds a dataset; choose another --output")
+        self.replies: dict[Key, Reply] = {}
+        self.failures: dict[Key, str] = {}
+        self.lost_usd = 0.0
+        self.scores: dict[tuple[str, str, str], float] = {}
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._unsynced = False
+        try:
+            self._take(header)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _take(self, header: Mapping[str, str | int]) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise UsageError(f"another collection is writing to {self.path.parent}; wait for it") from exc
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.ftruncate(self._fd, whole)
+        lines = content[:whole].splitlines()
+        if not lines:
+            self._append({"plan": dict(header)})
+            return
+        _check_header(self._parse(1, lines[0]).get("plan"), header, self.path.parent)
+        for number, line in enumerate(lines[1:], start=2):
+            self._replay(number, self._parse(number, line))
+
+    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            entry = json.loads(line)
+        except ValueError as exc:
+            raise UsageError(f"{self.path}, line {number} is damaged; delete that line to ask it again") from exc
+        return entry if isinstance(entry, dict) else {}
+
+    def _replay(self, number: int, entry: dict[str, Any]) -> None:
+        try:
+            if "reply" in entry:
+                self._keep(Reply(**entry["reply"]))
+            elif "failure" in entry:
+                self.failures[entry["prompt_id"], entry["model"]] = str(entry["failure"])
+                self.lost_usd += float(entry["lost_usd"])
+            else:
+                self.scores[entry["prompt_id"], entry["model"], entry["graded_by"]] = float(entry["score"])
+        except (KeyError, TypeError, ValueError) as exc:
+            raise UsageError(f"{self.path}, line {number} is damaged; delete that line to ask it again") from exc
+
+    def _keep(self, reply: Reply) -> None:
+        self.replies[reply.key] = reply
+        self.failures.pop(reply.key, None)
+
+    def add_reply(self, reply: Reply) -> None:
+        """Keep a reply for good."""
+        self._append({"reply": asdict(reply)})
+        self._keep(reply)
+
+    def add_failure(self, key: Key, reason: str, lost_usd: float) -> None:
+        """Note that a request got no answer, and what that may have cost; the next run asks it again."""
+        self._append({"prompt_id": key[0], "model": key[1], "failure": reason, "lost_usd": lost_usd})
+        self.lost_usd += lost_usd
+        self.failures[key] = reason
+
+    def add_score(self, key: Key, graded_by: str, score: float) -> None:
+        """Keep what a grading command said; `graded_by` identifies the command."""
+        self._append({"prompt_id": key[0], "model": key[1], "graded_by": graded_by, "score": score})
+        self.scores[*key, graded_by] = score
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
+        while line:
+            line = line[os.write(self._fd, line) :]
+        self._unsynced = True
+
+    def sync(self) -> None:
+        """Have everything so far on disk."""
+        if self._unsynced:
+            self._unsynced = False
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Sync and let another process have the folder."""
+        self.sync()
+        os.close(self._fd)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _check_header(found: object, wanted: Mapping[str, str | int], folder: Path) -> None:
+    if found == wanted:
+        return
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{folder / FILE_NAME} does not begin with a plan; choose another --output")
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    what = "models" if any(name.startswith("models") for name in differing) else "prompts"
+    raise UsageError(
+        f"{folder} holds another collection: {found.get('prompts')} prompts over {found.get('models')}; "
+        f"the {what} differ. Choose another --output"
+    )

@@ -1,0 +1,160 @@
+"""What a collection will do: its prompts, its models, and what that costs at most."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.models import TOKENS_PER_PRICE, Catalog, Model, TokenPrice
+from app.errors import UsageError
+
+# English text has about four characters per token; code and digits fewer. Used to announce, never to charge.
+CHARS_PER_TOKEN = 3.5
+# What a chat template adds around a message: role, separators, the opening of the answer.
+TEMPLATE_TOKENS = 12
+
+Key = tuple[str, str]
+"""(prompt_id, model): one request and its outcome."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One row of `prompts.parquet`, with the room its answer gets."""
+
+    prompt_id: str
+    prompt: str
+    grader: str | None
+    reference: str | None
+    max_tokens: int
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    dataset: str = ""
+    task: str = ""
+    split: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_send(self) -> list[Mapping[str, Any]]:
+        """The messages of the request."""
+        return list(self.messages) if self.messages else [{"role": "user", "content": self.prompt}]
+
+    def size_bytes(self) -> int:
+        """Bytes of all texts; a token is at least one, so this bounds the tokens too."""
+        return sum(len(str(message.get("content")).encode(errors="replace")) for message in self.to_send())
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model to ask, and where."""
+
+    model: str
+    served_as: str
+    backend: str
+    urls: tuple[str, ...]
+    key: str | None = None
+    price: TokenPrice | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    def cost_usd(self, input_tokens: float | None, output_tokens: float | None) -> float | None:
+        """Price of so many tokens; None without a price or without counts."""
+        if self.price is None or input_tokens is None or output_tokens is None:
+            return None
+        usd = input_tokens * self.price.input_usd_per_m + output_tokens * self.price.output_usd_per_m
+        return usd / TOKENS_PER_PRICE
+
+    def bound_usd(self, prompt: Prompt) -> float:
+        """What one request costs at most, 0 without a price."""
+        return self.cost_usd(prompt.size_bytes() + TEMPLATE_TOKENS * len(prompt.to_send()), prompt.max_tokens) or 0.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What asking one model everything that is still missing will send, and spend at most."""
+
+    model: str
+    requests: int
+    input_tokens: int
+    max_output_tokens: int
+    max_usd: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every prompt to every model, greedily."""
+
+    prompts: tuple[Prompt, ...]
+    targets: tuple[Target, ...]
+
+    def __post_init__(self) -> None:
+        if not self.prompts or not self.targets:
+            raise UsageError("nothing to ask: give at least one prompt and one model")
+        for what, names in (
+            ("prompt_id", [prompt.prompt_id for prompt in self.prompts]),
+            ("model", [target.model for target in self.targets]),
+        ):
+            twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+            if twice:
+                raise UsageError(f"{what} {min(twice)!r} occurs twice; leave one")
+
+    def header(self) -> dict[str, str | int]:
+        """What identifies the plan: everything that changes an answer. Addresses, prices and graders do not."""
+        prompts = [[p.prompt_id, p.to_send(), p.max_tokens] for p in self.prompts]
+        models = sorted([t.model, t.served_as] for t in self.targets)
+        return {
+            "form": 1,
+            "prompts": len(self.prompts),
+            "prompts_sha256": _digest(prompts),
+            "models": ", ".join(sorted(t.model for t in self.targets)),
+            "models_sha256": _digest(models),
+        }
+
+    def estimates(self, done: Iterable[Key]) -> list[Estimate]:
+        """Per model, what is still to be sent."""
+        done = set(done)
+        return [self._estimate(target, done) for target in self.targets]
+
+    def _estimate(self, target: Target, done: set[Key]) -> Estimate:
+        left = [prompt for prompt in self.prompts if (prompt.prompt_id, target.model) not in done]
+        input_tokens = sum(round(p.size_bytes() / CHARS_PER_TOKEN) + TEMPLATE_TOKENS * len(p.to_send()) for p in left)
+        output_tokens = sum(prompt.max_tokens for prompt in left)
+        return Estimate(
+            target.model, len(left), input_tokens, output_tokens, target.cost_usd(input_tokens, output_tokens)
+        )
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors="replace")).hexdigest()
+
+
+def targets_at(url: str, models: Sequence[str], key: str | None) -> tuple[Target, ...]:
+    """The models named, all behind one address, without prices."""
+    if not models:
+        raise UsageError("--url needs --models: the names the endpoint serves, separated by commas")
+    return tuple(Target(name, name, url, (chat_url(url),), key) for name in models)
+
+
+def targets_from(catalog: Catalog, models: Sequence[str], secrets: Mapping[str, str]) -> tuple[Target, ...]:
+    """The models named, or all of the catalogue; `secrets` is the environment that `key_env` names are looked up in."""
+    known = {model.name: model for model in catalog.models}
+    unknown = [name for name in models if name not in known]
+    if unknown:
+        raise UsageError(f"the catalogue has no model {unknown[0]!r}; it has {', '.join(known)}")
+    return tuple(_target(catalog, known[name], secrets) for name in (models or known))
+
+
+def _target(catalog: Catalog, model: Model, secrets: Mapping[str, str]) -> Target:
+    backend = next(backend for backend in catalog.backends if backend.name == model.backend)
+    key = secrets.get(backend.key_env) if backend.key_env else None
+    if backend.key_env and not key:
+        raise UsageError(f"backend {backend.name!r} takes its key from {backend.key_env}, which is not set")
+    urls = tuple(chat_url(url) for url in backend.urls)
+    return Target(model.name, model.served_as, backend.name, urls, key, model.price, backend.rename)
+
+
+def chat_url(url: str) -> str:
+    """Address of the chat endpoint under a base address, with or without `/v1` at its end."""
+    base = url.rstrip("/")
+    if not base.startswith(("http://", "https://")):
+        raise UsageError(f"not an http(s) address: {url!r}")
+    return f"{base}/chat/completions" if base.endswith("/v1") else f"{base}/v1/chat/completions"

@@ -1,0 +1,171 @@
+"""Asks every model every prompt that the journal does not have yet, so many at a time per backend.
+
+Models that share a backend share its concurrency and are asked one after the other: a worker that serves adapters is
+fastest when its batch needs only one of them. The budget counts the worst case of what is in flight, so it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+from app.collect.client import AskFailed, ChatClient
+from app.collect.journal import Journal
+from app.collect.plan import Plan, Prompt, Target
+from app.errors import UsageError
+
+SYNC_EVERY_S = 1.0
+# So many requests in a row, each given up after all its attempts: the backend is down, and so will be the rest.
+DOWN_AFTER = 20
+
+Ask = tuple[Target, Prompt]
+
+
+class Stopped(UsageError):
+    """The collection ended early; what is done is kept and the same command goes on."""
+
+
+@dataclass
+class _Charge:
+    """What a request cost in the end."""
+
+    usd: float
+
+
+class Budget:
+    """USD that may be spent, None for any amount; requests in flight count at their worst case."""
+
+    def __init__(self, limit_usd: float | None, spent_usd: float = 0.0) -> None:
+        self.limit_usd = limit_usd
+        self.spent_usd = spent_usd
+        self._in_flight_usd = 0.0
+        self._freed = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def reserve(self, worst_usd: float) -> AsyncIterator[_Charge]:
+        """Hold `worst_usd` while asking, then book what the charge says; waits for others where that makes it fit.
+
+        Raises:
+            Stopped: it would not fit even if nothing else were in flight.
+        """
+        async with self._freed:
+            await self._freed.wait_for(lambda: self._fits(worst_usd) or not self._in_flight_usd)
+            if not self._fits(worst_usd):
+                raise Stopped(
+                    f"spent {self.spent_usd:.6f} of {self.limit_usd:.6f} USD, and the next request may cost "
+                    f"{worst_usd:.6f}; raise --max-usd and run the same command to go on"
+                )
+            self._in_flight_usd += worst_usd
+        charge = _Charge(worst_usd)
+        try:
+            yield charge
+        finally:
+            self.spent_usd += charge.usd
+            self._in_flight_usd -= worst_usd
+            # Sums of floats leave dust; with nothing in flight the wait above must see zero.
+            if self._in_flight_usd < 1e-12:
+                self._in_flight_usd = 0.0
+            async with self._freed:
+                self._freed.notify_all()
+
+    def _fits(self, worst_usd: float) -> bool:
+        return self.limit_usd is None or self.spent_usd + self._in_flight_usd + worst_usd <= self.limit_usd
+
+
+@dataclass
+class Runner:
+    """One run of a plan into its journal. `on_done` hears of every request: model, and whether it was answered."""
+
+    plan: Plan
+    journal: Journal
+    client: ChatClient
+    concurrency: int
+    budget: Budget
+    on_done: Callable[[str, bool], None]
+    _failed_in_a_row: dict[str, int] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Ask what is missing.
+
+        Raises:
+            Stopped: the budget is spent or a backend is down.
+            UsageError: an endpoint rejects everything.
+        """
+        syncing = asyncio.create_task(self._sync())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for backend in dict.fromkeys(target.backend for target in self.plan.targets):
+                    missing = self._missing(backend)
+                    for _ in range(self.concurrency):
+                        tasks.create_task(self._work(missing))
+        except* UsageError as group:
+            raise _first(group) from None
+        finally:
+            syncing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await syncing
+
+    def _missing(self, backend: str) -> Iterator[Ask]:
+        """What one backend has yet to answer; all its workers draw from this one iterator."""
+        targets = [target for target in self.plan.targets if target.backend == backend]
+        return (
+            (target, prompt)
+            for target in targets
+            for prompt in self.plan.prompts
+            if (prompt.prompt_id, target.model) not in self.journal.replies
+        )
+
+    async def _work(self, missing: Iterator[Ask]) -> None:
+        for target, prompt in missing:
+            await self._ask(target, prompt)
+
+    async def _ask(self, target: Target, prompt: Prompt) -> None:
+        bound_usd = target.bound_usd(prompt)
+        async with self.budget.reserve(bound_usd * self.client.patience.attempts) as charge:
+            try:
+                reply = await self.client.ask(target, prompt)
+            except AskFailed as failed:
+                charge.usd = failed.lost_attempts * bound_usd
+                self.journal.add_failure((prompt.prompt_id, target.model), str(failed), charge.usd)
+                self.on_done(target.model, False)
+                self._note_failure(target.backend, failed)
+            else:
+                cost_usd = target.cost_usd(reply.input_tokens, reply.output_tokens)
+                charge.usd = reply.lost_attempts * bound_usd + (bound_usd if cost_usd is None else cost_usd)
+                self.journal.add_reply(reply)
+                self.on_done(target.model, True)
+                self._failed_in_a_row[target.backend] = 0
+
+    def _note_failure(self, backend: str, failed: AskFailed) -> None:
+        if not failed.exhausted:
+            return
+        self._failed_in_a_row[backend] = self._failed_in_a_row.get(backend, 0) + 1
+        if self._failed_in_a_row[backend] >= DOWN_AFTER:
+            raise Stopped(
+                f"{DOWN_AFTER} requests in a row got no answer from {backend}, the last one: {failed}; "
+                "see to it and run the same command to go on"
+            )
+
+    async def _sync(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_EVERY_S)
+            await asyncio.to_thread(self.journal.sync)
+
+
+def spent_usd(plan: Plan, journal: Journal) -> float:
+    """What earlier runs of this plan have cost, the worst case where it is not known."""
+    targets = {target.model: target for target in plan.targets}
+    prompts = {prompt.prompt_id: prompt for prompt in plan.prompts}
+    total = journal.lost_usd
+    for reply in journal.replies.values():
+        target, bound_usd = targets[reply.model], targets[reply.model].bound_usd(prompts[reply.prompt_id])
+        cost_usd = target.cost_usd(reply.input_tokens, reply.output_tokens)
+        total += reply.lost_attempts * bound_usd + (bound_usd if cost_usd is None else cost_usd)
+    return total
+
+
+def _first(group: BaseExceptionGroup[UsageError]) -> UsageError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,430 @@
+"""`collect` against a real endpoint on loopback: retries, budgets, kills, resumption, and what ends in the dataset."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pyarrow.parquet as pq
+import pytest
+
+from app.collect.client import AskFailed, ChatClient, Patience
+from app.collect.graders import Command, grade_replies
+from app.collect.journal import Journal, Reply
+from app.collect.plan import Plan, Prompt, Target, chat_url
+from app.collect.runner import DOWN_AFTER, Budget, Runner, Stopped, spent_usd
+from app.domain.models import TokenPrice
+from app.errors import UsageError
+from tests.fakes.chat_server import ChatServer, Script, Scripted
+
+PRICE = TokenPrice(1.0, 2.0)
+COST_USD = (10 * 1.0 + 4 * 2.0) / 1e6
+
+
+def always(scripted: Scripted) -> Script:
+    return lambda text, before, body: scripted
+
+
+def then_good(*first: Scripted) -> Script:
+    """The scripted answers in order, then good ones, counted per prompt."""
+    return lambda text, before, body: first[before] if before < len(first) else Scripted()
+
+
+def prompts(count: int) -> tuple[Prompt, ...]:
+    return tuple(Prompt(f"p{n}", f"question {n}", "exact", "ok", max_tokens=20) for n in range(count))
+
+
+def target(server: ChatServer, model: str = "m", price: TokenPrice | None = PRICE) -> Target:
+    return Target(model, model, server.url, (chat_url(server.url),), None, price)
+
+
+async def unhurried(_: float) -> None:
+    """Stands in for sleeping between attempts."""
+
+
+class Waits:
+    """Notes how long the client would have waited."""
+
+    def __init__(self) -> None:
+        self.waited_s: list[float] = []
+
+    async def __call__(self, wait_s: float) -> None:
+        self.waited_s.append(wait_s)
+
+
+async def run(
+    plan: Plan,
+    journal: Journal,
+    *,
+    concurrency: int = 4,
+    budget: Budget | None = None,
+    patience: Patience | None = None,
+    sleep: Callable[[float], Any] = unhurried,
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        client = ChatClient(session, patience or Patience(), sleep)
+        await Runner(plan, journal, client, concurrency, budget or Budget(None), lambda model, answered: None).run()
+
+
+async def ask(server: ChatServer, *, sleep: Callable[[float], Any] = unhurried, **patience: Any) -> Reply:
+    async with aiohttp.ClientSession() as session:
+        return await ChatClient(session, Patience(**patience), sleep).ask(target(server), prompts(1)[0])
+
+
+async def test_a_reply_carries_text_tokens_latency_and_confidence() -> None:
+    async with ChatServer(always(Scripted(text="five", delay_s=0.02))) as server:
+        reply = await ask(server)
+
+    assert (reply.answer, reply.finish_reason, reply.input_tokens, reply.output_tokens) == ("five", "stop", 10, 4)
+    assert reply.mean_logprob == -1.0
+    assert 0.02 <= reply.latency_s < 5
+    assert server.bodies[0]["temperature"] == 0
+    assert server.bodies[0]["max_tokens"] == 20
+
+
+async def test_missing_usage_is_unknown_not_zero() -> None:
+    async with ChatServer(always(Scripted(usage=False))) as server:
+        reply = await ask(server)
+
+    assert (reply.input_tokens, reply.output_tokens) == (None, None)
+
+
+async def test_an_endpoint_without_logprobs_is_asked_without_them_from_then_on(tmp_path: Path) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(status=400, body=b'{"error": {"message": "no logprobs"}}') if "logprobs" in body else Scripted()
+
+    async with ChatServer(script) as server:
+        plan = Plan(prompts(5), (target(server),))
+        with Journal(tmp_path, plan.header()) as journal:
+            await run(plan, journal, concurrency=1)
+
+    assert [reply.mean_logprob for reply in journal.replies.values()] == [None] * 5
+    assert ["logprobs" in body for body in server.bodies] == [True, False, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Scripted(status=429),
+        Scripted(status=503),
+        Scripted(cut=True),
+        Scripted(body=b"{garbage"),
+        Scripted(body=b'{"choices": []}'),
+        Scripted(body=b'{"error": {"message": "engine died"}}'),
+        Scripted(body=b'{"choices": [{"message": {"content": "x"}, "finish_reason": "abort"}]}'),
+    ],
+)
+async def test_what_may_pass_is_tried_again(trouble: Scripted) -> None:
+    async with ChatServer(then_good(trouble, trouble)) as server:
+        reply = await ask(server)
+
+    assert (reply.answer, reply.attempts) == ("ok", 3)
+
+
+async def test_retry_after_is_honoured_and_waits_grow_otherwise() -> None:
+    waits = Waits()
+    asked = Scripted(status=429, headers={"retry-after": "7"})
+    async with ChatServer(then_good(asked, Scripted(status=503), Scripted(status=503))) as server:
+        await ask(server, sleep=waits)
+
+    assert waits.waited_s[0] == 7
+    assert 0.5 <= waits.waited_s[1] <= 1.5
+    assert 1 <= waits.waited_s[2] <= 3
+
+
+async def test_patience_ends() -> None:
+    async with ChatServer(always(Scripted(status=503, body=b'{"error": {"message": "busy"}}'))) as server:
+        with pytest.raises(AskFailed, match=r"status 503: busy \(3 attempts\)"):
+            await ask(server, attempts=3)
+    assert sum(server.asked.values()) == 3
+
+
+async def test_a_wait_that_is_too_long_is_not_waited_for() -> None:
+    async with ChatServer(always(Scripted(status=429, headers={"retry-after": "3600"}))) as server:
+        with pytest.raises(AskFailed, match="status 429"):
+            await ask(server)
+    assert sum(server.asked.values()) == 1
+
+
+async def test_an_answer_that_takes_too_long_is_given_up() -> None:
+    async with ChatServer(always(Scripted(delay_s=0.5))) as server:
+        with pytest.raises(AskFailed, match=r"no answer within 0.05 s"):
+            await ask(server, attempts=2, request_timeout_s=0.05)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_wrong_key_or_model_ends_the_run_at_once(tmp_path: Path, status: int) -> None:
+    async with ChatServer(always(Scripted(status=status, body=b'{"error": {"message": "no such model"}}'))) as server:
+        plan = Plan(prompts(50), (target(server),))
+        with (
+            Journal(tmp_path, plan.header()) as journal,
+            pytest.raises(UsageError, match=f"answers {status} for model 'm': no such model"),
+        ):
+            await run(plan, journal)
+    assert sum(server.asked.values()) <= 4
+
+
+async def test_a_rejected_prompt_is_missing_with_its_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(status=400, body=b'{"error": {"message": "too long"}}') if text.endswith("3") else Scripted()
+
+    async with ChatServer(script) as server:
+        plan = Plan(prompts(10), (target(server),))
+        with Journal(tmp_path, plan.header()) as journal:
+            await run(plan, journal)
+
+    assert journal.failures == {("p3", "m"): "status 400: too long"}
+    assert len(journal.replies) == 9
+
+
+async def test_a_dead_backend_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted() if int(text.split()[1]) < 10 else Scripted(status=503)
+
+    async with ChatServer(script) as server:
+        plan = Plan(prompts(200), (target(server),))
+        with Journal(tmp_path, plan.header()) as journal, pytest.raises(Stopped, match="requests in a row"):
+            await run(plan, journal, concurrency=1, patience=Patience(attempts=2))
+
+    assert len(journal.replies) == 10
+    assert sum(server.asked.values()) == 10 + 2 * DOWN_AFTER
+
+
+async def test_each_backend_sees_no_more_than_its_share_at_once(tmp_path: Path) -> None:
+    slow = always(Scripted(delay_s=0.02))
+    async with ChatServer(slow) as one, ChatServer(slow) as two:
+        plan = Plan(prompts(30), (target(one, "a"), target(one, "b"), target(two, "c")))
+        with Journal(tmp_path, plan.header()) as journal:
+            await run(plan, journal, concurrency=3)
+
+    assert (one.most_in_flight, two.most_in_flight) == (3, 3)
+    assert len(journal.replies) == 90
+    assert max(one.asked.values()) == max(two.asked.values()) == 1
+
+
+async def test_the_budget_holds_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted())) as server:
+        plan = Plan(prompts(60), (target(server),))
+        limit_usd = 30 * COST_USD
+        with Journal(tmp_path, plan.header()) as journal, pytest.raises(Stopped, match="raise --max-usd"):
+            await run(plan, journal, budget=Budget(limit_usd))
+        done = len(journal.replies)
+        assert 5 < done < 30
+        assert spent_usd(plan, journal) == pytest.approx(done * COST_USD)
+        with Journal(tmp_path, plan.header()) as again:
+            await run(plan, again, budget=Budget(1.0, spent_usd(plan, again)))
+
+    assert len(again.replies) == 60
+    assert max(server.asked.values()) == 1
+
+
+# ---------------------------------------------------------------- grading commands
+
+
+async def judged(tmp_path: Path, program: str, answers: Sequence[str], timeout_s: float = 20.0) -> tuple[Any, Journal]:
+    plan = Plan(
+        tuple(Prompt(f"p{n}", "q", "command", None, 5) for n in range(len(answers))),
+        (Target("m", "m", "b", ("http://127.0.0.1:1",)),),
+    )
+    command = Command((sys.executable, "-c", program), timeout_s)
+    with Journal(tmp_path, plan.header()) as journal:
+        for n, answer in enumerate(answers):
+            journal.add_reply(Reply(f"p{n}", "m", answer, "stop", 1, 1, 0.1, None))
+        return await grade_replies(plan.prompts, journal, command, lambda count: None), journal
+
+
+async def test_a_command_reads_the_answer_and_prints_its_score(tmp_path: Path) -> None:
+    program = "import json, sys; print(len(json.load(sys.stdin)['answer']) / 10)"
+
+    graded, journal = await judged(tmp_path, program, ["abc", "abcdefgh"])
+
+    assert graded.scores == {("p0", "m"): 0.3, ("p1", "m"): 0.8}
+    assert sorted(journal.scores.values()) == [0.3, 0.8]
+
+
+async def test_what_a_command_said_is_not_asked_again(tmp_path: Path) -> None:
+    counter = tmp_path / "runs"
+    program = f"open({str(counter)!r}, 'a').write('x'); print(1)"
+
+    await judged(tmp_path, program, ["a", "b"])
+    graded, _ = await judged(tmp_path, program, ["a", "b"])
+
+    assert len(graded.scores) == 2
+    assert counter.read_text() == "xx"
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("print('good')", "must print one number from 0 to 1"),
+        ("print(7)", "must print one number from 0 to 1"),
+        ("print('nan')", "must print one number from 0 to 1"),
+        ("print(0.5, 0.6)", "must print one number from 0 to 1"),
+        ("print('1' * 10**7)", "must print one number from 0 to 1"),
+        ("import sys; sys.exit('no luck')", "ended with status 1: no luck"),
+        ("import time; time.sleep(60)", "took longer than 1 s"),
+    ],
+)
+async def test_an_answer_that_a_command_cannot_grade_is_missing(tmp_path: Path, program: str, words: str) -> None:
+    graded, _ = await judged(tmp_path, program, ["a"], timeout_s=1.0 if "sleep" in program else 20.0)
+
+    assert graded.scores == {}
+    assert words in graded.failures["p0", "m"]
+
+
+async def test_a_command_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
+    plan = Plan((Prompt("p0", "q", "command", None, 5),), (Target("m", "m", "b", ("http://127.0.0.1:1",)),))
+    with Journal(tmp_path, plan.header()) as journal:
+        journal.add_reply(Reply("p0", "m", "a", "stop", 1, 1, 0.1, None))
+        graded = await grade_replies(plan.prompts, journal, Command(("/no/such/judge",)), lambda count: None)
+
+    assert "cannot run /no/such/judge" in graded.failures["p0", "m"]
+
+
+# ---------------------------------------------------------------- the command line, in a process of its own
+
+
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "app.cli",
+        "collect",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+async def finished(*arguments: str) -> tuple[int, str, str]:
+    process = await start(*arguments)
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def arguments(server: ChatServer, output: Path, source: str = "families:sql,dates@seed=1,count=30") -> list[str]:
+    return ["--prompts", source, "--url", server.url, "--models", "a,b", "--output", str(output), "--concurrency", "4"]
+
+
+async def test_collect_writes_a_dataset_with_scores_and_answers(tmp_path: Path) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(text="SELECT 1" if body["model"] == "a" else "")
+
+    async with ChatServer(script) as server:
+        status, out, err = await finished(*arguments(server, tmp_path / "set"), "--yes", "--json")
+
+    assert status == 0, err
+    assert "120 requests" in err
+    figures = json.loads(out)
+    assert [(row["model"], row["outcomes"], row["missing"]) for row in figures["models"]] == [
+        ("a", 60, 0),
+        ("b", 60, 0),
+    ]
+    rows = pq.read_table(tmp_path / "set" / "outcomes.parquet").to_pylist()
+    assert len(rows) == 120
+    assert {row["answer"] for row in rows} == {"SELECT 1", ""}
+    assert rows[0]["mean_logprob"] == -1.0
+    assert rows[0]["cost_usd"] is None
+    prompt_rows = pq.read_table(tmp_path / "set" / "prompts.parquet").to_pylist()
+    assert {row["task"] for row in prompt_rows} == {"sql", "dates"}
+    assert {row["level"] for row in prompt_rows} == {1, 2, 3}
+    assert not (tmp_path / "set" / "failures.jsonl").exists()
+
+
+async def test_without_a_terminal_it_must_be_told_yes(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted())) as server:
+        status, _, err = await finished(*arguments(server, tmp_path / "set"))
+
+    assert status == 1
+    assert "add --yes to send 120 requests" in err
+    assert not server.asked
+
+
+async def test_a_budget_needs_prices(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted())) as server:
+        status, _, err = await finished(*arguments(server, tmp_path / "set"), "--yes", "--max-usd", "1")
+
+    assert status == 1
+    assert "--max-usd needs the price of every model; a has none" in err
+
+
+async def killed_midway(server: ChatServer, output: Path, sign: signal.Signals, asked: int) -> tuple[int, str]:
+    process = await start(*arguments(server, output), "--yes")
+    while sum(server.asked.values()) < asked:
+        await asyncio.sleep(0.01)
+    process.send_signal(sign)
+    _, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, err.decode()
+
+
+async def test_after_a_kill_nothing_done_is_redone_and_nothing_lost(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted(text="2021-03-05", delay_s=0.02))) as server:
+        status, _ = await killed_midway(server, tmp_path / "set", signal.SIGKILL, asked=50)
+        assert status == -signal.SIGKILL
+        # A line that the kill tore in two.
+        with (tmp_path / "set" / "journal.jsonl").open("a") as journal:
+            journal.write('{"reply": {"prompt_id": "sql-0')
+
+        status, out, err = await finished(*arguments(server, tmp_path / "set"), "--yes")
+
+    assert status == 0, err
+    assert "120 outcomes" in out
+    assert len(server.asked) == 120
+    # Only what was in flight when it died may have been asked twice.
+    assert sum(server.asked.values()) <= 120 + 4
+    assert max(server.asked.values()) <= 2
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_collection_says_how_to_go_on(tmp_path: Path, sign: signal.Signals) -> None:
+    async with ChatServer(always(Scripted(delay_s=0.02))) as server:
+        status, err = await killed_midway(server, tmp_path / "set", sign, asked=20)
+        assert status == 130
+        assert "of 120 done; the same command goes on" in err
+        assert "Traceback" not in err
+
+        status, out, err = await finished(*arguments(server, tmp_path / "set"), "--yes")
+
+    assert status == 0, err
+    assert "120 outcomes" in out
+
+
+async def test_a_finished_collection_sends_nothing_and_another_plan_is_refused(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted())) as server:
+        small = "families:sql@seed=1,count=3"
+        await finished(*arguments(server, tmp_path / "set", small), "--yes")
+        status, _, _ = await finished(*arguments(server, tmp_path / "set", small))
+        assert (status, sum(server.asked.values())) == (0, 6)
+
+        other = "families:sql@seed=2,count=3"
+        status, _, err = await finished(*arguments(server, tmp_path / "set", other), "--yes")
+
+    assert status == 1
+    assert "the prompts differ. Choose another --output" in err.replace("\n", " ")
+
+
+async def test_missing_outcomes_are_listed_not_scored_zero(tmp_path: Path) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(status=400, body=b'{"error": {"message": "no"}}') if body["model"] == "b" else Scripted()
+
+    async with ChatServer(script) as server:
+        source = "families:sql@seed=1,count=3"
+        status, out, _ = await finished(*arguments(server, tmp_path / "set", source), "--yes")
+
+    assert status == 0
+    assert "3 outcomes" in out
+    assert "3 are missing" in out
+    reasons = [json.loads(line) for line in (tmp_path / "set" / "failures.jsonl").read_text().splitlines()]
+    assert {(row["model"], row["reason"]) for row in reasons} == {("b", "status 400: no")}
+    assert pq.read_table(tmp_path / "set" / "outcomes.parquet")["model"].to_pylist() == ["a"] * 3

@@ -1,0 +1,202 @@
+"""Plans, prompt sources and targets: what would be sent, to whom, at what price."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.collect.graders import Command, with_graders
+from app.collect.importers import DEFAULT_MAX_TOKENS, read_prompts
+from app.collect.plan import Plan, Prompt, Target, chat_url, targets_at, targets_from
+from app.domain.models import Backend, Card, Catalog, Model, TokenPrice
+from app.errors import UsageError
+
+PROMPT = Prompt("p1", "What is 2 + 3?", "number", "5", max_tokens=100)
+PRICED = Target("m", "served-m", "pool", ("http://127.0.0.1:1/v1/chat/completions",), None, TokenPrice(1.0, 2.0))
+CATALOG = Catalog(
+    (
+        Model("small", "org/small", "pool", Card(2048), TokenPrice(1.0, 2.0)),
+        Model("paid", "paid-1", "cloud", Card(8192)),
+    ),
+    (
+        Backend("pool", "vllm", ("http://127.0.0.1:8101", "http://127.0.0.1:8102")),
+        Backend("cloud", "openai", ("https://api.example.com/v1/",), key_env="PAID_KEY", rename={"max_tokens": "max"}),
+    ),
+)
+
+
+def jsonl(tmp_path: Path, *rows: object) -> str:
+    path = tmp_path / "set.jsonl"
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_the_estimate_bounds_what_a_request_can_cost() -> None:
+    plan = Plan((PROMPT, replace(PROMPT, prompt_id="p2")), (PRICED,))
+
+    first, later = plan.estimates([]), plan.estimates([("p1", "m")])
+
+    assert (first[0].requests, first[0].max_output_tokens) == (2, 200)
+    assert later[0].requests == 1
+    assert later[0].max_usd is not None
+    assert 200e-6 < later[0].max_usd <= PRICED.bound_usd(PROMPT)
+
+
+def test_a_model_without_price_has_no_cost_rather_than_none_to_pay() -> None:
+    free = replace(PRICED, price=None)
+
+    assert free.cost_usd(10, 10) is None
+    assert Plan((PROMPT,), (free,)).estimates([])[0].max_usd is None
+    assert PRICED.cost_usd(None, 10) is None
+
+
+def test_the_plan_is_known_by_what_changes_answers_only() -> None:
+    header = Plan((PROMPT,), (PRICED,)).header()
+
+    assert Plan((replace(PROMPT, grader="exact", reference="6"),), (PRICED,)).header() == header
+    assert Plan((PROMPT,), (replace(PRICED, urls=("http://h/v1",), price=None),)).header() == header
+    assert Plan((replace(PROMPT, max_tokens=7),), (PRICED,)).header() != header
+    assert Plan((PROMPT,), (replace(PRICED, served_as="other"),)).header() != header
+
+
+@pytest.mark.parametrize(
+    ("prompts", "targets", "words"),
+    [
+        ((), (PRICED,), "nothing to ask"),
+        ((PROMPT,), (), "nothing to ask"),
+        ((PROMPT, PROMPT), (PRICED,), "prompt_id 'p1' occurs twice"),
+        ((PROMPT,), (PRICED, PRICED), "model 'm' occurs twice"),
+    ],
+)
+def test_a_plan_needs_distinct_prompts_and_models(
+    prompts: tuple[Prompt, ...], targets: tuple[Target, ...], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        Plan(prompts, targets)
+
+
+def test_a_line_of_jsonl_is_a_prompt(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    rows = (
+        {"prompt": "2+2?", "reference": 4, "grader": "number", "task": "sums", "max_tokens": 8, "topic": "maths"},
+        {"prompt_id": "chat", "messages": messages},
+        "",
+    )
+
+    sums, chat = read_prompts(jsonl(tmp_path, *rows))
+
+    assert (sums.prompt, sums.reference, sums.grader, sums.task, sums.max_tokens) == ("2+2?", "4", "number", "sums", 8)
+    assert (sums.dataset, sums.extra, len(sums.prompt_id)) == ("set", {"topic": "maths"}, 16)
+    assert (chat.prompt_id, chat.prompt, chat.max_tokens) == ("chat", "Hi", DEFAULT_MAX_TOKENS)
+    assert chat.to_send() == messages
+    assert sums.to_send() == [{"role": "user", "content": "2+2?"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("{nonsense", "line 2: "),
+        ("[]", "line 2: not a JSON object"),
+        ({"reference": "x"}, 'line 2: needs "prompt"'),
+        ({"prompt": ""}, 'line 2: needs "prompt"'),
+        ({"prompt": "x", "max_tokens": 0}, '"max_tokens" must be a whole number'),
+        ({"prompt": "x", "max_tokens": True}, '"max_tokens" must be a whole number'),
+        ({"prompt": "x", "grader": 3}, '"grader" must be a text'),
+        ({"messages": []}, "at least one message"),
+        ({"messages": [{"role": "user"}]}, '"role" and "content"'),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_number(tmp_path: Path, row: object, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read_prompts(jsonl(tmp_path, {"prompt": "good"}, row))
+
+
+def test_families_are_drawn_by_seed_and_count() -> None:
+    prompts = read_prompts("families:sql,dates@seed=4,count=6")
+
+    assert [prompt.task for prompt in prompts] == ["sql"] * 6 + ["dates"] * 6
+    assert {prompt.split for prompt in prompts} == {"train"}
+    assert {prompt.split for prompt in read_prompts("families:all@seed=4,count=3,wording=unseen")} == {"unseen"}
+    assert {prompt.split for prompt in read_prompts("families:sql@seed=4,count=3,split=test")} == {"test"}
+    assert prompts[0].extra == {"skill": "sql", "level": 1, "wording": "seen"}
+    assert prompts == read_prompts("families:sql,dates@seed=4,count=6")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("families:sql", "say which items"),
+        ("families:sql@seed=x,count=3", "say which items"),
+        ("families:cooking@seed=1,count=3", "unknown family 'cooking'"),
+        ("families:sql@seed=1,count=3,wording=odd", "wording=seen|unseen"),
+        ("families:sql@seed=1,count=0", "wording=seen|unseen"),
+        ("families:sql@seed=1,count=1,colour=red", "wording=seen|unseen"),
+        ("/nowhere/at/all", "no prompts at"),
+    ],
+)
+def test_a_source_that_cannot_be_read_says_what_one_looks_like(source: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words.replace("|", r"\|")):
+        read_prompts(source)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "default", "words"),
+    [
+        (replace(PROMPT, grader=None), None, "names no grader"),
+        (replace(PROMPT, grader="poetry"), None, "no grader 'poetry'"),
+        (replace(PROMPT, grader="command"), None, "give --grader-command"),
+        (replace(PROMPT, reference=None), None, "has no reference"),
+        (replace(PROMPT, reference="many"), None, "prompt 'p1': not a number"),
+        (replace(PROMPT, grader="python", reference='{"variable": "x"}'), None, "prompt 'p1': the reference must"),
+    ],
+)
+def test_graders_are_checked_before_anything_is_sent(prompt: Prompt, default: str | None, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        with_graders([PROMPT, prompt], default, None)
+
+
+def test_a_default_grader_is_for_prompts_that_name_none() -> None:
+    unnamed = replace(PROMPT, prompt_id="p2", grader=None, reference=None)
+
+    graded = with_graders([PROMPT, unnamed], "command", Command(("true",)))
+
+    assert [prompt.grader for prompt in graded] == ["number", "command"]
+
+
+def test_targets_come_from_the_catalogue_with_price_key_and_replicas() -> None:
+    small, paid = targets_from(CATALOG, [], {"PAID_KEY": "s"})
+
+    assert small.urls == ("http://127.0.0.1:8101/v1/chat/completions", "http://127.0.0.1:8102/v1/chat/completions")
+    assert (small.served_as, small.price, small.key) == ("org/small", TokenPrice(1.0, 2.0), None)
+    assert (paid.urls, paid.key, paid.rename) == (
+        ("https://api.example.com/v1/chat/completions",),
+        "s",
+        {"max_tokens": "max"},
+    )
+
+
+def test_unknown_models_and_missing_keys_are_named() -> None:
+    with pytest.raises(UsageError, match="has no model 'big'; it has small, paid"):
+        targets_from(CATALOG, ["big"], {})
+    with pytest.raises(UsageError, match="PAID_KEY, which is not set"):
+        targets_from(CATALOG, ["paid"], {})
+    with pytest.raises(UsageError, match="--url needs --models"):
+        targets_at("http://127.0.0.1:1", [], None)
+
+
+@pytest.mark.parametrize(
+    ("url", "full"),
+    [
+        ("http://h:1", "http://h:1/v1/chat/completions"),
+        ("http://h:1/v1/", "http://h:1/v1/chat/completions"),
+        ("https://h/openai/v1", "https://h/openai/v1/chat/completions"),
+    ],
+)
+def test_an_address_may_end_in_v1_or_not(url: str, full: str) -> None:
+    assert chat_url(url) == full
+
+
+def test_only_http_addresses_are_asked() -> None:
+    with pytest.raises(UsageError, match="not an http"):
+        chat_url("file:///etc/passwd")
