@@ -1,0 +1,177 @@
+"""An outcomes dataset: what real models answered to real prompts, and how good the answers were.
+
+A folder with `prompts.parquet` (prompt_id, dataset, task, prompt, messages, reference, grader, split) and
+`outcomes.parquet` (prompt_id, model, score in [0, 1], cost_usd, input_tokens, output_tokens, latency_s, mean_logprob).
+Everything after the score may be null or absent; extra columns are kept. A model without an outcome on a prompt is
+missing there, never 0.
+
+Legend of array suffixes: B prompts, M models.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+Conversation = Sequence[tuple[str, str]]
+"""(role, text) pairs in order."""
+
+PROMPT_COLUMNS = ("prompt_id", "prompt")
+OUTCOME_COLUMNS = ("prompt_id", "model", "score")
+NUMBERS = ("score", "cost_usd", "input_tokens", "output_tokens", "latency_s", "mean_logprob")
+
+
+class OutcomesError(ValueError):
+    """A dataset cannot be used; the message is one line that names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class OutcomesDataset:
+    """Prompts, and one row per (prompt, model) that was graded."""
+
+    prompts: pa.Table
+    outcomes: pa.Table
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models with an outcome, sorted."""
+        return tuple(sorted(pc.unique(self.outcomes["model"]).to_pylist()))
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {prompt_id: row for row, prompt_id in enumerate(self.prompts["prompt_id"].to_pylist())}
+
+    def matrix(self, column: str, models: Sequence[str]) -> np.ndarray:
+        """One number per prompt and model as float64 [B, M], in the order of `prompts` and `models`; NaN is missing.
+
+        Raises:
+            OutcomesError: the column is not one of numbers.
+        """
+        values_BM = np.full((self.prompts.num_rows, len(models)), np.nan)
+        if column not in self.outcomes.column_names:
+            if column in NUMBERS:
+                return values_BM
+            raise OutcomesError(f"outcomes have no column {column}")
+        column_of = {model: index for index, model in enumerate(models)}
+        columns = np.array([column_of.get(model, -1) for model in self.outcomes["model"].to_pylist()], dtype=int)
+        rows = np.array([self._row_of[prompt_id] for prompt_id in self.outcomes["prompt_id"].to_pylist()], dtype=int)
+        values = self.outcomes[column].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        wanted = columns >= 0
+        values_BM[rows[wanted], columns[wanted]] = values[wanted]
+        return values_BM
+
+    def split(self, name: str) -> OutcomesDataset:
+        """The part whose prompts have this split.
+
+        Raises:
+            OutcomesError: there is none.
+        """
+        known = self.prompts["split"].to_pylist() if "split" in self.prompts.column_names else []
+        keep = np.array([value == name for value in known], dtype=bool)
+        if not keep.any():
+            there = ", ".join(sorted({str(value) for value in known})) or "no splits at all"
+            raise OutcomesError(f"no prompt has split {name}; there are {there}")
+        return self.select(keep)
+
+    def select(self, keep_B: np.ndarray) -> OutcomesDataset:
+        """The part with the prompts for which `keep_B` (bool [B]) is true."""
+        prompts = self.prompts.filter(pa.array(keep_B))
+        return OutcomesDataset(
+            prompts, self.outcomes.filter(pc.is_in(self.outcomes["prompt_id"], prompts["prompt_id"].combine_chunks()))
+        )
+
+    def conversations(self) -> list[Conversation]:
+        """What the models read, as (role, text) pairs, in prompt order."""
+        prompts = self.prompts["prompt"].to_pylist()
+        rows = (
+            self.prompts["messages"].to_pylist() if "messages" in self.prompts.column_names else [None] * len(prompts)
+        )
+        return [_conversation(messages, prompt) for messages, prompt in zip(rows, prompts, strict=True)]
+
+
+def _conversation(messages: str | None, prompt: str) -> Conversation:
+    if not messages:
+        return (("user", prompt),)
+    return tuple((str(turn["role"]), _text(turn["content"])) for turn in json.loads(messages))
+
+
+def _text(content: object) -> str:
+    """The text of a message; parts that are not text are left out."""
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return "" if content is None else str(content)
+
+
+def read_outcomes(folder: Path) -> OutcomesDataset:
+    """The dataset in a folder, checked.
+
+    Raises:
+        OutcomesError: a file or column is missing, a score lies outside [0, 1], a prompt is unknown or
+            a row is there twice.
+    """
+    dataset = OutcomesDataset(
+        _read(folder / "prompts.parquet", PROMPT_COLUMNS), _read(folder / "outcomes.parquet", OUTCOME_COLUMNS)
+    )
+    _check(dataset, folder)
+    return dataset
+
+
+def _read(path: Path, required: Sequence[str]) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as exc:
+        raise OutcomesError(f"{path} cannot be read as Parquet: {str(exc).splitlines()[0]}") from exc
+    if missing := [column for column in required if column not in table.column_names]:
+        raise OutcomesError(f"{path} has no column {missing[0]}")
+    return table
+
+
+def _check(dataset: OutcomesDataset, folder: Path) -> None:
+    ids = dataset.prompts["prompt_id"].to_pylist()
+    if len(set(ids)) != len(ids):
+        raise OutcomesError(f"{folder / 'prompts.parquet'}: prompt {_first_double(ids)} is there twice")
+    asked = list(zip(dataset.outcomes["prompt_id"].to_pylist(), dataset.outcomes["model"].to_pylist(), strict=True))
+    path = folder / "outcomes.parquet"
+    if unknown := {prompt_id for prompt_id, _ in asked} - set(ids):
+        raise OutcomesError(f"{path}: prompt {min(unknown)} is not in prompts.parquet")
+    if len(set(asked)) != len(asked):
+        raise OutcomesError(f"{path}: (prompt, model) {_first_double(asked)} is there twice")
+    for column in NUMBERS:
+        if column in dataset.outcomes.column_names:
+            _check_numbers(dataset.outcomes[column], column, path)
+
+
+def _check_numbers(values: pa.ChunkedArray, column: str, path: Path) -> None:
+    try:
+        numbers = values.cast(pa.float64()).drop_null().to_numpy()
+    except pa.ArrowException as exc:
+        raise OutcomesError(f"{path}: {column} holds something else than numbers") from exc
+    if column == "score" and (values.null_count or not np.all((numbers >= 0) & (numbers <= 1))):
+        raise OutcomesError(f"{path}: a score is missing or lies outside 0 to 1; leave the row out instead")
+    if column not in ("score", "mean_logprob") and not np.all(numbers >= 0):
+        raise OutcomesError(f"{path}: a negative {column}")
+
+
+def _first_double(values: Sequence[object]) -> object:
+    counted = Counter(values)
+    return next(value for value in values if counted[value] > 1)
+
+
+def write_outcomes(folder: Path, dataset: OutcomesDataset) -> None:
+    """Write both files; each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in (("prompts", dataset.prompts), ("outcomes", dataset.outcomes)):
+        path = folder / f"{name}.parquet"
+        unfinished = path.with_suffix(".parquet.part")
+        pq.write_table(table, unfinished, compression="zstd")
+        os.replace(unfinished, path)  # noqa: PTH105  # one atomic step
