@@ -1,0 +1,73 @@
+"""Which addresses the gateway may connect to: what the operator lists, and nothing that a DNS answer smuggles in.
+
+Workers normally live on private networks, so this is an allow-list: a backend's `allow_cidr`. Without one, public
+addresses pass, and loopback ones where the gateway itself listens on loopback. Link-local, multicast and unspecified
+addresses never pass, whatever the list says: cloud metadata services live there. IPv4 addresses that travel inside
+IPv6 ones are judged as what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from urllib.parse import urlsplit
+
+from app.errors import UsageError
+
+_NAT64 = ip_network("64:ff9b::/96")
+# Metadata services outside the link-local range: AWS on IPv6, Alibaba, Oracle.
+_METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
+
+
+class AddressPolicy:
+    """The addresses that one backend may have."""
+
+    def __init__(self, allow_cidr: Iterable[str], *, allow_loopback: bool) -> None:
+        self._allow_loopback = allow_loopback
+        try:
+            self._networks = tuple(ip_network(cidr) for cidr in allow_cidr)
+        except ValueError as exc:
+            raise UsageError(f"allow_cidr: {exc}; write a network such as 10.0.0.0/8") from exc
+
+    def allows(self, address: str) -> bool:
+        """Whether a connection to this IP address may be made; False for what is no address."""
+        try:
+            plain = _unwrapped(ip_address(address.partition("%")[0]))
+        except ValueError:
+            return False
+        if plain.is_link_local or plain.is_multicast or plain.is_unspecified or plain in _METADATA:
+            return False
+        if self._networks:
+            return any(plain in network for network in self._networks)
+        return self._allow_loopback if plain.is_loopback else plain.is_global
+
+
+def check_url(url: str, policy: AddressPolicy) -> None:
+    """Check a backend's URL as it stands in the catalogue.
+
+    Raises:
+        UsageError: it is not plain http(s), or is an address that the policy forbids. Names are checked when resolved.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{url}: write a URL such as http://10.0.0.11:8000")
+    if "@" in parts.netloc or parts.query or parts.fragment or "\\" in url:
+        raise UsageError(f"{url}: leave out user, password, query and fragment; a backend's key goes into key_env")
+    if _is_address(parts.hostname) and not policy.allows(parts.hostname):
+        raise UsageError(f"{url}: the address is not allowed; list its network in the backend's allow_cidr")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address

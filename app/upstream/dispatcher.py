@@ -1,0 +1,260 @@
+"""From a decision to an answer: attempts, in the decision's order, until one begins to answer.
+
+How it works: each candidate's replicas are tried least loaded first, none of them twice, then the next candidate's.
+Which replicas are worth trying is for `Replicas` to say, which hears of every failure: a backend that is over its rate
+limit rests, so the next attempt goes to another. An attempt fails only while nothing of its answer was sent.
+
+Not tried: anything after a refusal that is about the request itself; a third worker after two broke over the same
+request; an attempt that the deadline, the number of attempts, or the retry budget leaves no room for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app.domain.decision import Candidate, Decision
+from app.domain.models import Model
+from app.domain.request import Request
+from app.errors import UpstreamBroken, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable
+from app.telemetry import Telemetry
+from app.upstream.answer import Answer, Form, read_answer
+from app.upstream.client import Message
+from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime, Timeouts
+from app.upstream.exchange import Exchange, Pace
+from app.upstream.payload import dump, expected_choices
+from app.upstream.refusals import RefusedKey, refusal
+from app.upstream.replicas import Replica, Replicas
+from app.upstream.retries import RetryBudget
+
+# An attempt that begins with less cannot bring a first token over a network.
+MIN_ATTEMPT_S = 0.05
+# A request that broke two workers is taken for the cause.
+MAX_BROKEN = 2
+PATHS = {"chat": "/chat/completions", "completion": "/completions"}
+
+
+class Upstream(Protocol):
+    """Sends a message to a replica."""
+
+    async def send(self, backend: str, url: str, message: Message) -> Exchange:
+        """Return when the head of the answer is there.
+
+        Raises:
+            UpstreamError: there is none.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What happened: who answered, after how many attempts."""
+
+    decision: Decision
+    candidate: Candidate
+    attempts: int
+    answer: Answer
+    replica: str
+    upstream_s: float
+    """Time spent in attempts, failed ones included."""
+    overhead_s: float = 0.0
+    """Time that the gateway took besides, before the answer began."""
+
+    @property
+    def reason(self) -> str:
+        return self.decision.reason if self.candidate is self.decision.chosen else "fallback"
+
+    def cost_usd(self) -> float | None:
+        """Realised cost as far as the backend reported what was used; None where it did not, or there is no price."""
+        usage = self.answer.usage
+        return None if usage is None else usage.cost_usd(self.candidate.model.price)
+
+    def headers(self) -> dict[str, str]:
+        """The `x-thalamus-*` headers of the answer; the cost only where it is known before the body is sent."""
+        headers = {
+            "x-thalamus-decision-id": self.decision.decision_id,
+            "x-thalamus-model": self.candidate.model.name,
+            "x-thalamus-reason": self.reason,
+            "x-thalamus-attempts": str(self.attempts),
+            "x-thalamus-overhead-ms": f"{self.overhead_s * 1e3:.2f}",
+        }
+        cost_usd = None if self.answer.form.stream else self.cost_usd()
+        if cost_usd is not None:
+            headers["x-thalamus-cost-usd"] = f"{cost_usd:.10f}".rstrip("0").rstrip(".")
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchLimits:
+    """How much is tried for one request."""
+
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    max_attempts: int = 3
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request on its way: what failed so far, and where."""
+
+    request: Request
+    deadline: Deadline
+    failures: list[UpstreamError] = field(default_factory=list)
+    tried: set[Replica] = field(default_factory=set)
+
+    @property
+    def attempts(self) -> int:
+        return len(self.failures) + 1
+
+    @property
+    def poisonous(self) -> bool:
+        return sum(isinstance(failure, UpstreamBroken) for failure in self.failures) >= MAX_BROKEN
+
+
+class Dispatcher:
+    """Gets an answer for a decision."""
+
+    def __init__(
+        self, upstream: Upstream, replicas: Replicas, limits: DispatchLimits, clock: Clock, telemetry: Telemetry
+    ) -> None:
+        self._upstream, self._replicas, self._limits, self._clock = upstream, replicas, limits, clock
+        self._metrics, self._log = telemetry.metrics, telemetry.log
+        self._retries = RetryBudget(clock)
+
+    async def dispatch(self, request: Request, decision: Decision, deadline: Deadline) -> Served:
+        """Return the first answer that begins.
+
+        Raises:
+            UpstreamError: the last failure, when no attempt began to answer.
+        """
+        call = _Call(request, deadline)
+        self._retries.request_began()
+        began_at = self._clock()
+        for candidate, replica in self._targets(decision, call):
+            self._check_room(call)
+            try:
+                answer = await self._attempt(call, candidate, replica)
+            except UpstreamError as exc:
+                self._note(exc, candidate, replica)
+                if isinstance(exc, UpstreamRejected):
+                    raise
+                call.failures.append(exc)
+            else:
+                spent_s = self._clock() - began_at
+                return Served(decision, candidate, call.attempts, answer, replica.url, spent_s)
+        raise self._nothing_left(call, decision)
+
+    def _targets(self, decision: Decision, call: _Call) -> Iterator[tuple[Candidate, Replica]]:
+        """What to try next, given how the earlier attempts went."""
+        for candidate in decision.candidates:
+            backend = candidate.model.backend
+            while (replica := self._replicas.least_loaded(backend, call.tried)) is not None:
+                call.tried.add(replica)
+                yield candidate, replica
+
+    def _check_room(self, call: _Call) -> None:
+        """Raise the last failure, or that time is over, unless one more attempt may be made."""
+        if call.deadline.remaining_s() < MIN_ATTEMPT_S:
+            raise OutOfTime("the request's time was over before a backend answered")
+        if not call.failures:
+            return
+        if len(call.failures) >= self._limits.max_attempts or call.poisonous or not self._retries.take():
+            raise _final(call.failures, may_retry=len(call.failures) >= self._limits.max_attempts)
+
+    async def _attempt(self, call: _Call, candidate: Candidate, replica: Replica) -> Answer:
+        request, model = call.request, candidate.model
+        limit_s = self._limit_s(request, model)
+        with self._replicas.lease(replica, model, request.input_tokens) as lease:
+            try:
+                async with asyncio.timeout(min(limit_s, call.deadline.remaining_s())):
+                    answer = await self._exchange(call, model, replica)
+            except TimeoutError as exc:
+                if call.deadline.remaining_s() <= 0:
+                    raise OutOfTime("the request's time was over before the backend answered") from exc
+                raise UpstreamTimeout(f"the backend did not begin to answer within {limit_s:g} s") from exc
+            lease.hand_to(answer, self._clock())
+        answer.on_close(lambda closed: self._closed(closed, model))
+        self._metrics.attempted(model.name, "ok")
+        return answer
+
+    async def _exchange(self, call: _Call, model: Model, replica: Replica) -> Answer:
+        request = call.request
+        message = Message(
+            PATHS[request.operation],
+            body_for(request, replica, model),
+            request.stream,
+            request.request_id,
+            request.hops,
+        )
+        exchange = await self._upstream.send(model.backend, replica.url, message)
+        if exchange.status != 200:
+            try:
+                raise await refusal(exchange, model)
+            finally:
+                exchange.close()
+        call_later: CallLater = asyncio.get_running_loop().call_later
+        pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, call_later)
+        return await read_answer(exchange, _form(request, model), pace)
+
+    def _limit_s(self, request: Request, model: Model) -> float:
+        """How long an attempt may take to begin its answer.
+
+        A plain answer shows nothing before it is whole: the time to write as much as the caller allows is added,
+        doubled, at the model's own speed. Where either is unknown only the total limit can tell that a worker hangs.
+        """
+        timeouts = self._limits.timeouts
+        if request.stream:
+            return timeouts.first_byte_s
+        if request.max_tokens is None or model.speed is None:
+            return timeouts.total_s
+        writing_s = 2 * request.max_tokens * model.speed.s_per_output_token
+        return min(timeouts.total_s, timeouts.first_byte_s + writing_s)
+
+    def _note(self, error: UpstreamError, candidate: Candidate, replica: Replica) -> None:
+        model, backend = candidate.model, replica.backend.name
+        self._metrics.attempted(model.name, error.code)
+        self._metrics.upstream_failed(backend, error.code)
+        if isinstance(error, RefusedKey):
+            self._log.write("replica.refused_key", backend=backend, replica=replica.url)
+
+    def _closed(self, answer: Answer, model: Model) -> None:
+        if answer.error is not None:
+            self._metrics.upstream_failed(model.backend, answer.error.code)
+        if answer.done_added:
+            self._metrics.done_was_added(model.backend)
+
+    def _nothing_left(self, call: _Call, decision: Decision) -> UpstreamError:
+        if call.failures:
+            return _final(call.failures, may_retry=not call.poisonous)
+        backends = {candidate.model.backend for candidate in decision.candidates}
+        return UpstreamUnreachable(
+            "no backend that could answer is reachable", retry_after_s=self._replicas.retry_after_s(backends)
+        )
+
+
+def body_for(request: Request, replica: Replica, model: Model) -> bytes:
+    """What is sent to a backend: the caller's body, under the backend's names of the model and of the fields."""
+    rename = replica.backend.rename
+    fields: dict[str, Any] = {rename.get(name, name): value for name, value in request.body.items()}
+    fields |= {"model": model.served_as, "stream": request.stream}
+    if request.stream:
+        options = request.body.get("stream_options")
+        fields["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
+    return dump(fields)
+
+
+def _form(request: Request, model: Model) -> Form:
+    options = request.body.get("stream_options")
+    wants_usage = isinstance(options, Mapping) and options.get("include_usage") is True
+    return Form(model.name, request.stream, expected_choices(request.body), wants_usage)
+
+
+def _final(failures: list[UpstreamError], *, may_retry: bool) -> UpstreamError:
+    """The last failure, with the shortest wait that any backend named; every 429 and 503 names one."""
+    last = failures[-1]
+    if last.status in (429, 503):
+        waits = [failure.retry_after_s for failure in failures if failure.retry_after_s]
+        last.retry_after_s = min(waits, default=1)
+    last.may_retry = may_retry
+    return last

@@ -1,0 +1,106 @@
+"""One exchange with a backend from its head on, and the watch over a stream that falls silent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
+from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime
+
+
+class Exchange(Protocol):
+    """The head of a backend's answer has arrived, its body has not."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def retry_after_s(self) -> float | None: ...
+
+    async def read(self) -> bytes:
+        """The next piece of the body; empty at its end.
+
+        Raises:
+            UpstreamError: the connection broke, or `fail` was called.
+        """
+        ...
+
+    def fail(self, error: UpstreamError) -> None:
+        """Let the pending or the next `read` raise this."""
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, else cut it. May be called twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a stream may be silent and last, and the clock that says so."""
+
+    idle_s: float
+    deadline: Deadline
+    clock: Clock
+    call_later: CallLater
+
+
+class Watch:
+    """Fails an exchange that is silent for too long while we wait for it, or outlives its deadline.
+
+    One timer for the whole stream: a chunk costs two assignments and no timer of its own.
+    """
+
+    def __init__(self, exchange: Exchange, pace: Pace) -> None:
+        self._exchange, self._pace = exchange, pace
+        self._idle_s = pace.idle_s
+        self._waiting_since: float | None = None
+        self._timer = pace.call_later(self._due_s(), self._look)
+
+    def wait(self) -> None:
+        """We wait for an event from now on, unless we did already."""
+        if self._waiting_since is None:
+            self._waiting_since = self._pace.clock()
+
+    def relax(self) -> None:
+        """An event came: until the caller asks for the next one, silence is the caller's."""
+        self._waiting_since = None
+
+    def hurry(self) -> None:
+        """Nothing but the end of the body is expected."""
+        self._timer.cancel()
+        self._waiting_since, self._idle_s = self._pace.clock(), 0.1
+        self._timer = self._pace.call_later(self._idle_s, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        since = self._waiting_since
+        if self._pace.deadline.remaining_s() <= 0:
+            self._exchange.fail(OutOfTime("the answer was not complete when its time was over"))
+        elif since is not None and self._pace.clock() - since >= self._idle_s:
+            self._exchange.fail(UpstreamTimeout(f"the backend was silent for {self._idle_s:g} s"))
+        else:
+            self._timer = self._pace.call_later(self._due_s(), self._look)
+
+    def _due_s(self) -> float:
+        since = self._waiting_since
+        idle_left_s = self._idle_s if since is None else since + self._idle_s - self._pace.clock()
+        # Timers of an event loop are good to a millisecond; asking for less would spin.
+        return max(0.001, min(idle_left_s, self._pace.deadline.remaining_s()))
+
+
+async def read_body(exchange: Exchange, max_bytes: int) -> bytes:
+    """All pieces of a body.
+
+    Raises:
+        UpstreamBroken: there is more than `max_bytes`, or the body was cut.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await exchange.read():
+        size += len(piece)
+        if size > max_bytes:
+            raise UpstreamBroken(f"the backend's answer is larger than {max_bytes} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)

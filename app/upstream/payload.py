@@ -1,0 +1,116 @@
+"""The JSON of backends' answers: read, checked, renamed, and written again only where that is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from app.errors import GatewayError, UpstreamBroken, UpstreamDisconnected
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """The JSON object in these bytes.
+
+    Raises:
+        UpstreamBroken: they hold something else.
+    """
+    try:
+        parsed = _decode(data.decode())
+    except (ValueError, RecursionError) as exc:
+        raise UpstreamBroken("the backend's answer is not JSON") from exc
+    if not isinstance(parsed, dict):
+        raise UpstreamBroken("the backend's answer is not a JSON object")
+    return parsed
+
+
+def dump(value: object) -> bytes:
+    """Compact JSON in UTF-8."""
+    try:
+        return _encode(value).encode()
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8 form; it is passed on escaped
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def choices_of(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The choices of an answer or a chunk that have the form of one."""
+    choices = parsed.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def refuse_failures(parsed: Mapping[str, Any]) -> None:
+    """Raise for what a backend reports inside a 200: an error object, or an answer that it gave up on.
+
+    Raises:
+        UpstreamBroken: one of these; the backend's own text stays here.
+    """
+    if parsed.get("error"):
+        raise UpstreamBroken("the backend failed while it answered")
+    if any(choice.get("finish_reason") == "abort" for choice in choices_of(parsed)):
+        raise UpstreamDisconnected("the backend stopped before the answer was complete")
+
+
+def says_something(choice: Mapping[str, Any]) -> bool:
+    """Whether a streamed choice brings output, as opposed to a role or a finish reason."""
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        return bool(choice.get("text"))
+    return bool(delta.get("content") or delta.get("tool_calls") or delta.get("reasoning_content"))
+
+
+def text_bytes(parsed: Mapping[str, Any]) -> int:
+    """Length of all that a plain answer says, in UTF-8."""
+    size = 0
+    for choice in choices_of(parsed):
+        message = choice.get("message")
+        text = message.get("content") if isinstance(message, dict) else choice.get("text")
+        size += len(text.encode(errors="replace")) if isinstance(text, str) else 0
+    return size
+
+
+def expected_choices(body: Mapping[str, Any]) -> int:
+    """How many choices an answer to this body has: `n` for each prompt."""
+    prompt = body.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    n = body.get("n")
+    return prompts * (n if isinstance(n, int) else 1)
+
+
+def error_event(error: GatewayError) -> bytes:
+    """The one event that ends a begun stream; OpenAI's client raises at it."""
+    body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return b"data: %b\n\n" % dump({"error": body})
+
+
+class Renamer:
+    """Puts the caller's name of the model into each chunk, by replacing bytes where that is safe.
+
+    `"model":"x"` cannot occur inside a JSON string, whose quotes are escaped; so where it occurs exactly once it is the
+    field itself.
+    """
+
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+        self._seen: str | None = None
+        self._tight = self._spaced = b""
+
+    def rename(self, data: bytes, chunk: dict[str, Any]) -> bytes:
+        name = chunk.get("model")
+        if name == self._shown:
+            return data if b"\n" not in data else dump(chunk)
+        if name != self._seen:
+            self._seen = name
+            self._tight = b'"model":%b' % dump(name)
+            self._spaced = b'"model": %b' % dump(name)
+        for pattern in (self._tight, self._spaced):
+            if data.count(pattern) == 1 and b"\n" not in data:
+                return data.replace(pattern, b'"model":%b' % dump(self._shown))
+        return dump({**chunk, "model": self._shown})

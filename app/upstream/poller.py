@@ -1,0 +1,89 @@
+"""Asks vLLM workers, about once a second, how many requests run and wait on them.
+
+The gauges are of all clients of a worker, so they correct what one gateway knows. They are not a sign of health: a
+worker whose engine hangs goes on answering this page. Only a page that refuses connections says something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Iterable
+from typing import Protocol
+
+from app.errors import UpstreamError, UpstreamUnreachable
+from app.upstream.client import root
+from app.upstream.replicas import Replica, Replicas
+
+POLL_EVERY_S = 1.0
+# A page that takes longer would be stale when it comes.
+PAGE_WITHIN_S = 1.0
+AT_ONCE = 8
+
+_GAUGE = re.compile(rb"^vllm:num_requests_(running|waiting)(?:\{[^}]*\})? (\S+)", re.MULTILINE)
+
+
+class Pages(Protocol):
+    """Fetches a small page of a backend."""
+
+    async def fetch(self, backend: str, url: str, timeout_s: float) -> bytes:
+        """The page's body.
+
+        Raises:
+            UpstreamError: it cannot be had.
+        """
+        ...
+
+
+class Poller:
+    """A task that keeps the replicas' queues up to date. Start it in a running loop, stop it at shutdown."""
+
+    def __init__(self, pages: Pages, replicas: Replicas, every_s: float = POLL_EVERY_S) -> None:
+        self._pages, self._replicas, self._every_s = pages, replicas, every_s
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="poller")
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def poll(self, replicas: Iterable[Replica]) -> None:
+        """Ask each of these once."""
+        await asyncio.gather(*(self._ask(replica) for replica in replicas))
+
+    async def _run(self) -> None:
+        workers = [replica for replica in self._replicas.all if replica.backend.kind == "vllm"]
+        while workers:
+            await self.poll(workers)
+            await asyncio.sleep(self._every_s)
+
+    async def _ask(self, replica: Replica) -> None:
+        async with self._at_once:
+            try:
+                page = await self._pages.fetch(replica.backend.name, root(replica.url) + "/metrics", PAGE_WITHIN_S)
+            except UpstreamUnreachable:
+                self._replicas.unreachable(replica)
+            except UpstreamError:
+                return
+            else:
+                self._take(replica, page)
+
+    def _take(self, replica: Replica, page: bytes) -> None:
+        gauges = parse_gauges(page)
+        if gauges:
+            self._replicas.scraped(replica, gauges.get("running", 0), gauges.get("waiting", 0))
+
+
+def parse_gauges(page: bytes) -> dict[str, int]:
+    """`running` and `waiting` of a vLLM metrics page, summed over its engines; without what the page does not have."""
+    found: dict[str, int] = {}
+    for name, value in _GAUGE.findall(page):
+        with contextlib.suppress(ValueError, OverflowError):
+            found[name.decode()] = found.get(name.decode(), 0) + int(float(value))
+    return found

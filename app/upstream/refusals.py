@@ -1,0 +1,70 @@
+"""What a backend's status other than 200 means, translated once; its own words are passed on in one case only.
+
+A 400, 404, 413 or 422 in OpenAI's shape is about the request, so the caller gets its message. Everything else is about
+the backend: the caller gets our words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.domain.models import Model
+from app.errors import (
+    UpstreamBroken,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamUnreachable,
+)
+from app.upstream.exchange import Exchange, read_body
+from app.upstream.payload import parse
+
+MAX_REFUSAL_BYTES = 64 << 10
+_CODES = {400: "invalid_request", 404: "model_not_found", 413: "too_large", 422: "invalid_request"}
+
+
+class RefusedKey(UpstreamRejected):
+    """The backend does not accept the gateway's own key: the operator's to change, and no other attempt helps."""
+
+    type = "server_error"
+
+
+async def refusal(exchange: Exchange, model: Model) -> UpstreamError:
+    """The error that an exchange with a status other than 200 stands for. Does not close the exchange.
+
+    Raises:
+        UpstreamError: the connection broke while the refusal was read.
+    """
+    status = exchange.status
+    retry_after_s = None if exchange.retry_after_s is None else int(exchange.retry_after_s)
+    if status == 429:
+        return UpstreamRateLimited("the backend's rate limit is reached", retry_after_s=retry_after_s)
+    if status == 503:
+        return UpstreamBusy("the backend is busy", retry_after_s=retry_after_s)
+    if status in (502, 504):
+        return UpstreamUnreachable("the server in front of the backend cannot reach it", retry_after_s=retry_after_s)
+    if status in (401, 403):
+        message = "the backend does not accept this gateway's key; ask the operator to check the backend's key_env"
+        return RefusedKey(message, status=502, code="bad_upstream")
+    if status in _CODES:
+        return _rejected(status, await _error_object(exchange), model)
+    return UpstreamBroken(f"the backend answered with status {status}")
+
+
+async def _error_object(exchange: Exchange) -> dict[str, Any]:
+    try:
+        found = parse(await read_body(exchange, MAX_REFUSAL_BYTES)).get("error")
+    except UpstreamBroken:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _rejected(status: int, error: dict[str, Any], model: Model) -> UpstreamRejected:
+    message, param, code = error.get("message"), error.get("param"), _CODES[status]
+    if not isinstance(message, str):
+        return UpstreamRejected(f"the backend of {model.name} refuses this request (status {status})", status=status)
+    if status == 400 and ("maximum context length" in message or error.get("code") == "context_length_exceeded"):
+        code = "context_length_exceeded"
+    shown = message.replace(model.served_as, model.name)
+    return UpstreamRejected(shown, status=status, param=param if isinstance(param, str) else None, code=code)

@@ -1,0 +1,89 @@
+"""A stream of bytes becomes the data of server-sent events, wherever the network cut it.
+
+Rules of the WHATWG event-stream format: lines end in CR LF, LF or CR; a byte-order mark may come first; a line that
+begins with a colon is a comment; the `data` lines of an event are joined by LF; an empty line ends the event; what is
+left at the end of the stream is no event. Fields other than `data` are read and dropped.
+"""
+
+from __future__ import annotations
+
+_BOM = b"\xef\xbb\xbf"
+# The largest legitimate event seen is a chunk with 20 logprobs a token, some 10 KiB.
+MAX_EVENT_BYTES = 1 << 20
+
+
+class EventTooLong(ValueError):
+    """An event, or a line of one, is longer than the limit."""
+
+
+class EventSplitter:
+    """Feed it pieces of a stream; it returns the data of the events that became complete."""
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._line = bytearray()
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._head: bytes | None = b""
+        """What may yet turn out to be a byte-order mark; None once that is settled."""
+        self._ended_in_cr = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether an event has begun and not ended."""
+        return bool(self._line or self._data)
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Take the next piece; return the data of each event that it completes, in order.
+
+        Raises:
+            EventTooLong: an event passes the limit; the splitter is of no use after that.
+        """
+        if self._head is not None:
+            piece = self._without_bom(piece)
+        lines = self._normalised(piece).split(b"\n")
+        events: list[bytes] = []
+        for line in lines[:-1]:
+            if self._line:
+                self._line += line
+                line = bytes(self._line)
+                self._line.clear()
+            self._take(line, events)
+        self._line += lines[-1]
+        self._check_length()
+        return events
+
+    def _without_bom(self, piece: bytes) -> bytes:
+        head = (self._head or b"") + piece
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            self._head = head
+            return b""
+        self._head = None
+        return head.removeprefix(_BOM)
+
+    def _normalised(self, piece: bytes) -> bytes:
+        """The piece with LF as its only line end; a CR LF pair may be cut in two by the network."""
+        if self._ended_in_cr and piece:
+            piece = piece.removeprefix(b"\n")
+            self._ended_in_cr = False
+        if b"\r" not in piece:
+            return piece
+        self._ended_in_cr = piece.endswith(b"\r")
+        return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _take(self, line: bytes, events: list[bytes]) -> None:
+        if not line:
+            if self._data:
+                events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
+                self._data, self._data_bytes = [], 0
+        elif line.startswith(b"data:"):
+            value = line[6:] if line[5:6] == b" " else line[5:]
+            self._data.append(value)
+            self._data_bytes += len(value) + 1
+            self._check_length()
+        elif line == b"data":
+            self._data.append(b"")
+
+    def _check_length(self) -> None:
+        if self._data_bytes + len(self._line) > self._max_event_bytes:
+            raise EventTooLong(f"an event is longer than {self._max_event_bytes} bytes")
