@@ -89,7 +89,7 @@ class Replicas:
 
     def __init__(self, catalog: Catalog, clock: Clock, telemetry: Telemetry) -> None:
         self._models = catalog.models
-        self._clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
+        self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
         self._by_backend: Mapping[str, tuple[Replica, ...]] = {
             backend.name: tuple(Replica(backend, url.rstrip("/")) for url in backend.urls)
             for backend in catalog.backends
@@ -108,7 +108,7 @@ class Replicas:
 
     def least_loaded(self, backend: str, without: Collection[Replica] = ()) -> Replica | None:
         """The replica of a backend to try now; None when all of them rest, are ejected, or are in `without`."""
-        now = self._clock()
+        now = self.clock()
         usable = [r for r in self.of(backend) if r not in without and self._is_usable(r, now)]
         if not usable:
             return None
@@ -119,19 +119,18 @@ class Replicas:
 
     def fleet(self) -> Fleet:
         """What the router needs to know, one entry per model of the catalogue, in its order."""
-        now = self._clock()
+        now = self.clock()
         if self._fleet is None or now - self._fleet_at > FLEET_IS_FRESH_S:
             self._fleet, self._fleet_at = self._picture(now), now
         return self._fleet
 
-    def any_usable(self) -> bool:
-        """Whether any replica of any backend may be tried now."""
-        now = self._clock()
-        return any(self._is_usable(replica, now) for replica in self.all)
+    def any_healthy(self) -> bool:
+        """Whether any replica of any backend is not ejected."""
+        return any(replica.ejected_until is None for replica in self.all)
 
     def lease(self, replica: Replica, model: Model, input_tokens: int) -> Lease:
         """Take a place on a replica for one attempt."""
-        return Lease(self, replica, Attempted(model, input_tokens, self._clock()))
+        return Lease(self, replica, Attempted(model, input_tokens, self.clock()))
 
     def failed(self, replica: Replica, error: UpstreamError) -> None:
         """An attempt failed; the last failure in a row that is allowed ejects."""
@@ -161,9 +160,9 @@ class Replicas:
     def scraped(self, replica: Replica, running: int, waiting: int) -> None:
         """The worker told its queue. An ejected one may be probed at once: it is there again."""
         replica.running, replica.waiting = running, waiting
-        replica.scraped_at, replica.in_flight_when_scraped = self._clock(), replica.in_flight
+        replica.scraped_at, replica.in_flight_when_scraped = self.clock(), replica.in_flight
         if replica.ejected_until is not None:
-            replica.ejected_until = min(replica.ejected_until, self._clock())
+            replica.ejected_until = min(replica.ejected_until, self.clock())
 
     def unreachable(self, replica: Replica) -> None:
         """Its metrics page refuses connections: that counts like a failed attempt, until it is out."""
@@ -172,7 +171,7 @@ class Replicas:
 
     def answered(self, attempted: Attempted, answer: Answer, first_at: float) -> None:
         """Learn from a complete answer how fast the model is."""
-        seen, now = self._seen[attempted.model.name], self._clock()
+        seen, now = self._seen[attempted.model.name], self.clock()
         tokens = answer.usage.output_tokens if answer.usage else answer.counted_tokens
         seen.duration_s = _average(seen.duration_s, now - attempted.started_at)
         ttft_s = first_at - attempted.started_at
@@ -192,7 +191,7 @@ class Replicas:
 
     def retry_after_s(self, backends: Collection[str]) -> int:
         """Whole seconds until one of these backends may be tried again."""
-        now = self._clock()
+        now = self.clock()
         waits = [
             max(replica.rests_until, replica.ejected_until or -math.inf) - now
             for name in backends
@@ -215,14 +214,14 @@ class Replicas:
             self.of(replica.backend.name) if isinstance(error, UpstreamRateLimited) else (replica,)
         )
         for one in resting:
-            one.rests_until = max(one.rests_until, self._clock() + rest_s)
+            one.rests_until = max(one.rests_until, self.clock() + rest_s)
         self._fleet = None
 
     def _eject(self, replica: Replica, error: UpstreamError) -> None:
         if replica.ejected_until is None:
             self._metrics.ejected(replica.backend.name)
             self._log.write("replica.ejected", backend=replica.backend.name, replica=replica.url, code=error.code)
-        replica.ejected_until = self._clock() + PROBE_AFTER_S
+        replica.ejected_until = self.clock() + PROBE_AFTER_S
         self._fleet = None
 
     def _picture(self, now: float) -> Fleet:

@@ -1,0 +1,193 @@
+"""What a request holds while it is in the gateway, and the one record of how it ended.
+
+How it works: `Admission.admit` is a context manager. On entering it takes a place within the caller's limits and opens
+the journal's entry; on leaving with an error, or with nothing to hand over, it gives everything back and writes the
+terminal record. `hand_over` passes all of that to the answer, whose closing does the same. So each admitted request
+ends exactly once, however it ends: answered, failed, cut in the middle, or left by its caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol
+
+from app.domain.decision import Decision
+from app.domain.request import Request
+from app.domain.usage import Usage
+from app.errors import Draining, GatewayError, Internal
+from app.store.journal import Entry, Journal, Outcome
+from app.store.limits import Allowance, Limits, Slot
+from app.telemetry import Telemetry
+from app.upstream.answer import Answer
+from app.upstream.deadline import Clock, Deadline
+from app.upstream.dispatcher import Served
+
+OK, CANCELLED = "ok", "cancelled"
+
+
+class Caller(Allowance, Protocol):
+    """The key that a request came with."""
+
+    @property
+    def scopes(self) -> Collection[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Where it is written what requests take and how they end."""
+
+    limits: Limits
+    journal: Journal
+    telemetry: Telemetry
+
+
+class Admission:
+    """Lets requests in."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, total_s: float) -> None:
+        """`total_s` is the longest time that any request may take; a request may ask for less."""
+        self._ledger, self._clock, self._total_s = ledger, clock, total_s
+        self.draining = False
+        """When set, nothing new is let in."""
+
+    def admit(self, request: Request, caller: Caller, operation: str | None = None) -> Admitted:
+        """A context for one request; `operation` names it in the metrics when it is not a completion.
+
+        Entering raises:
+            RateLimited: the caller is over a limit.
+            Overloaded: the gateway is full, or draining.
+        """
+        if self.draining:
+            raise Draining("the gateway is about to stop; send the request again", retry_after_s=1)
+        limit_s = self._total_s if request.deadline_s is None else min(request.deadline_s, self._total_s)
+        deadline = Deadline.after(limit_s, self._clock)
+        return Admitted(request, caller, operation or request.operation, deadline, self._ledger)
+
+
+class Admitted:
+    """One request between its admission and its end."""
+
+    def __init__(self, request: Request, caller: Caller, operation: str, deadline: Deadline, ledger: Ledger) -> None:
+        self.deadline = deadline
+        self._request, self._caller, self._operation, self._ledger = request, caller, operation, ledger
+        self._entry = Entry(request.request_id, caller.id)
+        self._started_at = deadline.clock()
+        self._slot: Slot | None = None
+        self._handed_over = False
+
+    async def __aenter__(self) -> Admitted:
+        expected_tokens = self._request.input_tokens + (self._request.max_tokens or 0)
+        try:
+            self._slot = await self._ledger.limits.acquire(self._caller, expected_tokens)
+        except GatewayError as exc:
+            self._ledger.telemetry.metrics.rejected(self._operation, exc.code)
+            self._ledger.telemetry.log.write(
+                "request.rejected", request_id=self._request.request_id, key=self._caller.id, code=exc.code
+            )
+            raise
+        self._ledger.telemetry.metrics.in_flight.inc()
+        self._ledger.journal.admitted(self._entry)
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if self._handed_over:
+            return
+        result = OK if error is None else _name(error)
+        # Who leaves before the answer has still made somebody read the prompt.
+        used_tokens = self._request.input_tokens if result == CANCELLED else 0
+        self._end(Outcome(result, duration_s=self._elapsed_s()), used_tokens)
+
+    def decided(self, decision: Decision) -> None:
+        self._entry.decision = decision
+        self._ledger.journal.decided(self._entry)
+
+    def hand_over(self, served: Served) -> Served:
+        """From here on the answer holds what this request took; its closing ends the request."""
+        began_s = self._elapsed_s()
+        whole = replace(served, overhead_s=max(0.0, began_s - served.upstream_s))
+        served.answer.on_close(lambda answer: self._answer_closed(answer, whole, began_s))
+        self._handed_over = True
+        self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, whole.overhead_s)
+        return whole
+
+    def so_far(self, served: Served) -> Outcome:
+        """What has happened by now, for the record that travels with the answer."""
+        return self._outcome(served.answer, served, None)
+
+    def _answer_closed(self, answer: Answer, served: Served, ttft_s: float) -> None:
+        outcome = self._outcome(answer, served, ttft_s)
+        usage, model = outcome.usage, served.candidate.model.name
+        if usage is not None:
+            self._ledger.telemetry.metrics.used(model, usage.input_tokens, usage.output_tokens, outcome.cost_usd)
+        self._end(outcome, usage.input_tokens + usage.output_tokens if usage else 0)
+
+    def _outcome(self, answer: Answer, served: Served, ttft_s: float | None) -> Outcome:
+        usage = answer.usage or Usage(self._request.input_tokens, answer.counted_tokens, counted=True)
+        result = answer.error.code if answer.error else OK if answer.complete else CANCELLED
+        return Outcome(
+            result=result,
+            model=served.candidate.model.name,
+            replica=served.replica,
+            reason=served.reason,
+            attempts=served.attempts,
+            usage=usage,
+            cost_usd=usage.cost_usd(served.candidate.model.price),
+            ttft_s=ttft_s,
+            duration_s=self._elapsed_s(),
+            overhead_s=served.overhead_s,
+        )
+
+    def _end(self, outcome: Outcome, used_tokens: int) -> None:
+        self._entry.outcome = outcome
+        if self._slot:
+            self._slot.release(used_tokens)
+        self._ledger.journal.closed(self._entry)
+        self._ledger.telemetry.metrics.in_flight.dec()
+        self._ledger.telemetry.metrics.completed(self._operation, outcome.result, outcome.duration_s)
+        self._ledger.telemetry.log.write("request.completed", **self._fields(outcome))
+
+    def _fields(self, outcome: Outcome) -> dict[str, object]:
+        request, decision, usage = self._request, self._entry.decision, outcome.usage
+        quality = decision.chosen.estimate.quality if decision else None
+        return {
+            "request_id": request.request_id,
+            "decision_id": decision.decision_id if decision else None,
+            "key": self._caller.id,
+            "operation": self._operation,
+            "stream": request.stream,
+            "asked_for": request.model or f"auto:{request.profile}",
+            "chosen": decision.chosen.model.name if decision else None,
+            "model": outcome.model,
+            "replica": outcome.replica,
+            "reason": outcome.reason or (decision.reason if decision else None),
+            "quality": None if quality is None else round(quality, 4),
+            "attempts": outcome.attempts,
+            "outcome": outcome.result,
+            "status": 499 if outcome.result == CANCELLED else None,
+            "input_tokens": usage.input_tokens if usage else None,
+            "cached_input_tokens": usage.cached_input_tokens if usage else None,
+            "output_tokens": usage.output_tokens if usage else None,
+            "usage_counted": usage.counted if usage else None,
+            "cost_usd": outcome.cost_usd,
+            "ttft_s": _rounded(outcome.ttft_s),
+            "duration_s": _rounded(outcome.duration_s),
+            "overhead_s": _rounded(outcome.overhead_s),
+        }
+
+    def _elapsed_s(self) -> float:
+        return self.deadline.clock() - self._started_at
+
+
+def _name(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return CANCELLED
+    return error.code if isinstance(error, GatewayError) else Internal.code
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)

@@ -1,0 +1,107 @@
+"""The use case in one screen: admit, decide, dispatch, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from app.admission import Admission, Caller
+from app.domain.decision import Decision, Fleet
+from app.domain.request import Request
+from app.errors import NotAllowed, UnknownDecision
+from app.store.journal import Journal, Outcome
+from app.telemetry import Telemetry
+from app.upstream.dispatcher import Dispatcher, Served
+from app.upstream.replicas import Replicas
+
+EXPLAIN = "route:explain"
+
+
+class Router(Protocol):
+    """Decides which models are tried, in which order."""
+
+    async def route(self, request: Request, fleet: Fleet) -> Decision:
+        """Rank the eligible models.
+
+        Raises:
+            GatewayError: there is none; the message says why.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where decisions are made, kept and told."""
+
+    router: Router
+    journal: Journal
+    describe: Callable[[Decision], Mapping[str, Any]]
+    """The record of a decision, as JSON."""
+
+
+class Gateway:
+    """Answers requests with the model that suits them best."""
+
+    def __init__(
+        self, admission: Admission, desk: Desk, dispatcher: Dispatcher, replicas: Replicas, telemetry: Telemetry
+    ) -> None:
+        self._admission, self._desk, self._dispatcher, self._replicas = admission, desk, dispatcher, replicas
+        self._metrics, self._log = telemetry.metrics, telemetry.log
+
+    async def complete(self, request: Request, key: Caller) -> Served:
+        """Return an answer that has begun. Whoever gets it closes it, read or not.
+
+        Raises:
+            GatewayError: nobody answers; the message says what to change.
+        """
+        _permit_explanation(request, key)
+        async with self._admission.admit(request, key) as admitted:
+            decision = await self._decide(request)
+            admitted.decided(decision)
+            served = admitted.hand_over(await self._dispatcher.dispatch(request, decision, admitted.deadline))
+            if request.explain:
+                served.answer.attach(lambda: self._record(decision, admitted.so_far(served)))
+            return served
+
+    async def explain(self, request: Request, key: Caller) -> Mapping[str, Any]:
+        """The record of the decision that this request would get, without the completion."""
+        async with self._admission.admit(request, key, "explain"):
+            return self._record(await self._decide(request), None)
+
+    def decision(self, decision_id: str, key: Caller) -> Mapping[str, Any]:
+        """The record of a decision that this key asked for, with what then happened as far as it is known.
+
+        Raises:
+            UnknownDecision: there is none, or it is somebody else's.
+        """
+        entry = self._desk.journal.find(decision_id, key.id)
+        if entry is None or entry.decision is None:
+            raise UnknownDecision(f"no decision {decision_id} of this key is remembered; the latest ones are")
+        return self._record(entry.decision, entry.outcome)
+
+    def ready(self) -> bool:
+        """Whether requests should be sent here."""
+        return not self._admission.draining and self._replicas.any_healthy()
+
+    def drain(self) -> None:
+        """Let nothing new in; what is in flight goes on."""
+        self._admission.draining = True
+
+    async def _decide(self, request: Request) -> Decision:
+        began_at = self._replicas.clock()
+        decision = await self._desk.router.route(request, self._replicas.fleet())
+        seconds = self._replicas.clock() - began_at
+        self._metrics.decided(decision.chosen.model.name, request.profile, decision.reason, seconds)
+        if failure := decision.details.get("predictor_failure"):
+            self._metrics.predictor_failures.inc()
+            self._log.write("predictor.failed", request_id=request.request_id, cause=str(failure))
+        return decision
+
+    def _record(self, decision: Decision, outcome: Outcome | None) -> Mapping[str, Any]:
+        return {**self._desk.describe(decision), "outcome": None if outcome is None else asdict(outcome)}
+
+
+def _permit_explanation(request: Request, key: Caller) -> None:
+    if request.explain and EXPLAIN not in key.scopes:
+        raise NotAllowed(f"routing.explain needs a key with the scope {EXPLAIN}", param="routing.explain")
