@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,10 +23,19 @@ if TYPE_CHECKING:
 
     from app.collect.graders import Command, Graded
     from app.collect.journal import Journal
-    from app.collect.plan import Plan, Target
+    from app.collect.plan import Plan, Prompt, Target
 
 # Exit status of a program that Ctrl-C ended.
 INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class _How:
+    """What bounds a run, and what grades where a prompt says "command"."""
+
+    command: Command | None
+    concurrency: int
+    max_usd: float | None
 
 
 def collect(
@@ -58,23 +68,23 @@ def collect(
     --output outcomes/`
     """
     from rich.console import Console
-    from router_models.outcomes import write_outcomes
 
-    from app.collect.dataset import build_dataset, missing_outcomes, write_failures
+    from app.collect.dataset import build_dataset, figures_of, missing_outcomes, write_failures
     from app.collect.graders import Command
     from app.collect.journal import Journal
+    from router_models.outcomes import write_outcomes
 
-    command = Command(tuple(shlex.split(grader_command))) if grader_command else None
-    plan = _plan(prompts, _targets(_names(models), catalog, url, key_env), grader, command, max_tokens)
+    how = _How(Command(tuple(shlex.split(grader_command))) if grader_command else None, concurrency, max_usd)
+    plan = _plan(_prompts(prompts, max_tokens), _targets(_names(models), catalog, url, key_env), grader, how)
     screen = Console(stderr=True)
     with Journal(output, plan.header()) as journal:
         _announce(screen, plan, journal, max_usd)
         _confirm(plan, journal, agreed=yes)
-        graded = _run(screen, plan, journal, command, concurrency, max_usd)
+        graded = _run(screen, plan, journal, how)
         write_outcomes(output, build_dataset(plan, journal, graded))
         missing = missing_outcomes(plan, journal, graded)
         write_failures(output, missing)
-        figures = _figures(plan, journal, graded)
+        figures = figures_of(plan, journal, graded)
     if as_json:
         print(json.dumps({"output": str(output), "missing": len(missing), "models": figures}))
     else:
@@ -103,23 +113,18 @@ def _targets(models: Sequence[str], catalog: Path | None, url: str | None, key_e
     return targets_from(load_catalog(catalog), models, os.environ)
 
 
-def _plan(
-    sources: Sequence[str],
-    targets: tuple[Target, ...],
-    grader: str | None,
-    command: Command | None,
-    max_tokens: int | None,
-) -> Plan:
-    from dataclasses import replace
-
-    from app.collect.graders import with_graders
+def _prompts(sources: Sequence[str], max_tokens: int | None) -> list[Prompt]:
     from app.collect.importers import read_prompts
-    from app.collect.plan import Plan
 
     prompts = [prompt for source in sources for prompt in read_prompts(source)]
-    if max_tokens is not None:
-        prompts = [replace(prompt, max_tokens=max_tokens) for prompt in prompts]
-    return Plan(with_graders(prompts, grader, command), targets)
+    return prompts if max_tokens is None else [replace(prompt, max_tokens=max_tokens) for prompt in prompts]
+
+
+def _plan(prompts: Sequence[Prompt], targets: tuple[Target, ...], grader: str | None, how: _How) -> Plan:
+    from app.collect.graders import with_graders
+    from app.collect.plan import Plan
+
+    return Plan(with_graders(prompts, grader, how.command), targets)
 
 
 def _announce(screen: Console, plan: Plan, journal: Journal, max_usd: float | None) -> None:
@@ -161,17 +166,10 @@ def _confirm(plan: Plan, journal: Journal, *, agreed: bool) -> None:
         raise UsageError("nothing was sent")
 
 
-def _run(
-    screen: Console,
-    plan: Plan,
-    journal: Journal,
-    command: Command | None,
-    concurrency: int,
-    max_usd: float | None,
-) -> Graded:
+def _run(screen: Console, plan: Plan, journal: Journal, how: _How) -> Graded:
     """Ask and grade; Ctrl-C and SIGTERM end it with what is done kept."""
     try:
-        return asyncio.run(_ask_and_grade(screen, plan, journal, command, concurrency, max_usd))
+        return asyncio.run(_ask_and_grade(screen, plan, journal, how))
     except (KeyboardInterrupt, asyncio.CancelledError):
         done, all_of_it = len(journal.replies), len(plan.prompts) * len(plan.targets)
         print(
@@ -180,14 +178,7 @@ def _run(
         raise typer.Exit(INTERRUPTED) from None
 
 
-async def _ask_and_grade(
-    screen: Console,
-    plan: Plan,
-    journal: Journal,
-    command: Command | None,
-    concurrency: int,
-    max_usd: float | None,
-) -> Graded:
+async def _ask_and_grade(screen: Console, plan: Plan, journal: Journal, how: _How) -> Graded:
     import aiohttp
 
     from app.collect.client import ChatClient
@@ -197,12 +188,12 @@ async def _ask_and_grade(
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    budget = Budget(max_usd, spent_usd(plan, journal))
+    budget = Budget(how.max_usd, spent_usd(plan, journal))
     with _bars(screen, plan, journal) as (asked, graded):
         # Bounded by the runner's workers; redirects and the environment's proxies stay unused.
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            await Runner(plan, journal, ChatClient(session), concurrency, budget, asked).run()
-        return await grade_replies(plan.prompts, journal, command, graded)
+            await Runner(plan, journal, ChatClient(session), how.concurrency, budget, asked).run()
+        return await grade_replies(plan.prompts, journal, how.command, graded)
 
 
 @contextlib.contextmanager
@@ -235,31 +226,6 @@ def _bars(
             progress.update(grading, advance=count)
 
         yield asked, graded
-
-
-def _figures(plan: Plan, journal: Journal, graded: Graded) -> list[dict[str, Any]]:
-    """Per model: outcomes, their mean score and latency, and what they cost."""
-    figures = []
-    for target in plan.targets:
-        replies = [reply for reply in journal.replies.values() if reply.model == target.model]
-        scores = [score for (_, model), score in graded.scores.items() if model == target.model]
-        costs = [target.cost_usd(reply.input_tokens, reply.output_tokens) for reply in replies]
-        figures.append(
-            {
-                "model": target.model,
-                "outcomes": len(scores),
-                "missing": len(plan.prompts) - len(scores),
-                "mean_score": _mean(scores),
-                "cost_usd": None if target.price is None else sum(cost or 0.0 for cost in costs),
-                "mean_latency_s": _mean([reply.latency_s for reply in replies]),
-                "mean_output_tokens": _mean([float(reply.output_tokens or 0) for reply in replies]),
-            }
-        )
-    return figures
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _print_figures(figures: Sequence[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import json
 import math
 import random
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -99,7 +100,8 @@ class ChatClient:
         return min(max(own_s, asked_s), self.patience.max_wait_s)
 
     async def _attempt(self, target: Target, prompt: Prompt, attempt: int) -> Reply:
-        url = target.urls[(attempt - 1 + _spread(prompt.prompt_id)) % len(target.urls)]
+        # Replicas take turns over prompts, and another one gets the next attempt.
+        url = target.urls[(attempt - 1 + zlib.crc32(prompt.prompt_id.encode(errors="replace"))) % len(target.urls)]
         asks_logprobs = target.model not in self._without_logprobs
         began_s = self.clock()
         status, headers, content = await self._post(url, target, self._body(target, prompt, logprobs=asks_logprobs))
@@ -144,11 +146,6 @@ class ChatClient:
             raise _Retry(f"no answer within {self.patience.request_timeout_s:g} s", lost=True) from exc
         except aiohttp.ClientError as exc:
             raise _Retry(f"the exchange broke: {type(exc).__name__} {exc}", lost=True) from exc
-
-
-def _spread(text: str) -> int:
-    """A number of a text, to take the replicas in turn; the same in every process."""
-    return sum(text.encode(errors="replace"))
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

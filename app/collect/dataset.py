@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from router_models.outcomes import OutcomesDataset
 
 from app.collect.graders import Graded
 from app.collect.journal import Journal
 from app.collect.plan import Key, Plan, Prompt
+from router_models.outcomes import OutcomesDataset
 
 FAILURES_NAME = "failures.jsonl"
 
@@ -90,3 +90,28 @@ def write_failures(folder: Path, missing: dict[Key, str]) -> None:
     part = path.with_suffix(".part")
     part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def figures_of(plan: Plan, journal: Journal, graded: Graded) -> list[dict[str, Any]]:
+    """Per model: outcomes, their mean score and latency, and what they cost."""
+    figures = []
+    for target in plan.targets:
+        replies = [reply for reply in journal.replies.values() if reply.model == target.model]
+        scores = [score for (_, model), score in graded.scores.items() if model == target.model]
+        costs = [target.cost_usd(reply.input_tokens, reply.output_tokens) for reply in replies]
+        figures.append(
+            {
+                "model": target.model,
+                "outcomes": len(scores),
+                "missing": len(plan.prompts) - len(scores),
+                "mean_score": _mean(scores),
+                "cost_usd": None if target.price is None else sum(cost or 0.0 for cost in costs),
+                "mean_latency_s": _mean([reply.latency_s for reply in replies]),
+                "mean_output_tokens": _mean([float(reply.output_tokens or 0) for reply in replies]),
+            }
+        )
+    return figures
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from router_models.outcomes import OutcomesError, read_outcomes
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from app.collect.plan import Prompt
 from app.errors import UsageError
@@ -97,8 +98,15 @@ def _messages(value: object) -> tuple[Mapping[str, Any], ...] | None:
 
 
 def _last_text(messages: tuple[Mapping[str, Any], ...] | None) -> str | None:
-    texts = [m["content"] for m in messages or () if m["role"] == "user" and isinstance(m["content"], str)]
+    texts = [_content_text(message["content"]) for message in messages or () if message["role"] == "user"]
     return texts[-1] if texts else None
+
+
+def _content_text(content: object) -> str:
+    """The text of a message; parts that are not text are left out."""
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    return "" if content is None else str(content)
 
 
 def _content_id(text: str, messages: tuple[Mapping[str, Any], ...] | None) -> str:
@@ -107,15 +115,16 @@ def _content_id(text: str, messages: tuple[Mapping[str, Any], ...] | None) -> st
 
 
 def _from_dataset(source: str) -> Iterable[Prompt]:
+    path = Path(source) / "prompts.parquet"
     try:
-        rows = read_outcomes(Path(source)).prompts.to_pylist()
-    except OutcomesError as exc:
-        raise UsageError(str(exc)) from exc
-    for row in rows:
+        rows = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as exc:
+        raise UsageError(f"cannot read {path}: {str(exc).splitlines()[0]}") from exc
+    for number, row in enumerate(rows, start=1):
         try:
             yield prompt_from(row, dataset=Path(source).name)
         except ValueError as exc:
-            raise UsageError(f"{source}, prompt {row['prompt_id']!r}: {exc}") from exc
+            raise UsageError(f"{path}, row {number}: {exc}") from exc
 
 
 def _from_families(source: str) -> Iterable[Prompt]:

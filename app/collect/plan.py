@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,9 +94,9 @@ class Plan:
             ("prompt_id", [prompt.prompt_id for prompt in self.prompts]),
             ("model", [target.model for target in self.targets]),
         ):
-            twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-            if twice:
-                raise UsageError(f"{what} {min(twice)!r} occurs twice; leave one")
+            name, times = Counter(names).most_common(1)[0]
+            if times > 1:
+                raise UsageError(f"{what} {name!r} occurs {times} times; leave one")
 
     def header(self) -> dict[str, str | int]:
         """What identifies the plan: everything that changes an answer. Addresses, prices and graders do not."""

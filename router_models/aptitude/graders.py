@@ -12,7 +12,7 @@ A verbose correct answer gets its due: code in a fence, JSON inside prose, "The 
 like stands with each grader. `grade_all` runs all Python of a batch in one sandbox.
 """
 
-import functools
+import contextlib
 import json
 import math
 import re
@@ -236,12 +236,15 @@ def _sql(reference: str, text: str) -> float:
 
     An empty list makes a label that differs from row to row, strings a group, two numbers a range of distinct integers.
     """
-    ordered = bool(_fields(reference, "table", "columns", "query").get("ordered"))
-    databases = _databases(reference)
-    query = next(filter(databases[0][0].accepts, _queries_in(text)), None)
-    if query is None:
-        return 0.0
-    return float(all(_same_answer(database, query, wanted, ordered) for database, wanted in databases))
+    fields = _fields(reference, "table", "columns", "query")
+    query: str | None = None
+    for number in range(_DATABASES):
+        with contextlib.closing(_database(fields, Random(f"{reference}/{number}"))) as database:
+            # The first database decides which of several candidates in the text is a query at all.
+            query = query or next(filter(database.accepts, _queries_in(text)), None)
+            if not _same_answer(database, query or "", fields):
+                return 0.0
+    return 1.0
 
 
 def _queries_in(text: str) -> Iterator[str]:
@@ -251,9 +254,13 @@ def _queries_in(text: str) -> Iterator[str]:
             yield re.split(r";|\n\s*\n|```", part[begin.start() :])[0]
 
 
-def _same_answer(database: Database, query: str, wanted: list[tuple[object, ...]], ordered: bool) -> bool:
+def _same_answer(database: Database, query: str, fields: Mapping[str, Any]) -> bool:
     try:
-        return _same_rows(database.select(query), wanted, ordered)
+        wanted = database.select(fields["query"])
+    except Refused as exc:
+        raise GraderError(f"the reference's query fails: {exc}") from exc
+    try:
+        return _same_rows(database.select(query), wanted, bool(fields.get("ordered")))
     except Refused:
         return False
 
@@ -263,20 +270,9 @@ _DATABASES = 2
 _ROWS = 18
 
 
-@functools.lru_cache(maxsize=256)
-def _databases(reference: str) -> tuple[tuple[Database, list[tuple[object, ...]]], ...]:
-    """Generated tables with the rows that the reference's own query returns."""
-    fields = json.loads(reference)
-    made = []
-    for number in range(_DATABASES):
-        rng = Random(f"{reference}/{number}")
-        columns = [_column(rng, name, pool) for name, pool in fields["columns"].items()]
-        database = Database(fields["table"], list(fields["columns"]), list(zip(*columns, strict=True)))
-        try:
-            made.append((database, database.select(fields["query"])))
-        except Refused as exc:
-            raise GraderError(f"the reference's query fails: {exc}") from exc
-    return tuple(made)
+def _database(fields: Mapping[str, Any], rng: Random) -> Database:
+    columns = [_column(rng, name, pool) for name, pool in fields["columns"].items()]
+    return Database(fields["table"], list(fields["columns"]), list(zip(*columns, strict=True)))
 
 
 def _column(rng: Random, name: str, pool: Sequence[str | int]) -> list[str | int]:

@@ -19,7 +19,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -212,8 +211,7 @@ class Database:
     """One in-memory table that SELECTs may read."""
 
     def __init__(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
-        self._connection = sqlite3.connect(":memory:", check_same_thread=False)
-        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(":memory:")
         names = ", ".join(f'"{column}"' for column in columns)
         self._connection.execute(f'CREATE TABLE "{table}" ({names})')
         places = ", ".join("?" for _ in columns)
@@ -228,8 +226,7 @@ class Database:
         if len(query) > MAX_SQL_CHARS:
             raise Refused(f"longer than {MAX_SQL_CHARS} characters")
         try:
-            with self._lock:
-                rows = self._bounded(query)
+            rows = self._bounded(query)
         except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as exc:
             raise Refused(f"the query failed: {exc}") from exc
         if len(rows) > MAX_ROWS:
@@ -243,6 +240,10 @@ class Database:
         except Refused:
             return False
         return True
+
+    def close(self) -> None:
+        """Free the table."""
+        self._connection.close()
 
     def _bounded(self, query: str) -> list[tuple[object, ...]]:
         steps_left = MAX_SQL_STEPS // 1000

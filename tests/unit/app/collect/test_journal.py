@@ -8,7 +8,7 @@ import pytest
 from app.collect.journal import Journal, Reply
 from app.errors import UsageError
 
-HEADER = {"form": 1, "prompts": 2, "prompts_sha256": "a", "models": "m", "models_sha256": "b"}
+HEADER: dict[str, str | int] = {"form": 1, "prompts": 2, "prompts_sha256": "a", "models": "m", "models_sha256": "b"}
 REPLY = Reply("p1", "m", "five\n\u2028 \ud800", "stop", 10, 4, 0.25, -0.5)
 
 

@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from app.collect.graders import Command, with_graders
@@ -65,8 +67,8 @@ def test_the_plan_is_known_by_what_changes_answers_only() -> None:
     [
         ((), (PRICED,), "nothing to ask"),
         ((PROMPT,), (), "nothing to ask"),
-        ((PROMPT, PROMPT), (PRICED,), "prompt_id 'p1' occurs twice"),
-        ((PROMPT,), (PRICED, PRICED), "model 'm' occurs twice"),
+        ((PROMPT, PROMPT), (PRICED,), "prompt_id 'p1' occurs 2 times"),
+        ((PROMPT,), (PRICED, PRICED), "model 'm' occurs 2 times"),
     ],
 )
 def test_a_plan_needs_distinct_prompts_and_models(
@@ -200,3 +202,28 @@ def test_an_address_may_end_in_v1_or_not(url: str, full: str) -> None:
 def test_only_http_addresses_are_asked() -> None:
     with pytest.raises(UsageError, match="not an http"):
         chat_url("file:///etc/passwd")
+
+
+def test_a_dataset_folder_gives_its_prompts_again_with_extra_columns(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "this?"}]
+    rows = {
+        "prompt_id": ["p1", "p2"],
+        "prompt": ["Hi", "What is this?"],
+        "messages": [None, json.dumps([{"role": "user", "content": parts}])],
+        "reference": ["x", None],
+        "grader": ["exact", None],
+        "task": ["greeting", None],
+        "level": [3, None],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "prompts.parquet")
+
+    first, second = read_prompts(str(tmp_path))
+
+    assert (first.prompt_id, first.reference, first.task, first.extra) == ("p1", "x", "greeting", {"level": 3})
+    assert second.to_send() == [{"role": "user", "content": parts}]
+    assert (second.grader, second.task, second.max_tokens) == (None, "", DEFAULT_MAX_TOKENS)
+
+
+def test_a_folder_without_prompts_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*prompts\.parquet"):
+        read_prompts(str(tmp_path))

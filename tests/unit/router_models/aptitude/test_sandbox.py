@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -121,8 +121,10 @@ def test_the_child_leaves_no_file_behind(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def staff() -> Database:
-    return Database("staff", ["name", "age"], [("Anna", 30), ("Ben", 50), ("Carla", 41)])
+def staff() -> Iterator[Database]:
+    database = Database("staff", ["name", "age"], [("Anna", 30), ("Ben", 50), ("Carla", 41)])
+    yield database
+    database.close()
 
 
 def test_a_select_returns_its_rows(staff: Database) -> None:
@@ -159,10 +161,3 @@ def test_a_query_that_writes_runs_away_or_fails_is_refused(staff: Database, quer
     with pytest.raises(Refused):
         staff.select(query)
     assert len(staff.select("SELECT * FROM staff")) == 3
-
-
-def test_threads_may_share_a_database(staff: Database) -> None:
-    with ThreadPoolExecutor(4) as threads:
-        counts = list(threads.map(lambda _: staff.select("SELECT count(*) FROM staff"), range(40)))
-
-    assert counts == [[(3,)]] * 40
