@@ -1,0 +1,85 @@
+"""Small catalogues, requests and decisions to test with, and a router that always decides as told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from app.domain.decision import Candidate, Decision, Estimate, Fleet, Reason
+from app.domain.models import Backend, Card, Catalog, Model, Speed, TokenPrice
+from app.domain.request import Preferences, Request
+
+UNKNOWN = Estimate(None, None, None, None, None, None, None)
+
+REQUEST = Request(
+    request_id="req-1",
+    operation="chat",
+    model=None,
+    profile="default",
+    body={"messages": [{"role": "user", "content": "What is the capital of France?"}]},
+    stream=False,
+    conversation=(("user", "What is the capital of France?"),),
+    input_tokens=12,
+    max_tokens=None,
+    needs=frozenset(),
+    preferences=Preferences(),
+)
+
+
+def request(**changes: Any) -> Request:
+    return replace(REQUEST, **changes)
+
+
+def model(name: str, backend: str | None = None, served_as: str | None = None, **more: Any) -> Model:
+    """A model on a backend of its own, unless said otherwise."""
+    return Model(
+        name=name,
+        served_as=served_as or name,
+        backend=backend or f"{name}-backend",
+        card=Card(context_tokens=4096),
+        price=TokenPrice(1.0, 2.0),
+        speed=Speed(prefill_tokens_per_s=1000, s_per_output_token=0.01),
+        **more,
+    )
+
+
+def catalog(*models: Model, urls: Mapping[str, tuple[str, ...]] | None = None) -> Catalog:
+    """These models, and a vLLM backend with one replica for each backend they name."""
+    names = tuple(dict.fromkeys(one.backend for one in models))
+    backends = tuple(
+        Backend(name=name, kind="vllm", urls=(urls or {}).get(name, (f"http://127.0.0.1:{9000 + number}",)))
+        for number, name in enumerate(names)
+    )
+    return Catalog(models, backends)
+
+
+def decision(*models: Model | str, reason: Reason = "best", quality: float | None = 0.9) -> Decision:
+    """A decision for these models, in this order."""
+    candidates = tuple(
+        Candidate(one if isinstance(one, Model) else model(one), replace(UNKNOWN, quality=quality)) for one in models
+    )
+    return Decision("dec-1", candidates, reason, "it was asked for")
+
+
+@dataclass(frozen=True)
+class FakeKey:
+    """A key without limits."""
+
+    id: str = "tester"
+    scopes: frozenset[str] = frozenset({"inference", "route:explain"})
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    concurrency: int | None = None
+
+
+@dataclass
+class FakeRouter:
+    """Decides for these models in this order, each time with an id of its own."""
+
+    models: tuple[Model, ...]
+    decided: int = field(default=0)
+
+    async def route(self, request: Request, fleet: Fleet) -> Decision:
+        self.decided += 1
+        return replace(decision(*self.models), decision_id=f"dec-{self.decided}")
