@@ -146,10 +146,12 @@ def _announce(screen: Console, plan: Plan, journal: Journal, max_usd: float | No
         )
     screen.print(table)
     total = sum(estimate.requests for estimate in estimates)
-    usd = sum(estimate.max_usd or 0 for estimate in estimates)
+    priced = [estimate.max_usd for estimate in estimates if estimate.max_usd is not None]
     unpriced = [estimate.model for estimate in estimates if estimate.max_usd is None]
+    usd = f"at most {sum(priced):.4f} USD" if priced else "no price known"
+    beside = f" beside the {len(unpriced)} models without a price" if priced and unpriced else ""
     done = f"; {len(journal.replies):,} are done already" if journal.replies else ""
-    screen.print(f"{total:,} requests, at most {usd:.4f} USD where a price is known{done}.", highlight=False)
+    screen.print(f"{total:,} requests, {usd}{beside}{done}.", highlight=False)
     if max_usd is not None and unpriced:
         raise UsageError(f"--max-usd needs the price of every model; {unpriced[0]} has none")
     if max_usd is not None:

@@ -93,16 +93,16 @@ _RELATIONS = (
         (1,),
         _ANIMAL,
         {
-            "seen": ("What kind of animal is a {s}", "Which group of animals does the {s} belong to"),
-            "unseen": ("A biologist would file the {s} under", "Think of a {s}. How is it classified"),
+            "seen": ("What kind of animal is {a} {s}", "Which group of animals does the {s} belong to"),
+            "unseen": ("A biologist would file the {s} under", "Think of {a} {s}. How is it classified"),
         },
     ),
     _Relation(
         (1,),
         _YOUNG,
         {
-            "seen": ("What is a young {s} called", "What do we call the baby of a {s}"),
-            "unseen": ("The offspring of a {s} goes by the name of", "Before it grows up, a {s} is a"),
+            "seen": ("What is a young {s} called", "What do we call the baby of {a} {s}"),
+            "unseen": ("The offspring of {a} {s} goes by the name of", "Before it grows up, {a} {s} is a"),
         },
     ),
     _Relation(
@@ -185,7 +185,7 @@ def make(rng: Random, level: int, wording: Wording) -> Draft:
     relation = rng.choice([relation for relation in _RELATIONS if level in relation.levels])
     subject = rng.choice(list(relation.answers))
     answer = relation.answers[subject]
-    question = rng.choice(relation.asked[wording]).format(s=subject)
+    question = rng.choice(relation.asked[wording]).format(s=subject, a="an" if subject[0] in "aeiou" else "a")
     others = [option for option in relation.options() if option != answer]
     if level == 3:
         prompt = rng.choice(_OPEN[wording]).format(question=question)

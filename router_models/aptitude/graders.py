@@ -265,8 +265,8 @@ def _same_answer(database: Database, query: str, fields: Mapping[str, Any]) -> b
         return False
 
 
-# Two databases, so that a query is not right by coincidence.
-_DATABASES = 2
+# Several databases, so that a query is not right by coincidence.
+_DATABASES = 3
 _ROWS = 18
 
 

@@ -4,6 +4,8 @@ import json
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from router_models.aptitude import GraderError, grade, grade_all
 
@@ -123,6 +125,21 @@ def test_a_batch_scores_like_its_cases_one_by_one() -> None:
     cases = [("number", "1", "1"), ("python", EVENS, "sum(x)"), ("exact", "a", "A"), ("python", EVENS, "x.pop()")]
 
     assert grade_all(cases) == [grade(*case) for case in cases] == [1, 0, 1, 0]
+
+
+CODE_LIKE = st.text(st.sampled_from("xSELECT name FROM staff;{}[]()\"'`:=, 0123456789.-\n\\_"), max_size=80)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.one_of(st.text(max_size=60), CODE_LIKE), min_size=1, max_size=12))
+def test_whatever_a_model_says_is_a_score_and_never_an_error(texts: list[str]) -> None:
+    references = {"exact": "a", "choice": CITY, "number": SUM, "regex": "a+", "json_schema": EXTRACT, "sql": STAFF}
+
+    scores = grade_all([(grader, reference, text) for grader, reference in references.items() for text in texts])
+    scores += grade_all([("json_schema", SCHEMA, text) for text in texts])
+    scores += grade_all([("python", EVENS, text) for text in texts])
+
+    assert all(0 <= score <= 1 for score in scores)
 
 
 @pytest.mark.parametrize(
