@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,20 @@ async def test_retry_after_is_honoured_and_waits_grow_otherwise() -> None:
     assert waits.waited_s[0] == 7
     assert 0.5 <= waits.waited_s[1] <= 1.5
     assert 1 <= waits.waited_s[2] <= 3
+
+
+async def test_retry_after_may_be_a_date() -> None:
+    waits = Waits()
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    trouble = (
+        Scripted(status=503, headers={"retry-after": date}),
+        Scripted(status=503, headers={"retry-after": "soon"}),
+    )
+    async with ChatServer(then_good(*trouble)) as server:
+        await ask(server, sleep=waits)
+
+    assert 25 < waits.waited_s[0] <= 30
+    assert waits.waited_s[1] <= 1.5
 
 
 async def test_patience_ends() -> None:
