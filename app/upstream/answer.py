@@ -1,7 +1,7 @@
-"""What a backend answers, checked and rewritten: a plain answer read whole, or a stream committed at its first event.
+"""What a backend answers, checked and rewritten: a plain answer read whole, or a stream committed at its first output.
 
 How it works: `read_answer` returns once the caller can be sent something. A plain answer is read to its end first; a
-stream is read to its first event. Until then every failure is an exception, and another backend may be tried. After
+stream is read to its first output. Until then every failure is an exception, and another backend may be tried. After
 that a failure is exactly one error event, which ends the stream without `[DONE]`: what the caller got is a prefix of
 one backend's answer.
 
@@ -144,31 +144,31 @@ class StreamAnswer(Answer):
         self._last: dict[str, Any] = {}
         self._begun: set[int] = set()
         self._finished: set[int] = set()
-        self._ready: bytes | None = None
+        self._ready = b""
+        self._real = False
+        """Whether there was any output, or a finish reason."""
         self._ended = False
 
     async def open(self) -> None:
-        """Read until there is an event for the caller.
+        """Read until there is output for the caller; what comes before it, such as the role, is held back.
 
         Raises:
-            UpstreamError: there is none, or the first one is an error.
+            UpstreamError: the stream fails or ends before that.
         """
-        while self._ready is None:
+        while not self._real:
             piece = await self._exchange.read()
-            data = self._split(piece)
-            if not piece and not data:
-                raise UpstreamBroken("the backend ended its stream before the first event")
-            if data:
-                first = self._event(data[0])
-                if self._ended:
+            if not piece:
+                raise UpstreamBroken("the backend ended its stream before it said anything")
+            for item in self._split(piece):
+                # Once there is something to send, a failure is an event: the same however the network cut the stream.
+                self._ready += self._events([item]) if self._real else self._event(item)
+                if self._ended and not self._real:
                     raise UpstreamBroken("the backend sent an empty stream")
-                self._ready = first + self._events(data[1:])
 
     async def __anext__(self) -> bytes:
-        if self._ready is not None:
-            ready, self._ready = self._ready, None
-            if ready:
-                return ready
+        if self._ready:
+            ready, self._ready = self._ready, b""
+            return ready
         while not self._ended and not self._closed:
             if sendable := await self._next():
                 return sendable
@@ -229,7 +229,10 @@ class StreamAnswer(Answer):
             self._begun.add(index)
             if choice.get("finish_reason"):
                 self._finished.add(index)
-            self.counted_tokens += says_something(choice)
+                self._real = True
+            if says_something(choice):
+                self.counted_tokens += 1
+                self._real = True
 
     def _done(self) -> bytes:
         self._ended = self.complete = True

@@ -61,9 +61,9 @@ def refuse_failures(parsed: Mapping[str, Any]) -> None:
 def says_something(choice: Mapping[str, Any]) -> bool:
     """Whether a streamed choice brings output, as opposed to a role or a finish reason."""
     delta = choice.get("delta")
-    if not isinstance(delta, dict):
-        return bool(choice.get("text"))
-    return bool(delta.get("content") or delta.get("tool_calls") or delta.get("reasoning_content"))
+    if isinstance(delta, dict):
+        return any(value for name, value in delta.items() if name != "role")
+    return bool(choice.get("text"))
 
 
 def text_bytes(parsed: Mapping[str, Any]) -> int:
