@@ -67,20 +67,24 @@ def _iso(rng: Random, wording: Wording, later: bool) -> Draft:
     day = rng.randint(1, 28 - days)
     named = MONTHS[month - 1]
     date = rng.choice((f"{named} {day}, {year}", f"{day} {named} {year}"))
-    answer = f"{year}-{month:02d}-{day + days:02d}"
+    iso = f"{year}-{month:02d}-{day + days:02d}"
     frames = _ISO_LATER if later else _ISO
     prompt = rng.choice(frames[wording]).format(date=date, n=days)
-    return Draft(prompt, answer, "regex", rf"(?<!\d){answer}(?!\d)")
+    answer = f"{day} + {days} = {day + days}, {iso}" if later else iso
+    return Draft(prompt, answer, "regex", rf"(?<!\d){iso}(?!\d)")
 
 
 def _counted(
     rng: Random, cycle: tuple[str, ...], frames: Mapping[Wording, tuple[str, ...]], n: int, wording: Wording
 ) -> Draft:
+    """The answer counts on aloud, after leaving out a whole round: a small model has to see how far it is."""
     start = rng.randrange(len(cycle))
-    answer = cycle[(start + n) % len(cycle)]
+    names = [cycle[(start + step) % len(cycle)] for step in range(1, n % len(cycle) + 1)]
+    counted = ", ".join(f"{step} {name}" for step, name in enumerate(names, start=1))
+    answer = counted if n < len(cycle) else f"{n} = {len(cycle)} + {len(names)}: {counted}"
     options = [name for position, name in enumerate(cycle) if position != start]
     prompt = rng.choice(frames[wording]).format(start=cycle[start], n=n)
-    return Draft(prompt, answer, "choice", json.dumps({"answer": answer, "options": options}))
+    return Draft(prompt, answer, "choice", json.dumps({"answer": names[-1], "options": options, "last": True}))
 
 
 def make(rng: Random, level: int, wording: Wording) -> Draft:
@@ -88,7 +92,7 @@ def make(rng: Random, level: int, wording: Wording) -> Draft:
     if level == 1:
         return _iso(rng, wording, later=False)
     if rng.random() < 0.34:
-        n = rng.randint(2, 4) if level == 2 else rng.randint(5, 11)
+        n = rng.randint(2, 4) if level == 2 else rng.randint(5, 7)
         return _counted(rng, MONTHS, _MONTH_LATER, n, wording)
     if level == 2 or rng.random() < 0.3:
         n = rng.randint(2, 5) if level == 2 else rng.randint(8, 13)

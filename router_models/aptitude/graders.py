@@ -81,9 +81,14 @@ def _exact(reference: str, text: str) -> float:
 
 
 def _choice(reference: str, text: str) -> float:
-    """Reference: {"answer", "options"}. No other option may be named, at least not after the last "is", ":" or "="."""
+    """Reference: {"answer", "options", "last"}. No other option may be named, except before the last "is", ":" or "=".
+
+    With "last", others may always come before: of all the options named, the last one counts.
+    """
     fields = _fields(reference, "answer", "options")
     answer, wrong = str(fields["answer"]), [str(o) for o in fields["options"] if str(o) != str(fields["answer"])]
+    if fields.get("last"):
+        return float(_last_mention(text, answer) > max(_last_mention(text, option) for option in wrong))
     conclusion = re.split(r"(?:\b(?:is|are|was|be)\b|[:=])", text)[-1]
     return float(any(_names_only(part, answer, wrong) for part in (text, conclusion)))
 
@@ -93,7 +98,13 @@ def _names_only(text: str, answer: str, wrong: Sequence[str]) -> bool:
 
 
 def _mentions(text: str, option: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.IGNORECASE) is not None
+    return _last_mention(text, option) >= 0
+
+
+def _last_mention(text: str, option: str) -> int:
+    """Where the option is named for the last time, -1 where it is not."""
+    found = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.IGNORECASE)]
+    return found[-1] if found else -1
 
 
 _NUMBER = re.compile(

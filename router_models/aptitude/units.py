@@ -48,21 +48,24 @@ def _amount(rng: Random, factor: int) -> int:
 
 
 def make(rng: Random, level: int, wording: Wording) -> Draft:
-    """An amount in one unit, wanted in another."""
+    """An amount in one unit, wanted in another; the answer shows the factor, as small models need to."""
     larger, smaller, factor = rng.choice(_PAIRS)
     amount = _amount(rng, factor)
     if level == 1:
         quantity, unit, value, given = f"{amount} {larger}", smaller, amount * factor, [amount]
+        steps = f"{amount} * {factor} = {value}"
     elif level == 2:
         quantity, unit, value, given = f"{amount * factor} {smaller}", larger, amount, [amount * factor]
+        steps = f"{amount * factor} / {factor} = {value}"
     else:
         rest = rng.randint(1, min(factor, 100) - 1) * (10 if factor == 1000 else 1)
         joined = rng.choice((" and ", " plus ")) if wording == "seen" else rng.choice((" with ", ", "))
         quantity = f"{amount} {larger}{joined}{rest} {smaller}"
         unit, value, given = smaller, amount * factor + rest, [amount, rest]
+        steps = f"{amount} * {factor} = {amount * factor}, {amount * factor} + {rest} = {value}"
     return Draft(
         prompt=rng.choice(_FRAMES[wording]).format(quantity=quantity, unit=unit),
-        answer=f"{value} {unit}",
+        answer=f"{steps} {unit}",
         grader="number",
         reference=json.dumps({"value": value, "given": given}),
     )

