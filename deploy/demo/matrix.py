@@ -14,6 +14,7 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from layout import MEASURE_SEED, use_project
@@ -89,6 +90,9 @@ def main() -> None:
     parser.add_argument("--unseen", type=int, default=60, help="items a family in wordings that were not (%(default)s)")
     parser.add_argument("--seed", type=int, default=MEASURE_SEED)
     parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument(
+        "--room", type=int, default=0, help="tokens that every answer may at least take (as the items say)"
+    )
     parser.add_argument("--answers", type=Path, help="also write every answer, one JSON object a line")
     wanted = parser.parse_args()
 
@@ -98,6 +102,7 @@ def main() -> None:
         for wording, count in (("seen", wanted.seen), ("unseen", wanted.unseen))
         for item in draw(family, seed=wanted.seed, count=count, wording=wording)
     ]
+    items = [replace(item, max_tokens=max(item.max_tokens, wanted.room)) for item in items]
     begin = time.monotonic()
     answers = asyncio.run(measure(wanted.urls, wanted.models.split(","), items, wanted.concurrency))
     took_s = time.monotonic() - begin
