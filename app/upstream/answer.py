@@ -166,7 +166,7 @@ class StreamAnswer(Answer):
                     raise UpstreamBroken("the backend sent an empty stream")
 
     async def __anext__(self) -> bytes:
-        if self._ready:
+        if self._ready and not self._closed:
             ready, self._ready = self._ready, b""
             return ready
         while not self._ended and not self._closed:

@@ -164,7 +164,7 @@ class Dispatcher:
 
     async def _attempt(self, call: _Call, candidate: Candidate, replica: Replica) -> Answer:
         request, model = call.request, candidate.model
-        limit_s = self._limit_s(request, model)
+        limit_s = begins_within_s(self._limits.timeouts, request, model)
         with self._replicas.lease(replica, model, request.input_tokens) as lease:
             try:
                 async with asyncio.timeout(min(limit_s, call.deadline.remaining_s())):
@@ -197,20 +197,6 @@ class Dispatcher:
         pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, call_later)
         return await read_answer(exchange, _form(request, model), pace)
 
-    def _limit_s(self, request: Request, model: Model) -> float:
-        """How long an attempt may take to begin its answer.
-
-        A plain answer shows nothing before it is whole: the time to write as much as the caller allows is added,
-        doubled, at the model's own speed. Where either is unknown only the total limit can tell that a worker hangs.
-        """
-        timeouts = self._limits.timeouts
-        if request.stream:
-            return timeouts.first_byte_s
-        if request.max_tokens is None or model.speed is None:
-            return timeouts.total_s
-        writing_s = 2 * request.max_tokens * model.speed.s_per_output_token
-        return min(timeouts.total_s, timeouts.first_byte_s + writing_s)
-
     def _note(self, error: UpstreamError, candidate: Candidate, replica: Replica) -> None:
         model, backend = candidate.model, replica.backend.name
         self._metrics.attempted(model.name, error.code)
@@ -231,6 +217,20 @@ class Dispatcher:
         return UpstreamUnreachable(
             "no backend that could answer is reachable", retry_after_s=self._replicas.retry_after_s(backends)
         )
+
+
+def begins_within_s(timeouts: Timeouts, request: Request, model: Model) -> float:
+    """How long an attempt may take to begin its answer.
+
+    A plain answer shows nothing before it is whole: the time to write as much as the caller allows is added, doubled,
+    at the model's own speed. Where either is unknown only the total limit can tell that a worker hangs.
+    """
+    if request.stream:
+        return timeouts.first_byte_s
+    if request.max_tokens is None or model.speed is None:
+        return timeouts.total_s
+    writing_s = 2 * request.max_tokens * model.speed.s_per_output_token
+    return min(timeouts.total_s, timeouts.first_byte_s + writing_s)
 
 
 def body_for(request: Request, replica: Replica, model: Model) -> bytes:

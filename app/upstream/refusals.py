@@ -63,7 +63,8 @@ async def _error_object(exchange: Exchange) -> dict[str, Any]:
 def _rejected(status: int, error: dict[str, Any], model: Model) -> UpstreamRejected:
     message, param, code = error.get("message"), error.get("param"), _CODES[status]
     if not isinstance(message, str):
-        return UpstreamRejected(f"the backend of {model.name} refuses this request (status {status})", status=status)
+        own_words = f"the backend of {model.name} refuses this request (status {status})"
+        return UpstreamRejected(own_words, status=status, code=code)
     if status == 400 and ("maximum context length" in message or error.get("code") == "context_length_exceeded"):
         code = "context_length_exceeded"
     shown = message.replace(model.served_as, model.name)

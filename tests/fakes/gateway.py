@@ -12,7 +12,7 @@ from typing import Any
 from app.admission import Admission, Ledger
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
-from app.gateway import Desk, Gateway
+from app.gateway import Desk, Gateway, Router
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
 from app.telemetry import Telemetry
@@ -66,8 +66,9 @@ def bench(
     timeouts: Timeouts = QUICK,
     clock: Clock = time.monotonic,
     max_in_flight: int = 1000,
+    router: Router | None = None,
 ) -> Bench:
-    """A gateway over this upstream that tries the catalogue's models in its order."""
+    """A gateway over this upstream that tries the catalogue's models in its order, unless a router says otherwise."""
     log = io.StringIO()
     models, backends = the_catalog.models, the_catalog.backends
     metrics = Metrics([one.name for one in models], ["default"], [one.name for one in backends])
@@ -76,7 +77,7 @@ def bench(
     replicas = Replicas(the_catalog, clock, telemetry)
     dispatcher = Dispatcher(upstream, replicas, DispatchLimits(timeouts), clock, telemetry)
     admission = Admission(Ledger(limits, journal, telemetry), clock, timeouts.total_s)
-    desk = Desk(FakeRouter(models), journal, describe)
+    desk = Desk(router or FakeRouter(models), journal, describe)
     gateway = Gateway(admission, desk, dispatcher, replicas, telemetry)
     return Bench(gateway, replicas, limits, metrics, log)
 

@@ -1,0 +1,100 @@
+"""Concurrency, requests and tokens per minute."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import Overloaded, RateLimited
+from app.store.limits import Bucket, MemoryLimits
+from tests.fakes.clock import FakeClock
+from tests.fakes.world import FakeKey
+
+FREE = FakeKey()
+
+
+async def test_a_key_has_as_many_requests_in_flight_as_it_may_and_no_more() -> None:
+    limits = MemoryLimits(100, FakeClock())
+    key = FakeKey(concurrency=2)
+    slots = [await limits.acquire(key, 0) for _ in range(2)]
+    with pytest.raises(RateLimited) as caught:
+        await limits.acquire(key, 0)
+    assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
+    await limits.acquire(FakeKey(id="another"), 0)
+    slots[0].release(0)
+    slots[0].release(0)
+    await limits.acquire(key, 0)
+    with pytest.raises(RateLimited):
+        await limits.acquire(key, 0)
+
+
+async def test_all_keys_together_fill_the_gateway() -> None:
+    limits = MemoryLimits(2, FakeClock())
+    slots = [await limits.acquire(FREE, 0) for _ in range(2)]
+    with pytest.raises(Overloaded) as caught:
+        await limits.acquire(FakeKey(id="another"), 0)
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
+    for slot in slots:
+        slot.release(0)
+    assert limits.in_flight == 0
+
+
+async def test_requests_per_minute_refill_evenly() -> None:
+    clock = FakeClock()
+    limits = MemoryLimits(100, clock)
+    key = FakeKey(requests_per_minute=6)
+    for _ in range(6):
+        (await limits.acquire(key, 0)).release(0)
+    with pytest.raises(RateLimited) as caught:
+        await limits.acquire(key, 0)
+    assert caught.value.retry_after_s == 10
+    assert "6 requests per minute" in caught.value.message
+    clock.advance(10)
+    await limits.acquire(key, 0)
+    with pytest.raises(RateLimited):
+        await limits.acquire(key, 0)
+
+
+async def test_tokens_are_taken_as_expected_and_settled_as_used() -> None:
+    clock = FakeClock()
+    limits = MemoryLimits(100, clock)
+    key = FakeKey(tokens_per_minute=600)
+    slot = await limits.acquire(key, 500)
+    with pytest.raises(RateLimited):
+        await limits.acquire(key, 200)
+    slot.release(100)
+    (await limits.acquire(key, 500)).release(700)
+    with pytest.raises(RateLimited) as caught:
+        await limits.acquire(key, 10)
+    assert caught.value.retry_after_s == 21, "200 tokens of debt and 10 more, at 10 a second"
+    clock.advance(21)
+    await limits.acquire(key, 10)
+
+
+async def test_a_request_larger_than_a_minutes_tokens_is_not_refused_for_ever() -> None:
+    limits = MemoryLimits(100, FakeClock())
+    await limits.acquire(FakeKey(tokens_per_minute=600), 10_000)
+
+
+async def test_a_refused_request_takes_nothing() -> None:
+    limits = MemoryLimits(100, FakeClock())
+    key = FakeKey(requests_per_minute=1, tokens_per_minute=100)
+    (await limits.acquire(key, 0)).release(0)
+    for _ in range(5):
+        with pytest.raises(RateLimited):
+            await limits.acquire(key, 50)
+    assert limits.in_flight == 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(1, 30)), max_size=60))
+def test_no_window_gives_more_than_its_share_and_one_minutes_worth(steps: list[tuple[float, int]]) -> None:
+    clock = FakeClock()
+    bucket = Bucket(60, clock)
+    taken, began_at = 0, clock.now
+    for pause_s, amount in steps:
+        clock.advance(pause_s)
+        if not bucket.wait_s(amount):
+            bucket.take(amount)
+            taken += amount
+        assert taken <= 60 + (clock.now - began_at) + 1e-3

@@ -1,0 +1,49 @@
+"""Series come from what the operator configured, never from what callers send."""
+
+from __future__ import annotations
+
+from app import errors
+from app.telemetry.metrics import Metrics
+
+
+def test_ten_thousand_invented_names_make_no_series() -> None:
+    metrics = Metrics(["small"], ["default"], ["pool"])
+
+    def note(name: str) -> None:
+        metrics.decided(name, name, name, 0.001)
+        metrics.attempted(name, name)
+        metrics.upstream_failed(name, name)
+        metrics.used(name, 1, 1, 0.1)
+        metrics.served(name, 0.1, 0.001)
+        metrics.completed("chat", name, 0.1)
+        metrics.rejected("chat", name)
+
+    note("junk")
+    size = len(metrics.render())
+    for number in range(2_500):
+        note(f"junk-{number}")
+    # The same lines, with longer numbers in them.
+    assert len(metrics.render()) < size + 500
+    assert b"junk" not in metrics.render()
+
+
+def test_known_names_have_series_of_their_own() -> None:
+    metrics = Metrics(["small"], ["default"], ["pool"])
+    metrics.decided("small", "default", "best", 0.001)
+    metrics.upstream_failed("pool", errors.UpstreamTimeout.code)
+    sample = metrics.registry.get_sample_value
+    assert sample("thalamus_decisions_total", {"model": "small", "profile": "default", "reason": "best"}) == 1
+    assert sample("thalamus_upstream_errors_total", {"backend": "pool", "code": "upstream_timeout"}) == 1
+
+
+def test_every_name_says_its_unit() -> None:
+    names = {family.name for family in Metrics().registry.collect()}
+    assert {name for name in names if not name.startswith("thalamus_")} == set()
+    assert not {name for name in names if name.endswith(("_ms", "_millis", "_latency", "_time"))}
+
+
+def test_cost_of_a_model_without_a_price_is_not_zero_but_absent() -> None:
+    metrics = Metrics(["small"])
+    metrics.used("small", 1, 2, None)
+    assert metrics.registry.get_sample_value("thalamus_cost_usd_total", {"model": "small"}) is None
+    assert metrics.registry.get_sample_value("thalamus_tokens_total", {"model": "small", "direction": "output"}) == 2

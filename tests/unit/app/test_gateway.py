@@ -1,0 +1,244 @@
+"""The use case: what is taken is given back, and each admitted request ends in exactly one record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from app.domain.decision import Decision, Fleet
+from app.domain.request import Request
+from app.errors import (
+    Draining,
+    NoEligibleModel,
+    NotAllowed,
+    Overloaded,
+    RateLimited,
+    UnknownDecision,
+    UpstreamBroken,
+    UpstreamDisconnected,
+    UpstreamTimeout,
+)
+from app.upstream.dispatcher import Served
+from tests.fakes.clock import FakeClock
+from tests.fakes.gateway import Bench, bench
+from tests.fakes.upstream import FakeExchange, FakeUpstream, chunk, event, texts
+from tests.fakes.world import FakeKey, catalog, decision, model, request
+
+KEY = FakeKey()
+SMALL, LARGE = model("small"), model("large")
+STREAMED = request(stream=True)
+
+
+def gateway(upstream: FakeUpstream, clock: FakeClock | None = None, max_in_flight: int = 1000) -> Bench:
+    return bench(catalog(SMALL, LARGE), upstream, clock=clock or FakeClock(), max_in_flight=max_in_flight)
+
+
+async def read(served: Served) -> bytes:
+    return b"".join([piece async for piece in served.answer])
+
+
+async def test_a_request_is_answered_and_recorded_once() -> None:
+    world = gateway(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(request(), KEY)
+    assert world.completed == [], "the record is written when the answer is closed"
+    assert world.in_flight == (1, 1, 1)
+    body = json.loads(await read(served))
+    await served.answer.aclose()
+
+    assert body["choices"][0]["message"]["content"] == "hello"
+    assert world.in_flight == (0, 0, 0)
+    (record,) = world.completed
+    assert {name: record[name] for name in ("outcome", "model", "reason", "attempts", "key", "asked_for")} == {
+        "outcome": "ok",
+        "model": "small",
+        "reason": "best",
+        "attempts": 1,
+        "key": "tester",
+        "asked_for": "auto:default",
+    }
+    assert record["cost_usd"] == pytest.approx((3 * 1.0 + 2 * 2.0) / 1e6)
+    assert world.sample("thalamus_requests_total", operation="chat", outcome="ok") == 1
+    assert world.sample("thalamus_tokens_total", model="small", direction="output") == 2
+
+
+async def test_the_headers_say_who_answered_and_why() -> None:
+    world = gateway(FakeUpstream(small=UpstreamBroken("no"), large=b"hello"))
+    served = await world.gateway.complete(request(), KEY)
+    headers = served.headers()
+    assert headers.pop("x-thalamus-overhead-ms") == "0.00"
+    assert headers == {
+        "x-thalamus-decision-id": "dec-1",
+        "x-thalamus-model": "large",
+        "x-thalamus-reason": "fallback",
+        "x-thalamus-attempts": "2",
+        "x-thalamus-cost-usd": "0.000007",
+    }
+    streamed = await world.gateway.complete(STREAMED, KEY)
+    assert "x-thalamus-cost-usd" not in streamed.headers()
+
+
+@pytest.mark.parametrize("failure", [UpstreamBroken("no"), UpstreamTimeout("no")])
+async def test_a_failed_request_is_recorded_under_its_code(failure: Any) -> None:
+    world = gateway(FakeUpstream(small=failure, large=failure))
+    with pytest.raises(type(failure)):
+        await world.gateway.complete(request(), KEY)
+    assert [record["outcome"] for record in world.completed] == [failure.code]
+    assert world.in_flight == (0, 0, 0)
+
+
+async def test_a_begun_answer_that_breaks_is_recorded_under_its_code() -> None:
+    world = gateway(FakeUpstream(small=FakeExchange([event(chunk("a")), UpstreamDisconnected("cut")])))
+    served = await world.gateway.complete(STREAMED, KEY)
+    assert texts(await read(served)) == "a"
+    assert [record["outcome"] for record in world.completed] == ["upstream_disconnected"]
+    assert world.in_flight == (0, 0, 0)
+
+
+async def test_a_bug_is_recorded_as_ours_and_gives_everything_back() -> None:
+    world = gateway(FakeUpstream())
+    with pytest.raises(KeyError):
+        await world.gateway.complete(request(), KEY)
+    assert [record["outcome"] for record in world.completed] == ["internal"]
+    assert world.in_flight == (0, 0, 0)
+
+
+async def test_a_caller_who_leaves_while_waiting_is_recorded_as_cancelled() -> None:
+    world = gateway(FakeUpstream(small=FakeExchange(hangs=True)))
+    call = asyncio.ensure_future(world.gateway.complete(STREAMED, KEY))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert world.in_flight == (1, 1, 1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert [(record["outcome"], record["status"]) for record in world.completed] == [("cancelled", 499)]
+    assert world.in_flight == (0, 0, 0)
+
+
+async def test_a_caller_who_leaves_in_the_middle_is_recorded_with_what_was_written() -> None:
+    exchange = FakeExchange([event(chunk("a")), event(chunk("b"))], hangs=True)
+    world = gateway(FakeUpstream(small=exchange))
+    served = await world.gateway.complete(STREAMED, KEY)
+    await anext(served.answer)
+    await anext(served.answer)
+    await served.answer.aclose()
+    (record,) = world.completed
+    assert (record["outcome"], record["output_tokens"], record["input_tokens"]) == ("cancelled", 2, 12)
+    assert exchange.closed
+    assert world.in_flight == (0, 0, 0)
+
+
+async def test_who_is_over_a_limit_is_not_admitted() -> None:
+    world = gateway(FakeUpstream(small=b"x"))
+    key = FakeKey(concurrency=1)
+    served = await world.gateway.complete(request(), key)
+    with pytest.raises(RateLimited):
+        await world.gateway.complete(request(), key)
+    await served.answer.aclose()
+    assert len(world.completed) == 1
+    assert len(world.events("request.rejected")) == 1
+    assert world.sample("thalamus_requests_total", operation="chat", outcome="rate_limit_exceeded") == 1
+
+
+async def test_a_full_gateway_refuses_before_any_work() -> None:
+    world = gateway(FakeUpstream(small=b"x"), max_in_flight=1)
+    await world.gateway.complete(request(), KEY)
+    with pytest.raises(Overloaded):
+        await world.gateway.complete(request(), KEY)
+
+
+async def test_a_draining_gateway_lets_nothing_new_in_and_is_not_ready() -> None:
+    world = gateway(FakeUpstream(small=b"x"))
+    assert world.gateway.ready()
+    begun = await world.gateway.complete(request(), KEY)
+    world.gateway.drain()
+    assert not world.gateway.ready()
+    with pytest.raises(Draining):
+        await world.gateway.complete(request(), KEY)
+    assert b"x" in await read(begun)
+
+
+async def test_the_deadline_of_a_request_covers_its_attempts() -> None:
+    clock = FakeClock()
+
+    class Slow(FakeUpstream):
+        async def send(self, *args: Any) -> FakeExchange:
+            clock.advance(0.98)
+            return await super().send(*args)
+
+    world = gateway(Slow(small=UpstreamBroken("no"), large=b"x"), clock)
+    with pytest.raises(UpstreamTimeout):
+        await world.gateway.complete(request(deadline_s=1.0), KEY)
+    assert world.completed[0]["outcome"] == "upstream_timeout"
+
+
+async def test_an_explained_answer_carries_the_record_for_keys_that_may_see_it() -> None:
+    world = gateway(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(request(explain=True), KEY)
+    record = json.loads(await read(served))["thalamus"]
+    assert (record["decision_id"], record["chosen"]) == ("dec-1", "small")
+    assert record["outcome"]["usage"]["output_tokens"] == 2
+    with pytest.raises(NotAllowed):
+        await world.gateway.complete(request(explain=True), FakeKey(scopes=frozenset({"inference"})))
+
+
+async def test_a_decision_is_explained_without_asking_a_model() -> None:
+    upstream = FakeUpstream(small=b"hello")
+    world = gateway(upstream)
+    record = await world.gateway.explain(request(), KEY)
+    assert (record["chosen"], record["outcome"], upstream.asked) == ("small", None, [])
+    assert world.in_flight == (0, 0, 0)
+    assert [one["operation"] for one in world.completed] == ["explain"]
+
+
+async def test_a_decision_can_be_asked_for_afterwards_by_its_own_key_only() -> None:
+    world = gateway(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(request(), KEY)
+    assert world.gateway.decision("dec-1", KEY)["outcome"] is None
+    await read(served)
+    outcome = world.gateway.decision("dec-1", KEY)["outcome"]
+    assert (outcome["result"], outcome["model"], outcome["usage"]["input_tokens"]) == ("ok", "small", 3)
+    with pytest.raises(UnknownDecision):
+        world.gateway.decision("dec-1", FakeKey(id="somebody else"))
+
+
+async def test_no_prompt_and_no_answer_reaches_the_log() -> None:
+    world = gateway(FakeUpstream(small=b"canary-answer"))
+    body = {"messages": [{"role": "user", "content": "canary-prompt"}]}
+    await read(await world.gateway.complete(request(body=body, conversation=(("user", "canary-prompt"),)), KEY))
+    assert "canary" not in world.log.getvalue()
+    assert b"canary" not in world.metrics.render()
+
+
+@dataclass
+class StubbornRouter:
+    """Finds no model, or makes the same decision for everything."""
+
+    decision: Decision | None = None
+
+    async def route(self, request: Request, fleet: Fleet) -> Decision:
+        if self.decision is None:
+            raise NoEligibleModel("no candidate costs at most 0.0001 USD")
+        return self.decision
+
+
+async def test_a_request_that_no_model_may_answer_is_recorded_as_that() -> None:
+    world = bench(catalog(SMALL), FakeUpstream(), router=StubbornRouter())
+    with pytest.raises(NoEligibleModel):
+        await world.gateway.complete(request(), KEY)
+    assert [record["outcome"] for record in world.completed] == ["no_eligible_model"]
+    assert world.in_flight == (0, 0, 0)
+
+
+async def test_a_predictor_that_failed_is_counted_and_does_not_fail_the_request() -> None:
+    without = replace(decision(SMALL, reason="default"), details={"predictor_failure": "over 20 ms"})
+    world = bench(catalog(SMALL), FakeUpstream(small=b"hello"), router=StubbornRouter(without))
+    served = await world.gateway.complete(request(), KEY)
+    await served.answer.aclose()
+    assert served.headers()["x-thalamus-reason"] == "default"
+    assert world.sample("thalamus_predictor_failures_total") == 1
+    assert [one["cause"] for one in world.events("predictor.failed")] == ["over 20 ms"]

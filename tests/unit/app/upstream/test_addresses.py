@@ -1,0 +1,82 @@
+"""Which addresses may be connected to."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.errors import UsageError
+from app.upstream.addresses import AddressPolicy, check_url
+
+NEVER = [
+    "169.254.169.254",
+    "fe80::1%eth0",
+    "224.0.0.1",
+    "0.0.0.0",
+    "::",
+    "ff02::1",
+    "fd00:ec2::254",
+    "100.100.100.200",
+    "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+    "2002:a9fe:a9fe::",
+    "2130706433",
+    "0x7f000001",
+    "localhost",
+    "",
+]
+
+
+@pytest.mark.parametrize("address", NEVER)
+def test_some_addresses_are_refused_whatever_the_list_says(address: str) -> None:
+    assert not AddressPolicy((), allow_loopback=True).allows(address)
+    assert not AddressPolicy(("0.0.0.0/0", "::/0"), allow_loopback=True).allows(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "listed", "unlisted", "unlisted_in_public"),
+    [
+        ("10.0.0.11", True, False, False),
+        ("::ffff:10.0.0.11", True, False, False),
+        ("192.168.1.1", False, False, False),
+        ("8.8.8.8", False, True, True),
+        ("127.0.0.1", False, True, False),
+        ("::1", False, True, False),
+        ("::ffff:127.0.0.1", False, True, False),
+    ],
+)
+def test_a_list_allows_what_it_names_and_no_list_what_is_public(
+    address: str, listed: bool, unlisted: bool, unlisted_in_public: bool
+) -> None:
+    assert AddressPolicy(("10.0.0.0/8",), allow_loopback=True).allows(address) is listed
+    assert AddressPolicy((), allow_loopback=True).allows(address) is unlisted
+    assert AddressPolicy((), allow_loopback=False).allows(address) is unlisted_in_public
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://host/",
+        "host:8000",
+        "http://",
+        "http://user:secret@host/",
+        "http://host/v1?key=x",
+        "http://host/#x",
+        "http://host\\@evil/",
+        "http://169.254.169.254/latest",
+        "http://[::ffff:169.254.169.254]/",
+        "http://192.168.0.1:8000",
+    ],
+)
+def test_a_url_that_may_not_be_used_is_refused_at_the_start(url: str) -> None:
+    with pytest.raises(UsageError):
+        check_url(url, AddressPolicy((), allow_loopback=True))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "https://api.example.com/v1", "http://[::1]:8000/"])
+def test_a_plain_url_passes(url: str) -> None:
+    check_url(url, AddressPolicy((), allow_loopback=True))
+
+
+def test_a_network_that_is_none_is_named() -> None:
+    with pytest.raises(UsageError, match="allow_cidr"):
+        AddressPolicy(("10.0.0.1/8",), allow_loopback=True)

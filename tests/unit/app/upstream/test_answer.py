@@ -1,0 +1,246 @@
+"""Answers over exchanges made of pieces: what the caller gets, and what is noted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.usage import Usage
+from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
+from app.upstream.answer import Answer, Form, read_answer
+from app.upstream.deadline import Deadline
+from app.upstream.exchange import Pace
+from tests.fakes.clock import FakeClock
+from tests.fakes.upstream import FakeExchange, Piece, chunk, event, plain_of, stream_of, texts
+
+STREAM = Form("shown", stream=True)
+PLAIN = Form("shown", stream=False)
+DONE = event(b"[DONE]")
+
+
+def pace(clock: FakeClock | None = None, idle_s: float = 30.0, total_s: float = 600.0) -> Pace:
+    clock = clock or FakeClock()
+    return Pace(idle_s, Deadline.after(total_s, clock), clock, clock.call_later)
+
+
+async def everything(answer: Answer) -> bytes:
+    return b"".join([piece async for piece in answer])
+
+
+async def stream(*pieces: Piece, form: Form = STREAM) -> tuple[bytes, Answer]:
+    answer = await read_answer(FakeExchange(pieces), form, pace())
+    return await everything(answer), answer
+
+
+async def test_a_stream_is_passed_on_under_the_callers_name_of_the_model() -> None:
+    answer = await read_answer(stream_of("hello"), STREAM, pace())
+    sent = await everything(answer)
+    models = {json.loads(line[6:])["model"] for line in sent.split(b"\n\n") if line.startswith(b"data: {")}
+    assert (texts(sent), models) == ("hello", {"shown"})
+    assert sent.endswith(DONE)
+    assert (answer.complete, answer.usage) == (True, Usage(3, 2))
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_a_stream_cut_anywhere_by_the_network_reads_the_same(a: int, b: int) -> None:
+    whole = b"".join((event(chunk("a")), b": ping\n\n", event(chunk("b", "stop")), DONE))
+    first, second = sorted((a, b))
+    pieces = [piece for piece in (whole[:first], whole[first:second], whole[second:]) if piece]
+    assert asyncio.run(stream(*pieces))[0] == asyncio.run(stream(whole))[0]
+
+
+NOT_BEGUN: dict[str, list[Piece]] = {
+    "nothing at all": [],
+    "only a role": [event(chunk(""))],
+    "only [DONE]": [DONE],
+    "an error object": [event({"error": {"message": "engine died", "code": 500}}), DONE],
+    "no JSON": [event(b"{")],
+    "no object": [event(b"[1]")],
+    "NaN": [event(b'{"choices": [], "x": NaN}')],
+    "bad UTF-8": [event(b'{"choices": "\xff"}')],
+    "deep nesting": [event(b"[" * 100_000)],
+    "an aborted answer": [event(chunk("", "abort"))],
+    "a cut": [UpstreamDisconnected("cut")],
+    "an endless event": [b"data: " + b"x" * (1 << 20)],
+}
+
+
+@pytest.mark.parametrize("pieces", NOT_BEGUN.values(), ids=NOT_BEGUN.keys())
+async def test_a_stream_that_says_nothing_raises_so_that_another_can_be_tried(pieces: list[Piece]) -> None:
+    exchange = FakeExchange(pieces)
+    with pytest.raises(UpstreamBroken):
+        await read_answer(exchange, STREAM, pace())
+    assert exchange.closed
+
+
+BEGUN: dict[str, tuple[list[Piece], str]] = {
+    "the end without [DONE]": ([], "upstream_disconnected"),
+    "a cut": ([UpstreamDisconnected("cut")], "upstream_disconnected"),
+    "a cut inside an event": ([event(chunk("b"))[:20]], "upstream_disconnected"),
+    "an error object": ([event({"error": {"message": "secret-host died"}}), DONE], "bad_upstream"),
+    "no JSON": ([event(b"{")], "bad_upstream"),
+    "an endless event": ([b"data: " + b"x" * (1 << 20)], "bad_upstream"),
+    "an abort": ([event(chunk("b", "abort")), DONE], "upstream_disconnected"),
+}
+
+
+@pytest.mark.parametrize(("rest", "code"), BEGUN.values(), ids=BEGUN.keys())
+async def test_a_begun_stream_that_fails_ends_with_one_error_event(rest: list[Piece], code: str) -> None:
+    sent, answer = await stream(event(chunk("a")), *rest)
+    events = [json.loads(part[6:]) for part in sent.split(b"\n\n") if part]
+    assert [sorted(one["error"]) for one in events[1:]] == [["code", "message", "param", "type"]]
+    assert events[1]["error"]["code"] == code
+    assert b"secret-host" not in sent
+    assert answer.error is not None
+    assert (answer.error.code, answer.complete, texts(sent)) == (code, False, "a")
+
+
+async def test_a_failure_in_the_same_piece_as_the_first_output_is_an_event_too() -> None:
+    sent, _ = await stream(event(chunk("a")) + event(b"{"))
+    assert texts(sent) == "a"
+    assert b'"bad_upstream"' in sent
+
+
+@pytest.mark.parametrize(
+    ("choices", "finished", "whole"), [(1, (0,), True), (2, (0, 1), True), (2, (0,), False), (1, (), False)]
+)
+async def test_a_missing_done_is_added_when_every_choice_was_finished(
+    choices: int, finished: tuple[int, ...], whole: bool
+) -> None:
+    ends = [event(chunk("", "stop", index=index)) for index in finished]
+    sent, answer = await stream(event(chunk("a")), *ends, form=Form("shown", True, choices))
+    assert (sent.endswith(DONE), answer.done_added, answer.complete) == (whole, whole, whole)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_the_usage_chunk_is_hidden_unless_it_was_asked_for(wanted: bool) -> None:
+    answer = await read_answer(stream_of("x"), Form("shown", True, wants_usage=wanted), pace())
+    assert (b'"usage"' in await everything(answer)) is wanted
+    assert answer.usage == Usage(3, 2)
+
+
+async def test_output_is_counted_where_no_usage_comes() -> None:
+    _, answer = await stream(event(chunk("")), event(chunk("a")), event(chunk("b")), UpstreamDisconnected("cut"))
+    assert (answer.usage, answer.counted_tokens) == (None, 2)
+
+
+async def test_the_record_travels_on_a_last_chunk_before_done() -> None:
+    answer = await read_answer(stream_of("x"), STREAM, pace())
+    answer.attach(lambda: {"decision_id": "d"})
+    parts = (await everything(answer)).split(b"\n\n")
+    last = json.loads(parts[-3][6:])
+    assert (last["thalamus"], last["choices"], last["model"]) == ({"decision_id": "d"}, [], "shown")
+    assert parts[-2] == b"data: [DONE]"
+
+
+async def test_a_silent_backend_is_given_up_after_the_idle_limit() -> None:
+    clock = FakeClock()
+    exchange = FakeExchange([event(chunk("a"))], hangs=True)
+    answer = await read_answer(exchange, STREAM, pace(clock, idle_s=30))
+    assert texts(await anext(answer)) == "a"
+    rest = asyncio.ensure_future(anext(answer))
+    await asyncio.sleep(0)
+    clock.advance(29)
+    assert not rest.done()
+    clock.advance(1)
+    assert b'"upstream_timeout"' in await rest
+    assert [piece async for piece in answer] == []
+    assert exchange.closed
+
+
+async def test_a_caller_who_does_not_ask_is_not_the_backends_silence() -> None:
+    clock = FakeClock()
+    answer = await read_answer(FakeExchange([event(chunk("a")), event(chunk("b", "stop")), DONE]), STREAM, pace(clock))
+    await anext(answer)
+    clock.advance(300)
+    assert texts(await anext(answer)) == "b"
+
+
+async def test_the_deadline_ends_a_stream_that_goes_on_talking() -> None:
+    clock = FakeClock()
+    exchange = FakeExchange([event(chunk(str(n))) for n in range(100)], hangs=True)
+    answer = await read_answer(exchange, STREAM, pace(clock, total_s=10))
+    sent = b""
+    async for piece in answer:
+        sent += piece
+        clock.advance(1)
+    assert 8 <= len(texts(sent)) <= 12
+    assert b'"upstream_timeout"' in sent
+
+
+async def test_closing_tells_each_closer_once_the_latest_first() -> None:
+    exchange = stream_of("x")
+    answer = await read_answer(exchange, STREAM, pace())
+    told: list[str] = []
+    answer.on_close(lambda _: told.append("first"))
+    answer.on_close(lambda _: told.append("second"))
+    await answer.aclose()
+    await answer.aclose()
+    assert (told, answer.complete, exchange.closed) == (["second", "first"], False, 1)
+    assert [piece async for piece in answer] == []
+
+
+async def test_a_stream_that_was_read_to_its_end_closes_itself() -> None:
+    exchange = stream_of("x")
+    answer = await read_answer(exchange, STREAM, pace())
+    await everything(answer)
+    assert (exchange.closed, exchange.unread) == (1, 0)
+
+
+async def test_a_plain_answer_keeps_its_bytes_but_for_the_models_name() -> None:
+    body = b'{"id": "1", "model": "served", "choices": [{"message": {"content": "\\"model\\": \\"served\\""}}]}'
+    answer = await read_answer(FakeExchange([body[:9], body[9:]], content_type="application/json"), PLAIN, pace())
+    assert await everything(answer) == body.replace(b'"model": "served"', b'"model":"shown"', 1)
+
+
+async def test_a_plain_answer_carries_the_record_when_asked() -> None:
+    answer = await read_answer(plain_of("hello"), PLAIN, pace())
+    answer.attach(lambda: {"decision_id": "d"})
+    body = json.loads(await everything(answer))
+    assert (body["thalamus"], body["model"], answer.usage) == ({"decision_id": "d"}, "shown", Usage(3, 2))
+
+
+BROKEN: dict[str, Any] = {
+    "an error": {"error": {"message": "no"}},
+    "no choices": {"id": "1"},
+    "an abort": {"choices": [{"finish_reason": "abort", "message": {"content": "par"}}]},
+    "a list": [1],
+}
+
+
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
+async def test_a_plain_answer_that_is_none_is_refused(body: Any) -> None:
+    with pytest.raises(UpstreamError):
+        await read_answer(FakeExchange([json.dumps(body).encode()], content_type="application/json"), PLAIN, pace())
+
+
+async def test_a_plain_answer_of_any_size_is_not_kept() -> None:
+    exchange = FakeExchange([b"x" * (1 << 20)] * 20, content_type="application/json")
+    with pytest.raises(UpstreamBroken, match="larger than"):
+        await read_answer(exchange, PLAIN, pace())
+    assert exchange.unread == 3
+    assert exchange.closed
+
+
+async def test_an_answer_to_a_stream_that_is_no_stream_is_refused() -> None:
+    with pytest.raises(UpstreamBroken, match="stream"):
+        await read_answer(plain_of("hello"), STREAM, pace())
+
+
+@pytest.mark.parametrize("name", ["small", "org/Name-1.5B", 'odd "name"', "\u00e9"])
+async def test_every_name_is_replaced(name: str) -> None:
+    sent, _ = await stream(event(chunk("a", model=name)), event(chunk("", "stop", model=name)), DONE)
+    assert name not in sent.decode()
+    assert sent.count(b'"shown"') == 2
+
+
+async def test_usage_of_the_wrong_form_is_ignored() -> None:
+    usages: list[Any] = [{"prompt_tokens": "3"}, {"prompt_tokens": -1, "completion_tokens": 2}, [], 7, {}]
+    for usage in usages:
+        _, answer = await stream(event({**chunk("a", "stop"), "usage": usage}), DONE)
+        assert answer.usage is None

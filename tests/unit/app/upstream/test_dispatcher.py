@@ -1,0 +1,189 @@
+"""Which attempts are made, in which order, and what the caller hears when none succeeds."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from app.domain.models import Model
+from app.errors import (
+    UpstreamBroken,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from app.telemetry import Telemetry
+from app.telemetry.logging import EventLog
+from app.upstream.deadline import Deadline, OutOfTime, Timeouts
+from app.upstream.dispatcher import Dispatcher, DispatchLimits, begins_within_s
+from app.upstream.replicas import Replicas
+from app.upstream.retries import SAVED_AT_MOST, RetryBudget
+from tests.fakes.clock import FakeClock
+from tests.fakes.upstream import FakeExchange, FakeUpstream, texts
+from tests.fakes.world import REQUEST, catalog, decision, model, request
+
+SMALL, LARGE, THIRD, FOURTH = model("small"), model("large"), model("third"), model("fourth")
+
+
+class World:
+    def __init__(self, upstream: FakeUpstream, *models: Model, **urls: tuple[str, ...]) -> None:
+        self.clock = FakeClock()
+        self.upstream = upstream
+        self.models = models or (SMALL, LARGE)
+        telemetry = Telemetry(log=EventLog(io.StringIO()))
+        self.replicas = Replicas(catalog(*self.models, urls=urls), self.clock, telemetry)
+        self.dispatcher = Dispatcher(upstream, self.replicas, DispatchLimits(), self.clock, telemetry)
+
+    async def dispatch(self, the_request: Any = REQUEST, seconds: float = 60) -> Any:
+        return await self.dispatcher.dispatch(the_request, decision(*self.models), Deadline.after(seconds, self.clock))
+
+
+@pytest.mark.parametrize(
+    "failure", [UpstreamUnreachable("no"), UpstreamTimeout("no"), UpstreamBroken("no"), UpstreamBusy("no")]
+)
+async def test_a_failed_candidate_falls_back_to_the_next(failure: UpstreamError) -> None:
+    world = World(FakeUpstream(small=failure, large=b"hello"))
+
+    served = await world.dispatch(request(stream=True))
+
+    assert texts(b"".join([piece async for piece in served.answer])) == "hello"
+    assert (served.candidate.model.name, served.attempts, served.reason) == ("large", 2, "fallback")
+    assert world.upstream.asked == ["small", "large"]
+
+
+async def test_the_first_candidate_answers_alone_when_it_can() -> None:
+    world = World(FakeUpstream(small=b"hi", large=b"hello"))
+    served = await world.dispatch()
+    assert (world.upstream.asked, served.attempts, served.reason) == (["small"], 1, "best")
+
+
+async def test_another_replica_of_the_same_model_comes_before_another_model() -> None:
+    failing = FakeUpstream(small=UpstreamUnreachable("no"), large=b"hello")
+    world = World(failing, **{"small-backend": ("http://127.0.0.1:1", "http://127.0.0.1:2")})
+    served = await world.dispatch()
+    assert world.upstream.asked == ["small", "small", "large"]
+    assert served.attempts == 3
+
+
+async def test_a_replica_that_failed_is_not_asked_again_for_another_of_its_models() -> None:
+    one, two = model("one", "shared"), model("two", "shared")
+    world = World(FakeUpstream(one=UpstreamUnreachable("no"), two=b"x", large=b"hello"), one, two, LARGE)
+    await world.dispatch()
+    assert world.upstream.asked == ["one", "large"]
+
+
+async def test_a_rejected_request_is_not_tried_elsewhere() -> None:
+    world = World(FakeUpstream(small=UpstreamRejected("bad", status=400), large=b"hello"))
+    with pytest.raises(UpstreamRejected):
+        await world.dispatch()
+    assert world.upstream.asked == ["small"]
+
+
+async def test_no_more_than_three_attempts_are_made() -> None:
+    unreachable = UpstreamUnreachable("no")
+    upstream = FakeUpstream(small=unreachable, large=unreachable, third=unreachable, fourth=b"x")
+    world = World(upstream, SMALL, LARGE, THIRD, FOURTH)
+    with pytest.raises(UpstreamUnreachable) as caught:
+        await world.dispatch()
+    assert world.upstream.asked == ["small", "large", "third"]
+    assert (caught.value.status, caught.value.retry_after_s, caught.value.may_retry) == (503, 1, True)
+
+
+async def test_no_attempt_begins_with_less_than_fifty_milliseconds_left() -> None:
+    world = World(FakeUpstream(small=b"x"), SMALL)
+    with pytest.raises(OutOfTime) as caught:
+        await world.dispatch(seconds=0.04)
+    assert (world.upstream.asked, caught.value.status) == ([], 504)
+
+
+async def test_retries_stop_when_their_budget_is_spent() -> None:
+    world = World(FakeUpstream(small=UpstreamUnreachable("no"), large=UpstreamUnreachable("no")))
+    requests = 1000
+    for _ in range(requests):
+        with pytest.raises(UpstreamUnreachable):
+            await world.dispatch()
+    assert len(world.upstream.asked) <= requests + SAVED_AT_MOST + 0.1 * requests
+    assert len(world.upstream.asked) > requests + SAVED_AT_MOST
+
+
+async def test_when_nobody_can_be_tried_the_caller_hears_when_to_come_back() -> None:
+    world = World(FakeUpstream(small=UpstreamRateLimited("no", retry_after_s=9)), SMALL)
+    with pytest.raises(UpstreamRateLimited):
+        await world.dispatch()
+    with pytest.raises(UpstreamUnreachable) as caught:
+        await world.dispatch()
+    assert caught.value.retry_after_s == 9
+    assert world.upstream.asked == ["small"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, {"error": {"message": "small is bad", "param": "n"}}, (400, "invalid_request", "shown is bad")),
+        (400, {"error": {"message": "maximum context length is 512"}}, (400, "context_length_exceeded", "maximum")),
+        (404, {"detail": "Not Found"}, (404, "model_not_found", "the backend of shown refuses this request")),
+        (413, {"error": {"message": "too big"}}, (413, "too_large", "too big")),
+        (422, {"error": {"message": "cannot"}}, (422, "invalid_request", "cannot")),
+        (401, {"error": "Unauthorized"}, (502, "bad_upstream", "the backend does not accept this gateway's key")),
+        (500, {"error": {"message": "trace at host-7"}}, (502, "bad_upstream", "the backend answered with status 500")),
+        (302, {}, (502, "bad_upstream", "the backend answered with status 302")),
+        (503, {}, (503, "no_backend", "the backend is busy")),
+        (502, {}, (503, "no_backend", "the server in front of the backend cannot reach it")),
+        (429, {}, (429, "rate_limit_exceeded", "the backend's rate limit is reached")),
+    ],
+)
+async def test_each_status_has_its_meaning(status: int, body: object, expected: tuple[int, str, str]) -> None:
+    exchange = FakeExchange([json.dumps(body).encode()], status=status, content_type="application/json")
+    world = World(FakeUpstream(small=exchange), model("shown", served_as="small"))
+    with pytest.raises(UpstreamError) as caught:
+        await world.dispatch()
+    error = caught.value
+    assert (error.status, error.code) == expected[:2]
+    assert error.message.startswith(expected[2])
+    assert exchange.closed
+
+
+async def test_the_body_carries_the_backends_names() -> None:
+    renamed = model("shown", served_as="org/Served")
+    upstream = FakeUpstream(**{"org/Served": b"x"})
+    world = World(upstream, renamed)
+    (replica,) = world.replicas.all
+    object.__setattr__(replica.backend, "rename", {"max_tokens": "max_completion_tokens"})
+    body = {"messages": [], "max_tokens": 5, "stream_options": {"continuous_usage_stats": True}}
+    await world.dispatch(request(body=body, stream=True))
+    sent = json.loads(upstream.messages[0].body)
+    assert sent == {
+        "messages": [],
+        "max_completion_tokens": 5,
+        "model": "org/Served",
+        "stream": True,
+        "stream_options": {"continuous_usage_stats": True, "include_usage": True},
+    }
+    assert upstream.messages[0].path == "/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("stream", "max_tokens", "expected_s"),
+    [(True, None, 30), (False, 100, 32), (False, 10**6, 600), (False, None, 600)],
+)
+def test_a_plain_answer_may_take_as_long_as_writing_it_takes(
+    stream: bool, max_tokens: int | None, expected_s: float
+) -> None:
+    asked = request(stream=stream, max_tokens=max_tokens)
+    assert begins_within_s(Timeouts(), asked, SMALL) == pytest.approx(expected_s)
+
+
+def test_the_retry_budget_refills_with_time_and_is_bounded() -> None:
+    clock = FakeClock()
+    budget = RetryBudget(clock)
+    assert sum(budget.take() for _ in range(1000)) == SAVED_AT_MOST
+    clock.advance(10)
+    assert sum(budget.take() for _ in range(1000)) == 10
+    clock.advance(10**6)
+    assert sum(budget.take() for _ in range(1000)) == SAVED_AT_MOST

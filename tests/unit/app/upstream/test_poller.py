@@ -1,0 +1,65 @@
+"""Reading workers' queues from their metrics pages."""
+
+from __future__ import annotations
+
+import io
+
+from app.errors import UpstreamTimeout, UpstreamUnreachable
+from app.telemetry import Telemetry
+from app.telemetry.logging import EventLog
+from app.upstream.poller import Poller, parse_gauges
+from app.upstream.replicas import FAILURES_TO_EJECT, Replicas
+from tests.fakes.clock import FakeClock
+from tests.fakes.world import catalog, model
+
+PAGE = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="x"} 2.0
+vllm:num_requests_running{engine="1",model_name="x"} 1.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="x"} 4.0
+vllm:num_requests_waiting_by_reason{engine="0",model_name="x",reason="capacity"} 4.0
+"""
+
+
+class FakePages:
+    def __init__(self, page: bytes | Exception) -> None:
+        self.page = page
+        self.asked: list[str] = []
+
+    async def fetch(self, backend: str, url: str, timeout_s: float) -> bytes:
+        self.asked.append(url)
+        if isinstance(self.page, Exception):
+            raise self.page
+        return self.page
+
+
+def test_gauges_are_summed_over_engines() -> None:
+    assert parse_gauges(PAGE) == {"running": 3, "waiting": 4}
+
+
+def test_a_page_of_something_else_says_nothing() -> None:
+    assert parse_gauges(b"<html>") == {}
+    assert parse_gauges(b"vllm:num_requests_running NaN\nvllm:num_requests_waiting Inf\n") == {}
+
+
+async def test_what_pages_say_reaches_the_replicas() -> None:
+    the_catalog = catalog(model("small", "pool"), urls={"pool": ("http://127.0.0.1:1/v1/",)})
+    replicas = Replicas(the_catalog, FakeClock(), Telemetry(log=EventLog(io.StringIO())))
+    pages = FakePages(PAGE)
+    poller = Poller(pages, replicas)
+    (replica,) = replicas.all
+
+    await poller.poll(replicas.all)
+    assert pages.asked == ["http://127.0.0.1:1/metrics"]
+    assert (replica.running, replica.waiting) == (3, 4)
+
+    pages.page = UpstreamTimeout("slow")
+    for _ in range(FAILURES_TO_EJECT):
+        await poller.poll(replicas.all)
+    assert replica.ejected_until is None, "a page that is slow says nothing about answers"
+
+    pages.page = UpstreamUnreachable("gone")
+    for _ in range(FAILURES_TO_EJECT):
+        await poller.poll(replicas.all)
+    assert replica.ejected_until is not None
