@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
@@ -109,11 +109,11 @@ class Admitted:
     def hand_over(self, served: Served) -> Served:
         """From here on the answer holds what this request took; its closing ends the request."""
         began_s = self._elapsed_s()
-        whole = replace(served, overhead_s=max(0.0, began_s - served.upstream_s))
-        served.answer.on_close(lambda answer: self._answer_closed(answer, whole, began_s))
+        served.overhead_s = max(0.0, began_s - served.upstream_s)
+        served.answer.on_close(lambda answer: self._answer_closed(answer, served, began_s))
         self._handed_over = True
-        self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, whole.overhead_s)
-        return whole
+        self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, served.overhead_s)
+        return served
 
     def so_far(self, served: Served) -> Outcome:
         """What has happened by now, for the record that travels with the answer."""

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+
 
 class EventLog:
     """Writes events to a text stream; a stream that fails costs the line, never the request."""
@@ -30,7 +32,7 @@ class EventLog:
         line = {"time": round(self._wall_clock(), 3), "event": event}
         line.update((name, value) for name, value in fields.items() if value is not None)
         try:
-            self._stream.write(json.dumps(line, separators=(",", ":"), default=str) + "\n")
+            self._stream.write(_encode(line) + "\n")
             self._stream.flush()
         except (OSError, ValueError):
             self.dropped += 1

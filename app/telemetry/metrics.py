@@ -7,6 +7,7 @@ series. Nothing here is touched per chunk of a stream.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -21,6 +22,9 @@ OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 REASONS = frozenset({"named", "best", "only", "session", "explored", "abstained", "default", "fallback"})
 
 
+_Labelled = TypeVar("_Labelled", Counter, Gauge, Histogram)
+
+
 class Metrics:
     """All series of one process, in a registry of their own."""
 
@@ -28,6 +32,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._models, self._profiles, self._backends = frozenset(models), frozenset(profiles), frozenset(backends)
         self._codes = frozenset(_codes(errors.GatewayError)) | {"ok", "cancelled"}
+        self._series: dict[tuple[object, tuple[str, ...]], object] = {}
         counter, histogram = self._counter, self._histogram
         self._requests = counter("requests", "Requests by how they ended.", ("operation", "outcome"))
         self._decisions = counter("decisions", "Decisions made.", ("model", "profile", "reason"))
@@ -51,45 +56,53 @@ class Metrics:
         return generate_latest(self.registry)
 
     def completed(self, operation: str, outcome: str, duration_s: float) -> None:
-        self._requests.labels(operation, self._code(outcome)).inc()
-        self._duration.labels(operation).observe(duration_s)
+        self._of(self._requests, operation, self._code(outcome)).inc()
+        self._of(self._duration, operation).observe(duration_s)
 
     def rejected(self, operation: str, code: str) -> None:
         """A request that was refused before it was admitted."""
-        self._requests.labels(operation, self._code(code)).inc()
+        self._of(self._requests, operation, self._code(code)).inc()
 
     def decided(self, model: str, profile: str, reason: str, seconds: float) -> None:
         known_profile = profile if profile in self._profiles else OTHER
         known_reason = reason if reason in REASONS else OTHER
-        self._decisions.labels(self._model(model), known_profile, known_reason).inc()
-        self._overhead.labels("decision").observe(seconds)
+        self._of(self._decisions, self._model(model), known_profile, known_reason).inc()
+        self._of(self._overhead, "decision").observe(seconds)
 
     def attempted(self, model: str, outcome: str) -> None:
-        self._attempts.labels(self._model(model), self._code(outcome)).inc()
+        self._of(self._attempts, self._model(model), self._code(outcome)).inc()
 
     def upstream_failed(self, backend: str, code: str) -> None:
-        self._upstream_errors.labels(self._backend(backend), self._code(code)).inc()
+        self._of(self._upstream_errors, self._backend(backend), self._code(code)).inc()
 
     def ejected(self, backend: str) -> None:
-        self._ejections.labels(self._backend(backend)).inc()
-        self.replicas_out.labels(self._backend(backend)).inc()
+        self._of(self._ejections, self._backend(backend)).inc()
+        self._of(self.replicas_out, self._backend(backend)).inc()
 
     def restored(self, backend: str) -> None:
-        self.replicas_out.labels(self._backend(backend)).dec()
+        self._of(self.replicas_out, self._backend(backend)).dec()
 
     def done_was_added(self, backend: str) -> None:
-        self._done_added.labels(self._backend(backend)).inc()
+        self._of(self._done_added, self._backend(backend)).inc()
 
     def served(self, model: str, ttft_s: float, overhead_s: float) -> None:
-        self._ttft.labels(self._model(model)).observe(ttft_s)
-        self._overhead.labels("total").observe(overhead_s)
+        self._of(self._ttft, self._model(model)).observe(ttft_s)
+        self._of(self._overhead, "total").observe(overhead_s)
 
     def used(self, model: str, input_tokens: int, output_tokens: int, cost_usd: float | None) -> None:
         name = self._model(model)
-        self._tokens.labels(name, "input").inc(input_tokens)
-        self._tokens.labels(name, "output").inc(output_tokens)
+        self._of(self._tokens, name, "input").inc(input_tokens)
+        self._of(self._tokens, name, "output").inc(output_tokens)
         if cost_usd is not None:
-            self._cost_usd.labels(name).inc(cost_usd)
+            self._of(self._cost_usd, name).inc(cost_usd)
+
+    def _of(self, metric: _Labelled, *labels: str) -> _Labelled:
+        """One series of a metric. The sets of labels are closed, so this memory is bounded; `labels()` is slow."""
+        key = (metric, labels)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = metric.labels(*labels)
+        return cast("_Labelled", series)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"thalamus_{name}", text, labels, registry=self.registry)

@@ -20,12 +20,11 @@ from app.errors import GatewayError, UpstreamBroken, UpstreamDisconnected, Upstr
 from app.upstream.exchange import Exchange, Pace, Watch, read_body
 from app.upstream.payload import (
     Renamer,
-    choices_of,
     dump,
     error_event,
     parse,
-    refuse_failures,
     says_something,
+    sound_choices,
     text_bytes,
 )
 from app.upstream.sse import EventSplitter, EventTooLong
@@ -107,7 +106,7 @@ class PlainAnswer(Answer):
     def __init__(self, form: Form, body: bytes) -> None:
         super().__init__(form)
         self._parsed = parse(body)
-        refuse_failures(self._parsed)
+        sound_choices(self._parsed)
         if not isinstance(self._parsed.get("choices"), list):
             raise UpstreamBroken("the backend's answer has no choices")
         self._body = Renamer(form.model).rename(body, self._parsed)
@@ -212,8 +211,7 @@ class StreamAnswer(Answer):
         if data == DONE:
             return self._done()
         chunk = parse(data)
-        refuse_failures(chunk)
-        choices = choices_of(chunk)
+        choices = sound_choices(chunk)
         self._last = chunk
         self._note(choices)
         if chunk.get("usage"):

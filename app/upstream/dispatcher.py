@@ -48,7 +48,7 @@ class Upstream(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Served:
     """What happened: who answered, after how many attempts."""
 
@@ -60,7 +60,7 @@ class Served:
     upstream_s: float
     """Time spent in attempts, failed ones included."""
     overhead_s: float = 0.0
-    """Time that the gateway took besides, before the answer began."""
+    """Time that the gateway took besides, before the answer began; known when the answer is handed over."""
 
     @property
     def reason(self) -> str:

@@ -13,7 +13,7 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -24,7 +24,11 @@ def parse(data: bytes) -> dict[str, Any]:
         UpstreamBroken: they hold something else.
     """
     try:
-        parsed = _decode(data.decode())
+        text = data.decode()
+        # Most payloads have no space around them; `decode` would look for it with two regular expressions.
+        parsed, end = _decoder.raw_decode(text) if text.startswith("{") else (_decoder.decode(text), len(text))
+        if end != len(text) and text[end:].strip(" \t\r\n"):
+            raise ValueError("more than one value")
     except (ValueError, RecursionError) as exc:
         raise UpstreamBroken("the backend's answer is not JSON") from exc
     if not isinstance(parsed, dict):
@@ -46,24 +50,28 @@ def choices_of(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
-def refuse_failures(parsed: Mapping[str, Any]) -> None:
-    """Raise for what a backend reports inside a 200: an error object, or an answer that it gave up on.
+def sound_choices(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The choices of a payload in which no failure is reported.
 
     Raises:
-        UpstreamBroken: one of these; the backend's own text stays here.
+        UpstreamBroken: a 200 brought an error object, or an answer that the backend gave up on; its own text about it
+            stays here.
     """
     if parsed.get("error"):
         raise UpstreamBroken("the backend failed while it answered")
-    if any(choice.get("finish_reason") == "abort" for choice in choices_of(parsed)):
-        raise UpstreamDisconnected("the backend stopped before the answer was complete")
+    choices = choices_of(parsed)
+    for choice in choices:
+        if choice.get("finish_reason") == "abort":
+            raise UpstreamDisconnected("the backend stopped before the answer was complete")
+    return choices
 
 
 def says_something(choice: Mapping[str, Any]) -> bool:
     """Whether a streamed choice brings output, as opposed to a role or a finish reason."""
     delta = choice.get("delta")
-    if isinstance(delta, dict):
-        return any(value for name, value in delta.items() if name != "role")
-    return bool(choice.get("text"))
+    if not isinstance(delta, dict):
+        return bool(choice.get("text"))
+    return bool(delta.get("content")) or any(value for name, value in delta.items() if name != "role")
 
 
 def text_bytes(parsed: Mapping[str, Any]) -> int:

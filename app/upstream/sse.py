@@ -41,6 +41,8 @@ class EventSplitter:
         """
         if self._head is not None:
             piece = self._without_bom(piece)
+        if self._is_one_event(piece):
+            return [piece[6:-2]]
         lines = self._normalised(piece).split(b"\n")
         events: list[bytes] = []
         for line in lines[:-1]:
@@ -52,6 +54,17 @@ class EventSplitter:
         self._line += lines[-1]
         self._check_length()
         return events
+
+    def _is_one_event(self, piece: bytes) -> bool:
+        """Whether this is one whole event of one line, as workers mostly write them; the rest of `feed` is general."""
+        return (
+            piece.startswith(b"data: ")
+            and piece.find(b"\n") == len(piece) - 2
+            and piece.endswith(b"\n")
+            and b"\r" not in piece
+            and not (self._line or self._data or self._ended_in_cr)
+            and len(piece) <= self._max_event_bytes
+        )
 
     def _without_bom(self, piece: bytes) -> bytes:
         head = (self._head or b"") + piece
