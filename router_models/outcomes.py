@@ -23,8 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-Conversation = Sequence[tuple[str, str]]
-"""(role, text) pairs in order."""
+from router_models.conversation import Conversation
 
 PROMPT_COLUMNS = ("prompt_id", "prompt")
 OUTCOME_COLUMNS = ("prompt_id", "model", "score")

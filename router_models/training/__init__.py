@@ -1,0 +1,1 @@
+"""Training router models: the only place that imports torch."""
