@@ -1,11 +1,4 @@
-"""Log events as JSON lines: `noun.past_verb` and fields. Prompts, answers and keys are never fields.
-
-`request.completed`   one per admitted request, with everything about it
-`request.rejected`    refused before admission, with the code
-`replica.ejected`     taken out after failures;  `replica.restored`  it answers again
-`replica.refused_key` a backend does not accept the gateway's key: the operator has to change it
-`predictor.failed`    the default order was used
-"""
+"""Log events as JSON lines: `noun.past_verb` and fields. Prompts, answers and keys are never fields."""
 
 from __future__ import annotations
 
@@ -14,6 +7,16 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
+
+EVENTS = {
+    "request.completed": "one per admitted request, with everything about it",
+    "request.rejected": "refused before it was admitted, with the code",
+    "replica.ejected": "taken out after failures",
+    "replica.restored": "an ejected replica answers again",
+    "replica.refused_key": "a backend does not accept the gateway's key",
+    "predictor.failed": "a profile's default order was used instead of a prediction",
+}
+"""Every event, and when it is written."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
