@@ -94,8 +94,12 @@ class Replicas:
             backend.name: tuple(Replica(backend, url.rstrip("/")) for url in backend.urls)
             for backend in catalog.backends
         }
-        self._seen: dict[str, _Seen] = {model.name: _Seen() for model in catalog.models}
+        self._position = {model.name: number for number, model in enumerate(catalog.models)}
+        self._seen: dict[str, _Seen] = {}
+        """Of models that answered; the others cost nothing, however many the catalogue has."""
         self._turn = 0
+        self._usable: dict[str, bool] = {}
+        self._available: tuple[bool, ...] = ()
         self._fleet: Fleet | None = None
         self._fleet_at = -math.inf
 
@@ -171,7 +175,7 @@ class Replicas:
 
     def answered(self, attempted: Attempted, answer: Answer, first_at: float) -> None:
         """Learn from a complete answer how fast the model is."""
-        seen, now = self._seen[attempted.model.name], self.clock()
+        seen, now = self._seen.setdefault(attempted.model.name, _Seen()), self.clock()
         tokens = answer.usage.output_tokens if answer.usage else answer.counted_tokens
         seen.duration_s = _average(seen.duration_s, now - attempted.started_at)
         ttft_s = first_at - attempted.started_at
@@ -225,20 +229,21 @@ class Replicas:
         self._fleet = None
 
     def _picture(self, now: float) -> Fleet:
-        waits = {name: self._queue_s(name, now) for name in self._by_backend}
         usable = {name: any(self._is_usable(r, now) for r in replicas) for name, replicas in self._by_backend.items()}
-        seen = [self._seen[model.name] for model in self._models]
-        return Fleet(
-            available=tuple(usable.get(model.backend, False) for model in self._models),
-            wait_s=tuple(
-                self._wait_s(waits.get(model.backend), one, now) for model, one in zip(self._models, seen, strict=True)
-            ),
-            s_per_output_token=tuple(
-                one.s_per_output_token if now - one.speed_at < SPEED_IS_FRESH_S else None for one in seen
-            ),
-        )
+        if usable != self._usable:
+            self._usable = usable
+            self._available = tuple(usable.get(model.backend, False) for model in self._models)
+        rounds = {name: self._rounds(name, now) for name in self._by_backend}
+        wait_s = [0.0] * len(self._models)
+        s_per_output_token: list[float | None] = [None] * len(self._models)
+        for name, seen in self._seen.items():
+            number = self._position[name]
+            wait_s[number] = self._wait_s(rounds.get(self._models[number].backend), seen, now)
+            if now - seen.speed_at < SPEED_IS_FRESH_S:
+                s_per_output_token[number] = seen.s_per_output_token
+        return Fleet(self._available, tuple(wait_s), tuple(s_per_output_token))
 
-    def _queue_s(self, backend: str, now: float) -> float | None:
+    def _rounds(self, backend: str, now: float) -> float | None:
         """Requests that wait before a new one, over those served at a time; None where the workers do not say.
 
         To be multiplied by the duration of an answer: in a queue, that many rounds pass before one's turn.
