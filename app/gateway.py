@@ -99,9 +99,14 @@ class Gateway:
         return decision
 
     def _record(self, decision: Decision, outcome: Outcome | None) -> Mapping[str, Any]:
-        return {**self._desk.describe(decision), "outcome": None if outcome is None else asdict(outcome)}
+        return {**self._desk.describe(decision), "outcome": None if outcome is None else _told(outcome)}
 
 
 def _permit_explanation(request: Request, key: Caller) -> None:
     if request.explain and EXPLAIN not in key.scopes:
         raise NotAllowed(f"routing.explain needs a key with the scope {EXPLAIN}", param="routing.explain")
+
+
+def _told(outcome: Outcome) -> Mapping[str, Any]:
+    """What callers learn of an outcome: all but the address of the worker."""
+    return {name: value for name, value in asdict(outcome).items() if name != "replica"}

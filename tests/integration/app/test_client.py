@@ -16,6 +16,7 @@ from app.upstream.exchange import read_body
 from app.upstream.poller import Poller
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.gateway import QUICK, bench, catalog_of
+from tests.fakes.world import FakeKey, request
 
 MESSAGE = Message("/chat/completions", b'{"model": "small", "messages": []}', stream=False, request_id="r1")
 
@@ -58,6 +59,24 @@ async def test_a_connection_is_used_again_after_a_whole_answer() -> None:
             await read_body(exchange, 1 << 20)
             exchange.close()
         assert len(server._writers) == 1
+
+
+async def test_a_connection_is_used_again_after_a_whole_stream_and_cut_after_half_of_one() -> None:
+    async with FakeBackend() as server:
+        catalog = catalog_of(small=server)
+        async with UpstreamClient(catalog.backends, timeouts=QUICK) as client:
+            gateway = bench(catalog, client).gateway
+            for _ in range(3):
+                served = await gateway.complete(request(stream=True), FakeKey())
+                assert [piece async for piece in served.answer]
+            assert len(server._writers) == 1
+            assert server.aborted == 0
+            server.script = Script(hang_after=3)
+            served = await gateway.complete(request(stream=True), FakeKey())
+            await anext(served.answer)
+            await served.answer.aclose()
+            await server.until(in_flight=0)
+            assert server.aborted == 1
 
 
 async def test_a_name_that_leads_to_a_forbidden_address_is_not_connected_to() -> None:

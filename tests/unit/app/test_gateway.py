@@ -202,6 +202,7 @@ async def test_a_decision_can_be_asked_for_afterwards_by_its_own_key_only() -> N
     await read(served)
     outcome = world.gateway.decision("dec-1", KEY)["outcome"]
     assert (outcome["result"], outcome["model"], outcome["usage"]["input_tokens"]) == ("ok", "small", 3)
+    assert "127.0.0.1" not in str(outcome), "where a worker is, is not the caller's business"
     with pytest.raises(UnknownDecision):
         world.gateway.decision("dec-1", FakeKey(id="somebody else"))
 
