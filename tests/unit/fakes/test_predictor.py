@@ -1,0 +1,25 @@
+"""The fake predictor keeps the contract of the real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.predictor import FakePredictor
+
+
+def test_it_says_what_it_was_given_in_the_shapes_of_the_contract() -> None:
+    predictor = FakePredictor({"small": 0.6, "large": 0.98}, output_tokens={"large": 200})
+    prediction = predictor.predict([(("user", "a"),), (("user", "b"),)])
+    assert predictor.models == ("small", "large")
+    assert prediction.quality.tolist() == [[0.6, 0.98]] * 2
+    assert prediction.output_tokens.tolist() == [[50, 200]] * 2
+    assert prediction.quality_interval.shape == prediction.output_tokens_interval.shape == (2, 2, 2)
+    assert prediction.quality_interval[0, 1].tolist() == pytest.approx([0.93, 1.0])
+    assert len(predictor.asked) == 2
+
+
+def test_it_fails_when_told() -> None:
+    predictor = FakePredictor({"small": 0.6})
+    predictor.fails = RuntimeError("no")
+    with pytest.raises(RuntimeError, match="no"):
+        predictor.predict([])
