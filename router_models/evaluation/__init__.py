@@ -1,0 +1,1 @@
+"""Measuring router models: baselines, metrics with intervals, plots, the model card."""

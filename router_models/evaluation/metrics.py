@@ -1,0 +1,136 @@
+"""How right predictions are, and what choices were worth.
+
+Legend of array suffixes: B prompts, M models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 15
+# Scores this close are a tie.
+TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What happened: scores and costs [B, M], NaN where a model has no outcome and is no candidate."""
+
+    score: np.ndarray
+    cost_usd: np.ndarray
+
+    @property
+    def available(self) -> np.ndarray:
+        """Which models are candidates [B, M]."""
+        known_BM: np.ndarray = np.isfinite(self.score)
+        return known_BM
+
+    @property
+    def differs(self) -> np.ndarray:
+        """Prompts [B] on which the candidates' scores are not all the same: where a choice matters."""
+        high_B, low_B = np.nanmax(self.score, axis=1), np.nanmin(self.score, axis=1)
+        differs_B: np.ndarray = high_B - low_B > TIE
+        return differs_B
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a policy's choices were worth, per prompt [B]."""
+
+    quality: np.ndarray
+    cost_usd: np.ndarray
+    oracle_match: np.ndarray
+    """Whether no candidate's score was higher; ties count."""
+    cheapest_best_match: np.ndarray
+    """Whether it was the cheapest of those with the highest score; NaN where costs are unknown."""
+    regret: np.ndarray
+    """The highest score minus that of the choice."""
+
+
+METRICS = ("quality", "cost_usd", "oracle_match", "oracle_match_where_scores_differ", "cheapest_best_match", "regret")
+
+
+def worth(share_BM: np.ndarray, truth: Truth) -> Worth:
+    """Expected worth of choosing each model with these probabilities [B, M]; each row sums to 1 over its candidates."""
+    score_BM = np.where(truth.available, truth.score, 0.0)
+    best_B = np.where(truth.available, truth.score, -np.inf).max(1)
+    is_best_BM = truth.available & (truth.score >= best_B[:, None] - TIE)
+    quality_B = (share_BM * score_BM).sum(1)
+    costs_known_B = (np.isfinite(truth.cost_usd) | ~truth.available).all(1)
+    best_cost_BM = np.where(is_best_BM, truth.cost_usd, np.inf)
+    is_cheapest_BM = is_best_BM & (best_cost_BM <= best_cost_BM.min(1, keepdims=True) * (1 + TIE))
+    spent_B = np.where(share_BM > 0, share_BM * truth.cost_usd, 0.0).sum(1)
+    return Worth(
+        quality=quality_B,
+        cost_usd=spent_B,
+        oracle_match=(share_BM * is_best_BM).sum(1),
+        cheapest_best_match=np.where(costs_known_B, (share_BM * is_cheapest_BM).sum(1), np.nan),
+        regret=best_B - quality_B,
+    )
+
+
+def per_prompt(result: Worth, truth: Truth) -> Mapping[str, np.ndarray]:
+    """Every metric of METRICS as numbers per prompt [B], NaN where it does not apply."""
+    values = {name: getattr(result, name) for name in METRICS if hasattr(result, name)}
+    return {**values, "oracle_match_where_scores_differ": np.where(truth.differs, result.oracle_match, np.nan)}
+
+
+def expected_calibration_error(quality: np.ndarray, score: np.ndarray, bins: int = BINS) -> float:
+    """Mean gap between predicted quality and observed rate over bins of equal size; 0 is perfect.
+
+    Both arrays have the same shape; NaN in `score` is unlabelled and skipped.
+    """
+    gaps = [abs(predicted - observed) * size for predicted, observed, size in reliability(quality, score, bins)]
+    total = sum(size for _, _, size in reliability(quality, score, bins))
+    return float(sum(gaps) / total) if total else float("nan")
+
+
+def reliability(quality: np.ndarray, score: np.ndarray, bins: int = BINS) -> list[tuple[float, float, int]]:
+    """Mean predicted quality, observed rate and number of outcomes of each bin of equal size, lowest first."""
+    known = np.isfinite(score)
+    predicted, observed = quality[known], score[known]
+    order = np.argsort(predicted, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return [(float(predicted[part].mean()), float(observed[part].mean()), len(part)) for part in parts]
+
+
+def brier(quality: np.ndarray, score: np.ndarray) -> float:
+    """Mean squared difference over the outcomes that exist."""
+    known = np.isfinite(score)
+    return float(np.mean((quality[known] - score[known]) ** 2)) if known.any() else float("nan")
+
+
+def length_figures(predicted: np.ndarray, interval: np.ndarray, real: np.ndarray) -> Mapping[str, float | None]:
+    """How well answer lengths are predicted: median factor off, and the share inside the 90 % interval."""
+    known = np.isfinite(real) & np.isfinite(predicted) & (real > 0)
+    if not known.any():
+        return {"outcomes": 0, "median_factor_off": None, "inside_90_percent_interval": None}
+    factor = np.exp(np.median(np.abs(np.log(predicted[known] / real[known]))))
+    inside = (real[known] >= interval[known][:, 0]) & (real[known] <= interval[known][:, 1])
+    return {
+        "outcomes": int(known.sum()),
+        "median_factor_off": float(factor),
+        "inside_90_percent_interval": float(inside.mean()),
+    }
+
+
+def rate_coverage(interval: np.ndarray, score: np.ndarray, group_B: np.ndarray) -> float:
+    """Share of (group of like prompts, model) whose observed rate lies in the mean interval, chance allowed for.
+
+    The observed rate of n outcomes strays by chance; the interval is widened by that, so that 0.9 is right.
+    """
+    inside: list[bool] = []
+    for group in np.unique(group_B):
+        for model in range(score.shape[1]):
+            known = (group_B == group) & np.isfinite(score[:, model])
+            count = int(known.sum())
+            if count < 2:
+                continue
+            low, high = interval[known, model].mean(0)
+            middle, half = (low + high) / 2, (high - low) / 2
+            chance = 1.645**2 * middle * (1 - middle) / count
+            inside.append(abs(float(score[known, model].mean()) - middle) <= np.sqrt(half**2 + chance))
+    return float(np.mean(inside)) if inside else float("nan")
