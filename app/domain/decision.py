@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -42,6 +42,8 @@ class Exclusion:
     constraint: str
     message: str
     relaxation: str | None = None
+    relaxed: Mapping[str, Any] | None = None
+    """The same as a part of `routing`; a null field is one to leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,15 @@ class Decision:
     """The ranked candidates, most useful first, and why."""
 
     decision_id: str
-    candidates: tuple[Candidate, ...]
-    """In the order in which they are attempted; never empty."""
+    candidates: Sequence[Candidate]
+    """In the order in which they are attempted; never empty, and always the same objects."""
     reason: Reason
     why: str
     """The reason in plain words."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """For the record: preferences as applied, cost weight, propensity, versions."""
+    """For the caller: `predictor_failure`, where the prediction failed."""
+    evidence: object = field(default=None, repr=False, compare=False)
+    """What `app.routing.record` makes the record from, when somebody asks for it."""
 
     @property
     def chosen(self) -> Candidate:

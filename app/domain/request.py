@@ -48,5 +48,7 @@ class Request:
     deadline_s: float | None = None
     priority: Literal["low", "normal", "high"] = "normal"
     explain: bool = False
+    uses: frozenset[str] = frozenset()
+    """Capabilities that parameters use, but whose absence leaves an answer; needed where `require_parameters` says so."""
     hops: int = 0
     """Gateways like this one that the call has passed already."""
