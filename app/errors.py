@@ -40,6 +40,11 @@ class GatewayError(Exception):
         self.details = details
         """More for machines, beside the four keys of OpenAI's error object."""
 
+    def headers(self) -> dict[str, str]:
+        """Headers that belong to this answer."""
+        headers = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+        return headers if self.may_retry else headers | {"x-should-retry": "false"}
+
 
 class Internal(GatewayError):
     """A bug of ours; the message is the same for all of them."""
@@ -71,6 +76,9 @@ class Unauthorized(CallerError):
     code = "invalid_api_key"
     type = "authentication_error"
 
+    def headers(self) -> dict[str, str]:
+        return super().headers() | {"www-authenticate": "Bearer"}
+
 
 class NotAllowed(CallerError):
     status = 403
@@ -86,6 +94,23 @@ class UnknownModel(CallerError):
 class UnknownDecision(CallerError):
     status = 404
     code = "decision_not_found"
+
+
+class UnknownRoute(CallerError):
+    status = 404
+    code = "not_found"
+
+
+class WrongMethod(CallerError):
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+    def headers(self) -> dict[str, str]:
+        return super().headers() | {"allow": self.allowed}
 
 
 class RequestTimeout(CallerError):

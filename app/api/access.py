@@ -1,0 +1,69 @@
+"""What a key can see: the models and profiles that its callers may use, and nothing that tells of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.domain.models import Catalog, Model
+from app.domain.preferences import Profile
+from app.domain.request import Preferences
+from app.errors import UnknownModel
+from app.store.keys import Key
+
+AUTO = "auto"
+DEFAULT_PROFILE = "default"
+
+
+class Access:
+    """The catalogue and the profiles, seen through a key."""
+
+    def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
+        self._models, self._profiles = catalog.models, profiles
+        self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
+        """By the patterns of a key; there are as many as keys in the configuration."""
+
+    def allowed(self, key: Key) -> frozenset[str]:
+        """Names of the models that this key may use."""
+        allowed = self._allowed.get(key.models)
+        if allowed is None:
+            allowed = frozenset(model.name for model in self._models if key.may_use(model.name))
+            self._allowed[key.models] = allowed
+        return allowed
+
+    def models(self, key: Key) -> tuple[Model, ...]:
+        """The models that this key may use, in the catalogue's order."""
+        allowed = self.allowed(key)
+        return tuple(model for model in self._models if model.name in allowed)
+
+    def profiles(self, key: Key) -> tuple[str, ...]:
+        return tuple(profile for profile in self._profiles if key.may_ask_for(profile))
+
+    def preferences(self, profile: str) -> Preferences:
+        """What a profile asks for."""
+        return self._profiles[profile].preferences
+
+    def resolve(self, name: str, key: Key) -> tuple[str | None, str]:
+        """The concrete model (None lets the router choose) and the profile that a `model` field stands for.
+
+        Raises:
+            UnknownModel: there is no such model, or not for this key: the answer is the same.
+        """
+        virtual, _, profile = name.partition(":")
+        if virtual == AUTO:
+            profile = profile or DEFAULT_PROFILE
+            if profile in self._profiles and key.may_ask_for(profile):
+                return None, profile
+        elif name in self.allowed(key):
+            return name, DEFAULT_PROFILE
+        raise unknown_model(name)
+
+
+def unknown_model(name: str) -> UnknownModel:
+    shown = name if len(name) <= 100 else name[:100] + "..."
+    return UnknownModel(
+        f"the model {shown!r} does not exist for this key; GET /v1/models lists those that do", param="model"
+    )
+
+
+def virtual_name(profile: str) -> str:
+    return AUTO if profile == DEFAULT_PROFILE else f"{AUTO}:{profile}"

@@ -1,0 +1,27 @@
+"""Whether this process lives, and whether it should be sent requests. Says nothing else to who asks without a key."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from starlette.responses import JSONResponse
+
+from app.api.call import call_of
+from app.api.policy import PUBLIC, needs
+
+routes = APIRouter()
+
+
+@routes.get("/healthz", name="healthz")
+@needs(PUBLIC)
+async def healthz() -> JSONResponse:
+    """The event loop runs."""
+    return JSONResponse({"status": "ok"})
+
+
+@routes.get("/readyz", name="readyz")
+@needs(PUBLIC)
+async def readyz(http_request: HttpRequest) -> JSONResponse:
+    """Requests will be answered: at least one backend is there, and the gateway is not about to stop."""
+    ready = call_of(http_request).gateway.ready()
+    return JSONResponse({"status": "ok" if ready else "draining"}, 200 if ready else 503)

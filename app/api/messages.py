@@ -1,0 +1,150 @@
+"""Messages of a conversation: checked one by one, and read for what the decision needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from app.api.parameters import unsupported
+from app.errors import InvalidRequest
+
+MAX_MESSAGES = 2_048
+MAX_PARTS = 2_048
+# Text in any language is at least this many bytes per token on average for current vocabularies; no one tokenizer fits
+# all models, and a decision needs the size of a prompt, not its exact count.
+BYTES_PER_TOKEN = 4
+# Chat templates wrap each message in a role and two or three special tokens.
+TOKENS_PER_MESSAGE = 4
+# What a picture of usual size takes in current vision models (640 to 1,600 tokens).
+TOKENS_PER_IMAGE = 1_000
+
+_ROLES: Mapping[str, frozenset[str]] = {
+    "system": frozenset({"role", "content", "name"}),
+    "developer": frozenset({"role", "content", "name"}),
+    "user": frozenset({"role", "content", "name"}),
+    "assistant": frozenset({"role", "content", "name", "refusal", "tool_calls", "reasoning", "reasoning_content"}),
+    "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+}
+
+
+def check_messages(messages: object) -> list[dict[str, Any]]:
+    """The messages, when all of them are well formed.
+
+    Raises:
+        CallerError: one is not; the message names which and what it has to be.
+    """
+    if not isinstance(messages, list) or not messages:
+        raise InvalidRequest("messages must be a list with at least one message", param="messages")
+    if len(messages) > MAX_MESSAGES:
+        raise InvalidRequest(f"messages has more than {MAX_MESSAGES} entries; leave out old ones", param="messages")
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]")
+    return messages
+
+
+def text_of(content: object) -> str:
+    """What a message says: its text, or the texts of its parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content if part.get("type") == "text")
+    return ""
+
+
+def count_images(messages: Sequence[Mapping[str, Any]]) -> int:
+    return sum(part["type"] == "image_url" for part in _parts(messages))
+
+
+def estimate_tokens(texts: Sequence[str], messages: int = 0, images: int = 0) -> int:
+    """Tokens of a prompt, from the length of its texts."""
+    size = sum(len(one.encode(errors="replace")) for one in texts)
+    return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * messages + TOKENS_PER_IMAGE * images
+
+
+def _parts(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    for message in messages:
+        if isinstance(message.get("content"), list):
+            yield from message["content"]
+
+
+def _check_message(message: object, where: str) -> None:
+    if not isinstance(message, dict):
+        raise InvalidRequest(f'{where} must be an object such as {{"role": "user", "content": "..."}}', param=where)
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}", param=f"{where}.role")
+    for name in message:
+        if name not in _ROLES[role]:
+            raise unsupported(f"{where}.{name}", sorted(_ROLES[role]))
+    _check_content(message, role, where)
+    if message.get("tool_calls") is not None:
+        _check_tool_calls(message["tool_calls"], f"{where}.tool_calls")
+    for name in ("name", "refusal", "tool_call_id", "reasoning", "reasoning_content"):
+        if not isinstance(message.get(name), str | None):
+            raise InvalidRequest(f"{where}.{name} must be a text", param=f"{where}.{name}")
+
+
+def _check_content(message: Mapping[str, Any], role: str, where: str) -> None:
+    content, place = message.get("content"), f"{where}.content"
+    if isinstance(content, str):
+        return
+    if content is None:
+        if role == "assistant" and (message.get("tool_calls") or message.get("refusal")):
+            return
+        raise InvalidRequest(f"{place} is missing; send a text", param=place)
+    if not isinstance(content, list) or not content or len(content) > MAX_PARTS:
+        raise InvalidRequest(f"{place} must be a text or a list of parts", param=place)
+    for index, part in enumerate(content):
+        _check_part(part, role, f"{place}[{index}]")
+
+
+def _check_part(part: object, role: str, where: str) -> None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(part, dict) or kind not in ("text", "image_url", "refusal"):
+        raise InvalidRequest(f'{where}.type must be "text" or "image_url"', param=f"{where}.type")
+    if kind == "image_url":
+        _check_image(part, role, where)
+        return
+    if part.keys() != {"type", kind} or not isinstance(part[kind], str):
+        raise InvalidRequest(f'{where} must be an object with the type and a text, "{kind}"', param=where)
+
+
+def _check_image(part: Mapping[str, Any], role: str, where: str) -> None:
+    image = part.get("image_url")
+    if role != "user" or part.keys() != {"type", "image_url"}:
+        raise InvalidRequest(f"{where}: pictures belong into user messages, as image_url", param=where)
+    if not isinstance(image, dict) or not image.keys() <= {"url", "detail"} or not isinstance(image.get("url"), str):
+        raise InvalidRequest(
+            f'{where}.image_url must be an object such as {{"url": "data:image/png;base64,..."}}', param=where
+        )
+    if not image["url"].startswith("data:image/"):
+        raise InvalidRequest(
+            f"{where}.image_url.url must be a data: URL; nothing is fetched from elsewhere",
+            param=f"{where}.image_url.url",
+        )
+    if image.get("detail") not in (None, "auto", "low", "high"):
+        raise InvalidRequest(f"{where}.image_url.detail must be auto, low or high", param=f"{where}.image_url.detail")
+
+
+def _check_tool_calls(calls: object, where: str) -> None:
+    if not isinstance(calls, list) or len(calls) > 128:
+        raise InvalidRequest(f"{where} must be a list of at most 128 calls", param=where)
+    for index, call in enumerate(calls):
+        if not _is_tool_call(call):
+            raise InvalidRequest(
+                f'{where}[{index}] must have an id, the type "function", and a function with a name and arguments',
+                param=f"{where}[{index}]",
+            )
+
+
+def _is_tool_call(call: object) -> bool:
+    if not isinstance(call, dict) or not call.keys() <= {"id", "type", "function", "index"}:
+        return False
+    function = call.get("function")
+    return (
+        isinstance(call.get("id"), str)
+        and call.get("type") == "function"
+        and isinstance(function, dict)
+        and function.keys() == {"name", "arguments"}
+        and all(isinstance(value, str) for value in function.values())
+    )

@@ -1,0 +1,32 @@
+"""Decisions without completions, and decisions looked up afterwards."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from starlette.responses import JSONResponse
+
+from app.api.call import call_of
+from app.api.parsing import parse_chat, parse_completion
+from app.api.policy import needs
+
+routes = APIRouter()
+
+
+@routes.post("/v1/routing/explain", name="explain")
+@needs("route:explain")
+async def explain(http_request: HttpRequest) -> JSONResponse:
+    """The decision that a chat or text completion with this body would get."""
+    call = call_of(http_request)
+    body = await call.json()
+    request = parse_completion(body, call) if "prompt" in body else parse_chat(body, call)
+    async with call.while_there():
+        return JSONResponse(await call.gateway.explain(request, call.key))
+
+
+@routes.get("/v1/routing/decisions/{decision_id}", name="decision")
+@needs("route:explain")
+async def decision(http_request: HttpRequest) -> JSONResponse:
+    """A decision that this key asked for, and what then happened."""
+    call = call_of(http_request)
+    return JSONResponse(call.gateway.decision(http_request.path_params["decision_id"], call.key))

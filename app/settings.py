@@ -1,0 +1,289 @@
+"""What an operator may set: gateway.yaml and the catalogue it names, checked once at start, turned into domain types.
+
+Paths in a file are relative to that file. Secrets come from the environment; a key in plain text is accepted only
+while the listener is on loopback.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
+
+from app.api.access import DEFAULT_PROFILE
+from app.catalog_file import Count, Form, Positive, load_catalog
+from app.domain.dimensions import Dimension, Scale
+from app.domain.models import Catalog
+from app.domain.preferences import Context, Priority, Profile, parse_body
+from app.domain.request import Preferences
+from app.domain.vocabulary import VOCABULARY
+from app.errors import CallerError
+from app.store.keys import (
+    CONCURRENCY,
+    DEFAULT_SCOPES,
+    REQUESTS_PER_MINUTE,
+    SCOPES,
+    TOKENS_PER_MINUTE,
+    Key,
+    Secret,
+)
+from app.upstream.deadline import Timeouts
+from app.yaml_files import load_form, refuse
+
+__all__ = ["Address", "Settings", "load_catalog", "load_settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener is."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host == "localhost" or ip_address(self.host).is_loopback
+
+    @classmethod
+    def parse(cls, value: object) -> Address:
+        host, _, port = str(value).rpartition(":")
+        host = host.strip("[]")
+        if not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError("expected an address and a port, such as 127.0.0.1:8080")
+        if host != "localhost":
+            try:
+                ip_address(host)
+            except ValueError as exc:
+                raise ValueError("expected an IP address before the port, such as 127.0.0.1:8080") from exc
+        return cls(host, int(port))
+
+
+def _scope(value: str) -> str:
+    if value not in SCOPES:
+        raise ValueError(f"expected one of {', '.join(sorted(SCOPES))}")
+    return value
+
+
+def _no_budget(value: object) -> None:
+    if value is not None:
+        raise ValueError("budgets are not kept yet; expected null, or nothing")
+
+
+def _preferences(routing: object) -> Preferences:
+    try:
+        asked = parse_body(routing)
+    except CallerError as exc:
+        raise ValueError(exc.message) from exc
+    if asked.context != Context():
+        raise ValueError("expected limits and weights only; the rest of routing is about single requests")
+    return asked.preferences
+
+
+def _scales(value: object) -> dict[str, Scale]:
+    """Scales by the name of their dimension."""
+    by_key = {dimension.scale_key: dimension for dimension in VOCABULARY.dimensions}
+    if not isinstance(value, dict) or not value.keys() <= by_key.keys():
+        raise ValueError(f"expected any of {', '.join(by_key)}, each with its worst and its best end")
+    return dict(_scale(by_key[name], ends) for name, ends in value.items())
+
+
+def _scale(dimension: Dimension, ends: object) -> tuple[str, Scale]:
+    if not isinstance(ends, list) or len(ends) != 2:
+        raise ValueError(f"{dimension.scale_key}: expected [worst, best]")
+    try:
+        return dimension.name, dimension.rescaled(*ends)
+    except (ValueError, OverflowError) as exc:
+        expected = dimension.ends.expected
+        raise ValueError(f"{dimension.scale_key}: expected [worst, best], both {expected}, and different") from exc
+
+
+Listen = Annotated[Address, PlainValidator(Address.parse)]
+Scope = Annotated[str, AfterValidator(_scope)]
+SecretText = Annotated[Secret, PlainValidator(lambda value: Secret(str(value)))]
+
+
+class _ProfileForm(Form):
+    weights: dict[str, Any] = Field(default_factory=dict)
+    max_quality_loss: float | None = None
+    limits: dict[str, Any] = Field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    """Models as they are tried when there is no prediction; those not named follow in the catalogue's order."""
+
+    @model_validator(mode="after")
+    def _is_understood(self) -> _ProfileForm:
+        self.profile()
+        return self
+
+    def profile(self) -> Profile:
+        soft = {"weights": self.weights, "max_quality_loss": self.max_quality_loss}
+        return Profile(_preferences({**self.limits, **soft}), self.order)
+
+
+class _KeyForm(Form):
+    id: str = Field(min_length=1, max_length=64)
+    secret_env: str | None = None
+    secret: SecretText | None = None
+    models: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ("*",)
+    scopes: frozenset[Scope] = DEFAULT_SCOPES
+    may_set: frozenset[str] | None = None
+    flags_in_prompt: bool = False
+    routing: Annotated[Preferences, PlainValidator(_preferences)] = Preferences()
+    chat_template_kwargs: bool = False
+    max_priority: Priority = "normal"
+    requests_per_minute: Positive | None = REQUESTS_PER_MINUTE
+    tokens_per_minute: Positive | None = TOKENS_PER_MINUTE
+    concurrency: Count | None = CONCURRENCY
+    budget: Annotated[None, BeforeValidator(_no_budget)] = None
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> _KeyForm:
+        if (self.secret is None) == (self.secret_env is None):
+            raise ValueError("expected either secret_env, the name of an environment variable, or secret")
+        return self
+
+    def found_secret(self, environment: Mapping[str, str]) -> Secret:
+        return self.secret or Secret(environment[self.secret_env or ""])
+
+    def key(self) -> Key:
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return Key(**{name: value for name, value in fields.items() if name not in ("secret", "secret_env", "budget")})
+
+
+_TIMEOUTS = Timeouts()
+
+
+class _UpstreamForm(Form):
+    connect_timeout_s: Positive = _TIMEOUTS.connect_s
+    pool_wait_s: Positive = _TIMEOUTS.pool_wait_s
+    first_byte_timeout_s: Positive = _TIMEOUTS.first_byte_s
+    idle_timeout_s: Positive = _TIMEOUTS.idle_s
+    total_timeout_s: Positive = _TIMEOUTS.total_s
+    max_attempts: Annotated[int, Field(ge=1, le=5)] = 3
+
+
+class _LimitsForm(Form):
+    body_bytes: Annotated[int, Field(ge=1024, le=32 << 20)] = 4 << 20
+    in_flight: Count = 512
+    drain_s: Positive = 20.0
+
+
+class GatewayForm(Form):
+    """The file as a whole."""
+
+    listen: Listen = Address("127.0.0.1", 8080)
+    admin_listen: Listen = Address("127.0.0.1", 8081)
+    catalog: Path
+    artifact: Path | None = None
+    encoder: Literal["auto", "transformer", "static"] = "auto"
+    predictor_limit_s: Positive = 0.02
+    scales: Annotated[dict[str, Scale], PlainValidator(_scales)] = Field(default_factory=dict)
+    profiles: dict[str, _ProfileForm] = Field(default_factory=dict)
+    keys: tuple[_KeyForm, ...] = ()
+    upstream: _UpstreamForm = _UpstreamForm()
+    limits: _LimitsForm = _LimitsForm()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the gateway takes on at a time."""
+
+    body_bytes: int
+    in_flight: int
+    drain_s: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of it, checked."""
+
+    path: Path
+    listen: Address
+    admin_listen: Address
+    catalog: Catalog
+    catalog_path: Path
+    backend_keys: Mapping[str, Secret]
+    """The backends' own keys, by backend."""
+    artifact: Path | None
+    encoder: str
+    predictor_limit_s: float
+    scales: Mapping[str, Scale]
+    """By dimension, where the operator set other ends."""
+    profiles: Mapping[str, Profile]
+    """With at least the default one."""
+    keys: tuple[tuple[Secret, Key], ...]
+    timeouts: Timeouts
+    max_attempts: int
+    limits: Limits
+
+
+def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read and check the gateway's file and the catalogue that it names.
+
+    Raises:
+        UsageError: with one line for each thing that is wrong.
+    """
+    form = load_form(path, GatewayForm)
+    catalog_path = path.parent / form.catalog
+    catalog = load_catalog(catalog_path)
+    refuse(catalog_path, list(_missing_backend_keys(catalog, environment)))
+    refuse(path, [*_problems(form, catalog), *_key_problems(form, environment)])
+    upstream, limits = form.upstream, form.limits
+    return Settings(
+        path=path,
+        listen=form.listen,
+        admin_listen=form.admin_listen,
+        catalog=catalog,
+        catalog_path=catalog_path,
+        backend_keys={one.name: Secret(environment[one.key_env]) for one in catalog.backends if one.key_env},
+        artifact=path.parent / form.artifact if form.artifact else None,
+        encoder=form.encoder,
+        predictor_limit_s=form.predictor_limit_s,
+        scales=form.scales,
+        profiles={DEFAULT_PROFILE: Profile()} | {name: one.profile() for name, one in form.profiles.items()},
+        keys=tuple((one.found_secret(environment), one.key()) for one in form.keys),
+        timeouts=Timeouts(
+            connect_s=upstream.connect_timeout_s,
+            pool_wait_s=upstream.pool_wait_s,
+            first_byte_s=upstream.first_byte_timeout_s,
+            idle_s=upstream.idle_timeout_s,
+            total_s=upstream.total_timeout_s,
+        ),
+        max_attempts=upstream.max_attempts,
+        limits=Limits(limits.body_bytes, limits.in_flight, limits.drain_s),
+    )
+
+
+def _missing_backend_keys(catalog: Catalog, environment: Mapping[str, str]) -> Iterator[str]:
+    for index, backend in enumerate(catalog.backends):
+        if backend.key_env and not environment.get(backend.key_env):
+            yield f"backends[{index}].key_env: the environment has no {backend.key_env}; set it to the backend's key"
+
+
+def _problems(form: GatewayForm, catalog: Catalog) -> Iterator[str]:
+    known = {model.name for model in catalog.models}
+    for name, profile in form.profiles.items():
+        for model in profile.order:
+            if model not in known:
+                yield f"profiles.{name}.order: the catalogue has no model {model!r}"
+
+
+def _key_problems(form: GatewayForm, environment: Mapping[str, str]) -> Iterator[str]:
+    fields = {"weights", *VOCABULARY.kinds}
+    if not form.keys and not form.listen.is_loopback:
+        yield "keys: expected at least one, because the listener is not on loopback"
+    for index, key in enumerate(form.keys):
+        if key.secret and not form.listen.is_loopback:
+            yield f"keys[{index}].secret: plain text is for listeners on loopback only; use secret_env"
+        if key.secret_env and not environment.get(key.secret_env):
+            yield f"keys[{index}].secret_env: the environment has no {key.secret_env}; set it to the key's secret"
+        for name in (key.may_set or frozenset()) - fields:
+            yield f"keys[{index}].may_set: there is no {name!r}; known are {', '.join(sorted(fields))}"
+    ids = [key.id for key in form.keys]
+    for name in {name for name in ids if ids.count(name) > 1}:
+        yield f"keys: the id {name!r} occurs twice; give each key its own"

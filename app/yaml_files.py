@@ -1,0 +1,104 @@
+"""YAML of an operator into checked forms; what is wrong is said with file, key and what was expected, one per line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from app.errors import UsageError
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe types only, and no key twice: the second would silently win."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for index, key in enumerate(keys):
+        if key in keys[:index]:
+            place = node.value[index][0].start_mark
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", place)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_form(path: Path, form: type[Form]) -> Form:
+    """Read a file into a form.
+
+    Raises:
+        UsageError: it cannot be read, is no YAML, or does not fit; one line for each thing that is wrong.
+    """
+    try:
+        content = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - it is a SafeLoader
+    except OSError as exc:
+        raise UsageError(f"{path}: {exc.strerror or exc}; say where it is with --config") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{path}: {_yaml_problem(exc)}") from exc
+    try:
+        return form.model_validate({} if content is None else content)
+    except ValidationError as exc:
+        raise UsageError("\n".join(f"{path}: {line}" for line in _lines(exc, form))) from exc
+
+
+def refuse(path: Path, problems: Sequence[str]) -> None:
+    """Raise UsageError with one line for each problem, if there are any."""
+    if problems:
+        raise UsageError("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+def _yaml_problem(exc: Exception) -> str:
+    mark = getattr(exc, "problem_mark", None)
+    place = f"line {mark.line + 1} column {mark.column + 1}: " if mark else ""
+    return f"{place}{getattr(exc, 'problem', None) or 'expected YAML in UTF-8'}"
+
+
+def _lines(error: ValidationError, form: type[BaseModel]) -> list[str]:
+    return [f"{_dotted(one['loc'])}: {_expected(one, form)}" for one in error.errors(include_url=False)]
+
+
+def _dotted(loc: Sequence[int | str]) -> str:
+    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return shown.removeprefix(".") or "the file"
+
+
+def _expected(error: Mapping[str, Any], form: type[BaseModel]) -> str:
+    if error["type"] == "missing":
+        return "is missing"
+    if error["type"] == "extra_forbidden":
+        known = sorted(_fields_at(form, error["loc"][:-1]))
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        return f"is not a key; did you mean {near[0]}?" if near else f"is not a key; known are {', '.join(known)}"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    shown = repr(error["input"])
+    # A form as a whole is not worth showing, and a secret must not be.
+    hidden = isinstance(error["input"], dict | list | BaseModel) or "secret" in error["loc"] or len(shown) > 80
+    return message if hidden else f"{message}, got {shown}"
+
+
+def _fields_at(form: Any, loc: Sequence[int | str]) -> frozenset[str]:
+    """Names of the fields of the form at a place inside another."""
+    for part in loc:
+        field = form.model_fields.get(part) if isinstance(part, str) and _is_form(form) else None
+        if field is not None:
+            form = _inner_form(field.annotation) or form
+    return frozenset(form.model_fields)
+
+
+def _inner_form(annotation: Any) -> Any:
+    if _is_form(annotation):
+        return annotation
+    found = [_inner_form(one) for one in get_args(annotation)]
+    return next((one for one in found if one is not None), None)
+
+
+def _is_form(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -1,0 +1,69 @@
+"""A gateway's HTTP application on a real loopback socket, in the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.api import data_plane
+from app.api.access import Access
+from app.api.edge import Doors
+from app.domain.models import Catalog
+from app.domain.preferences import Profile
+from app.store.keys import Key, Keys, Secret, StaticKeys
+from app.telemetry import Telemetry
+from app.telemetry.logging import EventLog
+from tests.fakes.gateway import Bench
+
+UNLIMITED: Mapping[str, Any] = {"requests_per_minute": None, "tokens_per_minute": None, "concurrency": None}
+KEY = Key("tester", models=("*",), **UNLIMITED)
+SECRET = "sk-test"
+PROFILES = {"default": Profile(), "cheap": Profile()}
+
+
+def keys(**secrets: Key) -> StaticKeys:
+    """`keys(sk_a=Key(...))`: the names are the secrets, with - for _."""
+    named = {name.replace("_", "-"): key for name, key in secrets.items()}
+    return StaticKeys((Secret(secret), key) for secret, key in {SECRET: KEY, **named}.items())
+
+
+def doors(bench: Bench, catalog: Catalog, known: Keys | None = None, body_limit_bytes: int = 4 << 20) -> Doors:
+    access = Access(catalog, PROFILES)
+    telemetry = Telemetry(bench.metrics, EventLog(bench.log))
+    return Doors(known or keys(), access, bench.gateway, telemetry, body_limit_bytes)
+
+
+def application(bench: Bench, catalog: Catalog, known: Keys | None = None, **more: Any) -> FastAPI:
+    return data_plane(doors(bench, catalog, known, **more))
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals of the test's process alone."""
+
+    def install_signal_handlers(self) -> None:
+        """Nothing."""
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[str]:
+    """The address of the application, while the block runs."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, http="httptools", log_level="critical", lifespan="off", server_header=False)
+    config.load()
+    server = _Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.force_exit = True
+        await server.shutdown(sockets=[listener])
+        for task in tuple(server.server_state.tasks):
+            task.cancel()
+        await asyncio.sleep(0)
