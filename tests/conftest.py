@@ -1,11 +1,19 @@
-"""What all tests share: the folder of public outcomes where it is there, and the size of the slow ones."""
+"""What all tests share: public outcomes where they are there, the size of slow tests, the demo's real workers."""
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from app.cli.processes import Children
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,3 +31,45 @@ def public_outcomes() -> Path:
 def full_size() -> bool:
     """Whether slow tests run at their full size (`make test-all`)."""
     return os.environ.get("THALAMUS_TEST_SIZE") == "full"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The demo's workers and gateway, running."""
+
+    gateway: str
+    admin: str
+    workers: Mapping[str, str]
+    """Address by kind: base, small."""
+    key: str = "sk-demo"
+
+
+@pytest.fixture(scope="session")
+def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Real vLLM workers with the demo's models, and the gateway in front of them, on free ports."""
+    folder = tmp_path_factory.mktemp("demo")
+    ports = dict(zip(("8080", "8081", "8101", "8102"), map(str, free_ports(4)), strict=True))
+    for name in ("demo.yaml", "demo-catalog.yaml"):
+        text = (ROOT / "configs" / name).read_text().replace("../router_models", str(ROOT / "router_models"))
+        for fixed, free in ports.items():
+            text = text.replace(f"127.0.0.1:{fixed}", f"127.0.0.1:{free}")
+        (folder / name).write_text(text)
+    subprocess.run([ROOT / ".venv-vllm/bin/python", ROOT / "deploy/demo/build_models.py"], check=True, cwd=ROOT)
+    gateway, admin, base, small = (f"http://127.0.0.1:{port}" for port in ports.values())
+    with Children(folder / "log") as children:
+        for kind, url in (("base", base), ("small", small)):
+            command = [str(ROOT / "deploy/vllm/serve.sh"), kind, url.rpartition(":")[2]]
+            children.start(f"worker-{kind}", command, f"{url}/health")
+        serve = [sys.executable, "-m", "app.cli", "serve", "--config", str(folder / "demo.yaml")]
+        children.start("gateway", serve, f"{gateway}/readyz")
+        children.wait_until_ready(240)
+        yield Stack(gateway, admin, {"base": base, "small": small})
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
