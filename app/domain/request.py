@@ -49,6 +49,6 @@ class Request:
     priority: Literal["low", "normal", "high"] = "normal"
     explain: bool = False
     uses: frozenset[str] = frozenset()
-    """Capabilities that parameters use, but whose absence leaves an answer; needed where `require_parameters` says so."""
+    """Capabilities that parameters use, but whose absence leaves an answer; `require_parameters` makes them needed."""
     hops: int = 0
     """Gateways like this one that the call has passed already."""

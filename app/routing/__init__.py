@@ -1,0 +1,1 @@
+"""Which model: filter, estimate, rank. No I/O."""

@@ -1,0 +1,194 @@
+"""What is expected of every model for one request, computed when it is first asked for. Missing stays NaN.
+
+    cost     = input tokens · price + written tokens · price
+    ttft     = wait + prefill
+    latency  = ttft + written tokens · time per token (as seen of late, else as the card says)
+
+Legend of array suffixes: M models of the catalogue, C columns of the artifact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from app.domain.decision import Estimate
+from app.domain.dimensions import Floats, Labels
+from app.domain.request import Preferences, Request
+from app.routing.candidates import CandidateTable, FleetColumns
+
+
+class Prediction(Protocol):
+    """What a router model says about one conversation, per column of its artifact."""
+
+    @property
+    def quality(self) -> npt.NDArray[np.floating]:
+        """Probability that the answer is acceptable [C]."""
+        ...
+
+    @property
+    def quality_interval(self) -> npt.NDArray[np.floating]:
+        """Ends of a 90 % interval [C, 2]."""
+        ...
+
+    @property
+    def output_tokens(self) -> npt.NDArray[np.floating]:
+        """[C]."""
+        ...
+
+    @property
+    def output_tokens_interval(self) -> npt.NDArray[np.floating]:
+        """[C, 2]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The part of a request that decides, without its text; kept with the decision."""
+
+    model: str | None
+    profile: str
+    input_tokens: int
+    max_tokens: int | None
+    needs: frozenset[str]
+    uses: frozenset[str]
+    preferences: Preferences
+    allowed_models: frozenset[str] | None
+
+    @classmethod
+    def of(cls, request: Request) -> Question:
+        return cls(
+            request.model,
+            request.profile,
+            request.input_tokens,
+            request.max_tokens,
+            request.needs,
+            request.uses,
+            request.preferences,
+            request.allowed_models,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that a decision follows from. Small: what is expected is computed from it again when it is asked for."""
+
+    table: CandidateTable
+    question: Question
+    fleet: FleetColumns
+    prediction: Prediction | None = None
+
+
+class Expected:
+    """What is known and expected of all models: the `Columns` that dimensions and constraints read."""
+
+    def __init__(self, case: Case) -> None:
+        self.table, self.fleet = case.table, case.fleet
+        self.question, self.prediction = case.question, case.prediction
+        self.cards: Mapping[str, Floats] = case.table.cards
+        self.input_tokens = case.question.input_tokens
+        self._shares: dict[str, Floats] = {}
+
+    @property
+    def names(self) -> Labels:
+        return self.table.names
+
+    @property
+    def licenses(self) -> Labels:
+        return self.table.licenses
+
+    @property
+    def regions(self) -> Labels:
+        return self.table.regions
+
+    @property
+    def capabilities(self) -> Labels:
+        return self.table.capabilities
+
+    @property
+    def uses(self) -> frozenset[str]:
+        return self.question.uses
+
+    @cached_property
+    def quality(self) -> Floats:
+        return self._unknown if self.prediction is None else self.table.spread(self.prediction.quality)
+
+    @cached_property
+    def output_tokens(self) -> Floats:
+        return self._unknown if self.prediction is None else self.table.spread(self.prediction.output_tokens)
+
+    @cached_property
+    def written_tokens(self) -> Floats:
+        most = self.question.max_tokens
+        return self.output_tokens if most is None else np.minimum(self.output_tokens, most)
+
+    @cached_property
+    def cost_usd(self) -> Floats:
+        cost_M = self.written_tokens * self.table.output_usd_M
+        cost_M += self.table.input_usd_M * self.input_tokens
+        return cost_M
+
+    @cached_property
+    def ttft_s(self) -> Floats:
+        return self.table.s_per_input_token_M * self.input_tokens + self.fleet.wait_s_M
+
+    @cached_property
+    def latency_s(self) -> Floats:
+        return self.written_tokens * self.fleet.s_per_output_token_M + self.ttft_s
+
+    @cached_property
+    def quality_interval(self) -> Floats:
+        """[M, 2]."""
+        return self._no_interval if self.prediction is None else self.table.spread(self.prediction.quality_interval)
+
+    @cached_property
+    def output_tokens_interval(self) -> Floats:
+        """[M, 2]."""
+        if self.prediction is None:
+            return self._no_interval
+        return self.table.spread(self.prediction.output_tokens_interval)
+
+    def share(self, dimension: str) -> Floats:
+        """How far each model is from the best end of a dimension's scale, in [0, 1]."""
+        share_M = self._shares.get(dimension)
+        if share_M is None:
+            entry = self.table.vocabulary.dimension[dimension]
+            if entry.stage == "card":
+                share_M = self.table.card_share(entry, lambda: entry.value(self))
+            else:
+                share_M = self.table.scales[dimension].share(entry.value(self))
+            self._shares[dimension] = share_M
+        return share_M
+
+    def of(self, model: int) -> Estimate:
+        """Everything about one model."""
+        low, high = (None, None) if self.prediction is None else self.quality_interval[model].tolist()
+        return Estimate(
+            quality=known(self.quality[model]),
+            quality_low=low if low == low else None,
+            quality_high=high if high == high else None,
+            output_tokens=known(self.output_tokens[model]),
+            cost_usd=known(self.cost_usd[model]),
+            ttft_s=known(self.ttft_s[model]),
+            latency_s=known(self.latency_s[model]),
+        )
+
+    @property
+    def _unknown(self) -> Floats:
+        return np.full(len(self.table), math.nan)
+
+    @property
+    def _no_interval(self) -> Floats:
+        return np.full((len(self.table), 2), math.nan)
+
+
+def known(value: np.float64) -> float | None:
+    """A number, or None for NaN."""
+    number = float(value)
+    return number if number == number else None

@@ -1,0 +1,148 @@
+"""Why models were excluded, in words, and what to change; made only when somebody reads it.
+
+Models that a key may not use are not mentioned anywhere.
+
+Legend of array suffixes: M models of the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from app.domain.decision import Exclusion
+from app.domain.dimensions import Truths
+from app.errors import ContextLengthExceeded, GatewayError, NoEligibleModel, NotAllowed, UpstreamUnreachable
+from app.routing.estimates import Expected
+from app.routing.filters import asked_for, roomy
+
+CAPABILITIES, CONTEXT, AVAILABILITY = "capabilities", "context_tokens", "availability"
+# Ejected replicas are asked about once a second, and one that is back is used again at once.
+RETRY_AFTER_S = 2
+# Models that an error names; the rest is counted.
+MOST_NAMED = 50
+
+
+class Refusal(NamedTuple):
+    """One reason against one model."""
+
+    model: int
+    exclusion: Exclusion
+
+
+def exclusions(expected: Expected) -> list[Refusal]:
+    """Every reason against every model that was asked for, in the catalogue's order."""
+    visible_M = asked_for(expected.table, expected.question)
+    return sorted(_refusals(expected, visible_M, estimated=True), key=lambda each: each.model)
+
+
+def nothing_left(expected: Expected, estimated: bool) -> GatewayError:
+    """The error for a request that no model is eligible for; limits on estimates count if there are any."""
+    visible_M = asked_for(expected.table, expected.question)
+    if not visible_M.any():
+        return NotAllowed("this key may not use any model of the catalogue")
+    refusals: dict[int, list[Exclusion]] = {}
+    for model, exclusion in _refusals(expected, visible_M, estimated):
+        refusals.setdefault(model, []).append(exclusion)
+    if all(any(each.constraint == CONTEXT for each in reasons) for reasons in refusals.values()):
+        return _too_long(expected, visible_M)
+    if any(all(each.constraint == AVAILABILITY for each in reasons) for reasons in refusals.values()):
+        return UpstreamUnreachable(
+            "no backend of a model that could answer is reachable; send the request again", retry_after_s=RETRY_AFTER_S
+        )
+    return _no_eligible_model(refusals)
+
+
+def _no_eligible_model(refusals: dict[int, list[Exclusion]]) -> NoEligibleModel:
+    # Fewest changes first: one that is not a matter of load, and that a caller can make, counts as the smallest.
+    smallest = min(refusals.values(), key=lambda reasons: (any(not each.relaxation for each in reasons), len(reasons)))
+    changes = [each.relaxation for each in smallest if each.relaxation]
+    counts = Counter(each.constraint for reasons in refusals.values() for each in reasons)
+    against = ", ".join(f"{name} excludes {count}" for name, count in counts.most_common())
+    named = [each for reasons in list(refusals.values())[:MOST_NAMED] for each in reasons]
+    return NoEligibleModel(
+        f"no model is eligible: {against} of {len(refusals)}; to admit {smallest[0].model}, {' and '.join(changes)}",
+        param="routing",
+        details={
+            "excluded": [as_json(each) for each in named],
+            "models": len(refusals),
+            "relaxation": {"model": smallest[0].model, "changes": changes, "routing": _together(smallest)},
+        },
+    )
+
+
+def _together(reasons: list[Exclusion]) -> dict[str, object]:
+    return {name: value for each in reasons for name, value in (each.relaxed or {}).items()}
+
+
+def _too_long(expected: Expected, visible_M: Truths) -> ContextLengthExceeded:
+    question, most = expected.question, int(expected.table.context_tokens_M[visible_M].max())
+    answer = f" and an answer of {question.max_tokens}" if question.max_tokens else ""
+    return ContextLengthExceeded(
+        f"about {question.input_tokens} tokens of prompt{answer} do not fit: the largest context has {most} tokens; "
+        "shorten the conversation or lower max_tokens",
+        param="messages",
+    )
+
+
+def as_json(exclusion: Exclusion) -> dict[str, object]:
+    return {
+        "model": exclusion.model,
+        "constraint": exclusion.constraint,
+        "message": exclusion.message,
+        "relaxation": exclusion.relaxation,
+    }
+
+
+def _refusals(expected: Expected, visible_M: Truths, estimated: bool) -> Iterator[Refusal]:
+    """Every reason against every one of these models, reason by reason."""
+    yield from _lacking(expected, visible_M)
+    yield from _beyond_limits(expected, visible_M, estimated)
+    yield from _overfull(expected, visible_M)
+    for model in np.flatnonzero(visible_M & ~expected.fleet.available_M).tolist():
+        name = expected.names[model]
+        yield Refusal(model, Exclusion(name, AVAILABILITY, "has no replica that is up", None))
+
+
+def _lacking(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
+    needs = expected.question.needs
+    for model in np.flatnonzero(visible_M & ~expected.capabilities.where(needs.issubset)).tolist():
+        missing = ", ".join(sorted(needs - expected.capabilities[model]))
+        exclusion = Exclusion(
+            expected.names[model], CAPABILITIES, f"cannot do {missing}", f"send a request that does not need {missing}"
+        )
+        yield Refusal(model, exclusion)
+
+
+def _overfull(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
+    question = expected.question
+    tokens = question.input_tokens + (question.max_tokens or 0)
+    for model in np.flatnonzero(visible_M & ~roomy(expected.table, question)).tolist():
+        most = int(expected.table.context_tokens_M[model])
+        exclusion = Exclusion(
+            expected.names[model],
+            CONTEXT,
+            f"has a context of {most} tokens, and the request may take {tokens}",
+            f"shorten the conversation or lower max_tokens by {tokens - most} tokens",
+        )
+        yield Refusal(model, exclusion)
+
+
+def _beyond_limits(expected: Expected, visible_M: Truths, estimated: bool) -> Iterator[Refusal]:
+    for name, limit in expected.question.preferences.limits.items():
+        constraint = expected.table.vocabulary.constraint[name]
+        if constraint.stage == "estimate" and not estimated:
+            continue
+        for model in np.flatnonzero(visible_M & ~constraint.passes(expected, limit)).tolist():
+            relaxed = constraint.relaxed(expected, model, limit)
+            exclusion = Exclusion(
+                expected.names[model],
+                name,
+                constraint.found(expected, model),
+                constraint.relaxation(relaxed),
+                {name: None if relaxed is None else constraint.kind.as_json(relaxed)},
+            )
+            yield Refusal(model, exclusion)

@@ -1,0 +1,114 @@
+"""The reason of a decision in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.routing.estimates import Expected
+from app.routing.objective import Positions
+from app.routing.operating_points import OperatingTable
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a ranking rests on."""
+
+    order: Positions
+    """Positions of the eligible models, first choice first."""
+    weights: Mapping[str, float]
+    """As applied."""
+    max_quality_loss: float | None = None
+    """As asked for, unless a weight on cost was."""
+    point: OperatingTable | None = None
+    """What `max_quality_loss` was looked up in."""
+    cost_weight: float | None = None
+    """What it became."""
+    is_default: bool = False
+    """Nothing is predicted, and the profile's order decides."""
+
+
+def why_best(expected: Expected, ground: Ground) -> str:
+    """Why the first of the order is the first."""
+    quality_E = expected.quality[ground.order]
+    chosen_quality, best = float(quality_E[0]), int(np.nanargmax(quality_E))
+    active = {name: weight for name, weight in ground.weights.items() if weight}
+    head = _loss(expected, ground)
+    if quality_E[best] <= chosen_quality:
+        return head + _highest(quality_E, active)
+    if _is_best_single(expected, ground):
+        return head + f"predicted quality {chosen_quality:.2f} here"
+    chosen_shown, best_shown = _told_apart(chosen_quality, float(quality_E[best]))
+    words = _gains(expected, int(ground.order[0]), int(ground.order[best]), active)
+    other = expected.names[int(ground.order[best])]
+    return (
+        f"{head}{' and '.join(words) or 'as good'} at a predicted quality of {chosen_shown}, "
+        f"against {best_shown} for {other}, the highest of {len(quality_E)} (weights: {_shown(active)})"
+    )
+
+
+def why_default(failure: str | None, has_predictor: bool) -> str:
+    """Why the profile's order decides."""
+    if failure:
+        return f"first available in the profile's default order: no prediction this time ({failure})"
+    if has_predictor:
+        return "first available in the profile's default order: no eligible model was tested"
+    return "first available in the profile's default order: no router model is loaded"
+
+
+def _highest(quality_E: np.ndarray, active: Mapping[str, float]) -> str:
+    tested = len(quality_E) - int(np.isnan(quality_E).sum())
+    chosen = float(quality_E[0])
+    if tested == 1:
+        return f"the only tested one among {len(quality_E)} (predicted quality {chosen:.2f})"
+    first, second = _told_apart(chosen, float(np.nanmax(quality_E[1:])))
+    suits = f", and none is better by the weights ({_shown(active)})" if active else ""
+    return f"highest predicted quality among {tested} ({first} against {second} for the next){suits}"
+
+
+def _gains(expected: Expected, chosen: int, other: int, active: Mapping[str, float]) -> list[str]:
+    """In what the chosen model is better, most important first."""
+    dimension = expected.table.vocabulary.dimension
+    gains = {}
+    for name, weight in active.items():
+        share_M = expected.share(name)
+        gains[name] = weight * float(share_M[other] - share_M[chosen])
+    return [dimension[name].gain for name in sorted(gains, key=lambda name: -gains[name]) if gains[name] > 0]
+
+
+def _is_best_single(expected: Expected, ground: Ground) -> bool:
+    return (
+        ground.max_quality_loss is not None
+        and ground.cost_weight is None
+        and ground.point is not None
+        and expected.names[int(ground.order[0])] == ground.point.best_model
+    )
+
+
+def _loss(expected: Expected, ground: Ground) -> str:
+    """What became of `max_quality_loss`, if anything was to become of it."""
+    if ground.max_quality_loss is None:
+        return ""
+    loss = f"{ground.max_quality_loss:g}"
+    if ground.cost_weight is not None:
+        return f"a weight on cost of {ground.cost_weight:.3g} keeps the average loss within {loss}: "
+    if ground.point is None:
+        return f"nothing is measured about which weight keeps the average loss within {loss}: "
+    if _is_best_single(expected, ground):
+        return f"no weight on cost keeps the average loss within {loss} with confidence, so the best single model: "
+    return f"no weight on cost keeps the average loss within {loss} with confidence: "
+
+
+def _shown(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+
+
+def _told_apart(one: float, other: float) -> tuple[str, str]:
+    """Both numbers with two decimals, or with as many more as it takes to see that they differ."""
+    for decimals in range(2, 6):
+        shown = f"{one:.{decimals}f}", f"{other:.{decimals}f}"
+        if one == other or shown[0] != shown[1]:
+            break
+    return shown
