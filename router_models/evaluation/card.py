@@ -30,11 +30,12 @@ def render_card(artifact: Artifact, report: Mapping[str, Any], command: str) -> 
 
 
 def _what(artifact: Artifact) -> str:
+    models = ", ".join(f"`{model}`" for model in artifact.models)
     return f"""## What it predicts
 
 For each of {len(artifact.models)} models the probability that its answer to a prompt is acceptable, with a 90 %
 interval of the rate of acceptable answers on prompts of that kind, and the length of the answer in tokens, with the
-interval that holds nine of ten answers. Models, in output order: {", ".join(f"`{model}`" for model in artifact.models)}.
+interval that holds nine of ten answers. Models, in output order: {models}.
 
 Members: {", ".join(artifact.settings.members)}; residual weight {artifact.settings.residual_weight:g}."""
 

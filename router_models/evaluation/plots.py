@@ -110,7 +110,7 @@ def tasks(figures: Mapping[str, Any]) -> Any:
     )
     axes.invert_yaxis()
     axes.set_xlabel("mean graded quality")
-    axes.legend(fontsize=7)
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -119,6 +119,7 @@ def _axes(across: str, up: str, logarithmic: bool = True) -> tuple[Any, Any]:
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.grid(alpha=0.25)
+    axes.margins(x=0.12)
     if logarithmic:
         axes.set_xscale("log")
     return figure, axes

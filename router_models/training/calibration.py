@@ -10,6 +10,7 @@ import numpy as np
 from router_models.tryage import sigmoid
 
 NEWTON_ROUNDS = 50
+SMALLEST_STEP = 1e-8
 # Groups of like prompts on which predicted and observed rates are compared. 30 prompts give a rate to within 9 points
 # (one standard deviation), which is known and subtracted.
 GROUP_PROMPTS = 30
@@ -35,13 +36,22 @@ def _newton(logit_BM: np.ndarray, score_BM: np.ndarray) -> tuple[float, float]:
     target, slope_offset = score_BM[known_BM], np.array([1.0, 0.0])
     # A little ridge towards the identity keeps it defined when all outcomes are alike.
     ridge = np.eye(2)
+
+    def loss(candidate: np.ndarray) -> float:
+        value = inputs @ candidate
+        away = candidate - np.array([1.0, 0.0])
+        return float(np.sum(np.logaddexp(0, value) - target * value) + 0.5 * away @ away)
+
     for _ in range(NEWTON_ROUNDS):
         rate = sigmoid(inputs @ slope_offset)
         gradient = inputs.T @ (rate - target) + ridge @ (slope_offset - np.array([1.0, 0.0]))
         curvature = inputs.T @ (inputs * (rate * (1 - rate))[:, None]) + ridge
         step = np.linalg.solve(curvature, gradient)
+        # A full step from confident predictions overshoots: the curvature there is next to nothing.
+        while loss(slope_offset - step) > loss(slope_offset) and np.abs(step).max() > SMALLEST_STEP:
+            step = step / 2
         slope_offset = slope_offset - step
-        if np.abs(step).max() < 1e-8:
+        if np.abs(step).max() <= SMALLEST_STEP:
             break
     # A map that falls would turn the order of models around; one that explodes has met separable rows.
     return float(np.clip(slope_offset[0], 0.1, 5.0)), float(np.clip(slope_offset[1], -3.0, 3.0))
