@@ -39,13 +39,13 @@ async def tokens_per_s(
     return sum(answer.output_tokens for answer in answers) / (time.monotonic() - begin)
 
 
-async def measure(urls: list[str], runs: int) -> dict[str, list[float]]:
+async def measure(urls: list[str], models: list[str], runs: int) -> dict[str, list[float]]:
     """Model → median tokens per second at each of AT_ONCE."""
     prompts = itertools.cycle(item.prompt for item in draw("word_problems", seed=MEASURE_SEED, count=200))
     speeds: dict[str, list[float]] = {}
     async with open_session() as session:
         serving = await find_models(session, urls)
-        for model in track([name for name in MODELS if name in serving], description="Measuring"):
+        for model in track([name for name in models if name in serving], description="Measuring"):
             url = serving[model][0]
             await ask(session, url, model, next(prompts), 4)
             speeds[model] = [
@@ -59,9 +59,10 @@ def main() -> None:
     """Measure, and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("urls", nargs="+", metavar="URL", help="running workers")
+    parser.add_argument("--models", default=",".join(MODELS), help="comma-separated (all of the demo)")
     parser.add_argument("--runs", type=int, default=3)
     wanted = parser.parse_args()
-    speeds = asyncio.run(measure(wanted.urls, wanted.runs))
+    speeds = asyncio.run(measure(wanted.urls, wanted.models.split(","), wanted.runs))
     print("\n| tokens/s | " + " | ".join(f"{n} at once" for n in AT_ONCE) + " |\n" + "|---" * (len(AT_ONCE) + 1) + "|")
     for model, row in speeds.items():
         print(f"| {model} | " + " | ".join(f"{speed:.0f}" for speed in row) + " |")
