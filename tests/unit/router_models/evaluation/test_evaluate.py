@@ -1,4 +1,4 @@
-"""The evaluation as a whole, on a tiny dataset: the table adds up, baselines know no outcomes, card and plots appear."""
+"""The evaluation as a whole, on a tiny dataset: the table adds up, baselines know no outcomes, a card appears."""
 
 from __future__ import annotations
 
