@@ -62,6 +62,9 @@ class Address:
                 raise ValueError("expected an IP address before the port, such as 127.0.0.1:8080") from exc
         return cls(host, int(port))
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 def _scope(value: str) -> str:
     if value not in SCOPES:

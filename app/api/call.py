@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,16 @@ from starlette.types import Receive
 from app.api.access import Access
 from app.api.disconnect import ClientLeft, Watching
 from app.api.strict_json import parse_object
-from app.errors import InvalidRequest, RequestTimeout, TooLarge, UnsupportedMedia
+from app.errors import RequestTimeout, TooLarge, UnsupportedMedia
 from app.gateway import Gateway
 from app.store.keys import Key
 from app.upstream.dispatcher import Served
 
 # 4 MiB at 1 Mbit/s; who is slower keeps a connection from others.
 BODY_WITHIN_S = 30.0
+# A connection that is closed while its client still sends takes the answer with it. So a little more than the limit is
+# read and dropped, and who sent that hears what was wrong.
+LINGER_BYTES, LINGER_S = 12 << 20, 1.0
 
 
 @dataclass(slots=True)
@@ -64,34 +68,37 @@ class Call:
         return Watching(self.receive)
 
     async def _body(self) -> bytes:
-        limit = self.body_limit_bytes
-        self._check_length(self.headers.get("content-length", "0"))
+        if len(self.headers.get("content-length", "")) > 15:
+            raise await self._too_large()
+        if int(self.headers.get("content-length", "0")) > self.body_limit_bytes:
+            raise await self._too_large()
         pieces: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientLeft
-            pieces.append(message.get("body", b""))
-            more = message.get("more_body", False)
+        size = 0
+        while not self.is_read:
+            pieces.append(await self._piece())
             size += len(pieces[-1])
-            if size > limit:
-                raise _too_large(limit)
-        self.is_read = True
+            if size > self.body_limit_bytes:
+                raise await self._too_large()
         return b"".join(pieces)
 
-    def _check_length(self, length: str) -> None:
-        if not (length.isascii() and length.isdigit()):
-            raise InvalidRequest("the header content-length must be a number of bytes")
-        if len(length) > 15 or int(length) > self.body_limit_bytes:
-            raise _too_large(self.body_limit_bytes)
+    async def _piece(self) -> bytes:
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        self.is_read = not message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+    async def _too_large(self) -> TooLarge:
+        dropped = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self.is_read and dropped < LINGER_BYTES:
+                    dropped += len(await self._piece())
+        return TooLarge(f"the body is larger than {self.body_limit_bytes} bytes; shorten the conversation")
 
 
 def call_of(http_request: HttpRequest) -> Call:
     """The call that the edge has let through."""
     call: Call = http_request.scope["state"]["call"]
     return call
-
-
-def _too_large(limit_bytes: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {limit_bytes} bytes; shorten the conversation")

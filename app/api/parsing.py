@@ -101,6 +101,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, tex
         input_tokens=text.input_tokens,
         max_tokens=max_tokens,
         needs=_needs(forwarded),
+        uses=_uses(forwarded),
         preferences=steering.preferences,
         allowed_models=call.access.allowed(call.key),
         session_id=context.session_id,
@@ -147,18 +148,24 @@ def _take_flags(messages: Sequence[dict[str, Any]]) -> FlagLine | None:
 
 def _needs(body: Mapping[str, Any]) -> frozenset[str]:
     """Capabilities without which a model cannot answer this body."""
+    form = body.get("response_format", {}).get("type")
     wanted = {
         "completion" if "prompt" in body else "chat": True,
-        "tools": body.get("tools"),
-        "json_schema": _is_structured(body),
+        "tools": body.get("tools") and body.get("tool_choice") != "none",
+        "json_schema": form == "json_schema" or "structured_outputs" in body,
         "logprobs": body.get("logprobs") or body.get("prompt_logprobs") is not None,
         "vision": count_images(body.get("messages", ())),
     }
     return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
 
 
-def _is_structured(body: Mapping[str, Any]) -> bool:
-    return body.get("response_format", {}).get("type", "text") != "text" or "structured_outputs" in body
+def _uses(body: Mapping[str, Any]) -> frozenset[str]:
+    """Capabilities that this body would profit from."""
+    wanted = {
+        "tools": body.get("tools"),
+        "json_schema": body.get("response_format", {}).get("type") == "json_object",
+    }
+    return _needs(body) | {name for name, is_wanted in wanted.items() if is_wanted}
 
 
 def _cap_tokens(body: dict[str, Any], preferences: Preferences) -> int | None:

@@ -1,0 +1,190 @@
+"""The official OpenAI client against the gateway: what it sends is understood, what it gets it understands."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from tests.fakes.backend import TOKENS, Script
+from tests.fakes.deployment import PLAIN_SECRET, SECRET, Deployment, deployed
+
+TEXT = "".join(TOKENS)
+MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather somewhere.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+@pytest.fixture
+async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
+    async with deployed(tmp_path, "small", "large") as running:
+        yield running
+
+
+@pytest.fixture
+async def client(deployment: Deployment) -> AsyncIterator[AsyncOpenAI]:
+    async with _client(deployment) as client:
+        yield client
+
+
+def _client(deployment: Deployment, secret: str = SECRET, retries: int = 0) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{deployment.url}/v1", api_key=secret, max_retries=retries)
+
+
+async def test_a_plain_answer(client: AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(model="auto", messages=MESSAGES, temperature=0, max_tokens=50)
+    assert answer.choices[0].message.content == TEXT
+    assert answer.model == "small"
+    assert answer.usage
+    assert answer.usage.total_tokens == 13
+
+
+async def test_a_stream_with_usage(client: AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model="auto:cheap", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == TEXT
+    assert chunks[-1].usage
+    assert chunks[-1].usage.completion_tokens == 6
+    assert {chunk.model for chunk in chunks} == {"small"}
+
+
+async def test_a_text_completion(client: AsyncOpenAI, deployment: Deployment) -> None:
+    answer = await client.completions.create(model="large", prompt="The capital of France is", echo=True)
+    assert (answer.choices[0].text, answer.model) == (TEXT, "large")
+    sent = deployment.backends["large"].requests[0].body
+    assert (sent["model"], sent["prompt"], sent["echo"]) == ("org/large", "The capital of France is", True)
+
+
+async def test_the_raw_response_has_the_headers(client: AsyncOpenAI) -> None:
+    raw = await client.chat.completions.with_raw_response.create(
+        model="auto", messages=MESSAGES, extra_headers={"x-request-id": "my-id-1"}
+    )
+    assert raw.headers["x-request-id"] == "my-id-1"
+    assert raw.headers["x-thalamus-model"] == "small"
+    assert raw.headers["x-thalamus-reason"] == "default"
+    assert raw.headers["x-thalamus-attempts"] == "1"
+    assert float(raw.headers["x-thalamus-overhead-ms"]) < 1000
+    assert float(raw.headers["x-thalamus-cost-usd"]) > 0
+    assert raw.headers["x-thalamus-decision-id"]
+    assert raw.headers["cache-control"] == "private, no-store"
+    assert raw.headers["x-content-type-options"] == "nosniff"
+    assert "server" not in raw.headers
+    assert raw.parse().choices[0].message.content == TEXT
+
+
+async def test_tools_are_passed_to_the_worker_and_its_calls_come_back(
+    client: AsyncOpenAI, deployment: Deployment
+) -> None:
+    call = {"name": "get_weather", "arguments": '{"city":"Paris"}'}
+    deployment.backends["small"].script = Script(tool_call=call)
+    answer = await client.chat.completions.create(
+        model="auto", messages=MESSAGES, tools=[WEATHER], tool_choice="auto", parallel_tool_calls=False
+    )
+    made = (answer.choices[0].message.tool_calls or [])[0]
+    assert (made.type, answer.choices[0].finish_reason) == ("function", "tool_calls")
+    sent = deployment.backends["small"].requests[0].body
+    assert (sent["tools"], sent["tool_choice"], sent["parallel_tool_calls"]) == ([WEATHER], "auto", False)
+
+    deployment.backends["small"].script = Script()
+    told = [
+        *MESSAGES,
+        answer.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": made.id, "content": "sunny"},
+    ]
+    answer = await client.chat.completions.create(model="auto", messages=told, tools=[WEATHER])
+    assert answer.choices[0].message.content == TEXT
+    assert deployment.backends["small"].requests[1].body["messages"][2]["content"] == "sunny"
+
+
+async def test_routing_is_understood_and_not_forwarded(client: AsyncOpenAI, deployment: Deployment) -> None:
+    answer: Any = await client.chat.completions.create(
+        model="auto",
+        messages=MESSAGES,
+        extra_body={"routing": {"exclude": ["small"], "explain": True, "deadline_s": 5}, "top_k": 3},
+        extra_headers={"x-thalamus-max-size-b": "100"},
+    )
+    assert answer.model == "large"
+    assert answer.thalamus["model"] == "large"
+    received = deployment.backends["large"].requests[0]
+    assert "routing" not in received.body
+    assert received.body["top_k"] == 3
+    assert not [name for name in received.headers if name.startswith("x-thalamus") and name != "x-thalamus-hop"]
+
+
+async def test_models_are_listed_and_found(client: AsyncOpenAI) -> None:
+    listed: dict[str, Any] = {model.id: model async for model in client.models.list()}
+    assert list(listed) == ["auto", "auto:cheap", "auto:small", "small", "large"]
+    assert listed["auto"].context_length == 4096
+    assert "tools" in listed["small"].capabilities
+    assert (await client.models.retrieve("large")).id == "large"
+    with pytest.raises(openai.NotFoundError):
+        await client.models.retrieve("enormous")
+
+
+async def test_a_begun_stream_that_breaks_raises(client: AsyncOpenAI, deployment: Deployment) -> None:
+    deployment.backends["small"].script = Script(cut_after=3)
+    stream = await client.chat.completions.create(model="small", messages=MESSAGES, stream=True)
+    with pytest.raises(openai.APIError, match="was cut"):
+        [chunk async for chunk in stream]
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (Script(status=400, error={"message": "no", "type": "BadRequestError"}), openai.BadRequestError),
+        (Script(status=422, error={"message": "no"}), openai.UnprocessableEntityError),
+        (Script(status=429, headers={"retry-after": "3"}), openai.RateLimitError),
+        (Script(status=500), openai.InternalServerError),
+        (Script(status=503), openai.InternalServerError),
+        (Script(body=b"oops"), openai.InternalServerError),
+    ],
+)
+async def test_what_a_backend_does_wrong_is_the_right_exception(
+    client: AsyncOpenAI, deployment: Deployment, script: Script, kind: type[openai.APIStatusError]
+) -> None:
+    deployment.backends["large"].script = script
+    with pytest.raises(kind) as caught:
+        await client.chat.completions.create(model="large", messages=MESSAGES)
+    assert set(caught.value.body or ()) >= {"message", "type", "param", "code"}  # type: ignore[call-overload]
+    if caught.value.status_code in (429, 503):
+        assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
+async def test_what_a_caller_does_wrong_is_the_right_exception(client: AsyncOpenAI, deployment: Deployment) -> None:
+    with pytest.raises(openai.NotFoundError):
+        await client.chat.completions.create(model="enormous", messages=MESSAGES)
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        await client.chat.completions.create(model="auto", messages=MESSAGES, temperature=7)
+    with pytest.raises(openai.UnprocessableEntityError) as impossible:
+        await client.chat.completions.create(model="auto", messages=MESSAGES, extra_body={"routing": {"max_size_b": 1}})
+    assert impossible.value.code == "no_eligible_model"
+    async with _client(deployment, "sk-wrong") as stranger:
+        with pytest.raises(openai.AuthenticationError):
+            await stranger.chat.completions.create(model="auto", messages=MESSAGES)
+    async with _client(deployment, PLAIN_SECRET) as plain:
+        with pytest.raises(openai.PermissionDeniedError):
+            await plain.models.list()
+        with pytest.raises(openai.NotFoundError):
+            await plain.chat.completions.create(model="large", messages=MESSAGES)
+
+
+async def test_the_client_does_not_repeat_a_request_that_broke_two_workers(deployment: Deployment) -> None:
+    for backend in deployment.backends.values():
+        backend.script = Script(status=500)
+    async with _client(deployment, retries=2) as patient:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await patient.chat.completions.create(model="auto", messages=MESSAGES)
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert sum(backend.calls for backend in deployment.backends.values()) == 2

@@ -1,0 +1,82 @@
+"""A whole gateway from its configuration files on, in front of fake backends, on real loopback sockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.main import Application, create_app
+from app.settings import Settings, load_settings
+from tests.fakes.backend import FakeBackend
+from tests.fakes.listener import listening
+
+SECRET = "sk-test"
+PLAIN_SECRET = "sk-plain"
+CARD = {"context_tokens": 4096, "capabilities": ["chat", "tools", "json_schema", "logprobs"], "parameters_b": 8}
+GATEWAY: Mapping[str, Any] = {
+    "catalog": "catalog.yaml",
+    "upstream": {"connect_timeout_s": 0.5, "first_byte_timeout_s": 2, "idle_timeout_s": 2, "total_timeout_s": 10},
+    "profiles": {"default": {}, "cheap": {"weights": {"cost": 0.5}}, "small": {"limits": {"max_size_b": 10}}},
+    "keys": [
+        {
+            "id": "tester",
+            "secret": SECRET,
+            "models": ["*"],
+            "flags_in_prompt": True,
+            "requests_per_minute": None,
+            "tokens_per_minute": None,
+            "concurrency": None,
+        },
+        {"id": "plain", "secret": PLAIN_SECRET, "models": ["small"], "scopes": ["inference"], "concurrency": 2},
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What runs, and where."""
+
+    url: str
+    admin_url: str
+    application: Application
+    settings: Settings
+    backends: Mapping[str, FakeBackend]
+
+
+def write_config(folder: Path, urls: Mapping[str, str], **changes: Any) -> Path:
+    """Files for one model per URL, named like it; `changes` replace parts of `GATEWAY`."""
+    models = [_model(name, size_b) for name, size_b in zip(urls, (8, 70, 700), strict=False)]
+    backends = [{"name": name, "kind": "vllm", "urls": [url]} for name, url in urls.items()]
+    (folder / "catalog.yaml").write_text(yaml.safe_dump({"models": models, "backends": backends}))
+    path = folder / "gateway.yaml"
+    path.write_text(yaml.safe_dump({**GATEWAY, **changes}))
+    return path
+
+
+def _model(name: str, size_b: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "served_as": f"org/{name}",
+        "backend": name,
+        "card": {**CARD, "parameters_b": size_b, "released": "2025-04-29", "license": "apache-2.0", "regions": ["eu"]},
+        "price": {"input_usd_per_m": size_b / 10, "output_usd_per_m": size_b / 5},
+        "speed": {"prefill_tokens_per_s": 1000, "s_per_output_token": 0.01},
+    }
+
+
+@asynccontextmanager
+async def deployed(folder: Path, *names: str, **changes: Any) -> AsyncIterator[Deployment]:
+    """Run it for as long as the block runs; one backend for each name."""
+    async with AsyncExitStack() as stack:
+        backends = {name: await stack.enter_async_context(FakeBackend(models=(f"org/{name}",))) for name in names}
+        urls = {name: backend.url for name, backend in backends.items()}
+        settings = load_settings(write_config(folder, urls, **changes))
+        application = await stack.enter_async_context(create_app(settings))
+        url = await stack.enter_async_context(listening(application.data))
+        admin_url = await stack.enter_async_context(listening(application.admin))
+        yield Deployment(url, admin_url, application, settings, backends)

@@ -1,0 +1,140 @@
+"""The closed table of parameters: each has a bound, in words and in fact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.api.parameters import TABLE, Operation, check_parameters
+from app.errors import InvalidRequest, UnsupportedParameter
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+SCHEMA = {"name": "answer", "schema": {"type": "object"}}
+
+# For each field: values that pass, values that do not.
+VALUES: dict[str, tuple[list[Any], list[Any]]] = {
+    "model": (["auto"], [1, "x" * 257]),
+    "routing": ([{}], ["cheap"]),
+    "stream": ([True], ["true", 1]),
+    "stream_options": ([{"include_usage": True}], [{"usage": True}, {"include_usage": 1}, True]),
+    "max_tokens": ([1, 4096], [0, -1, 1.5, "5", True, 10**8]),
+    "temperature": ([0, 0.7, 2], [-0.1, 2.1, "1", True]),
+    "top_p": ([0.1, 1], [0, 1.1]),
+    "n": ([1, 4], [0, 5, 1_000_000, 2.0]),
+    "stop": (["end", ["a", "b"]], [["a"] * 5, 3, [1]]),
+    "frequency_penalty": ([-2, 2], [3]),
+    "presence_penalty": ([0], [-3]),
+    "seed": ([0, -5, 2**63 - 1], [2**63, "1"]),
+    "logit_bias": ([{"50256": -100}], [{"x": 1}, {"1": 101}, {str(token): 1 for token in range(301)}]),
+    "user": (["me"], [{}]),
+    "messages": ([[{}]], ["hello"]),
+    "max_completion_tokens": ([10], [0]),
+    "logprobs": ([True, 5], ["yes"]),
+    "top_logprobs": ([20], [21]),
+    "response_format": (
+        [{"type": "text"}, {"type": "json_object"}, {"type": "json_schema", "json_schema": SCHEMA}],
+        [
+            {"type": "xml"},
+            {"type": "json_schema"},
+            {"type": "json_schema", "json_schema": {"name": "x", "schema": {"description": "x" * 70_000}}},
+            "json",
+        ],
+    ),
+    "tools": (
+        [[TOOL]],
+        [[TOOL] * 129, [{"type": "retrieval"}], [{"type": "function", "function": {}}], TOOL],
+    ),
+    "tool_choice": (
+        ["auto", "none", "required", {"type": "function", "function": {"name": "add"}}],
+        ["any", {"type": "function"}],
+    ),
+    "parallel_tool_calls": ([False], [0]),
+    "reasoning_effort": (["low"], ["maximal"]),
+    "modalities": ([["text"]], [["audio"]]),
+    "store": ([False], [True]),
+    "metadata": ([{"a": "b"}], [{"a": 1}]),
+    "service_tier": (["auto"], ["flex"]),
+    "safety_identifier": (["a"], [1]),
+    "prompt_cache_key": (["a"], [1]),
+    "prompt": (["text", ["a", "b"], [1, 2], [[1], [2, 3]]], [{}, ["a"] * 65, [1.5], [None]]),
+    "best_of": ([1], [2]),
+    "echo": ([True], ["true"]),
+    "suffix": (["."], [1]),
+    "top_k": ([-1, 50], [1.5]),
+    "min_p": ([0.1], [2]),
+    "repetition_penalty": ([1.1], [0]),
+    "length_penalty": ([1], [5]),
+    "min_tokens": ([0], [-1]),
+    "ignore_eos": ([True], [1]),
+    "stop_token_ids": ([[2]], [[-1], list(range(65))]),
+    "allowed_token_ids": ([[2]], [["2"]]),
+    "bad_words": ([["darn"]], [["x" * 65]]),
+    "include_stop_str_in_output": ([True], [1]),
+    "skip_special_tokens": ([True], [1]),
+    "spaces_between_special_tokens": ([True], [1]),
+    "add_special_tokens": ([True], [1]),
+    "add_generation_prompt": ([True], [1]),
+    "continue_final_message": ([True], [1]),
+    "include_reasoning": ([True], [1]),
+    "prompt_logprobs": ([0], [21]),
+    "truncate_prompt_tokens": ([10], [0]),
+    "return_token_ids": ([True], [1]),
+    "structured_outputs": (
+        [{"choice": ["yes", "no"]}, {"json": {"type": "object"}}],
+        [{"regex": "(a+)+"}, {"grammar": "root ::= x"}, {"choice": ["a"], "json": {}}, {}],
+    ),
+    "chat_template_kwargs": ([{"enable_thinking": False}], [{"a": {"b": 1}}, {"a": [1]}]),
+}
+
+
+@pytest.mark.parametrize("name", sorted({parameter.name for parameter in TABLE}))
+def test_each_parameter_is_checked(name: str) -> None:
+    good, bad = VALUES[name]
+    for parameter in (one for one in TABLE if one.name == name):
+        (operation, *_) = sorted(parameter.operations)
+        if name == "logprobs":
+            good, bad = ([True], [5]) if operation == "chat" else ([5], [True, 21])
+        for value in good:
+            assert parameter.check(value), value
+        for value in bad:
+            with pytest.raises(InvalidRequest, match=name) as caught:
+                check_parameters({name: value}, operation)  # type: ignore[arg-type]
+            assert parameter.expected in caught.value.message
+            assert caught.value.param == name
+
+
+@pytest.mark.parametrize("operation", ["chat", "completion"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chat_template",
+        "mm_processor_kwargs",
+        "prompt_embeds",
+        "lora_request",
+        "kv_transfer_params",
+        "guided_regex",
+        "guided_grammar",
+        "cache_salt",
+        "priority",
+        "functions",
+        "audio",
+        "frobnicate",
+    ],
+)
+def test_what_is_not_in_the_table_is_refused_by_name(name: str, operation: Operation) -> None:
+    with pytest.raises(UnsupportedParameter, match=name) as caught:
+        check_parameters({name: None}, operation)
+    assert (caught.value.status, caught.value.param) == (400, name)
+
+
+def test_a_parameter_of_the_other_operation_is_refused() -> None:
+    with pytest.raises(UnsupportedParameter):
+        check_parameters({"messages": []}, "completion")
+    with pytest.raises(UnsupportedParameter):
+        check_parameters({"prompt": "x"}, "chat")
+
+
+def test_only_what_is_about_the_answer_is_forwarded_and_null_is_nothing() -> None:
+    body = {"model": "auto", "routing": {}, "stream": True, "user": "me", "temperature": 0, "stop": None}
+    assert check_parameters(body, "chat") == {"temperature": 0}
