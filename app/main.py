@@ -65,7 +65,7 @@ async def create_app(settings: Settings) -> AsyncIterator[Application]:
     with load_router_model(settings) as router_model:
         router = create_router(settings, router_model)
         await router.tabulate()
-        async with _client(settings) as client:
+        async with create_client(settings) as client:
             replicas = Replicas(settings.catalog, time.monotonic, telemetry)
             gateway = _gateway(settings, router, client, replicas, telemetry)
             poller = Poller(client, replicas)
@@ -102,7 +102,7 @@ def _telemetry(settings: Settings) -> Telemetry:
     return Telemetry(metrics)
 
 
-def _client(settings: Settings) -> UpstreamClient:
+def create_client(settings: Settings) -> UpstreamClient:
     keys = {backend: secret.reveal() for backend, secret in settings.backend_keys.items()}
     loopback = settings.listen.is_loopback
     return UpstreamClient(settings.catalog.backends, keys, settings.timeouts, allow_loopback=loopback)

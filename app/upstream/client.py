@@ -28,6 +28,7 @@ from app.errors import (
 from app.upstream.addresses import AddressPolicy, check_url
 from app.upstream.deadline import Timeouts
 from app.upstream.exchange import read_body
+from app.upstream.refusals import refused_key
 
 # uvicorn, and so vLLM, closes a connection that idles for 5 s; we must be the first, or a request meets the closing.
 KEEP_ALIVE_S = 4.0
@@ -109,13 +110,16 @@ class UpstreamClient:
         """GET a small page of a backend, such as its metrics or its list of models.
 
         Raises:
-            UpstreamError: it cannot be had, or its status is not 200.
+            RefusedKey: the backend does not accept our key.
+            UpstreamError: it cannot be had otherwise, or its status is not 200.
         """
         pool = self._pools[backend]
         try:
             async with asyncio.timeout(timeout_s):
                 exchange = await pool.exchange("GET", url, {**pool.headers, "accept": "*/*"}, None)
                 try:
+                    if exchange.status in (401, 403):
+                        raise refused_key()
                     if exchange.status != 200:
                         raise UpstreamBroken(f"{url} answered with status {exchange.status}")
                     return await read_body(exchange, max_bytes)

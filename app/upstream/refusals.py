@@ -45,11 +45,16 @@ async def refusal(exchange: Exchange, model: Model) -> UpstreamError:
     if status in (502, 504):
         return UpstreamUnreachable("the server in front of the backend cannot reach it", retry_after_s=retry_after_s)
     if status in (401, 403):
-        message = "the backend does not accept this gateway's key; ask the operator to check the backend's key_env"
-        return RefusedKey(message, status=502, code="bad_upstream")
+        return refused_key()
     if status in _CODES:
         return _rejected(status, await _error_object(exchange), model)
     return UpstreamBroken(f"the backend answered with status {status}")
+
+
+def refused_key() -> RefusedKey:
+    """The error that a 401 or 403 of a backend stands for."""
+    message = "the backend does not accept this gateway's key; ask the operator to check the backend's key_env"
+    return RefusedKey(message, status=502, code="bad_upstream")
 
 
 async def _error_object(exchange: Exchange) -> dict[str, Any]:

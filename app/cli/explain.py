@@ -1,0 +1,142 @@
+"""`thalamus explain`: the decision for one prompt, as a table or as a picture. Asks no backend."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.serve import DEFAULT_CONFIG
+from app.errors import CallerError, UsageError
+
+if TYPE_CHECKING:
+    from app.domain.request import Request
+    from app.settings import Settings
+
+Record = Mapping[str, Any]
+
+
+def explain(
+    prompt: Annotated[str, typer.Argument(help="What a user would ask.")],
+    config: Annotated[Path, typer.Option(help="The gateway's YAML; it names the catalogue.")] = DEFAULT_CONFIG,
+    profile: Annotated[str, typer.Option(help="The profile, as in model: auto:PROFILE.")] = "default",
+    weights: Annotated[str, typer.Option(help="Such as cost=0.3,latency=0.1.")] = "",
+    plot: Annotated[Path | None, typer.Option(help="Draw quality over cost into this PNG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+) -> None:
+    """Say which model would answer a prompt, and why: every candidate's estimates, who is excluded, and what would
+    change the choice. All backends are taken to be up and idle.
+
+    Example: `thalamus explain "What is 37 + 45?" --weights cost=0.3`
+    """
+    from app.settings import load_settings
+
+    settings = load_settings(config)
+    try:
+        record = asyncio.run(_record(settings, _request(settings, prompt, profile, weights)))
+    except CallerError as exc:
+        raise UsageError(exc.message) from exc
+    if plot:
+        _plot(record, plot)
+    if as_json:
+        print(json.dumps(record))
+    else:
+        _print(record)
+
+
+def _request(settings: Settings, prompt: str, profile: str, weights: str) -> Request:
+    from app.api.messages import estimate_tokens
+    from app.domain.preferences import merged, parse_headers
+    from app.domain.request import Request
+
+    if profile not in settings.profiles:
+        raise UsageError(f"there is no profile {profile!r}; there are {', '.join(settings.profiles)}")
+    asked = parse_headers({"x-thalamus-weights": weights} if weights else {})
+    return Request(
+        request_id="explain",
+        operation="chat",
+        model=None,
+        profile=profile,
+        body={},
+        stream=False,
+        conversation=(("user", prompt),),
+        input_tokens=estimate_tokens([prompt], messages=1),
+        max_tokens=None,
+        needs=frozenset({"chat"}),
+        preferences=merged(settings.profiles[profile].preferences, asked.preferences),
+    )
+
+
+async def _record(settings: Settings, request: Request) -> Record:
+    from app.domain.decision import Fleet
+    from app.main import create_router
+    from app.router_model import load_router_model
+    from app.routing.record import describe
+
+    models = len(settings.catalog.models)
+    idle = Fleet(available=(True,) * models, wait_s=(0.0,) * models, s_per_output_token=(None,) * models)
+    with load_router_model(settings) as router_model:
+        return describe(await create_router(settings, router_model).route(request, idle))
+
+
+def _print(record: Record) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{record['model']}: {record['why']}")
+    table.add_column("model", style="bold")
+    for column in ("quality", "90 %", "tokens", "micro-USD", "seconds", "utility", "Pareto"):
+        table.add_column(column, justify="right")
+    for candidate in record["candidates"]:
+        table.add_row(
+            candidate["model"],
+            _shown(candidate["quality"], ".2f"),
+            "-" if candidate["quality_interval"] is None else "{:.2f} to {:.2f}".format(*candidate["quality_interval"]),
+            _shown(candidate["output_tokens"], ".0f"),
+            _shown(candidate["cost_usd"], ".3g", 1e6),
+            _shown(candidate["latency_s"], ".3g"),
+            _shown(candidate["utility"], ".3f"),
+            "*" if candidate["on_pareto_front"] else "",
+        )
+    console = Console()
+    console.print(table)
+    for excluded in record["excluded"]:
+        console.print(f"excluded: {excluded['model']} {excluded['message']}")
+    if record["counterfactual"]:
+        console.print(record["counterfactual"]["sentence"])
+
+
+def _shown(value: float | None, form: str, factor: float = 1.0) -> str:
+    return "-" if value is None else format(value * factor, form)
+
+
+def _plot(record: Record, path: Path) -> None:
+    """Quality with its interval over cost; the Pareto front is a line."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as exc:
+        raise UsageError("--plot needs matplotlib; install the extra: pip install 'thalamus-router[train]'") from exc
+
+    known = [one for one in record["candidates"] if one["quality"] is not None and one["cost_usd"] is not None]
+    if not known:
+        raise UsageError("--plot needs candidates with a predicted quality and a price; there are none")
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for one in known:
+        low, high = one["quality_interval"] or (one["quality"], one["quality"])
+        cost, quality = one["cost_usd"], one["quality"]
+        colour = "tab:red" if one["model"] == record["model"] else "tab:blue"
+        axes.errorbar(cost, quality, [[max(0, quality - low)], [max(0, high - quality)]], fmt="o", color=colour)
+        axes.annotate(one["model"], (cost, quality), textcoords="offset points", xytext=(6, 4), fontsize=8)
+    front = sorted((one["cost_usd"], one["quality"]) for one in known if one["on_pareto_front"])
+    axes.plot(*zip(*front, strict=True), color="tab:blue", alpha=0.4) if front else None
+    axes.set_xscale("log")
+    axes.set(xlabel="expected cost, USD", ylabel="predicted quality", title=f"chosen: {record['model']}")
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"--plot {path}: {exc}") from exc
