@@ -20,7 +20,7 @@ from app.domain.vocabulary import FLAG_WEIGHT, HEADER_PREFIX, VOCABULARY, Vocabu
 from app.errors import InvalidFlag, InvalidRequest, NotAllowed, UnsupportedParameter
 
 MOST_FLAG_BYTES = 256
-_FLAG_LINE = re.compile(r"\[flag: ([a-z_]+(?:=\d+(?:\.\d+)?)?(?:, ?[a-z_]+(?:=\d+(?:\.\d+)?)?)*)\]")
+_FLAG_LINE = re.compile(r"\[flag: ([a-z_]+(?:=\d+(?:\.\d+)?)?(?:, ?[a-z_]+(?:=\d+(?:\.\d+)?)?)*)\]", re.ASCII)
 _WEIGHT_EXPECTED = f"a number from 0 to {MOST_WEIGHT:g}"
 
 Priority = Literal["low", "normal", "high"]

@@ -22,8 +22,8 @@ MOST_NAMES = 10_000
 MOST_NAME_CHARACTERS = 256
 # Above any price, duration, size or length; far below where sums of it would lose their digits.
 MOST = 1e12
-_NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _SESSION = re.compile(r"[\x21-\x7e]{1,128}")
 
 

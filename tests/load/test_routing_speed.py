@@ -1,0 +1,57 @@
+"""What a decision costs without its prediction, for ten models and for ten thousand. Prints its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+
+import numpy as np
+import pytest
+
+from app.domain.models import Speed, TokenPrice
+from app.domain.preferences import parse_body
+from tests.fakes.routing import fleet_of, llm, world_of
+from tests.fakes.world import request
+
+ROUTING = {"weights": {"cost": 0.3, "latency": 0.1, "size": 0.2}, "max_cost_usd": 0.05}
+
+
+# Budgets are those of one idle core; a shared one is given three times as much before it counts as a regression.
+@pytest.mark.slow
+@pytest.mark.parametrize(("models", "budget_ms", "repeats"), [(10, 0.1, 3000), (10_000, 2.0, 200)])
+def test_a_decision_keeps_its_budget(models: int, budget_ms: float, repeats: int) -> None:
+    rng = np.random.default_rng(7)
+    catalog = [
+        llm(
+            f"m{number}",
+            parameters_b=float(rng.uniform(1, 400)),
+            price=TokenPrice(*rng.uniform(0.01, 20, 2)),
+            speed=Speed(rng.uniform(500, 9000), rng.uniform(0.002, 0.05)),
+        )
+        for number in range(models)
+    ]
+    quality = {model.name: float(rng.random()) for model in catalog}
+    tokens = {model.name: float(rng.uniform(10, 800)) for model in catalog}
+    world = world_of(*catalog, quality=quality, output_tokens=tokens)
+    assert world.predictor is not None
+    router, row, fleet = world.router, world.predictor.row(), fleet_of(*catalog)
+
+    async def predict(_: object) -> object:
+        return row
+
+    world.predictor.predict = predict  # type: ignore[assignment,method-assign]  # what it costs is not measured here
+    asked = request(preferences=parse_body(ROUTING).preferences)
+
+    async def measure() -> list[float]:
+        took_ms = []
+        for _ in range(repeats):
+            began_at = time.perf_counter()
+            await router.route(asked, fleet)
+            took_ms.append((time.perf_counter() - began_at) * 1e3)
+        return took_ms
+
+    took_ms = asyncio.run(measure())
+    p50_ms, p99_ms = statistics.median(took_ms), statistics.quantiles(took_ms, n=100)[98]
+    print(f"\n{models} models: p50 {p50_ms:.4f} ms, p99 {p99_ms:.4f} ms")
+    assert p50_ms < 3 * budget_ms

@@ -1,0 +1,138 @@
+"""What excludes a model, what is said about it, and that the stated relaxation would admit it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.domain.models import Model, Speed, TokenPrice
+from app.domain.vocabulary import VOCABULARY
+from app.errors import ContextLengthExceeded, NoEligibleModel, NotAllowed, UpstreamUnreachable
+from tests.fakes.routing import fleet_of, llm, world_of
+
+# For every constraint: a limit, a model that keeps it, one that does not, one of which the number is unknown.
+CASES: dict[str, tuple[Any, Model, Model, Model | None]] = {
+    "max_cost_usd": (0.0002, llm("kept"), llm("broken", price=TokenPrice(1.0, 7.0)), llm("unknown", price=None)),
+    "max_latency_s": (1.1, llm("kept"), llm("broken", speed=Speed(1000, 0.05)), llm("unknown", speed=None)),
+    "max_ttft_s": (0.02, llm("kept"), llm("broken", speed=Speed(100, 0.01)), llm("unknown", speed=None)),
+    "max_size_b": (14, llm("kept"), llm("broken", parameters_b=32.8), llm("unknown", parameters_b=None)),
+    "max_output_tokens": (150, llm("kept"), llm("broken"), llm("unknown", tested=False)),
+    "min_quality": (0.5, llm("kept"), llm("broken"), llm("unknown", tested=False)),
+    "released_after": ("2024-06-01", llm("kept"), llm("broken", released="2023-12-31"), llm("unknown", released=None)),
+    "min_security": ("private_api", llm("kept"), llm("broken", security="public_api"), llm("unknown", security=None)),
+    "regions": (["eu", "uk"], llm("kept"), llm("broken", regions={"eu", "us"}), llm("unknown", regions=())),
+    "licenses": (["apache-2.0"], llm("kept"), llm("broken", license="mit"), llm("unknown", license=None)),
+    "models": (["kept", "nobody"], llm("kept"), llm("broken"), None),
+    "exclude": (["broken"], llm("kept"), llm("broken"), None),
+    "require_parameters": (True, llm("kept", capabilities={"chat", "logprobs"}), llm("broken"), None),
+}
+QUALITY = {"kept": 0.9, "broken": 0.3141592}
+TOKENS = {"kept": 100.0, "broken": 271.8281828}
+USES = frozenset({"logprobs"})
+
+
+def test_every_constraint_has_a_case() -> None:
+    assert set(CASES) == set(VOCABULARY.constraint)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_limit_keeps_who_is_known_to_keep_it(name: str) -> None:
+    limit, *models = CASES[name]
+    world = world_of(*(each for each in models if each), quality=QUALITY, output_tokens=TOKENS)
+    assert world.order({name: limit}, uses=USES) == ["kept"]
+    assert set(world.order(uses=USES)) == {each.name for each in models if each}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_relaxation_admits_the_model_and_no_less_would(name: str) -> None:
+    limit, _, broken, _ = CASES[name]
+    world = world_of(broken, quality=QUALITY, output_tokens=TOKENS)
+    with pytest.raises(NoEligibleModel) as caught:
+        world.decide({name: limit}, uses=USES)
+    details = caught.value.details
+    assert details is not None
+    assert [(each["model"], each["constraint"]) for each in details["excluded"]] == [("broken", name)]
+    relaxed = details["relaxation"]["routing"]
+    assert list(relaxed) == [name]
+    assert world.order(relaxed, uses=USES) == ["broken"]
+    assert f"routing.{name}" in caught.value.message
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[3] is not None])
+def test_the_unknown_never_passes_and_only_leaving_the_limit_out_helps(name: str) -> None:
+    limit, _, _, unknown = CASES[name]
+    assert unknown is not None
+    world = world_of(unknown, quality=QUALITY)
+    with pytest.raises(NoEligibleModel) as caught:
+        world.decide({name: limit}, uses=USES)
+    assert caught.value.details is not None
+    assert caught.value.details["relaxation"]["routing"] == {name: None}
+    assert f"leave out routing.{name}" in caught.value.message
+
+
+def test_the_smallest_relaxation_is_of_the_model_with_the_fewest_reasons() -> None:
+    world = world_of(llm("far", parameters_b=70, license="mit"), llm("near", parameters_b=32.8))
+    with pytest.raises(NoEligibleModel) as caught:
+        world.decide({"max_size_b": 14, "licenses": ["apache-2.0"]})
+    error = caught.value
+    assert error.message == (
+        "no model is eligible: max_size_b excludes 2, licenses excludes 1 of 2; to admit near, "
+        "set routing.max_size_b to 32.8"
+    )
+    assert error.details is not None
+    assert error.details["relaxation"] == {
+        "model": "near",
+        "changes": ["set routing.max_size_b to 32.8"],
+        "routing": {"max_size_b": 32.8},
+    }
+    assert [(each["model"], each["constraint"], each["message"]) for each in error.details["excluded"]] == [
+        ("far", "max_size_b", "has 70 billion parameters"),
+        ("far", "licenses", "has the licence mit"),
+        ("near", "max_size_b", "has 32.8 billion parameters"),
+    ]
+
+
+def test_what_a_request_needs_excludes_who_cannot_do_it() -> None:
+    world = world_of(llm("plain"), llm("handy", capabilities={"chat", "tools"}))
+    assert world.order(needs=frozenset({"tools"})) == ["handy"]
+    with pytest.raises(NoEligibleModel, match=r"capabilities excludes 2 of 2; to admit .*does not need vision"):
+        world.decide(needs=frozenset({"vision"}))
+
+
+def test_prompt_and_answer_must_fit_the_context() -> None:
+    world = world_of(llm("short", context_tokens=100), llm("long", context_tokens=1000))
+    assert world.order(input_tokens=60, max_tokens=41) == ["long"]
+    assert world.order(input_tokens=60, max_tokens=40) == ["short", "long"]
+    with pytest.raises(ContextLengthExceeded, match="the largest context has 1000 tokens") as caught:
+        world.decide(input_tokens=1001)
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
+def test_load_alone_is_a_503_and_not_the_callers_fault() -> None:
+    world = world_of(llm("up", parameters_b=70), llm("down"))
+    fleet = fleet_of(*world.models, down={"down"})
+    assert world.order(fleet=fleet) == ["up"]
+    with pytest.raises(UpstreamUnreachable) as caught:
+        world.decide({"max_size_b": 14}, fleet)
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 2)
+
+
+def test_models_of_other_keys_are_neither_chosen_nor_mentioned() -> None:
+    world = world_of(llm("mine", parameters_b=70), llm("secret"))
+    mine = frozenset({"mine"})
+    assert world.order(allowed_models=mine) == ["mine"]
+    with pytest.raises(NoEligibleModel) as caught:
+        world.decide({"max_size_b": 14}, allowed_models=mine)
+    assert "secret" not in str((caught.value.message, caught.value.details))
+    with pytest.raises(NotAllowed):
+        world.decide(allowed_models=frozenset())
+
+
+def test_repeated_questions_get_the_same_answer_as_first_ones() -> None:
+    world = world_of(llm("small", parameters_b=1), llm("large", parameters_b=70))
+    for _ in range(2):
+        assert world.order({"max_size_b": 10}) == ["small"]
+        assert world.order({"max_size_b": 100}) == ["small", "large"]
+        assert world.order({"max_size_b": 100}, allowed_models=frozenset({"large"})) == ["large"]
+        assert world.order({"max_size_b": 100, "exclude": ["small"]}) == ["large"]
