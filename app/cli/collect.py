@@ -234,7 +234,9 @@ def _print_figures(figures: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "outcomes", "missing", "mean score", "USD", "mean latency s", "mean output tokens")
+    table = Table(
+        "model", "outcomes", "missing", "mean score", "USD", "mean latency s", "mean output tokens", "school grade"
+    )
     for row in figures:
         table.add_row(
             *(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from app.collect.graders import Graded
 from app.collect.journal import Journal
 from app.collect.plan import Key, Plan, Prompt
+from app.collect.readability import readability_grade
 from router_models.outcomes import OutcomesDataset
 
 FAILURES_NAME = "failures.jsonl"
@@ -93,7 +94,7 @@ def write_failures(folder: Path, missing: dict[Key, str]) -> None:
 
 
 def figures_of(plan: Plan, journal: Journal, graded: Graded) -> list[dict[str, Any]]:
-    """Per model: outcomes, their mean score and latency, and what they cost."""
+    """Per model: outcomes, their mean score and latency, what they cost, and how hard the answers are to read."""
     figures = []
     for target in plan.targets:
         replies = [reply for reply in journal.replies.values() if reply.model == target.model]
@@ -108,6 +109,7 @@ def figures_of(plan: Plan, journal: Journal, graded: Graded) -> list[dict[str, A
                 "cost_usd": None if target.price is None else sum(cost or 0.0 for cost in costs),
                 "mean_latency_s": _mean([reply.latency_s for reply in replies]),
                 "mean_output_tokens": _mean([float(reply.output_tokens or 0) for reply in replies]),
+                "readability_grade": readability_grade(reply.answer for reply in replies)[0],
             }
         )
     return figures
