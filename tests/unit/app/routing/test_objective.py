@@ -211,8 +211,10 @@ def _reader(field: str) -> Any:
 
 
 def test_equal_models_are_in_the_catalogues_order() -> None:
-    models = [(llm(name), 0.5, 100.0) for name in ("b", "a", "c")]
-    assert _order(models, {"cost": 0.3}) == ["b", "a", "c"]
+    # Enough of them for a sort that does not keep order to show it.
+    models = [(llm(f"m{number * 7 % 50}"), 0.5 + 0.1 * (number % 2), 100.0) for number in range(50)]
+    names = [model.name for model, _, _ in models]
+    assert _order(models, {"cost": 0.3}) == names[1::2] + names[::2]
 
 
 def test_the_untested_come_last_whatever_is_weighed() -> None:
