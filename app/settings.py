@@ -51,9 +51,9 @@ class Address:
 
     @classmethod
     def parse(cls, value: object) -> Address:
-        host, _, port = str(value).rpartition(":")
+        host, colon, port = str(value).rpartition(":")
         host = host.strip("[]")
-        if not port.isdigit() or not 0 < int(port) < 65536:
+        if not colon or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError("expected an address and a port, such as 127.0.0.1:8080")
         if host != "localhost":
             try:

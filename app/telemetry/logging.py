@@ -11,10 +11,14 @@ from typing import Any, TextIO
 EVENTS = {
     "request.completed": "one per admitted request, with everything about it",
     "request.rejected": "refused before it was admitted, with the code",
+    "request.crashed": "a bug of ours: kind and places, no values",
     "replica.ejected": "taken out after failures",
     "replica.restored": "an ejected replica answers again",
     "replica.refused_key": "a backend does not accept the gateway's key",
     "predictor.failed": "a profile's default order was used instead of a prediction",
+    "gateway.started": "both listeners take requests, at these addresses",
+    "gateway.stopped": "all that was in flight is over, everything is closed",
+    "keys.missing": "the configuration has no keys: every caller on this machine is let in",
 }
 """Every event, and when it is written."""
 

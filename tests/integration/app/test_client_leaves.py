@@ -1,0 +1,93 @@
+"""Callers who hang up, over real sockets: in all three phases the backend is cut off and nothing stays held."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.backend import Script
+from tests.fakes.deployment import SECRET, Deployment, deployed
+
+# From the caller's end to the backend's: RELIABILITY asks 250 ms at most.
+WITHIN_S = 0.25
+
+
+async def call(deployment: Deployment, **fields: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a request and leave the answer to come."""
+    body = json.dumps({"model": "small", "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(deployment.url.rpartition(":")[2]))
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b" % (SECRET.encode(), len(body), body)
+    )
+    await writer.drain()
+    return reader, writer
+
+
+def hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> None:
+    if reset:
+        sock: socket.socket = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    else:
+        writer.close()
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+@pytest.mark.parametrize(
+    ("stream", "script", "begun"),
+    [
+        (True, Script(hang=True), False),
+        (False, Script(hang=True), False),
+        (True, Script(hang_after=3), True),
+    ],
+    ids=["before the first byte", "plain", "in the middle"],
+)
+async def test_a_caller_who_hangs_up_cuts_off_the_backend(
+    tmp_path: Path, stream: bool, script: Script, begun: bool, reset: bool
+) -> None:
+    async with deployed(tmp_path, "small") as deployment:
+        backend = deployment.backends["small"]
+        backend.script = script
+        reader, writer = await call(deployment, stream=stream)
+        await backend.until(in_flight=1)
+        if begun:
+            await reader.readuntil(b"data: ")
+
+        left_at = time.monotonic()
+        hang_up(writer, reset=reset)
+        await backend.until(in_flight=0)
+
+        assert time.monotonic() - left_at < WITHIN_S
+        assert backend.aborted == 1
+        metrics = deployment.application.telemetry.metrics
+        for _ in range(100):
+            if metrics.registry.get_sample_value("thalamus_requests_in_flight") == 0:
+                break
+            await asyncio.sleep(0.001)
+        labels = {"operation": "chat", "outcome": "cancelled"}
+        assert metrics.registry.get_sample_value("thalamus_requests_in_flight") == 0
+        assert metrics.registry.get_sample_value("thalamus_requests_total", labels) == 1
+
+
+async def test_a_caller_who_hangs_up_while_sending_is_forgotten(tmp_path: Path) -> None:
+    async with deployed(tmp_path, "small") as deployment:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(deployment.url.rpartition(":")[2]))
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"authorization: Bearer %b\r\ncontent-length: 100\r\n\r\n{" % SECRET.encode()
+        )
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+        await asyncio.sleep(0.05)
+        metrics = deployment.application.telemetry.metrics
+        assert metrics.registry.get_sample_value("thalamus_requests_in_flight") == 0
+        assert deployment.backends["small"].calls == 0

@@ -1,0 +1,241 @@
+"""The outermost ring, without sockets: who is let in, and what every answer carries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import admin_plane, data_plane
+from app.api.edge import Edge
+from app.api.policy import PUBLIC, Policy, needs
+from app.store.keys import SCOPES, Key
+from tests.fakes.gateway import Bench, bench
+from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
+from tests.fakes.upstream import FakeUpstream
+from tests.fakes.world import catalog, model
+
+CATALOG = catalog(model("small"), model("large"))
+NARROW = Key("narrow", models=("small",), profiles=("default",), scopes=frozenset({"models:read"}), **UNLIMITED)
+
+
+def world() -> Bench:
+    return bench(CATALOG, FakeUpstream(small=b"hello", large=b"hello"))
+
+
+def plane(a_bench: Bench | None = None) -> FastAPI:
+    return data_plane(doors(a_bench or world(), CATALOG, keys(sk_narrow=NARROW)))
+
+
+class Reply:
+    """What an application answered."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+    @property
+    def status(self) -> int:
+        status: int = self.messages[0]["status"]
+        return status
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode().lower(): value.decode() for name, value in self.messages[0]["headers"]}
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages[1:])
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def ask(
+    app: ASGIApp, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, **scope: Any
+) -> Reply:
+    """Send one request into an application; the body comes whole, then nothing more."""
+    sent = {"content-type": "application/json", "authorization": f"Bearer {SECRET}", **(headers or {})}
+    asked: Scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in sent.items() if value],
+        **scope,
+    }
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    reply = Reply()
+    await app(asked, _receive(pending), reply.send)
+    return reply
+
+
+def _receive(pending: list[Message]) -> Callable[[], Awaitable[Message]]:
+    import asyncio
+
+    async def receive() -> Message:
+        if pending:
+            return pending.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return receive
+
+
+CHAT = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}]}).encode()
+ROUTES = [
+    (method, str(getattr(route, "path")), route)  # noqa: B009 - the base class has none
+    for application in (plane(), admin_plane(doors(world(), CATALOG)))
+    for route in application.routes
+    for method in route.methods  # type: ignore[attr-defined]
+]
+
+
+@pytest.mark.parametrize("disguise", ["{}", "/{}", "{}/", "{}/.", "{}?x", "{};x", "{}%2f", "/v1/..{}"])
+@pytest.mark.parametrize(("method", "path", "route"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
+async def test_without_a_key_no_route_is_open_but_health(method: str, path: str, route: Any, disguise: str) -> None:
+    if path == "/metrics":
+        return
+    reply = await ask(plane(), method, disguise.format(path), CHAT, {"authorization": ""})
+    is_open = route.endpoint.needed_scope == PUBLIC and disguise == "{}"
+    assert (reply.status == 200) is is_open
+    assert reply.status in (200, 401, 404)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "PATCH", "CONNECT"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/healthz"])
+async def test_other_methods_are_refused_with_those_allowed(method: str, path: str) -> None:
+    reply = await ask(plane(), method, path)
+    assert (reply.status, reply.json["error"]["code"]) == (405, "method_not_allowed")
+    assert reply.headers["allow"] in ("POST", "GET")
+
+
+@pytest.mark.parametrize(("method", "path", "route"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
+def test_every_route_declares_its_scope(method: str, path: str, route: Any) -> None:
+    assert route.endpoint.needed_scope in SCOPES | {PUBLIC}
+
+
+@pytest.mark.parametrize("scope", [None, "everything"])
+def test_a_route_without_a_known_scope_cannot_be_started(scope: str | None) -> None:
+    routes = APIRouter()
+
+    async def secrets() -> None:
+        """Something that nobody thought about."""
+
+    routes.get("/secrets")(needs(scope)(secrets) if scope else secrets)
+    with pytest.raises(TypeError, match="/secrets declares no scope"):
+        Policy(routes.routes)
+
+
+@pytest.mark.parametrize("host", ["evil.example/v1/models?x=", "x/healthz#", "a@b"])
+async def test_a_forged_host_decides_nothing(host: str) -> None:
+    reply = await ask(plane(), "GET", "/v1/models", headers={"host": host, "authorization": ""})
+    assert reply.status == 401
+
+
+async def test_a_key_sees_and_uses_its_own_models_only() -> None:
+    headers = {"authorization": "Bearer sk-narrow"}
+    listed = await ask(plane(), "GET", "/v1/models", headers=headers)
+    assert [entry["id"] for entry in listed.json["data"]] == ["auto", "small"]
+    assert (await ask(plane(), "GET", "/v1/models/small", headers=headers)).status == 200
+    hidden = await ask(plane(), "GET", "/v1/models/large", headers=headers)
+    unknown = await ask(plane(), "GET", "/v1/models/nope!", headers=headers)
+    assert hidden.status == unknown.status == 404
+    assert hidden.body.replace(b"large", b"nope!") == unknown.body
+    assert (await ask(plane(), "POST", "/v1/chat/completions", CHAT, headers)).status == 403
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ("abc-DEF_123", True),
+        ("x" * 64, True),
+        ("x" * 65, False),
+        ("a b", False),
+        ("a\nb", False),
+        ("é", False),
+        ("", False),
+    ],
+)
+async def test_a_request_id_is_kept_if_it_is_harmless(asked: str, kept: bool) -> None:
+    reply = await ask(plane(), "GET", "/healthz", headers={"x-request-id": asked})
+    assert (reply.headers["x-request-id"] == asked) is kept
+    assert len(reply.headers["x-request-id"]) >= 11
+
+
+async def test_every_answer_forbids_caches_and_guesses() -> None:
+    for method, path in (("GET", "/healthz"), ("GET", "/nowhere"), ("POST", "/v1/chat/completions")):
+        reply = await ask(plane(), method, path, CHAT)
+        assert reply.headers["cache-control"] == "private, no-store"
+        assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_bug_is_a_500_that_tells_an_id_and_nothing_else() -> None:
+    a_bench = world()
+
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("canary: what somebody wrote")
+
+    edge = Edge(broken, Policy(plane().routes), doors(a_bench, CATALOG))
+    reply = await ask(edge, "GET", "/v1/models", headers={"x-request-id": "id-1"})
+    assert (reply.status, reply.json["error"]["code"]) == (500, "internal")
+    assert "id-1" in reply.json["error"]["message"]
+    assert b"canary" not in reply.body
+    (event,) = a_bench.events("request.crashed")
+    assert event["request_id"] == "id-1"
+    assert event["where"].startswith("RuntimeError at ")
+    assert "canary" not in a_bench.log.getvalue()
+
+
+async def test_a_bug_after_the_answer_began_does_not_begin_a_second_one() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError
+
+    edge = Edge(broken, Policy(plane().routes), doors(world(), CATALOG))
+    reply = await ask(edge, "GET", "/v1/models")
+    assert [message["type"] for message in reply.messages] == ["http.response.start"]
+
+
+async def test_a_refused_call_is_counted_and_logged_once() -> None:
+    a_bench = world()
+    await ask(plane(a_bench), "POST", "/v1/chat/completions", b"{", {"x-request-id": "id-1"})
+    (event,) = a_bench.events("request.rejected")
+    assert (event["request_id"], event["key"], event["code"]) == ("id-1", "tester", "invalid_request")
+    assert a_bench.sample("thalamus_requests_total", operation="chat", outcome="invalid_request") == 1
+    # What the gateway refuses, it records itself.
+    body = json.dumps({**json.loads(CHAT), "routing": {"explain": True}}).encode()
+    narrow = Key("narrow", models=("*",), scopes=frozenset({"inference"}), **UNLIMITED)
+    app = data_plane(doors(a_bench, CATALOG, keys(sk_narrow=narrow)))
+    reply = await ask(app, "POST", "/v1/chat/completions", body, {"authorization": "Bearer sk-narrow"})
+    assert reply.status == 403
+
+
+async def test_web_sockets_are_closed() -> None:
+    reply = Reply()
+    await plane()({"type": "websocket", "path": "/v1/models", "headers": []}, _receive([]), reply.send)
+    assert reply.messages == [{"type": "websocket.close", "code": 1008}]
+
+
+async def test_readiness_follows_the_gateway_and_says_no_more() -> None:
+    a_bench = world()
+    assert (await ask(plane(a_bench), "GET", "/readyz", headers={"authorization": ""})).json == {"status": "ok"}
+    a_bench.gateway.drain()
+    reply = await ask(plane(a_bench), "GET", "/readyz", headers={"authorization": ""})
+    assert (reply.status, reply.json) == (503, {"status": "draining"})
+    assert (await ask(plane(a_bench), "GET", "/healthz", headers={"authorization": ""})).status == 200
+
+
+async def test_metrics_are_on_the_admin_plane_only() -> None:
+    admin = admin_plane(doors(world(), CATALOG))
+    assert b"thalamus_requests_in_flight" in (await ask(admin, "GET", "/metrics")).body
+    assert (await ask(plane(), "GET", "/metrics")).status == 404

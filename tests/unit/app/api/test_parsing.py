@@ -1,0 +1,318 @@
+"""From a body to a request: what decides, what is forwarded, and who had a say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.api.access import Access
+from app.api.call import Call
+from app.api.parsing import parse_chat, parse_completion
+from app.domain.preferences import Profile
+from app.domain.request import Preferences, Request
+from app.errors import CallerError, NotAllowed, UnknownModel
+from app.store.keys import Key
+from tests.fakes.world import catalog, model
+
+CATALOG = catalog(model("small"), model("large"), model("org/other"))
+PROFILES = {
+    "default": Profile(),
+    "cheap": Profile(Preferences(weights={"cost": 0.5, "latency": 0.1})),
+    "careful": Profile(Preferences(max_quality_loss=0.01)),
+    "private": Profile(Preferences(limits={"min_security": 2.0})),
+}
+FREE = Key("free", models=("*",), flags_in_prompt=True, max_priority="high", chat_template_kwargs=True)
+
+
+def call(key: Key = FREE, headers: Mapping[str, str] | None = None) -> Call:
+    async def nothing() -> Any:
+        raise AssertionError
+
+    access = Access(CATALOG, PROFILES)
+    gateway: Any = None
+    return Call(gateway, access, key, "req-1", headers or {}, 1 << 20, nothing, "chat")
+
+
+def chat(
+    *messages: Mapping[str, Any], key: Key = FREE, headers: Mapping[str, str] | None = None, **fields: Any
+) -> Request:
+    said = list(messages) or [{"role": "user", "content": "hi"}]
+    return parse_chat({"model": "auto", "messages": said, **fields}, call(key, headers))
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("auto", (None, "default")),
+        ("auto:cheap", (None, "cheap")),
+        ("small", ("small", "default")),
+        ("org/other", ("org/other", "default")),
+    ],
+)
+def test_a_model_is_named_or_left_to_a_profile(name: str, expected: tuple[str | None, str]) -> None:
+    request = parse_chat({"model": name, "messages": [user("hi")]}, call())
+    assert (request.model, request.profile) == expected
+
+
+@pytest.mark.parametrize("name", ["auto:", "AUTO", "auto:nope", "large ", "smal"])
+def test_other_names_do_not_exist(name: str) -> None:
+    if name == "auto:":
+        assert parse_chat({"model": name, "messages": [user("hi")]}, call()).profile == "default"
+        return
+    with pytest.raises(UnknownModel):
+        parse_chat({"model": name, "messages": [user("hi")]}, call())
+
+
+def test_the_conversation_is_what_was_said_by_whom_and_the_tools_names() -> None:
+    tool = {"type": "function", "function": {"name": "add"}}
+    request = chat(
+        {"role": "system", "content": "Be kind."},
+        user([{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]),
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "3"},
+        tools=[tool, tool],
+    )
+    assert request.conversation == (
+        ("system", "Be kind."),
+        ("user", "one\ntwo"),
+        ("assistant", ""),
+        ("tool", "3"),
+        ("tools", "add add"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "needs", "uses"),
+    [
+        ({}, {"chat"}, set()),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, {"chat", "tools"}, set()),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"}, {"chat"}, {"tools"}),
+        ({"tools": []}, {"chat"}, set()),
+        ({"response_format": {"type": "text"}}, {"chat"}, set()),
+        ({"response_format": {"type": "json_object"}}, {"chat"}, {"json_schema"}),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, {"chat", "json_schema"}, set()),
+        ({"structured_outputs": {"choice": ["a"]}}, {"chat", "json_schema"}, set()),
+        ({"logprobs": True}, {"chat", "logprobs"}, set()),
+        ({"logprobs": False}, {"chat"}, set()),
+        ({"prompt_logprobs": 0}, {"chat", "logprobs"}, set()),
+    ],
+)
+def test_what_a_request_needs_follows_from_its_parameters(
+    fields: dict[str, Any], needs: set[str], uses: set[str]
+) -> None:
+    request = chat(**fields)
+    assert request.needs == needs
+    assert request.uses == needs | uses
+
+
+def test_a_picture_needs_eyes() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    request = chat(user([{"type": "text", "text": "What is it?"}, picture]))
+    assert request.needs == {"chat", "vision"}
+    assert request.input_tokens > 1000
+
+
+def test_a_prompts_length_is_estimated_from_its_bytes() -> None:
+    assert chat(user("x" * 400)).input_tokens == 104
+    assert chat(user("é" * 400)).input_tokens == 204
+    assert parse_completion({"model": "auto", "prompt": "x" * 401}, call()).input_tokens == 101
+    assert parse_completion({"model": "auto", "prompt": [1, 2, 3]}, call()).input_tokens == 3
+    assert parse_completion({"model": "auto", "prompt": [[1, 2], [3]]}, call()).input_tokens == 3
+
+
+def test_only_what_is_for_the_backend_is_forwarded() -> None:
+    body = chat(stream=True, routing={"weights": {"cost": 1}}, temperature=0, user="me", stop=None).body
+    assert body == {"messages": [user("hi")], "temperature": 0}
+
+
+def test_the_most_explicit_source_has_the_last_word_on_weights_and_limits_of_all_hold() -> None:
+    request = parse_chat(
+        {
+            "model": "auto:cheap",
+            "messages": [user("[flag: cheap=0.7, fast=0.2, small]\nhi")],
+            "routing": {"weights": {"latency": 0.9}, "max_size_b": 14},
+        },
+        call(headers={"x-thalamus-weights": "cost=0.6", "x-thalamus-max-size-b": "8"}),
+    )
+    assert request.preferences.weights == {"cost": 0.6, "latency": 0.9, "size": 0.3}
+    assert request.preferences.limits == {"max_size_b": 8.0}
+
+
+def test_a_weight_on_cost_replaces_an_inherited_loss_and_the_reverse() -> None:
+    assert chat(model="auto:careful").preferences.max_quality_loss == 0.01
+    weighted = chat(model="auto:careful", routing={"weights": {"cost": 0.2}}).preferences
+    assert (weighted.max_quality_loss, weighted.weights) == (None, {"cost": 0.2})
+    lossy = chat(model="auto:cheap", routing={"max_quality_loss": 0.05}).preferences
+    assert (lossy.max_quality_loss, lossy.weights) == (0.05, {"latency": 0.1})
+
+
+def test_a_profiles_limits_are_for_its_choice_and_a_keys_for_every_call() -> None:
+    assert chat(model="auto:private").preferences.limits == {"min_security": 2.0}
+    assert chat(model="small").preferences.limits == {}
+    bound = Key("bound", models=("*",), routing=Preferences(limits={"max_size_b": 10.0}))
+    assert chat(key=bound, model="small").preferences.limits == {"max_size_b": 10.0}
+
+
+FLAGGED = "[flag: cheap]\nWhat is 2+2?"
+
+
+def test_flags_are_taken_out_of_the_last_user_message() -> None:
+    request = chat(user("[flag: fast]\nfirst"), {"role": "assistant", "content": "ok"}, user(FLAGGED))
+    assert request.preferences.weights == {"cost": 0.3}
+    assert [message["content"] for message in request.body["messages"]] == ["[flag: fast]\nfirst", "ok", "What is 2+2?"]
+    assert request.conversation[-1] == ("user", "What is 2+2?")
+    parts = chat(user([{"type": "text", "text": FLAGGED}, {"type": "text", "text": "[flag: fast]\n"}]))
+    assert parts.body["messages"][0]["content"] == [
+        {"type": "text", "text": "What is 2+2?"},
+        {"type": "text", "text": "[flag: fast]\n"},
+    ]
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "assistant", "tool"])
+def test_flags_in_other_messages_are_plain_text(role: str) -> None:
+    request = chat(user("hi"), {"role": role, "content": FLAGGED})
+    assert request.preferences.weights == {}
+    assert request.body["messages"][1]["content"] == FLAGGED
+
+
+def test_flags_are_plain_text_unless_the_key_allows_them() -> None:
+    request = chat(user(FLAGGED), key=Key("plain", models=("*",)))
+    assert request.preferences.weights == {}
+    assert request.body["messages"][0]["content"] == FLAGGED
+
+
+def test_what_a_key_may_not_set_is_refused() -> None:
+    bound = Key("bound", models=("*",), may_set=frozenset({"max_cost_usd"}))
+    assert chat(key=bound, routing={"max_cost_usd": 1}).preferences.limits == {"max_cost_usd": 1.0}
+    with pytest.raises(NotAllowed, match=r"routing\.weights"):
+        chat(key=bound, routing={"weights": {"cost": 1}})
+    with pytest.raises(NotAllowed, match=r"routing\.max_size_b"):
+        chat(key=bound, headers={"x-thalamus-max-size-b": "3"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "forwarded", "max_tokens"),
+    [
+        ({}, {}, None),
+        ({"max_tokens": 100}, {"max_tokens": 100}, 100),
+        ({"max_completion_tokens": 100}, {"max_completion_tokens": 100}, 100),
+        ({"max_tokens": 9, "max_completion_tokens": 9}, {"max_tokens": 9, "max_completion_tokens": 9}, 9),
+        ({"routing": {"max_output_tokens": 50}}, {"max_tokens": 50}, 50),
+        ({"max_tokens": 100, "routing": {"max_output_tokens": 50}}, {"max_tokens": 50}, 50),
+        ({"max_tokens": 20, "routing": {"max_output_tokens": 50}}, {"max_tokens": 20}, 20),
+        ({"max_completion_tokens": 100, "routing": {"max_output_tokens": 50}}, {"max_completion_tokens": 50}, 50),
+        (
+            {"max_tokens": 100, "max_completion_tokens": 100, "routing": {"max_output_tokens": 50}},
+            {"max_completion_tokens": 50},
+            50,
+        ),
+    ],
+)
+def test_no_model_may_write_more_than_was_asked_for(
+    fields: dict[str, Any], forwarded: dict[str, Any], max_tokens: int | None
+) -> None:
+    request = chat(**fields)
+    assert {name: value for name, value in request.body.items() if name != "messages"} == forwarded
+    assert request.max_tokens == max_tokens
+
+
+def test_context_comes_from_body_and_headers_and_priority_is_at_most_the_keys() -> None:
+    request = chat(
+        routing={"session_id": "s1", "deadline_s": 30, "priority": "high", "explain": True},
+        headers={"x-thalamus-deadline-s": "5", "x-thalamus-hop": "2"},
+    )
+    assert (request.session_id, request.deadline_s, request.priority, request.explain, request.hops) == (
+        "s1",
+        5.0,
+        "high",
+        True,
+        2,
+    )
+    plain = chat()
+    assert (plain.session_id, plain.deadline_s, plain.priority, plain.explain, plain.hops) == (
+        None,
+        None,
+        "normal",
+        False,
+        0,
+    )
+    assert chat(key=Key("low", models=("*",), max_priority="low")).priority == "low"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+_MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "role": st.sampled_from(["user", "assistant", "tool", "system"]) | _JSON,
+            "content": st.text(max_size=9)
+            | st.lists(
+                st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "type": st.sampled_from(["text", "image_url", "refusal"]),
+                        "text": _JSON,
+                        "image_url": _JSON,
+                    },
+                )
+                | _JSON,
+                max_size=3,
+            )
+            | _JSON,
+            "tool_calls": _JSON,
+            "name": _JSON,
+        },
+    )
+    | _JSON,
+    max_size=3,
+)
+_BODIES = st.fixed_dictionaries(
+    {"model": st.just("auto") | _JSON, "messages": _MESSAGES | _JSON},
+    optional=dict.fromkeys(
+        (
+            "tools",
+            "response_format",
+            "stop",
+            "routing",
+            "max_tokens",
+            "logit_bias",
+            "seed",
+            "tool_choice",
+            "structured_outputs",
+            "stream",
+            "stream_options",
+            "metadata",
+        ),
+        _JSON,
+    ),
+)
+
+
+@given(_BODIES)
+def test_any_body_is_a_request_or_the_callers_error(body: dict[str, Any]) -> None:
+    failure: CallerError | None = None
+    try:
+        request = parse_chat(body, call())
+    except CallerError as exc:
+        failure = exc
+    if failure is None:
+        assert request.body["messages"]
+    else:
+        assert failure.message
+        assert failure.status in (400, 403, 404)

@@ -1,0 +1,224 @@
+"""An operator's files: what is right becomes settings, what is wrong is said with file, key and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.domain.models import TokenPrice
+from app.errors import UsageError
+from app.settings import Address, load_catalog, load_settings
+from tests.fakes.deployment import write_config
+
+ROOT = Path(__file__).resolve().parents[3]
+ENVIRONMENT = {"THALAMUS_KEY": "sk-from-the-environment", "PAID_KEY": "sk-paid"}
+URLS = {"small": "http://127.0.0.1:9001"}
+
+
+def complaint(path: Path, environment: Mapping[str, str] = ENVIRONMENT) -> list[str]:
+    """What is wrong, without the path."""
+    with pytest.raises(UsageError) as caught:
+        load_settings(path, environment)
+    return [line.removeprefix(f"{path.parent}/") for line in str(caught.value).splitlines()]
+
+
+@pytest.mark.parametrize("name", ["gateway.yaml", "bench.yaml"])
+def test_the_files_that_are_shipped_are_right(name: str) -> None:
+    settings = load_settings(ROOT / "configs" / name, ENVIRONMENT)
+    assert settings.listen.is_loopback
+    assert settings.catalog.models
+
+
+def test_what_is_left_out_takes_what_the_commented_file_shows(tmp_path: Path) -> None:
+    """The comments of gateway.yaml promise that each value shown is the default."""
+    shown = yaml.safe_load((ROOT / "configs/gateway.yaml").read_text())
+    shipped = load_settings(ROOT / "configs/gateway.yaml", ENVIRONMENT)
+    path = write_config(tmp_path, URLS, **{name: {} for name in ("upstream", "limits", "profiles")}, keys=[])
+    left_out = load_settings(path)
+    assert set(shown["upstream"]) == {
+        "connect_timeout_s",
+        "pool_wait_s",
+        "first_byte_timeout_s",
+        "idle_timeout_s",
+        "total_timeout_s",
+        "max_attempts",
+    }
+    assert (left_out.timeouts, left_out.max_attempts, left_out.limits) == (
+        shipped.timeouts,
+        shipped.max_attempts,
+        shipped.limits,
+    )
+    assert (left_out.listen, left_out.admin_listen) == (shipped.listen, shipped.admin_listen)
+    assert (left_out.encoder, left_out.predictor_limit_s) == (shipped.encoder, shipped.predictor_limit_s)
+    for dimension, scale in shipped.scales.items():
+        from app.domain.vocabulary import VOCABULARY
+
+        assert VOCABULARY.dimension[dimension].scale == scale
+
+
+def test_a_catalogue_becomes_models_and_backends(tmp_path: Path) -> None:
+    write_config(tmp_path, URLS)
+    catalog = load_catalog(tmp_path / "catalog.yaml")
+    (model,) = catalog.models
+    assert (model.name, model.served_as, model.backend, model.predicted_as) == ("small", "org/small", "small", None)
+    assert model.card.capabilities == {"chat", "completion", "tools", "json_schema", "logprobs"}
+    assert model.card.values["parameters_b"] == 8
+    assert model.card.values["released"] == 739370
+    assert "security" not in model.card.values
+    assert catalog.backends[0].urls == ("http://127.0.0.1:9001",)
+
+
+def test_a_self_hosted_models_price_follows_from_its_rent(tmp_path: Path) -> None:
+    write_config(tmp_path, URLS)
+    content = yaml.safe_load((tmp_path / "catalog.yaml").read_text())
+    content["models"][0]["price"] = {"self_hosted": {"usd_per_gpu_hour": 3.6, "gpus": 2, "tokens_per_s": 2000}}
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(content))
+    # 7.2 USD an hour are 0.002 USD a second, for 2,000 tokens.
+    assert load_catalog(tmp_path / "catalog.yaml").models[0].price == pytest.approx(TokenPrice(1.0, 1.0, 1.0))
+
+
+KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"liste": "127.0.0.1:1"}, "gateway.yaml: liste: is not a key; did you mean listen?"),
+        (
+            {"listen": "8080"},
+            "gateway.yaml: listen: expected an address and a port, such as 127.0.0.1:8080, got '8080'",
+        ),
+        ({"listen": "example.com:80"}, "listen: expected an IP address before the port"),
+        ({"listen": "0.0.0.0:80"}, "keys[0].secret: plain text is for listeners on loopback only; use secret_env"),
+        ({"listen": "0.0.0.0:80", "keys": []}, "keys: expected at least one, because the listener is not on loopback"),
+        ({"predictor_limit_s": 0}, "predictor_limit_s: expected greater than 0, got 0"),
+        ({"upstream": {"max_attempts": 9}}, "upstream.max_attempts: expected less than or equal to 5, got 9"),
+        ({"upstream": {"retries": 1}}, "upstream.retries: is not a key; known are connect_timeout_s"),
+        ({"scales": {"cost": [1, 2]}}, "scales: expected any of cost_usd"),
+        (
+            {"scales": {"cost_usd": [1, 1]}},
+            "scales: cost_usd: expected [worst, best], both a number above 0, and different",
+        ),
+        ({"scales": {"released": ["soon", "later"]}}, "scales: released: expected [worst, best], both a day such as"),
+        ({"profiles": {"x": {"order": ["nope"]}}}, "profiles.x.order: the catalogue has no model 'nope'"),
+        ({"profiles": {"x": {"weights": {"coast": 1}}}}, "profiles.x: routing.weights.coast does not exist"),
+        ({"profiles": {"x": {"limits": {"max_size_b": "big"}}}}, "profiles.x: routing.max_size_b must be a number"),
+        ({"profiles": {"x": {"limits": {"explain": True}}}}, "profiles.x: expected limits and weights only"),
+        (
+            {"profiles": {"x": {"weights": {"cost": 1}, "max_quality_loss": 0.1}}},
+            "profiles.x: routing.weights.cost and routing.max_quality_loss say the same",
+        ),
+        ({"keys": [{**KEY, "secret_env": "A"}]}, "keys[0]: expected either secret_env"),
+        ({"keys": [{"id": "a"}]}, "keys[0]: expected either secret_env"),
+        ({"keys": [{"id": "a", "secret_env": "NOPE"}]}, "keys[0].secret_env: the environment has no NOPE"),
+        ({"keys": [{**KEY, "scopes": ["admin"]}]}, "keys[0].scopes[0]: expected one of embeddings"),
+        ({"keys": [{**KEY, "may_set": ["speed"]}]}, "keys[0].may_set: there is no 'speed'; known are"),
+        ({"keys": [{**KEY, "routing": {"max_cost": 1}}]}, "keys[0].routing: routing.max_cost does not exist"),
+        ({"keys": [{**KEY, "budget": 10}]}, "keys[0].budget: budgets are not kept yet; expected null, or nothing"),
+        ({"keys": [{**KEY, "concurrency": 0}]}, "keys[0].concurrency: expected greater than 0, got 0"),
+        ({"keys": [KEY, KEY]}, "keys: the id 'a' occurs twice"),
+        ({"catalog": "nowhere.yaml"}, "nowhere.yaml: No such file or directory"),
+    ],
+)
+def test_what_is_wrong_in_the_gateways_file_is_said_where(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    assert any(says in line for line in complaint(write_config(tmp_path, URLS, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (
+            ("models", 0, "card", "colour"),
+            "red",
+            "catalog.yaml: models[0].card.colour: is not a key; known are capabilities",
+        ),
+        (("models", 0, "card", "context_tokens"), 0, "models[0].card.context_tokens: expected greater than 0, got 0"),
+        (("models", 0, "card", "capabilities"), ["sing"], "models[0].card.capabilities[0]: expected 'chat'"),
+        (("models", 0, "card", "released"), "spring", "models[0].card.released: expected a day such as"),
+        (("models", 0, "card", "security"), "high", "models[0].card.security: expected one of public_api"),
+        (("models", 0, "card", "parameters_b"), -1, "models[0].card.parameters_b: expected a number above 0, got -1"),
+        (("models", 0, "backend"), "nowhere", "models[0].backend: there is no backend 'nowhere'; there are small"),
+        (("models", 0, "name"), "auto", "models[0].name: expected letters, digits"),
+        (("models", 0, "name"), "auto:x", "models[0].name: expected letters, digits"),
+        (("models", 0, "price"), {"input_usd_per_m": 1}, "models[0].price: expected either self_hosted, or"),
+        (("models", 0, "speed"), {}, "models[0].speed.prefill_tokens_per_s: is missing"),
+        (("backends", 0, "kind"), "ollama", "backends[0].kind: expected 'vllm' or 'openai', got 'ollama'"),
+        (("backends", 0, "urls"), [], "backends[0].urls: "),
+        (("backends", 0, "key_env"), "NOPE", "backends[0].key_env: the environment has no NOPE"),
+    ],
+)
+def test_what_is_wrong_in_the_catalogue_is_said_where(
+    tmp_path: Path, place: tuple[str | int, ...], value: Any, says: str
+) -> None:
+    path = write_config(tmp_path, URLS)
+    content = yaml.safe_load((tmp_path / "catalog.yaml").read_text())
+    inner: Any = content
+    for part in place[:-1]:
+        inner = inner[part]
+    inner[place[-1]] = value
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(content))
+    assert any(says in line for line in complaint(path))
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    path = write_config(tmp_path, URLS, encoder="fast", admin_listen="x", keys=[{"id": "", "secret": "s"}])
+    assert [line.partition(": ")[2].partition(":")[0] for line in complaint(path)] == [
+        "admin_listen",
+        "encoder",
+        "keys[0].id",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n", "line 2 column 1: the key 'listen' occurs twice"),
+        ("limits: {body_bytes: 5000, body_bytes: 6000}\n", "the key 'body_bytes' occurs twice"),
+        ("listen: [", "line 1 column 10: "),
+        ("- a\n- b\n", "the file: expected a valid dictionary"),
+        ("", "catalog: is missing"),
+        ("x: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+    ],
+)
+def test_yaml_that_says_too_little_or_two_things_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text)
+    assert any(says in line for line in complaint(path))
+
+
+def test_a_limit_that_is_absent_takes_its_default_and_null_is_none(tmp_path: Path) -> None:
+    bare, free = {**KEY}, {**KEY, "id": "b", "secret": "sk-b", "requests_per_minute": None, "concurrency": None}
+    settings = load_settings(write_config(tmp_path, URLS, keys=[bare, free]))
+    (_, first), (_, second) = settings.keys
+    assert (first.requests_per_minute, first.tokens_per_minute, first.concurrency) == (60, 100_000, 8)
+    assert (second.requests_per_minute, second.tokens_per_minute, second.concurrency) == (None, 100_000, None)
+
+
+def test_secrets_come_from_the_environment_and_do_not_show(tmp_path: Path) -> None:
+    key = {"id": "a", "secret_env": "THALAMUS_KEY", "models": ["*"]}
+    settings = load_settings(write_config(tmp_path, URLS, listen="0.0.0.0:8080", keys=[key]), ENVIRONMENT)
+    assert settings.keys[0][0].reveal() == "sk-from-the-environment"
+    assert "sk-" not in repr(settings)
+
+
+def test_a_secret_in_a_wrong_file_does_not_show(tmp_path: Path) -> None:
+    lines = complaint(write_config(tmp_path, URLS, keys=[{**KEY, "secret_env": "X", "budget": 1}]))
+    assert "sk-a" not in " ".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "loopback"),
+    [
+        ("127.0.0.1:80", "127.0.0.1", True),
+        ("[::1]:80", "::1", True),
+        ("10.0.0.1:80", "10.0.0.1", False),
+        ("localhost:80", "localhost", True),
+    ],
+)
+def test_addresses(text: str, host: str, loopback: bool) -> None:
+    address = Address.parse(text)
+    assert (address.host, address.port, address.is_loopback, str(address)) == (host, 80, loopback, text)
