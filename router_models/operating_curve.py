@@ -92,9 +92,13 @@ def priced_rows(
 def operating_curve(
     rows: PricedRows, scale: CostScale, weights: Sequence[float] = WEIGHTS
 ) -> tuple[OperatingPoint, ...]:
-    """A point for every weight, in the order given; empty where no row has an outcome of the best single model."""
+    """A point for every weight, in the order given; empty without outcomes, or without any cost to weigh.
+
+    Where no cost is expected, every weight would choose alike and seem safe, and the largest would not be once costs
+    are known.
+    """
     known_NM = np.isfinite(rows.score)
-    if not known_NM.any():
+    if not known_NM.any() or not np.isfinite(rows.expected_usd).any():
         return ()
     best = int(_column_means(rows.score).argmax())
     # Only rows that say what the best single model was worth: the loss is paired.

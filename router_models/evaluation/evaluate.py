@@ -31,7 +31,6 @@ from router_models.operating_curve import (
     PricedRows,
     largest_weight,
     operating_curve,
-    priced_rows,
 )
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.predictor import ArtifactPredictor
@@ -212,13 +211,13 @@ def _promised_weights(bench: _Bench) -> list[float | None]:
 
 
 def _calibration_in_dollars(artifact: Artifact, bench: _Bench) -> PricedRows:
-    columns = range(len(bench.models))
-    return priced_rows(
-        artifact.calibration,
-        columns,
-        bench.prices.input_usd_per_m.tolist(),
-        bench.prices.output_usd_per_m.tolist(),
+    """Priced by the same rule as the prompts that are measured: a weight means the same on both."""
+    rows = artifact.calibration
+    expected, real = (
+        expected_usd(bench.prices, rows.input_tokens, tokens, bench.mean_usd)
+        for tokens in (rows.output_tokens, rows.real_output_tokens)
     )
+    return PricedRows(rows.quality, rows.score, expected, real)
 
 
 def _stacked(seeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

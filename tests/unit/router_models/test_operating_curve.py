@@ -104,14 +104,21 @@ def test_prices_turn_calibration_rows_into_dollars() -> None:
     np.testing.assert_allclose(rows.expected_usd[0, 0], (40 + 2 * 20) / 1e6, rtol=1e-5)
 
 
-def test_without_lengths_the_cost_is_unknown_and_counts_as_the_worst() -> None:
+def test_without_any_expected_cost_no_weight_is_promised() -> None:
     rows = pool()
-    unknown = PricedRows(rows.quality, rows.score, rows.expected_usd * np.nan, rows.real_usd * np.nan)
+    unknown = PricedRows(rows.quality, rows.score, rows.expected_usd * np.nan, rows.real_usd)
 
-    points = operating_curve(unknown, SCALE)
+    assert largest_weight(operating_curve(unknown, SCALE), 1.0) is None
 
-    assert np.isnan(points[0].cost_usd)
-    assert len({point.quality for point in points}) == 1
+
+def test_a_model_without_a_price_counts_as_the_dearest() -> None:
+    rows = pool()
+    unpriced = rows.expected_usd.copy()
+    unpriced[:, 0] = np.nan
+
+    points = operating_curve(PricedRows(rows.quality, rows.score, unpriced, rows.real_usd), SCALE)
+
+    assert points[-1].cost_usd == pytest.approx(DEAR)
 
 
 @settings(deadline=None, max_examples=25)

@@ -16,7 +16,7 @@ import pytest
 
 from router_models.artifact import Artifact
 from router_models.evaluation.card import render_card
-from router_models.evaluation.costs import listed_prices, paid_usd, prices_behind
+from router_models.evaluation.costs import Prices, listed_prices, paid_usd, prices_behind
 from router_models.evaluation.evaluate import OURS, Setting, evaluate
 from router_models.evaluation.plots import draw, front
 from router_models.evaluation.policies import BASELINES, Known, always_best, task_table
@@ -76,6 +76,33 @@ def test_every_prediction_is_in_the_table() -> None:
 
 def test_the_figures_are_json() -> None:
     json.dumps(measured()[0], allow_nan=False, default=float)
+
+
+def test_a_promised_loss_is_kept_on_prompts_that_were_not_used_to_choose_the_weight() -> None:
+    figures = measured()[0]["splits"]["test"]
+
+    promised = figures["policies"][f"{OURS}, max_quality_loss 0.01"]
+    assert promised["quality"]["mean"] > figures["policies"]["always the best"]["quality"]["mean"] - 0.01
+    assert promised["cost_usd"]["mean"] < figures["policies"][OURS]["cost_usd"]["mean"]
+
+
+def test_without_lengths_a_promise_means_the_same_where_it_is_made_and_where_it_is_kept() -> None:
+    dataset, artifact = tiny_dataset(720), trained()
+    unpriced = OutcomesDataset(dataset.prompts, dataset.outcomes.drop_columns(["cost_usd", "output_tokens"]))
+    unknown = np.full_like(artifact.calibration.score, np.nan)
+    without = replace(
+        artifact,
+        heads={**artifact.heads, "tokens.known_M": np.zeros(2, np.uint8)},
+        calibration=replace(artifact.calibration, output_tokens=unknown, real_output_tokens=unknown),
+    )
+    prices = Prices(input_usd_per_m=np.array([1.0, 50.0]), output_usd_per_m=np.array([1.0, 50.0]))
+
+    report = evaluate([without], unpriced, replace(SETTING, splits=("test",), listed_prices=prices), no_bar)[0]
+
+    policies = report["splits"]["test"]["policies"]
+    promised = policies[f"{OURS}, max_quality_loss 0.01"]["quality"]["mean"]
+    assert promised > policies["always the best"]["quality"]["mean"] - 0.01
+    assert promised > policies["always the cheapest"]["quality"]["mean"]
 
 
 def test_weight_on_size_ends_with_the_smallest_model() -> None:
