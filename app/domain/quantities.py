@@ -7,8 +7,8 @@ knows the name of the field and says so.
 from __future__ import annotations
 
 import datetime as dt
+import decimal
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,23 +62,19 @@ def show_number(value: float) -> str:
 
 def rounded_up(value: float) -> float:
     """The next number with four significant digits, so that what is shown as a limit admits what it was shown for."""
-    return _rounded(value, math.ceil)
+    return _rounded(value, decimal.ROUND_CEILING)
 
 
 def rounded_down(value: float) -> float:
     """The previous number with four significant digits."""
-    return _rounded(value, math.floor)
+    return _rounded(value, decimal.ROUND_FLOOR)
 
 
-def _rounded(value: float, rounding: Callable[[float], int]) -> float:
-    if value == 0.0 or not math.isfinite(value):
+def _rounded(value: float, rounding: str) -> float:
+    # In decimals: a scaled binary number could miss its limit by the last bit. 0.1 is 0.1, though it is stored as more.
+    if float(show_number(value)) == value:
         return value
-    digits = 3 - math.floor(math.log10(abs(value)))
-    shown = float(f"{value:.4g}")
-    if shown == value:
-        return value
-    # Scaled by a power of ten and back through text: dividing could miss the limit by its last bit.
-    return float(f"{rounding(value * 10.0**digits)}e{-digits}")
+    return float(decimal.Context(prec=4, rounding=rounding).create_decimal(value))
 
 
 def _date(value: object) -> float:

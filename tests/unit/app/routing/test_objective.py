@@ -198,7 +198,9 @@ def test_no_ineligible_model_is_ever_a_candidate(
         assert candidate.model.name not in limits.get("exclude", ())
         for name, reading in readings.items():
             assert name not in limits or (reading is not None and reading <= limits[name])
-        assert "min_quality" not in limits or (estimate.quality or -1.0) >= limits["min_quality"]
+        if "min_quality" in limits:
+            assert estimate.quality is not None
+            assert estimate.quality >= limits["min_quality"]
         for name, field in (("released_after", "released"), ("min_security", "security")):
             if name in limits:
                 kind = _reader(field)
