@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import signal
 import socket
 import time
@@ -195,4 +196,5 @@ def _listener(address: Address) -> socket.socket:
     try:
         return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
     except OSError as exc:
-        raise UsageError(f"cannot listen on {address}: {exc.strerror}; stop what does, or change the address") from exc
+        cause = os.strerror(exc.errno or 0)
+        raise UsageError(f"cannot listen on {address}: {cause}; stop what does, or change the address") from exc

@@ -82,9 +82,13 @@ async def _probe(settings: Settings) -> list[Probed]:
 
 async def _ask(client: UpstreamClient, settings: Settings, backend: Backend, url: str) -> Probed:
     from app.upstream.client import root, versioned
+    from app.upstream.refusals import RefusedKey
 
     try:
         listed = _listed(await client.fetch(backend.name, versioned(url) + "/models", PROBE_WITHIN_S))
+    except RefusedKey:
+        which = f"refuses the key in {backend.key_env}" if backend.key_env else "wants a key; name it in key_env"
+        return Probed(backend.name, url, None, (), (which,))
     except (UpstreamError, ValueError) as exc:
         return Probed(backend.name, url, None, (), (str(exc),))
     version = None

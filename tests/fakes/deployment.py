@@ -48,9 +48,11 @@ class Deployment:
     backends: Mapping[str, FakeBackend]
 
 
-def write_config(folder: Path, urls: Mapping[str, str], **changes: Any) -> Path:
+def write_config(folder: Path, urls: Mapping[str, str], *, predicted: bool = False, **changes: Any) -> Path:
     """Files for one model per URL, named like it; `changes` replace parts of `GATEWAY`."""
     models = [_model(name, size_b) for name, size_b in zip(urls, (8, 70, 700), strict=False)]
+    for model in models if predicted else ():
+        model["predicted_as"] = model["name"]
     backends = [{"name": name, "kind": "vllm", "urls": [url]} for name, url in urls.items()]
     (folder / "catalog.yaml").write_text(yaml.safe_dump({"models": models, "backends": backends}))
     path = folder / "gateway.yaml"
@@ -70,12 +72,12 @@ def _model(name: str, size_b: float) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def deployed(folder: Path, *names: str, **changes: Any) -> AsyncIterator[Deployment]:
+async def deployed(folder: Path, *names: str, predicted: bool = False, **changes: Any) -> AsyncIterator[Deployment]:
     """Run it for as long as the block runs; one backend for each name."""
     async with AsyncExitStack() as stack:
         backends = {name: await stack.enter_async_context(FakeBackend(models=(f"org/{name}",))) for name in names}
         urls = {name: backend.url for name, backend in backends.items()}
-        settings = load_settings(write_config(folder, urls, **changes))
+        settings = load_settings(write_config(folder, urls, predicted=predicted, **changes))
         application = await stack.enter_async_context(create_app(settings))
         url = await stack.enter_async_context(listening(application.data))
         admin_url = await stack.enter_async_context(listening(application.admin))

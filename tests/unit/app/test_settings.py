@@ -26,7 +26,7 @@ def complaint(path: Path, environment: Mapping[str, str] = ENVIRONMENT) -> list[
     return [line.removeprefix(f"{path.parent}/") for line in str(caught.value).splitlines()]
 
 
-@pytest.mark.parametrize("name", ["gateway.yaml", "bench.yaml"])
+@pytest.mark.parametrize("name", ["gateway.yaml", "bench.yaml", "demo.yaml"])
 def test_the_files_that_are_shipped_are_right(name: str) -> None:
     settings = load_settings(ROOT / "configs" / name, ENVIRONMENT)
     assert settings.listen.is_loopback

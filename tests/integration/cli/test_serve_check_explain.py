@@ -1,0 +1,177 @@
+"""The commands as programs: a gateway that is started and stopped, files and backends that are checked, a decision."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from router_models.artifact import write_artifact
+from tests.fakes.artifacts import tiny_artifact
+from tests.fakes.backend import TOKENS, FakeBackend, Script
+from tests.fakes.deployment import SECRET, write_config
+from tests.fakes.upstream import texts
+
+CHAT: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+BACKEND = "http://127.0.0.1:1"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+async def thalamus(*arguments: str) -> tuple[int | None, str, str]:
+    """Run a command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.cli", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def serving(folder: Path, backend: FakeBackend) -> AsyncIterator[tuple[asyncio.subprocess.Process, str, str]]:
+    """The program, and the addresses of both listeners."""
+    data, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    config = write_config(folder, {"small": backend.url}, listen=data, admin_listen=admin)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.cli", "serve", "--config", str(config), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stderr
+        line = json.loads(await asyncio.wait_for(process.stderr.readline(), 30))
+        assert (line["event"], line["listen"], line["admin"]) == ("gateway.started", data, admin)
+        yield process, f"http://{data}", f"http://{admin}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_a_gateway_answers_on_two_listeners_and_ends_what_it_began(tmp_path: Path) -> None:
+    async with FakeBackend(Script(event_delay_s=0.1)) as backend, serving(tmp_path, backend) as (process, url, admin):
+        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {SECRET}"}) as caller:
+            async with caller.get(f"{admin}/metrics") as page:
+                assert b"thalamus_requests_in_flight 0.0" in await page.read()
+            async with caller.get(f"{url}/metrics") as page:
+                assert page.status == 404
+            async with caller.post(f"{url}/v1/chat/completions", json=CHAT) as answer:
+                assert "server" not in answer.headers
+                await answer.content.readany()
+                process.send_signal(signal.SIGTERM)
+                rest = await answer.read()
+            assert b"data: [DONE]" in rest
+        assert process.stderr
+        said = (await asyncio.wait_for(process.stderr.read(), 10)).decode().splitlines()
+        assert await process.wait() == 0
+        events = [json.loads(line)["event"] for line in said]
+        assert events == ["request.rejected", "request.completed", "gateway.stopped"]
+        assert texts(rest).endswith(TOKENS[-1])
+
+
+async def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = write_config(tmp_path, {"small": BACKEND}, listen=address)
+        status, _, err = await thalamus("serve", "--config", str(config))
+    assert (status, err.splitlines()) == (
+        1,
+        [f"thalamus: cannot listen on {address}: Address already in use; stop what does, or change the address"],
+    )
+
+
+async def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    status, _, err = await thalamus("serve", "--config", str(tmp_path / "nope.yaml"))
+    assert status == 1
+    assert err == f"thalamus: {tmp_path}/nope.yaml: No such file or directory; say where it is with --config\n"
+
+
+async def test_a_good_deployment_checks_out(tmp_path: Path) -> None:
+    async with FakeBackend(models=("org/small",)) as backend:
+        path = write_config(tmp_path, {"small": backend.url})
+        content = yaml.safe_load((tmp_path / "catalog.yaml").read_text())
+        content["models"][0]["card"]["context_tokens"] = 1024
+        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(content))
+        status, out, err = await thalamus("check", "--config", str(path))
+    assert (status, err) == (0, "")
+    assert f"small ({backend.url}): vLLM 0.32.0, serves org/small" in out
+    assert "untested, so never chosen on quality: small" in out
+
+
+async def test_what_is_wrong_with_backends_is_one_line_each(tmp_path: Path) -> None:
+    async with FakeBackend(models=("org/other",)) as other, FakeBackend(models=("org/large",)) as locked:
+        locked.key = "secret"
+        urls = {"small": other.url, "large": locked.url, "huge": BACKEND}
+        status, out, _ = await thalamus("check", "--config", str(write_config(tmp_path, urls)), "--json")
+    assert status == 1
+    assert json.loads(out)["problems"] == [
+        f"small ({other.url}): does not serve 'org/small' (small); it serves org/other",
+        f"large ({locked.url}): wants a key; name it in key_env",
+        f"huge ({BACKEND}): the backend cannot be reached",
+    ]
+
+
+async def test_a_worker_with_less_context_than_its_card_says_is_found(tmp_path: Path) -> None:
+    async with FakeBackend(models=("org/small",)) as backend:
+        status, out, _ = await thalamus("check", "--config", str(write_config(tmp_path, {"small": backend.url})))
+    assert status == 1
+    assert f"WRONG small ({backend.url}): serves small with 1024 tokens of context; its card says 4096" in out
+
+
+async def test_wrong_files_are_checked_without_asking_backends(tmp_path: Path) -> None:
+    status, out, _ = await thalamus("check", "--config", str(write_config(tmp_path, {"small": BACKEND}, encoder="x")))
+    assert status == 1
+    assert out == f"WRONG {tmp_path}/gateway.yaml: encoder: expected 'auto', 'transformer' or 'static', got 'x'\n"
+
+
+@pytest.fixture
+def explained(tmp_path: Path) -> Path:
+    write_artifact(tmp_path / "tiny-v1", tiny_artifact(rows=200))
+    urls = {"small": BACKEND, "large": BACKEND}
+    return write_config(tmp_path, urls, predicted=True, artifact="tiny-v1", predictor_limit_s=5)
+
+
+async def test_a_decision_is_explained_as_a_table_and_a_picture(explained: Path) -> None:
+    picture = explained.parent / "front.png"
+    status, out, err = await thalamus(
+        "explain", "the capital of France", "--config", str(explained), "--plot", str(picture)
+    )
+    assert (status, err) == (0, "")
+    assert "small" in out
+    assert "large" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+async def test_a_decision_is_explained_as_json_with_weights(explained: Path) -> None:
+    status, out, _ = await thalamus(
+        "explain", "the capital", "--config", str(explained), "--weights", "cost=20", "--json"
+    )
+    record = json.loads(out)
+    assert (status, record["model"], record["asked"]["weights"]) == (0, "small", {"cost": 20.0})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--weights", "coast=1"), "thalamus: the header x-thalamus-weights weighs 'coast', but there are only cost"),
+        (("--profile", "nope"), "thalamus: there is no profile 'nope'; there are default, cheap, small"),
+    ],
+)
+async def test_what_is_wrong_with_a_question_is_one_line(
+    explained: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    status, _, err = await thalamus("explain", "x", "--config", str(explained), *arguments)
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert err.startswith(says)
