@@ -42,7 +42,8 @@ class GatewayError(Exception):
 
     def headers(self) -> dict[str, str]:
         """Headers that belong to this answer."""
-        headers = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+        wait_s = 1 if self.retry_after_s is None and self.status in (429, 503) else self.retry_after_s
+        headers = {} if wait_s is None else {"retry-after": str(wait_s)}
         return headers if self.may_retry else headers | {"x-should-retry": "false"}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from app.domain.dimensions import Scale
 from app.domain.models import Model, TokenPrice
+from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
 from app.errors import UsageError
 from app.routing.offload import OffLoopPredictor
@@ -18,10 +19,23 @@ from app.routing.operating_points import OperatingTable
 from app.settings import Settings
 from app.yaml_files import refuse
 from router_models.artifact import Artifact, ArtifactError, Calibration, load_artifact
-from router_models.operating_curve import CostScale, largest_weight, operating_curve, priced_rows
+from router_models.operating_curve import CostScale, PricedRows, largest_weight, operating_curve, priced_rows
 from router_models.predictor import ArtifactPredictor
 
 _NO_PRICE = TokenPrice(math.nan, math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What choosing among some models would have done on the calibration rows, against the best single one of them."""
+
+    prompts: int
+    best_model: str
+    best_quality: float
+    best_cost_usd: float
+    """A request, on average, as are all of these."""
+    quality: float
+    cost_usd: float
 
 
 class CalibrationCurve:
@@ -34,20 +48,44 @@ class CalibrationCurve:
 
     def tabulate(self, models: Sequence[Model]) -> OperatingTable:
         """See `OperatingCurve` in `app.routing.operating_points`."""
-        known = [model for model in models if model.predicted_as in self._column]
+        known = self._known(models)
         if not known:
             return OperatingTable(None, lambda _: None)
+        rows = self._priced(known)
+        points = operating_curve(rows, self._scale)
+        best = _best(rows.score)
+        return OperatingTable(
+            best_model=None if best is None else known[best].name,
+            cost_weight=lambda loss: largest_weight(points, loss),
+        )
+
+    def expectation(self, models: Sequence[Model], preferences: Preferences) -> Expectation | None:
+        """What these preferences would have done, as far as they are about cost; None where too little is known."""
+        known = self._known(models)
+        rows = self._priced(known) if known else None
+        best = None if rows is None else _best(rows.score)
+        if rows is None or best is None:
+            return None
+        weight: float | None = preferences.weights.get("cost", 0.0)
+        if preferences.max_quality_loss is not None:
+            weight = largest_weight(operating_curve(rows, self._scale), preferences.max_quality_loss)
+        best_quality, best_cost_usd = float(np.nanmean(rows.score[:, best])), float(np.nanmean(rows.real_usd[:, best]))
+        # No weight keeps the promise: the best single model answers.
+        points = [] if weight is None else operating_curve(rows, self._scale, [weight])
+        quality, cost_usd = (points[0].quality, points[0].cost_usd) if points else (best_quality, best_cost_usd)
+        return Expectation(len(rows.score), known[best].name, best_quality, best_cost_usd, quality, cost_usd)
+
+    def _known(self, models: Sequence[Model]) -> list[Model]:
+        return [model for model in models if model.predicted_as in self._column]
+
+    def _priced(self, known: Sequence[Model]) -> PricedRows:
         columns = [self._column[model.predicted_as or ""] for model in known]
         prices = [model.price or _NO_PRICE for model in known]
-        rows = priced_rows(
+        return priced_rows(
             self._rows,
             columns,
             [price.input_usd_per_m for price in prices],
             [price.output_usd_per_m for price in prices],
-        )
-        points = operating_curve(rows, self._scale)
-        return OperatingTable(
-            best_model=_best(rows.score, known), cost_weight=lambda loss: largest_weight(points, loss)
         )
 
 
@@ -75,15 +113,19 @@ def load_router_model(settings: Settings) -> Iterator[RouterModel | None]:
         yield None
         return
     artifact = load_checked(settings)
-    scale = settings.scales.get("cost", VOCABULARY.dimension["cost"].scale)
     try:
         predictor = OffLoopPredictor(ArtifactPredictor(artifact), settings.predictor_limit_s)
     except ArtifactError as exc:
         raise UsageError(f"{settings.artifact}: {exc}") from exc
     try:
-        yield RouterModel(artifact, predictor, CalibrationCurve(artifact, scale))
+        yield RouterModel(artifact, predictor, create_curve(settings, artifact))
     finally:
         predictor.close()
+
+
+def create_curve(settings: Settings, artifact: Artifact) -> CalibrationCurve:
+    """The operating curve at the settings' scale of cost."""
+    return CalibrationCurve(artifact, settings.scales.get("cost", VOCABULARY.dimension["cost"].scale))
 
 
 def load_checked(settings: Settings) -> Artifact:
@@ -110,11 +152,10 @@ def _unknown_columns(settings: Settings, artifact: Artifact) -> Iterator[str]:
             yield f"models[{index}].predicted_as: {artifact.name} has no {model.predicted_as!r}; it has {known}"
 
 
-def _best(score_NM: np.ndarray, models: Sequence[Model]) -> str | None:
+def _best(score_NM: np.ndarray) -> int | None:
     """The model with the best mean score where it was measured."""
-    measured_M = np.isfinite(score_NM).any(axis=0)
-    if not measured_M.any():
+    known_NM = np.isfinite(score_NM)
+    if not known_NM.any():
         return None
-    total_M, count_M = np.nansum(score_NM, axis=0), np.isfinite(score_NM).sum(axis=0)
-    mean_M = np.where(measured_M, total_M / np.maximum(count_M, 1), -np.inf)
-    return models[int(mean_M.argmax())].name
+    total_M, count_M = np.where(known_NM, score_NM, 0).sum(axis=0), known_NM.sum(axis=0)
+    return int(np.where(count_M > 0, total_M / np.maximum(count_M, 1), -np.inf).argmax())

@@ -16,6 +16,7 @@ from app.errors import UpstreamError, UsageError
 
 if TYPE_CHECKING:
     from app.domain.models import Backend, Model
+    from app.router_model import Expectation
     from app.settings import Settings
     from app.upstream.client import UpstreamClient
 
@@ -43,30 +44,35 @@ def check(
 
     Example: `thalamus check --config configs/gateway.yaml`
     """
-    problems, settings = _files(config)
+    problems, settings, expected = _files(config)
     probed = asyncio.run(_probe(settings)) if settings and probe else []
     problems += [f"{one.backend} ({one.url}): {problem}" for one in probed for problem in one.problems]
     if as_json:
-        print(json.dumps({"problems": problems, "replicas": [asdict(one) for one in probed]}))
+        expectations = {profile: asdict(one) for profile, one in expected.items()}
+        replicas = [asdict(one) for one in probed]
+        print(json.dumps({"problems": problems, "replicas": replicas, "expected": expectations}))
     else:
-        _print(settings, probed, problems)
+        _print(settings, probed, expected, problems)
     if problems:
         raise typer.Exit(1)
 
 
-def _files(config: Path) -> tuple[list[str], Settings | None]:
-    """What is wrong with the files, and the settings where they can be read."""
-    from app.router_model import load_checked
+def _files(config: Path) -> tuple[list[str], Settings | None, dict[str, Expectation]]:
+    """What is wrong with the files, the settings where they can be read, and what each profile is expected to do."""
+    from app.router_model import create_curve, load_checked
     from app.settings import load_settings
 
-    settings = None
+    settings, expected = None, {}
     try:
         settings = load_settings(config)
         if settings.artifact:
-            load_checked(settings)
+            curve = create_curve(settings, load_checked(settings))
+            for name, profile in settings.profiles.items():
+                if expectation := curve.expectation(settings.catalog.models, profile.preferences):
+                    expected[name] = expectation
     except UsageError as exc:
-        return str(exc).splitlines(), settings
-    return [], settings
+        return str(exc).splitlines(), settings, expected
+    return [], settings, expected
 
 
 async def _probe(settings: Settings) -> list[Probed]:
@@ -127,7 +133,9 @@ def _differences(models: list[Model], listed: Mapping[str, Mapping[str, Any]]) -
             yield f"serves {model.name} with {served_tokens} tokens of context; its card says {stated_tokens}"
 
 
-def _print(settings: Settings | None, probed: list[Probed], problems: list[str]) -> None:
+def _print(
+    settings: Settings | None, probed: list[Probed], expected: Mapping[str, Expectation], problems: list[str]
+) -> None:
     if settings:
         untested = [model.name for model in settings.catalog.models if not (settings.artifact and model.predicted_as)]
         print(f"{settings.path}: {len(settings.catalog.models)} models, {len(settings.keys)} keys")
@@ -137,5 +145,11 @@ def _print(settings: Settings | None, probed: list[Probed], problems: list[str])
         if not one.problems:
             about = f"vLLM {one.version}" if one.version else "answers"
             print(f"{one.backend} ({one.url}): {about}, serves {', '.join(one.serves)}")
+    for name, saving in expected.items():
+        print(
+            f"profile {name}: quality {saving.quality:.3f} for {saving.cost_usd:.3g} USD a request; "
+            f"{saving.best_model}, the best single model: {saving.best_quality:.3f} for {saving.best_cost_usd:.3g} USD "
+            f"({saving.prompts} calibration prompts, weights on cost only)"
+        )
     for problem in problems:
         print(f"WRONG {problem}")

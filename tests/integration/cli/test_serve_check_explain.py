@@ -143,6 +143,17 @@ def explained(tmp_path: Path) -> Path:
     return write_config(tmp_path, urls, predicted=True, artifact="tiny-v1", predictor_limit_s=5)
 
 
+async def test_what_each_profile_is_expected_to_save_and_to_lose_is_said(explained: Path) -> None:
+    status, out, _ = await thalamus("check", "--config", str(explained), "--no-probe", "--json")
+    expected = json.loads(out)["expected"]
+    assert (status, list(expected)) == (0, ["default", "cheap", "small"])
+    assert expected["default"]["prompts"] == 200
+    assert expected["cheap"]["cost_usd"] <= expected["default"]["cost_usd"]
+    # 40 tokens read and 25 written cost 57 millionths with `small`, ten times that with `large`, near enough.
+    prices = {"small": (40 * 0.8 + 25 * 1.6) / 1e6, "large": (40 * 7 + 25 * 14) / 1e6}
+    assert expected["cheap"]["best_cost_usd"] == pytest.approx(prices[expected["cheap"]["best_model"]])
+
+
 async def test_a_decision_is_explained_as_a_table_and_a_picture(explained: Path) -> None:
     picture = explained.parent / "front.png"
     status, out, err = await thalamus(

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from app.domain.models import TokenPrice
+from app.domain.vocabulary import VOCABULARY
 from app.errors import UsageError
 from app.settings import Address, load_catalog, load_settings
 from tests.fakes.deployment import write_config
@@ -37,7 +38,7 @@ def test_what_is_left_out_takes_what_the_commented_file_shows(tmp_path: Path) ->
     """The comments of gateway.yaml promise that each value shown is the default."""
     shown = yaml.safe_load((ROOT / "configs/gateway.yaml").read_text())
     shipped = load_settings(ROOT / "configs/gateway.yaml", ENVIRONMENT)
-    path = write_config(tmp_path, URLS, **{name: {} for name in ("upstream", "limits", "profiles")}, keys=[])
+    path = write_config(tmp_path, URLS, upstream={}, limits={}, profiles={}, keys=[])
     left_out = load_settings(path)
     assert set(shown["upstream"]) == {
         "connect_timeout_s",
@@ -55,8 +56,6 @@ def test_what_is_left_out_takes_what_the_commented_file_shows(tmp_path: Path) ->
     assert (left_out.listen, left_out.admin_listen) == (shipped.listen, shipped.admin_listen)
     assert (left_out.encoder, left_out.predictor_limit_s) == (shipped.encoder, shipped.predictor_limit_s)
     for dimension, scale in shipped.scales.items():
-        from app.domain.vocabulary import VOCABULARY
-
         assert VOCABULARY.dimension[dimension].scale == scale
 
 

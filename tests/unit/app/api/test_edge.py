@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from app.api.policy import PUBLIC, Policy, needs
 from app.store.keys import SCOPES, Key
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
-from tests.fakes.upstream import FakeUpstream
+from tests.fakes.upstream import FakeExchange, FakeUpstream
 from tests.fakes.world import catalog, model
 
 CATALOG = catalog(model("small"), model("large"))
@@ -62,8 +63,15 @@ async def ask(
     app: ASGIApp, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, **scope: Any
 ) -> Reply:
     """Send one request into an application; the body comes whole, then nothing more."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    reply = Reply()
+    await app({**_scope(method, path, headers), **scope}, _receive(pending), reply.send)
+    return reply
+
+
+def _scope(method: str, path: str, headers: Mapping[str, str] | None = None) -> Scope:
     sent = {"content-type": "application/json", "authorization": f"Bearer {SECRET}", **(headers or {})}
-    asked: Scope = {
+    return {
         "type": "http",
         "method": method,
         "path": path,
@@ -71,17 +79,10 @@ async def ask(
         "query_string": b"",
         "root_path": "",
         "headers": [(name.encode(), value.encode()) for name, value in sent.items() if value],
-        **scope,
     }
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-    reply = Reply()
-    await app(asked, _receive(pending), reply.send)
-    return reply
 
 
 def _receive(pending: list[Message]) -> Callable[[], Awaitable[Message]]:
-    import asyncio
-
     async def receive() -> Message:
         if pending:
             return pending.pop(0)
@@ -218,6 +219,31 @@ async def test_a_refused_call_is_counted_and_logged_once() -> None:
     app = data_plane(doors(a_bench, CATALOG, keys(sk_narrow=narrow)))
     reply = await ask(app, "POST", "/v1/chat/completions", body, {"authorization": "Bearer sk-narrow"})
     assert reply.status == 403
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_cannot_be_sent_is_closed_once(stream: bool) -> None:
+    a_bench = world()
+    body = json.dumps({**json.loads(CHAT), "stream": stream}).encode()
+
+    async def send(message: Message) -> None:
+        raise OSError("the connection is gone")
+
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    await plane(a_bench)(_scope("POST", "/v1/chat/completions"), _receive(pending), send)
+    assert a_bench.in_flight == (0, 0, 0)
+    assert len(a_bench.completed) == 1
+
+
+async def test_a_caller_who_is_gone_before_the_work_begins_costs_none() -> None:
+    upstream = FakeUpstream(small=FakeExchange(hangs=True))
+    a_bench = bench(CATALOG, upstream)
+    gone: list[Message] = [{"type": "http.request", "body": CHAT}, {"type": "http.disconnect"}]
+    reply = Reply()
+    await plane(a_bench)(_scope("POST", "/v1/chat/completions"), _receive(gone), reply.send)
+    assert reply.messages == []
+    assert a_bench.in_flight == (0, 0, 0)
+    assert [one["outcome"] for one in a_bench.completed] in ([], ["cancelled"])
 
 
 async def test_web_sockets_are_closed() -> None:
