@@ -327,16 +327,22 @@ def _data_fingerprint(rows: OutcomesDataset, score_BM: np.ndarray) -> str:
 
 
 def _code_commit() -> str:
-    """The checkout's commit, with a plus where files were changed; "unknown" outside of one."""
-    folder = Path(__file__).resolve().parent
+    """The checkout's commit, with a plus where this package was changed since; "unknown" outside of one."""
+    package = Path(__file__).resolve().parents[1]
+    commit, changes = _git(package, "rev-parse", "--short=12", "HEAD"), _git(package, "status", "--porcelain", "*.py")
+    return "unknown" if commit is None or changes is None else commit + ("+" if changes else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, or None where there is no git, no checkout or no answer."""
     try:
-        described = subprocess.run(  # noqa: S603
-            ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+"],  # noqa: S607
+        said = subprocess.run(  # noqa: S603
+            ["git", "-C", str(folder), *arguments],  # noqa: S607
             capture_output=True,
             text=True,
             check=True,
             timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return described.stdout.strip()
+        return None
+    return said.stdout.strip()
