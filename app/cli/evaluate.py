@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.errors import UsageError
+
+if TYPE_CHECKING:
+    from app.domain.models import Model
+    from router_models.evaluation.costs import Prices
 
 # What the table on the terminal shows; --json has everything.
 _SHOWN = {
@@ -63,8 +67,8 @@ def evaluate(
         setting = Setting(
             splits=tuple(split or ("test",)),
             train_split=train_split,
-            sizes_b=_sizes(catalog, sizes),
-            listed_prices=listed_prices(data, artifacts[0].models),
+            sizes_b=_catalog_sizes(catalog) | _sizes(sizes),
+            listed_prices=_catalog_prices(catalog, artifacts[0].models) or listed_prices(data, artifacts[0].models),
         )
         with bars() as bar:
             report, table = measure(artifacts, read_outcomes(data), setting, bar)
@@ -83,28 +87,45 @@ def evaluate(
             print(path)
 
 
-def _sizes(catalog: Path | None, sizes: str) -> dict[str, float]:
-    """Billions of parameters by column of the artifact."""
+def _sizes(sizes: str) -> dict[str, float]:
+    """Billions of parameters by column of the artifact, as given on the command line."""
     try:
         pairs = [part.split("=") for part in sizes.split(",") if part]
-        named = {name.strip(): float(value) for name, value in pairs}
+        return {name.strip(): float(value) for name, value in pairs}
     except ValueError as exc:
         raise UsageError(f"--sizes should look like small=0.071,large=0.135, not {sizes!r}") from exc
-    return (_catalog_sizes(catalog) if catalog else {}) | named
 
 
-def _catalog_sizes(path: Path) -> dict[str, float]:
-    import yaml
+def _catalog_sizes(path: Path | None) -> dict[str, float]:
+    return {
+        column: model.card.values["parameters_b"]
+        for column, model in _by_column(path).items()
+        if "parameters_b" in model.card.values
+    }
 
-    try:
-        models = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
-        return {
-            model.get("predicted_as") or model["name"]: float(model["card"]["parameters_b"])
-            for model in models
-            if "parameters_b" in model.get("card", {})
-        }
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise UsageError(f"cannot read sizes from {path}: {' '.join(str(exc).split())}") from exc
+
+def _catalog_prices(path: Path | None, columns: Sequence[str]) -> Prices | None:
+    import numpy as np
+
+    from router_models.evaluation.costs import Prices
+
+    models = _by_column(path)
+    prices = [models[column].price if column in models else None for column in columns]
+    if not any(prices):
+        return None
+    return Prices(
+        np.array([price.input_usd_per_m if price else np.nan for price in prices]),
+        np.array([price.output_usd_per_m if price else np.nan for price in prices]),
+    )
+
+
+def _by_column(path: Path | None) -> dict[str, Model]:
+    """Models of a catalogue by the column of the artifact that predicts them."""
+    if path is None:
+        return {}
+    from app.settings import load_catalog
+
+    return {model.predicted_as: model for model in load_catalog(path).models if model.predicted_as}
 
 
 def _write_table(path: Path, table: Any) -> None:
