@@ -70,7 +70,8 @@ def fit_interval(
 
     In every group of like prompts the observed rate of a model differs from the predicted mean by the model's error and
     by chance. Chance is known: mean q (1 - q) / n. What is left of the squared difference is regressed on the mean
-    disagreement (method of moments, pooled over models, each group weighted by its size).
+    disagreement (method of moments, pooled over models, each group weighted by its size). One standard error of that
+    fit is added to the floor: few rows cannot show that predictions are exact.
     """
     excess, spread, weight = [], [], []
     for group in np.unique(group_B):
@@ -89,7 +90,7 @@ def fit_interval(
 
 
 def _least_squares(excess: np.ndarray, spread: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """The best of the non-negative solutions: both terms, either one, none."""
+    """The best of the non-negative solutions (both terms, either one, none), its floor raised by a standard error."""
     if not excess.size:
         return 0.0, 1.0
     best, least = (0.0, 0.0), np.inf
@@ -101,4 +102,6 @@ def _least_squares(excess: np.ndarray, spread: np.ndarray, weight: np.ndarray) -
         if (solution >= 0).all() and error < least:
             terms = dict(zip(columns, solution.tolist(), strict=True))
             best, least = (terms.get(0, 0.0), terms.get(1, 0.0)), error
-    return best
+    missed = excess - best[0] - best[1] * spread
+    standard_error = float(np.sqrt(np.sum((weight * missed) ** 2)) / np.sum(weight))
+    return best[0] + standard_error, best[1]
