@@ -6,7 +6,7 @@
 #   deploy/vllm/serve.sh NAME PORT [vllm flags]    any folder in var/models, under its own name
 #
 # HOST (127.0.0.1), VLLM (.venv-vllm/bin/vllm, else the one on PATH) and OMP_NUM_THREADS (1) may be set. Ready when
-# /health is 200, after 15 to 30 s. SIGTERM drains for at most 10 s and takes the engine's process down as well.
+# /health is 200, after 15 to 40 s. SIGTERM drains and takes the engine's process down as well: 3 to 16 s until it is gone.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 [ $# -ge 2 ] || { sed -n '2,10p' "$0" >&2; exit 2; }
