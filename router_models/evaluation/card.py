@@ -24,7 +24,7 @@ def render_card(artifact: Artifact, report: Mapping[str, Any], command: str) -> 
     for split, figures in report["splits"].items():
         parts.append(_results(split, figures, len(report["artifacts"])))
     parts += [_calibration(artifact, report), _tuning(artifact), _latency(report), _limits(artifact, report)]
-    commands = "\n".join(filter(None, [artifact.about.get("command"), command]))
+    commands = "\n".join(filter(None, [*(entry.get("command") for entry in report["artifacts"]), command]))
     parts.append(f"## Reproduce\n\n```\n{commands}\n```\n\nCode at commit {artifact.about['code_commit']}.")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -130,7 +130,7 @@ One prompt, one thread, on the machine of the evaluation: p50 {latency["p50"]:.1
 
 
 def _limits(artifact: Artifact, report: Mapping[str, Any]) -> str:
-    lines = _worst_tasks(report)
+    lines = "\n".join([*(f"- {limit}" for limit in artifact.about.get("limits", ())), _worst_tasks(report)])
     return f"""## Limits
 
 - It knows these {len(artifact.models)} models in the versions that were asked, on tasks like those of the data above.

@@ -88,7 +88,13 @@ def evaluate(
 
 
 def _described(artifact: Artifact) -> dict[str, Any]:
-    return {"name": artifact.name, "seed": artifact.about.get("seed"), "manifest_sha256": artifact.fingerprint}
+    about = artifact.about
+    return {
+        "name": artifact.name,
+        "seed": about.get("seed"),
+        "command": about.get("command"),
+        "manifest_sha256": artifact.fingerprint,
+    }
 
 
 class _Bench:

@@ -79,6 +79,8 @@ class TrainingConfig(_Config):
     """First paragraph of the model card."""
     licences: tuple[str, ...]
     """Of the data and of what was trained on it, one line each, for the model card."""
+    limits: tuple[str, ...] = ()
+    """What a user of this artifact must know beyond what the evaluation finds, one line each."""
 
 
 def load_config(path: Path) -> TrainingConfig:

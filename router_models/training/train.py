@@ -299,6 +299,7 @@ def _about(
     return {
         "about": config.about,
         "licences": list(config.licences),
+        "limits": list(config.limits),
         "seed": config.seed,
         "code_commit": _code_commit(),
         "data": {
