@@ -72,9 +72,11 @@ def pareto(figures: Mapping[str, Any], curves: str, axis: str, label: str) -> An
     axes.plot(*zip(*ours, strict=True), ".", color="#000000", alpha=0.35, markersize=4)
     axes.plot(*zip(*front(ours), strict=True), color="#000000", label=f"{OURS}, weight from 0 up")
     if singles:
-        axes.step(*zip(*front(singles), strict=True), color="#D55E00", where="post", label="single models")
+        # To the right edge: with the best single model, spending more buys nothing.
+        best = [*front(singles), (max(spent for spent, _ in singles), front(singles)[-1][1])]
+        axes.step(*zip(*best, strict=True), color="#D55E00", where="post", label="front of the single models")
     _single_models(axes, figures, axis)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper left")
     return figure
 
 
@@ -119,7 +121,7 @@ def _axes(across: str, up: str, logarithmic: bool = True) -> tuple[Any, Any]:
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.grid(alpha=0.25)
-    axes.margins(x=0.12)
+    axes.margins(x=0.2)
     if logarithmic:
         axes.set_xscale("log")
     return figure, axes
