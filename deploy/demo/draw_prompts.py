@@ -40,7 +40,9 @@ def draw_splits() -> dict[str, list[Item]]:
             for item in draw(family, seed=seed, count=TRAINED_ON)
         }
         for name, seed, count, wording in SPLITS:
-            fresh = [item for item in draw(family, seed=seed, count=4 * count, wording=wording) if item.prompt not in taken]
+            fresh = [
+                item for item in draw(family, seed=seed, count=4 * count, wording=wording) if item.prompt not in taken
+            ]
             if len(fresh) < count:
                 raise SystemExit(f"{family} has only {len(fresh)} fresh items for {name}, {count} are wanted")
             splits[name] += fresh[:count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -119,3 +120,8 @@ def test_the_documentation_has_a_row_for_everything() -> None:
         assert f"`weights.{dimension.name}` | `{dimension.word}`" in text
     for name in VOCABULARY.kinds:
         assert f"| `{name}` |" in text
+
+
+def test_the_readme_has_the_reference() -> None:
+    readme = Path(__file__).parents[4] / "README.md"
+    assert VOCABULARY.markdown() in readme.read_text(encoding="utf-8")
