@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,13 +41,21 @@ class Stack:
     admin: str
     workers: Mapping[str, str]
     """Address by kind: base, small."""
+    pids: Mapping[str, int]
+    """Process group by kind."""
     key: str = "sk-demo"
 
 
 @pytest.fixture(scope="session")
 def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The demo, running; shared by all tests that leave it as they find it."""
+    with running_demo(tmp_path_factory.mktemp("demo")) as stack:
+        yield stack
+
+
+@contextmanager
+def running_demo(folder: Path) -> Iterator[Stack]:
     """Real vLLM workers with the demo's models, and the gateway in front of them, on free ports."""
-    folder = tmp_path_factory.mktemp("demo")
     ports = dict(zip(("8080", "8081", "8101", "8102"), map(str, free_ports(4)), strict=True))
     for name in ("demo.yaml", "demo-catalog.yaml"):
         text = (ROOT / "configs" / name).read_text().replace("../router_models", str(ROOT / "router_models"))
@@ -56,14 +64,16 @@ def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         (folder / name).write_text(text)
     subprocess.run([ROOT / ".venv-vllm/bin/python", ROOT / "deploy/demo/build_models.py"], check=True, cwd=ROOT)
     gateway, admin, base, small = (f"http://127.0.0.1:{port}" for port in ports.values())
+    pids: dict[str, int] = {}
     with Children(folder / "log") as children:
         for kind, url in (("base", base), ("small", small)):
             command = [str(ROOT / "deploy/vllm/serve.sh"), kind, url.rpartition(":")[2]]
-            children.start(f"worker-{kind}", command, f"{url}/health")
+            pids[kind] = children.start(f"worker-{kind}", command, f"{url}/health").process.pid
+        children.wait_until_ready(240)
         serve = [sys.executable, "-m", "app.cli", "serve", "--config", str(folder / "demo.yaml")]
         children.start("gateway", serve, f"{gateway}/readyz")
         children.wait_until_ready(240)
-        yield Stack(gateway, admin, {"base": base, "small": small})
+        yield Stack(gateway, admin, {"base": base, "small": small}, pids)
 
 
 def free_ports(count: int) -> list[int]:

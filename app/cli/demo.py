@@ -18,7 +18,6 @@ from app.errors import UsageError
 ROOT = Path(__file__).resolve().parents[2]
 WORKER_PYTHON = ROOT / ".venv-vllm/bin/python"
 CONFIG = ROOT / "configs/demo.yaml"
-CATALOG = ROOT / "configs/demo-catalog.yaml"
 GATEWAY = "http://127.0.0.1:8080"
 KEY = "sk-demo"
 """The demo's only key, in plain text in its configuration: its listener is on loopback."""
@@ -39,10 +38,12 @@ def demo(
 
     Example: `thalamus demo --items 10 --seed 7`
     """
-    from app.cli.showcase import Showcase
+    from app.cli.showcase import Rivals, Showcase
+    from app.settings import load_settings
 
     if not WORKER_PYTHON.exists():
         raise UsageError("the workers' environment .venv-vllm is missing; `make demo` makes it")
+    rivals = Rivals.of(load_settings(CONFIG))
     begin = time.monotonic()
     subprocess.run([str(WORKER_PYTHON), str(ROOT / "deploy/demo/build_models.py")], check=True, cwd=ROOT)  # noqa: S603
     try:
@@ -51,11 +52,13 @@ def demo(
             for kind, port in WORKERS.items():
                 command = [str(ROOT / "deploy/vllm/serve.sh"), kind, str(port)]
                 children.start(f"worker-{kind}", command, f"http://127.0.0.1:{port}/health")
+            # A gateway that meets workers before they answer takes them out, and tries them again only every 10 s.
+            children.wait_until_ready(READY_WITHIN_S)
             gateway = [sys.executable, "-m", "app.cli", "serve", "--config", str(CONFIG)]
             children.start("gateway", gateway, f"{GATEWAY}/readyz")
             children.wait_until_ready(READY_WITHIN_S)
             print(f"Up after {time.monotonic() - begin:.0f} s.", file=sys.stderr)
-            showcase = Showcase(GATEWAY, KEY, CATALOG, secrets.randbelow(10**6) if seed is None else seed)
+            showcase = Showcase(GATEWAY, KEY, rivals, secrets.randbelow(10**6) if seed is None else seed)
             asyncio.run(showcase.run(items, as_json=as_json))
             if not leave:
                 _stay_up(children)

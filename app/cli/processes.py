@@ -18,8 +18,8 @@ from urllib.request import urlopen
 
 from app.errors import UsageError
 
-STOP_WITHIN_S = 15.0
-"""A worker drains for at most 10 s; what is left after that is killed."""
+STOP_WITHIN_S = 5.0
+"""Then what is left is killed: workers take up to 16 s to end by themselves, and nobody waits for these answers."""
 
 
 @dataclass

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-import yaml
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from app.errors import UsageError
+from app.settings import Settings
 from router_models.aptitude import FAMILIES, Item, draw, grade
+from router_models.artifact import load_artifact
 
+FILE_COLUMNS = 150
+"""Width of the table where there is no terminal to ask."""
 CONCURRENCY = 8
 """In flight at once: what two small workers on two cores handle without a long queue."""
 ORDINARY_QUESTIONS = (
@@ -52,17 +56,44 @@ class Answered:
     latency_ms: float
 
 
+@dataclass(frozen=True)
+class Rivals:
+    """What routing has to beat: choices that need no router."""
+
+    models: tuple[str, ...]
+    """To draw from at random."""
+    fixed: Mapping[str, str]
+    """What a fixed choice is called, and its model."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Rivals:
+        """Always the biggest model, and always the one that did best on the artifact's calibration rows.
+
+        Several models of the largest size count as the best of them.
+
+        Raises:
+            UsageError: the configuration names no artifact; ArtifactError: it is unusable.
+        """
+        if settings.artifact is None:
+            raise UsageError(f"{settings.path} names no artifact")
+        artifact = load_artifact(settings.artifact)
+        means_M = np.nanmean(artifact.calibration.score, axis=0)
+        mean = dict(zip(artifact.models, means_M.tolist(), strict=True))
+        sizes = {model.name: model.card.values["parameters_b"] for model in settings.catalog.models}
+        biggest = max(sizes, key=lambda name: (sizes[name], mean[name]))
+        best = max(mean, key=lambda name: mean[name])
+        return cls(tuple(sizes), {"always the biggest": biggest, "always the best on average": best})
+
+
 class Showcase:
     """Asks the gateway and compares `auto` with choices that need no router."""
 
-    def __init__(self, url: str, key: str, catalog: Path, seed: int) -> None:
+    def __init__(self, url: str, key: str, rivals: Rivals, seed: int) -> None:
         self._url = url
         self._headers = {"authorization": f"Bearer {key}"}
+        self._rivals = rivals
         self._seed = seed
-        self._models = [entry["name"] for entry in yaml.safe_load(catalog.read_text())["models"]]
-        sizes = {e["name"]: e["card"]["parameters_b"] for e in yaml.safe_load(catalog.read_text())["models"]}
-        self._biggest = max(sizes, key=lambda name: sizes[name])
-        self._console = Console()
+        self._console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
 
     async def run(self, items_per_family: int, *, as_json: bool) -> None:
         """Ask everything, then print the table and the summary, or one JSON object."""
@@ -75,8 +106,8 @@ class Showcase:
         rng = random.Random(self._seed)
         policies: dict[str, list[tuple[str, Question]]] = {
             "auto": [("auto", q) for q in [*graded, *ordinary]],
-            f"always the biggest ({self._biggest})": [(self._biggest, q) for q in graded],
-            "a random model": [(rng.choice(self._models), q) for q in graded],
+            **{f"{name} ({model})": [(model, q) for q in graded] for name, model in self._rivals.fixed.items()},
+            "a random model": [(rng.choice(self._rivals.models), q) for q in graded],
         }
         answers = await self._ask_all(policies)
         figures = {name: _figures(answered) for name, answered in answers.items()}
@@ -151,8 +182,9 @@ def _figures(answers: Iterable[Answered]) -> dict[str, float]:
 
 def _table(answers: list[Answered]) -> Table:
     table = Table(title="Who answered, and why")
-    for column, style in (("prompt", ""), ("model", "bold"), ("why", "dim")):
-        table.add_column(column, style=style, overflow="fold")
+    table.add_column("prompt", ratio=4)
+    table.add_column("model", style="bold", no_wrap=True)
+    table.add_column("why", style="dim", ratio=3)
     for column in ("predicted", "graded", "micro-USD", "ms"):
         table.add_column(column, justify="right")
     for answer in answers:

