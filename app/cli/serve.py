@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,9 @@ def serve(
 
     Example: `thalamus serve --config configs/gateway.yaml`
     """
+    # Read when NumPy is first imported. A second BLAS thread spins for the few microseconds that a head takes, which
+    # doubled the CPU of a decision (5.9 against 3.2 ms) and saved no time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from app.main import serve as run
     from app.settings import load_settings
 
