@@ -20,6 +20,12 @@ test: install .venv-vllm ## prove it: every test, slow ones at a smaller size
 test-all: install .venv-vllm ## prove it at full size
 	@THALAMUS_TEST_SIZE=full $(BIN)/pytest -q
 
+bench: install ## measure what a decision costs, over 10 and over 10,000 models
+	@$(BIN)/pytest -q -s tests/load
+
+train: install ## make the demo's router model anew from the committed outcomes
+	@$(BIN)/thalamus train configs/training/demo-v1.yaml --output var/demo-v1
+
 lint: install ## ruff, strict mypy and the import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
