@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,9 @@ def demo(
 
     if not WORKER_PYTHON.exists():
         raise UsageError("the workers' environment .venv-vllm is missing; `make demo` makes it")
+    # Whoever asks the demo to end means all it started, also where a shell has made background jobs deaf to Ctrl-C.
+    for asked_to_end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked_to_end, signal.default_int_handler)
     rivals = Rivals.of(load_settings(CONFIG))
     begin = time.monotonic()
     subprocess.run([str(WORKER_PYTHON), str(ROOT / "deploy/demo/build_models.py")], check=True, cwd=ROOT)  # noqa: S603
