@@ -231,8 +231,9 @@ def _bars(
 
 
 def _print_figures(figures: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from app.cli.screen import console
 
     table = Table(
         "model", "outcomes", "missing", "mean score", "USD", "mean latency s", "mean output tokens", "school grade"
@@ -244,7 +245,7 @@ def _print_figures(figures: Sequence[dict[str, Any]]) -> None:
                 for value in row.values()
             )
         )
-    Console().print(table)
+    console().print(table)
 
 
 def _last_line(output: Path, outcomes: int, missing: int) -> str:

@@ -55,7 +55,7 @@ def evaluate(
     from router_models.outcomes import OutcomesError, read_outcomes
 
     try:
-        from app.cli.progress import bars
+        from app.cli.screen import bars
         from router_models.evaluation.costs import listed_prices
         from router_models.evaluation.evaluate import Setting
         from router_models.evaluation.evaluate import evaluate as measure
@@ -151,10 +151,11 @@ def _write_card(folder: Path, artifact: Any, report: Mapping[str, Any]) -> None:
 
 
 def _print_tables(report: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    screen = Console()
+    from app.cli.screen import console
+
+    screen = console()
     for split, figures in report["splits"].items():
         title = f"{split}: {figures['prompts']} prompts, scores differ on {figures['prompts_where_scores_differ']}"
         table = Table("policy", *_SHOWN, title=title)

@@ -84,8 +84,9 @@ async def _record(settings: Settings, request: Request) -> Record:
 
 
 def _print(record: Record) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from app.cli.screen import console
 
     table = Table(title=f"{record['model']}: {record['why']}")
     table.add_column("model", style="bold")
@@ -102,12 +103,12 @@ def _print(record: Record) -> None:
             _shown(candidate["utility"], ".3f"),
             "*" if candidate["on_pareto_front"] else "",
         )
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for excluded in record["excluded"]:
-        console.print(f"excluded: {excluded['model']} {excluded['message']}")
+        screen.print(f"excluded: {excluded['model']} {excluded['message']}")
     if record["counterfactual"]:
-        console.print(record["counterfactual"]["sentence"])
+        screen.print(record["counterfactual"]["sentence"])
 
 
 def _shown(value: float | None, form: str, factor: float = 1.0) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,13 +16,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from app.cli.screen import console
 from app.errors import UsageError
 from app.settings import Settings
 from router_models.aptitude import FAMILIES, Item, draw, grade
 from router_models.artifact import load_artifact
 
-FILE_COLUMNS = 150
-"""Width of the table where there is no terminal to ask."""
 CONCURRENCY = 8
 """In flight at once: what two small workers on two cores handle without a long queue."""
 ORDINARY_QUESTIONS = (
@@ -93,7 +91,7 @@ class Showcase:
         self._headers = {"authorization": f"Bearer {key}"}
         self._rivals = rivals
         self._seed = seed
-        self._console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
+        self._console = console()
 
     async def run(self, items_per_family: int, *, as_json: bool) -> None:
         """Ask everything, then print the table and the summary, or one JSON object."""

@@ -27,7 +27,7 @@ def train(
     import sys
     from dataclasses import replace
 
-    from app.cli.progress import bars
+    from app.cli.screen import bars
     from router_models.artifact import ArtifactError, write_artifact
     from router_models.outcomes import OutcomesError, read_outcomes
 
