@@ -189,7 +189,9 @@ async def _ask_and_grade(screen: Console, plan: Plan, journal: Journal, how: _Ho
 
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    # Ctrl-C as well: a shell starts background jobs deaf to it, and then Python sets no handler of its own.
+    for asked_to_end in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(asked_to_end, task.cancel)
     budget = Budget(how.max_usd, spent_usd(plan, journal))
     with _bars(screen, plan, journal) as (asked, graded):
         # Bounded by the runner's workers; redirects and the environment's proxies stay unused.
