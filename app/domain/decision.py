@@ -44,6 +44,8 @@ class Exclusion:
     relaxation: str | None = None
     relaxed: Mapping[str, Any] | None = None
     """The same as a part of `routing`; a null field is one to leave out."""
+    distance: float = 0.0
+    """How far the limit that would admit it is from the one that was asked, as a share of that one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ Legend of array suffixes: M models of the catalogue.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -57,8 +58,7 @@ def nothing_left(expected: Expected, estimated: bool) -> GatewayError:
 
 
 def _no_eligible_model(refusals: dict[int, list[Exclusion]]) -> NoEligibleModel:
-    # Fewest changes first: one that is not a matter of load, and that a caller can make, counts as the smallest.
-    smallest = min(refusals.values(), key=lambda reasons: (any(not each.relaxation for each in reasons), len(reasons)))
+    smallest = min(refusals.values(), key=_size_of_change)
     changes = [each.relaxation for each in smallest if each.relaxation]
     counts = Counter(each.constraint for reasons in refusals.values() for each in reasons)
     against = ", ".join(f"{name} excludes {count}" for name, count in counts.most_common())
@@ -72,6 +72,11 @@ def _no_eligible_model(refusals: dict[int, list[Exclusion]]) -> NoEligibleModel:
             "relaxation": {"model": smallest[0].model, "changes": changes, "routing": _together(smallest)},
         },
     )
+
+
+def _size_of_change(reasons: list[Exclusion]) -> tuple[bool, int, float]:
+    """What a caller can do at all comes first, then the fewest changes, then the ones that go least far."""
+    return any(not each.relaxation for each in reasons), len(reasons), sum(each.distance for each in reasons)
 
 
 def _together(reasons: list[Exclusion]) -> dict[str, object]:
@@ -144,5 +149,15 @@ def _beyond_limits(expected: Expected, visible_M: Truths, estimated: bool) -> It
                 constraint.found(expected, model),
                 constraint.relaxation(relaxed),
                 {name: None if relaxed is None else constraint.kind.as_json(relaxed)},
+                _distance(limit, relaxed),
             )
             yield Refusal(model, exclusion)
+
+
+def _distance(limit: object, relaxed: object) -> float:
+    """Between numbers, as a share of the limit; leaving a limit out goes farthest, lists of names are all as near."""
+    if relaxed is None:
+        return math.inf
+    if isinstance(limit, int | float) and isinstance(relaxed, int | float):
+        return abs(relaxed - limit) / (abs(limit) or 1.0)
+    return 0.0

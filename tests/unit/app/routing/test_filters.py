@@ -71,6 +71,12 @@ def test_the_unknown_never_passes_and_only_leaving_the_limit_out_helps(name: str
     assert f"leave out routing.{name}" in caught.value.message
 
 
+def test_of_models_with_as_many_reasons_the_nearest_limit_is_named() -> None:
+    world = world_of(llm("unknown", parameters_b=None), llm("far", parameters_b=70), llm("near", parameters_b=32.8))
+    with pytest.raises(NoEligibleModel, match=r"to admit near, set routing.max_size_b to 32.8"):
+        world.decide({"max_size_b": 14})
+
+
 def test_the_smallest_relaxation_is_of_the_model_with_the_fewest_reasons() -> None:
     world = world_of(llm("far", parameters_b=70, license="mit"), llm("near", parameters_b=32.8))
     with pytest.raises(NoEligibleModel) as caught:
