@@ -14,6 +14,10 @@ from safetensors import safe_open
 
 DEMO = Path(__file__).resolve().parents[2] / "deploy/demo"
 CARDS: dict[str, dict[str, Any]] = yaml.safe_load((DEMO / "cards.yaml").read_text())["models"]
+CATALOGUE: dict[str, dict[str, Any]] = {
+    model["name"]: model
+    for model in yaml.safe_load((DEMO.parents[1] / "configs/demo-catalog.yaml").read_text())["models"]
+}
 EXPERTS = sorted(folder.name for folder in (DEMO / "adapters").iterdir())
 BASE = "smollm2-135m"
 LAYERS = 30
@@ -59,3 +63,16 @@ def test_a_card_counts_the_adapter_s_parameters(expert: str) -> None:
 
 def test_the_low_rank_difference_is_small_enough_to_commit() -> None:
     assert (DEMO / "small/difference.safetensors").stat().st_size < 8_000_000
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_catalogue_says_what_the_card_says(name: str) -> None:
+    entry = CATALOGUE[name]
+    for fact in ("parameters_b", "released", "license", "context_tokens"):
+        assert entry["card"][fact] == CARDS[name][fact], fact
+    assert entry["price"]["self_hosted"]["tokens_per_s"] == CARDS[name]["tokens_per_s"]
+    assert set(CARDS[name]["capabilities"]) <= set(entry["card"]["capabilities"])
+
+
+def test_the_catalogue_lists_exactly_the_models_with_a_card() -> None:
+    assert CATALOGUE.keys() == CARDS.keys()
