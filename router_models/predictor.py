@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from router_models.artifact import Artifact, ArtifactError
 from router_models.conversation import Conversation
 from router_models.features import TextEncoder
-from router_models.tryage import Prediction, TryageHead
+from router_models.prediction import Prediction
+from router_models.tryage import TryageHead
 
 __all__ = ["ArtifactPredictor", "Prediction"]
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from router_models.prediction import Prediction
+
 Tensors = Mapping[str, np.ndarray]
 
 # Probabilities are kept this far from 0 and 1, so that no member can overrule the others on the logit scale.
@@ -32,20 +34,6 @@ CLUSTER_SHARPNESS = 9.0
 NEIGHBOUR_STEP = 0.1
 # Answers longer than this are not believed; it bounds exp() on prompts far from the training data.
 MOST_TOKENS = 100_000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What is expected of every model on every prompt; NaN where a model was never measured."""
-
-    quality: np.ndarray
-    """Probability of an acceptable answer [B, M]."""
-    quality_interval: np.ndarray
-    """90 % interval of the rate of acceptable answers on prompts of this kind [B, M, 2]."""
-    output_tokens: np.ndarray
-    """Median length of the answer [B, M]."""
-    output_tokens_interval: np.ndarray
-    """Where nine of ten answers lie [B, M, 2]."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +65,8 @@ class TryageHead:
         logit_BM = shrunk_logit(member_SBM.mean(0), self._tensors["quality.prior_M"], self._settings.residual_weight)
         quality_BM = sigmoid(self._settings.platt_slope * logit_BM + self._settings.platt_offset)
         tokens_BM, tokens_BM2 = self._length(inputs_BD)
-        return Prediction(quality_BM, self._rate_interval(quality_BM, member_SBM), tokens_BM, tokens_BM2)
+        never_B = np.zeros(len(embedding_BD), dtype=bool)
+        return Prediction(quality_BM, self._rate_interval(quality_BM, member_SBM), tokens_BM, tokens_BM2, never_B)
 
     def _rate_interval(self, quality_BM: np.ndarray, member_SBM: np.ndarray) -> np.ndarray:
         settings = self._settings

@@ -34,7 +34,8 @@ from router_models.operating_curve import (
 )
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.predictor import ArtifactPredictor
-from router_models.tryage import Prediction, TryageHead
+from router_models.prediction import Prediction
+from router_models.tryage import TryageHead
 
 Bar = Callable[[str, int], Callable[[], object]]
 """Opens a progress bar with a name and a number of steps; what it returns is called after each step."""

@@ -1,0 +1,26 @@
+"""What a predictor says about prompts: the one contract between router models and whoever asks them.
+
+Legend of array suffixes: B prompts, M models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is expected of every model on every prompt; NaN where a model was never measured."""
+
+    quality: np.ndarray
+    """Probability of an acceptable answer [B, M]."""
+    quality_interval: np.ndarray
+    """90 % interval of the rate of acceptable answers on prompts of this kind [B, M, 2]."""
+    output_tokens: np.ndarray
+    """Mean length of the answer [B, M]: what a cost is expected to be follows from it."""
+    output_tokens_interval: np.ndarray
+    """Where nine of ten answers lie [B, M, 2]."""
+    unfamiliar: np.ndarray
+    """Whether the prompt is unlike all that was learned from, so that its numbers are not to be trusted: bool [B]."""
