@@ -1,0 +1,66 @@
+"""The fast encoder: a vector for every word piece, summed and brought to length 1. Order does not count.
+
+How it works: the table is int8 with one factor for each row, which holds the row's scale and the weight of that word
+piece (frequent ones say little). Rows are gathered as bytes, a quarter of what float32 would move, and one product with
+their factors sums them. No window: the conversation's plan bounds the text already.
+
+Measured on one core for 160 word pieces of 384 numbers: this 17 us, the same with float32 rows 22, with float16 121,
+whole numbers under one common scale 20.
+
+Legend of array suffixes: B prompts, T tokens, V vocabulary, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import sqrt
+
+import numpy as np
+
+from router_models.conversation import Conversation, Parts, parts
+from router_models.wordpiece import FastWordPiece
+
+
+class StaticEncoder:
+    """Conversations to unit vectors in microseconds; safe to share between threads."""
+
+    def __init__(self, table_VD: np.ndarray, scale_V: np.ndarray, wordpiece: FastWordPiece) -> None:
+        """`table_VD` is int8, or any kind of float; a row counts as itself times its entry in `scale_V`.
+
+        Raises:
+            ValueError: table, factors and vocabulary are not of one length.
+        """
+        if table_VD.ndim != 2 or not len(table_VD) == len(scale_V) == wordpiece.vocabulary_size:
+            raise ValueError(
+                f"a table of shape {table_VD.shape} and {scale_V.shape} factors"
+                f" do not fit a vocabulary of {wordpiece.vocabulary_size}"
+            )
+        self.embedding_size = int(table_VD.shape[1])
+        self._table_VD = np.ascontiguousarray(table_VD)
+        self._scale_V = np.ascontiguousarray(scale_V, dtype=np.float32)
+        self._wordpiece = wordpiece
+
+    def encode(self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None) -> np.ndarray:
+        """Embeddings as float32 [B, D], each of length 1, or of zeros without text; `advance` is called after each."""
+        embedding_BD = np.empty((len(conversations), self.embedding_size), dtype=np.float32)
+        for row, conversation in enumerate(conversations):
+            embedding_BD[row] = self.embed(parts(conversation))
+            advance()
+        return embedding_BD
+
+    def embed(self, text: Parts) -> np.ndarray:
+        """The embedding of one text as float32 [D]."""
+        ids_T = self._ids(text)
+        sum_D: np.ndarray = self._scale_V.take(ids_T) @ self._table_VD.take(ids_T, axis=0).astype(np.float32)
+        length = sqrt(float(sum_D @ sum_D))
+        return sum_D / np.float32(length) if length else sum_D
+
+    def ids(self, conversation: Conversation) -> np.ndarray:
+        """The word pieces that count, as int64 [T]: those of the context, then those of the question."""
+        return self._ids(parts(conversation))
+
+    def _ids(self, text: Parts) -> np.ndarray:
+        question_T = self._wordpiece.ids_array(text.question)
+        if not text.context:
+            return question_T
+        return np.concatenate([self._wordpiece.ids_array(text.context), question_T])
