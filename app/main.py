@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from app.gateway import Desk, Gateway
 from app.router_model import RouterModel, load_router_model
 from app.routing.candidates import CandidateTable
 from app.routing.record import describe
-from app.routing.router import Router
+from app.routing.router import Learned, Router
 from app.settings import Address, Settings
 from app.store.journal import RecentDecisions
 from app.store.keys import Keys, OpenToAll, StaticKeys
@@ -64,7 +64,7 @@ async def create_app(settings: Settings) -> AsyncIterator[Application]:
     """
     telemetry = _telemetry(settings)
     with load_router_model(settings) as router_model:
-        router = create_router(settings, router_model)
+        router = create_router(settings, router_model, telemetry.metrics.predicted)
         await router.tabulate()
         async with create_client(settings) as client:
             replicas = Replicas(settings.catalog, time.monotonic, telemetry)
@@ -77,12 +77,16 @@ async def create_app(settings: Settings) -> AsyncIterator[Application]:
                 await poller.stop()
 
 
-def create_router(settings: Settings, router_model: RouterModel | None) -> Router:
-    """The router alone: it needs no backend."""
-    predictor, curve = (router_model.predictor, router_model.curve) if router_model else (None, None)
-    table = CandidateTable(settings.catalog, predictor.models if predictor else (), settings.scales)
-    versions = {"config": _version(settings)} | ({"artifact": router_model.version} if router_model else {})
-    return Router(table, predictor, curve, settings.profiles, versions)
+def create_router(
+    settings: Settings, router_model: RouterModel | None, count: Callable[[str], None] = lambda _: None
+) -> Router:
+    """The router alone: it needs no backend. `count` hears which encoder each predicted decision was made with."""
+    versions = {"config": _version(settings)}
+    if router_model is None:
+        return Router(CandidateTable(settings.catalog, (), settings.scales), Learned(), settings.profiles, versions)
+    learned = Learned(router_model.predictor, router_model.curve)
+    table = CandidateTable(settings.catalog, router_model.predictor.models, settings.scales)
+    return Router(table, learned, settings.profiles, versions | {"artifact": router_model.version}, count)
 
 
 def serve(settings: Settings) -> None:

@@ -2,14 +2,22 @@
 
 How it works: the calibration rows hold predictions and outcomes of all models of an artifact on prompts it was not
 trained on. Restricted to some models, at given prices, every weight w chooses in each row the model with the largest
-quality - w * s(cost), as the gateway does, and the outcome says what that choice was worth. Loss is against the single
-model with the best mean on the same rows; that one is picked with hindsight, so the loss is rather over- than
-understated. A weight stands for a promised loss only if every smaller weight of the grid keeps it too (testing in a
-fixed order needs no correction for looking at many weights).
+quality - w * s(cost), as the gateway does, and the outcome says what that choice was worth. A model without an outcome
+in a row is no candidate there.
 
-A model without an outcome in a row is no candidate there.
+Loss is against the best single model of the pool. Rows come from several datasets, and not every model was measured in
+each of them, so means do not compare: a score is taken to be what the row is worth plus what the model is worth, fitted
+by least squares. Two models are thus compared on the rows they share, or through a third one; where all were measured
+everywhere, that is the mean. Models that nothing connects are each compared with the average of their own peers. In a
+dataset in which the best single model was not measured on at least half of the rows, the loss is against the best one
+of those that were, found in the same way on that dataset's rows. A row counts if this reference and another model of
+the pool were measured in it. The reference is picked with hindsight, so the loss is rather over- than understated.
 
-Legend of array suffixes: N calibration rows, M models of the pool.
+A weight stands for a promised loss only if every smaller weight of the grid keeps it too (testing in a fixed order
+needs no correction for looking at many weights). Each is tested as if there were one more row, on which all is lost:
+without it, a model that fails on one prompt in a hundred often has no failure among a hundred rows, and seems safe.
+
+Legend of array suffixes: N calibration rows, K rows that count, M models of the pool, D datasets.
 """
 
 from __future__ import annotations
@@ -23,10 +31,13 @@ import numpy as np
 from router_models.artifact import Calibration
 
 TOKENS_PER_PRICE = 1_000_000
-# The normal distribution's one-sided 95 % quantile.
+# Quantiles of the normal distribution: 95 % one-sided, and both ends of 95 %.
 Z_95_ONE_SIDED = 1.645
+Z_95 = 1.96
 # With fewer rows the bound rests on a handful of prompts on which two models differ.
 LEAST_ROWS = 100
+# Of a dataset's rows, those on which a model must have been measured to stand for it.
+LEAST_SHARE = 0.5
 # 0, then steps of a seventh; from far below any effect to where the cheapest model always wins.
 WEIGHTS = (0.0, *(float(f"{weight:.4g}") for weight in np.geomspace(0.005, 20.0, 64)))
 
@@ -57,6 +68,30 @@ class PricedRows:
     """From predicted lengths: what decides [N, M]."""
     real_usd: np.ndarray
     """From the lengths that came: what was spent [N, M]."""
+    dataset: np.ndarray | None = None
+    """Where each row is from [N]; None: all from the same."""
+
+    def take(self, rows_N: np.ndarray) -> PricedRows:
+        return PricedRows(
+            self.quality[rows_N],
+            self.score[rows_N],
+            self.expected_usd[rows_N],
+            self.real_usd[rows_N],
+            None if self.dataset is None else self.dataset[rows_N],
+        )
+
+
+@dataclass(frozen=True)
+class References:
+    """What losses are measured against."""
+
+    best: int
+    """The best single model."""
+    rows: PricedRows
+    """Those that count."""
+    model_K: np.ndarray
+    """The best single model, or who stands for it in the row's dataset."""
+    dataset_K: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -73,54 +108,101 @@ class OperatingPoint:
     """With 95 % confidence the loss is not above this."""
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A mean, or a ratio of means, with the ends of its 95 % interval; NaN if unknown."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What choosing would have done on the rows that count, against the best single model."""
+
+    references: References
+    share_M: np.ndarray
+    """How often each model is chosen, of the rows in which it was measured [M]; NaN if in none."""
+    quality: float
+    best_quality: float
+    cost_usd: float
+    """A request, on average over rows whose costs are known, as is the next; NaN if none are."""
+    best_cost_usd: float
+    gain: Interval
+    """Of quality; negative is a loss."""
+    cost_ratio: Interval
+    """Dollars spent of those that the best single model costs."""
+
+
 def priced_rows(
     rows: Calibration, columns: Sequence[int], input_usd_per_m: Sequence[float], output_usd_per_m: Sequence[float]
 ) -> PricedRows:
-    """The rows restricted to a pool (columns of the artifact), with each model's prices in the same order."""
+    """The rows restricted to a pool (columns of the artifact), with each model's prices in the same order.
+
+    Where the length of an answer was not recorded, it is taken to be as predicted.
+    """
     chosen = list(columns)
     input_price_M = np.asarray(input_usd_per_m, dtype=float) / TOKENS_PER_PRICE
     output_price_M = np.asarray(output_usd_per_m, dtype=float) / TOKENS_PER_PRICE
     input_usd_NM = rows.input_tokens[:, chosen] * input_price_M
+    expected_NM, real_NM = rows.output_tokens[:, chosen], rows.real_output_tokens[:, chosen]
     return PricedRows(
         quality=rows.quality[:, chosen],
         score=rows.score[:, chosen],
-        expected_usd=input_usd_NM + rows.output_tokens[:, chosen] * output_price_M,
-        real_usd=input_usd_NM + rows.real_output_tokens[:, chosen] * output_price_M,
+        expected_usd=input_usd_NM + expected_NM * output_price_M,
+        real_usd=input_usd_NM + np.where(np.isfinite(real_NM), real_NM, expected_NM) * output_price_M,
+        dataset=rows.dataset,
     )
+
+
+def best_single(rows: PricedRows) -> int | None:
+    """The best single model; None where no two were measured on the same row, unless only one was at all."""
+    measured_M = np.isfinite(rows.score).any(0)
+    if measured_M.sum() == 1:
+        return int(measured_M.argmax())
+    found = references(rows)
+    return None if found is None else found.best
+
+
+def references(rows: PricedRows) -> References | None:
+    """What each row's loss is measured against; None where no two models were measured on the same row."""
+    rows = rows.take(np.isfinite(rows.score).sum(1) >= 2)
+    if not len(rows.score):
+        return None
+    known_KM = np.isfinite(rows.score)
+    dataset_K = np.zeros(len(known_KM), dtype=int) if rows.dataset is None else rows.dataset
+    datasets = [dataset_K == dataset for dataset in np.unique(dataset_K)]
+    stands_DM = np.array([_stands_for(known_KM[own_K]) for own_K in datasets])
+    best = _best_of(rows.score, np.asarray(stands_DM.any(0)))
+    model_K = np.full(len(known_KM), best)
+    for own_K, stands_M in zip(datasets, stands_DM, strict=True):
+        if not stands_M[best]:
+            model_K[own_K] = _best_of(rows.score[own_K], stands_M)
+    counts_K = np.take_along_axis(known_KM, model_K[:, None], 1)[:, 0]
+    return References(best, rows.take(counts_K), model_K[counts_K], dataset_K[counts_K])
 
 
 def operating_curve(
     rows: PricedRows, scale: CostScale, weights: Sequence[float] = WEIGHTS
 ) -> tuple[OperatingPoint, ...]:
-    """A point for every weight, in the order given; empty without outcomes, or without any cost to weigh.
+    """A point for every weight, in the order given; empty where nothing is compared, or without any cost to weigh.
 
     Where no cost is expected, every weight would choose alike and seem safe, and the largest would not be once costs
     are known.
     """
-    known_NM = np.isfinite(rows.score)
-    if not known_NM.any() or not np.isfinite(rows.expected_usd).any():
+    against = references(rows)
+    if against is None or not np.isfinite(against.rows.expected_usd).any():
         return ()
-    best = int(_column_means(rows.score).argmax())
-    # Only rows that say what the best single model was worth: the loss is paired.
-    kept_N = known_NM[:, best]
-    score_NM, known_NM = rows.score[kept_N], known_NM[kept_N]
-    quality_NM, real_NM = rows.quality[kept_N], rows.real_usd[kept_N]
-    share_NM = scale.share(rows.expected_usd[kept_N])
+    reference_K, share_KM = _of(against.rows.score, against.model_K), scale.share(against.rows.expected_usd)
+    quality_KM = _of_candidates(against.rows)
     points = []
     for weight in weights:
-        utility_NM = np.where(known_NM, quality_NM - weight * share_NM, -np.inf)
-        chosen_N1 = utility_NM.argmax(1)[:, None]
-        score_N = np.take_along_axis(score_NM, chosen_N1, 1)[:, 0]
-        usd_N = np.take_along_axis(real_NM, chosen_N1, 1)[:, 0]
-        loss_N = score_NM[:, best] - score_N
+        model_K = (quality_KM - weight * share_KM).argmax(1)
+        score_K, usd_K = _of(against.rows.score, model_K), _of(against.rows.real_usd, model_K)
+        loss_K = reference_K - score_K
         points.append(
-            OperatingPoint(
-                weight=weight,
-                quality=float(score_N.mean()),
-                cost_usd=float(np.nanmean(usd_N)) if np.isfinite(usd_N).any() else math.nan,
-                loss=float(loss_N.mean()),
-                loss_bound=_upper_bound(loss_N),
-            )
+            OperatingPoint(weight, float(score_K.mean()), _mean(usd_K), float(loss_K.mean()), _upper_bound(loss_K))
         )
     return tuple(points)
 
@@ -138,14 +220,89 @@ def largest_weight(points: Sequence[OperatingPoint], max_quality_loss: float) ->
     return largest
 
 
-def _column_means(score_NM: np.ndarray) -> np.ndarray:
-    known_NM = np.isfinite(score_NM)
-    total_M = np.where(known_NM, score_NM, 0).sum(0)
-    means_M: np.ndarray = np.where(known_NM.any(0), total_M / np.maximum(known_NM.sum(0), 1), -np.inf)
-    return means_M
+def outlook(
+    rows: PricedRows, scale: CostScale, weight: float | None, held_against_M: np.ndarray | float = 0.0
+) -> Outlook | None:
+    """What a weight on cost would have done; None where nothing is compared.
+
+    Without a weight the best single model answers. `held_against_M` is what else lowers a model's utility. Intervals
+    are those of a mean and, for the ratio, of its linearisation (delta method); that the weight may have been chosen on
+    the same rows is not in them.
+    """
+    against = references(rows)
+    if against is None:
+        return None
+    rows, model_K = against.rows, against.model_K
+    if weight is not None:
+        model_K = (_of_candidates(rows) - weight * scale.share(rows.expected_usd) - held_against_M).argmax(1)
+    score_K, best_K = _of(rows.score, model_K), _of(rows.score, against.model_K)
+    usd_K, best_usd_K = _of(rows.real_usd, model_K), _of(rows.real_usd, against.model_K)
+    priced_K = np.isfinite(usd_K) & np.isfinite(best_usd_K)
+    usd_K, best_usd_K = usd_K[priced_K], best_usd_K[priced_K]
+    chosen_M = np.bincount(model_K, minlength=rows.score.shape[1])
+    with np.errstate(invalid="ignore"):
+        share_M = chosen_M / np.isfinite(rows.score).sum(0)
+    gain, ratio = _interval_of_mean(score_K - best_K), _interval_of_ratio(usd_K, best_usd_K)
+    means = float(score_K.mean()), float(best_K.mean()), _mean(usd_K), _mean(best_usd_K)
+    return Outlook(against, share_M, *means, gain, ratio)
 
 
-def _upper_bound(loss_N: np.ndarray) -> float:
-    if len(loss_N) < LEAST_ROWS:
+def _stands_for(known_KM: np.ndarray) -> np.ndarray:
+    """The models that were measured on enough rows of a dataset; if none was, those measured on the most."""
+    share_M = known_KM.mean(0)
+    return np.asarray(share_M >= min(LEAST_SHARE, float(share_M.max())))
+
+
+def _best_of(score_KM: np.ndarray, eligible_M: np.ndarray) -> int:
+    """The one of these models that is worth the most.
+
+    Minimises the sum of (score - row - model)^2 over what was measured. Rows drop out of the normal equations; of the
+    solutions, the one of least norm is centred within each set of models that shared rows connect.
+    """
+    known_KM = np.isfinite(score_KM).astype(float)
+    count_K1 = known_KM.sum(1, keepdims=True)
+    filled_KM = np.where(known_KM > 0, score_KM, 0.0)
+    above_row_KM = known_KM * (filled_KM - filled_KM.sum(1, keepdims=True) / count_K1)
+    normal_MM = np.diag(known_KM.sum(0)) - (known_KM / count_K1).T @ known_KM
+    worth_M = np.linalg.lstsq(normal_MM, above_row_KM.sum(0), rcond=1e-9)[0]
+    # Equal models are in the catalogue's order, whatever the last digits say.
+    return int(np.where(eligible_M, worth_M.round(9), -np.inf).argmax())
+
+
+def _of_candidates(rows: PricedRows) -> np.ndarray:
+    """Predicted quality; of a model without an outcome, one that is never chosen."""
+    return np.where(np.isfinite(rows.score), rows.quality, -np.inf)
+
+
+def _of(values_KM: np.ndarray, model_K: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(values_KM, model_K[:, None], 1)[:, 0]
+
+
+def _mean(values_K: np.ndarray) -> float:
+    known_K = np.isfinite(values_K)
+    return float(values_K[known_K].mean()) if known_K.any() else math.nan
+
+
+def _upper_bound(loss_K: np.ndarray) -> float:
+    if len(loss_K) < LEAST_ROWS:
         return math.inf
-    return float(loss_N.mean() + Z_95_ONE_SIDED * loss_N.std(ddof=1) / math.sqrt(len(loss_N)))
+    with_one_lost = np.append(loss_K, 1.0)
+    return float(with_one_lost.mean() + Z_95_ONE_SIDED * with_one_lost.std(ddof=1) / math.sqrt(len(with_one_lost)))
+
+
+def _interval_of_mean(values_K: np.ndarray) -> Interval:
+    mean = float(values_K.mean())
+    return Interval(mean, mean - _half(values_K), mean + _half(values_K))
+
+
+def _interval_of_ratio(part_K: np.ndarray, whole_K: np.ndarray) -> Interval:
+    if not len(whole_K) or not whole_K.mean() > 0:
+        return Interval(math.nan, math.nan, math.nan)
+    ratio = float(part_K.mean() / whole_K.mean())
+    half = _half(part_K - ratio * whole_K) / float(whole_K.mean())
+    return Interval(ratio, max(0.0, ratio - half), ratio + half)
+
+
+def _half(values_K: np.ndarray) -> float:
+    """Half of the 95 % interval of a mean."""
+    return Z_95 * float(values_K.std(ddof=1)) / math.sqrt(len(values_K)) if len(values_K) > 1 else math.inf

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,7 @@ from app.errors import UpstreamError, UsageError
 
 if TYPE_CHECKING:
     from app.domain.models import Backend, Model
-    from app.router_model import Expectation
+    from app.expectation import Expectation
     from app.settings import Settings
     from app.upstream.client import UpstreamClient
 
@@ -35,6 +35,36 @@ class Probed:
     problems: tuple[str, ...]
 
 
+@dataclass
+class Findings:
+    """All that there is to say."""
+
+    settings: Settings | None = None
+    problems: list[str] = field(default_factory=list)
+    replicas: list[Probed] = field(default_factory=list)
+    expected: Mapping[str, Expectation | None] = field(default_factory=dict)
+    """By profile; None where nothing is comparable."""
+    unused: list[str] = field(default_factory=list)
+
+    @property
+    def untested(self) -> list[str]:
+        if self.settings is None:
+            return []
+        known = self.settings.artifact is not None
+        return [model.name for model in self.settings.catalog.models if not (known and model.predicted_as)]
+
+    def as_json(self) -> Mapping[str, Any]:
+        return {
+            "problems": self.problems,
+            "replicas": [asdict(one) for one in self.replicas],
+            "expected": {
+                profile: one and {**one.as_json(), "sentence": one.sentence()} for profile, one in self.expected.items()
+            },
+            "unused": self.unused,
+            "untested": self.untested,
+        }
+
+
 def check(
     config: Annotated[Path, typer.Option(help="The gateway's YAML; it names the catalogue.")] = DEFAULT_CONFIG,
     probe: Annotated[bool, typer.Option(help="Ask each backend what it serves.")] = True,
@@ -42,37 +72,40 @@ def check(
 ) -> None:
     """Validate the configuration, the catalogue and the artifact, and probe each backend. Exits 1 if anything is wrong.
 
+    Says for each profile what it is expected to save and to lose, on the artifact's calibration prompts and with 95 %
+    intervals; which models no profile chooses there; and which ones nothing is known of.
+
     Example: `thalamus check --config configs/gateway.yaml`
     """
-    problems, settings, expected = _files(config)
-    probed = asyncio.run(_probe(settings)) if settings and probe else []
-    problems += [f"{one.backend} ({one.url}): {problem}" for one in probed for problem in one.problems]
+    findings = _files(config)
+    if findings.settings and probe:
+        findings.replicas = asyncio.run(_probe(findings.settings))
+    for one in findings.replicas:
+        findings.problems += [f"{one.backend} ({one.url}): {problem}" for problem in one.problems]
     if as_json:
-        expectations = {profile: asdict(one) for profile, one in expected.items()}
-        replicas = [asdict(one) for one in probed]
-        print(json.dumps({"problems": problems, "replicas": replicas, "expected": expectations}))
+        print(json.dumps(findings.as_json(), allow_nan=False))
     else:
-        _print(settings, probed, expected, problems)
-    if problems:
+        _print(findings)
+    if findings.problems:
         raise typer.Exit(1)
 
 
-def _files(config: Path) -> tuple[list[str], Settings | None, dict[str, Expectation]]:
+def _files(config: Path) -> Findings:
     """What is wrong with the files, the settings where they can be read, and what each profile is expected to do."""
-    from app.router_model import create_curve, load_checked
+    from app.expectation import expectations, unused
+    from app.router_model import load_router_model
     from app.settings import load_settings
 
-    settings, expected = None, {}
+    findings = Findings()
     try:
-        settings = load_settings(config)
-        if settings.artifact:
-            curve = create_curve(settings, load_checked(settings))
-            for name, profile in settings.profiles.items():
-                if expectation := curve.expectation(settings.catalog.models, profile.preferences):
-                    expected[name] = expectation
+        findings.settings = settings = load_settings(config)
+        with load_router_model(settings) as router_model:
+            if router_model:
+                findings.expected = expectations(settings, router_model.curve)
+                findings.unused = unused(findings.expected)
     except UsageError as exc:
-        return str(exc).splitlines(), settings, expected
-    return [], settings, expected
+        findings.problems += str(exc).splitlines()
+    return findings
 
 
 async def _probe(settings: Settings) -> list[Probed]:
@@ -133,23 +166,20 @@ def _differences(models: list[Model], listed: Mapping[str, Mapping[str, Any]]) -
             yield f"serves {model.name} with {served_tokens} tokens of context; its card says {stated_tokens}"
 
 
-def _print(
-    settings: Settings | None, probed: list[Probed], expected: Mapping[str, Expectation], problems: list[str]
-) -> None:
+def _print(findings: Findings) -> None:
+    settings = findings.settings
     if settings:
-        untested = [model.name for model in settings.catalog.models if not (settings.artifact and model.predicted_as)]
         print(f"{settings.path}: {len(settings.catalog.models)} models, {len(settings.keys)} keys")
-        if untested:
-            print(f"untested, so never chosen on quality: {', '.join(untested)}")
-    for one in probed:
+    for one in findings.replicas:
         if not one.problems:
             about = f"vLLM {one.version}" if one.version else "answers"
             print(f"{one.backend} ({one.url}): {about}, serves {', '.join(one.serves)}")
-    for name, saving in expected.items():
-        print(
-            f"profile {name}: quality {saving.quality:.3f} for {saving.cost_usd:.3g} USD a request; "
-            f"{saving.best_model}, the best single model: {saving.best_quality:.3f} for {saving.best_cost_usd:.3g} USD "
-            f"({saving.prompts} calibration prompts, weights on cost only)"
-        )
-    for problem in problems:
+    for name, expected in findings.expected.items():
+        unknown = "nothing to compare: no two of its models were measured on the same prompts"
+        print(f"profile {name}: {expected.sentence() if expected else unknown}")
+    if findings.unused:
+        print(f"chosen by no profile on these prompts, so could be switched off: {', '.join(findings.unused)}")
+    if findings.untested:
+        print(f"untested, so never chosen on quality: {', '.join(findings.untested)}")
+    for problem in findings.problems:
         print(f"WRONG {problem}")

@@ -1,10 +1,11 @@
-"""`thalamus evaluate`: an artifact against every baseline, as a table, JSON, plots and the model card."""
+"""`thalamus evaluate`: artifacts against every baseline, as a table, JSON, plots, gates and the model card."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,15 +15,17 @@ import typer
 from app.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from app.domain.models import Model
-    from router_models.evaluation.costs import Prices
+    from router_models.evaluation.costs import Price
+    from router_models.evaluation.sets import Source
 
 # What the table on the terminal shows; --json has everything.
 _SHOWN = {
     "quality": "quality",
-    "match": "oracle_match",
     "match where\nscores differ": "oracle_match_where_scores_differ",
-    "USD": "cost_usd",
+    "cost as multiple\nof best single": "cost_ratio",
 }
 
 
@@ -30,19 +33,25 @@ def evaluate(
     artifact: Annotated[
         list[Path], typer.Option(help="Artifact folder; several that differ in their seed count once.")
     ],
-    data: Annotated[Path, typer.Option(help="Outcomes dataset: baselines learn from its training split.")],
+    data: Annotated[list[Path], typer.Option(help="Outcomes dataset; several are measured one by one and together.")],
     split: Annotated[
-        list[str] | None, typer.Option(help="Split to measure on; may be repeated. [default: test]")
+        list[str] | None, typer.Option(help="Split to measure on; may be repeated. [default: dev, else test]")
     ] = None,
     train_split: Annotated[str, typer.Option(help="Split the baselines learn from.")] = "train",
+    aliases: Annotated[
+        Path | None, typer.Option(help="JSON {canonical name: {folder: [names there]}}: which models are the same.")
+    ] = None,
     catalog: Annotated[
-        Path | None, typer.Option(help="Catalogue with parameters_b per model, for the front over size.")
+        Path | None, typer.Option(help="Catalogue with prices and parameters_b per model, instead of prices.json.")
     ] = None,
     sizes: Annotated[str, typer.Option(help="Instead of a catalogue: model=0.135,model=0.071 in billions.")] = "",
     plots: Annotated[Path | None, typer.Option(help="Folder for PNG figures.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Parquet file for every prediction.")] = None,
     card: Annotated[
         bool, typer.Option("--card", help="Write evaluation.json and README.md into the first artifact.")
+    ] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Print the release gates; exit status 1 if one is failed.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
 ) -> None:
@@ -52,26 +61,26 @@ def evaluate(
     --split unseen --plots var/plots`
     """
     from router_models.artifact import ArtifactError, load_artifact
-    from router_models.outcomes import OutcomesError, read_outcomes
+    from router_models.outcomes import OutcomesError
 
     try:
         from app.cli.screen import bars
-        from router_models.evaluation.costs import listed_prices
         from router_models.evaluation.evaluate import Setting
         from router_models.evaluation.evaluate import evaluate as measure
+        from router_models.evaluation.gates import FAILED
+        from router_models.evaluation.sets import Entrant
     except ModuleNotFoundError as exc:
         raise UsageError(f"evaluating needs the extra `train`: {exc.name} is not installed") from exc
 
     try:
         artifacts = [load_artifact(folder) for folder in artifact]
-        setting = Setting(
-            splits=tuple(split or ("test",)),
-            train_split=train_split,
-            sizes_b=_catalog_sizes(catalog) | _sizes(sizes),
-            listed_prices=_catalog_prices(catalog, artifacts[0].models) or listed_prices(data, artifacts[0].models),
-        )
+        models = _by_column(catalog)
+        names = {**artifacts[0].aliases, **{model: model for model in artifacts[0].models}}
+        sources = [_source(folder, split or (), aliases, _prices(models, names)) for folder in data]
+        _check_names(sources)
+        setting = Setting(train_split=train_split, sizes_b=_catalog_sizes(models, names) | _sizes(sizes))
         with bars() as bar:
-            report, table = measure(artifacts, read_outcomes(data), setting, bar)
+            report, table = measure([Entrant.of(each) for each in artifacts], sources, setting, bar)
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
     if predictions:
@@ -79,16 +88,35 @@ def evaluate(
     written = _draw(report, plots) if plots else []
     if card:
         _write_card(artifact[0], artifacts[0], report)
-    if as_json:
-        print(json.dumps(report, allow_nan=False, default=float))
-    else:
-        _print_tables(report)
-        for path in written:
-            print(path)
+    _show(report, written, as_json=as_json, gate=gate)
+    if gate and any(each["verdict"] == FAILED for each in report["gates"]):
+        raise typer.Exit(1)
+
+
+def _source(folder: Path, splits: Sequence[str], aliases: Path | None, prices: Mapping[str, Price]) -> Source:
+    """A dataset under canonical names; prices of a catalogue take precedence over those beside the data."""
+    from router_models.evaluation.costs import read_prices
+    from router_models.evaluation.sets import Source, splits_to_measure
+    from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
+
+    name = folder.resolve().name
+    renamed = aliases_of(aliases, name) if aliases else {}
+    dataset = read_outcomes(folder).renamed(renamed)
+    try:
+        measured = splits_to_measure(dataset, splits)
+    except OutcomesError as exc:
+        raise OutcomesError(f"{folder}: {exc}") from exc
+    return Source(name, dataset, measured, {**read_prices(folder, renamed), **prices})
+
+
+def _check_names(sources: Sequence[Source]) -> None:
+    counted = Counter(source.name for source in sources)
+    if double := [name for name, count in counted.items() if count > 1]:
+        raise UsageError(f"two folders of --data are named {double[0]}; a set is known by its folder's name")
 
 
 def _sizes(sizes: str) -> dict[str, float]:
-    """Billions of parameters by column of the artifact, as given on the command line."""
+    """Billions of parameters by model, as given on the command line."""
     try:
         pairs = [part.split("=") for part in sizes.split(",") if part]
         return {name.strip(): float(value) for name, value in pairs}
@@ -96,27 +124,19 @@ def _sizes(sizes: str) -> dict[str, float]:
         raise UsageError(f"--sizes should look like small=0.071,large=0.135, not {sizes!r}") from exc
 
 
-def _catalog_sizes(path: Path | None) -> dict[str, float]:
+def _catalog_sizes(models: Mapping[str, Model], columns: Mapping[str, str]) -> dict[str, float]:
+    """Billions of parameters, by every name of a column."""
     return {
-        column: model.card.values["parameters_b"]
-        for column, model in _by_column(path).items()
-        if "parameters_b" in model.card.values
+        name: models[column].card.values["parameters_b"]
+        for name, column in columns.items()
+        if column in models and "parameters_b" in models[column].card.values
     }
 
 
-def _catalog_prices(path: Path | None, columns: Sequence[str]) -> Prices | None:
-    import numpy as np
-
-    from router_models.evaluation.costs import Prices
-
-    models = _by_column(path)
-    prices = [models[column].price if column in models else None for column in columns]
-    if not any(prices):
-        return None
-    return Prices(
-        np.array([price.input_usd_per_m if price else np.nan for price in prices]),
-        np.array([price.output_usd_per_m if price else np.nan for price in prices]),
-    )
+def _prices(models: Mapping[str, Model], columns: Mapping[str, str]) -> dict[str, Price]:
+    """Prices of a catalogue, by every name of a column."""
+    known = {name: models[column].price for name, column in columns.items() if column in models}
+    return {name: (price.input_usd_per_m, price.output_usd_per_m) for name, price in known.items() if price}
 
 
 def _by_column(path: Path | None) -> dict[str, Model]:
@@ -150,22 +170,71 @@ def _write_card(folder: Path, artifact: Any, report: Mapping[str, Any]) -> None:
     (folder / "README.md").write_text(render_card(artifact, report, command), encoding="utf-8")
 
 
-def _print_tables(report: Mapping[str, Any]) -> None:
-    from rich.table import Table
+def _show(report: Mapping[str, Any], written: Sequence[Path], *, as_json: bool, gate: bool) -> None:
+    """Figures on stdout; beside JSON, everything meant for people goes to stderr."""
+    from rich.console import Console
 
     from app.cli.screen import console
 
-    screen = console()
-    for split, figures in report["splits"].items():
-        title = f"{split}: {figures['prompts']} prompts, scores differ on {figures['prompts_where_scores_differ']}"
+    screen = Console(stderr=True) if as_json else console()
+    for name, figures in report["sets"].items():
+        if figures["unknown_models"]:
+            left_out = f"{name}: the artifact does not know {', '.join(figures['unknown_models'])}; left out"
+            print(left_out, file=sys.stderr)
+    if as_json:
+        print(json.dumps(report, allow_nan=False, default=float))
+    else:
+        _print_tables(report, screen)
+        for path in written:
+            print(path)
+    if gate:
+        _print_gates(report, screen)
+
+
+def _print_tables(report: Mapping[str, Any], screen: Console) -> None:
+    from rich.table import Table
+
+    several = {"pooled": report["pooled"]} if len(report["sets"]) > 1 else {}
+    for name, figures in {**report["sets"], **several}.items():
+        title = f"{name}: {figures['prompts']} prompts, scores differ on {figures['prompts_where_scores_differ']}"
         table = Table("policy", *_SHOWN, title=title)
-        for name, policy in figures["policies"].items():
-            table.add_row(name, *(_cell(policy[metric]) for metric in _SHOWN.values()))
+        for policy, metrics in figures["policies"].items():
+            table.add_row(policy, *(_cell(metrics[metric]) for metric in _SHOWN.values()))
         screen.print(table)
-        screen.print(f"expected calibration error {figures['calibration']['ece']:.3f}", highlight=False)
+        screen.print(_summary(figures), highlight=False)
     latency = report["latency_ms"]
-    screen.print(f"one prediction: p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms", highlight=False)
+    screen.print(
+        f"one prediction: p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms; "
+        f"of one core: p50 {latency['cpu_p50']:.1f} ms, p99 {latency['cpu_p99']:.1f} ms",
+        highlight=False,
+    )
 
 
-def _cell(value: Mapping[str, Any]) -> str:
-    return "-" if value["mean"] is None else f"{value['mean']:.3g}\n{value['low']:.3g} to {value['high']:.3g}"
+def _summary(figures: Mapping[str, Any]) -> str:
+    error = "-" if figures["ece"] is None else f"{figures['ece']:.3f}"
+    return (
+        f"AIQ minus the Zero router's {_line(figures['daiq'])}\n"
+        f"cost at the quality of the best single model {_line(figures['cost_at_best_single'])}, "
+        f"at 1 point less {_line(figures['cost_at_minus_1_point'])}\n"
+        f"expected calibration error {error}; abstained on {figures['abstained']:.1%}; "
+        f"most chosen model {figures['top_model_share']:.0%}"
+    )
+
+
+def _print_gates(report: Mapping[str, Any], screen: Console) -> None:
+    from rich.table import Table
+
+    table = Table("gate", "of", "figure", "bound", "", "", title="release gates")
+    for gate in report["gates"]:
+        figure = "-" if gate["figure"] is None else f"{gate['figure']:.4f}"
+        bound = f"{'at least' if gate['at_least'] else 'at most'} {gate['bound']:.4g}"
+        table.add_row(gate["name"], gate["about"], figure, bound, gate["verdict"], gate["note"])
+    screen.print(table)
+
+
+def _line(value: Sequence[float] | None) -> str:
+    return "-" if value is None else f"{value[1]:.3f} [{value[0]:.3f}, {value[2]:.3f}]"
+
+
+def _cell(value: Sequence[float] | None) -> str:
+    return "-" if value is None else f"{value[1]:.3g}\n{value[0]:.3g} to {value[2]:.3g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +45,7 @@ def explain(
     if as_json:
         print(json.dumps(record))
     else:
-        _print(record)
+        show(record)
 
 
 def _request(settings: Settings, prompt: str, profile: str, weights: str) -> Request:
@@ -77,13 +77,13 @@ async def _record(settings: Settings, request: Request) -> Record:
     from app.router_model import load_router_model
     from app.routing.record import describe
 
-    models = len(settings.catalog.models)
-    idle = Fleet(available=(True,) * models, wait_s=(0.0,) * models, s_per_output_token=(None,) * models)
+    idle = Fleet.idle(len(settings.catalog.models))
     with load_router_model(settings) as router_model:
         return describe(await create_router(settings, router_model).route(request, idle))
 
 
-def _print(record: Record) -> None:
+def show(record: Record) -> None:
+    """Print a decision as a table, with who is excluded and what would change the choice."""
     from rich.table import Table
 
     from app.cli.screen import console
@@ -105,10 +105,21 @@ def _print(record: Record) -> None:
         )
     screen = console()
     screen.print(table)
+    for line in _reading(record):
+        screen.print(line)
     for excluded in record["excluded"]:
         screen.print(f"excluded: {excluded['model']} {excluded['message']}")
     if record["counterfactual"]:
         screen.print(record["counterfactual"]["sentence"])
+
+
+def _reading(record: Record) -> Iterator[str]:
+    """By whom the prompt was read, and whether that is to be trusted."""
+    if record["encoder"]:
+        familiar = "is unlike" if record["unfamiliar"] else "is like"
+        yield f"read by the {record['encoder']} encoder: the prompt {familiar} what the router model learned from"
+    if record["predictor_failure"]:
+        yield f"an encoder failed: {record['predictor_failure']}"
 
 
 def _shown(value: float | None, form: str, factor: float = 1.0) -> str:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from app.domain.models import Model
 
 Reason = Literal["named", "best", "only", "session", "explored", "abstained", "default", "fallback"]
+Encoder = Literal["static", "transformer"]
+"""What read the prompt: a bag of embeddings, at a glance, or a network, with care."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,11 @@ class Fleet:
     s_per_output_token: tuple[float | None, ...]
     """As seen of late; None where nothing was seen yet."""
 
+    @classmethod
+    def idle(cls, models: int) -> Fleet:
+        """All models are up, and nobody waits."""
+        return cls((True,) * models, (0.0,) * models, (None,) * models)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -70,7 +77,7 @@ class Decision:
     why: str
     """The reason in plain words."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """For the caller: `predictor_failure`, where the prediction failed."""
+    """For the caller: `predictor_failure`, where an encoder failed."""
     evidence: object = field(default=None, repr=False, compare=False)
     """What `app.routing.record` makes the record from, when somebody asks for it."""
 

@@ -39,12 +39,17 @@ class Prediction(Protocol):
 
     @property
     def output_tokens(self) -> npt.NDArray[np.floating]:
-        """[C]."""
+        """Mean length of the answer [C]."""
         ...
 
     @property
     def output_tokens_interval(self) -> npt.NDArray[np.floating]:
         """[C, 2]."""
+        ...
+
+    @property
+    def unfamiliar(self) -> bool:
+        """Whether the prompt is unlike all that was learned from, so that these numbers are not to be trusted."""
         ...
 
 

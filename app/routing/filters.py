@@ -19,6 +19,7 @@ from app.routing.estimates import Expected, Question
 
 # Keys of a gateway times the few limits that its callers set again and again; each entry takes a byte per model.
 REMEMBERED = 256
+LIMITS_ON_QUALITY = frozenset({"min_quality"})
 
 
 class CardFilter:
@@ -89,6 +90,10 @@ def reachable(passing_M: Truths, expected: Expected, fleet: FleetColumns) -> Tru
 def has_limits_on_estimates(expected: Expected) -> bool:
     constraints = expected.table.vocabulary.constraint
     return any(constraints[name].stage == "estimate" for name in expected.question.preferences.limits)
+
+
+def has_limits_on_quality(expected: Expected) -> bool:
+    return not LIMITS_ON_QUALITY.isdisjoint(expected.question.preferences.limits)
 
 
 def affordable(passing_M: Truths, expected: Expected) -> Truths:

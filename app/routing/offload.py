@@ -1,10 +1,11 @@
-"""A predictor that computes, kept off the event loop, within a time limit, behind a breaker.
+"""A predictor that computes: its glance on the event loop, its transformer off it, within a limit, behind a breaker.
 
-How it works: one thread predicts, one conversation at a time. Each call's limit runs from the moment when its own turn
-comes: waiting for others is not its fault. A call that is overdue is given up, though its thread goes on until it is
-done; those behind it wait. Failures in a row open the breaker, and for a while nobody asks; then the next call tries.
-When too many wait, or one waits too long, there is no prediction either, but nothing is held against the predictor.
-While the thread is stuck in a call that was given up long ago, nobody waits for it.
+How it works: a glance takes less time than handing it to a thread would. For the rest, one thread predicts, one
+conversation at a time. Each call's limit runs from the moment when its own turn comes: waiting for others is not its
+fault. A call that is overdue is given up, though its thread goes on until it is done; those behind it wait. Failures in
+a row open the breaker, and for a while nobody asks; then the next call tries. When too many wait, or one waits too
+long, there is no prediction either, but nothing is held against the predictor. While the thread is stuck in a call that
+was given up long ago, nobody waits for it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from app.domain.request import Conversation
 from app.routing.estimates import Prediction
-from app.routing.router import PredictorFailed
+from app.routing.reading import PredictorFailed
 
 Clock = Callable[[], float]
 
@@ -37,13 +38,40 @@ OPEN_S = 5.0
 STUCK_AFTER_LIMITS = 5
 
 
+class PredictedBatch(Protocol):
+    """A `Prediction` for several conversations: the first axis of all arrays is theirs."""
+
+    @property
+    def quality(self) -> npt.NDArray[np.floating]: ...
+
+    @property
+    def quality_interval(self) -> npt.NDArray[np.floating]: ...
+
+    @property
+    def output_tokens(self) -> npt.NDArray[np.floating]: ...
+
+    @property
+    def output_tokens_interval(self) -> npt.NDArray[np.floating]: ...
+
+    @property
+    def unfamiliar(self) -> npt.NDArray[np.bool_]: ...
+
+
 class BatchPredictor(Protocol):
-    """Predicts for several conversations at once: the first axis of all arrays is theirs."""
+    """Predicts for several conversations at once, at either speed."""
 
     @property
     def models(self) -> Sequence[str]: ...
 
-    def predict(self, conversations: Sequence[Conversation]) -> Prediction: ...
+    @property
+    def speeds(self) -> frozenset[str]: ...
+
+    @property
+    def static_error(self) -> float: ...
+
+    def glance(self, conversations: Sequence[Conversation]) -> PredictedBatch: ...
+
+    def predict(self, conversations: Sequence[Conversation]) -> PredictedBatch: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +82,16 @@ class PredictedRow:
     quality_interval: npt.NDArray[np.floating]
     output_tokens: npt.NDArray[np.floating]
     output_tokens_interval: npt.NDArray[np.floating]
+    unfamiliar: bool = False
 
     @classmethod
-    def of(cls, batch: Prediction, row: int) -> PredictedRow:
+    def of(cls, batch: PredictedBatch, row: int) -> PredictedRow:
         return cls(
             batch.quality[row],
             batch.quality_interval[row],
             batch.output_tokens[row],
             batch.output_tokens_interval[row],
+            bool(batch.unfamiliar[row]),
         )
 
 
@@ -98,8 +128,17 @@ class _Turn:
 class OffLoopPredictor:
     """Implements `QualityPredictor` with one that blocks."""
 
-    def __init__(self, predictor: BatchPredictor, limit_s: float = LIMIT_S, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        predictor: BatchPredictor,
+        limit_s: float = LIMIT_S,
+        clock: Clock = time.monotonic,
+        speeds: frozenset[str] | None = None,
+    ) -> None:
+        """`speeds` are the encoders to ask, of those there are; all unless given. The limit is the transformer's."""
         self.models = tuple(predictor.models)
+        self.speeds = predictor.speeds if speeds is None else speeds
+        self.static_error = predictor.static_error
         self._predictor, self._limit_s, self._clock = predictor, limit_s, clock
         self._breaker = Breaker(clock)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="predictor")
@@ -109,6 +148,18 @@ class OffLoopPredictor:
     def close(self) -> None:
         """Stop the thread; a call that still runs is not waited for."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def glance(self, conversation: Conversation) -> Prediction | None:
+        """
+        Raises:
+            PredictorFailed: it raised.
+        """
+        if "static" not in self.speeds:
+            return None
+        try:
+            return PredictedRow.of(self._predictor.glance((conversation,)), 0)
+        except Exception as exc:  # whatever it raises, there is no prediction
+            raise PredictorFailed(f"{type(exc).__name__} at a glance") from exc
 
     async def predict(self, conversation: Conversation) -> Prediction:
         """

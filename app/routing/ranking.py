@@ -19,8 +19,8 @@ class Ranking(Sequence[Candidate]):
     """
 
     def __init__(self, case: Case, expected: Expected, ground: Ground) -> None:
-        self._case, self._order, self._weights = case, ground.order, ground.weights
-        self._made = {0: self._make(0, expected, utility(expected, ground.weights))}
+        self._case, self._order, self._weights = case, ground.order, ground.terms.weights
+        self._made = {0: self._make(0, expected, utility(expected, self._weights))}
 
     def __len__(self) -> int:
         return len(self._order)

@@ -33,8 +33,9 @@ def _described(evidence: Evidence) -> dict[str, Any]:
     expected, ground = Expected(evidence.case), evidence.ground
     eligible_M = np.zeros(len(expected.table), dtype=np.bool_)
     eligible_M[ground.order] = True
-    front = [] if ground.is_default else pareto(expected, eligible_M, ground.weights)
-    flip = None if _is_settled(evidence) else smallest_flip(expected, ground.order, ground.weights)
+    weights, reading = ground.terms.weights, evidence.reading
+    front = [] if ground.rule == "default" else pareto(expected, eligible_M, weights)
+    flip = None if _is_settled(evidence) else smallest_flip(expected, ground.order, weights)
     return {
         "asked": _asked(expected.question, expected.table.vocabulary),
         "applied": _applied(ground),
@@ -45,7 +46,9 @@ def _described(evidence: Evidence) -> dict[str, Any]:
         "counterfactual": _counterfactual(expected, flip),
         # Nothing is left to chance yet: the choice would be the same again.
         "propensity": 1.0,
-        "predictor_failure": evidence.predictor_failure,
+        "encoder": reading.encoder,
+        "unfamiliar": None if reading.prediction is None else bool(reading.prediction.unfamiliar),
+        "predictor_failure": reading.failure,
         "versions": dict(evidence.versions),
     }
 
@@ -53,8 +56,8 @@ def _described(evidence: Evidence) -> dict[str, Any]:
 def _is_settled(evidence: Evidence) -> bool:
     """Whether no weight had a part in the choice."""
     ground = evidence.ground
-    is_single = ground.max_quality_loss is not None and ground.cost_weight is None
-    return ground.is_default or evidence.case.question.model is not None or is_single
+    is_single = ground.terms.max_quality_loss is not None and ground.terms.cost_weight is None
+    return ground.rule != "best" or evidence.case.question.model is not None or is_single
 
 
 def _asked(question: Question, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -74,15 +77,16 @@ def _asked(question: Question, vocabulary: Vocabulary) -> dict[str, Any]:
 def _applied(ground: Ground) -> dict[str, Any]:
     """What `max_quality_loss` became, if that was asked for."""
     return {
-        "weights": dict(ground.weights),
-        "cost_weight_of_max_quality_loss": ground.cost_weight,
-        "best_single_model": ground.point.best_model if ground.point else None,
+        "weights": dict(ground.terms.weights),
+        "cost_weight_of_max_quality_loss": ground.terms.cost_weight,
+        "best_single_model": ground.terms.point.best_model if ground.terms.point else None,
     }
 
 
 def _candidates(expected: Expected, ground: Ground, front: set[int]) -> list[dict[str, Any]]:
-    utility_M = utility(expected, ground.weights)
-    weighed = [name for name, weight in ground.weights.items() if weight]
+    weights = ground.terms.weights
+    utility_M = utility(expected, weights)
+    weighed = [name for name, weight in weights.items() if weight]
     return [
         {
             "model": expected.names[number],

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from app.routing.estimates import Expected
 from app.routing.objective import Positions
-from app.routing.operating_points import OperatingTable
+from app.routing.view import Terms
+
+Rule = Literal["best", "abstained", "default"]
+"""Usefulness by what is predicted; the profile's order, because that is not to be trusted; the same without any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What a ranking rests on."""
 
+    rule: Rule
     order: Positions
     """Positions of the eligible models, first choice first."""
-    weights: Mapping[str, float]
-    """As applied."""
-    max_quality_loss: float | None = None
-    """As asked for, unless a weight on cost was."""
-    point: OperatingTable | None = None
-    """What `max_quality_loss` was looked up in."""
-    cost_weight: float | None = None
-    """What it became."""
-    is_default: bool = False
-    """Nothing is predicted, and the profile's order decides."""
+    terms: Terms = field(default_factory=Terms)
+    """Empty where no weight had a part in the order."""
 
 
 def why_best(expected: Expected, ground: Ground) -> str:
     """Why the first of the order is the first."""
     quality_E = expected.quality[ground.order]
     chosen_quality, best = float(quality_E[0]), int(np.nanargmax(quality_E))
-    active = {name: weight for name, weight in ground.weights.items() if weight}
+    active = {name: weight for name, weight in ground.terms.weights.items() if weight}
     head = _loss(expected, ground)
     if quality_E[best] <= chosen_quality:
         return head + _highest(quality_E, active)
@@ -47,6 +44,17 @@ def why_best(expected: Expected, ground: Ground) -> str:
         f"{head}{' and '.join(words) or 'as good'} at a predicted quality of {chosen_shown}, "
         f"against {best_shown} for {other}, the highest of {len(quality_E)} (weights: {_shown(active)})"
     )
+
+
+def why_abstained(follows_order: bool, best_single: str | None) -> str:
+    """Why the numbers do not decide though there are some."""
+    if follows_order:
+        instead = "the first eligible model of the profile's default order answers"
+    elif best_single is not None:
+        instead = f"{best_single} answers, the best single model where models were measured side by side"
+    else:
+        instead = "the first eligible model of the catalogue answers"
+    return f"this prompt is unlike what the router model learned from, so {instead}"
 
 
 def why_default(failure: str | None, has_predictor: bool) -> str:
@@ -79,22 +87,18 @@ def _gains(expected: Expected, chosen: int, other: int, active: Mapping[str, flo
 
 
 def _is_best_single(expected: Expected, ground: Ground) -> bool:
-    return (
-        ground.max_quality_loss is not None
-        and ground.cost_weight is None
-        and ground.point is not None
-        and expected.names[int(ground.order[0])] == ground.point.best_model
-    )
+    return bool(expected.names[int(ground.order[0])] == ground.terms.best_single)
 
 
 def _loss(expected: Expected, ground: Ground) -> str:
     """What became of `max_quality_loss`, if anything was to become of it."""
-    if ground.max_quality_loss is None:
+    terms = ground.terms
+    if terms.max_quality_loss is None:
         return ""
-    loss = f"{ground.max_quality_loss:g}"
-    if ground.cost_weight is not None:
-        return f"a weight on cost of {ground.cost_weight:.3g} keeps the average loss within {loss}: "
-    if ground.point is None:
+    loss = f"{terms.max_quality_loss:g}"
+    if terms.cost_weight is not None:
+        return f"a weight on cost of {terms.cost_weight:.3g} keeps the average loss within {loss}: "
+    if terms.point is None:
         return f"nothing is measured about which weight keeps the average loss within {loss}: "
     if _is_best_single(expected, ground):
         return f"no weight on cost keeps the average loss within {loss} with confidence, so the best single model: "

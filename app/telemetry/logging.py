@@ -15,7 +15,7 @@ EVENTS = {
     "replica.ejected": "taken out after failures",
     "replica.restored": "an ejected replica answers again",
     "replica.refused_key": "a backend does not accept the gateway's key",
-    "predictor.failed": "a profile's default order was used instead of a prediction",
+    "predictor.failed": "an encoder failed: the other one decided, or the profile's default order",
     "gateway.started": "both listeners take requests, at these addresses",
     "gateway.stopped": "all that was in flight is over, everything is closed",
     "keys.missing": "the configuration has no keys: every caller on this machine is let in",

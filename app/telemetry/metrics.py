@@ -20,6 +20,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 
 REASONS = frozenset({"named", "best", "only", "session", "explored", "abstained", "default", "fallback"})
+ENCODERS = frozenset({"static", "transformer"})
 
 
 _Labelled = TypeVar("_Labelled", Counter, Gauge, Histogram)
@@ -45,7 +46,8 @@ class Metrics:
         self._overhead = histogram("overhead_seconds", "The gateway's own time.", ("stage",), OVERHEAD_SECONDS)
         self._ttft = histogram("ttft_seconds", "From the request to the answer's first piece.", ("model",), SECONDS)
         self._duration = histogram("request_duration_seconds", "The whole request.", ("operation",), SECONDS)
-        self.predictor_failures = counter("predictor_failures", "Decisions made without the predictor.", ())
+        self._predictions = counter("predictions", "Decisions made from a prediction.", ("encoder",))
+        self.predictor_failures = counter("predictor_failures", "Decisions for which an encoder failed.", ())
         self.in_flight = Gauge("thalamus_requests_in_flight", "Admitted and not yet closed.", registry=self.registry)
         self.replicas_out = Gauge(
             "thalamus_replicas_out", "Replicas ejected now.", ("backend",), registry=self.registry
@@ -68,6 +70,10 @@ class Metrics:
         known_reason = reason if reason in REASONS else OTHER
         self._of(self._decisions, self._model(model), known_profile, known_reason).inc()
         self._of(self._overhead, "decision").observe(seconds)
+
+    def predicted(self, encoder: str) -> None:
+        """A decision was made from what this encoder said."""
+        self._of(self._predictions, encoder if encoder in ENCODERS else OTHER).inc()
 
     def attempted(self, model: str, outcome: str) -> None:
         self._of(self._attempts, self._model(model), self._code(outcome)).inc()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,9 @@ from app.domain.request import Conversation, Request
 from app.domain.vocabulary import VOCABULARY, Vocabulary
 from app.routing.candidates import CandidateTable
 from app.routing.offload import PredictedRow
-from app.routing.operating_points import OperatingCurve
-from app.routing.router import PredictorFailed, Router
+from app.routing.operating_points import OperatingCurve, OperatingTable
+from app.routing.reading import PredictorFailed
+from app.routing.router import Learned, Router
 from tests.fakes.world import request
 
 CARD = {
@@ -56,9 +57,28 @@ class FakeQualityPredictor:
     """Predicts what it was told, whatever the conversation: quality, and tokens, by model."""
 
     quality: Mapping[str, float]
+    """What the transformer says, of all models."""
     output_tokens: Mapping[str, float] = field(default_factory=dict)
+    seen: Mapping[str, float] | None = None
+    """What the static encoder says; without it there is none."""
+    static_error: float = 0.1
     failure: str | None = None
+    """Of the transformer."""
+    glance_failure: str | None = None
+    unfamiliar: frozenset[str] = frozenset()
+    """The encoders to which the prompt is."""
+    speeds: frozenset[str] = frozenset({"static", "transformer"})
     asked: list[Conversation] = field(default_factory=list)
+    """Of the transformer."""
+    glanced: list[Conversation] = field(default_factory=list)
+
+    def glance(self, conversation: Conversation) -> PredictedRow | None:
+        if self.seen is None:
+            return None
+        self.glanced.append(conversation)
+        if self.glance_failure:
+            raise PredictorFailed(self.glance_failure)
+        return self._row([self.seen[name] for name in self.quality], "static")
 
     async def predict(self, conversation: Conversation) -> PredictedRow:
         self.asked.append(conversation)
@@ -67,14 +87,31 @@ class FakeQualityPredictor:
         return self.row()
 
     def row(self) -> PredictedRow:
-        quality = np.array(list(self.quality.values()))
+        """What the transformer says."""
+        return self._row(list(self.quality.values()), "transformer")
+
+    def _row(self, values: list[float], encoder: str) -> PredictedRow:
+        quality = np.array(values)
         tokens = np.array([self.output_tokens.get(name, 100.0) for name in self.quality])
         return PredictedRow(
             quality,
             np.stack((quality - 0.1, quality + 0.1), axis=1).clip(0, 1),
             tokens,
             np.stack((tokens / 2, tokens * 2), axis=1),
+            encoder in self.unfamiliar,
         )
+
+
+class FakeCurve:
+    """Says one weight for any loss of at least `least_loss`, and which model is the best single one."""
+
+    def __init__(self, best: str | None = "large", weight: float = 3.0, least_loss: float = 0.01) -> None:
+        self._best, self._weight, self._least_loss = best, weight, least_loss
+        self.asked: list[list[str]] = []
+
+    def tabulate(self, models: Sequence[Model]) -> OperatingTable:
+        self.asked.append([model.name for model in models])
+        return OperatingTable(self._best, lambda loss: self._weight if loss >= self._least_loss else None)
 
 
 def fleet_of(
@@ -98,6 +135,8 @@ class World:
     models: tuple[Model, ...]
     predictor: FakeQualityPredictor | None
     router: Router
+    counted: list[str]
+    """The encoder of each predicted decision."""
 
     def decide(self, routing: Mapping[str, Any] | None = None, fleet: Fleet | None = None, **changes: Any) -> Decision:
         """The decision for a request with this `routing` object."""
@@ -115,14 +154,17 @@ def world_of(
     *models: Model,
     quality: Mapping[str, float] | None = None,
     output_tokens: Mapping[str, float] | None = None,
+    seen: Mapping[str, float] | None = None,
     curve: OperatingCurve | None = None,
     order: tuple[str, ...] = (),
     scales: Mapping[str, Scale] | None = None,
     vocabulary: Vocabulary = VOCABULARY,
 ) -> World:
-    """Without `quality` there is no predictor."""
-    predictor = None if quality is None else FakeQualityPredictor(quality, output_tokens or {})
+    """Without `quality` there is no predictor, without `seen` no static encoder."""
+    predictor = None if quality is None else FakeQualityPredictor(quality, output_tokens or {}, seen)
     table = CandidateTable(Catalog(models, ()), tuple(quality or ()), scales, vocabulary)
     profiles = {"default": Profile(order=order)}
     versions = {"artifact": "made-up-v1", "config": "abc"}
-    return World(models, predictor, Router(table, predictor, curve, profiles, versions))
+    counted: list[str] = []
+    router = Router(table, Learned(predictor, curve), profiles, versions, counted.append)
+    return World(models, predictor, router, counted)

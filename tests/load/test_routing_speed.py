@@ -1,4 +1,4 @@
-"""What a decision costs without its prediction, for ten models and for ten thousand. Prints its figures."""
+"""What a decision costs without its prediction, for ten models and ten thousand, at both speeds. Prints its figures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from app.domain.models import Speed, TokenPrice
 from app.domain.preferences import parse_body
+from app.routing.offload import PredictedRow
 from tests.fakes.routing import fleet_of, llm, world_of
 from tests.fakes.world import request
 
@@ -19,8 +20,9 @@ ROUTING = {"weights": {"cost": 0.3, "latency": 0.1, "size": 0.2}, "max_cost_usd"
 
 # Budgets are those of one idle core; a shared one is given three times as much before it counts as a regression.
 @pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["static", "transformer"])
 @pytest.mark.parametrize(("models", "budget_ms", "repeats"), [(10, 0.1, 3000), (10_000, 2.0, 200)])
-def test_a_decision_keeps_its_budget(models: int, budget_ms: float, repeats: int) -> None:
+def test_a_decision_keeps_its_budget(models: int, budget_ms: float, repeats: int, encoder: str) -> None:
     rng = np.random.default_rng(7)
     catalog = [
         llm(
@@ -40,7 +42,13 @@ def test_a_decision_keeps_its_budget(models: int, budget_ms: float, repeats: int
     async def predict(_: object) -> object:
         return row
 
-    world.predictor.predict = predict  # type: ignore[assignment,method-assign]  # what it costs is not measured here
+    def glance(conversation: object) -> PredictedRow | None:
+        return row if encoder == "static" else None
+
+    # What encoders cost is not measured here.
+    world.predictor.predict = predict  # type: ignore[assignment,method-assign]
+    world.predictor.glance = glance  # type: ignore[method-assign]
+    world.predictor.static_error = 0.0
     asked = request(preferences=parse_body(ROUTING).preferences)
 
     async def measure() -> list[float]:
@@ -53,5 +61,6 @@ def test_a_decision_keeps_its_budget(models: int, budget_ms: float, repeats: int
 
     took_ms = asyncio.run(measure())
     p50_ms, p99_ms = statistics.median(took_ms), statistics.quantiles(took_ms, n=100)[98]
-    print(f"\n{models} models: p50 {p50_ms:.4f} ms, p99 {p99_ms:.4f} ms")
+    assert set(world.counted) == {encoder}
+    print(f"\n{models} models, {encoder}: p50 {p50_ms:.4f} ms, p99 {p99_ms:.4f} ms")
     assert p50_ms < 3 * budget_ms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import sys
@@ -145,13 +146,28 @@ def explained(tmp_path: Path) -> Path:
 
 async def test_what_each_profile_is_expected_to_save_and_to_lose_is_said(explained: Path) -> None:
     status, out, _ = await thalamus("check", "--config", str(explained), "--no-probe", "--json")
-    expected = json.loads(out)["expected"]
+    found = json.loads(out)
+    expected = found["expected"]
     assert (status, list(expected)) == (0, ["default", "cheap", "small"])
-    assert expected["default"]["prompts"] == 200
+    # One of 200 rows lacks an outcome of one of the two models; the third profile has one model only.
+    assert (expected["default"]["prompts"], expected["default"]["datasets"], expected["small"]) == (199, ["tiny"], None)
     assert expected["cheap"]["cost_usd"] <= expected["default"]["cost_usd"]
+    gain, ratio = expected["cheap"]["gain"], expected["cheap"]["cost_ratio"]
+    assert gain["low"] <= gain["mean"] <= gain["high"]
+    assert ratio["mean"] == pytest.approx(expected["cheap"]["cost_usd"] / expected["cheap"]["best_cost_usd"])
+    assert (found["unused"], found["untested"]) == ([], [])
     # 40 tokens read and 25 written cost 57 millionths with `small`, ten times that with `large`, near enough.
     prices = {"small": (40 * 0.8 + 25 * 1.6) / 1e6, "large": (40 * 7 + 25 * 14) / 1e6}
     assert expected["cheap"]["best_cost_usd"] == pytest.approx(prices[expected["cheap"]["best_model"]])
+
+
+async def test_what_is_expected_is_a_sentence_for_each_profile(explained: Path) -> None:
+    status, out, err = await thalamus("check", "--config", str(explained), "--no-probe")
+    assert (status, err) == (0, "")
+    lines = [line for line in out.splitlines() if line.startswith("profile ")]
+    assert [line.partition(":")[0] for line in lines] == ["profile default", "profile cheap", "profile small"]
+    assert all(line.endswith(" on tiny (199 calibration prompts)") for line in lines[:2])
+    assert lines[2] == "profile small: nothing to compare: no two of its models were measured on the same prompts"
 
 
 async def test_a_decision_is_explained_as_a_table_and_a_picture(explained: Path) -> None:
@@ -162,6 +178,7 @@ async def test_a_decision_is_explained_as_a_table_and_a_picture(explained: Path)
     assert (status, err) == (0, "")
     assert "small" in out
     assert "large" in out
+    assert re.search(r"^read by the (static|transformer) encoder: the prompt is (un)?like what", out, re.MULTILINE)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

@@ -15,7 +15,17 @@ def test_it_says_what_it_was_given_in_the_shapes_of_the_contract() -> None:
     assert prediction.output_tokens.tolist() == [[50, 200]] * 2
     assert prediction.quality_interval.shape == prediction.output_tokens_interval.shape == (2, 2, 2)
     assert prediction.quality_interval[0, 1].tolist() == pytest.approx([0.93, 1.0])
-    assert len(predictor.asked) == 2
+    assert (prediction.unfamiliar.tolist(), len(predictor.asked)) == ([False, False], 2)
+
+
+def test_a_glance_has_numbers_of_its_own() -> None:
+    assert FakePredictor({"small": 0.6}).speeds == {"transformer"}
+    predictor = FakePredictor({"small": 0.6}, seen={"small": 0.5})
+    predictor.unfamiliar = frozenset({"static"})
+    glanced = predictor.glance([(("user", "a"),)])
+    assert predictor.speeds == {"static", "transformer"}
+    assert (glanced.quality.tolist(), glanced.unfamiliar.tolist()) == ([[0.5]], [True])
+    assert (len(predictor.glanced), len(predictor.asked)) == (1, 0)
 
 
 def test_it_fails_when_told() -> None:
@@ -23,3 +33,6 @@ def test_it_fails_when_told() -> None:
     predictor.fails = RuntimeError("no")
     with pytest.raises(RuntimeError, match="no"):
         predictor.predict([])
+    predictor.glance_fails = ValueError("neither")
+    with pytest.raises(ValueError, match="neither"):
+        predictor.glance([])

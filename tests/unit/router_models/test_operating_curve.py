@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,15 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router_models.artifact import Calibration
 from router_models.operating_curve import (
     LEAST_ROWS,
     CostScale,
     PricedRows,
+    best_single,
     largest_weight,
     operating_curve,
+    outlook,
     priced_rows,
+    references,
 )
-from tests.fakes.artifacts import tiny_artifact
 
 SCALE = CostScale(worst_usd=1e-2, best_usd=1e-6)
 CHEAP, DEAR = 1e-5, 1e-3
@@ -31,6 +35,16 @@ def pool(rows: int = 400, easy_share: float = 0.5, seed: int = 0) -> PricedRows:
     score = (rng.random((rows, 2)) < quality).astype(float)
     cost = np.tile([CHEAP, DEAR], (rows, 1))
     return PricedRows(quality, score, cost, cost)
+
+
+def graded_pool(rows: int, models: int, easy_share: float, seed: int) -> PricedRows:
+    """Models from cheap to dear that know more and more of what is hard; predictions are off by a tenth."""
+    rng = np.random.default_rng(seed)
+    hardness = np.where(rng.random(rows) < easy_share, 0.1, rng.random(rows))[:, None]
+    right = np.where(hardness < np.linspace(0.3, 1.0, models), 0.93, 0.2)
+    quality = np.clip(right + rng.normal(0, 0.1, right.shape), 0, 1)
+    cost = np.tile(np.geomspace(CHEAP, DEAR, models), (rows, 1))
+    return PricedRows(quality, (rng.random(right.shape) < right).astype(float), cost, cost)
 
 
 def test_a_scale_is_logarithmic_between_its_ends_and_flat_outside() -> None:
@@ -79,12 +93,42 @@ def test_too_few_rows_promise_nothing() -> None:
     assert largest_weight(points, 1.0) is None
 
 
+@pytest.mark.parametrize("rows", [100, 200, 400, 1000])
+def test_a_failure_too_rare_for_the_rows_is_not_taken_for_safety(rows: int) -> None:
+    """A cheap model that fails on 1.2 % of the prompts, nobody knows on which: a promise of 1 % would be broken."""
+    promised = 0
+    for seed in range(200):
+        score = np.ones((rows, 2))
+        score[np.random.default_rng(seed).random(rows) < 0.012, 0] = 0.0
+        cost = np.tile([CHEAP, DEAR], (rows, 1))
+        points = operating_curve(PricedRows(np.ones((rows, 2)), score, cost, cost), SCALE, (0.1,))
+        promised += largest_weight(points, 0.01) is not None
+    assert promised <= 10
+
+
+@pytest.mark.parametrize(("models", "easy_share", "rows"), [(2, 0.5, 800), (2, 0.9, 1500), (6, 0.5, 1500)])
+def test_a_promise_made_on_one_half_holds_on_the_other(models: int, easy_share: float, rows: int) -> None:
+    """Both halves are samples; with a bound of 95 % that is met exactly, 88 of 100 would hold."""
+    kept, saved = 0, 0.0
+    for seed in range(100):
+        both = graded_pool(rows, models, easy_share, seed)
+        chosen, judged = both.take(np.arange(rows) % 2 == 0), both.take(np.arange(rows) % 2 == 1)
+        weight = largest_weight(operating_curve(chosen, SCALE), 0.01)
+        found = outlook(judged, SCALE, weight)
+        assert found is not None
+        kept += -found.gain.mean <= 0.01
+        saved += 1 - found.cost_ratio.mean
+    assert kept >= 85
+    assert saved > 3, "never to promise anything would be easy"
+
+
 def test_a_model_without_an_outcome_is_no_candidate() -> None:
     rows = pool()
-    score = rows.score.copy()
-    score[:, 0] = np.nan
+    columns = (rows.quality, rows.score, rows.expected_usd, rows.real_usd)
+    twins = PricedRows(*(np.repeat(column, [1, 2], axis=1) for column in columns))
+    twins.score[:, 0] = np.nan
 
-    points = operating_curve(PricedRows(rows.quality, score, rows.expected_usd, rows.real_usd), SCALE)
+    points = operating_curve(twins, SCALE)
 
     assert all(point.cost_usd == pytest.approx(DEAR) for point in points)
     assert {point.loss for point in points} == {0.0}
@@ -96,8 +140,14 @@ def test_rows_without_any_outcome_make_no_curve() -> None:
     assert operating_curve(PricedRows(rows.quality, rows.score * np.nan, rows.expected_usd, rows.real_usd), SCALE) == ()
 
 
+def recorded() -> Calibration:
+    """Three models on twelve prompts of 40 tokens; 20 tokens of an answer are predicted, and 25 come."""
+    flat = np.ones((12, 3))
+    return Calibration(flat * 0.5, flat, flat * 20, flat * 25, flat * 40, np.zeros(12, np.int32), ("made up",))
+
+
 def test_prices_turn_calibration_rows_into_dollars() -> None:
-    rows = priced_rows(tiny_artifact(("a", "b", "c")).calibration, [2, 0], [1.0, 10.0], [2.0, 20.0])
+    rows = priced_rows(recorded(), [2, 0], [1.0, 10.0], [2.0, 20.0])
 
     assert rows.score.shape == (12, 2)
     np.testing.assert_allclose(rows.real_usd, np.tile([(40 + 2 * 25) / 1e6, (400 + 20 * 25) / 1e6], (12, 1)))
@@ -129,3 +179,146 @@ def test_whatever_the_pool_a_promise_holds_on_the_rows_it_came_from(seed: int, s
 
     if weight is not None:
         assert all(point.loss <= promise for point in points if point.weight <= weight)
+
+
+NOT = np.nan
+
+
+def of_datasets(*datasets: list[float], rows: int = 4) -> PricedRows:
+    """In each dataset every model has the same score in each row; NaN is not measured."""
+    score = np.repeat(np.array(datasets), rows, axis=0)
+    flat = np.full_like(score, 0.5)
+    return PricedRows(flat, score, flat * DEAR, flat * DEAR, np.repeat(np.arange(len(datasets)), rows))
+
+
+@pytest.mark.parametrize(
+    ("datasets", "best", "by_dataset"),
+    [
+        # All measured everywhere: the highest mean.
+        (([0.2, 0.9], [0.5, 0.4]), 1, {0: 1, 1: 1}),
+        # A dataset of hard prompts makes nobody worse: 0 beats 1 where both were measured, though its mean is lower.
+        (([0.3, 0.2, NOT], [NOT, 0.9, 0.8]), 0, {0: 0, 1: 1}),
+        # Through a third one: 2 beats 1 by more than 0 does.
+        (([0.5, 0.4, NOT], [NOT, 0.4, 0.8]), 2, {0: 0, 1: 2}),
+        # Nothing connects them: 3 leads its peers by more than 0 does, and each dataset has a reference of its own.
+        (([0.9, 0.8, NOT, NOT], [NOT, NOT, 0.1, 0.5]), 3, {0: 0, 1: 3}),
+    ],
+)
+def test_the_best_single_model_is_found_where_models_were_measured_side_by_side(
+    datasets: tuple[list[float], ...], best: int, by_dataset: dict[int, int]
+) -> None:
+    rows = of_datasets(*datasets)
+    found = references(rows)
+
+    assert found is not None
+    assert (found.best, best_single(rows)) == (best, best)
+    assert dict(zip(found.dataset_K.tolist(), found.model_K.tolist(), strict=True)) == by_dataset
+
+
+def test_rows_in_which_nothing_is_compared_do_not_count() -> None:
+    rows = of_datasets([0.9, 0.8], [0.7, NOT], [NOT, 0.6])
+    found = references(rows)
+
+    assert found is not None
+    assert set(found.dataset_K.tolist()) == {0}
+    assert references(of_datasets([0.9, NOT], [NOT, 0.8])) is None
+
+
+def test_a_row_without_the_reference_does_not_count_but_one_lucky_row_makes_no_reference() -> None:
+    rows = of_datasets([0.9, 0.8, 0.1], rows=10)
+    rows.score[:4, 0] = np.nan
+    found = references(rows)
+    assert found is not None
+    assert (found.best, len(found.model_K)) == (0, 6)
+
+    rows.score[:, 0] = [1.0, *[np.nan] * 9]
+    found = references(rows)
+    assert found is not None
+    assert (found.best, len(found.model_K)) == (1, 10)
+
+
+def test_the_only_model_that_was_measured_is_the_best_one() -> None:
+    assert best_single(of_datasets([NOT, 0.3])) == 1
+    assert best_single(of_datasets([0.9, NOT], [NOT, 0.8])) is None
+    assert best_single(of_datasets([NOT, NOT])) is None
+
+
+def test_losses_are_against_the_reference_of_the_dataset() -> None:
+    rows = of_datasets([0.9, 0.8, NOT, NOT], [NOT, NOT, 0.1, 0.5], rows=100)
+    worst_first = np.tile([0.0, 1.0, 1.0, 0.0], (200, 1))
+
+    (point,) = operating_curve(replace(rows, quality=worst_first), SCALE, (0.0,))
+
+    assert point.loss == pytest.approx((0.1 + 0.4) / 2)
+
+
+def test_an_outlook_says_what_is_saved_and_lost() -> None:
+    rows = pool(rows=2000)
+    found = outlook(rows, SCALE, 0.3)
+
+    assert found is not None
+    assert found.references.best == 1
+    assert found.gain.mean == pytest.approx(found.quality - found.best_quality)
+    assert found.cost_ratio.mean == pytest.approx(found.cost_usd / found.best_cost_usd)
+    assert found.share_M.sum() == pytest.approx(1.0)
+    # The cheap model answers the easy half.
+    assert found.cost_ratio.mean == pytest.approx(found.share_M[1] + found.share_M[0] * CHEAP / DEAR)
+    assert 0.4 < found.cost_ratio.mean < 0.6
+    point = operating_curve(rows, SCALE, (0.3,))[0]
+    assert (found.quality, found.cost_usd) == (point.quality, point.cost_usd)
+
+
+def test_without_a_weight_the_reference_answers() -> None:
+    found = outlook(pool(), SCALE, None)
+
+    assert found is not None
+    assert (found.gain.mean, found.gain.low, found.gain.high) == (0.0, 0.0, 0.0)
+    assert found.share_M.tolist() == [0.0, 1.0]
+    assert found.cost_ratio.mean == 1.0
+
+
+def test_what_else_is_held_against_a_model_counts() -> None:
+    found = outlook(pool(), SCALE, 0.0, np.array([0.0, 5.0]))
+
+    assert found is not None
+    assert found.share_M.tolist() == [1.0, 0.0]
+
+
+def test_intervals_cover_what_is_true_about_nineteen_times_in_twenty() -> None:
+    everything = outlook(lengthy(200_000, seed=999), SCALE, 0.3)
+    assert everything is not None
+    covered, means, widths = np.zeros(2), [], []
+    for seed in range(200):
+        found = outlook(lengthy(300, seed), SCALE, 0.3)
+        assert found is not None
+        pairs = ((found.gain, everything.gain), (found.cost_ratio, everything.cost_ratio))
+        covered += [interval.low <= true.mean <= interval.high for interval, true in pairs]
+        means.append([interval.mean for interval, _ in pairs])
+        widths.append([interval.high - interval.low for interval, _ in pairs])
+    assert (covered >= 0.9 * 200).all()
+    np.testing.assert_allclose(np.mean(widths, axis=0), 2 * 1.96 * np.std(means, axis=0), rtol=0.15)
+
+
+def lengthy(count: int, seed: int) -> PricedRows:
+    """Answers of different length: what a row costs, all its models share."""
+    rows = pool(count, easy_share=0.2, seed=seed)
+    return replace(rows, real_usd=rows.real_usd * np.random.default_rng(seed + 5000).lognormal(0, 0.7, (count, 1)))
+
+
+def test_unknown_prices_leave_the_ratio_unknown() -> None:
+    rows = pool()
+    found = outlook(replace(rows, real_usd=rows.real_usd * np.nan), SCALE, 0.3)
+
+    assert found is not None
+    assert np.isnan([found.cost_usd, found.best_cost_usd, found.cost_ratio.mean, found.cost_ratio.high]).all()
+    assert found.gain.mean < 0.1
+    assert outlook(of_datasets([0.9, NOT]), SCALE, 0.3) is None
+
+
+def test_an_answer_whose_length_was_not_recorded_costs_what_was_predicted() -> None:
+    unrecorded = replace(recorded(), real_output_tokens=np.full((12, 3), np.nan))
+    rows = priced_rows(unrecorded, [0, 1], [1.0, 10.0], [2.0, 20.0])
+
+    np.testing.assert_allclose(rows.real_usd, rows.expected_usd)
+    assert rows.dataset is not None
+    assert len(rows.dataset) == 12

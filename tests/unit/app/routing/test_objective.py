@@ -19,7 +19,7 @@ from app.errors import NoEligibleModel
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Question
 from app.routing.objective import pareto, ranked, smallest_flip, utility
-from tests.fakes.routing import FakeQualityPredictor, fleet_of, llm, world_of
+from tests.fakes.routing import FakeCurve, FakeQualityPredictor, fleet_of, llm, world_of
 from tests.fakes.world import request
 
 NAMES = [each.name for each in DIMENSIONS]
@@ -149,6 +149,9 @@ def test_the_pareto_set_is_exactly_who_is_not_beaten(
     assert [expected.quality[number] for number in front] == sorted(expected.quality[front], reverse=True)
 
 
+SOFT = st.one_of(
+    st.builds(lambda weights: {"weights": weights}, WEIGHTS), st.sampled_from([{"max_quality_loss": 0.02}])
+)
 LIMITS: dict[str, st.SearchStrategy[Any]] = {
     "max_cost_usd": st.floats(0, 0.01),
     "max_latency_s": st.floats(0, 20),
@@ -160,30 +163,51 @@ LIMITS: dict[str, st.SearchStrategy[Any]] = {
     "exclude": st.lists(st.sampled_from(["m0", "m1", "m2"]), min_size=1),
 }
 
+ENCODERS = st.frozensets(st.sampled_from(["static", "transformer"]))
+_SPEEDS = st.fixed_dictionaries(
+    {
+        "seen": st.lists(st.floats(0, 1), min_size=6, max_size=6),
+        "order": st.sampled_from([(), ("m2", "m0")]),
+        "static_error": st.sampled_from([0.0, 0.05, 0.5]),
+        "unfamiliar": ENCODERS,
+        "speeds": st.sampled_from([frozenset({"static"}), frozenset({"static", "transformer"})]),
+        "failure": st.sampled_from([None, "on purpose"]),
+        "glance_failure": st.sampled_from([None, "on purpose"]),
+    }
+)
+
 
 @patient
 @given(
     _models(),
-    WEIGHTS,
+    SOFT,
     st.fixed_dictionaries({}, optional=LIMITS),
     st.sets(st.sampled_from([f"m{number}" for number in range(6)])),
-    st.booleans(),
+    _SPEEDS,
 )
-def test_no_ineligible_model_is_ever_a_candidate(
+def test_no_ineligible_model_is_ever_a_candidate_whatever_either_encoder_says(
     models: list[tuple[Model, float, float]],
-    weights: dict[str, float],
+    soft: dict[str, Any],
     limits: dict[str, Any],
     allowed: set[str],
-    predictor_fails: bool,
+    speeds: dict[str, Any],
 ) -> None:
     allowed |= {"m0"}
     quality = {model.name: quality for model, quality, _ in models}
     tokens = {model.name: tokens for model, _, tokens in models}
-    world = world_of(*(model for model, _, _ in models), quality=quality, output_tokens=tokens)
-    if predictor_fails and world.predictor:
-        world.predictor.failure = "on purpose"
+    seen = dict(zip(quality, speeds.pop("seen"), strict=False))
+    world = world_of(
+        *(model for model, _, _ in models),
+        quality=quality,
+        output_tokens=tokens,
+        seen=seen,
+        curve=FakeCurve(best="m1"),
+        order=speeds.pop("order"),
+    )
+    for name, value in speeds.items():
+        setattr(world.predictor, name, value)
     try:
-        decision = world.decide({"weights": weights, **limits}, allowed_models=frozenset(allowed))
+        decision = world.decide({**soft, **limits}, allowed_models=frozenset(allowed))
     except NoEligibleModel:
         return
     for candidate in decision.candidates:

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
-import numpy as np
 import pytest
 
-from app.domain.request import Conversation
-from app.routing.offload import FAILURES_TO_OPEN, OPEN_S, OffLoopPredictor, PredictedRow
-from app.routing.router import PredictorFailed
+from app.routing.offload import FAILURES_TO_OPEN, OPEN_S, OffLoopPredictor
+from app.routing.reading import PredictorFailed
+from router_models.conversation import Conversation
+from router_models.prediction import Prediction
 from tests.fakes.clock import FakeClock
+from tests.fakes.predictor import FakePredictor
 
-HELLO: Conversation = (("user", "hello"),)
+HELLO = (("user", "hello"),)
 
 
-class Blocking:
+class Blocking(FakePredictor):
     """Predicts when it is let go; may be told to raise."""
 
-    models = ("small", "large")
-
     def __init__(self) -> None:
+        super().__init__({"small": 0.5, "large": 0.9}, seen={"small": 0.4, "large": 0.8})
         self.go = threading.Event()
         self.go.set()
-        self.failure: Exception | None = None
         self.calls = 0
         self.threads: set[str] = set()
 
-    def predict(self, conversations: Sequence[Conversation]) -> PredictedRow:
+    def predict(
+        self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
+    ) -> Prediction:
         self.calls += 1
         self.threads.add(threading.current_thread().name)
         assert self.go.wait(10)
-        if self.failure:
-            raise self.failure
-        count = len(conversations)
-        quality, pair = np.tile([0.5, 0.9], (count, 1)), np.zeros((count, 2, 2))
-        return PredictedRow(quality, pair, np.full((count, 2), 80.0), pair)
+        return super().predict(conversations)
 
 
 @pytest.fixture
@@ -81,7 +78,7 @@ async def test_waiting_for_others_is_nobodys_fault(blocking: Blocking) -> None:
 async def test_errors_are_translated_and_open_the_breaker_for_a_while(blocking: Blocking) -> None:
     clock = FakeClock()
     predictor = OffLoopPredictor(blocking, limit_s=5, clock=clock)
-    blocking.failure = RuntimeError("a secret prompt")
+    blocking.fails = RuntimeError("a secret prompt")
     for _ in range(FAILURES_TO_OPEN):
         with pytest.raises(PredictorFailed, match=r"^RuntimeError while predicting$"):
             await predictor.predict(HELLO)
@@ -96,7 +93,7 @@ async def test_errors_are_translated_and_open_the_breaker_for_a_while(blocking: 
         await predictor.predict(HELLO)
 
     clock.advance(OPEN_S)
-    blocking.failure = None
+    blocking.fails = None
     await predictor.predict(HELLO)
     await predictor.predict(HELLO)
     predictor.close()
@@ -105,10 +102,10 @@ async def test_errors_are_translated_and_open_the_breaker_for_a_while(blocking: 
 async def test_a_success_in_between_keeps_the_breaker_closed(blocking: Blocking) -> None:
     predictor = OffLoopPredictor(blocking, limit_s=5, clock=FakeClock())
     for _ in range(2 * FAILURES_TO_OPEN):
-        blocking.failure = ValueError()
+        blocking.fails = ValueError()
         with pytest.raises(PredictorFailed, match="ValueError"):
             await predictor.predict(HELLO)
-        blocking.failure = None
+        blocking.fails = None
         await predictor.predict(HELLO)
     predictor.close()
 
@@ -143,4 +140,41 @@ async def test_a_caller_who_leaves_takes_nothing_with_him(blocking: Blocking) ->
         await leaving
     blocking.go.set()
     assert (await predictor.predict(HELLO)).quality.tolist() == [0.5, 0.9]
+    predictor.close()
+
+
+async def test_a_glance_is_taken_at_once_and_by_nobody_else(blocking: Blocking) -> None:
+    predictor = OffLoopPredictor(blocking)
+    blocking.go.clear()
+    glanced = predictor.glance(HELLO)
+    assert glanced is not None
+    assert (glanced.quality.tolist(), glanced.unfamiliar) == ([0.4, 0.8], False)
+    assert (blocking.glanced, blocking.calls) == ([HELLO], 0)
+    assert predictor.static_error == blocking.static_error
+    predictor.close()
+
+
+async def test_what_goes_wrong_at_a_glance_is_translated(blocking: Blocking) -> None:
+    predictor = OffLoopPredictor(blocking)
+    blocking.glance_fails = RuntimeError("a secret prompt")
+    with pytest.raises(PredictorFailed, match=r"^RuntimeError at a glance$"):
+        predictor.glance(HELLO)
+    assert (await predictor.predict(HELLO)).quality.tolist() == [0.5, 0.9], "the breaker is the transformer's"
+    predictor.close()
+
+
+async def test_an_encoder_that_is_not_to_be_asked_is_not(blocking: Blocking) -> None:
+    predictor = OffLoopPredictor(blocking, speeds=frozenset({"transformer"}))
+    assert predictor.speeds == {"transformer"}
+    assert predictor.glance(HELLO) is None
+    assert blocking.glanced == []
+    predictor.close()
+
+
+async def test_whether_a_prompt_is_unfamiliar_is_passed_on(blocking: Blocking) -> None:
+    predictor = OffLoopPredictor(blocking, limit_s=5)
+    blocking.unfamiliar = frozenset({"transformer"})
+    glanced = predictor.glance(HELLO)
+    assert glanced is not None
+    assert (glanced.unfamiliar, (await predictor.predict(HELLO)).unfamiliar) == (False, True)
     predictor.close()

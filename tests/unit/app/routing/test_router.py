@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from app.domain.models import Model, TokenPrice
+from app.domain.models import TokenPrice
 from app.domain.request import Preferences
 from app.errors import NoEligibleModel, UnknownModel, UpstreamUnreachable
-from app.routing.operating_points import OperatingTable
-from tests.fakes.routing import fleet_of, llm, world_of
+from tests.fakes.routing import FakeCurve, fleet_of, llm, world_of
 from tests.fakes.world import request
 
 SMALL = llm("small", parameters_b=1, price=TokenPrice(0.1, 0.1))
 MIDDLE = llm("middle", parameters_b=14, price=TokenPrice(1.0, 1.0))
 LARGE = llm("large", parameters_b=70, price=TokenPrice(10.0, 10.0))
 QUALITY = {"small": 0.5, "middle": 0.7, "large": 0.9}
-
-
-class FakeCurve:
-    """Says one weight for any loss of at least `least_loss`, and which model is the best single one."""
-
-    def __init__(self, best: str | None = "large", weight: float = 3.0, least_loss: float = 0.01) -> None:
-        self._best, self._weight, self._least_loss = best, weight, least_loss
-        self.asked: list[list[str]] = []
-
-    def tabulate(self, models: Sequence[Model]) -> OperatingTable:
-        self.asked.append([model.name for model in models])
-        return OperatingTable(self._best, lambda loss: self._weight if loss >= self._least_loss else None)
 
 
 def test_without_weights_the_highest_predicted_quality_wins() -> None:

@@ -11,6 +11,7 @@ def test_ten_thousand_invented_names_make_no_series() -> None:
 
     def note(name: str) -> None:
         metrics.decided(name, name, name, 0.001)
+        metrics.predicted(name)
         metrics.attempted(name, name)
         metrics.upstream_failed(name, name)
         metrics.used(name, 1, 1, 0.1)
@@ -30,9 +31,11 @@ def test_ten_thousand_invented_names_make_no_series() -> None:
 def test_known_names_have_series_of_their_own() -> None:
     metrics = Metrics(["small"], ["default"], ["pool"])
     metrics.decided("small", "default", "best", 0.001)
+    metrics.predicted("static")
     metrics.upstream_failed("pool", errors.UpstreamTimeout.code)
     sample = metrics.registry.get_sample_value
     assert sample("thalamus_decisions_total", {"model": "small", "profile": "default", "reason": "best"}) == 1
+    assert sample("thalamus_predictions_total", {"encoder": "static"}) == 1
     assert sample("thalamus_upstream_errors_total", {"backend": "pool", "code": "upstream_timeout"}) == 1
 
 

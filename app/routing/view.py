@@ -1,0 +1,94 @@
+"""What one reading of a prompt says about the models: who is eligible, in which order, and how clearly.
+
+Nothing is computed before somebody looks.
+
+Legend of array suffixes: M models of the catalogue.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from app.domain.dimensions import Floats, Truths
+from app.routing.estimates import Case, Expected
+from app.routing.filters import affordable
+from app.routing.objective import Positions, ranked, utility
+from app.routing.operating_points import OperatingTable
+from app.routing.reading import UNREAD, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What quality is given up for in one request."""
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """As applied."""
+    max_quality_loss: float | None = None
+    """As asked for, unless a weight on cost was."""
+    point: OperatingTable | None = None
+    """What `max_quality_loss` was looked up in."""
+    cost_weight: float | None = None
+    """What it became."""
+
+    @property
+    def best_single(self) -> str | None:
+        """The model that comes first whatever is predicted, because no weight on cost keeps the loss."""
+        if self.max_quality_loss is None or self.cost_weight is not None or self.point is None:
+            return None
+        return self.point.best_model
+
+
+class View:
+    """One reading, applied to one request."""
+
+    def __init__(self, case: Case, usable_M: Truths, terms: Terms, reading: Reading = UNREAD) -> None:
+        """`usable_M` are the models that can answer, as far as is known without a reading."""
+        self.case, self.usable_M, self.terms, self.reading = case, usable_M, terms, reading
+        self.expected = Expected(case)
+
+    def after(self, reading: Reading) -> View:
+        """The same request, seen with this reading."""
+        if reading.prediction is None:
+            return View(self.case, self.usable_M, self.terms, reading)
+        return View(replace(self.case, prediction=reading.prediction), self.usable_M, self.terms, reading)
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        prediction = self.reading.prediction
+        return prediction is not None and prediction.unfamiliar
+
+    @cached_property
+    def eligible(self) -> Truths:
+        """[M]."""
+        return affordable(self.usable_M, self.expected)
+
+    @cached_property
+    def usefulness(self) -> Floats:
+        """[M]; NaN where nothing is predicted."""
+        return utility(self.expected, self.terms.weights)
+
+    @cached_property
+    def order(self) -> Positions:
+        """The eligible models, most useful first."""
+        order, best_single = ranked(self.usefulness, self.eligible), self.terms.best_single
+        return order if best_single is None else first_of(order, self.expected.table.position[best_single])
+
+    @property
+    def margin(self) -> float:
+        """By how much the first of the order is more useful than the second; infinite where no number decides that."""
+        if len(self.order) < 2 or self.expected.names[int(self.order[0])] == self.terms.best_single:
+            return math.inf
+        first, second = self.usefulness[self.order[:2]].tolist()
+        lead: float = first - second
+        # Of an untested model nothing is predicted; it comes last in any reading.
+        return lead if lead == lead else math.inf
+
+
+def first_of(order: Positions, model: int) -> Positions:
+    """The same order with this model in front, if it is part of it."""
+    return np.concatenate((order[order == model], order[order != model]))
