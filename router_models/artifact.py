@@ -1,7 +1,8 @@
 """A released router model: a folder that describes itself. Written whole, checked whole, never edited.
 
     manifest.json            model names in output order, feature version, data, code, calibration, hashes, sizes
-    encoder.onnx             texts to embeddings
+    encoder.onnx             optional: the transformer, texts to embeddings in milliseconds
+    static.safetensors       optional: a vector for every word piece, texts to embeddings in microseconds
     tokenizer.json           texts to ids
     heads.safetensors        embeddings to predictions
     calibration.safetensors  predictions and outcomes on prompts it was not trained on
@@ -31,22 +32,27 @@ import safetensors
 import safetensors.numpy
 
 from router_models.features import FEATURE_VERSION
+from router_models.head_check import misfit
 from router_models.onnx_check import OnnxError, check_self_contained
-from router_models.tryage import HeadSettings, misfit
+from router_models.tryage import HeadSettings, Speed
 
-FORM = 1
+FORM = 2
 MIB = 1024 * 1024
 # Upper bounds before anything is read: an encoder of the MiniLM class has 23 MiB, heads and rows far less.
 MOST_BYTES = {
     "encoder.onnx": 256 * MIB,
+    "static.safetensors": 64 * MIB,
     "tokenizer.json": 32 * MIB,
     "heads.safetensors": 256 * MIB,
     "calibration.safetensors": 256 * MIB,
     "anchors.jsonl": 16 * MIB,
 }
-REQUIRED = ("encoder.onnx", "tokenizer.json", "heads.safetensors", "calibration.safetensors")
+REQUIRED = ("tokenizer.json", "heads.safetensors", "calibration.safetensors")
+ENCODER_FILES: Mapping[Speed, str] = {"static": "static.safetensors", "transformer": "encoder.onnx"}
 MOST_MANIFEST_BYTES = 4 * MIB
-DTYPES = ("float16", "float32", "int32", "uint8")
+# Lengths of calibration rows are float16, which is exact to 0.1 % and ends here.
+MOST_STORED = 60_000.0
+DTYPES = ("float16", "float32", "int32", "uint8", "int8")
 _CALIBRATION_SHAPES = {
     "quality_NM": "NM",
     "score_NM": "NM",
@@ -88,12 +94,21 @@ class Artifact:
     name: str
     models: tuple[str, ...]
     settings: HeadSettings
-    encoder: bytes
+    encoder: bytes | None
+    """The transformer as ONNX, if it has one."""
+    static: Mapping[str, np.ndarray] | None
+    """`table_VD` int8 and `scale_V` of the static encoder, if it has one."""
     tokenizer: bytes
     heads: Mapping[str, np.ndarray]
     calibration: Calibration
     about: Mapping[str, Any]
     """Data, licences, seed, code commit, how it was tuned: what the card says, no code reads it."""
+    pools: tuple[str, ...] = ()
+    """Sets of outcomes it learned from, in the order of its layout."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that it tells apart, in the order of its layout."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of its models, as outcomes datasets have them."""
     anchors: tuple[Mapping[str, Any], ...] = ()
     fingerprint: str = field(default="", compare=False)
     """SHA-256 of the manifest, once loaded."""
@@ -120,14 +135,13 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
 
 def _write_files(folder: Path, artifact: Artifact) -> None:
     rows = _calibration_tensors(artifact.calibration)
-    files = {
-        "encoder.onnx": artifact.encoder,
-        "tokenizer.json": artifact.tokenizer,
-        "heads.safetensors": safetensors.numpy.save(
-            {name: np.ascontiguousarray(t) for name, t in artifact.heads.items()}
-        ),
-        "calibration.safetensors": safetensors.numpy.save(rows),
-    }
+    tensors = {"heads.safetensors": artifact.heads, "calibration.safetensors": rows}
+    if artifact.static is not None:
+        tensors["static.safetensors"] = artifact.static
+    files = {name: _saved(content) for name, content in tensors.items()}
+    files["tokenizer.json"] = artifact.tokenizer
+    if artifact.encoder is not None:
+        files["encoder.onnx"] = artifact.encoder
     if artifact.anchors:
         files["anchors.jsonl"] = "".join(f"{json.dumps(row)}\n" for row in artifact.anchors).encode()
     for name, content in files.items():
@@ -139,9 +153,12 @@ def _write_files(folder: Path, artifact: Artifact) -> None:
         "feature_version": FEATURE_VERSION,
         "models": list(artifact.models),
         "settings": asdict(artifact.settings),
+        "pools": list(artifact.pools),
+        "tasks": list(artifact.tasks),
+        "aliases": dict(artifact.aliases),
         "datasets": list(artifact.calibration.datasets),
         "about": artifact.about,
-        "tensors": {"heads.safetensors": _described(artifact.heads), "calibration.safetensors": _described(rows)},
+        "tensors": {name: _described(content) for name, content in tensors.items()},
         "files": {name: {"bytes": len(content), "sha256": _sha256(content)} for name, content in files.items()},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -151,8 +168,8 @@ def _calibration_tensors(rows: Calibration) -> dict[str, np.ndarray]:
     """What is missing is stored as 0 (scores, with a mask) or -1 (tokens): a tensor holds finite numbers only."""
     known_NM = np.isfinite(rows.score)
     tensors = {
-        "quality_NM": rows.quality.astype(np.float32),
-        "score_NM": np.where(known_NM, rows.score, 0).astype(np.float32),
+        "quality_NM": rows.quality.astype(np.float16),
+        "score_NM": np.where(known_NM, rows.score, 0).astype(np.float16),
         "score_known_NM": known_NM.astype(np.uint8),
         "dataset_N": rows.dataset.astype(np.int32),
     }
@@ -161,7 +178,14 @@ def _calibration_tensors(rows: Calibration) -> dict[str, np.ndarray]:
         "real_output_tokens_NM": rows.real_output_tokens,
         "input_tokens_NM": rows.input_tokens,
     }
-    return tensors | {name: np.where(np.isfinite(t), t, -1).astype(np.float32) for name, t in tokens.items()}
+    return tensors | {
+        name: np.where(np.isfinite(t), np.minimum(t, MOST_STORED), -1).astype(np.float16) for name, t in tokens.items()
+    }
+
+
+def _saved(tensors: Mapping[str, np.ndarray]) -> bytes:
+    content: bytes = safetensors.numpy.save({name: np.ascontiguousarray(t) for name, t in tensors.items()})
+    return content
 
 
 def _described(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -195,16 +219,22 @@ def _load(folder: Path) -> Artifact:
     heads = _tensors("heads.safetensors", files["heads.safetensors"], manifest)
     rows = _tensors("calibration.safetensors", files["calibration.safetensors"], manifest)
     _check_heads(heads, manifest)
-    _check_encoder(files["encoder.onnx"])
+    static = _static(files, manifest) if "static" in manifest.settings.speeds else None
+    if "encoder.onnx" in files:
+        _check_encoder(files["encoder.onnx"])
     return Artifact(
         name=manifest.name,
         models=manifest.models,
         settings=manifest.settings,
-        encoder=files["encoder.onnx"],
+        encoder=files.get("encoder.onnx"),
+        static=static,
         tokenizer=files["tokenizer.json"],
         heads=heads,
         calibration=_calibration(rows, manifest),
         about=manifest.about,
+        pools=manifest.pools,
+        tasks=manifest.tasks,
+        aliases=manifest.aliases,
         anchors=_anchors(files["anchors.jsonl"]) if "anchors.jsonl" in files else (),
         fingerprint=_sha256(content),
     )
@@ -222,6 +252,9 @@ class _Manifest:
     models: tuple[str, ...]
     settings: HeadSettings
     datasets: tuple[str, ...]
+    pools: tuple[str, ...]
+    tasks: tuple[str, ...]
+    aliases: Mapping[str, str]
     about: Mapping[str, Any]
     tensors: Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]
     files: Mapping[str, _Stated]
@@ -243,6 +276,9 @@ class _Manifest:
                 models=_names(raw["models"]),
                 settings=_settings(raw["settings"]),
                 datasets=tuple(str(name) for name in raw["datasets"]),
+                pools=tuple(str(name) for name in raw["pools"]),
+                tasks=tuple(str(name) for name in raw["tasks"]),
+                aliases={str(name): str(column) for name, column in raw["aliases"].items()},
                 about=dict(raw["about"]),
                 tensors={file: _shapes(tensors) for file, tensors in raw["tensors"].items()},
                 files=_stated_files(raw["files"]),
@@ -261,10 +297,10 @@ def _names(raw: Any) -> tuple[str, ...]:
 
 
 def _settings(raw: Any) -> HeadSettings:
-    values = {name: float(value) for name, value in raw.items() if name != "members"}
+    values = {name: float(value) for name, value in raw.items() if name != "speeds"}
     if not np.isfinite(list(values.values())).all():
         raise ValueError("settings hold a number that is not finite")
-    return HeadSettings(members=tuple(raw["members"]), **values)
+    return HeadSettings(speeds=tuple(raw["speeds"]), **values)
 
 
 def _shapes(raw: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -324,9 +360,29 @@ def _tensors(file: str, content: bytes, manifest: _Manifest) -> dict[str, np.nda
 
 
 def _check_heads(heads: Mapping[str, np.ndarray], manifest: _Manifest) -> None:
-    size_D = heads["input.mean_D"].size if "input.mean_D" in heads else 0
-    if problem := misfit(heads, manifest.settings.members, size_D, len(manifest.models)):
+    speeds = manifest.settings.speeds
+    if problem := misfit(heads, speeds, len(manifest.models)):
         raise _Unusable(f"heads.safetensors: {problem}")
+    for speed, file in ENCODER_FILES.items():
+        if (speed in speeds) != (file in manifest.files):
+            raise _Unusable(f"{file} is {'missing' if speed in speeds else 'not expected'}; its heads read {speeds}")
+    pools, tasks = int(heads["layout.pool_T"].max()) + 1, len(heads["layout.pool_T"])
+    if (len(manifest.pools), len(manifest.tasks)) != (pools, tasks):
+        raise _Unusable(
+            f"manifest.json names {len(manifest.pools)} pools and {len(manifest.tasks)} tasks; "
+            f"the heads have {pools} and {tasks}"
+        )
+    if strangers := set(manifest.aliases.values()) - set(manifest.models):
+        raise _Unusable(f"manifest.json has an alias for {min(strangers)!r}, which is none of its models")
+
+
+def _static(files: Mapping[str, bytes], manifest: _Manifest) -> Mapping[str, np.ndarray]:
+    static = _tensors("static.safetensors", files["static.safetensors"], manifest)
+    if set(static) != {"table_VD", "scale_V"} or static["table_VD"].dtype != np.int8:
+        raise _Unusable("static.safetensors: expected table_VD (int8) and scale_V")
+    if static["table_VD"].ndim != 2 or static["scale_V"].shape != static["table_VD"].shape[:1]:
+        raise _Unusable("static.safetensors: table_VD and scale_V do not fit together")
+    return static
 
 
 def _check_encoder(model: bytes) -> None:
@@ -349,8 +405,8 @@ def _calibration(rows: Mapping[str, np.ndarray], manifest: _Manifest) -> Calibra
     if size["N"] and not (rows["dataset_N"].min() >= 0 and rows["dataset_N"].max() < len(manifest.datasets)):
         raise _Unusable("calibration.safetensors: dataset_N names a dataset that the manifest does not have")
     return Calibration(
-        quality=rows["quality_NM"].astype(np.float64),
-        score=np.where(rows["score_known_NM"] > 0, rows["score_NM"].astype(np.float64), np.nan),
+        quality=rows["quality_NM"].astype(np.float32),
+        score=np.where(rows["score_known_NM"] > 0, rows["score_NM"].astype(np.float32), np.float32(np.nan)),
         output_tokens=_nan_where_missing(rows["output_tokens_NM"]),
         real_output_tokens=_nan_where_missing(rows["real_output_tokens_NM"]),
         input_tokens=_nan_where_missing(rows["input_tokens_NM"]),
@@ -360,7 +416,7 @@ def _calibration(rows: Mapping[str, np.ndarray], manifest: _Manifest) -> Calibra
 
 
 def _nan_where_missing(tokens: np.ndarray) -> np.ndarray:
-    return np.where(tokens >= 0, tokens.astype(np.float64), np.nan)
+    return np.where(tokens >= 0, tokens.astype(np.float32), np.float32(np.nan))
 
 
 def _anchors(content: bytes) -> tuple[Mapping[str, Any], ...]:

@@ -1,43 +1,60 @@
-"""Conversations to arrays: the one implementation, for training and for serving.
+"""Conversations to the inputs of the heads: the one implementation, for training and for serving.
 
-How it works: `router_models.conversation` decides which text counts; it becomes at most 64 word-piece ids, and the
-encoder of the artifact turns those into one unit vector. Whoever changes anything that changes an array raises
-`FEATURE_VERSION`; artifacts of another version are refused.
+How it works: `router_models.conversation` decides which text counts. Two encoders read it. The static one looks up a
+vector for every word piece and averages; the transformer reads a window of 64 word pieces with attention. Behind each
+embedding stand the figures of the question's surface (`router_models.surface`), which say what no uncased encoder sees.
+Whoever changes anything that changes an array raises `FEATURE_VERSION`; artifacts of another version are refused.
 
-Legend of array suffixes: B prompts, T tokens, D embedding.
+Legend of array suffixes: B prompts, T tokens, D embedding, F inputs (embedding, then surface).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
-from tokenizers import Tokenizer
 
-from router_models.conversation import Conversation, context_text, last_user_text
+from router_models.conversation import Conversation, Parts, parts
+from router_models.surface import NAMES as SURFACE_NAMES
+from router_models.surface import surface_features
+from router_models.wordpiece import FastWordPiece
 
-FEATURE_VERSION = "minilm-64-v1"
+FEATURE_VERSION = "minilm-64-static-v2"
 
 # 64 tokens cost 4 ms on one core, 128 cost 10 and gained nothing measurable (0.001 of the area under the cost-quality
 # curve on three public matrices). Head and tail: tasks are named first ("Translate ...") or last ("... in JSON").
 WINDOW_TOKENS = 64
 # [CLS] and [SEP].
 SPECIAL_TOKENS = 2
-# What the context may take from a long last message: it colours the question, it does not replace it.
+# What the context may take from a long question: it colours the question, it does not replace it.
 CONTEXT_TOKENS = 16
 
 
-class TextEncoder:
+class Encoder(Protocol):
+    """Turns conversations into unit vectors."""
+
+    embedding_size: int
+
+    def embed(self, text: Parts) -> np.ndarray:
+        """The embedding of one text as float32 [D]."""
+        ...
+
+    def encode(self, conversations: Sequence[Conversation], advance: Callable[[], object] = ...) -> np.ndarray:
+        """Embeddings as float32 [B, D]; `advance` is called after each."""
+        ...
+
+
+class TransformerEncoder:
     """Texts to unit vectors with an ONNX model on one thread; safe to share between threads."""
 
-    def __init__(self, model: bytes, tokenizer: bytes) -> None:
-        self._tokenizer = Tokenizer.from_str(tokenizer.decode())
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self._cls, self._sep = self._special("[CLS]"), self._special("[SEP]")
+    def __init__(self, model: bytes, wordpiece: FastWordPiece) -> None:
+        self._wordpiece = wordpiece
+        self._cls, self._sep = wordpiece.special("[CLS]"), wordpiece.special("[SEP]")
         self._session = onnxruntime.InferenceSession(model, _one_thread(), providers=["CPUExecutionProvider"])
+        # The Python wrapper keeps the bytes to open the session anew with other providers, which never happens here.
+        self._session._model_bytes = None
         self.embedding_size = int(self._session.get_outputs()[0].shape[1])
 
     def encode(self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None) -> np.ndarray:
@@ -45,28 +62,13 @@ class TextEncoder:
         embedding_BD = np.empty((len(conversations), self.embedding_size), dtype=np.float32)
         # One at a time: batches gain nothing with int8 on one thread.
         for row, conversation in enumerate(conversations):
-            embedding_BD[row] = self._embed(self.token_ids(conversation))
+            embedding_BD[row] = self.embed(parts(conversation))
             advance()
         return embedding_BD
 
-    def token_ids(self, conversation: Conversation) -> list[int]:
-        """At most `WINDOW_TOKENS` ids: [CLS], context, last user message, [SEP]; each part cut in its middle."""
-        room = WINDOW_TOKENS - SPECIAL_TOKENS
-        message, context = self._ids(last_user_text(conversation)), self._ids(context_text(conversation))
-        context = cut_middle(context, max(CONTEXT_TOKENS, room - len(message)))
-        return [self._cls, *context, *cut_middle(message, room - len(context)), self._sep]
-
-    def _special(self, token: str) -> int:
-        token_id = self._tokenizer.token_to_id(token)
-        if token_id is None:
-            raise ValueError(f"the tokenizer has no {token}")
-        return token_id
-
-    def _ids(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
-
-    def _embed(self, ids: Sequence[int]) -> np.ndarray:
-        ids_BT = np.array([ids], dtype=np.int64)
+    def embed(self, text: Parts) -> np.ndarray:
+        """The embedding of one text as float32 [D]."""
+        ids_BT = np.array([self.token_ids(text)], dtype=np.int64)
         inputs: dict[str, Any] = {
             "input_ids": ids_BT,
             "attention_mask": np.ones_like(ids_BT),
@@ -75,6 +77,23 @@ class TextEncoder:
         embedding_BD: np.ndarray = self._session.run(None, inputs)[0]
         embedding_D: np.ndarray = embedding_BD[0]
         return embedding_D
+
+    def token_ids(self, text: Parts) -> list[int]:
+        """At most `WINDOW_TOKENS` ids: [CLS], context, question, [SEP]; each part cut in its middle."""
+        room = WINDOW_TOKENS - SPECIAL_TOKENS
+        question, context = self._wordpiece.ids(text.question), self._wordpiece.ids(text.context)
+        context = cut_middle(context, max(CONTEXT_TOKENS, room - len(question)))
+        return [self._cls, *context, *cut_middle(question, room - len(context)), self._sep]
+
+
+def inputs_of(encoder: Encoder, texts: Sequence[Parts], advance: Callable[[], object] = lambda: None) -> np.ndarray:
+    """What a head reads of each text as float32 [B, F]: embedding and surface; `advance` is called after each."""
+    inputs_BF = np.empty((len(texts), encoder.embedding_size + len(SURFACE_NAMES)), dtype=np.float32)
+    for row, text in enumerate(texts):
+        inputs_BF[row, : encoder.embedding_size] = encoder.embed(text)
+        inputs_BF[row, encoder.embedding_size :] = surface_features(text.question)
+        advance()
+    return inputs_BF
 
 
 def cut_middle(ids: list[int], room: int) -> list[int]:
@@ -91,5 +110,7 @@ def _one_thread() -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # An arena keeps what the largest prompt took; the window is small, so plain allocation costs next to nothing.
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     return options

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +88,21 @@ class OutcomesDataset:
         return OutcomesDataset(
             prompts, self.outcomes.filter(pc.is_in(self.outcomes["prompt_id"], prompts["prompt_id"].combine_chunks()))
         )
+
+    def renamed(self, names: Mapping[str, str]) -> OutcomesDataset:
+        """The same with other names of models; where several become one, its numbers are their means per prompt."""
+        old = self.outcomes["model"].to_pylist()
+        new = [names.get(model, model) for model in old]
+        outcomes = self.outcomes.set_column(
+            self.outcomes.column_names.index("model"), "model", pa.array(new, pa.string())
+        )
+        if len(set(zip(self.outcomes["prompt_id"].to_pylist(), new, strict=True))) < len(new):
+            numbers = [name for name in NUMBERS if name in outcomes.column_names]
+            means = outcomes.group_by(["prompt_id", "model"], use_threads=False).aggregate(
+                [(n, "mean") for n in numbers]
+            )
+            outcomes = means.rename_columns([name.removesuffix("_mean") for name in means.column_names])
+        return OutcomesDataset(self.prompts, outcomes)
 
     def conversations(self) -> list[Conversation]:
         """What the models read, as (role, text) pairs, in prompt order."""
@@ -174,3 +189,19 @@ def write_outcomes(folder: Path, dataset: OutcomesDataset) -> None:
         unfinished = path.with_suffix(".parquet.part")
         pq.write_table(table, unfinished, compression="zstd")
         os.replace(unfinished, path)  # noqa: PTH105  # one atomic step
+
+
+def aliases_of(path: Path, dataset: str) -> dict[str, str]:
+    """Canonical names by the names of one dataset, from a file {canonical: {dataset: [names there]}}.
+
+    Raises:
+        OutcomesError: the file cannot be read or has another form.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        listed = {canonical: sets.get(dataset, []) for canonical, sets in content.items()}
+        if not all(isinstance(names, list) for names in listed.values()):
+            raise TypeError("expected lists of names")
+        return {str(name): str(canonical) for canonical, names in listed.items() for name in names}
+    except (OSError, ValueError, AttributeError, TypeError) as exc:
+        raise OutcomesError(f"{path} is not {{canonical name: {{dataset: [names there]}}}}") from exc

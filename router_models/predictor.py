@@ -1,46 +1,83 @@
-"""What the gateway calls: conversations to predictions, with the encoder and the heads of one artifact."""
+"""What the gateway calls: conversations to predictions, with the encoders and the heads of one artifact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
 
 from router_models.artifact import Artifact, ArtifactError
-from router_models.conversation import Conversation
-from router_models.features import TextEncoder
+from router_models.conversation import Conversation, parts
+from router_models.features import Encoder, TransformerEncoder, inputs_of
 from router_models.prediction import Prediction
-from router_models.tryage import TryageHead
+from router_models.static_encoder import StaticEncoder
+from router_models.tryage import Speed, TryageHead
+from router_models.wordpiece import FastWordPiece
 
 __all__ = ["ArtifactPredictor", "Prediction"]
 
 
 class ArtifactPredictor:
-    """Predictions of an artifact; stateless after construction, so threads may share it."""
+    """Predictions of an artifact; stateless after construction but for a cache of words, so threads may share it."""
 
     def __init__(self, artifact: Artifact) -> None:
-        """Open the encoder and try both parts once.
+        """Open the encoders and try all parts once.
 
         Raises:
-            ArtifactError: ONNX Runtime or the tokenizer refuses its file, or encoder and heads do not fit together.
+            ArtifactError: ONNX Runtime or the tokenizer refuses its file, or encoders and heads do not fit together.
         """
-        self.artifact = artifact
         self.models = artifact.models
-        self._head = TryageHead(artifact.heads, artifact.settings)
-        self.encoder = _open_encoder(artifact)
+        self._slowest = artifact.settings.speeds[-1]
+        self.speeds: frozenset[Speed] = frozenset(artifact.settings.speeds)
+        self.static_error = artifact.settings.static_error
+        self._head = TryageHead(artifact.heads, artifact.settings, len(artifact.models))
+        try:
+            self._encoders = _open_encoders(artifact)
+            self.predict([(("user", "ready?"),)])
+        except Exception as exc:  # ONNX Runtime and tokenizers raise what they like
+            raise ArtifactError(
+                f"artifact {artifact.name}: its encoder fails: {' '.join(str(exc).split())[:200]}"
+            ) from exc
+
+    @property
+    def encoder(self) -> Encoder:
+        """The better of its encoders."""
+        return self._encoders.get("transformer") or self._encoders["static"]
+
+    def glance(self, conversations: Sequence[Conversation]) -> Prediction:
+        """Quality and answer length of all models on each conversation, by the static encoder alone, in microseconds.
+
+        Raises:
+            KeyError: the artifact has no static encoder; see `speeds`.
+        """
+        texts = [parts(conversation) for conversation in conversations]
+        return self._head.predict({"static": inputs_of(self._encoders["static"], texts)})
 
     def predict(
         self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
     ) -> Prediction:
-        """Quality and answer length of all models on each conversation; `advance` is called after each is read."""
-        return self._head.predict(self.encoder.encode(conversations, advance))
+        """The same by all encoders, in milliseconds where one is a transformer; `advance` is called after each."""
+        return self._head.predict(self.inputs(conversations, advance))
+
+    def inputs(
+        self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
+    ) -> Mapping[Speed, np.ndarray]:
+        """What the heads read, per encoder [B, F]."""
+        texts = [parts(conversation) for conversation in conversations]
+        return {
+            speed: inputs_of(encoder, texts, advance if speed == self._slowest else lambda: None)
+            for speed, encoder in self._encoders.items()
+        }
 
 
-def _open_encoder(artifact: Artifact) -> TextEncoder:
-    try:
-        encoder = TextEncoder(artifact.encoder, artifact.tokenizer)
-        size = encoder.encode([(("user", "ready?"),)]).shape[1]
-    except Exception as exc:  # ONNX Runtime and tokenizers raise what they like
-        raise ArtifactError(f"artifact {artifact.name}: its encoder fails: {' '.join(str(exc).split())[:200]}") from exc
-    wanted = artifact.heads["input.mean_D"].size
-    if size != wanted:
-        raise ArtifactError(f"artifact {artifact.name}: the encoder makes {size} numbers, the heads want {wanted}")
-    return encoder
+def _open_encoders(artifact: Artifact) -> dict[Speed, Encoder]:
+    wordpiece = FastWordPiece(artifact.tokenizer)
+    encoders: dict[Speed, Encoder] = {}
+    for speed in artifact.settings.speeds:
+        if speed == "static":
+            assert artifact.static is not None  # noqa: S101 - loading has checked it
+            encoders[speed] = StaticEncoder(artifact.static["table_VD"], artifact.static["scale_V"], wordpiece)
+        else:
+            assert artifact.encoder is not None  # noqa: S101 - loading has checked it
+            encoders[speed] = TransformerEncoder(artifact.encoder, wordpiece)
+    return encoders

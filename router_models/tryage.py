@@ -1,218 +1,291 @@
-"""The Tryage head: one predicted quality and one predicted length per model of a fixed library. NumPy only.
+"""The Tryage head: one predicted quality and one predicted length per model of a library. NumPy only.
 
-How it works: several simple members each estimate P(an answer is acceptable | prompt, model); their probabilities are
-averaged. On the logit scale the average splits into a part common to all models (how hard the prompt is), the standing
-of each model, and the rest, which says who is better than usual here. The rest is multiplied by `residual_weight`,
-because the best of many noisy estimates is too high. One Platt map for the whole pool ends it. Length is a ridge
-regression on log tokens.
+How it works: outcomes come in pools. A pool is one set of prompts under one scoring rule, answered by some of the
+models; a rule is one model within one pool. For a prompt, each encoder's inputs give
 
-An interval of quality is where the long-run rate of acceptable answers lies for prompts of this kind, in nine of ten
-kinds; it grows with the disagreement of the members. An interval of length holds nine of ten answers.
+1. the task, guessed softly among all tasks of all pools, and from it every rule's mean score on such tasks;
+2. a residual on the logit scale, linear in the inputs: what this prompt adds to its task;
+3. perhaps a small network, which estimates the same from the inputs alone.
 
-Legend of array suffixes: B prompts, D embedding, M models, S networks, H hidden units, K clusters, N stored prompts.
+Their logits are averaged over members and encoders, and one Platt map per pool ends it. A model's quality is the mean
+over pools, weighted by how much the prompt looks like each; where a model was not measured in a pool, its mean scores
+there were completed from the pools that it shares with others (`complete.logit_TM`), and the residual is that which all
+models of the pool share.
+
+Last, logits split into a part common to all models (how hard the prompt is), the standing of each model, and the rest,
+which says who is better than usual here. The rest is shrunk, for the best of many noisy estimates is too high; and what
+a model is ahead of the pool's usual best one is lowered by a small step, so that chance alone does not leave that one.
+Both numbers are each pool's own, found on tasks that were held out. How unfamiliar a prompt is, a logistic alarm says,
+which learned from the same tasks.
+
+Length is linear on log tokens, task means first. An interval of quality is where the long-run rate of acceptable
+answers lies for prompts of this kind, in nine of ten kinds; an interval of length holds nine of ten answers.
+
+Legend of array suffixes: B prompts, F inputs, D embedding, T tasks, P pools, R rules, M models, O outputs (tasks,
+residuals, lengths), S member estimates, A alarm figures, K clusters, N networks, H hidden units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from router_models.layout import Layout
+from router_models.odds import logit, shrunk_logit, sigmoid, softmax
 from router_models.prediction import Prediction
+from router_models.surface import NAMES as SURFACE_NAMES
 
 Tensors = Mapping[str, np.ndarray]
+Speed = Literal["static", "transformer"]
+Stage = Literal["static", "full"]
 
-# Probabilities are kept this far from 0 and 1, so that no member can overrule the others on the logit scale.
-LEAST_PROBABILITY = 1e-3
 # 90 % of a normal distribution lies within this many standard deviations.
 Z_90 = 1.645
-# Of the clusters, the nearest few vote, and nearness counts this much.
-VOTING_CLUSTERS = 3
-CLUSTER_SHARPNESS = 9.0
-# Neighbours lose a factor e with each of these steps of cosine behind the nearest.
-NEIGHBOUR_STEP = 0.1
+# Standardised inputs beyond this many deviations say no more than that they are far out.
+MOST_DEVIATIONS = 6.0
 # Answers longer than this are not believed; it bounds exp() on prompts far from the training data.
-MOST_TOKENS = 100_000.0
+LOG_MOST_TOKENS = math.log(100_000.0)
+ALARM_FIGURES = ("task_entropy", "embedding_deviation", "surface_deviation", "distance")
+"""Per encoder: nats; root mean square of the standardised embedding, and of the surface; 1 - cosine to the nearest
+cluster of training prompts."""
 
 
 @dataclass(frozen=True)
 class HeadSettings:
     """The few numbers beside the tensors."""
 
-    members: tuple[str, ...]
-    residual_weight: float
-    platt_slope: float
-    platt_offset: float
+    speeds: tuple[Speed, ...]
     variance_floor: float
     """Squared error of the predicted rate where the members agree."""
     variance_per_disagreement: float
     """What one unit of the members' variance adds to it."""
+    variance_unfamiliar: float
+    """What it grows by on an unfamiliar prompt."""
+    static_error: float
+    """Standard deviation of what the transformer changes in the predicted quality difference of two models."""
+    alarm_static: float
+    """A prompt whose alarm is above this is unfamiliar, when the static encoder alone has read it."""
+    alarm_full: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one encoder's inputs say, before pools are put together."""
+
+    task_BT: np.ndarray
+    """Probability of each task."""
+    member_SBR: np.ndarray
+    """Logit of each rule, per member."""
+    own_BP: np.ndarray
+    """What the prompt adds to the logit of its task, for the rules of each pool on average."""
+    log_tokens_BR: np.ndarray
+    alarm_BA: np.ndarray
+
+
+class EncoderHead:
+    """Inputs of one encoder to a reading; all linear parts are one matrix product."""
+
+    def __init__(self, tensors: Tensors, speed: Speed, layout: Layout) -> None:
+        self._mean_F, self._scale_F = tensors[f"{speed}.mean_F"], tensors[f"{speed}.scale_F"]
+        self._weight_FO, self._bias_O = tensors[f"{speed}.weight_FO"], tensors[f"{speed}.bias_O"]
+        self._center_DK = np.ascontiguousarray(tensors[f"{speed}.center_KD"].T)
+        self._network = Network.of(tensors, speed)
+        self._layout = layout
+
+    def read(self, inputs_BF: np.ndarray) -> Reading:
+        """Tasks, quality logits, lengths and what the alarm looks at."""
+        layout, tasks, rules = self._layout, self._layout.tasks, self._layout.rules
+        standard_BF = standardised(inputs_BF, self._mean_F, self._scale_F)
+        output_BO = standard_BF @ self._weight_FO + self._bias_O
+        task_BT = softmax(output_BO[:, :tasks])
+        residual_BR = output_BO[:, tasks : tasks + rules]
+        table_B2R = layout.within_pools(task_BT) @ layout.tables_T2R
+        member_SBR = (logit(table_B2R[:, :rules]) + residual_BR)[None]
+        if self._network is not None:
+            member_SBR = np.concatenate([member_SBR, self._network.logit(standard_BF)[None]])
+        log_tokens_BR = table_B2R[:, rules:] + output_BO[:, tasks + rules :]
+        alarm_BA = alarm_figures(task_BT, standard_BF, inputs_BF[:, : -len(SURFACE_NAMES)] @ self._center_DK)
+        return Reading(task_BT, member_SBR, residual_BR @ layout.share_RP, log_tokens_BR, alarm_BA)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Mean of N networks with one hidden layer each, on the logit scale of the mean probability."""
+
+    hidden_weight_FH: np.ndarray
+    hidden_bias_H: np.ndarray
+    weight_NHR: np.ndarray
+    bias_NR: np.ndarray
+
+    @classmethod
+    def of(cls, tensors: Tensors, speed: Speed) -> Network | None:
+        """The network of an encoder, if it has one."""
+        names = network_names(speed)
+        return cls(*(tensors[name] for name in names)) if names[0] in tensors else None
+
+    def logit(self, standard_BF: np.ndarray) -> np.ndarray:
+        """[B, R]."""
+        networks, hidden = self.weight_NHR.shape[:2]
+        hidden_BH = np.maximum(standard_BF @ self.hidden_weight_FH + self.hidden_bias_H, 0)
+        hidden_NBH = hidden_BH.reshape(len(standard_BF), networks, hidden).transpose(1, 0, 2)
+        return logit(sigmoid(hidden_NBH @ self.weight_NHR + self.bias_NR[:, None, :]).mean(0))
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Readings of one or both encoders put together, before calibration: what training calibrates on."""
+
+    task_BT: np.ndarray
+    member_SBR: np.ndarray
+    own_BP: np.ndarray
+    log_tokens_BR: np.ndarray
+    alarm_BA: np.ndarray
+
+    @classmethod
+    def of(cls, readings: Sequence[Reading]) -> Blend:
+        """The readings of one prompt after the other, by one encoder or by each."""
+        if len(readings) == 1:
+            only = readings[0]
+            return cls(only.task_BT, only.member_SBR, only.own_BP, only.log_tokens_BR, only.alarm_BA)
+        return cls(
+            np.mean([reading.task_BT for reading in readings], axis=0),
+            np.concatenate([reading.member_SBR for reading in readings]),
+            np.mean([reading.own_BP for reading in readings], axis=0),
+            np.mean([reading.log_tokens_BR for reading in readings], axis=0),
+            np.concatenate([reading.alarm_BA for reading in readings], axis=1),
+        )
 
 
 class TryageHead:
-    """Embeddings to predictions."""
+    """Inputs to predictions: from the static encoder alone, or from all encoders that there are."""
 
-    def __init__(self, tensors: Tensors, settings: HeadSettings) -> None:
+    def __init__(self, tensors: Tensors, settings: HeadSettings, models: int) -> None:
+        self.layout = Layout(tensors, models)
+        self.speeds = settings.speeds
         self._tensors, self._settings = tensors, settings
+        self._threshold: dict[Stage, float] = {"static": settings.alarm_static, "full": settings.alarm_full}
+        self._encoder_heads = {speed: EncoderHead(tensors, speed, self.layout) for speed in settings.speeds}
+        self._every_PM = self.layout.counts(np.ones(self.layout.rules))
+        self._lengths_known_PM = self.layout.counts(tensors["tokens.known_R"])
+        self._length_known_M = (self._lengths_known_PM > 1e-3).any(0)
+        self._maps = {
+            stage: tensors[f"{stage}.platt_2P"][:, self.layout.pool_R]
+            for stage in stages(settings.speeds)
+            if f"{stage}.platt_2P" in tensors
+        }
 
-    def predict(self, embedding_BD: np.ndarray) -> Prediction:
-        """Quality and length, each with its interval."""
-        inputs_BD = standardised(self._tensors, embedding_BD)
-        member_SBM = np.stack(
-            [MEMBERS[name](self._tensors, embedding_BD, inputs_BD) for name in self._settings.members]
-        )
-        logit_BM = shrunk_logit(member_SBM.mean(0), self._tensors["quality.prior_M"], self._settings.residual_weight)
-        quality_BM = sigmoid(self._settings.platt_slope * logit_BM + self._settings.platt_offset)
-        tokens_BM, tokens_BM2 = self._length(inputs_BD)
-        never_B = np.zeros(len(embedding_BD), dtype=bool)
-        return Prediction(quality_BM, self._rate_interval(quality_BM, member_SBM), tokens_BM, tokens_BM2, never_B)
+    def read(self, speed: Speed, inputs_BF: np.ndarray) -> Reading:
+        """What one encoder's inputs say."""
+        return self._encoder_heads[speed].read(inputs_BF)
 
-    def _rate_interval(self, quality_BM: np.ndarray, member_SBM: np.ndarray) -> np.ndarray:
+    def predict(self, inputs: Mapping[Speed, np.ndarray]) -> Prediction:
+        """Quality, length, intervals and familiarity from the inputs [B, F] of each encoder given."""
+        return self.conclude([self.read(speed, inputs_BF) for speed, inputs_BF in inputs.items()])
+
+    def conclude(self, readings: Sequence[Reading]) -> Prediction:
+        """One prediction from the readings of one encoder or of all."""
+        stage: Stage = "full" if len(readings) == len(self._settings.speeds) else "static"
+        blend = Blend.of(readings)
+        mixed_BM = self.mixed(stage, blend)
+        quality_BM = self.trusted(stage, mixed_BM, blend.task_BT)
+        tokens_BM, tokens_BM2 = self._lengths(blend)
+        alarm_B = self.alarm(stage, blend)
+        interval_BM2 = self._interval(quality_BM, blend, alarm_B)
+        return Prediction(quality_BM, interval_BM2, tokens_BM, tokens_BM2, alarm_B > self._threshold[stage])
+
+    def mixed(self, stage: Stage, blend: Blend) -> np.ndarray:
+        """Calibrated quality before shrinking [B, M]."""
+        slope_R, offset_R = self._maps[stage]
+        members_SBR = blend.member_SBR
+        logit_BR = members_SBR[0] if len(members_SBR) == 1 else members_SBR.mean(0)
+        within_BT = self.layout.within_pools(blend.task_BT)
+        return self.layout.mix(slope_R * logit_BR + offset_R, blend.own_BP, blend.task_BT, within_BT)
+
+    def alarm(self, stage: Stage, blend: Blend) -> np.ndarray:
+        """Probability that nothing like the prompt was learned from [B]."""
+        weight_A = self._tensors[f"{stage}.alarm_A"]
+        return sigmoid(blend.alarm_BA @ weight_A[1:] + weight_A[0])
+
+    def flagged(self, stage: Stage, blend: Blend) -> np.ndarray:
+        """Whether the alarm is above its threshold: bool [B]."""
+        flagged_B: np.ndarray = self.alarm(stage, blend) > self._threshold[stage]
+        return flagged_B
+
+    def trusted(self, stage: Stage, quality_BM: np.ndarray, task_BT: np.ndarray) -> np.ndarray:
+        """Quality as far as it is believed [B, M]: shrunk, and leads over the usual best model lowered.
+
+        A model is held against the pools in which it was measured, wherever the prompt seems to come from.
+        """
+        (weight_P, step_P), layout = self._tensors[f"{stage}.trust_2P"], self.layout
+        weight_BM = layout.over_own_pools(weight_P, task_BT)
+        shrunk_BM = sigmoid(shrunk_logit(quality_BM, self._tensors[f"{stage}.standing_M"], weight_BM))
+        if not step_P.any():
+            return shrunk_BM
+        usual_BM = layout.over_own_pools(shrunk_BM[:, self._tensors["layout.usual_P"]], task_BT)
+        return lowered_leads(shrunk_BM, usual_BM, layout.over_own_pools(step_P, task_BT))
+
+    def _interval(self, quality_BM: np.ndarray, blend: Blend, alarm_B: np.ndarray) -> np.ndarray:
         settings = self._settings
-        variance_BM = settings.variance_floor + settings.variance_per_disagreement * member_SBM.var(0)
-        half_BM = Z_90 * np.sqrt(variance_BM)
-        return np.stack([np.maximum(quality_BM - half_BM, 0), np.minimum(quality_BM + half_BM, 1)], axis=2)
+        variance_B1 = settings.variance_floor + settings.variance_unfamiliar * alarm_B[:, None]
+        half_BM = Z_90 * np.sqrt(variance_B1 + settings.variance_per_disagreement * self.spread(blend))
+        interval_BM2 = np.empty((*quality_BM.shape, 2), np.float32)
+        np.maximum(quality_BM - half_BM, 0, out=interval_BM2[:, :, 0])
+        np.minimum(quality_BM + half_BM, 1, out=interval_BM2[:, :, 1])
+        return interval_BM2
 
-    def _length(self, inputs_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tensors = self._tensors
-        known_M = tensors["tokens.known_M"].astype(bool)
-        log_BM = inputs_BD @ tensors["tokens.weight_DM"] + tensors["tokens.bias_M"]
-        log_BM3 = log_BM[:, :, None] + np.concatenate(
-            [np.zeros((len(known_M), 1), np.float32), tensors["tokens.residual_M2"]], axis=1
-        )
-        tokens_BM3 = np.exp(np.minimum(log_BM3, np.log(MOST_TOKENS)))
-        tokens_BM3[:, ~known_M] = np.nan
+    def spread(self, blend: Blend) -> np.ndarray:
+        """Variance of the members' probabilities [B, M], or [1, 1]: 0 where there is one member only."""
+        if len(blend.member_SBR) == 1:
+            return np.zeros((1, 1), np.float32)
+        return self.layout.mix_known(sigmoid(blend.member_SBR).var(0), blend.task_BT, self._every_PM)
+
+    def _lengths(self, blend: Blend) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [B, M] and the ends of nine of ten answers [B, M, 2]."""
+        log_BM = self.layout.mix_known(blend.log_tokens_BR, blend.task_BT, self._lengths_known_PM)
+        log_BM[:, ~self._length_known_M] = np.nan
+        log_BM3 = np.minimum(log_BM[:, :, None] + self._tensors["tokens.spread_M3"], LOG_MOST_TOKENS)
+        tokens_BM3 = np.exp(log_BM3, out=log_BM3)
         return tokens_BM3[:, :, 0], tokens_BM3[:, :, 1:]
 
 
-def standardised(tensors: Tensors, embedding_BD: np.ndarray) -> np.ndarray:
-    """Embeddings with mean 0 and deviation 1 on the training prompts."""
-    standard_BD: np.ndarray = (embedding_BD - tensors["input.mean_D"]) / tensors["input.scale_D"]
-    return standard_BD
+def lowered_leads(quality_BM: np.ndarray, usual_BM: np.ndarray, step_BM: np.ndarray | float) -> np.ndarray:
+    """What lies above the usual best model's quality comes down by a step, but not below it [B, M]."""
+    lowered_BM: np.ndarray = np.minimum(quality_BM, np.maximum(quality_BM - step_BM, usual_BM))
+    return lowered_BM
 
 
-def shrunk_logit(quality_BM: np.ndarray, prior_M: np.ndarray, residual_weight: float) -> np.ndarray:
-    """The logits with each prompt's preference for single models pulled towards the models' usual standing."""
-    logit_BM = logit(quality_BM)
-    common_B1 = logit_BM.mean(1, keepdims=True)
-    shrunk_BM: np.ndarray = common_B1 + prior_M + residual_weight * (logit_BM - common_B1 - prior_M)
-    return shrunk_BM
+def alarm_figures(task_BT: np.ndarray, standard_BF: np.ndarray, cosine_BK: np.ndarray) -> np.ndarray:
+    """What tells a familiar prompt from others [B, A]; see `ALARM_FIGURES`."""
+    surface = len(SURFACE_NAMES)
+    figures_BA = np.empty((len(task_BT), len(ALARM_FIGURES)), np.float32)
+    figures_BA[:, 0] = -np.einsum("bt,bt->b", task_BT, np.log(task_BT + np.float32(1e-9)))
+    for column, part_BF in ((1, standard_BF[:, :-surface]), (2, standard_BF[:, -surface:])):
+        figures_BA[:, column] = np.sqrt(np.einsum("bf,bf->b", part_BF, part_BF) / part_BF.shape[1])
+    figures_BA[:, 3] = 1 - cosine_BK.max(1)
+    return figures_BA
 
 
-def standing(quality_BM: np.ndarray) -> np.ndarray:
-    """How far each model's logit usually lies above the mean of all models: the `prior_M` of `shrunk_logit`."""
-    logit_BM = logit(quality_BM)
-    prior_M: np.ndarray = (logit_BM - logit_BM.mean(1, keepdims=True)).mean(0)
-    return prior_M
+def standardised(inputs_BF: np.ndarray, mean_F: np.ndarray, scale_F: np.ndarray) -> np.ndarray:
+    """Inputs with mean 0 and deviation 1 on the training prompts, bounded."""
+    standard_BF: np.ndarray = (inputs_BF - mean_F) / scale_F
+    np.minimum(np.maximum(standard_BF, -MOST_DEVIATIONS, out=standard_BF), MOST_DEVIATIONS, out=standard_BF)
+    return standard_BF
 
 
-def logit(probability: np.ndarray) -> np.ndarray:
-    """log(p / (1 - p)), with p kept a little away from 0 and 1."""
-    clipped = np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-    odds: np.ndarray = np.log(clipped) - np.log1p(-clipped)
-    return odds
+def stages(speeds: Sequence[Speed]) -> tuple[Stage, ...]:
+    """What predictions can rest on: all encoders, or the static one of several alone."""
+    return ("static", "full") if len(speeds) > 1 else ("full",)
 
 
-def sigmoid(value: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-value)), without overflow."""
-    result: np.ndarray = 0.5 * (1 + np.tanh(0.5 * value))
-    return result
-
-
-def logistic(tensors: Tensors, _: np.ndarray, inputs_BD: np.ndarray) -> np.ndarray:
-    """One logistic regression per model."""
-    return sigmoid(inputs_BD @ tensors["logistic.weight_DM"] + tensors["logistic.bias_M"])
-
-
-def mlp(tensors: Tensors, _: np.ndarray, inputs_BD: np.ndarray) -> np.ndarray:
-    """Mean of S networks with one hidden layer each."""
-    weight_SHM = tensors["mlp.weight_SHM"]
-    networks, hidden_units = weight_SHM.shape[:2]
-    hidden_BH = np.maximum(inputs_BD @ tensors["mlp.hidden_weight_DH"] + tensors["mlp.hidden_bias_H"], 0)
-    hidden_SBH = hidden_BH.reshape(len(inputs_BD), networks, hidden_units).transpose(1, 0, 2)
-    mean_BM: np.ndarray = sigmoid(hidden_SBH @ weight_SHM + tensors["mlp.bias_SM"][:, None, :]).mean(0)
-    return mean_BM
-
-
-def clusters(tensors: Tensors, embedding_BD: np.ndarray, _: np.ndarray) -> np.ndarray:
-    """Mean quality in the nearest clusters, the nearest counting most."""
-    return _nearest_mean(
-        embedding_BD @ tensors["clusters.center_KD"].T,
-        tensors["clusters.quality_KM"],
-        VOTING_CLUSTERS,
-        CLUSTER_SHARPNESS,
+def network_names(speed: Speed) -> tuple[str, str, str, str]:
+    """Tensors of an encoder's networks."""
+    return (
+        f"{speed}.hidden_weight_FH",
+        f"{speed}.hidden_bias_H",
+        f"{speed}.network_weight_NHR",
+        f"{speed}.network_bias_NR",
     )
-
-
-def neighbours(tensors: Tensors, embedding_BD: np.ndarray, _: np.ndarray) -> np.ndarray:
-    """Mean score of the nearest stored prompts, the nearest counting most; missing scores count as the model's mean."""
-    return _nearest_mean(
-        embedding_BD @ tensors["neighbours.embedding_ND"].astype(np.float32).T,
-        tensors["neighbours.score_NM"],
-        int(tensors["neighbours.count"][0]),
-        1 / NEIGHBOUR_STEP,
-    )
-
-
-def _nearest_mean(similarity_BN: np.ndarray, value_NM: np.ndarray, count: int, sharpness: float) -> np.ndarray:
-    count = min(count, similarity_BN.shape[1])
-    nearest_Bk = np.argpartition(-similarity_BN, count - 1, axis=1)[:, :count]
-    similarity_Bk = np.take_along_axis(similarity_BN, nearest_Bk, axis=1)
-    weight_Bk = np.exp(sharpness * (similarity_Bk - similarity_Bk.max(1, keepdims=True)))
-    weight_Bk /= weight_Bk.sum(1, keepdims=True)
-    mean_BM: np.ndarray = (weight_Bk[:, None, :] @ value_NM[nearest_Bk])[:, 0]
-    return mean_BM
-
-
-Member = Callable[[Tensors, np.ndarray, np.ndarray], np.ndarray]
-MEMBERS: Mapping[str, Member] = {"logistic": logistic, "mlp": mlp, "clusters": clusters, "neighbours": neighbours}
-"""From tensors, embeddings and standardised embeddings to quality [B, M]."""
-
-_MEMBER_TENSORS = {
-    "logistic": ("logistic.weight_DM", "logistic.bias_M"),
-    "mlp": ("mlp.hidden_weight_DH", "mlp.hidden_bias_H", "mlp.weight_SHM", "mlp.bias_SM"),
-    "clusters": ("clusters.center_KD", "clusters.quality_KM"),
-    "neighbours": ("neighbours.embedding_ND", "neighbours.score_NM", "neighbours.count"),
-}
-_COMMON_TENSORS = (
-    "input.mean_D",
-    "input.scale_D",
-    "quality.prior_M",
-    "tokens.weight_DM",
-    "tokens.bias_M",
-    "tokens.residual_M2",
-    "tokens.known_M",
-)
-
-
-def misfit(tensors: Tensors, members: Sequence[str], size_D: int, size_M: int) -> str | None:
-    """What is wrong with a head's tensors for these members and sizes, as one line; None if they fit together."""
-    if unknown := [name for name in members if name not in MEMBERS]:
-        return f"member {unknown[0]} is unknown; there are {', '.join(MEMBERS)}"
-    wanted = {*_COMMON_TENSORS, *(name for member in members for name in _MEMBER_TENSORS[member])}
-    if wanted != set(tensors):
-        return f"tensor {min(wanted ^ set(tensors))} is {'missing' if wanted - set(tensors) else 'not expected'}"
-    if not members:
-        return "it has no member"
-    sizes: dict[str, int] = {"D": size_D, "M": size_M, "2": 2}
-    if "mlp" in members:
-        networks, hidden = tensors["mlp.weight_SHM"].shape[:2] if tensors["mlp.weight_SHM"].ndim == 3 else (0, 0)
-        sizes |= {"S": networks, "H": hidden}
-    for name in sorted(tensors):
-        if problem := _wrong_shape(name, tensors[name].shape, sizes):
-            return problem
-    return None
-
-
-def _wrong_shape(name: str, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:
-    letters = name.rpartition("_")[2] if "_" in name else ""
-    if len(shape) != max(len(letters), 1):
-        return f"tensor {name} has shape {shape}"
-    for letter, size in zip(letters, shape, strict=False):
-        # The hidden layers of all networks lie side by side in one matrix.
-        side_by_side = name.startswith("mlp.hidden") and letter == "H"
-        expected = sizes["S"] * sizes["H"] if side_by_side else sizes.setdefault(letter, size)
-        if size != expected or size == 0:
-            return f"tensor {name} has shape {shape}; {letter} should be {expected}"
-    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,64 +17,67 @@ class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class LogisticConfig(_Config):
-    """One logistic regression per model."""
-
-    l2: Annotated[tuple[float, ...], Field(min_length=1)] = (0.03, 0.1, 0.3, 1.0)
-    """Strengths to try; the one with the least loss on held-out wordings is taken."""
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
-class MlpConfig(_Config):
-    """Networks with one hidden layer."""
+class NetworkConfig(_Config):
+    """Networks with one hidden layer, over all pools at once."""
 
-    hidden: Annotated[int, Field(ge=1)] = 256
-    networks: Annotated[int, Field(ge=1)] = 3
-    epochs: Annotated[int, Field(ge=1)] = 60
-    patience: Annotated[int, Field(ge=1)] = 8
-    batch: Annotated[int, Field(ge=1)] = 64
+    hidden: Count = 256
+    networks: Count = 2
+    epochs: Count = 40
+    patience: Count = 5
+    batch: Count = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     input_dropout: float = 0.1
     hidden_dropout: float = 0.3
-    watched_share: float = 0.1
+    watched_share: Share = 0.1
 
 
-class ClustersConfig(_Config):
-    """Soft clusters of the embeddings."""
+class StaticConfig(_Config):
+    """The static encoder: the transformer's vector of every single word piece, frequent ones weighing less."""
 
-    count: Annotated[int, Field(ge=2)] = 64
-    least_prompts: Annotated[int, Field(ge=1)] = 10
-    """Fewer clusters are made rather than have fewer prompts each, on average."""
-
-
-class NeighboursConfig(_Config):
-    """Nearest training prompts."""
-
-    count: Annotated[int, Field(ge=1)] = 100
+    smoothing: float = 1e-3
+    """a of the weight a / (a + p), p the share of a word piece in the training text (Arora et al. 2017)."""
 
 
 class TrainingConfig(_Config):
     """A training run. Relative paths are relative to the folder of the file."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*-v[0-9]+$")]
-    data: Path
+    data: tuple[Path, ...] = ()
+    """Outcomes datasets, a pool each, named like their folders; may be left to the command line."""
+    aliases: Path | None = None
+    """{canonical name: {folder: [names there]}}: which models of several datasets are the same."""
     output: Path
     split: str = "train"
     models: tuple[str, ...] = ()
-    """Columns of the artifact, in this order; all models of the dataset if empty."""
+    """Columns of the artifact, in this order; all models of the datasets, sorted, if empty."""
+    anchors: bool = False
+    """Whether prompts marked `anchor` travel in the artifact, with references and graders."""
     seed: int = 1
-    dev_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    """Set aside for calibration; nothing is fitted on them but three scalars."""
     folds: Annotated[int, Field(ge=2)] = 5
-    wording_groups: Annotated[int, Field(ge=2)] = 100
-    """Clusters of like-worded prompts; a fold holds whole clusters out, so what is tuned is tuned for new wordings."""
-    group_by: Literal["wording", "task"] = "wording"
-    residual_weights: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5, 0.75, 1.0)
-    tokens_l2: float = 100.0
-    logistic: LogisticConfig | None = LogisticConfig()
-    mlp: MlpConfig | None = MlpConfig()
-    clusters: ClustersConfig | None = ClustersConfig()
-    neighbours: NeighboursConfig | None = None
+    task_folds: Annotated[int, Field(ge=2)] = 7
+    """Parts into which tasks are dealt; a part at a time is held out to learn what unfamiliar looks like."""
+    calibration_rows: Count = 4000
+    """At most so many travel in the artifact, drawn evenly from the datasets."""
+    clusters: Count = 64
+    """Centres of training prompts, for the distance that the alarm looks at."""
+    task_l2: float = 0.01
+    residual_l2: float = 2.0
+    common_l2: float = 0.02
+    tokens_l2: float = 0.3
+    residual_weights: Annotated[tuple[float, ...], Field(min_length=1)] = (0.6, 0.75, 1.0)
+    """To choose from: how much of what a prompt says about single models is believed."""
+    least_leads: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.005, 0.01, 0.02, 0.03)
+    """To choose from: by how much leads over the usual best model are lowered."""
+    false_alarms: Share = 0.08
+    """Share of prompts like the training prompts that may be called unfamiliar."""
+    transformer: bool = True
+    static: StaticConfig | None = StaticConfig()
+    network: NetworkConfig | None = NetworkConfig()
     about: str
     """First paragraph of the model card."""
     licences: tuple[str, ...]
@@ -97,7 +100,13 @@ def load_config(path: Path) -> TrainingConfig:
     except ValidationError as exc:
         first = exc.errors()[0]
         raise ConfigError(f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from exc
+    if not config.transformer and config.static is None:
+        raise ConfigError(f"{path}: static: expected at least one encoder, static or transformer")
     folder = path.resolve().parent
     return config.model_copy(
-        update={"data": (folder / config.data).resolve(), "output": (folder / config.output).resolve()}
+        update={
+            "data": tuple((folder / data).resolve() for data in config.data),
+            "aliases": (folder / config.aliases).resolve() if config.aliases else None,
+            "output": (folder / config.output).resolve(),
+        }
     )

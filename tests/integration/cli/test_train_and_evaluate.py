@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from router_models.artifact import load_artifact
 from router_models.outcomes import write_outcomes
-from tests.fakes.artifacts import tiny_dataset
+from router_models.predictor import ArtifactPredictor
+from tests.fakes.artifacts import tiny_dataset, write_tiny_pools
 
 CONFIG = """
 name: tiny-v1
-data: outcomes
+data: [outcomes]
 output: out/tiny-v1
 folds: 2
-dev_share: 0.3
-wording_groups: 12
-mlp: {hidden: 16, networks: 1, epochs: 10}
+task_folds: 2
+clusters: 8
+network: {hidden: 16, networks: 1, epochs: 10}
 about: Tiny.
 licences: [Apache-2.0]
 """
@@ -42,10 +44,11 @@ def test_an_artifact_is_trained_measured_and_gets_its_card(tmp_path: Path) -> No
 
     assert (trained.returncode, measured.returncode) == (0, 0), trained.stderr + measured.stderr
     assert json.loads(trained.stdout)["models"] == ["adder", "poet"]
-    figures = json.loads(measured.stdout)["splits"]["unseen"]["policies"]
-    assert figures["router model"]["quality"]["mean"] > figures["random"]["quality"]["mean"]
-    assert "## Results on `unseen`" in (artifact / "README.md").read_text()
-    assert (tmp_path / "plots" / "cost-quality-unseen.png").exists()
+    figures = json.loads(measured.stdout)["sets"]["outcomes"]
+    assert figures["split"] == "unseen"
+    assert figures["quality"][1] > figures["random"][1]
+    assert "### On `outcomes`" in (artifact / "README.md").read_text()
+    assert (tmp_path / "plots" / "cost-quality-outcomes.png").exists()
 
     again = thalamus("train", str(tmp_path / "tiny.yaml"))
     assert again.returncode == 1
@@ -61,6 +64,51 @@ def test_an_artifact_is_trained_measured_and_gets_its_card(tmp_path: Path) -> No
 )
 def test_what_cannot_work_fails_with_one_line(arguments: tuple[str, ...], complaint: str) -> None:
     failed = thalamus(*arguments)
+
+    assert failed.returncode == 1
+    assert complaint in failed.stderr
+    assert len(failed.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_pools_aliases_seed_and_folder_may_come_from_the_command_line(tmp_path: Path) -> None:
+    (first, second), aliases = write_tiny_pools(tmp_path, 150)
+    (tmp_path / "tiny.yaml").write_text(CONFIG.replace("data: [outcomes]\n", "anchors: true\n"))
+    made = tmp_path / "elsewhere"
+
+    given = ("--data", str(first), "--data", str(second), "--aliases", str(aliases), "--seed", "7")
+    trained = thalamus(
+        "train", str(tmp_path / "tiny.yaml"), *given, "--output", str(made), "--cache", "var/cache", "--json"
+    )
+
+    assert trained.returncode == 0, trained.stderr
+    said, artifact = json.loads(trained.stdout), load_artifact(made)
+    assert said["output"] == str(made)
+    assert said["models"] == ["adder", "poet", "singer"]
+    assert (said["seed"], set(said["data"]["pools"])) == (7, {"first", "second"})
+    assert artifact.settings.speeds == ("static", "transformer")
+    assert artifact.about["command"].startswith("thalamus train ")
+    assert {anchor["pool"] for anchor in artifact.anchors} == {"first"}
+    sums, rhymes = (
+        ArtifactPredictor(artifact)
+        .predict([(("user", "add all apples amount add all"),), (("user", "rhyme rose river rain rose rain"),)])
+        .quality
+    )
+    assert sums[0] > sums[1]
+    assert rhymes[1] > rhymes[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (CONFIG + "mlp: {hidden: 16}\n", "mlp: Extra inputs are not permitted"),
+        (CONFIG + "transformer: false\nstatic: null\n", "static: expected at least one encoder"),
+    ],
+)
+def test_a_training_file_that_says_nonsense_fails_with_one_line(content: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(content)
+
+    failed = thalamus("train", str(tmp_path / "tiny.yaml"))
 
     assert failed.returncode == 1
     assert complaint in failed.stderr

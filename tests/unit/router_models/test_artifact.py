@@ -14,7 +14,8 @@ import pytest
 import safetensors.numpy
 
 from router_models.artifact import ArtifactError, load_artifact, write_artifact
-from tests.fakes.artifacts import tiny_artifact
+from router_models.tryage import Speed
+from tests.fakes.artifacts import SIZE_D, SIZE_F, tiny_artifact, tiny_pools_artifact
 
 
 @pytest.fixture
@@ -52,11 +53,53 @@ def test_what_is_written_is_read_back(folder: Path) -> None:
     assert read.heads.keys() == written.heads.keys()
     for name, tensor in written.heads.items():
         np.testing.assert_array_equal(read.heads[name], tensor)
-    np.testing.assert_array_equal(read.calibration.score, written.calibration.score)
-    np.testing.assert_allclose(read.calibration.quality, written.calibration.quality, rtol=1e-6)
-    np.testing.assert_allclose(read.calibration.output_tokens, written.calibration.output_tokens, rtol=1e-6)
-    assert read.calibration.datasets == ("tiny",)
+    assert read.static is not None
+    assert written.static is not None
+    for name, tensor in written.static.items():
+        np.testing.assert_array_equal(read.static[name], tensor)
     assert len(read.fingerprint) == 64
+
+
+def test_calibration_rows_are_read_back_to_a_thousandth(folder: Path) -> None:
+    written, read = tiny_artifact().calibration, load_artifact(folder).calibration
+
+    np.testing.assert_array_equal(read.score, written.score)
+    np.testing.assert_allclose(read.quality, written.quality, rtol=1e-3)
+    np.testing.assert_allclose(read.output_tokens, written.output_tokens, rtol=1e-3)
+    np.testing.assert_array_equal(read.real_output_tokens, written.real_output_tokens)
+    np.testing.assert_array_equal(read.input_tokens, written.input_tokens)
+    np.testing.assert_array_equal(read.dataset, written.dataset)
+    assert read.datasets == ("tiny",)
+
+
+def test_names_of_pools_and_tasks_and_other_names_of_models_are_read_back(tmp_path: Path) -> None:
+    written = replace(tiny_pools_artifact(), aliases={"small-2024-01": "small"})
+    write_artifact(tmp_path / "a", written)
+
+    read = load_artifact(tmp_path / "a")
+
+    assert read.pools == ("first", "second")
+    assert read.tasks == ("first/a", "first/r", "second/b", "second/s")
+    assert read.aliases == {"small-2024-01": "small"}
+
+
+@pytest.mark.parametrize(("speed", "file"), [("static", "static.safetensors"), ("transformer", "encoder.onnx")])
+def test_one_encoder_is_enough(speed: Speed, file: str, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "a", tiny_artifact(speeds=(speed,)))
+
+    read = load_artifact(tmp_path / "a")
+
+    assert read.settings.speeds == (speed,)
+    assert (read.static is not None, read.encoder is not None) == (speed == "static", speed == "transformer")
+    encoders = {"static.safetensors", "encoder.onnx"} & {path.name for path in (tmp_path / "a").iterdir()}
+    assert encoders == {file}
+
+
+def test_a_length_beyond_all_bounds_is_stored_as_the_bound(tmp_path: Path) -> None:
+    calibration = replace(tiny_artifact().calibration, real_output_tokens=np.full((12, 2), 1e6))
+    write_artifact(tmp_path / "a", replace(tiny_artifact(), calibration=calibration))
+
+    np.testing.assert_allclose(load_artifact(tmp_path / "a").calibration.real_output_tokens, 60_000, rtol=1e-3)
 
 
 def test_missing_lengths_stay_missing(tmp_path: Path) -> None:
@@ -99,6 +142,10 @@ def _head(name: str, tensor: np.ndarray) -> Callable[[Path], object]:
     return lambda folder: put_tensor(folder, "heads.safetensors", name, tensor)
 
 
+def _static(name: str, tensor: np.ndarray) -> Callable[[Path], object]:
+    return lambda folder: put_tensor(folder, "static.safetensors", name, tensor)
+
+
 def _row(name: str, tensor: np.ndarray) -> Callable[[Path], object]:
     return lambda folder: put_tensor(folder, "calibration.safetensors", name, tensor)
 
@@ -124,18 +171,45 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest is no JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest.json is malformed"),
     "manifest is a list": (lambda f: (f / "manifest.json").write_text("[]"), "manifest.json is malformed"),
     "manifest is huge": (lambda f: (f / "manifest.json").write_bytes(b" " * 5_000_000), "has more than"),
-    "another form": (_manifest(lambda m: m.update(form=2)), "has form 2; this release reads form 1"),
+    "the form before this": (_manifest(lambda m: m.update(form=1)), "has form 1; this release reads form 2"),
+    "a form to come": (_manifest(lambda m: m.update(form=3)), "has form 3; this release reads form 2"),
     "another head": (_manifest(lambda m: m.update(head="oracle")), "its head is 'oracle'"),
     "other features": (_manifest(lambda m: m.update(feature_version="v0")), "made for features 'v0'"),
     "a key is missing": (_manifest(lambda m: m.pop("settings")), "has no settings"),
     "no models": (_manifest(lambda m: m.update(models=[])), "models must be a list"),
     "a model twice": (_manifest(lambda m: m.update(models=["a", "a"])), "different names"),
     "a model more": (_manifest(lambda m: m["models"].append("x")), "should be 3"),
-    "a setting is infinite": (_manifest(lambda m: m["settings"].update(platt_slope="inf")), "not finite"),
+    "a setting is infinite": (_manifest(lambda m: m["settings"].update(residual_weight="inf")), "not finite"),
     "an unknown setting": (_manifest(lambda m: m["settings"].update(magic=1)), "malformed"),
-    "an unknown member": (_manifest(lambda m: m["settings"].update(members=["magic"])), "member magic is unknown"),
-    "a member without tensors": (_manifest(lambda m: m["settings"].update(members=["logistic", "mlp"])), "is missing"),
-    "a required file is not listed": (_manifest(lambda m: m["files"].pop("encoder.onnx")), "files lack encoder.onnx"),
+    "a setting is missing": (_manifest(lambda m: m["settings"].pop("alarm_full")), "malformed"),
+    "no encoder": (_manifest(lambda m: m["settings"].update(speeds=[])), "its encoders are []"),
+    "an unknown encoder": (_manifest(lambda m: m["settings"].update(speeds=["magic"])), "its encoders are ['magic']"),
+    "an encoder that is no name": (_manifest(lambda m: m["settings"].update(speeds=[["static"]])), "manifest.json"),
+    "encoders that are no list": (_manifest(lambda m: m["settings"].update(speeds=7)), "manifest.json is malformed"),
+    "an encoder less than tensors": (
+        _manifest(lambda m: m["settings"].update(speeds=["static"])),
+        "tensor static.alarm_A is not expected",
+    ),
+    "a pool without a name": (
+        _manifest(lambda m: m.update(pools=[])),
+        "names 0 pools and 2 tasks; the heads have 1 and 2",
+    ),
+    "a task too many": (
+        _manifest(lambda m: m["tasks"].append("x")),
+        "names 1 pools and 3 tasks; the heads have 1 and 2",
+    ),
+    "an alias of nobody": (_manifest(lambda m: m.update(aliases={"a": "nobody"})), "an alias for 'nobody'"),
+    "aliases that are a list": (_manifest(lambda m: m.update(aliases=["a"])), "manifest.json is malformed"),
+    "a required file is not listed": (
+        _manifest(lambda m: m["files"].pop("tokenizer.json")),
+        "files lack tokenizer.json",
+    ),
+    "the transformer is not listed": (_manifest(lambda m: m["files"].pop("encoder.onnx")), "encoder.onnx is missing"),
+    "the static encoder is not listed": (
+        _manifest(lambda m: m["files"].pop("static.safetensors")),
+        "static.safetensors is missing",
+    ),
+    "the static encoder is gone": (_delete("static.safetensors"), "static.safetensors cannot be read: No such file"),
     "a path out of the folder": (
         _manifest(lambda m: m["files"].update({"../x": m["files"]["encoder.onnx"]})),
         "no part",
@@ -147,14 +221,23 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file is shorter": (lambda f: (f / "tokenizer.json").write_bytes(b"{}"), "the manifest says"),
     "a byte was flipped": (_flip_a_byte, "another SHA-256"),
     "heads are no safetensors": (lambda f: put(f, "heads.safetensors", b"x" * 100), "heads.safetensors is malformed"),
-    "a weight is not a number": (_head("logistic.bias_M", np.array([np.nan, 0], np.float32)), "not finite"),
-    "a tensor of another shape": (_head("logistic.bias_M", np.zeros(3, np.float32)), "M should be 2"),
-    "a tensor of another rank": (_head("logistic.bias_M", np.zeros((2, 1), np.float32)), "has shape"),
+    "a weight is not a number": (_head("full.standing_M", np.array([np.nan, 0], np.float32)), "not finite"),
+    "a tensor of another shape": (_head("full.standing_M", np.zeros(3, np.float32)), "M should be 2"),
+    "a tensor of another rank": (_head("full.standing_M", np.zeros((2, 1), np.float32)), "has shape"),
     "a tensor too many": (_head("surprise_M", np.zeros(2, np.float32)), "surprise_M is not expected"),
-    "a type that is not read": (_head("logistic.bias_M", np.zeros(2, np.int64)), "has a type that is not read"),
-    "a score above 1": (_row("score_NM", np.full((12, 2), 2, np.float32)), "outside 0 to 1"),
+    "a type that is not read": (_head("full.standing_M", np.zeros(2, np.int64)), "has a type that is not read"),
+    "a rule of no model": (_head("layout.model_R", np.array([0, 2], np.int32)), "names a pool or a model"),
+    "a rule of no pool": (_head("layout.pool_R", np.array([0, 1], np.int32)), "names a pool or a model"),
+    "a scale of 0": (_head("static.scale_F", np.zeros(SIZE_F, np.float32)), "not above 0"),
+    "a table of floats": (_static("table_VD", np.zeros((66, SIZE_D), np.float32)), "expected table_VD (int8)"),
+    "a table that is flat": (_static("table_VD", np.zeros(66, np.int8)), "do not fit together"),
+    "a table without enough factors": (_static("scale_V", np.ones(65, np.float32)), "do not fit together"),
+    "a factor is not a number": (_static("scale_V", np.full(66, np.nan, np.float32)), "not finite"),
+    "a table too many": (_static("surprise_V", np.ones(66, np.float32)), "expected table_VD (int8) and scale_V"),
+    "static is no safetensors": (lambda f: put(f, "static.safetensors", b"x" * 99), "static.safetensors is malformed"),
+    "a score above 1": (_row("score_NM", np.full((12, 2), 2, np.float16)), "outside 0 to 1"),
     "a data set without a name": (_row("dataset_N", np.full(12, 1, np.int32)), "names a dataset"),
-    "rows of another length": (_row("quality_NM", np.zeros((3, 2), np.float32)), "quality_NM has shape"),
+    "rows of another length": (_row("quality_NM", np.zeros((3, 2), np.float16)), "quality_NM has shape"),
     "an encoder that is no ONNX": (lambda f: put(f, "encoder.onnx", b"\xff" * 64), "encoder.onnx: it is not protobuf"),
     "anchors that are no JSON": (lambda f: put(f, "anchors.jsonl", b"{\n"), "anchors.jsonl, line 1 is not JSON"),
     "anchors without a prompt": (lambda f: put(f, "anchors.jsonl", b'{"prompt_id": "a"}\n'), "line 1 lacks"),
@@ -175,7 +258,23 @@ def test_a_broken_artifact_is_refused_in_one_line(name: str, folder: Path) -> No
 
 
 def test_a_tensor_that_differs_from_its_description_is_refused(folder: Path) -> None:
-    edit_manifest(folder, lambda m: m["tensors"]["heads.safetensors"]["logistic.bias_M"].update(shape=[3]))
+    edit_manifest(folder, lambda m: m["tensors"]["heads.safetensors"]["full.standing_M"].update(shape=[3]))
 
-    with pytest.raises(ArtifactError, match=r"tensor logistic\.bias_M is"):
+    with pytest.raises(ArtifactError, match=r"tensor full\.standing_M is"):
         load_artifact(folder)
+
+
+@pytest.mark.parametrize(
+    ("speed", "other", "file"),
+    [("static", "transformer", "encoder.onnx"), ("transformer", "static", "static.safetensors")],
+)
+def test_an_encoder_that_no_head_reads_is_refused(speed: Speed, other: Speed, file: str, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "a", tiny_artifact(speeds=(speed,)))
+    write_artifact(tmp_path / "b", tiny_artifact(speeds=(other,)))
+    stated = json.loads((tmp_path / "b" / "manifest.json").read_text())["tensors"].get(file)
+    put(tmp_path / "a", file, (tmp_path / "b" / file).read_bytes())
+    if stated:
+        edit_manifest(tmp_path / "a", lambda manifest: manifest["tensors"].update({file: stated}))
+
+    with pytest.raises(ArtifactError, match=f"{file} is not expected"):
+        load_artifact(tmp_path / "a")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from router_models.outcomes import OutcomesDataset, OutcomesError, read_outcomes, write_outcomes
+from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes, write_outcomes
 
 PROMPTS = {
     "prompt_id": ["a", "b", "c"],
@@ -64,6 +64,62 @@ def test_conversations_come_from_messages_where_there_are_some() -> None:
         (("system", "Be brief."), ("user", "Two?")),
         (("user", "Three?"),),
     ]
+
+
+def test_models_can_be_renamed_and_the_others_keep_their_names() -> None:
+    renamed = dataset().renamed({"x": "canonical", "nobody": "y"})
+
+    assert renamed.models == ("canonical", "y")
+    np.testing.assert_array_equal(renamed.matrix("score", ("canonical", "y")), dataset().matrix("score", ("x", "y")))
+    assert renamed.prompts.equals(dataset().prompts)
+
+
+def test_names_that_become_one_are_averaged_prompt_by_prompt_over_what_is_known() -> None:
+    renamed = dataset().renamed({"x": "one", "y": "one"})
+
+    np.testing.assert_array_equal(renamed.matrix("score", ("one",))[:, 0], [0.75, np.nan, 0.0])
+    np.testing.assert_array_equal(renamed.matrix("output_tokens", ("one",))[:, 0], [7.0, np.nan, 9.0])
+    assert renamed.models == ("one",)
+    assert renamed.outcomes.num_rows == 2
+
+
+def test_what_was_averaged_can_be_written_and_read(tmp_path: Path) -> None:
+    write_outcomes(tmp_path, dataset().renamed({"x": "one", "y": "one"}))
+
+    assert read_outcomes(tmp_path).models == ("one",)
+
+
+def test_a_part_keeps_the_outcomes_of_its_prompts() -> None:
+    part = dataset().select(np.array([False, True, True]))
+
+    assert part.prompts["prompt_id"].to_pylist() == ["b", "c"]
+    assert part.outcomes["model"].to_pylist() == ["x"]
+
+
+ALIASES = {"one": {"first": ["x", "y"], "second": ["z"]}, "two": {"second": ["w"]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("first", {"x": "one", "y": "one"}), ("second", {"z": "one", "w": "two"}), ("third", {})]
+)
+def test_aliases_are_those_of_one_dataset(name: str, expected: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "aliases.json").write_text(json.dumps(ALIASES))
+
+    assert aliases_of(tmp_path / "aliases.json", name) == expected
+
+
+@pytest.mark.parametrize(
+    "content", [None, "{", "[]", '{"one": ["x"]}', '{"one": {"first": 7}}', '{"one": {"first": "x"}}', '{"one": 7}']
+)
+def test_a_file_of_aliases_in_another_form_is_refused_in_one_line(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "aliases.json"
+    if content is not None:
+        path.write_text(content)
+
+    with pytest.raises(OutcomesError, match=r"aliases\.json is not \{canonical name: ") as refused:
+        aliases_of(path, "first")
+
+    assert "\n" not in str(refused.value)
 
 
 def test_what_is_written_is_read_back_with_its_extra_columns(tmp_path: Path) -> None:

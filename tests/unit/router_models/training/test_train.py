@@ -1,237 +1,280 @@
-"""Training, on a dataset that a tiny encoder can tell apart: it learns, it is repeatable, it refuses nonsense."""
+"""Training, on outcomes that a tiny encoder can tell apart: it learns, it is repeatable, it refuses nonsense."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-import torch
 
-from router_models.artifact import load_artifact, write_artifact
-from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.artifact import Artifact, load_artifact, write_artifact
+from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
 from router_models.predictor import ArtifactPredictor
-from router_models.training import members
-from router_models.training.config import (
-    ClustersConfig,
-    ConfigError,
-    MlpConfig,
-    NeighboursConfig,
-    TrainingConfig,
-    load_config,
-)
+from router_models.training.config import NetworkConfig
 from router_models.training.train import train
-from router_models.tryage import MEMBERS, mlp, shrunk_logit, sigmoid, standing
-from tests.fakes.artifacts import tiny_dataset, tiny_encoder
+from tests.fakes.artifacts import tiny_dataset, tiny_encoder, tiny_pools, write_tiny_pools
+from tests.unit.router_models.training.tiny import no_bar, place_pieces, tiny_config
+
+QUICK: dict[str, Any] = {"folds": 2, "network": None, "static": None}
+# Two of three are of the training split, 100 of each pool.
+PROMPTS = 150
 
 
-def no_bar(_: str, __: int) -> Callable[[], object]:
-    return lambda: None
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both pools, their aliases, and a cache with the vectors of the tiny encoder."""
+    folder = tmp_path_factory.mktemp("data")
+    write_tiny_pools(folder, PROMPTS)
+    place_pieces(folder / "cache")
+    return folder
 
 
-def tiny_config(**changed: Any) -> TrainingConfig:
-    """Seconds on one core; small enough groups and networks for 160 prompts."""
-    values: dict[str, Any] = {
-        "name": "tiny-v1",
-        "data": Path("nowhere"),
-        "output": Path("nowhere"),
-        "about": "Tiny.",
-        "licences": ("Apache-2.0",),
-        "folds": 3,
-        "wording_groups": 12,
-        "dev_share": 0.3,
-        "mlp": MlpConfig(hidden=16, networks=2, epochs=20),
-    }
-    return TrainingConfig(**(values | changed))
+def trained(folder: Path, **changed: Any) -> Artifact:
+    """From both pools, unless other data are named."""
+    data = {"data": (folder / "first", folder / "second"), "aliases": folder / "aliases.json"}
+    return train(tiny_config(**{**data, **changed}), tiny_encoder(), folder / "cache", no_bar)
 
 
-def test_training_learns_who_is_good_at_what_and_what_it_writes_predicts_the_same(tmp_path: Path) -> None:
-    dataset = tiny_dataset()
-
-    artifact = train(tiny_config(), dataset, tiny_encoder(), no_bar)
-    write_artifact(tmp_path / "tiny-v1", artifact)
-
-    test = dataset.split("unseen")
-    quality = ArtifactPredictor(load_artifact(tmp_path / "tiny-v1")).predict(test.conversations()).quality
-    score = test.matrix("score", artifact.models)
-    chosen = np.take_along_axis(score, quality.argmax(1)[:, None], 1).mean()
-    assert artifact.models == ("adder", "poet")
-    assert chosen > score.mean(0).max() + 0.2
-    np.testing.assert_allclose(quality, ArtifactPredictor(artifact).predict(test.conversations()).quality, rtol=1e-5)
+def trained_on(dataset: OutcomesDataset, folder: Path, **changed: Any) -> Artifact:
+    write_outcomes(folder / "outcomes", dataset)
+    return trained(folder, **{**QUICK, "data": (folder / "outcomes",), "aliases": None, **changed})
 
 
-def test_calibration_rows_are_prompts_it_was_not_trained_on_as_the_predictor_sees_them() -> None:
-    dataset = tiny_dataset()
-    artifact = train(tiny_config(), dataset, tiny_encoder(), no_bar)
-    rows = artifact.calibration
-
-    assert len(rows.score) == artifact.about["data"]["prompts_set_aside"]
-    assert len(rows.score) + artifact.about["data"]["prompts_fitted"] == dataset.split("train").prompts.num_rows
-    everything = ArtifactPredictor(artifact).predict(dataset.split("train").conversations())
-    for row in rows.quality:
-        assert np.isclose(everything.quality, row, atol=1e-5).all(1).any()
-    assert np.isfinite(rows.real_output_tokens).all()
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Artifact:
+    """Two pools, both encoders, networks, anchors."""
+    return trained(folder, anchors=True)
 
 
-def test_lengths_follow_the_model() -> None:
-    artifact = train(tiny_config(), tiny_dataset(), tiny_encoder(), no_bar)
+@pytest.fixture(scope="module")
+def quick(folder: Path) -> Artifact:
+    """Two pools, the transformer alone, nothing but linear parts."""
+    return trained(folder, **QUICK)
 
-    prediction = ArtifactPredictor(artifact).predict([(("user", "add apples"),)])
 
-    adder, poet = prediction.output_tokens[0]
+def test_training_learns_who_is_good_at_what_and_what_it_writes_predicts_the_same(
+    whole: Artifact, tmp_path: Path
+) -> None:
+    """On words that it has not seen; of the singer nothing is known in the first pool but what was completed."""
+    write_artifact(tmp_path / "tiny-v1", whole)
+    unseen = tiny_dataset().split("unseen")
+
+    predictor = ArtifactPredictor(load_artifact(tmp_path / "tiny-v1"))
+    prediction = predictor.predict(unseen.conversations())
+
+    score = unseen.matrix("score", ("adder", "poet"))
+    assert whole.models == ("adder", "poet", "singer")
+    for quality in (prediction.quality, predictor.glance(unseen.conversations()).quality):
+        chosen = np.take_along_axis(score, quality[:, :2].argmax(1)[:, None], 1).mean()
+        assert chosen > score.mean(0).max() + 0.2
+    singer, adder = prediction.quality[:, 2], prediction.quality[:, 0]
+    assert ((singer > adder) == (score[:, 1] > score[:, 0])).mean() > 0.8
+    again = ArtifactPredictor(whole).predict(unseen.conversations())
+    np.testing.assert_allclose(prediction.quality, again.quality, rtol=1e-5)
+    np.testing.assert_allclose(prediction.output_tokens, again.output_tokens, rtol=1e-5)
+
+
+def test_an_artifact_knows_its_pools_tasks_and_other_names(whole: Artifact) -> None:
+    assert whole.pools == whole.calibration.datasets == ("first", "second")
+    assert whole.tasks == ("first/rhymes", "first/sums", "second/rhymes", "second/sums")
+    assert whole.aliases == {"adder-large": "adder", "adder-latest": "adder"}
+    assert whole.settings.speeds == ("static", "transformer")
+    assert whole.name == "tiny-v1"
+
+
+def test_calibration_rows_are_held_out_questions_of_all_pools_with_what_happened(whole: Artifact) -> None:
+    rows, train_rows = whole.calibration, {name: pool.split("train") for name, pool in tiny_pools(PROMPTS).items()}
+
+    assert np.bincount(rows.dataset).tolist() == [100, 100]
+    renamed = train_rows["second"].renamed({"adder-large": "adder", "adder-latest": "adder"})
+    for pool, dataset in enumerate((train_rows["first"], renamed)):
+        own = rows.dataset == pool
+        for name, values in (("score", rows.score), ("output_tokens", rows.real_output_tokens)):
+            expected = dataset.matrix(name, whole.models)
+            np.testing.assert_array_equal(values[own], expected.astype(np.float32), err_msg=name)
+    assert np.isfinite(rows.quality).all()
+
+
+def test_calibration_rows_were_predicted_by_heads_that_had_not_seen_them(quick: Artifact, folder: Path) -> None:
+    """The finished heads have, so they say something else."""
+    first = tiny_pools(PROMPTS)["first"].split("train")
+
+    seen = ArtifactPredictor(quick).predict(first.conversations()).quality
+
+    own = quick.calibration.dataset == 0
+    assert np.abs(seen - quick.calibration.quality[own]).max() > 0.02
+    assert np.corrcoef(seen.ravel(), quick.calibration.quality[own].ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("most", [1, 25])
+def test_no_more_calibration_rows_travel_than_were_asked_for(most: int, folder: Path) -> None:
+    rows = trained(folder, **QUICK, calibration_rows=most).calibration
+
+    assert len(rows.score) <= most
+    assert len(rows.score) == len(rows.quality) == len(rows.dataset) == len(rows.output_tokens)
+    assert np.ptp(np.bincount(rows.dataset, minlength=2)) <= 1, "drawn evenly"
+
+
+def test_lengths_follow_the_model_and_are_not_invented(whole: Artifact) -> None:
+    prediction = ArtifactPredictor(whole).predict([(("user", "add apples"),)])
+
+    adder, poet, singer = prediction.output_tokens[0]
     assert 10 <= adder <= 20
     assert 30 <= poet <= 60
-    assert (prediction.output_tokens_interval[0, :, 0] < prediction.output_tokens_interval[0, :, 1]).all()
+    assert np.isnan(singer)
+    assert (prediction.output_tokens_interval[0, :2, 0] < prediction.output_tokens_interval[0, :2, 1]).all()
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_does_not() -> None:
-    dataset = tiny_dataset()
-    first, again = (train(tiny_config(), dataset, tiny_encoder(), no_bar) for _ in range(2))
-    other = train(tiny_config(seed=2), dataset, tiny_encoder(), no_bar)
+def assert_same(some: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> None:
+    assert some.keys() == other.keys()
+    for name, tensor in some.items():
+        np.testing.assert_array_equal(tensor, other[name], err_msg=name)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(folder: Path) -> None:
+    changed = {**QUICK, "network": NetworkConfig(hidden=4, networks=1, epochs=2), "data": (folder / "first",)}
+    first, again, other = (trained(folder, **changed, seed=seed) for seed in (1, 1, 2))
 
     assert first.settings == again.settings
-    for name, tensor in first.heads.items():
-        np.testing.assert_array_equal(tensor, again.heads[name])
-    assert not np.array_equal(first.heads["input.mean_D"], other.heads["input.mean_D"])
+    assert_same(first.heads, again.heads)
+    np.testing.assert_array_equal(first.calibration.quality, again.calibration.quality)
+    assert first.about == again.about
+    assert not np.array_equal(first.calibration.quality, other.calibration.quality)
 
 
-def test_a_missing_outcome_is_not_a_bad_one() -> None:
+def test_a_missing_outcome_is_not_a_bad_one(tmp_path: Path) -> None:
+    """Of the adder only what was right is kept."""
     dataset = tiny_dataset()
     good = pc.and_(pc.equal(dataset.outcomes["model"], "adder"), pc.equal(dataset.outcomes["score"], 1.0))
     thinned = dataset.outcomes.filter(pc.or_(good, pc.not_equal(dataset.outcomes["model"], "adder")))
 
-    artifact = train(tiny_config(), OutcomesDataset(dataset.prompts, thinned), tiny_encoder(), no_bar)
+    artifact = trained_on(OutcomesDataset(dataset.prompts, thinned), tmp_path)
 
     quality = ArtifactPredictor(artifact).predict(dataset.split("test").conversations()).quality
     assert quality[:, artifact.models.index("adder")].mean() > 0.85
 
 
-def test_columns_are_those_asked_for_in_that_order() -> None:
-    assert train(tiny_config(models=("poet", "adder")), tiny_dataset(), tiny_encoder(), no_bar).models == (
-        "poet",
-        "adder",
-    )
+def test_columns_are_those_asked_for_in_that_order(folder: Path) -> None:
+    artifact = trained(folder, **QUICK, models=("singer", "adder"))
 
-
-def test_a_model_without_outcomes_is_refused() -> None:
-    with pytest.raises(OutcomesError, match="model nobody has no outcome in split train"):
-        train(tiny_config(models=("adder", "nobody")), tiny_dataset(), tiny_encoder(), no_bar)
-
-
-def test_a_handful_of_prompts_is_refused() -> None:
-    with pytest.raises(OutcomesError, match="too few"):
-        train(tiny_config(), tiny_dataset(prompts=6), tiny_encoder(), no_bar)
-
-
-def rows_of(prompts: int = 200) -> members.Rows:
-    rng = np.random.default_rng(0)
-    embedding = rng.normal(size=(prompts, 8)).astype(np.float32)
-    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
-    score = (sigmoid(embedding @ rng.normal(size=(8, 3)) * 6) > rng.random((prompts, 3))).astype(float)
-    return members.Rows(embedding, embedding * 3, score)
-
-
-def test_the_numpy_network_is_the_torch_network() -> None:
-    rows = rows_of()
-    networks = [members.fit_network(rows, MlpConfig(hidden=16, epochs=5), seed) for seed in (1, 2)]
-
-    ours = mlp(members.stacked(networks), rows.embedding, rows.inputs)
-
-    with torch.no_grad():
-        theirs = np.mean(
-            [torch.sigmoid(network(torch.from_numpy(rows.inputs))).numpy() for network in networks], axis=0
-        )
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["logistic", "mlp", "clusters", "neighbours"])
-def test_every_member_beats_the_mean_on_rows_it_has_not_seen(name: str) -> None:
-    rows = rows_of(800)
-    fitted, judged = rows.take(np.arange(600)), rows.take(np.arange(600, 800))
-    fits: dict[str, Callable[[], dict[str, np.ndarray]]] = {
-        "logistic": lambda: members.fit_logistic(fitted, 0.03),
-        "mlp": lambda: members.fit_mlp(fitted, MlpConfig(hidden=32), [1]),
-        "clusters": lambda: members.fit_clusters(fitted, ClustersConfig(), 1),
-        "neighbours": lambda: members.fit_neighbours(fitted, NeighboursConfig(count=30)),
-    }
-
-    quality = MEMBERS[name](fits[name](), judged.embedding, judged.inputs)
-
-    brier = np.mean((quality - judged.score) ** 2)
-    assert brier < 0.9 * np.mean((fitted.score.mean(0) - judged.score) ** 2)
-    assert ((quality >= 0) & (quality <= 1 + 1e-6)).all()
-
-
-def test_soft_scores_are_targets_as_they_are() -> None:
-    rows = rows_of()
-    half = members.Rows(rows.embedding, rows.inputs, np.full_like(rows.score, 0.5))
-
-    quality = MEMBERS["logistic"](members.fit_logistic(half, 0.1), rows.embedding, rows.inputs)
-
-    np.testing.assert_allclose(quality, 0.5, atol=0.01)
-
-
-def test_no_residual_leaves_every_prompt_the_same_order_of_models() -> None:
-    quality = np.random.default_rng(0).random((50, 4))
-    prior = standing(quality)
-
-    order = np.argsort(shrunk_logit(quality, prior, 0.0), axis=1)
-
-    assert (order == np.argsort(prior)).all()
-    assert not (np.argsort(shrunk_logit(quality, prior, 1.0), axis=1) == np.argsort(prior)).all()
-
-
-def test_clusters_find_what_is_alike() -> None:
-    near = np.repeat(np.eye(4, dtype=np.float32), 10, axis=0)
-
-    cluster = members.kmeans(near, 4, seed=3)[1]
-
-    assert all(len(set(cluster[start : start + 10])) == 1 for start in range(0, 40, 10))
-
-
-CONFIG = """
-name: tiny-v1
-data: outcomes
-output: out/tiny-v1
-about: Tiny.
-licences: [Apache-2.0]
-"""
-
-
-def test_paths_of_a_file_are_relative_to_it(tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(CONFIG)
-
-    config = load_config(tmp_path / "tiny.yaml")
-
-    assert (config.data, config.output) == (tmp_path / "outcomes", tmp_path / "out" / "tiny-v1")
+    assert artifact.models == ("singer", "adder")
+    assert artifact.calibration.quality.shape[1] == 2
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (CONFIG + "colour: red\n", "colour: Extra inputs are not permitted"),
-        (CONFIG + "mlp: {hidden: 0}\n", "mlp.hidden: "),
-        (CONFIG + "dev_share: 0.9\n", "dev_share: "),
-        (CONFIG.replace("tiny-v1\ndata", "tiny\ndata"), "name: "),
-        ("[", "cannot read"),
-        ("just text", "the file: "),
-    ],
+    ("changed", "speeds"),
+    [({"transformer": False}, ("static",)), ({"static": None}, ("transformer",))],
 )
-def test_a_wrong_file_is_refused_in_one_line(content: str, complaint: str, tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(content)
+def test_one_encoder_is_enough(changed: dict[str, Any], speeds: tuple[str, ...], folder: Path, tmp_path: Path) -> None:
+    data = {"data": (folder / "first",), "static": tiny_config().static}
+    artifact = trained(folder, **{**QUICK, **data, **changed})
+    write_artifact(tmp_path / "a", artifact)
 
-    with pytest.raises(ConfigError) as refused:
-        load_config(tmp_path / "tiny.yaml")
-
-    assert complaint in str(refused.value)
-    assert "tiny.yaml" in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert artifact.settings.speeds == speeds
+    assert (artifact.static is None, artifact.encoder is None) == (speeds[0] != "static", speeds[0] == "static")
+    assert ArtifactPredictor(load_artifact(tmp_path / "a")).speeds == set(speeds)
 
 
-def test_the_configuration_of_the_demo_is_valid() -> None:
-    config = load_config(Path(__file__).parents[4] / "configs" / "training" / "demo-v1.yaml")
+def test_a_dataset_without_tasks_cannot_say_what_is_unfamiliar_and_trains(tmp_path: Path) -> None:
+    dataset = tiny_dataset()
+    artifact = trained_on(OutcomesDataset(dataset.prompts.drop_columns(["task"]), dataset.outcomes), tmp_path)
 
-    assert len(config.models) == 9
+    assert artifact.tasks == ("outcomes/",)
+    assert not ArtifactPredictor(artifact).predict([(("user", "zzz 999 ???"),)]).unfamiliar.any()
+
+
+def test_words_of_no_task_are_unfamiliar(whole: Artifact) -> None:
+    predictor = ArtifactPredictor(whole)
+    strange = [(("user", "zebra zoo zone zero zip"),), (("user", "wolf wind water word wise"),)]
+
+    familiar = predictor.predict(tiny_dataset().split("test").conversations()).unfamiliar
+
+    assert predictor.predict(strange).unfamiliar.all()
+    assert familiar.mean() < 0.2
+
+
+def test_anchors_travel_with_what_it_takes_to_grade_an_answer(whole: Artifact, quick: Artifact) -> None:
+    first = tiny_pools(PROMPTS)["first"].split("train")
+    marked = {row["prompt_id"]: row for row in first.prompts.to_pylist() if row["anchor"]}
+    scores = first.matrix("score", ("adder", "poet"))[first.prompts["anchor"].to_numpy(zero_copy_only=False)]
+
+    assert {anchor["prompt_id"] for anchor in whole.anchors} == set(marked)
+    for anchor, (adder, poet) in zip(whole.anchors, scores, strict=True):
+        row = marked[anchor["prompt_id"]]
+        assert anchor == {
+            "pool": "first",
+            "prompt_id": row["prompt_id"],
+            "task": "rhymes",
+            "prompt": row["prompt"],
+            "messages": None,
+            "reference": None,
+            "grader": "exact",
+            "scores": {"adder": adder, "poet": poet},
+        }
+    assert quick.anchors == (), "only where they are asked for"
+
+
+def test_what_the_card_says_is_counted_without_second_rows(whole: Artifact) -> None:
+    data = whole.about["data"]
+
+    assert data["pools"]["first"] == {"prompts": 100, "outcomes": 200, "models": 2, "tasks": 2}
+    assert data["pools"]["second"] == {"prompts": 100, "outcomes": 200, "models": 2, "tasks": 2}
+    assert set(whole.about["mean_score"]["second"]) == {"adder", "singer"}
+    first = tiny_pools(PROMPTS)["first"].split("train").matrix("score", ("adder", "poet"))
+    assert whole.about["mean_score"]["first"]["adder"] == pytest.approx(first[:, 0].mean(), abs=1e-4)
+    assert whole.about["licences"] == ["Apache-2.0"]
+    assert set(whole.about["tuning"]) == {"held_out_loss", "gain_over_usual_best_by_residual_weights"}
+    json.dumps(whole.about, allow_nan=False)
+
+
+def test_the_fingerprint_of_the_data_changes_with_them(quick: Artifact, whole: Artifact, folder: Path) -> None:
+    other = trained(folder, **QUICK, data=(folder / "first",))
+
+    fingerprints = [artifact.about["data"]["sha256"] for artifact in (quick, whole, other)]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_a_model_without_outcomes_is_refused(folder: Path) -> None:
+    with pytest.raises(OutcomesError, match="model nobody has no outcome in the training split"):
+        trained(folder, models=("adder", "nobody"))
+
+
+def test_a_handful_of_prompts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutcomesError, match="4 prompts are too few; at least 6 are needed"):
+        trained_on(tiny_dataset(prompts=6), tmp_path, folds=3)
+
+
+def test_no_data_at_all_is_refused_and_the_way_out_named(tmp_path: Path) -> None:
+    with pytest.raises(OutcomesError, match="give its folder with --data"):
+        trained(tmp_path, data=())
+
+
+def test_a_split_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(OutcomesError, match="no prompt has split dev"):
+        trained(folder, split="dev")
+
+
+def test_every_step_that_takes_long_has_a_bar(folder: Path) -> None:
+    steps: dict[str, list[int]] = {}
+
+    def bar(name: str, total: int) -> Callable[[], object]:
+        steps[name] = [total, 0]
+
+        def advance() -> None:
+            steps[name][1] += 1
+
+        return advance
+
+    data = {"data": (folder / "first",), "static": tiny_config().static, "network": None}
+    train(tiny_config(**data), tiny_encoder(), place_pieces(folder / "another-cache"), bar)
+
+    assert steps == {
+        "reading prompts, static": [100, 100],
+        "reading prompts, transformer": [100, 100],
+        "trials on held-out questions": [3, 3],
+        "trials on held-out tasks": [2, 2],
+    }

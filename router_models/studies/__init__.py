@@ -1,0 +1,1 @@
+"""Experiments behind the claims: what the cards cannot show because it takes many trainings. Run as modules."""

@@ -1,0 +1,205 @@
+"""What is learned from: every prompt of every pool as one row, with its inputs, its task and its outcomes.
+
+How it works: each dataset is a pool; a rule is one model within one pool. A row has outcomes of its own pool's rules
+only, NaN elsewhere. Where models were sent a template around a question, the bare question becomes a second row, and
+each of the two counts half: callers word the same question in either way. Rows of one question, whatever set they come
+from, share a group, and groups are never divided between what is fitted and what is judged.
+
+Legend of array suffixes: B rows, F inputs, T tasks, P pools, R rules, M models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from router_models.conversation import Conversation, parts
+from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes
+from router_models.tryage import Speed
+
+
+@dataclass(frozen=True)
+class Library:
+    """Names of what the columns and numbers of rows stand for."""
+
+    models: tuple[str, ...]
+    pools: tuple[str, ...]
+    tasks: tuple[str, ...]
+    """As pool/task."""
+    pool_T: np.ndarray
+    pool_R: np.ndarray
+    model_R: np.ndarray
+    aliases: Mapping[str, str]
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The layout of a head."""
+        numbers = {"pool_T": self.pool_T, "pool_R": self.pool_R, "model_R": self.model_R}
+        return {f"layout.{name}": array.astype(np.int32) for name, array in numbers.items()}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Prompts and their outcomes; see the module."""
+
+    pool: np.ndarray
+    """[B]"""
+    task: np.ndarray
+    """[B]"""
+    group: np.ndarray
+    """[B]; equal numbers are the same question."""
+    weight: np.ndarray
+    """[B]"""
+    is_second: np.ndarray
+    """Bare questions beside their templates: learned from, not judged [B]."""
+    score: np.ndarray
+    """[B, R]"""
+    output_tokens: np.ndarray
+    """[B, R]"""
+    input_tokens: np.ndarray
+    """[B, R]"""
+
+    def take(self, rows_B: np.ndarray) -> Rows:
+        """The rows with these indices or this mask."""
+        return Rows(**{each.name: getattr(self, each.name)[rows_B] for each in fields(self)})
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Rows, the conversations behind them, and what the columns stand for."""
+
+    library: Library
+    rows: Rows
+    conversations: list[Conversation]
+    prompt_ids: list[str]
+    datasets: list[OutcomesDataset]
+    """The training splits, a pool each."""
+
+
+def read_pools(
+    folders: Sequence[Path], split: str | None, aliases: Path | None, models: Sequence[str], with_bare: bool = True
+) -> Reading:
+    """All outcomes of a split, or of all splits.
+
+    Raises:
+        OutcomesError: a dataset cannot be used, or a wanted model has no outcomes.
+    """
+    datasets: list[OutcomesDataset] = []
+    names: dict[str, str] = {}
+    for folder in folders:
+        known = aliases_of(aliases, folder.name) if aliases else {}
+        names |= known
+        dataset = read_outcomes(folder)
+        datasets.append((dataset.split(split) if split else dataset).renamed(known))
+    return _joined(datasets, [folder.name for folder in folders], names, models, with_bare)
+
+
+def _joined(
+    datasets: list[OutcomesDataset],
+    pools: list[str],
+    aliases: Mapping[str, str],
+    wanted: Sequence[str],
+    with_bare: bool,
+) -> Reading:
+    if len(set(pools)) != len(pools):
+        raise OutcomesError(f"two datasets have a folder of the same name, which names their pool: {', '.join(pools)}")
+    models = tuple(wanted) or tuple(sorted({model for dataset in datasets for model in dataset.models}))
+    there = {model for dataset in datasets for model in dataset.models}
+    if missing := [model for model in models if model not in there]:
+        raise OutcomesError(f"model {missing[0]} has no outcome in the training split; there are {sorted(there)}")
+    used = [place for place, dataset in enumerate(datasets) if set(models) & set(dataset.models)]
+    datasets, pools = [datasets[place] for place in used], [pools[place] for place in used]
+    rules = [(p, m) for p, dataset in enumerate(datasets) for m, name in enumerate(models) if name in dataset.models]
+    tasks = [(p, task) for p, dataset in enumerate(datasets) for task in sorted(set(_tasks(dataset)))]
+    library = Library(
+        models=models,
+        pools=tuple(pools),
+        tasks=tuple(f"{pools[p]}/{task}" for p, task in tasks),
+        pool_T=np.array([p for p, _ in tasks]),
+        pool_R=np.array([p for p, _ in rules]),
+        model_R=np.array([m for _, m in rules]),
+        aliases={name: column for name, column in aliases.items() if column in models and name != column},
+    )
+    return _reading(library, datasets, tasks, with_bare)
+
+
+def _reading(
+    library: Library, datasets: list[OutcomesDataset], tasks: list[tuple[int, str]], with_bare: bool
+) -> Reading:
+    conversations: list[Conversation] = []
+    prompt_ids: list[str] = []
+    columns: dict[str, list[np.ndarray]] = {each.name: [] for each in fields(Rows)}
+    place = {task: number for number, task in enumerate(tasks)}
+    groups: dict[str, int] = {}
+    for pool, dataset in enumerate(datasets):
+        own = dataset.conversations()
+        bare = [(("user", text),) for text in dataset.prompts["prompt"].to_pylist()]
+        second = [with_bare and parts(one) != parts(other) for one, other in zip(own, bare, strict=True)]
+        # First all conversations as they were sent, then the bare questions of some.
+        index = np.concatenate([np.arange(len(own)), np.flatnonzero(second)]).astype(int)
+        conversations += [*own, *(bare[row] for row in np.flatnonzero(second))]
+        ids = dataset.prompts["prompt_id"].to_pylist()
+        prompt_ids += [ids[row] for row in index]
+        group = np.array([groups.setdefault(key, len(groups)) for key in _question_keys(dataset)])
+        values = {
+            "pool": np.full(len(index), pool),
+            "task": np.array([place[pool, task] for task in _tasks(dataset)])[index],
+            "group": group[index],
+            "weight": np.where(second, 0.5, 1.0)[index],
+            "is_second": np.arange(len(index)) >= len(own),
+            "score": _by_rule(library, pool, dataset, "score")[index],
+            "output_tokens": _by_rule(library, pool, dataset, "output_tokens")[index],
+            "input_tokens": _by_rule(library, pool, dataset, "input_tokens")[index],
+        }
+        for name, value in values.items():
+            columns[name].append(value)
+    rows = Rows(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
+    answered_B = np.isfinite(rows.score).any(1)
+    kept = np.flatnonzero(answered_B)
+    return Reading(
+        library, rows.take(kept), [conversations[row] for row in kept], [prompt_ids[row] for row in kept], datasets
+    )
+
+
+def _tasks(dataset: OutcomesDataset) -> list[str]:
+    if "task" not in dataset.prompts.column_names:
+        return [""] * dataset.prompts.num_rows
+    return [task or "" for task in dataset.prompts["task"].to_pylist()]
+
+
+def _question_keys(dataset: OutcomesDataset) -> list[str]:
+    """The same for the same question: the dataset's own `core_hash`, else a hash of the prompt without its spacing."""
+    texts = dataset.prompts["prompt"].to_pylist()
+    has_hashes = "core_hash" in dataset.prompts.column_names
+    hashes = dataset.prompts["core_hash"].to_pylist() if has_hashes else [None] * len(texts)
+    return [
+        str(key or hashlib.sha256(" ".join(text.lower().split()).encode(errors="replace")).hexdigest())
+        for key, text in zip(hashes, texts, strict=True)
+    ]
+
+
+def _by_rule(library: Library, pool: int, dataset: OutcomesDataset, column: str) -> np.ndarray:
+    """[B, R], NaN outside of the pool."""
+    value_BR = np.full((dataset.prompts.num_rows, len(library.pool_R)), np.nan, np.float32)
+    rules = np.flatnonzero(library.pool_R == pool)
+    value_BR[:, rules] = dataset.matrix(column, [library.models[library.model_R[rule]] for rule in rules])
+    return value_BR
+
+
+Inputs = Mapping[Speed, np.ndarray]
+"""What the heads read of the rows [B, F], per encoder."""
+
+
+def folds_of(groups_B: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """A fold for each row; rows of one group share it, and more rows move none."""
+    shares = {
+        group: int.from_bytes(hashlib.sha256(f"{seed}/{group}".encode()).digest()[:8]) % count
+        for group in np.unique(groups_B)
+    }
+    return np.array([shares[group] for group in groups_B])

@@ -1,0 +1,105 @@
+"""`thalamus evaluate` as a person types it: several sets, other names, files, gates, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from router_models.artifact import write_artifact
+from router_models.outcomes import OutcomesDataset, write_outcomes
+from tests.fakes.artifacts import tiny_artifact, tiny_dataset
+
+ALIASES = {"adder": {"second": ["adder-a", "adder-b"]}, "poet": {"second": ["bard"]}}
+
+
+def evaluate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app.cli", "evaluate", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """An artifact of two models, and two datasets; the second has other names, and a model nobody knows."""
+    write_artifact(tmp_path / "tiny-v1", tiny_artifact(("adder", "poet"), rows=120))
+    first = tiny_dataset(240)
+    write_outcomes(tmp_path / "first", first)
+    second = tiny_dataset(240, seed=1)
+    names = {"adder": "adder-a", "poet": "bard"}
+    outcomes = second.renamed(names).outcomes.to_pylist()
+    doubles = [row | {"model": "adder-b"} for row in outcomes if row["model"] == "adder-a"]
+    strangers = [row | {"model": "stranger"} for row in outcomes if row["model"] == "bard"]
+    outcomes_of_four = pa.Table.from_pylist([*outcomes, *doubles, *strangers])
+    write_outcomes(tmp_path / "second", OutcomesDataset(second.prompts, outcomes_of_four))
+    (tmp_path / "aliases.json").write_text(json.dumps(ALIASES))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_several_sets_are_measured_under_canonical_names(world: Path) -> None:
+    sets = ("--data", world / "first", "--data", world / "second", "--aliases", world / "aliases.json")
+    files = ("--predictions", world / "out" / "predictions.parquet", "--plots", world / "plots", "--card")
+
+    done = evaluate("--artifact", world / "tiny-v1", *sets, *files, "--json", "--gate")
+
+    report = json.loads(done.stdout)
+    assert list(report["sets"]) == ["first", "second"]
+    assert [figures["pool"] for figures in report["sets"].values()] == [["adder", "poet"]] * 2
+    assert [figures["split"] for figures in report["sets"].values()] == ["test", "test"]
+    assert report["sets"]["second"]["unknown_models"] == ["stranger"]
+    assert "second: the artifact does not know stranger; left out" in done.stderr
+    assert report["pooled"]["prompts"] == 80
+    # A gate that fails is an exit status.
+    failed = [gate for gate in report["gates"] if gate["verdict"] == "FAILED"]
+    assert done.returncode == (1 if failed else 0)
+    assert failed
+    assert "release gates" in done.stderr
+
+    table = pq.read_table(world / "out" / "predictions.parquet")
+    assert table.num_rows == 160
+    assert set(table["model"].to_pylist()) == {"adder", "poet"}
+    assert (world / "plots" / "profiles-second.png").exists()
+    card = (world / "tiny-v1" / "README.md").read_text()
+    assert "### On `second`" in card
+    assert "**all sets**" in card
+    assert json.loads((world / "tiny-v1" / "evaluation.json").read_text())["pooled"]["prompts"] == 80
+
+
+@pytest.mark.slow
+def test_splits_of_one_set_are_measured_apart_and_shown_as_tables(world: Path) -> None:
+    splits = ("--split", "test", "--split", "unseen")
+
+    done = evaluate("--artifact", world / "tiny-v1", "--data", world / "first", *splits, "--sizes", "adder=1,poet=7")
+
+    assert done.returncode == 0, done.stderr
+    for name in ("first/test: 40 prompts", "first/unseen: 40 prompts", "pooled: 80 prompts"):
+        assert name in done.stdout
+    assert "best single" in done.stdout
+    assert "AIQ minus the Zero router's" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--data", "first", "--split", "dev"), "no prompt has split dev; there are test, train, unseen"),
+        (("--data", "first", "--data", "first"), "two folders of --data are named first"),
+        (("--data", "first", "--sizes", "adder"), "--sizes should look like"),
+        (("--data", "second"), "second: the artifact knows none of the models adder-a, adder-b, bard, stranger"),
+        (("--data", "second", "--aliases", "nowhere.json"), "nowhere.json is not {canonical name"),
+        (("--data", "nowhere"), "prompts.parquet cannot be read"),
+    ],
+)
+def test_what_cannot_be_measured_fails_with_one_line(world: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    there = {"first", "second", "nowhere", "nowhere.json"}
+    paths = [str(world / argument) if argument in there else argument for argument in arguments]
+
+    failed = evaluate("--artifact", world / "tiny-v1", *paths)
+
+    assert failed.returncode == 1
+    assert complaint in failed.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,138 @@
+"""Heads that do not fit together are found before they serve, and it is said which tensor is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from router_models.head_check import misfit
+from router_models.tryage import Speed, network_names
+from tests.fakes.artifacts import SIZE_F, tiny_artifact, tiny_pools_artifact
+
+BOTH: tuple[Speed, ...] = ("static", "transformer")
+HIDDEN, NETWORKS = 4, 2
+
+
+def network(speed: Speed, rules: int) -> dict[str, np.ndarray]:
+    shapes = ((SIZE_F, NETWORKS * HIDDEN), (NETWORKS * HIDDEN,), (NETWORKS, HIDDEN, rules), (NETWORKS, rules))
+    return {name: np.zeros(shape, np.float32) for name, shape in zip(network_names(speed), shapes, strict=True)}
+
+
+def two_pools() -> dict[str, np.ndarray]:
+    """Three models, two pools of two tasks and two rules, both encoders, a network on the transformer."""
+    return {**tiny_pools_artifact().heads, **network("transformer", 4)}
+
+
+@pytest.mark.parametrize("speeds", [("static",), ("transformer",), BOTH])
+def test_heads_that_fit_pass(speeds: tuple[Speed, ...]) -> None:
+    assert misfit(tiny_artifact(speeds=speeds).heads, speeds, 2) is None
+
+
+def test_pools_and_networks_pass() -> None:
+    assert misfit(two_pools(), BOTH, 3) is None
+
+
+@pytest.mark.parametrize("speeds", [(), ("static", "static"), ("slow",), ("static", "slow")])
+def test_encoders_must_be_known_and_different(speeds: tuple[Speed, ...]) -> None:
+    assert str(misfit(two_pools(), speeds, 3)).startswith("its encoders are [")
+
+
+@pytest.mark.parametrize("name", sorted(two_pools()))
+def test_every_tensor_is_needed(name: str) -> None:
+    heads = {other: tensor for other, tensor in two_pools().items() if other != name}
+
+    assert misfit(heads, BOTH, 3) == f"tensor {name} is missing"
+
+
+@pytest.mark.parametrize(
+    ("name", "speeds"),
+    [
+        ("quality.surprise_M", BOTH),
+        ("transformer.hidden_bias_F", BOTH),
+        ("transformer.mean_F", ("static",)),
+        ("static.platt_2P", ("transformer",)),
+    ],
+)
+def test_a_tensor_too_many_is_named(name: str, speeds: tuple[Speed, ...]) -> None:
+    heads = {**tiny_artifact(speeds=speeds).heads, name: np.zeros(2, np.float32)}
+
+    assert misfit(heads, speeds, 2) == f"tensor {name} is not expected"
+
+
+@pytest.mark.parametrize("name", sorted(two_pools()))
+def test_every_tensor_must_have_the_rank_that_its_name_says(name: str) -> None:
+    tensor = two_pools()[name]
+
+    assert misfit({**two_pools(), name: tensor[None]}, BOTH, 3) == f"tensor {name} has shape {(1, *tensor.shape)}"
+
+
+EVERY_AXIS = [(name, axis) for name, tensor in sorted(two_pools().items()) for axis in range(tensor.ndim)]
+# Nothing else says how many clusters there are. Whether their size is the encoder's, the predictor finds out.
+FREE = {(f"{speed}.center_KD", axis) for speed in BOTH for axis in (0, 1)}
+
+
+@pytest.mark.parametrize(("name", "axis"), [each for each in EVERY_AXIS if each not in FREE])
+def test_every_size_must_agree_with_the_others(name: str, axis: int) -> None:
+    tensor = two_pools()[name]
+    longer = np.concatenate([tensor, np.take(tensor, [0], axis)], axis)
+
+    assert misfit({**two_pools(), name: longer}, BOTH, 3) is not None
+
+
+@pytest.mark.parametrize("name", ["tokens.known_R", "static.center_KD", "layout.pool_R"])
+def test_nothing_may_be_empty(name: str) -> None:
+    assert misfit({**two_pools(), name: two_pools()[name][:0]}, BOTH, 3) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "complaint"),
+    [
+        ("layout.pool_T", [0, 0, 1, -1], "names a pool or a model that it does not have"),
+        ("layout.pool_R", [0, 0, 1, -1], "names a pool or a model that it does not have"),
+        ("layout.pool_R", [0, 0, 1, 2], "names a pool or a model that it does not have"),
+        ("layout.model_R", [0, 2, 1, 3], "names a pool or a model that it does not have"),
+        ("layout.model_R", [0, 2, 1, -1], "names a pool or a model that it does not have"),
+        ("layout.pool_T", [0, 0, 2, 2], "has a pool without models or without tasks"),
+        ("layout.pool_R", [0, 0, 0, 0], "has a pool without models or without tasks"),
+        ("layout.model_R", [0, 2, 1, 1], "has a rule twice, or a model without one"),
+        ("layout.model_R", [0, 2, 0, 2], "has a rule twice, or a model without one"),
+    ],
+)
+def test_a_layout_that_leads_nowhere_is_refused(name: str, changed: list[int], complaint: str) -> None:
+    assert misfit({**two_pools(), name: np.array(changed, np.int32)}, BOTH, 3) == f"its layout {complaint}"
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint8])
+@pytest.mark.parametrize("name", ["layout.pool_T", "layout.pool_R", "layout.model_R"])
+def test_a_layout_must_count_in_numbers_that_can_be_counted_with(name: str, kind: type[np.generic]) -> None:
+    """Half a pool leads nowhere, and pool 3 of 86 models starts beyond the last uint8."""
+    assert misfit({**two_pools(), name: two_pools()[name].astype(kind)}, BOTH, 3) is not None
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_an_input_is_never_divided_by_nothing(scale: float) -> None:
+    scale_F = np.ones(SIZE_F, np.float32)
+    scale_F[3] = scale
+
+    complaint = misfit({**two_pools(), "static.scale_F": scale_F}, BOTH, 3)
+
+    assert complaint == "tensor static.scale_F holds a scale that is not above 0"
+
+
+@pytest.mark.parametrize(
+    ("stage", "speeds", "expected"), [("static", BOTH, 5), ("full", BOTH, 9), ("full", ("static",), 5)]
+)
+def test_an_alarm_has_a_weight_for_each_figure_of_each_encoder(
+    stage: str, speeds: tuple[Speed, ...], expected: int
+) -> None:
+    heads: Mapping[str, np.ndarray] = tiny_artifact(speeds=speeds).heads
+    short = {**heads, f"{stage}.alarm_A": heads[f"{stage}.alarm_A"][:-1]}
+
+    assert misfit(short, speeds, 2) == f"tensor {stage}.alarm_A has size {expected - 1}; expected {expected}"
+
+
+@pytest.mark.parametrize("models", [2, 4])
+def test_models_that_are_named_elsewhere_must_be_as_many(models: int) -> None:
+    assert f"M should be {models}" in str(misfit(two_pools(), BOTH, models))
