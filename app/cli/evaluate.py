@@ -35,11 +35,12 @@ def evaluate(
     ],
     data: Annotated[list[Path], typer.Option(help="Outcomes dataset; several are measured one by one and together.")],
     split: Annotated[
-        list[str] | None, typer.Option(help="Split to measure on; may be repeated. [default: dev, else test]")
+        list[str] | None, typer.Option(help="Split to measure on; may be repeated. Without it dev, else test.")
     ] = None,
     train_split: Annotated[str, typer.Option(help="Split the baselines learn from.")] = "train",
     aliases: Annotated[
-        Path | None, typer.Option(help="JSON {canonical name: {folder: [names there]}}: which models are the same.")
+        Path | None,
+        typer.Option(help="JSON {canonical name: {folder: names there}}, names in a list: which models are the same."),
     ] = None,
     catalog: Annotated[
         Path | None, typer.Option(help="Catalogue with prices and parameters_b per model, instead of prices.json.")

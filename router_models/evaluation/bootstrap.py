@@ -1,55 +1,97 @@
 """Intervals by resampling: prompts always, training seeds too where there are several.
 
-Legend of array suffixes: S seeds, B prompts, R draws.
+How it works: one `Draws` per set says how often each prompt is in each of 2,000 draws. Every quantity over the same
+prompts uses the same draws, so differences between policies are paired. Figures over several sets use the draws of
+each (stratified): a set's share of the prompts does not vary.
+
+Legend of array suffixes: S seeds, B prompts, R draws, K quantities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 DRAWS = 2_000
-# The same prompts are drawn for every quantity over the same prompts, so differences are paired.
 SEED = 20_230_811
 # Draws at a time: bounds memory at 250 x prompts numbers.
 CHUNK = 250
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % interval, and over how many prompts; NaN where there is none."""
+class Estimate(NamedTuple):
+    """A figure between the ends of its 95 % interval; NaN where there is none."""
 
-    mean: float
     low: float
+    mid: float
     high: float
-    prompts: int
 
-    def as_dict(self) -> Mapping[str, float | None]:
-        """For JSON, which has no NaN."""
-        return {name: value if value == value else None for name, value in asdict(self).items()}
-
-
-def estimate(values_SB: np.ndarray, draws: int = DRAWS) -> Estimate:
-    """Mean over seeds and prompts; prompts with NaN for any seed are left out."""
-    values_SB = np.atleast_2d(values_SB)
-    values_SB = values_SB[:, np.isfinite(values_SB).all(0)]
-    seeds, prompts = values_SB.shape
-    if prompts == 0:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    mean_RS = _resampled(prompts, draws) @ values_SB.T.astype(np.float32) / prompts
-    picked_RS = np.random.default_rng(SEED).integers(seeds, size=(draws, seeds))
-    mean_R = np.take_along_axis(mean_RS, picked_RS, axis=1).mean(1)
-    low, high = np.quantile(mean_R, (0.025, 0.975))
-    return Estimate(float(values_SB.mean()), float(low), float(high), prompts)
+    def as_list(self) -> list[float] | None:
+        """[low, mid, high] for JSON, which has no NaN."""
+        return None if np.isnan(self.mid) else [float(value) for value in self]
 
 
-@lru_cache(maxsize=4)
-def _resampled(prompts: int, draws: int) -> np.ndarray:
+NOTHING = Estimate(float("nan"), float("nan"), float("nan"))
+
+
+class Draws:
     """How often each prompt is in each draw [R, B]."""
-    rng = np.random.default_rng(SEED)
+
+    def __init__(self, counts_RB: np.ndarray) -> None:
+        self.counts_RB = counts_RB
+
+    @classmethod
+    def of(cls, prompts: int, place: int = 0, draws: int = DRAWS) -> Draws:
+        """Draws of one set; sets at different places are drawn independently."""
+        return cls(_counts(prompts, draws, place))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Draws]) -> Draws:
+        """Draws of several sets, in this order."""
+        return parts[0] if len(parts) == 1 else cls(np.concatenate([part.counts_RB for part in parts], axis=1))
+
+    def only(self, rows_B: np.ndarray) -> Draws:
+        """The same draws of some of the prompts."""
+        return self if rows_B.all() else Draws(self.counts_RB[:, rows_B])
+
+    def means(self, values_KB: np.ndarray) -> np.ndarray:
+        """The mean of each quantity in each draw [R, K]; NaN in a draw without any of the prompts."""
+        total_R1 = self.counts_RB.sum(1, keepdims=True)
+        total_R1[total_R1 == 0] = np.nan
+        means_RK: np.ndarray = self.counts_RB @ values_KB.T.astype(np.float32) / total_R1
+        return means_RK.astype(np.float64)
+
+    def mean(self, values_SB: np.ndarray) -> Estimate:
+        """Mean over seeds and prompts, both resampled; prompts with NaN for any seed are left out."""
+        values_SB = np.atleast_2d(values_SB)
+        known_B = np.isfinite(values_SB).all(0)
+        if not known_B.any():
+            return NOTHING
+        mean_RS = self.only(known_B).means(values_SB[:, known_B])
+        draws, seeds = mean_RS.shape
+        picked_RS = np.random.default_rng(SEED).integers(seeds, size=(draws, seeds))
+        return interval(np.take_along_axis(mean_RS, picked_RS, axis=1).mean(1), float(values_SB[:, known_B].mean()))
+
+
+def interval(value_R: np.ndarray, mid: float) -> Estimate:
+    """A figure with the 95 % interval of what it is in the draws; draws in which it is undefined are left out."""
+    value_R = value_R[np.isfinite(value_R)]
+    if not len(value_R) or not np.isfinite(mid):
+        return NOTHING
+    low, high = np.quantile(value_R, (0.025, 0.975))
+    return Estimate(float(low), float(mid), float(high))
+
+
+def over_repetitions(value_R: Sequence[float] | np.ndarray) -> Estimate:
+    """The mean of a figure over repetitions, and where 95 % of them lie."""
+    values = np.asarray(value_R, dtype=float)
+    return interval(values, float(values.mean())) if len(values) else NOTHING
+
+
+def _counts(prompts: int, draws: int, place: int) -> np.ndarray:
+    """How often each prompt is in each draw [R, B]; `place` keeps sets of one size apart."""
+    rng = np.random.default_rng((SEED, place))
     counts_RB = np.empty((draws, prompts), np.float32)
     for start in range(0, draws, CHUNK):
         size = min(CHUNK, draws - start)

@@ -6,7 +6,7 @@ Legend of array suffixes: B prompts, M models.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,11 @@ from router_models.outcomes import OutcomesDataset, OutcomesError
 
 # Prices found from costs are believed when they explain them to this relative error.
 PRICE_ERROR = 0.02
+# Of English text; for rows that do not say how many tokens a prompt has.
+CHARS_PER_TOKEN = 4.0
+
+Price = tuple[float, float]
+"""USD per million input tokens and output tokens; NaN where unknown."""
 
 
 @dataclass(frozen=True)
@@ -26,28 +31,52 @@ class Prices:
     input_usd_per_m: np.ndarray
     output_usd_per_m: np.ndarray
 
+    @classmethod
+    def of(cls, listed: Mapping[str, Price], models: Sequence[str]) -> Prices:
+        """Listed prices in the order of `models`."""
+        pairs = np.array([listed.get(model, (np.nan, np.nan)) for model in models], dtype=float).reshape(-1, 2)
+        return cls(pairs[:, 0], pairs[:, 1])
 
-def listed_prices(folder: Path, models: Sequence[str]) -> Prices | None:
-    """From `prices.json` beside the dataset: {model: [USD per million input tokens, output tokens, source]}."""
+
+def read_prices(folder: Path, names: Mapping[str, str]) -> dict[str, Price]:
+    """From `prices.json` beside a dataset: {model: [USD per million input tokens, output tokens, source]}; {} without.
+
+    `names` makes names canonical; the prices of one model's several names are averaged.
+
+    Raises:
+        OutcomesError: the file has another form.
+    """
     path = folder / "prices.json"
     if not path.is_file():
-        return None
+        return {}
+    by_model: dict[str, list[Price]] = {}
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        pairs = [listed.get(model) or (np.nan, np.nan) for model in models]
-        columns = [np.array([np.nan if p[side] is None else float(p[side]) for p in pairs]) for side in (0, 1)]
-    except (ValueError, TypeError, IndexError, AttributeError) as exc:
+        for model, entry in json.loads(path.read_text(encoding="utf-8")).items():
+            if entry is not None:
+                by_model.setdefault(names.get(model, model), []).append((_usd(entry[0]), _usd(entry[1])))
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as exc:
         raise OutcomesError(f"{path} is not {{model: [USD per 1M input tokens, output tokens, source]}}") from exc
-    return Prices(columns[0], columns[1])
+    means = {model: np.mean(prices, axis=0) for model, prices in by_model.items()}
+    return {model: (float(mean[0]), float(mean[1])) for model, mean in means.items()}
 
 
-def paid_usd(dataset: OutcomesDataset, models: Sequence[str], listed: Prices | None) -> np.ndarray:
+def _usd(price: float | None) -> float:
+    return np.nan if price is None else float(price)
+
+
+def charges_input_only(dataset: OutcomesDataset) -> bool:
+    """Whether nothing is known of what answers cost: no recorded cost, and no output tokens to price."""
+    unknown = (dataset.matrix(name, dataset.models) for name in ("cost_usd", "output_tokens"))
+    return not any(np.isfinite(values).any() for values in unknown)
+
+
+def paid_usd(dataset: OutcomesDataset, models: Sequence[str], listed: Prices) -> np.ndarray:
     """What each outcome cost [B, M]: as recorded; else from listed prices and tokens; else NaN.
 
     Where a dataset has no output tokens at all, input tokens alone are charged.
     """
     recorded_BM = dataset.matrix("cost_usd", models)
-    if np.isfinite(recorded_BM).any() or listed is None:
+    if np.isfinite(recorded_BM).any():
         return recorded_BM
     output_tokens_BM = dataset.matrix("output_tokens", models)
     if not np.isfinite(output_tokens_BM).any():
@@ -57,19 +86,17 @@ def paid_usd(dataset: OutcomesDataset, models: Sequence[str], listed: Prices | N
     return paid_BM
 
 
-def prices_behind(dataset: OutcomesDataset, models: Sequence[str], listed: Prices | None) -> Prices:
-    """Each model's prices: as listed, else found from recorded costs and tokens by least squares; NaN if neither."""
+def prices_behind(dataset: OutcomesDataset, models: Sequence[str], listed: Prices) -> Prices:
+    """Each model's prices: found from recorded costs and tokens by least squares, else as listed; NaN if neither."""
     cost_BM = dataset.matrix("cost_usd", models)
     tokens_BM2 = np.stack([dataset.matrix(name, models) for name in ("input_tokens", "output_tokens")], axis=2)
     found_M2 = np.array([_least_squares(cost_BM[:, m], tokens_BM2[:, m]) for m in range(len(models))])
-    if listed is None:
-        return Prices(found_M2[:, 0], found_M2[:, 1])
     listed_M2 = np.stack([listed.input_usd_per_m, listed.output_usd_per_m], axis=1)
     price_M2 = np.where(np.isfinite(found_M2), found_M2, listed_M2)
     return Prices(price_M2[:, 0], price_M2[:, 1])
 
 
-def _least_squares(cost_B: np.ndarray, tokens_B2: np.ndarray) -> tuple[float, float]:
+def _least_squares(cost_B: np.ndarray, tokens_B2: np.ndarray) -> Price:
     known_B = np.isfinite(cost_B) & np.isfinite(tokens_B2).all(1) & (cost_B > 0)
     if known_B.sum() < 3:
         return float("nan"), float("nan")
@@ -85,10 +112,14 @@ def expected_usd(
 ) -> np.ndarray:
     """What each answer would cost [B, M]: prices times the prompt's tokens and the predicted length.
 
-    A model without prices or lengths is expected to cost its mean on the training rows.
+    A model without prices or lengths is expected to cost its mean `mean_usd_M`.
     """
     input_usd_BM = input_tokens_BM * prices.input_usd_per_m
     priced_BM = (input_usd_BM + output_tokens_BM * prices.output_usd_per_m) / TOKENS_PER_PRICE
-    without_output_BM = np.where(np.isfinite(output_tokens_BM), priced_BM, input_usd_BM / TOKENS_PER_PRICE)
-    expected_BM = priced_BM if np.isfinite(output_tokens_BM).any() else without_output_BM
-    return np.where(np.isfinite(expected_BM), expected_BM, mean_usd_M)
+    return np.where(np.isfinite(priced_BM), priced_BM, mean_usd_M)
+
+
+def prompt_tokens(input_tokens_BM: np.ndarray, characters_B: np.ndarray) -> np.ndarray:
+    """Input tokens, estimated from the prompt's characters where a row does not have them [B, M]."""
+    estimated_B1 = np.maximum(characters_B, 1)[:, None] / CHARS_PER_TOKEN
+    return np.where(np.isfinite(input_tokens_BM), input_tokens_BM, estimated_B1)

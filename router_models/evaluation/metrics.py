@@ -13,6 +13,8 @@ import numpy as np
 BINS = 15
 # Scores this close are a tie.
 TIE = 1e-9
+# A prediction this sure and wrong costs a log loss of 14.
+LEAST_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,17 @@ def per_prompt(result: Worth, truth: Truth) -> Mapping[str, np.ndarray]:
 def expected_calibration_error(quality: np.ndarray, score: np.ndarray, bins: int = BINS) -> float:
     """Mean gap between predicted quality and observed rate over bins of equal size; 0 is perfect.
 
-    Both arrays have the same shape; NaN in `score` is unlabelled and skipped.
+    Both arrays have the same shape; NaN in either is skipped.
     """
-    gaps = [abs(predicted - observed) * size for predicted, observed, size in reliability(quality, score, bins)]
-    total = sum(size for _, _, size in reliability(quality, score, bins))
+    found = reliability(quality, score, bins)
+    gaps = [abs(predicted - observed) * size for predicted, observed, size in found]
+    total = sum(size for _, _, size in found)
     return float(sum(gaps) / total) if total else float("nan")
 
 
 def reliability(quality: np.ndarray, score: np.ndarray, bins: int = BINS) -> list[tuple[float, float, int]]:
     """Mean predicted quality, observed rate and number of outcomes of each bin of equal size, lowest first."""
-    known = np.isfinite(score)
+    known = np.isfinite(score) & np.isfinite(quality)
     predicted, observed = quality[known], score[known]
     order = np.argsort(predicted, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
@@ -99,22 +102,17 @@ def reliability(quality: np.ndarray, score: np.ndarray, bins: int = BINS) -> lis
 
 def brier(quality: np.ndarray, score: np.ndarray) -> float:
     """Mean squared difference over the outcomes that exist."""
-    known = np.isfinite(score)
+    known = np.isfinite(score) & np.isfinite(quality)
     return float(np.mean((quality[known] - score[known]) ** 2)) if known.any() else float("nan")
 
 
-def length_figures(predicted: np.ndarray, interval: np.ndarray, real: np.ndarray) -> Mapping[str, float | None]:
-    """How well answer lengths are predicted: median factor off, and the share inside the 90 % interval."""
-    known = np.isfinite(real) & np.isfinite(predicted) & (real > 0)
+def log_loss(quality: np.ndarray, score: np.ndarray) -> float:
+    """Mean cross-entropy in nats over the outcomes that exist; a score between 0 and 1 counts in part as both."""
+    known = np.isfinite(score) & np.isfinite(quality)
     if not known.any():
-        return {"outcomes": 0, "median_factor_off": None, "inside_90_percent_interval": None}
-    factor = np.exp(np.median(np.abs(np.log(predicted[known] / real[known]))))
-    inside = (real[known] >= interval[known][:, 0]) & (real[known] <= interval[known][:, 1])
-    return {
-        "outcomes": int(known.sum()),
-        "median_factor_off": float(factor),
-        "inside_90_percent_interval": float(inside.mean()),
-    }
+        return float("nan")
+    p, y = np.clip(quality[known], LEAST_PROBABILITY, 1 - LEAST_PROBABILITY), score[known]
+    return float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))
 
 
 def rate_coverage(interval: np.ndarray, score: np.ndarray, group_B: np.ndarray) -> float:
@@ -134,3 +132,20 @@ def rate_coverage(interval: np.ndarray, score: np.ndarray, group_B: np.ndarray) 
             chance = 1.645**2 * middle * (1 - middle) / count
             inside.append(abs(float(score[known, model].mean()) - middle) <= np.sqrt(half**2 + chance))
     return float(np.mean(inside)) if inside else float("nan")
+
+
+def like_prompts(embedding_BD: np.ndarray, least: int) -> np.ndarray:
+    """Groups of `least` or more like prompts [B], by halving along the direction of largest spread."""
+    group_B = np.zeros(len(embedding_BD), dtype=int)
+    waiting, groups = [np.arange(len(embedding_BD))], 0
+    while waiting:
+        rows = waiting.pop()
+        if len(rows) < 2 * least:
+            group_B[rows] = groups
+            groups += 1
+            continue
+        centred = embedding_BD[rows] - embedding_BD[rows].mean(0)
+        direction_D = np.linalg.svd(centred, full_matrices=False)[2][0]
+        order = np.argsort(centred @ direction_D, kind="stable")
+        waiting += [rows[order[: len(rows) // 2]], rows[order[len(rows) // 2 :]]]
+    return group_B

@@ -123,7 +123,15 @@ _Pools = Mapping[str, tuple[str, Sequence[int]]]
 
 def _artifact(pools: _Pools, models: Sequence[str], rows: int, speeds: tuple[Speed, ...]) -> Artifact:
     heads = _heads(pools, len(models), speeds)
-    settings = HeadSettings(speeds, 1.0, 0.5, 0.01, 1.0, 0.02, 0.05, 1.0, 1.0)
+    settings = HeadSettings(
+        speeds,
+        variance_floor=0.01,
+        variance_per_disagreement=1.0,
+        variance_unfamiliar=0.02,
+        static_error=0.05,
+        alarm_static=1.0,
+        alarm_full=1.0,
+    )
     encoder, tokenizer = tiny_encoder()
     return Artifact(
         name="tiny-v1",
@@ -155,6 +163,7 @@ def _heads(pools: _Pools, size_M: int, speeds: tuple[Speed, ...]) -> dict[str, n
         "layout.pool_T": pool_T,
         "layout.pool_R": pool_R,
         "layout.model_R": model_R,
+        "layout.usual_P": _usual(quality_TR, pool_R, model_R),
         "table.quality_TR": quality_TR,
         "table.log_tokens_TR": np.float32(np.log(20)) * in_pool_TR,
         "complete.logit_TM": complete_TM,
@@ -165,6 +174,13 @@ def _heads(pools: _Pools, size_M: int, speeds: tuple[Speed, ...]) -> dict[str, n
     for speed in speeds:
         heads |= _encoder_head(speed, letters, len(rules))
     return heads | _stages(speeds, len(pools), size_M)
+
+
+def _usual(quality_TR: np.ndarray, pool_R: np.ndarray, model_R: np.ndarray) -> np.ndarray:
+    """The model with the best mean over the tasks of each pool; elsewhere its table has zeros."""
+    own_PR = np.arange(pool_R.max() + 1)[:, None] == pool_R
+    usual_P: np.ndarray = model_R[np.where(own_PR, quality_TR.sum(0), -1).argmax(1)]
+    return usual_P
 
 
 def _encoder_head(speed: Speed, letters: str, size_R: int) -> dict[str, np.ndarray]:
@@ -185,13 +201,14 @@ def _encoder_head(speed: Speed, letters: str, size_R: int) -> dict[str, np.ndarr
 
 
 def _stages(speeds: tuple[Speed, ...], size_P: int, size_M: int) -> dict[str, np.ndarray]:
-    """No map, standings that rise a little from model to model, and an alarm that looks at the distance alone."""
+    """No map, everything trusted, standings that rise a little, and an alarm that looks at the distance alone."""
     heads: dict[str, np.ndarray] = {}
     for stage in stages(speeds):
         encoders = len(speeds) if stage == "full" else 1
         distance_A = np.array([name == "distance" for name in ALARM_FIGURES] * encoders, np.float32)
         heads |= {
             f"{stage}.platt_2P": np.array([[1] * size_P, [0] * size_P], np.float32),
+            f"{stage}.trust_2P": np.array([[1] * size_P, [0] * size_P], np.float32),
             f"{stage}.standing_M": np.linspace(-0.1, 0.1, size_M, dtype=np.float32),
             f"{stage}.alarm_A": np.array([-4, *(16 / encoders * distance_A)], np.float32),
         }

@@ -1,9 +1,9 @@
-"""The evaluation as a whole, on a tiny dataset: the table adds up, baselines know no outcomes, a card appears."""
+"""The evaluation as a whole, on tiny datasets: figures add up, nobody knows outcomes, a card and plots appear."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,199 +14,345 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from router_models.artifact import Artifact
+from router_models.artifact import Calibration
+from router_models.conversation import Conversation
 from router_models.evaluation.card import render_card
-from router_models.evaluation.costs import Prices, listed_prices, paid_usd, prices_behind
-from router_models.evaluation.evaluate import OURS, Setting, evaluate
+from router_models.evaluation.contest import OURS, OURS_PROMISED
+from router_models.evaluation.evaluate import Setting, evaluate
+from router_models.evaluation.learners import BASELINES
 from router_models.evaluation.plots import draw, front
-from router_models.evaluation.policies import BASELINES, Known, always_best, task_table
-from router_models.operating_curve import WEIGHTS
+from router_models.evaluation.policies import BEST_SINGLE, CHEAPEST, ORACLE, RANDOM, TASK_TABLE
+from router_models.evaluation.robustness import PERTURBATIONS
+from router_models.evaluation.sets import Entrant, Source
 from router_models.outcomes import OutcomesDataset, OutcomesError
-from router_models.training.config import MlpConfig, TrainingConfig
-from router_models.training.train import train
-from tests.fakes.artifacts import tiny_artifact, tiny_dataset, tiny_encoder
+from router_models.prediction import Prediction
+from tests.fakes.artifacts import tiny_artifact, tiny_dataset
+from tests.fakes.reader import FakeReader
 
-SETTING = Setting(splits=("test", "unseen"), sizes_b={"adder": 1.0, "poet": 7.0})
+SETTING = Setting(sizes_b={"adder": 1.0, "poet": 7.0}, draws=200)
+PROMPTS = 480
+# Right about who is good at what; calibrated, too: 19 of 20 and 1 of 10 are right.
+QUALITY = {"adder": {"a": 0.95, "r": 0.1}, "poet": {"a": 0.1, "r": 0.95}}
+TOKENS = {"adder": 14.5, "poet": 43.5}
 
 
 def no_bar(_: str, __: int) -> Callable[[], object]:
     return lambda: None
 
 
-@cache
-def trained(seed: int = 1) -> Artifact:
-    config = TrainingConfig(
-        name="tiny-v1",
-        data=Path("nowhere"),
-        output=Path("nowhere"),
-        about="Tiny.",
-        licences=("Apache-2.0",),
-        seed=seed,
-        folds=2,
-        wording_groups=12,
-        dev_share=0.3,
-        mlp=MlpConfig(hidden=8, networks=1, epochs=5),
-    )
-    return train(config, tiny_dataset(720), tiny_encoder(), no_bar)
+def calibration(rows: int = 400) -> Calibration:
+    """Half sums, half rhymes, with the scores that QUALITY expects."""
+    rng = np.random.default_rng(5)
+    quality = np.repeat([[0.95, 0.1], [0.1, 0.95]], rows // 2, axis=0)
+    tokens = np.tile([TOKENS["adder"], TOKENS["poet"]], (rows, 1))
+    score = (rng.random(quality.shape) < quality).astype(float)
+    return Calibration(quality, score, tokens, tokens, np.full((rows, 2), 8.0), np.zeros(rows, np.int32), ("tiny",))
+
+
+def entrant(seed: int = 1, unfamiliar: str = "", name: str = "tiny-v1") -> Entrant:
+    return Entrant(name, FakeReader(QUALITY, TOKENS, unfamiliar), calibration(), about={"seed": seed})
+
+
+def source(name: str = "tiny", splits: tuple[str, ...] = ("test",), seed: int = 0) -> Source:
+    return Source(name, tiny_dataset(PROMPTS, seed), splits)
+
+
+def without(given: Source, *columns: str) -> Source:
+    dataset = OutcomesDataset(given.dataset.prompts, given.dataset.outcomes.drop_columns(list(columns)))
+    return replace(given, dataset=dataset)
 
 
 @cache
 def measured() -> tuple[dict[str, Any], pa.Table]:
-    return evaluate([trained(), trained(2)], tiny_dataset(720), SETTING, no_bar)
+    """Two seeds on two sets, the first of them with two splits."""
+    sources = [source("first", ("test", "unseen")), source("second", seed=1)]
+    return evaluate([entrant(), entrant(2)], sources, SETTING, no_bar)
 
 
-def test_the_router_model_beats_one_model_for_everything_with_the_interval_above_zero() -> None:
-    for figures in measured()[0]["splits"].values():
-        assert figures["differences"]["always the best"]["quality"]["low"] > 0
-        assert figures["policies"][OURS]["oracle_match_where_scores_differ"]["mean"] > 0.8
+@cache
+def unpriced() -> dict[str, Any]:
+    return evaluate([entrant()], [without(source(), "cost_usd")], SETTING, no_bar)[0]
+
+
+def test_every_set_and_split_is_measured_and_all_of_them_together() -> None:
+    report = measured()[0]
+
+    assert list(report["sets"]) == ["first/test", "first/unseen", "second"]
+    assert report["pooled"]["sets"] == list(report["sets"])
+    assert report["pooled"]["prompts"] == sum(figures["prompts"] for figures in report["sets"].values()) == 240
+
+
+@pytest.mark.parametrize("name", ["first/test", "first/unseen", "second", "pooled"])
+def test_the_router_model_beats_one_model_for_everything_with_the_interval_above_zero(name: str) -> None:
+    figures = {**measured()[0]["sets"], "pooled": measured()[0]["pooled"]}[name]
+
+    assert figures["quality_minus_best_single"][0] > 0
+    assert figures["daiq"][0] > 0
+    assert figures["policies"][OURS]["oracle_match_where_scores_differ"][1] > 0.8
+    assert figures["quality"] == figures["policies"][OURS]["quality"]
 
 
 def test_no_policy_passes_the_oracle() -> None:
-    for figures in measured()[0]["splits"].values():
-        best = figures["policies"]["oracle"]["quality"]["mean"]
-        assert all(policy["quality"]["mean"] <= best + 1e-9 for policy in figures["policies"].values())
+    for figures in [*measured()[0]["sets"].values(), measured()[0]["pooled"]]:
+        assert all(policy["quality"][1] <= figures["oracle"][1] + 1e-9 for policy in figures["policies"].values())
+
+
+def test_a_perfect_table_of_tasks_is_the_same_as_a_router_that_knows_them() -> None:
+    figures = measured()[0]["sets"]["first/test"]
+
+    assert figures["quality_minus_task_table"] == pytest.approx([0, 0, 0])
+    assert figures["task_table"] == figures["policies"][TASK_TABLE]["quality"]
+
+
+def test_pooled_figures_are_means_over_all_prompts() -> None:
+    report = measured()[0]
+
+    sizes = [figures["prompts"] for figures in report["sets"].values()]
+    for key in ("quality", "best_single", "random", "oracle", "quality_minus_best_single", "daiq"):
+        mids = [figures[key][1] for figures in report["sets"].values()]
+        assert report["pooled"][key][1] == pytest.approx(np.average(mids, weights=sizes))
+
+
+def test_pooled_costs_are_multiples_of_the_best_single_models() -> None:
+    pooled = measured()[0]["pooled"]["policies"]
+
+    assert pooled[BEST_SINGLE]["cost_ratio"][1] == pytest.approx(1.0)
+    assert "cost_usd" not in pooled[OURS]
+
+
+def test_figures_hold_for_every_baseline() -> None:
+    figures = measured()[0]["sets"]["second"]
+
+    for name in (OURS, OURS_PROMISED, RANDOM, CHEAPEST, BEST_SINGLE, ORACLE, *BASELINES):
+        assert figures["policies"][name]["quality"][0] <= figures["policies"][name]["quality"][1]
+    assert figures["baselines_left_out"] == {}
+    assert set(figures["costs"]["aiq"]["linear"]["minus_zero"]) == {OURS, *BASELINES}
+    assert set(figures["robustness"]) == set(PERTURBATIONS)
 
 
 def test_every_prediction_is_in_the_table() -> None:
     table = measured()[1]
 
     assert table.num_rows == 2 * 2 * 240
-    assert set(table["split"].to_pylist()) == {"test", "unseen"}
-    assert pc.min_max(table["quality"]).as_py()["max"] <= 1
+    assert table.column_names == [
+        "artifact",
+        "seed",
+        "set",
+        "split",
+        "prompt_id",
+        "model",
+        *(f"{name}{end}" for name in ("quality", "output_tokens") for end in ("", "_low", "_high")),
+        "cost_usd",
+        "unfamiliar",
+    ]
+    assert set(zip(table["set"].to_pylist(), table["split"].to_pylist(), strict=True)) == {
+        ("first", "test"),
+        ("first", "unseen"),
+        ("second", "test"),
+    }
+    poet = table.filter(pc.equal(table["model"], "poet"))
+    assert pc.min_max(poet["output_tokens"]).as_py() == {"min": 43.5, "max": 43.5}
+    np.testing.assert_allclose(poet["cost_usd"].to_numpy(), (8 + 43.5 * 2) * 1e-6, rtol=1e-5)
 
 
 def test_the_figures_are_json() -> None:
     json.dumps(measured()[0], allow_nan=False, default=float)
+    json.dumps(unpriced(), allow_nan=False, default=float)
 
 
-def test_a_promised_loss_is_kept_on_prompts_that_were_not_used_to_choose_the_weight() -> None:
-    figures = measured()[0]["splits"]["test"]
+def test_without_costs_quality_is_measured_and_what_needs_costs_is_null() -> None:
+    figures = unpriced()["sets"]["tiny"]
 
-    promised = figures["policies"][f"{OURS}, max_quality_loss 0.01"]
-    assert promised["quality"]["mean"] > figures["policies"]["always the best"]["quality"]["mean"] - 0.01
-    assert promised["cost_usd"]["mean"] < figures["policies"][OURS]["cost_usd"]["mean"]
+    assert figures["quality"][1] > figures["best_single"][1]
+    assert [figures[key] for key in ("daiq", "cost_at_best_single", "cost_at_minus_1_point", "cheapest")] == [None] * 4
+    assert figures["curves"] == {}
+    assert OURS_PROMISED not in figures["policies"]
+    verdicts = {gate["name"]: gate["verdict"] for gate in unpriced()["gates"]}
+    assert verdicts["AIQ minus the Zero router's, lower bound"] == "not measured"
 
 
-def test_without_lengths_a_weight_is_tried_on_the_costs_it_will_be_used_on() -> None:
-    dataset, artifact = tiny_dataset(720), trained()
-    unpriced = OutcomesDataset(dataset.prompts, dataset.outcomes.drop_columns(["cost_usd", "output_tokens"]))
-    unknown = np.full_like(artifact.calibration.score, np.nan)
-    useless_adder = artifact.calibration.score * [0.0, 1.0]
-    without = replace(
-        artifact,
-        heads={**artifact.heads, "tokens.known_M": np.zeros(2, np.uint8)},
-        calibration=replace(
-            artifact.calibration, score=useless_adder, output_tokens=unknown, real_output_tokens=unknown
-        ),
+def test_an_unfamiliar_prompt_goes_to_the_best_single_model() -> None:
+    figures = evaluate([entrant(unfamiliar="ar")], [source()], SETTING, no_bar)[0]["sets"]["tiny"]
+
+    assert figures["abstained"] == 1.0
+    assert figures["quality_minus_best_single"] == [0, 0, 0]
+    assert figures["policies"][OURS]["cost_ratio"][1] == pytest.approx(1.0)
+    assert figures["top_model_share"] == 1.0
+    # No weight changes that.
+    assert len({point["cost_usd"] for point in figures["curves"]["settings"]}) == 1
+
+
+def test_models_the_artifact_does_not_know_are_named_and_left_out_everywhere() -> None:
+    given = source()
+    oracle = [
+        row | {"model": "stranger", "score": 1.0}
+        for row in given.dataset.outcomes.to_pylist()
+        if row["model"] == "poet"
+    ]
+    outcomes = pa.Table.from_pylist([*given.dataset.outcomes.to_pylist(), *oracle])
+
+    report = evaluate(
+        [entrant()], [replace(given, dataset=OutcomesDataset(given.dataset.prompts, outcomes))], SETTING, no_bar
     )
-    cheap_adder = Prices(input_usd_per_m=np.array([1.0, 50.0]), output_usd_per_m=np.array([1.0, 50.0]))
 
-    report = evaluate([without], unpriced, replace(SETTING, splits=("test",), listed_prices=cheap_adder), no_bar)[0]
+    plain = evaluate([entrant()], [given], SETTING, no_bar)
+    figures = report[0]["sets"]["tiny"]
+    assert figures["unknown_models"] == ["stranger"]
+    assert figures["pool"] == ["adder", "poet"]
+    assert figures["oracle"] == plain[0]["sets"]["tiny"]["oracle"]
+    assert report[1].num_rows == plain[1].num_rows
 
-    weight = report["splits"]["test"]["weight_for_promised_loss"][0]
-    assert weight is None or weight < WEIGHTS[-1]
+
+def test_a_set_of_strangers_is_refused_by_name() -> None:
+    given = source()
+    strangers = replace(given, dataset=given.dataset.renamed({"adder": "a", "poet": "b"}))
+
+    with pytest.raises(
+        OutcomesError, match=r"^tiny: the artifact knows none of the models a, b; it knows adder, poet$"
+    ):
+        evaluate([entrant()], [strangers], SETTING, no_bar)
+
+
+def test_an_artifacts_own_aliases_are_enough() -> None:
+    given = source()
+    renamed = replace(given, dataset=given.dataset.renamed({"adder": "adder-latest"}))
+
+    report = evaluate([replace(entrant(), aliases={"adder-latest": "adder"})], [renamed], SETTING, no_bar)[0]
+
+    assert report["sets"]["tiny"]["pool"] == ["adder-latest", "poet"]
+    assert (
+        report["sets"]["tiny"]["quality"]
+        == evaluate([entrant()], [given], SETTING, no_bar)[0]["sets"]["tiny"]["quality"]
+    )
+
+
+def test_one_known_model_leaves_nothing_to_route_and_nothing_breaks() -> None:
+    rows = calibration()
+    columns = ("quality", "score", "output_tokens", "real_output_tokens", "input_tokens")
+    alone = replace(rows, **{name: getattr(rows, name)[:, :1] for name in columns})
+
+    report = evaluate([Entrant("alone", FakeReader({"adder": QUALITY["adder"]}), alone)], [source()], SETTING, no_bar)[
+        0
+    ]
+
+    figures = report["sets"]["tiny"]
+    assert figures["pool"] == ["adder"]
+    assert figures["quality"] == figures["best_single"] == figures["oracle"]
+    assert [figures["daiq"], figures["gap_closed"]] == [None, None]
+    json.dumps(report, allow_nan=False, default=float)
+
+
+def test_where_nothing_is_predicted_calibration_is_null(tmp_path: Path) -> None:
+    class Silent(FakeReader):
+        def predict(
+            self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
+        ) -> Prediction:
+            said = super().predict(conversations, advance)
+            return replace(said, quality=np.full_like(said.quality, np.nan))
+
+    report = evaluate([Entrant("silent", Silent(QUALITY), calibration())], [source()], SETTING, no_bar)[0]
+
+    assert report["sets"]["tiny"]["ece"] is None
+    assert "reliability-tiny.png" not in {path.name for path in draw(report, tmp_path)}
+    assert [gate["verdict"] for gate in report["gates"] if gate["name"] == "expected calibration error"] == [
+        "not measured"
+    ]
+    json.dumps(report, allow_nan=False, default=float)
+
+
+def test_artifacts_of_different_models_are_not_mixed() -> None:
+    other = Entrant("other", FakeReader({"adder": {}}), calibration())
+
+    with pytest.raises(OutcomesError, match="different models"):
+        evaluate([entrant(), other], [source()], SETTING, no_bar)
+
+
+def test_without_a_training_split_baselines_that_learn_are_left_out_and_named() -> None:
+    given = source()
+    only_test = replace(given, dataset=given.dataset.split("test"))
+
+    report = evaluate([entrant()], [only_test], SETTING, no_bar)[0]
+
+    figures = report["sets"]["tiny"]
+    assert set(figures["baselines_left_out"]) == set(BASELINES)
+    assert figures["task_table"] is None
+    assert figures["quality_minus_task_table"] is None
+    assert figures["best_single_from"] == "calibration rows of the artifact"
+    assert figures["daiq"][0] > 0
+
+
+def test_a_promised_loss_is_kept_and_saves_something() -> None:
+    figures = measured()[0]["sets"]["first/test"]
+
+    promised = figures["policies"][OURS_PROMISED]
+    assert promised["quality"][1] > figures["best_single"][1] - 0.01
+    assert promised["cost_usd"][1] < figures["policies"][OURS]["cost_usd"][1]
+    assert 0 <= figures["costs"]["promise"]["kept"] <= 1
+
+
+def test_a_reader_of_first_letters_is_led_astray_by_a_prefix_and_not_by_typos_elsewhere() -> None:
+    figures = measured()[0]["pooled"]["robustness"]
+
+    assert figures["polite prefix"]["unchanged_by_quality"] < 0.8
+    assert figures["5 % typos"]["unchanged_by_quality"] > 0.9
 
 
 def test_weight_on_size_ends_with_the_smallest_model() -> None:
-    curve = measured()[0]["splits"]["test"]["size_curves"][OURS]
+    curve = measured()[0]["sets"]["first/test"]["size_curve"]
 
-    assert curve[-1]["spent"] == pytest.approx(1.0)
-    assert curve[0]["spent"] > 2
+    assert curve[-1]["size_b"] == pytest.approx(1.0)
+    assert curve[0]["size_b"] > 2
+
+
+def test_profiles_hold_what_was_observed_and_what_was_predicted() -> None:
+    observed, predicted, outcomes = measured()[0]["sets"]["second"]["profiles"]["sums"]["adder"]
+
+    assert predicted == pytest.approx(0.95)
+    assert abs(observed - predicted) < 0.1
+    assert outcomes == 40
 
 
 def test_the_card_says_what_was_measured() -> None:
-    card = render_card(trained(), measured()[0], "thalamus evaluate")
+    about = {"tuning": {"folds": 2, "loss": {"all": 0.25}}, "data": {"rows": 1200}}
+    artifact = replace(tiny_artifact(), about={**tiny_artifact().about, **about})
 
-    figures = measured()[0]["splits"]["unseen"]["policies"][OURS]["quality"]
-    assert f"{figures['mean']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}]" in card
-    for policy in (*BASELINES, "random", "oracle"):
+    card = render_card(artifact, measured()[0], "thalamus evaluate")
+
+    low, mid, high = measured()[0]["sets"]["first/unseen"]["policies"][OURS]["quality"]
+    assert f"{mid:.3f} [{low:.3f}, {high:.3f}]" in card
+    for policy in (*BASELINES, RANDOM, ORACLE, BEST_SINGLE, CHEAPEST):
         assert f"| {policy} |" in card
     assert "2 training seeds" in card
-    assert max(len(line) for line in card.splitlines() if not line.startswith(("|", "-", "For", "Split"))) < 200
+    assert "- loss:\n  - all: 0.25" in card
+    assert "- rows: 1,200" in card
+    assert "| not measured |" in card
+    assert "nan" not in card.lower().split()
+    assert max(len(line) for line in card.splitlines() if not line.startswith(("|", "-"))) <= 120
+
+
+def test_a_card_without_costs_has_dashes_and_not_numbers() -> None:
+    card = render_card(tiny_artifact(), unpriced(), "thalamus evaluate")
+
+    assert "No costs are known." in card
+    assert "| - |" in card
 
 
 def test_plots_are_drawn_for_what_is_known(tmp_path: Path) -> None:
     written = {path.name for path in draw(measured()[0], tmp_path)}
 
-    assert {"cost-quality-test.png", "pareto-size-unseen.png", "pareto-cost-test.png", "tasks-test.png"} <= written
+    kinds = ("cost-quality", "pareto-cost", "pareto-size", "reliability", "tasks", "wins", "profiles")
+    assert written == {f"{kind}-{name}.png" for kind in kinds for name in ("first-test", "first-unseen", "second")}
     assert all((tmp_path / name).stat().st_size > 5_000 for name in written)
+
+
+def test_without_costs_and_sizes_the_other_plots_are_drawn(tmp_path: Path) -> None:
+    report = unpriced()
+    figures = {**report["sets"]["tiny"], "size_curve": []}
+
+    written = {path.name for path in draw({"sets": {"tiny": figures}}, tmp_path)}
+
+    assert written == {f"{kind}-tiny.png" for kind in ("reliability", "tasks", "wins", "profiles")}
 
 
 def test_a_front_holds_only_what_nothing_beats() -> None:
     assert front([(3, 0.9), (1, 0.5), (2, 0.4), (2, 0.7), (4, 0.9)]) == [(1, 0.5), (2, 0.7), (3, 0.9)]
-
-
-def test_another_models_artifact_is_refused() -> None:
-    with pytest.raises(OutcomesError, match="split test has no outcome of the artifact's models"):
-        evaluate([tiny_artifact()], tiny_dataset(), SETTING, no_bar)
-
-
-def test_artifacts_of_different_models_are_not_mixed() -> None:
-    with pytest.raises(OutcomesError, match="different models"):
-        evaluate([trained(), tiny_artifact()], tiny_dataset(), SETTING, no_bar)
-
-
-def known(score: list[list[float]], tasks: list[str], new_tasks: list[str]) -> Known:
-    texts, new_texts = [f"text {t}" for t in tasks], [f"text {t}" for t in new_tasks]
-    blank = np.zeros((len(tasks), 2), np.float32)
-    return Known(
-        np.array(score), np.array(score), tasks, new_tasks, texts, new_texts, blank, np.zeros((len(new_tasks), 2))
-    )
-
-
-def test_the_best_single_model_is_the_one_of_the_training_rows_with_missing_ones_left_out() -> None:
-    value = always_best(known([[1, 0], [np.nan, 0.5], [np.nan, 0.5]], ["a"] * 3, ["a"]))
-
-    np.testing.assert_allclose(value, [[1.0, 1 / 3]])
-
-
-def test_the_task_table_falls_back_to_the_mean_for_a_task_it_never_saw() -> None:
-    value = task_table(known([[1.0, 0.0]] * 40 + [[0.0, 1.0]] * 40, ["a"] * 40 + ["b"] * 40, ["a", "b", "new"]))
-
-    assert value[0, 0] > 0.9 > 0.1 > value[0, 1]
-    np.testing.assert_allclose(value[2], [0.5, 0.5])
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_gives_every_prompt_a_number_for_every_model(name: str) -> None:
-    rng = np.random.default_rng(0)
-    score = np.where(rng.random((60, 3)) < 0.2, np.nan, rng.integers(0, 2, (60, 3)))
-    score[:, 2] = 1.0
-    words = [" ".join(rng.choice(["add", "rhyme", "sort"], 5)) for _ in range(60)]
-    embedding = rng.normal(size=(60, 4))
-    facts = Known(score, score, words, words[:7], words, words[:7], embedding, embedding[:7])
-
-    value = BASELINES[name](facts)
-
-    assert value.shape == (7, 3)
-    assert np.isfinite(value).all()
-
-
-def test_prices_are_found_behind_recorded_costs() -> None:
-    prices = prices_behind(tiny_dataset(), ("adder", "poet"), None)
-
-    np.testing.assert_allclose(prices.input_usd_per_m, 1.0, rtol=1e-6)
-    np.testing.assert_allclose(prices.output_usd_per_m, 2.0, rtol=1e-6)
-
-
-def test_without_recorded_costs_listed_prices_are_charged(tmp_path: Path) -> None:
-    (tmp_path / "prices.json").write_text(json.dumps({"adder": [3.0, 0.0, "list"], "poet": [None, None, ""]}))
-    dataset = tiny_dataset()
-    unpriced = OutcomesDataset(dataset.prompts, dataset.outcomes.drop_columns(["cost_usd", "output_tokens"]))
-
-    paid = paid_usd(unpriced, ("adder", "poet"), listed_prices(tmp_path, ("adder", "poet")))
-
-    np.testing.assert_allclose(paid[:, 0], 8 * 3e-6)
-    assert np.isnan(paid[:, 1]).all()
-
-
-def test_without_any_cost_quality_is_measured_all_the_same() -> None:
-    dataset = tiny_dataset(720)
-    unpriced = OutcomesDataset(dataset.prompts, dataset.outcomes.drop_columns(["cost_usd"]))
-
-    report = evaluate([trained()], unpriced, replace(SETTING, splits=("test",)), no_bar)[0]
-
-    figures = report["splits"]["test"]
-    assert figures["cost_curves"] == {}
-    assert figures["policies"][OURS]["cost_usd"]["mean"] is None
-    assert "| - |" in render_card(trained(), report, "thalamus evaluate")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router_models.evaluation.bootstrap import estimate
+from router_models.evaluation.bootstrap import Draws, over_repetitions
 from router_models.evaluation.metrics import (
     Truth,
     brier,
     expected_calibration_error,
-    length_figures,
+    like_prompts,
+    log_loss,
     per_prompt,
     rate_coverage,
     reliability,
@@ -70,30 +71,54 @@ def test_without_costs_there_is_no_cheapest() -> None:
 
 
 def test_an_interval_of_equal_numbers_is_a_point_and_leaves_out_what_is_missing() -> None:
-    found = estimate(np.array([0.5, NAN, 0.5, 0.5]))
+    draws = Draws.of(4)
 
-    assert (found.mean, found.low, found.high, found.prompts) == (0.5, 0.5, 0.5, 3)
-    assert estimate(np.array([NAN])).as_dict() == {"mean": None, "low": None, "high": None, "prompts": 0}
+    assert draws.mean(np.array([0.5, NAN, 0.5, 0.5])).as_list() == [0.5, 0.5, 0.5]
+    assert draws.mean(np.full(4, NAN)).as_list() is None
 
 
 def test_an_interval_is_as_wide_as_theory_says() -> None:
     values = (np.random.default_rng(0).random(1_000) < 0.3).astype(float)
 
-    found = estimate(values)
+    found = Draws.of(1_000).mean(values)
 
     half = 1.96 * values.std() / np.sqrt(1_000)
-    assert found.high - found.mean == pytest.approx(half, rel=0.1)
-    assert found.mean - found.low == pytest.approx(half, rel=0.1)
+    assert found.high - found.mid == pytest.approx(half, rel=0.1)
+    assert found.mid - found.low == pytest.approx(half, rel=0.1)
 
 
 def test_a_spread_over_seeds_widens_the_interval() -> None:
-    rng = np.random.default_rng(0)
+    rng, draws = np.random.default_rng(0), Draws.of(1_000)
     values = (rng.random(1_000) < 0.5).astype(float)
     apart = np.stack([values, np.clip(values + 0.2, 0, 1), np.clip(values - 0.2, 0, 1)])
 
-    alike, spread = estimate(np.stack([values] * 3)), estimate(apart)
+    alike, spread = draws.mean(np.stack([values] * 3)), draws.mean(apart)
 
     assert spread.high - spread.low > 1.5 * (alike.high - alike.low)
+
+
+def test_sets_are_drawn_apart_so_that_a_difference_between_them_is_no_spread() -> None:
+    values = np.concatenate([np.zeros(50), np.ones(150)])
+
+    pooled = Draws.joined([Draws.of(50, place=0), Draws.of(150, place=1)]).mean(values)
+
+    assert pooled.as_list() == [0.75, 0.75, 0.75]
+
+
+def test_some_of_the_prompts_keep_their_draws() -> None:
+    draws, rows = Draws.of(6), np.array([True, False, True, True, False, True])
+
+    some = draws.only(rows)
+
+    np.testing.assert_array_equal(some.counts_RB, draws.counts_RB[:, rows])
+    drawn = some.counts_RB.any(1)
+    np.testing.assert_allclose(some.means(np.ones((1, 4)))[drawn], 1.0)
+
+
+def test_repetitions_are_summed_up_by_their_mean_and_where_they_lie() -> None:
+    low, mid, high = over_repetitions([float(number) for number in range(101)])
+
+    assert (low, mid, high) == (2.5, 50.0, 97.5)
 
 
 def test_calibration_error_is_the_mean_gap() -> None:
@@ -111,14 +136,19 @@ def test_what_is_unlabelled_counts_nowhere() -> None:
     assert expected_calibration_error(quality, score) == 0.5
 
 
-def test_lengths_are_judged_by_factor_and_by_interval() -> None:
-    figures = length_figures(
-        np.array([[10.0, 10.0, NAN]]), np.array([[[5, 15], [5, 15], [0, 9]]]), np.array([[20.0, 10.0, 3.0]])
-    )
+def test_a_log_loss_counts_partial_scores_in_part() -> None:
+    found = log_loss(np.array([0.5, 0.8, 0.9]), np.array([1.0, 0.25, NAN]))
 
-    assert figures["outcomes"] == 2
-    assert figures["median_factor_off"] == pytest.approx(np.sqrt(2))
-    assert figures["inside_90_percent_interval"] == 0.5
+    assert found == pytest.approx(-(np.log(0.5) + 0.25 * np.log(0.8) + 0.75 * np.log(0.2)) / 2)
+
+
+def test_like_prompts_fall_into_one_group() -> None:
+    embedding = np.repeat(np.eye(2), 30, axis=0)
+
+    group = like_prompts(embedding, 25)
+
+    assert len(set(group[:30])) == len(set(group[30:])) == 1
+    assert group[0] != group[-1]
 
 
 def test_rates_within_their_interval_are_covered_nine_times_in_ten() -> None:

@@ -1,0 +1,1 @@
+"""Studies: single questions about router models, each one command that prints its table."""
