@@ -12,7 +12,6 @@ _SHARED = (
     "layout.pool_T",
     "layout.pool_R",
     "layout.model_R",
-    "layout.usual_P",
     "table.quality_TR",
     "table.log_tokens_TR",
     "complete.logit_TM",
@@ -20,7 +19,7 @@ _SHARED = (
     "tokens.spread_M3",
 )
 _PER_ENCODER = ("mean_F", "scale_F", "weight_FO", "bias_O", "center_KD")
-_PER_STAGE = ("platt_2P", "trust_2P", "standing_M", "alarm_A")
+_PER_STAGE = ("platt_2P", "trust_P", "standing_M", "alarm_A")
 # Sizes with these letters are the same in all of an artifact; others within one encoder or stage.
 _GLOBAL_LETTERS = "TPRMO"
 
@@ -62,9 +61,6 @@ def _wrong_layout(tensors: Tensors, models: int) -> str | None:
     pools, rules = int(pool_T.max()) + 1, len(pool_R)
     if min(pool_T.min(), pool_R.min(), model_R.min()) < 0 or pool_R.max() >= pools or model_R.max() >= models:
         return "its layout names a pool or a model that it does not have"
-    usual_P = tensors["layout.usual_P"]
-    if len(usual_P) != pools or usual_P.min() < 0 or usual_P.max() >= models:
-        return "its layout does not name one usual best model for each pool"
     if set(pool_R.tolist()) != set(range(pools)) or set(pool_T.tolist()) != set(range(pools)):
         return "its layout has a pool without models or without tasks"
     if len({*zip(pool_R.tolist(), model_R.tolist(), strict=True)}) != rules or set(model_R.tolist()) != {
@@ -80,8 +76,8 @@ def _wrong_tensor(name: str, tensors: Tensors) -> str | None:
     expected, found = None, 0
     if kind == "weight_FO":
         expected, found = len(tensors["layout.pool_T"]) + 2 * rules, tensor.shape[1]
-    elif kind in ("platt_2P", "trust_2P"):
-        expected, found = pools, tensor.shape[1]
+    elif kind in ("platt_2P", "trust_P"):
+        expected, found = pools, tensor.shape[-1]
     elif kind == "hidden_bias_H":
         networks = tensors[name.replace("hidden_bias_H", "network_weight_NHR")]
         expected, found = networks.shape[0] * networks.shape[1], len(tensor)

@@ -79,10 +79,10 @@ class Layout:
         value_BQ[:, self.place_R] = value_BR
         return self._over_pools(value_BQ, task_BT, counts_PM)
 
-    def over_own_pools(self, value_BP: np.ndarray, task_BT: np.ndarray) -> np.ndarray:
-        """Mean of numbers per pool ([B, P] or [P]) over the pools in which each model was measured [B, M]."""
+    def over_own_pools(self, value_P: np.ndarray, task_BT: np.ndarray) -> np.ndarray:
+        """Mean of a number of each pool over the pools in which a model was measured [B, M]."""
         pool_BP = task_BT @ self.pool_TP + LEAST_POOL
-        mean_BM: np.ndarray = (pool_BP * value_BP) @ self.measured_PM / (pool_BP @ self.measured_PM)
+        mean_BM: np.ndarray = (pool_BP * value_P) @ self.measured_PM / (pool_BP @ self.measured_PM)
         return mean_BM
 
     def counts(self, known_R: np.ndarray) -> np.ndarray:

@@ -13,9 +13,8 @@ there were completed from the pools that it shares with others (`complete.logit_
 models of the pool share.
 
 Last, logits split into a part common to all models (how hard the prompt is), the standing of each model, and the rest,
-which says who is better than usual here. The rest is shrunk, for the best of many noisy estimates is too high; and what
-a model is ahead of the pool's usual best one is lowered by a small step, so that chance alone does not leave that one.
-Both numbers are each pool's own, found on tasks that were held out. How unfamiliar a prompt is, a logistic alarm says,
+which says who is better than usual here. The rest is shrunk, for the best of many noisy estimates is too high; by how
+much is each pool's own number, found on tasks that were held out. How unfamiliar a prompt is, a logistic alarm says,
 which learned from the same tasks.
 
 Length is linear on log tokens, task means first. An interval of quality is where the long-run rate of acceptable
@@ -216,17 +215,12 @@ class TryageHead:
         return flagged_B
 
     def trusted(self, stage: Stage, quality_BM: np.ndarray, task_BT: np.ndarray) -> np.ndarray:
-        """Quality as far as it is believed [B, M]: shrunk, and leads over the usual best model lowered.
+        """Quality as far as it is believed [B, M]: what a prompt says about single models is shrunk.
 
         A model is held against the pools in which it was measured, wherever the prompt seems to come from.
         """
-        (weight_P, step_P), layout = self._tensors[f"{stage}.trust_2P"], self.layout
-        weight_BM = layout.over_own_pools(weight_P, task_BT)
-        shrunk_BM = sigmoid(shrunk_logit(quality_BM, self._tensors[f"{stage}.standing_M"], weight_BM))
-        if not step_P.any():
-            return shrunk_BM
-        usual_BM = layout.over_own_pools(shrunk_BM[:, self._tensors["layout.usual_P"]], task_BT)
-        return lowered_leads(shrunk_BM, usual_BM, layout.over_own_pools(step_P, task_BT))
+        weight_BM = self.layout.over_own_pools(self._tensors[f"{stage}.trust_P"], task_BT)
+        return sigmoid(shrunk_logit(quality_BM, self._tensors[f"{stage}.standing_M"], weight_BM))
 
     def _interval(self, quality_BM: np.ndarray, blend: Blend, alarm_B: np.ndarray) -> np.ndarray:
         settings = self._settings
@@ -250,12 +244,6 @@ class TryageHead:
         log_BM3 = np.minimum(log_BM[:, :, None] + self._tensors["tokens.spread_M3"], LOG_MOST_TOKENS)
         tokens_BM3 = np.exp(log_BM3, out=log_BM3)
         return tokens_BM3[:, :, 0], tokens_BM3[:, :, 1:]
-
-
-def lowered_leads(quality_BM: np.ndarray, usual_BM: np.ndarray, step_BM: np.ndarray | float) -> np.ndarray:
-    """What lies above the usual best model's quality comes down by a step, but not below it [B, M]."""
-    lowered_BM: np.ndarray = np.minimum(quality_BM, np.maximum(quality_BM - step_BM, usual_BM))
-    return lowered_BM
 
 
 def alarm_figures(task_BT: np.ndarray, standard_BF: np.ndarray, cosine_BK: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@
 
 How it works: as training does it, but with honest calibration: what a fold's heads predict is calibrated on the other
 folds only. A set is held out by training on the others; then only models that those know are predicted. Writes
-`questions.npz`, `tasks.npz` and `sets.npz`, which `router_models.studies.report` turns into figures: for every prompt and
-model what the static encoder alone and what both encoders predict, beside what happened.
+`questions.npz`, `tasks.npz` and `sets.npz`, which `router_models.studies.report` turns into figures: for every prompt
+and model what the static encoder alone and what both encoders predict, beside what happened.
 
 Legend of array suffixes: B rows, M models.
 """

@@ -147,30 +147,17 @@ def fit_alarm(familiar_BA: np.ndarray, unfamiliar_BA: np.ndarray) -> np.ndarray:
     return weights
 
 
-def usual_best(rows: Rows, library: Library) -> np.ndarray:
-    """The model with the best mean score of each pool [P]."""
-    best = []
-    for pool in range(len(library.pools)):
-        own_R = np.flatnonzero(library.pool_R == pool)
-        score_BR = rows.score[rows.pool == pool][:, own_R]
-        known_BR = np.isfinite(score_BR)
-        mean_R = np.where(known_BR, score_BR, 0).sum(0) / np.maximum(known_BR.sum(0), 1)
-        best.append(library.model_R[own_R[mean_R.argmax()]])
-    return np.array(best, np.int32)
-
-
 def gain_over_usual(
-    quality_BM: np.ndarray, standing_M: np.ndarray, score_BM: np.ndarray, step: float, flagged_B: np.ndarray
+    quality_BM: np.ndarray, standing_M: np.ndarray, score_BM: np.ndarray, flagged_B: np.ndarray
 ) -> np.ndarray:
-    """Score of what would be chosen less that of the usual best model, per row [B]; only measured models are candidates.
+    """Score of what would be chosen less that of the usual best model, per row [B]; only measured ones are candidates.
 
-    Flagged rows, and those where no lead is larger than the step, go to the usual best one.
+    Flagged rows go to the usual best one.
     """
     known_BM = np.isfinite(score_BM)
     usual_B1 = np.where(known_BM, standing_M, -np.inf).argmax(1)[:, None]
     best_B1 = np.where(known_BM, quality_BM, -np.inf).argmax(1)[:, None]
-    lead_B1 = np.take_along_axis(quality_BM, best_B1, 1) - np.take_along_axis(quality_BM, usual_B1, 1)
-    chosen_B1 = np.where((lead_B1 > step) & ~flagged_B[:, None], best_B1, usual_B1)
+    chosen_B1 = np.where(flagged_B[:, None], usual_B1, best_B1)
     gain_B1: np.ndarray = np.take_along_axis(score_BM, chosen_B1, 1) - np.take_along_axis(score_BM, usual_B1, 1)
     return gain_B1[:, 0]
 
@@ -253,6 +240,6 @@ def static_error(static_BM: np.ndarray, full_BM: np.ndarray, score_BM: np.ndarra
     return float(np.sqrt(np.mean((gaps[1] - gaps[0]) ** 2))) if enough_B.any() else 0.0
 
 
-def rounded(mapping: Mapping[str, float]) -> dict[str, float]:
-    """Rounded for the card."""
-    return {name: round(float(value), 5) for name, value in mapping.items()}
+def rounded(mapping: Mapping[str, float]) -> dict[str, float | None]:
+    """For the card and for JSON, which has no NaN."""
+    return {name: round(float(value), 5) if value == value else None for name, value in mapping.items()}

@@ -59,6 +59,9 @@ class TrainingConfig(_Config):
     """Whether prompts marked `anchor` travel in the artifact, with references and graders."""
     seed: int = 1
     folds: Annotated[int, Field(ge=2)] = 5
+    wording_groups: Annotated[int | None, Field(ge=2)] = None
+    """Hold out questions together with all that are worded alike, in so many clusters of their embeddings: for few
+    wordings and many questions of each, where it is new wordings that should be familiar."""
     task_folds: Annotated[int, Field(ge=2)] = 7
     """Parts into which tasks are dealt; a part at a time is held out to learn what unfamiliar looks like."""
     calibration_rows: Count = 4000
@@ -69,12 +72,12 @@ class TrainingConfig(_Config):
     residual_l2: float = 2.0
     common_l2: float = 0.02
     tokens_l2: float = 0.3
-    residual_weights: Annotated[tuple[float, ...], Field(min_length=1)] = (0.6, 0.75, 1.0)
-    """To choose from: how much of what a prompt says about single models is believed."""
-    least_leads: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.005, 0.01, 0.02, 0.03)
-    """To choose from: by how much leads over the usual best model are lowered."""
-    false_alarms: Share = 0.08
+    residual_weights: Annotated[tuple[float, ...], Field(min_length=1)] = (0.75, 1.0)
+    """To choose from, pool by pool: how much of what a prompt says about single models is believed."""
+    false_alarms: Share = 0.04
     """Share of prompts like the training prompts that may be called unfamiliar."""
+    surface: bool = True
+    """Whether figures of a question's surface are read: they tell benchmarks apart, and mislead on new wordings."""
     transformer: bool = True
     static: StaticConfig | None = StaticConfig()
     network: NetworkConfig | None = NetworkConfig()

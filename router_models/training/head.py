@@ -115,13 +115,12 @@ def _stages(
     """Maps, standings and alarms of each stage, into the tensors; everything is trusted, nothing has width yet."""
     layout = Layout(tensors, len(library.models))
     standing_M = calibration.standings(familiar.rows, library, layout, tensors["complete.logit_TM"])
-    tensors["layout.usual_P"] = calibration.usual_best(familiar.rows, library)
     settings = HeadSettings(speeds, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
     for stage in stages(speeds):
         blend = familiar.blend(stage, speeds)
         tensors[f"{stage}.platt_2P"] = calibration.fit_platt_maps(blend, familiar.rows, library)
         tensors[f"{stage}.standing_M"] = standing_M
-        tensors[f"{stage}.trust_2P"] = np.array([[1.0] * layout.pools, [0.0] * layout.pools], np.float32)
+        tensors[f"{stage}.trust_P"] = np.ones(layout.pools, np.float32)
         strange_BA = unfamiliar.blend(stage, speeds).alarm_BA if len(unfamiliar) else np.zeros((0, 0))
         tensors[f"{stage}.alarm_A"] = calibration.fit_alarm(blend.alarm_BA, strange_BA)
         alarm_B = TryageHead(tensors, settings, len(library.models)).alarm(stage, blend)
@@ -140,29 +139,25 @@ def _trust(
     stage: Stage,
     sides: tuple[Evidence, Evidence],
 ) -> dict[str, Any]:
-    """How much of the residual each pool trusts, and by how much leads are lowered, into the tensors.
+    """How much of the residual each pool trusts, into the tensors.
 
-    Of the pairs under which the pool's held-out tasks lose no more than `BEARABLE_LOSS` against the usual best model (or
-    than that beyond the least loss of any pair), the one that answers best on familiar prompts. Where nothing was held
-    out, the most cautious pair.
+    Of the weights under which the pool's held-out tasks lose no more than `BEARABLE_LOSS` against the usual best model
+    (or than that beyond the least loss of any weight), the one that answers best on familiar prompts. Where nothing was
+    held out, the smallest.
     """
-    head = TryageHead(tensors, settings, len(library.models))
-    pairs = [(weight, step) for weight in config.residual_weights for step in config.least_leads]
-    familiar, unfamiliar = (_gains(head, library, tensors, stage, side, pairs) for side in sides)
+    head, weights = TryageHead(tensors, settings, len(library.models)), config.residual_weights
+    familiar, unfamiliar = (_gains(head, library, tensors, stage, side, weights) for side in sides)
     shown = {}
     for pool, name in enumerate(library.pools):
         gain, strange = familiar[pool], unfamiliar[pool]
         if np.isnan(strange).any():
-            chosen = int(np.lexsort(([step for _, step in pairs], [-weight for weight, _ in pairs]))[-1])
+            chosen = int(np.argmin(weights))
         else:
             bearable = strange >= min(0.0, strange.max()) - BEARABLE_LOSS
             chosen = int(np.where(bearable, gain, -np.inf).argmax())
-        tensors[f"{stage}.trust_2P"][:, pool] = pairs[chosen]
-        shown[name] = {
-            "weight": pairs[chosen][0],
-            "lead_lowered_by": pairs[chosen][1],
-            **calibration.rounded({"gain": gain[chosen], "gain_on_held_out_tasks": strange[chosen]}),
-        }
+        tensors[f"{stage}.trust_P"][pool] = weights[chosen]
+        figures = {"weight": weights[chosen], "gain": gain[chosen], "gain_on_held_out_tasks": strange[chosen]}
+        shown[name] = calibration.rounded(figures)
     return shown
 
 
@@ -172,28 +167,25 @@ def _gains(
     tensors: Mapping[str, np.ndarray],
     stage: Stage,
     evidence: Evidence,
-    pairs: Sequence[tuple[float, float]],
+    weights: Sequence[float],
 ) -> np.ndarray:
-    """Mean score of what each pair chooses, less that of the pool's usual best model [P, pairs]; NaN without rows.
+    """Mean score of what each weight W chooses, less that of the pool's usual best model [P, W]; NaN without rows.
 
     Prompts that the alarm flags go to the usual best one, as they do in the gateway.
     """
-    gain_PQ = np.full((len(library.pools), len(pairs)), np.nan)
+    gain_PW = np.full((len(library.pools), len(weights)), np.nan)
     if not len(evidence):
-        return gain_PQ
+        return gain_PW
     blend = evidence.blend(stage, head.speeds)
     mixed_BM, flagged_B = head.mixed(stage, blend), head.flagged(stage, blend)
     standing_M = tensors[f"{stage}.standing_M"]
     score_BM = calibration.by_model(evidence.rows, library, evidence.rows.score)
-    for weight in {weight for weight, _ in pairs}:
+    for number, weight in enumerate(weights):
         shrunk_BM = sigmoid(shrunk_logit(mixed_BM, standing_M, weight))
-        for number, (own_weight, step) in enumerate(pairs):
-            if own_weight != weight:
-                continue
-            gain_B = calibration.gain_over_usual(shrunk_BM, standing_M, score_BM, step, flagged_B)
-            for pool in np.unique(evidence.rows.pool):
-                gain_PQ[pool, number] = gain_B[evidence.rows.pool == pool].mean()
-    return gain_PQ
+        gain_B = calibration.gain_over_usual(shrunk_BM, standing_M, score_BM, flagged_B)
+        for pool in np.unique(evidence.rows.pool):
+            gain_PW[pool, number] = gain_B[evidence.rows.pool == pool].mean()
+    return gain_PW
 
 
 def _intervals(

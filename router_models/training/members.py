@@ -25,6 +25,8 @@ from router_models.tryage import Speed, network_names, standardised
 
 # Three of MiniLM's 384 outputs are dead; without this floor, noise of 1e-9 would be blown up to deviation 1.
 LEAST_SCALE = 1e-2
+# A number divided by this says nothing.
+UNREAD_SCALE = 1e9
 # Outcomes that a rule's mean counts as, in a task where it has few.
 SHRINK_OUTCOMES = 5.0
 # A length regression of a rule with fewer outcomes says nothing; its lengths stay unknown.
@@ -55,6 +57,8 @@ def _encoder_parts(
     config: TrainingConfig, layout: Layout, rows: Rows, speed: Speed, inputs_BF: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
     mean_F, scale_F = inputs_BF.mean(0), np.maximum(inputs_BF.std(0), LEAST_SCALE)
+    if not config.surface:
+        scale_F[-len(SURFACE_NAMES) :] = UNREAD_SCALE
     standard_BF = standardised(inputs_BF, mean_F, scale_F).astype(np.float32)
     task_FT, task_bias_T = fit_tasks(standard_BF, rows, layout.tasks, config.task_l2)
     within_BT = layout.within_pools(softmax(standard_BF @ task_FT + task_bias_T))

@@ -12,7 +12,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from router_models.features import Encoder, TransformerEncoder
 from router_models.odds import logit
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.static_encoder import StaticEncoder
+from router_models.surface import NAMES as SURFACE_NAMES
 from router_models.training import calibration
 from router_models.training.config import TrainingConfig
 from router_models.training.encoder import cached_inputs, static_table
 from router_models.training.head import Finished, evidence, finish
-from router_models.training.members import fit_parts
+from router_models.training.members import fit_parts, kmeans
 from router_models.training.rows import Inputs, Library, Reading, read_pools
 from router_models.training.trials import held_out_questions, held_out_tasks, joined
 from router_models.tryage import Speed
@@ -66,6 +67,12 @@ def train(config: TrainingConfig, encoder: tuple[bytes, bytes], cache: Path, bar
     if len(rows) < 2 * config.folds:
         raise OutcomesError(f"{len(rows)} prompts are too few; at least {2 * config.folds} are needed")
     encoders, inputs = read_inputs(config, encoder, pools, cache, bar)
+    if config.wording_groups:
+        embedding_BD = inputs[encoders.speeds[-1]][:, : -len(SURFACE_NAMES)]
+        wording_B = kmeans(embedding_BD, config.wording_groups, config.seed)[1]
+        # Rows of one question stay together: all go where its first one goes.
+        _, first, question_B = np.unique(rows.group, return_index=True, return_inverse=True)
+        rows = replace(rows, group=wording_B[first][question_B])
     questions = held_out_questions(config, library, rows, inputs, bar("trials on held-out questions", config.folds))
     tasks = held_out_tasks(config, library, rows, inputs, bar("trials on held-out tasks", config.task_folds))
     parts = fit_parts(config, library, rows, inputs, config.seed)
