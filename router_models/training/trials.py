@@ -98,7 +98,9 @@ def task_folds(library: Library, count: int) -> Iterator[np.ndarray]:
     for pool in range(len(library.pools)):
         own = np.flatnonzero(library.pool_T == pool)
         if len(own) > 1:
-            fold_T[own] = (np.arange(len(own)) + pool) % count if len(own) <= count else np.arange(len(own)) % count
+            # Pools begin at different folds: a set of two tasks must not lose one of them here and, because a set that
+            # holds the same questions is held out too, the other one as well.
+            fold_T[own] = (np.arange(len(own)) + 2 * pool) % count
     for fold in range(count):
         yield fold_T == fold
 
