@@ -24,7 +24,7 @@ bench: install ## measure what a decision costs, over 10 and over 10,000 models
 	@$(BIN)/pytest -q -s tests/load
 
 train: install ## make the demo's router model anew from the committed outcomes
-	@$(BIN)/thalamus train configs/training/demo-v1.yaml --output var/demo-v1
+	@$(BIN)/thalamus train configs/training/demo-v2.yaml --output var/demo-v2
 
 lint: install ## ruff, strict mypy and the import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -99,7 +99,8 @@ class Space:
         """What the scores of all other old models say, for each of them [B, R, Q]."""
         parts = _evidence(rows, self.loading_RQ)
         mean_BRQ, _ = _posterior(*(part_BR.sum(1, keepdims=True) - part_BR for part_BR in parts))
-        return mean_BRQ / self.factor_scale_Q
+        scaled_BRQ: np.ndarray = mean_BRQ / self.factor_scale_Q
+        return scaled_BRQ
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,9 @@ class Population:
         guess_C = np.full(size, PRIOR_OTHER_VARIANCE)
         guess_C[0] = PRIOR_ABILITY_VARIANCE
         centred_RC = self.coordinate_RC - self.mean
-        spread_CC: np.ndarray = centred_RC.T @ centred_RC + PRIOR_MODELS * np.diag(guess_C)
-        return spread_CC / (models - 1 + PRIOR_MODELS)
+        spread_CC = centred_RC.T @ centred_RC + PRIOR_MODELS * np.diag(guess_C)
+        covariance_CC: np.ndarray = spread_CC / (models - 1 + PRIOR_MODELS)
+        return covariance_CC
 
     @property
     def factor_loading(self) -> np.ndarray:

@@ -58,7 +58,7 @@ def evaluate(
 ) -> None:
     """Measure a router model on prompts it has not seen, against baselines that learned from the same outcomes.
 
-    Example: `thalamus evaluate --artifact router_models/artifacts/demo-v1 --data deploy/demo/outcomes --split test
+    Example: `thalamus evaluate --artifact router_models/artifacts/demo-v2 --data deploy/demo/outcomes --split test
     --split unseen --plots var/plots`
     """
     from router_models.artifact import ArtifactError, load_artifact

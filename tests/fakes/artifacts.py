@@ -163,7 +163,6 @@ def _heads(pools: _Pools, size_M: int, speeds: tuple[Speed, ...]) -> dict[str, n
         "layout.pool_T": pool_T,
         "layout.pool_R": pool_R,
         "layout.model_R": model_R,
-        "layout.usual_P": _usual(quality_TR, pool_R, model_R),
         "table.quality_TR": quality_TR,
         "table.log_tokens_TR": np.float32(np.log(20)) * in_pool_TR,
         "complete.logit_TM": complete_TM,
@@ -174,13 +173,6 @@ def _heads(pools: _Pools, size_M: int, speeds: tuple[Speed, ...]) -> dict[str, n
     for speed in speeds:
         heads |= _encoder_head(speed, letters, len(rules))
     return heads | _stages(speeds, len(pools), size_M)
-
-
-def _usual(quality_TR: np.ndarray, pool_R: np.ndarray, model_R: np.ndarray) -> np.ndarray:
-    """The model with the best mean over the tasks of each pool; elsewhere its table has zeros."""
-    own_PR = np.arange(pool_R.max() + 1)[:, None] == pool_R
-    usual_P: np.ndarray = model_R[np.where(own_PR, quality_TR.sum(0), -1).argmax(1)]
-    return usual_P
 
 
 def _encoder_head(speed: Speed, letters: str, size_R: int) -> dict[str, np.ndarray]:
@@ -208,7 +200,7 @@ def _stages(speeds: tuple[Speed, ...], size_P: int, size_M: int) -> dict[str, np
         distance_A = np.array([name == "distance" for name in ALARM_FIGURES] * encoders, np.float32)
         heads |= {
             f"{stage}.platt_2P": np.array([[1] * size_P, [0] * size_P], np.float32),
-            f"{stage}.trust_2P": np.array([[1] * size_P, [0] * size_P], np.float32),
+            f"{stage}.trust_P": np.ones(size_P, np.float32),
             f"{stage}.standing_M": np.linspace(-0.1, 0.1, size_M, dtype=np.float32),
             f"{stage}.alarm_A": np.array([-4, *(16 / encoders * distance_A)], np.float32),
         }

@@ -20,7 +20,7 @@ FILE.npz holds, without pickles: score_BM, cost_BM (USD), logit_BM (out of fold)
 known anchor_B (bool) and kind_BG (soft tasks, out of fold).
 
 Legend of array suffixes: B prompts, M models, D embedding, G kinds of prompt, S the models of a pool, the last one new,
-W weights on cost.
+P pools, T draws, R resamplings, W weights on cost.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from router_models.population import Population, Rows
 SHOTS = (20, 50, 100, 200)
 ANCHORS = "anchors"
 POOLS, OLD_IN_POOL, DRAWS = 40, 6, 3
+RESAMPLINGS = 2_000
 GROUP_PROMPTS = 30
 Z_90 = 1.645
 WEIGHTS = tuple(weight for form, weight in SETTINGS if form == LINEAR)
@@ -67,8 +68,8 @@ class OutOfFold:
     kind_BG: np.ndarray | None = None
 
     @cached_property
-    def group_B(self) -> np.ndarray:
-        """Groups of like prompts within each fold, numbered through."""
+    def groups(self) -> np.ndarray:
+        """Groups of like prompts within each fold [B], numbered through."""
         group_B, groups = np.zeros(len(self.fold_B), dtype=int), 0
         for fold in np.unique(self.fold_B):
             rows = np.flatnonzero(self.fold_B == fold)
@@ -77,8 +78,8 @@ class OutOfFold:
         return group_B
 
     @cached_property
-    def expected_cost_BM(self) -> np.ndarray:
-        """Each model's mean cost on the prompt's task in the other folds; on all tasks where it has none there."""
+    def expected_cost(self) -> np.ndarray:
+        """Each model's mean cost on the prompt's task in the other folds [B, M]; on all tasks where it has none."""
         expected_BM = np.full(self.cost_BM.shape, np.nan)
         for fold in np.unique(self.fold_B):
             for task in np.unique(self.task_B):
@@ -113,7 +114,7 @@ class Leaver:
 
     def _population(self, fold: int) -> Population:
         there_B = self._data.fold_B != fold
-        return population(self._rows.take(there_B), self._data.group_B[there_B])
+        return population(self._rows.take(there_B), self._data.groups[there_B])
 
     def join(self, shots: int | str, draw: int) -> Joined:
         """With this many graded prompts per exam, or with the anchors."""
@@ -156,7 +157,7 @@ class Pool:
         self._quality_BS = sigmoid(data.logit_BM[:, models_S])
         mean_S = _mean(self._cost_BS)
         self._low, self._high = float(mean_S.min()), float(mean_S.max())
-        self._penalty_BS = data.expected_cost_BM[:, models_S] / self._high
+        self._penalty_BS = data.expected_cost[:, models_S] / self._high
         self._available_BS = np.isfinite(self._score_BS) & np.isfinite(self._cost_BS)
         self.without = self._area(self._quality_BS, joins=False)
         self.full_gain = self._area(self._quality_BS, joins=True) - self.without
@@ -185,6 +186,9 @@ class Figures:
 
     recovered: float
     """Share of the full gain in AIQ, sums over pools."""
+    recovered_low: float
+    """The ends of its 95 % interval over pools."""
+    recovered_high: float
     gain: float
     """In AIQ, mean over pools and draws."""
     full_gain: float
@@ -222,15 +226,18 @@ def new_models(
 def _figures(
     data: OutOfFold, pools: Sequence[Pool], joined: Mapping[int, Sequence[Joined]], exam: int | str
 ) -> Figures:
-    gain_PD = np.array([[pool.gain(each.quality_B) for each in joined[pool.new]] for pool in pools])
+    gain_PT = np.array([[pool.gain(each.quality_B) for each in joined[pool.new]] for pool in pools])
     full_P = np.array([pool.full_gain for pool in pools])
     drawn = [(data.score_BM[:, model], each) for model, found in joined.items() for each in found]
+    low, high = _interval(gain_PT.mean(1), full_P)
     anchors = 0 if data.anchor_B is None else data.anchor_B.sum() * (1 - 1 / len(np.unique(data.fold_B)))
     return Figures(
-        recovered=float(gain_PD.mean(1).sum() / full_P.sum()),
-        gain=float(gain_PD.mean()),
+        recovered=float(gain_PT.mean(1).sum() / full_P.sum()),
+        recovered_low=low,
+        recovered_high=high,
+        gain=float(gain_PT.mean()),
         full_gain=float(full_P.mean()),
-        worse_than_without=float((gain_PD < -NO_CHANGE).mean()),
+        worse_than_without=float((gain_PT < -NO_CHANGE).mean()),
         full_worse_than_without=float((full_P < -NO_CHANGE).mean()),
         brier=float(np.mean([brier(each.quality_B, score_B) for score_B, each in drawn])),
         coverage=float(np.mean([_coverage(data, each, score_B) for score_B, each in drawn])),
@@ -239,10 +246,17 @@ def _figures(
     )
 
 
+def _interval(gain_P: np.ndarray, full_P: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a ratio of sums, by resampling pools."""
+    picked_RP = np.random.default_rng(0).integers(len(full_P), size=(RESAMPLINGS, len(full_P)))
+    low, high = np.quantile(gain_P[picked_RP].sum(1) / full_P[picked_RP].sum(1), (0.025, 0.975))
+    return float(low), float(high)
+
+
 def _coverage(data: OutOfFold, joined: Joined, score_B: np.ndarray) -> float:
     sides_2 = np.array([-Z_90, Z_90])
     interval_B2 = np.clip(joined.quality_B[:, None] + sides_2 * joined.deviation_B[:, None], 0, 1)
-    return rate_coverage(interval_B2[:, None], score_B[:, None], data.group_B)
+    return rate_coverage(interval_B2[:, None], score_B[:, None], data.groups)
 
 
 def _pools(models: int, count: int, seed: int) -> Iterator[np.ndarray]:

@@ -34,8 +34,10 @@ def test_pools_and_networks_pass() -> None:
     assert misfit(two_pools(), BOTH, 3) is None
 
 
-@pytest.mark.parametrize("speeds", [(), ("static", "static"), ("slow",), ("static", "slow")])
-def test_encoders_must_be_known_and_different(speeds: tuple[Speed, ...]) -> None:
+@pytest.mark.parametrize(
+    "speeds", [(), ("static", "static"), ("transformer", "static"), ("slow",), ("static", "slow"), (["static"],)]
+)
+def test_encoders_must_be_known_different_and_the_faster_one_first(speeds: tuple[Speed, ...]) -> None:
     assert str(misfit(two_pools(), speeds, 3)).startswith("its encoders are [")
 
 
@@ -94,7 +96,6 @@ def test_nothing_may_be_empty(name: str) -> None:
         ("layout.pool_R", [0, 0, 1, 2], "names a pool or a model that it does not have"),
         ("layout.model_R", [0, 2, 1, 3], "names a pool or a model that it does not have"),
         ("layout.model_R", [0, 2, 1, -1], "names a pool or a model that it does not have"),
-        ("layout.pool_T", [0, 0, 2, 2], "has a pool without models or without tasks"),
         ("layout.pool_R", [0, 0, 0, 0], "has a pool without models or without tasks"),
         ("layout.model_R", [0, 2, 1, 1], "has a rule twice, or a model without one"),
         ("layout.model_R", [0, 2, 0, 2], "has a rule twice, or a model without one"),
@@ -108,7 +109,27 @@ def test_a_layout_that_leads_nowhere_is_refused(name: str, changed: list[int], c
 @pytest.mark.parametrize("name", ["layout.pool_T", "layout.pool_R", "layout.model_R"])
 def test_a_layout_must_count_in_numbers_that_can_be_counted_with(name: str, kind: type[np.generic]) -> None:
     """Half a pool leads nowhere, and pool 3 of 86 models starts beyond the last uint8."""
-    assert misfit({**two_pools(), name: two_pools()[name].astype(kind)}, BOTH, 3) is not None
+    complaint = misfit({**two_pools(), name: two_pools()[name].astype(kind)}, BOTH, 3)
+
+    assert complaint == "its layout holds something else than int32"
+
+
+@pytest.mark.parametrize(
+    ("pool_T", "complaint"),
+    [
+        ([0, 0, 1, 1], "tensor full.platt_2P has size 3; expected 2"),
+        ([0, 0, 2, 2], "its layout has a pool without models or without tasks"),
+    ],
+)
+def test_whatever_counts_pools_counts_those_of_the_tasks(pool_T: list[int], complaint: str) -> None:
+    """Maps and trust are made for three pools."""
+    heads = two_pools()
+    names = [f"{stage}.{kind}" for stage in ("static", "full") for kind in ("platt_2P", "trust_P")]
+    more = {name: np.concatenate([heads[name], heads[name][..., :1]], axis=-1) for name in names}
+
+    found = misfit({**heads, **more, "layout.pool_T": np.array(pool_T, np.int32)}, BOTH, 3)
+
+    assert found == complaint
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0])

@@ -143,6 +143,19 @@ def test_lengths_are_the_mean_over_the_pools_in_which_they_are_known(
     np.testing.assert_allclose(value_BM[0], expected_M, rtol=CLOSE)
 
 
+@pytest.mark.parametrize(
+    ("task_T", "expected_M"),
+    [((0.25, 0.25, 0.5), (0.2, 0.5, 0.8)), ((0.5, 0.5, 0.0), (0.2, 0.2, 0.8)), ((0.0, 0.0, 1.0), (0.2, 0.8, 0.8))],
+)
+def test_a_number_per_pool_counts_for_a_model_only_where_it_was_measured(
+    task_T: tuple[float, ...], expected_M: tuple[float, ...]
+) -> None:
+    """The outer models know one pool each, however little the prompt looks like it."""
+    value_BM = TWO_POOLS.over_own_pools(np.array([0.2, 0.8], np.float32), np.array([task_T], np.float32))
+
+    np.testing.assert_allclose(value_BM[0], expected_M, atol=1e-5)
+
+
 def test_the_one_rule_of_a_model_speaks_for_it_in_any_pool() -> None:
     value_BR = np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)
 

@@ -175,6 +175,7 @@ def large_heads(models: int, tasks: int, speed: Speed) -> dict[str, np.ndarray]:
         "complete.logit_TM": (tasks, models),
         "tokens.spread_M3": (models, 3),
         "full.platt_2P": (2, 1),
+        "full.trust_P": (1,),
         "full.standing_M": (models,),
         "full.alarm_A": (1 + len(ALARM_FIGURES),),
     }

@@ -47,7 +47,9 @@ def both(prompts: int = 6) -> Mapping[Speed, np.ndarray]:
 
 def head_of(artifact: Artifact, tensors: Mapping[str, Any] | None = None, **settings: Any) -> TryageHead:
     """The head of an artifact with other tensors or settings."""
-    heads = {**artifact.heads, **{name: np.asarray(tensor, np.float32) for name, tensor in (tensors or {}).items()}}
+    heads = dict(artifact.heads)
+    for name, tensor in (tensors or {}).items():
+        heads[name] = np.asarray(tensor, heads[name].dtype if name in heads else np.float32)
     return TryageHead(heads, replace(artifact.settings, **settings), len(artifact.models))
 
 
@@ -153,7 +155,7 @@ def test_two_readings_are_averaged_and_their_members_and_figures_kept() -> None:
 
 
 def test_quality_is_the_mapped_mean_of_the_members_logits() -> None:
-    head = head_of(tiny_artifact(), {"full.platt_2P": [[0.5], [0.25]]}, unfamiliar_weight=1.0)
+    head = head_of(tiny_artifact(), {"full.platt_2P": [[0.5], [0.25]]})
     inputs = both()
     member_SBR = Blend.of([head.read(speed, inputs_BF) for speed, inputs_BF in inputs.items()]).member_SBR
 
@@ -166,8 +168,7 @@ def test_every_pool_has_a_map_of_its_own() -> None:
     """A prompt that is surely of the first pool moves with the first's map only; a completed mean needs none."""
     artifact, inputs = tiny_pools_artifact(), both()
     plain, first, second = (
-        head_of(artifact, {"full.platt_2P": [[1, 1], offsets]}, unfamiliar_weight=1.0)
-        for offsets in ((0, 0), (1, 0), (0, 1))
+        head_of(artifact, {"full.platt_2P": [[1, 1], offsets]}) for offsets in ((0, 0), (1, 0), (0, 1))
     )
     blend = Blend.of([plain.read(speed, inputs_BF) for speed, inputs_BF in inputs.items()])
     surely_first = replace(blend, task_BT=np.tile(np.array([0.5, 0.5, 0, 0], np.float32), (len(blend.task_BT), 1)))
@@ -178,29 +179,74 @@ def test_every_pool_has_a_map_of_its_own() -> None:
     np.testing.assert_allclose(second.mixed("full", surely_first), plain.mixed("full", surely_first), atol=1e-4)
 
 
-def test_a_familiar_prompt_is_read_as_it_is_and_an_unfamiliar_one_gets_the_usual_order() -> None:
-    standing_M = np.array([0.7, -0.7], np.float32)
-    bias = {"full.standing_M": standing_M, "static.standing_M": standing_M}
-    calm, alarmed = ({**bias, "full.alarm_A": [level, *[0] * 8]} for level in (-20, 20))
-    shrinking = {"residual_weight": 1.0, "unfamiliar_weight": 0.0}
-    plain = head_of(tiny_artifact(), bias, residual_weight=1.0, unfamiliar_weight=1.0).predict(both()).quality
+def trust(*weight_P: float) -> dict[str, Any]:
+    """How much of the rest each pool believes, whoever has read the prompt."""
+    return {f"{stage}.trust_P": weight_P for stage in ("static", "full")}
 
-    familiar = head_of(tiny_artifact(), calm, **shrinking).predict(both()).quality
-    unfamiliar = head_of(tiny_artifact(), alarmed, **shrinking).predict(both()).quality
 
-    np.testing.assert_allclose(familiar, plain, rtol=1e-4)
-    np.testing.assert_allclose(logit(unfamiliar)[:, 0] - logit(unfamiliar)[:, 1], 1.4, rtol=1e-3)
-    np.testing.assert_allclose(logit(unfamiliar).mean(1), logit(plain).mean(1), atol=1e-4)
+def test_without_trust_every_prompt_gets_the_usual_order_and_stays_as_hard_as_it_was() -> None:
+    standing_M = {"full.standing_M": [0.7, -0.7], "static.standing_M": [0.7, -0.7]}
+    plain = head_of(tiny_artifact(), standing_M).predict(both()).quality
+
+    usual = head_of(tiny_artifact(), {**standing_M, **trust(0)}).predict(both()).quality
+
+    np.testing.assert_allclose(logit(usual)[:, 0] - logit(usual)[:, 1], 1.4, rtol=1e-3)
+    np.testing.assert_allclose(logit(usual).mean(1), logit(plain).mean(1), atol=1e-4)
     assert len(set(plain.argmax(1))) == 2, "or else nothing had to be shrunk"
 
 
-def test_halfway_familiar_is_shrunk_halfway() -> None:
-    head = head_of(tiny_artifact(), {"full.alarm_A": [0] * 9}, residual_weight=0.8, unfamiliar_weight=0.2)
-    plain = head_of(tiny_artifact(), residual_weight=1.0, unfamiliar_weight=1.0).predict(both()).quality
+def test_half_the_trust_shrinks_halfway() -> None:
+    plain = head_of(tiny_artifact()).predict(both()).quality
+
+    shrunk = head_of(tiny_artifact(), trust(0.5)).predict(both()).quality
 
     expected = sigmoid(shrunk_logit(plain, tiny_artifact().heads["full.standing_M"], 0.5))
+    np.testing.assert_allclose(shrunk, expected, rtol=1e-4)
 
-    np.testing.assert_allclose(head.predict(both()).quality, expected, rtol=1e-4)
+
+def test_each_stage_is_trusted_as_far_as_its_own_numbers_say() -> None:
+    head, plain = head_of(tiny_artifact(), {"static.trust_P": [0]}), head_of(tiny_artifact())
+    glance: Mapping[Speed, np.ndarray] = {"static": inputs_of()}
+
+    np.testing.assert_array_equal(head.predict(both()).quality, plain.predict(both()).quality)
+    usual = logit(head.predict(glance).quality)
+    np.testing.assert_allclose(usual[:, 1] - usual[:, 0], 0.2, rtol=1e-3)
+
+
+def test_a_model_is_trusted_as_far_as_its_own_pools_say() -> None:
+    """The first pool trusts all, the second nothing; the prompt looks like each of them as much."""
+    standing_M = np.array([-0.5, 0.5, 0.0], np.float32)
+    head = head_of(tiny_pools_artifact(), {"full.standing_M": standing_M, **trust(1, 0)})
+    logit_M = np.array([1.0, -2.0, -0.5])
+
+    trusted_BM = head.trusted("full", sigmoid(logit_M)[None], np.array([[0.25, 0.25, 0.5, 0.0]]))
+
+    # The mean of the logits is -0.5, so the rests are 2.0, -2.0 and 0.0.
+    np.testing.assert_allclose(logit(trusted_BM), [[1.0, 0.0, -0.5]], atol=1e-4)
+
+
+def test_an_alarm_is_said_and_changes_no_quality() -> None:
+    calm, alarmed = (
+        head_of(tiny_artifact(), {"full.alarm_A": [level, *[0] * 8]}, alarm_full=0.5).predict(both())
+        for level in (-20, 20)
+    )
+
+    assert (calm.unfamiliar.tolist(), alarmed.unfamiliar.tolist()) == ([False] * 6, [True] * 6)
+    np.testing.assert_array_equal(calm.quality, alarmed.quality)
+
+
+def test_what_is_flagged_is_what_a_prediction_calls_unfamiliar() -> None:
+    """The alarm looks at the first figure of the static encoder alone, and is set to its median."""
+    head = head_of(tiny_artifact(), {"full.alarm_A": [0, 1, *[0] * 7]})
+    blend = Blend.of([head.read(speed, inputs_BF) for speed, inputs_BF in both().items()])
+    median = float(np.median(sigmoid(blend.alarm_BA[:, 0])))
+    head = head_of(tiny_artifact(), {"full.alarm_A": [0, 1, *[0] * 7]}, alarm_full=median)
+
+    flagged_B = head.flagged("full", blend)
+
+    assert flagged_B.tolist() == (sigmoid(blend.alarm_BA[:, 0]) > median).tolist()
+    assert flagged_B.sum() == 3
+    np.testing.assert_array_equal(flagged_B, head.predict(both()).unfamiliar)
 
 
 @pytest.mark.parametrize(("threshold", "unfamiliar"), [(0.4, True), (0.6, False)])

@@ -15,12 +15,12 @@ from router_models.odds import logit, sigmoid
 from router_models.training.calibration import (
     PRIOR_UNFAMILIAR,
     by_model,
-    choice_quality,
     cross_entropy,
     fit_alarm,
     fit_interval,
     fit_platt,
     fit_platt_maps,
+    gain_over_usual,
     length_spread,
     rate_errors,
     rounded,
@@ -242,14 +242,43 @@ def test_without_unfamiliar_rows_an_alarm_never_fires() -> None:
     assert alarm_of(weight_A, figures(50, 1e6, 2)).max() < 1e-4
 
 
-def test_the_choice_is_among_the_measured_models_and_as_trusted_as_each_prompt_deserves() -> None:
-    quality_BM = np.array([[0.9, 0.5, 0.1]] * 3)
-    standing_M = np.array([0.0, 0.5, 1.0])
-    score_BM = np.array([[1.0, 0.25, 0.5], [1.0, 0.25, 0.5], [np.nan, 0.25, np.nan]])
+# Whose usual best model is c.
+STANDING_M = np.array([0.0, 0.5, 1.0])
 
-    chosen_B = choice_quality(quality_BM, standing_M, np.array([1.0, 0.0, 1.0]), score_BM)
 
-    assert chosen_B.tolist() == [1.0, 0.5, 0.25]
+@pytest.mark.parametrize(
+    ("quality_M", "score_M", "gain"),
+    [
+        ((0.9, 0.2, 0.5), (1.0, 0.0, 0.25), 0.75),
+        ((0.9, 0.2, 0.5), (0.0, 0.0, 0.25), -0.25),
+        ((0.51, 0.2, 0.5), (1.0, 0.0, 0.25), 0.75),
+        ((0.4, 0.2, 0.5), (1.0, 0.0, 0.25), 0.0),
+        ((0.9, 0.6, 0.5), (np.nan, 1.0, 0.25), 0.75),
+        # Model c was not asked: b is the usual best of those that were.
+        ((0.9, 0.6, 0.5), (1.0, 0.25, np.nan), 0.75),
+        ((0.5, 0.6, 0.9), (1.0, 0.25, np.nan), 0.0),
+        ((0.9, 0.6, 0.5), (1.0, np.nan, np.nan), 0.0),
+    ],
+)
+def test_a_choice_gains_on_the_usual_best_model_of_those_that_were_measured(
+    quality_M: tuple[float, ...], score_M: tuple[float, ...], gain: float
+) -> None:
+    quality_BM, score_BM = np.array([quality_M]), np.array([score_M])
+
+    calm_B, flagged_B = (
+        gain_over_usual(quality_BM, STANDING_M, score_BM, np.array([flagged])) for flagged in (False, True)
+    )
+
+    np.testing.assert_allclose(calm_B, [gain])
+    assert flagged_B.tolist() == [0.0], "a flagged prompt goes to the usual best model"
+
+
+def test_gains_are_counted_row_by_row() -> None:
+    quality_BM, score_BM = np.array([[0.9, 0.1, 0.5]] * 3), np.array([[1.0, 0.0, 0.5], [0.0, 0.0, 0.5], [1.0, 0, 0]])
+
+    gain_B = gain_over_usual(quality_BM, STANDING_M, score_BM, np.array([False, False, True]))
+
+    assert gain_B.tolist() == [0.5, -0.5, 0.0]
 
 
 def test_a_length_spreads_as_real_answers_did() -> None:
@@ -282,5 +311,5 @@ def test_without_two_measured_models_there_is_no_such_error() -> None:
     assert static_error(np.zeros((2, 2)), np.ones((2, 2)), np.array([[1.0, np.nan]] * 2)) == 0
 
 
-def test_figures_are_rounded_for_the_card() -> None:
-    assert rounded({"loss": 0.123456789}) == {"loss": 0.12346}
+def test_figures_are_rounded_for_the_card_and_what_was_not_measured_is_none() -> None:
+    assert rounded({"loss": 0.123456789, "gain": np.nan}) == {"loss": 0.12346, "gain": None}

@@ -14,6 +14,7 @@ import pytest
 
 from router_models.head_check import misfit
 from router_models.odds import logit
+from router_models.surface import NAMES as SURFACE_NAMES
 from router_models.training.config import TrainingConfig
 from router_models.training.head import Evidence, Finished, evidence, finish
 from router_models.training.members import fit_parts
@@ -87,6 +88,12 @@ def test_networks_stay_only_where_the_average_is_better_with_them(useful: bool) 
     assert misfit(done.tensors, ("static",), 3) is None
 
 
+def far_out(each: Evidence) -> Evidence:
+    """The same with figures that any alarm tells from those of familiar prompts."""
+    reading = each.trial.readings["static"]
+    return replace(each, trial=Trial(each.trial.rows, {"static": replace(reading, alarm_BA=reading.alarm_BA + 10)}))
+
+
 def test_without_networks_there_is_no_loss_to_compare() -> None:
     assert "held_out_loss" not in finished().figures
 
@@ -115,42 +122,136 @@ def test_without_tasks_to_hold_out_nothing_is_unfamiliar() -> None:
     assert done.settings.variance_unfamiliar == 0
 
 
-WEIGHTS = {"residual_weights": (0.0, 1.0), "unfamiliar_weights": (0.0, 1.0)}
+# Of ten prompts of a pool its usual best model alone answers six, and its other model four. The head is sure of itself
+# on half of either, and puts the two next to each other on the rest.
+USUAL_WINS = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0], bool)
+SURE = np.array([0, 1] * 5, bool)
+# The usual best models are a and c; b is the other one of both pools.
+SIDE_R = np.array([1, -1, -1, 1])
+ALWAYS_RIGHT = {"sure": 1, "unsure": 1}
 
 
-def test_what_tasks_and_prompts_say_is_trusted_where_it_was_right() -> None:
-    assert finished(tiny_config(network=None, **WEIGHTS)).settings.residual_weight == 1
+def made(each: Evidence, *side_by_pool: Mapping[str, int]) -> Evidence:
+    """Outcomes as above, read rightly (1) or the wrong way around (-1), where the head is sure and where it is not."""
+    rows, place_B = each.rows, np.zeros(len(each), int)
+    for pool in (0, 1):
+        own = np.flatnonzero(rows.pool == pool)
+        place_B[own] = np.arange(len(own)) % 10
+    winner_B, sure_B = np.where(USUAL_WINS, 1, -1)[place_B], SURE[place_B]
+    side_B = [side_by_pool[pool]["sure" if sure else "unsure"] for pool, sure in zip(rows.pool, sure_B, strict=True)]
+    score_BR = np.where(np.isfinite(rows.score), winner_B[:, None] == SIDE_R, np.nan)
+    logit_BR = (winner_B * side_B * np.where(sure_B, 2, 0.01))[:, None] * SIDE_R
+    reading = replace(
+        each.trial.readings["static"],
+        task_BT=np.eye(5, dtype=np.float32)[rows.task],
+        member_SBR=logit_BR[None].astype(np.float32),
+        alarm_BA=np.zeros((len(rows), 4), np.float32),
+    )
+    return Evidence(replace(rows, score=score_BR), Trial(each.trial.rows, {"static": reading}))
 
 
-def test_what_was_wrong_on_held_out_tasks_is_not_trusted_on_unfamiliar_prompts() -> None:
-    """The readings of held-out tasks are turned around: who is called better there is worse."""
-    parts, questions, tasks = fitted(LINEAR)
-    turned = with_last_member(tasks, -10 * logit(LEARNED.rate_BR[tasks.trial.rows]))
-    alarmed = replace(turned, trial=_far_out(turned.trial))
-
-    done = finish(tiny_config(network=None, **WEIGHTS), LIBRARY, parts, ("static",), questions, alarmed)
-
-    assert (done.settings.residual_weight, done.settings.unfamiliar_weight) == (1, 0)
-    gains = done.figures["gain_over_usual_best_by_residual_weights"]
-    assert gains["1 and 1"]["held-out tasks"] < -0.05 < gains["1 and 0"]["held-out tasks"]
-    assert gains["1 and 1"]["familiar"] > 0
+TURNED = {"sure": -1, "unsure": -1}
+CHOICES = tiny_config(network=None, residual_weights=(0.0, 0.5, 1.0))
 
 
-def _far_out(trial: Trial) -> Trial:
-    """The same with figures that any alarm tells from those of familiar prompts."""
-    reading = trial.readings["static"]
-    return Trial(trial.rows, {"static": replace(reading, alarm_BA=reading.alarm_BA + 10)})
+def told(tasks: Evidence, config: TrainingConfig = CHOICES) -> dict[str, dict[str, float | None]]:
+    """What was decided for each pool, whose questions were read rightly, as the figures say it."""
+    parts, questions, _ = fitted(LINEAR)
+    done = finish(config, LIBRARY, parts, ("static",), made(questions, ALWAYS_RIGHT, ALWAYS_RIGHT), tasks)
+    shown: dict[str, dict[str, float | None]] = done.figures["trusted"]["full"]
+    assert done.tensors["full.trust_P"].tolist() == [each["weight"] for each in shown.values()]
+    return shown
 
 
-def test_no_trust_gains_nothing() -> None:
-    done = finished(tiny_config(network=None, residual_weights=(0.0,), unfamiliar_weights=(0.0,)))
+def decided(weight: float, gain: float, on_tasks: float | None) -> dict[str, float | None]:
+    return {"weight": weight, "gain": gain, "gain_on_held_out_tasks": on_tasks}
 
-    assert done.figures["gain_over_usual_best_by_residual_weights"]["0 and 0"] == {"familiar": 0, "held-out tasks": 0}
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        (ALWAYS_RIGHT, decided(1.0, 0.4, 0.4)),
+        # With full trust the unsure ones lose 0.3 and the sure ones win 0.2: 0.1 too much. Half of it leaves the unsure
+        # ones to the usual best model.
+        ({"sure": 1, "unsure": -1}, decided(0.5, 0.2, 0.2)),
+        (TURNED, decided(0.0, 0.0, 0.0)),
+        # What the sure ones lose only no trust at all prevents.
+        ({"sure": -1, "unsure": 1}, decided(0.0, 0.0, 0.0)),
+    ],
+)
+def test_a_pool_whose_held_out_tasks_lose_is_trusted_less_than_one_whose_tasks_do_not(
+    first: Mapping[str, int], expected: dict[str, float | None]
+) -> None:
+    shown = told(made(fitted(LINEAR)[2], first, ALWAYS_RIGHT))
+
+    assert shown == {"first": expected, "second": decided(1.0, 0.4, 0.4)}
+
+
+def test_where_every_weight_loses_the_one_that_loses_least_is_taken() -> None:
+    """Full trust gains twice as much on familiar prompts, and loses twice as much on held-out tasks."""
+    config = CHOICES.model_copy(update={"residual_weights": (0.5, 1.0)})
+
+    shown = told(made(fitted(LINEAR)[2], TURNED, TURNED), config)
+
+    assert shown["first"] == shown["second"] == decided(0.5, 0.2, -0.3)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(0.006, decided(1.0, 0.4, -0.0036)), (0.007, decided(0.0, 0.0, 0.0))]
+)
+def test_a_loss_of_next_to_nothing_on_held_out_tasks_is_borne(size: float, expected: dict[str, float | None]) -> None:
+    """The wrong model is answered with scores that are lower by so much."""
+    tasks = made(fitted(LINEAR)[2], TURNED, TURNED)
+    close = replace(tasks, rows=replace(tasks.rows, score=size * tasks.rows.score))
+
+    shown = told(close, CHOICES.model_copy(update={"residual_weights": (0.0, 1.0)}))
+
+    assert shown["first"] == shown["second"] == expected
+
+
+def test_held_out_tasks_that_the_alarm_flags_forbid_no_trust() -> None:
+    """They are answered by the usual best model, whatever is made of them."""
+    shown = told(far_out(made(fitted(LINEAR)[2], TURNED, TURNED)))
+
+    assert shown["first"] == shown["second"] == decided(1.0, 0.4, 0.0)
+
+
+UNSORTED = tiny_config(network=None, residual_weights=(1.0, 0.5, 0.75))
+
+
+def test_without_tasks_to_hold_out_the_smallest_weight_is_taken_in_whatever_order_they_are_written() -> None:
+    shown = told(NOTHING, UNSORTED)
+
+    assert shown["first"] == shown["second"] == decided(0.5, 0.2, None)
+
+
+def test_so_it_is_for_a_pool_of_which_no_task_was_held_out() -> None:
+    tasks = made(fitted(LINEAR)[2], ALWAYS_RIGHT, ALWAYS_RIGHT)
+    own_B = tasks.rows.pool == 0
+
+    shown = told(Evidence(tasks.rows.take(own_B), tasks.trial.take(own_B)), UNSORTED)
+
+    assert shown == {"first": decided(1.0, 0.4, 0.4), "second": decided(0.5, 0.2, None)}
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_figures_of_the_surface_change_predictions_only_where_they_are_read(read: bool) -> None:
+    config = tiny_config(network=None, surface=read)
+    inputs_BF = LEARNED.inputs["static"]
+    other_BF = inputs_BF.copy()
+    other_BF[:, -len(SURFACE_NAMES) :] = 10 - 2 * inputs_BF[:, -len(SURFACE_NAMES) :]
+
+    head = finish(config, LIBRARY, fitted(config)[0], ("static",), *fitted(config)[1:]).head(3)
+    one, other = head.predict({"static": inputs_BF}), head.predict({"static": other_BF})
+
+    for name in ("quality", "quality_interval", "output_tokens", "output_tokens_interval", "unfamiliar"):
+        same = np.allclose(getattr(one, name), getattr(other, name), rtol=1e-3, atol=1e-3, equal_nan=True)
+        assert same != read, name
 
 
 def test_readings_of_tasks_that_were_wrong_widen_the_interval_of_unfamiliar_prompts() -> None:
     parts, questions, tasks = fitted(LINEAR)
-    wrong = replace(tasks, trial=_far_out(with_last_member(tasks, np.full(tasks.rows.score.shape, 9.0)).trial))
+    wrong = far_out(with_last_member(tasks, np.full(tasks.rows.score.shape, 9.0)))
 
     settings = finish(LINEAR, LIBRARY, parts, ("static",), questions, wrong).settings
 
@@ -173,6 +274,9 @@ def test_with_two_encoders_both_stages_are_calibrated_and_their_difference_is_me
 
     assert misfit(done.tensors, ("static", "transformer"), 3) is None
     assert 0.001 < done.settings.static_error < 0.5
+    for stage, pools in done.figures["trusted"].items():
+        assert done.tensors[f"{stage}.trust_P"].tolist() == [pool["weight"] for pool in pools.values()]
+    assert set(done.figures["trusted"]) == {"static", "full"}
     assert 0 < done.settings.alarm_static < 1
     assert 0 < done.settings.alarm_full < 1
     np.testing.assert_array_equal(done.tensors["static.standing_M"], done.tensors["full.standing_M"])

@@ -16,6 +16,7 @@ import torch
 from router_models.head_check import misfit
 from router_models.layout import Layout
 from router_models.odds import logit, sigmoid
+from router_models.surface import NAMES as SURFACE_NAMES
 from router_models.training import members
 from router_models.training.config import NetworkConfig
 from router_models.training.rows import Inputs, Rows
@@ -44,6 +45,7 @@ def brier(quality_BR: np.ndarray, judged: Planted) -> float:
 def test_parts_lack_only_what_calibration_adds() -> None:
     added = {
         "full.platt_2P": np.ones((2, 2), np.float32),
+        "full.trust_P": np.ones(2, np.float32),
         "full.standing_M": np.zeros(3, np.float32),
         "full.alarm_A": np.zeros(5, np.float32),
         "tokens.spread_M3": np.zeros((3, 3), np.float32),
@@ -163,6 +165,20 @@ def test_an_input_that_never_moves_does_no_harm() -> None:
 
     assert parts["static.scale_F"][3] == pytest.approx(members.LEAST_SCALE)
     assert np.isfinite(parts["static.weight_FO"]).all()
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_no_part_says_anything_else_for_another_surface_unless_the_surface_is_read(read: bool) -> None:
+    learned, config = planted(), tiny_config(surface=read)
+    parts = members.fit_parts(config, LIBRARY, learned.rows, learned.inputs, seed=1)
+    other_BF = learned.inputs["static"].copy()
+    other_BF[:, -len(SURFACE_NAMES) :] = 10 - 2 * other_BF[:, -len(SURFACE_NAMES) :]
+
+    one, other = reading_of(parts, learned), reading_of(parts, replace(learned, inputs={"static": other_BF}))
+
+    assert len(one.member_SBR) == 2, "the networks are read too"
+    for name in ("task_BT", "member_SBR", "own_BP", "log_tokens_BR", "alarm_BA"):
+        assert np.allclose(getattr(one, name), getattr(other, name), atol=1e-4) != read, name
 
 
 def standard_of(learned: Planted) -> np.ndarray:

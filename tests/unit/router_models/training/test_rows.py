@@ -189,6 +189,14 @@ def test_a_pool_in_which_no_wanted_model_answered_is_not_one_of_the_library(tmp_
     assert library.tasks == ("first/rhymes", "first/sums")
 
 
+def test_two_datasets_whose_folders_have_one_name_are_refused(tmp_path: Path) -> None:
+    """The name of a folder names its pool."""
+    folders = [pool_of(tmp_path / place, "set", [{"prompt_id": "a"}], [("a", "m", 1.0)]) for place in ("one", "two")]
+
+    with pytest.raises(OutcomesError, match=r"two datasets have a folder of the same name, .*: set, set"):
+        read_pools(folders, "train", None, ())
+
+
 def test_a_model_without_outcomes_is_refused(tmp_path: Path) -> None:
     folders, aliases = write_tiny_pools(tmp_path, 24)
 

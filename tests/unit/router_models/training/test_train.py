@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -158,6 +159,60 @@ def test_a_missing_outcome_is_not_a_bad_one(tmp_path: Path) -> None:
     assert quality[:, artifact.models.index("adder")].mean() > 0.85
 
 
+WORDINGS = [" ".join([letter + "o"] * 5) for letter in "abcdefgh"]
+
+
+def worded(number: int, times: int) -> str:
+    """The wording of a row of a question that is asked `times` times, never twice in the same one."""
+    question, again = divmod(number, times)
+    return WORDINGS[(question + again * (1 + question // len(WORDINGS))) % len(WORDINGS)]
+
+
+def held_out_lengths(folder: Path, times: int, longer: Sequence[int] = ()) -> np.ndarray:
+    """What heads that had not seen a row say of its length, where rows `longer` had answers of a hundred times that.
+
+    Less what all rows of a model have in common. There are 96 rows; each question is asked `times` times.
+    """
+    dataset, long_ids = tiny_dataset(96), {f"p{number}" for number in longer}
+    prompts = [
+        row | {"prompt": worded(number, times), "core_hash": str(number // times), "task": "one", "split": "train"}
+        for number, row in enumerate(dataset.prompts.to_pylist())
+    ]
+    outcomes = [
+        outcome | {"output_tokens": outcome["output_tokens"] * (100 if outcome["prompt_id"] in long_ids else 1)}
+        for outcome in dataset.outcomes.to_pylist()
+    ]
+    tables = OutcomesDataset(pa.Table.from_pylist(prompts), pa.Table.from_pylist(outcomes))
+    artifact = trained_on(tables, folder, folds=4, wording_groups=96)
+    spread_M = artifact.heads["tokens.spread_M3"][:, 0]
+    lengths_BM: np.ndarray = np.log(artifact.calibration.output_tokens) - spread_M
+    return lengths_BM
+
+
+@pytest.mark.parametrize("question", range(3))
+def test_rows_of_one_question_are_never_divided_by_their_wordings(question: int, tmp_path: Path) -> None:
+    """Or else what was learned from the one would show in what is said of the other."""
+    own = [2 * question, 2 * question + 1]
+
+    before_BM, after_BM = (held_out_lengths(tmp_path, 2, longer) for longer in ([], own))
+
+    moved_B = np.abs(after_BM - before_BM).max(1)
+    assert worded(own[0], 2) != worded(own[1], 2)
+    np.testing.assert_allclose(moved_B[own], 0, atol=1e-4)
+    assert (moved_B > 0.01).sum() > 48, "most of the others are read by heads that learned from it"
+
+
+def test_questions_that_are_worded_alike_are_held_out_together(tmp_path: Path) -> None:
+    alike = [number for number in range(96) if worded(number, 1) == WORDINGS[0]]
+
+    before_BM, after_BM = (held_out_lengths(tmp_path, 1, longer) for longer in ([], alike[:1]))
+
+    moved_B = np.abs(after_BM - before_BM).max(1)
+    assert len(alike) == 12
+    np.testing.assert_allclose(moved_B[alike], 0, atol=1e-4)
+    assert moved_B.max() > 0.01
+
+
 def test_columns_are_those_asked_for_in_that_order(folder: Path) -> None:
     artifact = trained(folder, **QUICK, models=("singer", "adder"))
 
@@ -185,6 +240,13 @@ def test_a_dataset_without_tasks_cannot_say_what_is_unfamiliar_and_trains(tmp_pa
 
     assert artifact.tasks == ("outcomes/",)
     assert not ArtifactPredictor(artifact).predict([(("user", "zzz 999 ???"),)]).unfamiliar.any()
+
+
+def test_what_it_says_about_itself_is_json_where_no_task_could_be_held_out(tmp_path: Path) -> None:
+    dataset = tiny_dataset(60)
+    artifact = trained_on(OutcomesDataset(dataset.prompts.drop_columns(["task"]), dataset.outcomes), tmp_path)
+
+    json.dumps(artifact.about, allow_nan=False)
 
 
 def test_words_of_no_task_are_unfamiliar(whole: Artifact) -> None:
@@ -218,6 +280,15 @@ def test_anchors_travel_with_what_it_takes_to_grade_an_answer(whole: Artifact, q
     assert quick.anchors == (), "only where they are asked for"
 
 
+@pytest.mark.parametrize("grader", [None, ""])
+def test_an_anchor_that_nobody_can_grade_is_refused(grader: str | None, tmp_path: Path) -> None:
+    dataset = tiny_dataset(24)
+    rows = [row | {"anchor": row["prompt_id"] == "p8", "grader": grader} for row in dataset.prompts.to_pylist()]
+
+    with pytest.raises(OutcomesError, match="outcomes: prompt p8 is marked `anchor` and has no grader"):
+        trained_on(OutcomesDataset(pa.Table.from_pylist(rows), dataset.outcomes), tmp_path, anchors=True)
+
+
 def test_what_the_card_says_is_counted_without_second_rows(whole: Artifact) -> None:
     data = whole.about["data"]
 
@@ -227,7 +298,11 @@ def test_what_the_card_says_is_counted_without_second_rows(whole: Artifact) -> N
     first = tiny_pools(PROMPTS)["first"].split("train").matrix("score", ("adder", "poet"))
     assert whole.about["mean_score"]["first"]["adder"] == pytest.approx(first[:, 0].mean(), abs=1e-4)
     assert whole.about["licences"] == ["Apache-2.0"]
-    assert set(whole.about["tuning"]) == {"held_out_loss", "gain_over_usual_best_by_residual_weights"}
+    assert set(whole.about["tuning"]) == {"held_out_loss", "trusted"}
+    assert {stage: set(pools) for stage, pools in whole.about["tuning"]["trusted"].items()} == {
+        "static": {"first", "second"},
+        "full": {"first", "second"},
+    }
     json.dumps(whole.about, allow_nan=False)
 
 
