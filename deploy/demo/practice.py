@@ -28,9 +28,9 @@ NEIGHBOURS = 16
 class Batch:
     """Right-padded token ids, their mask, and the labels, IGNORED where nothing is to be learnt."""
 
-    ids_BT: torch.Tensor  # noqa: N815
-    mask_BT: torch.Tensor  # noqa: N815
-    labels_BT: torch.Tensor  # noqa: N815  # array names carry their shape
+    ids_BT: torch.Tensor
+    mask_BT: torch.Tensor
+    labels_BT: torch.Tensor  # array names carry their shape
 
 
 def draw_practice(shares: dict[str, float], *, seed: int, count: int) -> list[Item]:

@@ -74,7 +74,7 @@ class TrainingConfig(_Config):
     tokens_l2: float = 0.3
     residual_weights: Annotated[tuple[float, ...], Field(min_length=1)] = (0.75, 1.0)
     """To choose from, pool by pool: how much of what a prompt says about single models is believed."""
-    false_alarms: Share = 0.04
+    false_alarms: Share = 0.01
     """Share of prompts like the training prompts that may be called unfamiliar."""
     surface: bool = True
     """Whether figures of a question's surface are read: they tell benchmarks apart, and mislead on new wordings."""

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from router_models.artifact import write_artifact
+from router_models.outcomes import OutcomesDataset, write_outcomes
+from router_models.pairs import pair_features
 from router_models.studies.pairs import (
     SHARES,
     STRONG,
@@ -23,8 +25,6 @@ from router_models.studies.pairs import (
     recovered,
     study,
 )
-from router_models.outcomes import OutcomesDataset, write_outcomes
-from router_models.pairs import pair_features
 from tests.fakes.artifacts import SIZE_D, tiny_artifact
 
 # The strong model is right on all four, the weak one on two.

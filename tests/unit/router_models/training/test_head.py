@@ -196,9 +196,7 @@ def test_where_every_weight_loses_the_one_that_loses_least_is_taken() -> None:
     assert shown["first"] == shown["second"] == decided(0.5, 0.2, -0.3)
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [(0.006, decided(1.0, 0.4, -0.0036)), (0.007, decided(0.0, 0.0, 0.0))]
-)
+@pytest.mark.parametrize(("size", "expected"), [(0.006, decided(1.0, 0.4, -0.0036)), (0.007, decided(0.0, 0.0, 0.0))])
 def test_a_loss_of_next_to_nothing_on_held_out_tasks_is_borne(size: float, expected: dict[str, float | None]) -> None:
     """The wrong model is answered with scores that are lower by so much."""
     tasks = made(fitted(LINEAR)[2], TURNED, TURNED)
