@@ -92,7 +92,7 @@ def split_question(text: str) -> tuple[str, str]:
     question = question.strip()
     if len(question) > 2 * EDGE_CHARS:
         question = f"{question[:EDGE_CHARS]} {question[-EDGE_CHARS:]}"
-    return instruction, _without_form(question).strip() or question or text
+    return instruction, _without_form(question).strip() or question or text[:EDGE_CHARS]
 
 
 def _at_heads(text: str) -> tuple[str, str]:

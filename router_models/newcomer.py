@@ -3,8 +3,8 @@
 How it works: the old models of an artifact (`router_models.population`) say in which terms models differ, and are the
 prior: a newcomer is first taken for one more of their kind. Its graded answers move it from there (Laplace's
 approximation). Where old models answered the same questions, their scores tell a hard question from a weak newcomer: on
-zeroeval 50 questions then say more than 100 do otherwise. Where the artifact knows kinds of prompts, the newcomer may
-depart on each kind from what its ability suggests, as far as old models do.
+zeroeval, 50 questions then say about as much as 100 do otherwise. Where the artifact knows kinds of prompts, the
+newcomer may depart on each kind from what its ability suggests, as far as old models do.
 
 Exams are often chosen to tell models apart, which makes strong ones look stronger and weak ones weaker. How much, the
 old models show: they sat the same exam.

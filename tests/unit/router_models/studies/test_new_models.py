@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router_models.evaluation.studies import new_models as study
-from router_models.evaluation.studies.new_models import ANCHORS, OutOfFold, Pool, new_models
 from router_models.odds import logit, sigmoid
+from router_models.studies import new_models as study
+from router_models.studies.new_models import ANCHORS, OutOfFold, Pool, new_models
 
 PROMPTS, MODELS = 400, 9
 

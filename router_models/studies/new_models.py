@@ -1,6 +1,6 @@
 """How much of a new model's routing gain an exam recovers, leaving one model out; and whether its intervals hold.
 
-    python -m router_models.evaluation.studies.new_models --predictions FILE.npz [--json] [--pools N] [--draws N]
+    python -m router_models.studies.new_models --predictions FILE.npz [--json] [--pools N] [--draws N]
 
 How it works: predictions are out of fold, so every prompt was read by heads that had not seen it. A pool is seven
 models drawn at random, one of which is new: it is described by the logits of *all* other models, as an artifact would

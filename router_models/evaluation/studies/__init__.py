@@ -1,1 +1,0 @@
-"""Studies: single questions about router models, each one command that prints its table."""
