@@ -78,13 +78,3 @@ def _edges(text: str, edge_chars: int) -> str:
 def _storable(text: str) -> str:
     """The text without lone surrogates, which JSON can carry and no tokenizer reads."""
     return text if text.isascii() else text.encode(errors="replace").decode()
-
-
-def last_user_text(conversation: Conversation) -> str:
-    """The question alone."""
-    return parts(conversation).question
-
-
-def context_text(conversation: Conversation) -> str:
-    """The context alone."""
-    return parts(conversation).context

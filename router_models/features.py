@@ -10,8 +10,9 @@ Legend of array suffixes: B prompts, T tokens, D embedding, F inputs (embedding,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -32,22 +33,27 @@ SPECIAL_TOKENS = 2
 CONTEXT_TOKENS = 16
 
 
-class Encoder(Protocol):
-    """Turns conversations into unit vectors."""
+class Encoder(ABC):
+    """Turns conversations into unit vectors; safe to share between threads."""
 
     embedding_size: int
 
+    @abstractmethod
     def embed(self, text: Parts) -> np.ndarray:
-        """The embedding of one text as float32 [D]."""
-        ...
+        """The embedding of one text as float32 [D], of length 1, or 0 where nothing was read."""
 
-    def encode(self, conversations: Sequence[Conversation], advance: Callable[[], object] = ...) -> np.ndarray:
+    def encode(self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None) -> np.ndarray:
         """Embeddings as float32 [B, D]; `advance` is called after each."""
-        ...
+        embedding_BD = np.empty((len(conversations), self.embedding_size), dtype=np.float32)
+        # One at a time: batches gain nothing with int8 on one thread.
+        for row, conversation in enumerate(conversations):
+            embedding_BD[row] = self.embed(parts(conversation))
+            advance()
+        return embedding_BD
 
 
-class TransformerEncoder:
-    """Texts to unit vectors with an ONNX model on one thread; safe to share between threads."""
+class TransformerEncoder(Encoder):
+    """Texts to unit vectors with an ONNX model on one thread."""
 
     def __init__(self, model: bytes, wordpiece: FastWordPiece) -> None:
         self._wordpiece = wordpiece
@@ -57,17 +63,8 @@ class TransformerEncoder:
         self._session._model_bytes = None
         self.embedding_size = int(self._session.get_outputs()[0].shape[1])
 
-    def encode(self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None) -> np.ndarray:
-        """Embeddings as float32 [B, D], each of length 1; `advance` is called after each."""
-        embedding_BD = np.empty((len(conversations), self.embedding_size), dtype=np.float32)
-        # One at a time: batches gain nothing with int8 on one thread.
-        for row, conversation in enumerate(conversations):
-            embedding_BD[row] = self.embed(parts(conversation))
-            advance()
-        return embedding_BD
-
     def embed(self, text: Parts) -> np.ndarray:
-        """The embedding of one text as float32 [D]."""
+        """The embedding of one text as float32 [D]; that of an empty text is its two special tokens'."""
         ids_BT = np.array([self.token_ids(text)], dtype=np.int64)
         inputs: dict[str, Any] = {
             "input_ids": ids_BT,

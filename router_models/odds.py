@@ -12,18 +12,14 @@ LEAST_PROBABILITY = 1e-3
 
 
 def shrunk_logit(quality_BM: np.ndarray, standing_M: np.ndarray, weight: float | np.ndarray) -> np.ndarray:
-    """The logits with each prompt's preference for single models pulled towards the models' usual standing."""
+    """The logits with each prompt's preference for single models pulled towards the models' usual standing.
+
+    `standing_M` is how far each model's logit usually lies above the mean of all models.
+    """
     logit_BM = logit(quality_BM)
     common_B1 = logit_BM.sum(1, keepdims=True) / logit_BM.shape[1]
     shrunk_BM: np.ndarray = common_B1 + standing_M + weight * (logit_BM - common_B1 - standing_M)
     return shrunk_BM
-
-
-def standing(quality_BM: np.ndarray) -> np.ndarray:
-    """How far each model's logit usually lies above the mean of all models: the `standing_M` of `shrunk_logit`."""
-    logit_BM = logit(quality_BM)
-    standing_M: np.ndarray = (logit_BM - logit_BM.mean(1, keepdims=True)).mean(0)
-    return standing_M
 
 
 def softmax(value_BT: np.ndarray) -> np.ndarray:

@@ -59,6 +59,8 @@ class Constraint:
     relaxed: Callable[[Columns, int, Any], Any]
     """The limit nearest to this one that admits a model; None: only leaving it out does."""
     card: CardField | None = None
+    reads_quality: bool = False
+    """Encoders differ about quality, so a glance does not settle it."""
     scope: str | None = None
     """What a caller's key needs to set it."""
     sources: frozenset[Source] = frozenset({Source.OPERATOR, Source.HEADER, Source.BODY})
@@ -80,6 +82,7 @@ class Reading:
     """With a place for the number: "is expected to cost {} USD"."""
     unknown: str
     kind: Kind = NUMBER
+    is_quality: bool = False
 
     def found(self, columns: Columns, model: int) -> str:
         value = self.of(columns)[model]
@@ -105,6 +108,7 @@ def at_most(
         found=reading.found,
         relaxed=relaxed,
         card=card,
+        reads_quality=reading.is_quality,
         scope=scope,
     )
 
@@ -129,6 +133,7 @@ def at_least(
         found=reading.found,
         relaxed=relaxed,
         card=card,
+        reads_quality=reading.is_quality,
         scope=scope,
     )
 
@@ -201,7 +206,11 @@ CONSTRAINTS = (
         "min_quality",
         "estimate",
         Reading(
-            lambda columns: columns.quality, "has a predicted quality of {}", "has no predicted quality", kind=SHARE
+            lambda columns: columns.quality,
+            "has a predicted quality of {}",
+            "has no predicted quality",
+            kind=SHARE,
+            is_quality=True,
         ),
         "predicted quality, at least",
         scope=UPGRADE,

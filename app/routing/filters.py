@@ -19,7 +19,6 @@ from app.routing.estimates import Expected, Question
 
 # Keys of a gateway times the few limits that its callers set again and again; each entry takes a byte per model.
 REMEMBERED = 256
-LIMITS_ON_QUALITY = frozenset({"min_quality"})
 
 
 class CardFilter:
@@ -93,7 +92,8 @@ def has_limits_on_estimates(expected: Expected) -> bool:
 
 
 def has_limits_on_quality(expected: Expected) -> bool:
-    return not LIMITS_ON_QUALITY.isdisjoint(expected.question.preferences.limits)
+    constraints = expected.table.vocabulary.constraint
+    return any(constraints[name].reads_quality for name in expected.question.preferences.limits)
 
 
 def affordable(passing_M: Truths, expected: Expected) -> Truths:

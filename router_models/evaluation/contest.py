@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
+from router_models.artifact import Calibration
 from router_models.evaluation.areas import Figure, above_zero_router, areas
 from router_models.evaluation.bootstrap import Draws
 from router_models.evaluation.held_out import PROMISED_LOSS
@@ -32,7 +33,7 @@ from router_models.evaluation.policies import (
     take,
 )
 from router_models.evaluation.pricing import Belief, Priced, price
-from router_models.evaluation.sets import Entrant, Trial
+from router_models.evaluation.sets import Trial
 from router_models.operating_curve import CostScale, largest_weight, operating_curve
 from router_models.prediction import Prediction
 
@@ -85,20 +86,20 @@ class Stratum:
 
 def play(
     trial: Trial,
-    entrants: Sequence[Entrant],
     said: Sequence[Prediction],
+    calibrations: Sequence[Calibration | None],
     baselines: tuple[Mapping[str, np.ndarray], Mapping[str, str]],
     scale: CostScale,
     draws: Draws,
 ) -> Stratum:
-    """Let all policies choose; `said` holds the entrants' predictions for all columns."""
+    """Let all policies choose; `said` holds each seed's prediction for all columns, `calibrations` its own outcomes."""
     values, left_out = baselines
     predictions = [_for_pool(prediction, trial.columns) for prediction in said]
     beliefs = {OURS: [_belief(trial, *pair) for pair in zip(predictions, said, strict=True)]}
     known_B, expected_BP = np.zeros(len(trial.truth.score), dtype=bool), beliefs[OURS][0].expected_usd
     beliefs |= {name: [Belief(value, expected_BP, known_B)] for name, value in values.items()}
     choices = {name: [_by_quality(trial, belief) for belief in seeds] for name, seeds in beliefs.items()}
-    choices |= _promised(trial, entrants, beliefs[OURS], scale) | _fixed(trial)
+    choices |= _promised(trial, calibrations, beliefs[OURS], scale) | _fixed(trial)
     results = {
         name: _stacked([per_prompt(worth(s, trial.truth), trial.truth) for s in c]) for name, c in choices.items()
     }
@@ -147,14 +148,14 @@ def _fixed(trial: Trial) -> dict[str, list[np.ndarray]]:
 
 
 def _promised(
-    trial: Trial, entrants: Sequence[Entrant], beliefs: Sequence[Belief], scale: CostScale
+    trial: Trial, calibrations: Sequence[Calibration | None], beliefs: Sequence[Belief], scale: CostScale
 ) -> dict[str, list[np.ndarray]]:
-    """As cheap as the promised loss allows, by the weight that each entrant's own calibration rows allow."""
+    """As cheap as the promised loss allows, by the weight that each seed's own calibration rows allow."""
     if not np.isfinite(trial.truth.cost_usd).any():
         return {}
     chosen = []
-    for entrant, belief in zip(entrants, beliefs, strict=True):
-        weight = promised_weight(trial, entrant, scale)
+    for calibration, belief in zip(calibrations, beliefs, strict=True):
+        weight = promised_weight(trial, calibration, scale)
         column_B = trial.default_column
         if weight is not None:
             value_BP = belief.value(trial.default_column) - weight * scale.share(belief.expected_usd)
@@ -163,12 +164,11 @@ def _promised(
     return {OURS_PROMISED: chosen}
 
 
-def promised_weight(trial: Trial, entrant: Entrant, scale: CostScale) -> float | None:
-    """The weight on cost that an entrant's calibration rows allow for this pool at these prices; None where none is."""
-    rows = entrant.calibration
-    if rows is None or not len(rows.score):
+def promised_weight(trial: Trial, calibration: Calibration | None, scale: CostScale) -> float | None:
+    """The weight on cost that calibration rows allow for this pool at these prices; None where none is."""
+    if calibration is None or not len(calibration.score):
         return None
-    return largest_weight(operating_curve(trial.priced_here(rows), scale), PROMISED_LOSS)
+    return largest_weight(operating_curve(trial.priced_here(calibration), scale), PROMISED_LOSS)
 
 
 def _stacked(seeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

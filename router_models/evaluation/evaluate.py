@@ -160,7 +160,8 @@ def _played(
     said = [entrant.predictor.predict(trial.conversations, advance) for entrant in entrants]
     embedding = entrants[0].predictor.encoder.encode(trial.conversations, advance)
     draws = Draws.of(prompts, place, setting.draws)
-    stratum = play(trial, entrants, said, _baselines(trial, lessons, embedding, bar), setting.scale, draws)
+    calibrations = [entrant.calibration for entrant in entrants]
+    stratum = play(trial, said, calibrations, _baselines(trial, lessons, embedding, bar), setting.scale, draws)
     return stratum, embedding, said
 
 

@@ -29,7 +29,6 @@ from router_models.training.head import evidence, finish
 from router_models.training.rows import Library, Reading, Rows, read_pools
 from router_models.training.train import read_inputs, train
 from router_models.training.trials import Fold, held_out_questions, held_out_tasks, joined
-from router_models.tryage import Speed
 
 KINDS = ("questions", "tasks", "sets")
 
@@ -38,7 +37,6 @@ def predicted(
     config: TrainingConfig,
     library: Library,
     rows: Rows,
-    speeds: tuple[Speed, ...],
     judged: Sequence[Fold],
     questions: Sequence[Fold],
     tasks: Sequence[Fold],
@@ -60,19 +58,17 @@ def predicted(
             config,
             library,
             fold.parts,
-            speeds,
             evidence(rows, familiar.take(others(familiar.rows))),
             evidence(rows, unfamiliar.take(others(unfamiliar.rows))),
         )
         head = finished.head(len(library.models))
-        trial = fold.trial
-        if len(finished.familiar.trial.readings[speeds[-1]].member_SBR) < len(trial.readings[speeds[-1]].member_SBR):
-            trial = trial.without_network(speeds[-1])
-        full = head.conclude([trial.readings[speed] for speed in speeds])
-        static = head.conclude([trial.readings["static"]])
+        own = evidence(rows, fold.trial)
+        if len(finished.familiar.blend("full").member_SBR) < len(own.blend("full").member_SBR):
+            own = own.without_networks()
+        full, static = (head.conclude(own.readings(stage)) for stage in ("full", "static"))
         usual_M = finished.tensors["full.standing_M"]
         usual_BM = np.broadcast_to(usual_M, full.quality.shape)
-        found.append({"row": trial.rows, "usual": usual_BM, **_named("full", full), **_named("static", static)})
+        found.append({"row": fold.trial.rows, "usual": usual_BM, **_named("full", full), **_named("static", static)})
     return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
 
@@ -94,11 +90,11 @@ def run(config: TrainingConfig, split: str | None, kinds: Sequence[str], cache: 
     rows, library = pools.rows, pools.library
     output.mkdir(parents=True, exist_ok=True)
     if {"questions", "tasks"} & set(kinds):
-        encoders, inputs = read_inputs(config, encoder, pools, cache, bar)
+        _, inputs = read_inputs(config, encoder, pools, cache, bar)
         questions = held_out_questions(config, library, rows, inputs, bar("held-out questions", config.folds))
         tasks = held_out_tasks(config, library, rows, inputs, bar("held-out tasks", config.task_folds))
         for name, folds in (("questions", questions), ("tasks", tasks)):
-            arrays = predicted(config, library, rows, encoders.speeds, folds, questions, tasks)
+            arrays = predicted(config, library, rows, folds, questions, tasks)
             _save(output / f"{name}.npz", arrays, _truth(library, rows, pools.prompt_ids, arrays["row"]))
     if "sets" in kinds:
         arrays = held_out_sets(config, pools, encoder, cache)

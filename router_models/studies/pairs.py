@@ -26,8 +26,8 @@ from rich.table import Table
 from router_models.artifact import load_artifact
 from router_models.conversation import Conversation
 from router_models.outcomes import OutcomesDataset, read_outcomes
-from router_models.pairs import LengthRouter, PairFeatures, fit_pair, pair_features
 from router_models.predictor import ArtifactPredictor
+from router_models.studies.pair_router import LengthRouter, PairFeatures, fit_pair, pair_features
 
 STRONG, WEAK = "gpt-4-1106-preview", "mistralai/Mixtral-8x7B-Instruct-v0.1"
 # Labels per benchmark. RouteLLM's best MMLU row used 1,500; GSM8K has 1,307 prompts.

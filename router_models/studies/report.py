@@ -27,7 +27,7 @@ from router_models.evaluation.contest import Stratum, play
 from router_models.evaluation.costs import read_prices
 from router_models.evaluation.figures import figures
 from router_models.evaluation.policies import TASK_TABLE, Known, prompt_length, task_table
-from router_models.evaluation.sets import Entrant, Source, Trial, prepare, tasks_of
+from router_models.evaluation.sets import Source, Trial, prepare, tasks_of
 from router_models.operating_curve import CostScale
 from router_models.outcomes import OutcomesDataset, aliases_of, read_outcomes
 from router_models.prediction import Prediction
@@ -84,21 +84,8 @@ def strata(held_out: HeldOut, pool: int, source: Source, stage: str, place: int)
         trial = prepare(divided, "dev", found, "train", None)
         rows = np.array([row_of[prompt_id] for prompt_id in trial.measured.prompts["prompt_id"].to_pylist()])
         said = [held_out.prediction(rows, stage)]
-        entrant = Entrant(held_out.kind, _Silent(tuple(models)))
         draws = Draws.of(len(rows), 1_000 * place + part, DRAWS)
-        yield play(trial, [entrant], said, (_baselines(trial), {}), SCALE, draws)
-
-
-class _Silent:
-    """Stands where a predictor is named: all that it would say is there already."""
-
-    encoder: Any = None
-
-    def __init__(self, models: tuple[str, ...]) -> None:
-        self.models = models
-
-    def predict(self, conversations: Sequence[Any], advance: Any = None) -> Prediction:
-        raise NotImplementedError("held-out predictions are read from a file")
+        yield play(trial, said, [None], (_baselines(trial), {}), SCALE, draws)
 
 
 def _with_split(dataset: OutcomesDataset, split: Sequence[str]) -> OutcomesDataset:

@@ -61,7 +61,8 @@ class TrainingConfig(_Config):
     folds: Annotated[int, Field(ge=2)] = 5
     wording_groups: Annotated[int | None, Field(ge=2)] = None
     """Hold out questions together with all that are worded alike, in so many clusters of their embeddings: for few
-    wordings and many questions of each, where it is new wordings that should be familiar."""
+    wordings and many questions of each, where it is new wordings that should be familiar. A question that stands in
+    several rows goes where its first one does."""
     task_folds: Annotated[int, Field(ge=2)] = 7
     """Parts into which tasks are dealt; a part at a time is held out to learn what unfamiliar looks like."""
     calibration_rows: Count = 4000

@@ -77,7 +77,7 @@ def train(config: TrainingConfig, encoder: tuple[bytes, bytes], cache: Path, bar
     tasks = held_out_tasks(config, library, rows, inputs, bar("trials on held-out tasks", config.task_folds))
     parts = fit_parts(config, library, rows, inputs, config.seed)
     familiar, unfamiliar = (evidence(rows, joined(folds)) for folds in (questions, tasks))
-    finished = finish(config, library, parts, encoders.speeds, familiar, unfamiliar)
+    finished = finish(config, library, parts, familiar, unfamiliar)
     return Artifact(
         name=config.name,
         models=library.models,

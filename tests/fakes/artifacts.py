@@ -12,6 +12,7 @@ import string
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,7 +35,7 @@ FAMILIAR = "abcdefghijklmrs"
 @cache
 def tiny_encoder() -> tuple[bytes, bytes]:
     """ONNX file and tokenizer: a token per letter, the first counts most; the mean of token vectors, normalised."""
-    return _model().SerializeToString(), json.dumps(_tokenizer()).encode()
+    return _model().SerializeToString(), json.dumps(bert_tokenizer(_vocabulary(), _SPECIAL)).encode()
 
 
 @cache
@@ -61,7 +62,8 @@ def _vocabulary() -> dict[str, int]:
     return {token: number for number, token in enumerate([*_SPECIAL, *letters])}
 
 
-def _tokenizer() -> dict[str, object]:
+def bert_tokenizer(vocabulary: Mapping[str, int], special: Sequence[str]) -> dict[str, Any]:
+    """What a `tokenizer.json` of an uncased BERT says."""
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         "version": "1.0",
@@ -78,11 +80,9 @@ def _tokenizer() -> dict[str, object]:
             "unk_token": "[UNK]",
             "continuing_subword_prefix": "##",
             "max_input_chars_per_word": 100,
-            "vocab": _vocabulary(),
+            "vocab": dict(vocabulary),
         },
-        "added_tokens": [
-            {"id": number, "content": token, "special": True, **plain} for number, token in enumerate(_SPECIAL)
-        ],
+        "added_tokens": [{"id": vocabulary[token], "content": token, "special": True, **plain} for token in special],
     }
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from router_models.wordpiece import FastWordPiece
+from tests.fakes.artifacts import bert_tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [*string.ascii_lowercase, *string.digits]
@@ -24,31 +25,8 @@ WORDS = ["the", "sky", "##s", "##ing", "un", "##known", "##kno", "12", "##34", "
 def tokenizer_of(**changes: Any) -> bytes:
     """A small uncased BERT tokenizer file, with some of its parts replaced."""
     vocabulary = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *string.punctuation, *WORDS]
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return json.dumps(
-        {
-            "version": "1.0",
-            "normalizer": {
-                "type": "BertNormalizer",
-                "clean_text": True,
-                "handle_chinese_chars": True,
-                "strip_accents": None,
-                "lowercase": True,
-            },
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "model": {
-                "type": "WordPiece",
-                "unk_token": "[UNK]",
-                "continuing_subword_prefix": "##",
-                "max_input_chars_per_word": 100,
-                "vocab": {token: number for number, token in enumerate(vocabulary)},
-            },
-            "added_tokens": [
-                {"id": number, "content": token, "special": True, **flags} for number, token in enumerate(SPECIAL)
-            ],
-        }
-        | changes
-    ).encode()
+    numbers = {token: number for number, token in enumerate(vocabulary)}
+    return json.dumps(bert_tokenizer(numbers, SPECIAL) | changes).encode()
 
 
 RELEASED = sorted(Path("router_models/artifacts").glob("*/tokenizer.json"))

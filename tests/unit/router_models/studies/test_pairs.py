@@ -11,7 +11,7 @@ import pytest
 
 from router_models.artifact import write_artifact
 from router_models.outcomes import OutcomesDataset, write_outcomes
-from router_models.pairs import pair_features
+from router_models.studies.pair_router import pair_features
 from router_models.studies.pairs import (
     SHARES,
     STRONG,

@@ -42,7 +42,7 @@ def fitted(config: TrainingConfig) -> tuple[Mapping[str, np.ndarray], Evidence, 
 @cache
 def finished(config: TrainingConfig = LINEAR) -> Finished:
     """What a configuration without networks makes of the same trials."""
-    return finish(config, LIBRARY, fitted(LINEAR)[0], ("static",), *fitted(LINEAR)[1:])
+    return finish(config, LIBRARY, fitted(LINEAR)[0], *fitted(LINEAR)[1:])
 
 
 def test_a_finished_head_is_whole_and_predicts() -> None:
@@ -58,7 +58,7 @@ def test_a_finished_head_is_whole_and_predicts() -> None:
 def test_parts_are_not_changed_by_finishing_them() -> None:
     before = {name: tensor.copy() for name, tensor in fitted(LINEAR)[0].items()}
 
-    finish(LINEAR, LIBRARY, fitted(LINEAR)[0], ("static",), *fitted(LINEAR)[1:])
+    finish(LINEAR, LIBRARY, fitted(LINEAR)[0], *fitted(LINEAR)[1:])
 
     assert fitted(LINEAR)[0].keys() == before.keys()
     for name, tensor in before.items():
@@ -79,7 +79,7 @@ def test_networks_stay_only_where_the_average_is_better_with_them(useful: bool) 
     true_BR = logit(LEARNED.rate_BR[questions.trial.rows])
     questions = with_last_member(questions, true_BR if useful else -true_BR)
 
-    done = finish(config, LIBRARY, parts, ("static",), questions, tasks)
+    done = finish(config, LIBRARY, parts, questions, tasks)
 
     losses = done.figures["held_out_loss"]
     assert (losses["with networks"] < losses["without"]) == useful
@@ -116,7 +116,7 @@ def test_held_out_tasks_are_called_unfamiliar_more_often() -> None:
 
 
 def test_without_tasks_to_hold_out_nothing_is_unfamiliar() -> None:
-    done = finish(LINEAR, LIBRARY, fitted(LINEAR)[0], ("static",), fitted(LINEAR)[1], NOTHING)
+    done = finish(LINEAR, LIBRARY, fitted(LINEAR)[0], fitted(LINEAR)[1], NOTHING)
 
     assert not done.head(3).predict({"static": 100 * LEARNED.inputs["static"]}).unfamiliar.any()
     assert done.settings.variance_unfamiliar == 0
@@ -157,7 +157,7 @@ CHOICES = tiny_config(network=None, residual_weights=(0.0, 0.5, 1.0))
 def told(tasks: Evidence, config: TrainingConfig = CHOICES) -> dict[str, dict[str, float | None]]:
     """What was decided for each pool, whose questions were read rightly, as the figures say it."""
     parts, questions, _ = fitted(LINEAR)
-    done = finish(config, LIBRARY, parts, ("static",), made(questions, ALWAYS_RIGHT, ALWAYS_RIGHT), tasks)
+    done = finish(config, LIBRARY, parts, made(questions, ALWAYS_RIGHT, ALWAYS_RIGHT), tasks)
     shown: dict[str, dict[str, float | None]] = done.figures["trusted"]["full"]
     assert done.tensors["full.trust_P"].tolist() == [each["weight"] for each in shown.values()]
     return shown
@@ -239,7 +239,7 @@ def test_figures_of_the_surface_change_predictions_only_where_they_are_read(read
     other_BF = inputs_BF.copy()
     other_BF[:, -len(SURFACE_NAMES) :] = 10 - 2 * inputs_BF[:, -len(SURFACE_NAMES) :]
 
-    head = finish(config, LIBRARY, fitted(config)[0], ("static",), *fitted(config)[1:]).head(3)
+    head = finish(config, LIBRARY, fitted(config)[0], *fitted(config)[1:]).head(3)
     one, other = head.predict({"static": inputs_BF}), head.predict({"static": other_BF})
 
     for name in ("quality", "quality_interval", "output_tokens", "output_tokens_interval", "unfamiliar"):
@@ -251,7 +251,7 @@ def test_readings_of_tasks_that_were_wrong_widen_the_interval_of_unfamiliar_prom
     parts, questions, tasks = fitted(LINEAR)
     wrong = far_out(with_last_member(tasks, np.full(tasks.rows.score.shape, 9.0)))
 
-    settings = finish(LINEAR, LIBRARY, parts, ("static",), questions, wrong).settings
+    settings = finish(LINEAR, LIBRARY, parts, questions, wrong).settings
 
     assert settings.variance_unfamiliar > finished().settings.variance_unfamiliar
     assert settings.variance_unfamiliar > 0.02
@@ -268,7 +268,7 @@ def test_with_two_encoders_both_stages_are_calibrated_and_their_difference_is_me
         for hold in (held_out_questions, held_out_tasks)
     )
 
-    done = finish(LINEAR, LIBRARY, parts, ("static", "transformer"), questions, tasks)
+    done = finish(LINEAR, LIBRARY, parts, questions, tasks)
 
     assert misfit(done.tensors, ("static", "transformer"), 3) is None
     assert 0.001 < done.settings.static_error < 0.5

@@ -199,7 +199,7 @@ def test_rows_of_one_question_are_never_divided_by_their_wordings(question: int,
     moved_B = np.abs(after_BM - before_BM).max(1)
     assert worded(own[0], 2) != worded(own[1], 2)
     np.testing.assert_allclose(moved_B[own], 0, atol=1e-4)
-    assert (moved_B > 0.01).sum() > 12, "others are read by heads that learned from it"
+    assert (moved_B > 1e-4).sum() > 96 // 3, "others are read by heads that learned from it"
 
 
 def test_questions_that_are_worded_alike_are_held_out_together(tmp_path: Path) -> None:

@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router_models.pairs import LEAST_LABELS, LengthRouter, PairFeatures, asked, fit_pair, pair_features, threshold
-from router_models.wording import wording_features
+from router_models.studies.pair_router import (
+    LEAST_LABELS,
+    LengthRouter,
+    PairFeatures,
+    asked,
+    fit_pair,
+    pair_features,
+    threshold,
+)
+from router_models.studies.wording import wording_features
 
 SIZE_D, SIZE_I = 16, 5
 

@@ -30,8 +30,8 @@ import numpy as np
 
 from router_models.conversation import Conversation
 from router_models.odds import logit, sigmoid
+from router_models.studies.wording import wording_features
 from router_models.surface import surface_features
-from router_models.wording import wording_features
 
 # Fewer labels than this say less than the length does.
 LEAST_LABELS = 30
