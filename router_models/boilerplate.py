@@ -4,7 +4,8 @@ How it works: lines such as "Question:", "A:" or "## Instruction" are heads. The
 head, or before a last "Answer:", provided that the answer is still open. Worked examples before it are dropped; a short
 text before the first head is the instruction, a long one is what the question is about and stays with it. Where the
 last answer is already written, it is a text to judge, or a programming problem with its examples, and the whole text is
-the question. Sentences about the form of the answer ("put your final answer within ...") are removed.
+the question. Sentences about the form of the answer ("put your final answer within ...") are removed, and courtesies
+around it all.
 
 Cost: only the ends of a long text are read. The one pattern begins with a line break and its repeats are bounded; the
 rest is plain search that does not look at a place twice. Hostile text costs what other text of that length does.
@@ -13,6 +14,8 @@ rest is plain search that does not look at a place twice. Hostile text costs wha
 from __future__ import annotations
 
 import re
+
+from router_models.courtesies import without_courtesies
 
 # The instruction opens a message and the question closes it; five worked examples are about 3,000 characters.
 HEAD_CHARS = 2000
@@ -86,6 +89,7 @@ def split_question(text: str) -> tuple[str, str]:
     """
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
+    text = without_courtesies(text)
     instruction, question = _at_heads(f"\n{text}\n")
     for line in _OPTIONS_LINES:
         question = question.replace(line, "\n")
