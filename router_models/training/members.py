@@ -133,11 +133,13 @@ def _fit_pool(
     weight_FR = torch.zeros(standard_BF.shape[1], len(rules), requires_grad=True)
     common_F1 = torch.zeros(standard_BF.shape[1], 1, requires_grad=True)
     bias_R = torch.zeros(len(rules), requires_grad=True)
+    # The loss is a mean, so that the same prior weighs less where there are more questions.
+    residual_l2 = config.residual_prior / float(rows.weight.sum())
 
     def loss() -> torch.Tensor:
         value_BR = offset + inputs @ (weight_FR + common_F1) + bias_R
         each_BR = nn.functional.binary_cross_entropy_with_logits(value_BR, score_BR, reduction="none")
-        penalty = config.residual_l2 * weight_FR.square().sum()
+        penalty = residual_l2 * weight_FR.square().sum()
         penalty = penalty + config.common_l2 * len(rules) * common_F1.square().sum()
         return (share_BR * each_BR).sum() + 0.5 * penalty
 
