@@ -33,10 +33,11 @@ import safetensors.numpy
 
 from router_models.features import FEATURE_VERSION
 from router_models.head_check import misfit
+from router_models.joined import joined_count
 from router_models.onnx_check import OnnxError, check_self_contained
 from router_models.tryage import HeadSettings, Speed
 
-FORM = 2
+FORM = 3
 MIB = 1024 * 1024
 # Upper bounds before anything is read: an encoder of the MiniLM class has 23 MiB, heads and rows far less.
 MOST_BYTES = {
@@ -54,6 +55,7 @@ MOST_MANIFEST_BYTES = 4 * MIB
 MOST_STORED = 60_000.0
 DTYPES = ("float16", "float32", "int32", "uint8", "int8")
 _CALIBRATION_SHAPES = {
+    "kind_NT": "NT",
     "quality_NM": "NM",
     "score_NM": "NM",
     "score_known_NM": "NM",
@@ -85,6 +87,8 @@ class Calibration:
     dataset: np.ndarray
     """Index into `datasets` [N]."""
     datasets: tuple[str, ...]
+    kind: np.ndarray
+    """How much each prompt looks like each task [N, T]: what a model that joins is described by."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Artifact:
 
     name: str
     models: tuple[str, ...]
+    """Those it was trained on, then those that joined by an exam."""
     settings: HeadSettings
     encoder: bytes | None
     """The transformer as ONNX, if it has one."""
@@ -112,6 +117,11 @@ class Artifact:
     anchors: tuple[Mapping[str, Any], ...] = ()
     fingerprint: str = field(default="", compare=False)
     """SHA-256 of the manifest, once loaded."""
+
+    @property
+    def trained_models(self) -> tuple[str, ...]:
+        """Those whose outcomes the heads learned from."""
+        return self.models[: len(self.models) - joined_count(self.heads)]
 
 
 def write_artifact(folder: Path, artifact: Artifact) -> None:
@@ -168,6 +178,7 @@ def _calibration_tensors(rows: Calibration) -> dict[str, np.ndarray]:
     """What is missing is stored as 0 (scores, with a mask) or -1 (tokens): a tensor holds finite numbers only."""
     known_NM = np.isfinite(rows.score)
     tensors = {
+        "kind_NT": rows.kind.astype(np.float16),
         "quality_NM": rows.quality.astype(np.float16),
         "score_NM": np.where(known_NM, rows.score, 0).astype(np.float16),
         "score_known_NM": known_NM.astype(np.uint8),
@@ -395,11 +406,11 @@ def _check_encoder(model: bytes) -> None:
 def _calibration(rows: Mapping[str, np.ndarray], manifest: _Manifest) -> Calibration:
     if set(rows) != set(_CALIBRATION_SHAPES):
         raise _Unusable(f"calibration.safetensors: tensor {min(set(rows) ^ set(_CALIBRATION_SHAPES))} is not right")
-    size = {"N": len(rows["dataset_N"]), "M": len(manifest.models)}
+    size = {"N": len(rows["dataset_N"]), "M": len(manifest.models), "T": len(manifest.tasks)}
     for name, letters in _CALIBRATION_SHAPES.items():
         if rows[name].shape != tuple(size[letter] for letter in letters):
             raise _Unusable(f"calibration.safetensors: tensor {name} has shape {rows[name].shape}")
-    for name in ("quality_NM", "score_NM"):
+    for name in ("kind_NT", "quality_NM", "score_NM"):
         if rows[name].size and not (rows[name].min() >= 0 and rows[name].max() <= 1):
             raise _Unusable(f"calibration.safetensors: tensor {name} lies outside 0 to 1")
     if size["N"] and not (rows["dataset_N"].min() >= 0 and rows["dataset_N"].max() < len(manifest.datasets)):
@@ -412,6 +423,7 @@ def _calibration(rows: Mapping[str, np.ndarray], manifest: _Manifest) -> Calibra
         input_tokens=_nan_where_missing(rows["input_tokens_NM"]),
         dataset=rows["dataset_N"],
         datasets=manifest.datasets,
+        kind=rows["kind_NT"].astype(np.float32),
     )
 
 

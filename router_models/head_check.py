@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from router_models.joined import LENGTHS, STORED, joined_count
 from router_models.tryage import ALARM_FIGURES, Speed, Tensors, network_names, stages
 
 _SHARED = (
@@ -33,6 +34,9 @@ def misfit(tensors: Tensors, speeds: Sequence[Speed], models: int) -> str | None
     for speed in speeds:
         if set(network_names(speed)) & set(tensors):
             wanted |= set(network_names(speed))
+    if joined := joined_count(tensors):
+        wanted |= {*STORED.values(), *LENGTHS}
+        models -= joined
     if wanted != set(tensors):
         return f"tensor {min(wanted ^ set(tensors))} is {'missing' if wanted - set(tensors) else 'not expected'}"
     return _wrong_sizes(tensors, models) or _wrong_layout(tensors, models)

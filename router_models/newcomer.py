@@ -90,7 +90,7 @@ class Newcomer:
 def population(rows: Rows, group_N: np.ndarray | None = None) -> Population:
     """The old models as a prior, from their outcomes on reference prompts: an artifact's calibration rows.
 
-    `group_N` numbers groups of about 30 like prompts; without it, prompts of like difficulty form them.
+    `group_N` numbers groups of about 30 like prompts; without it, those of one kind and of like difficulty form them.
 
     Raises:
         ValueError: there are fewer than two old models, or logits that are not finite.
@@ -102,7 +102,7 @@ def population(rows: Rows, group_N: np.ndarray | None = None) -> Population:
     chosen = np.unique(np.linspace(0, models - 1, min(REHEARSALS, models)).astype(int)) if models > 2 else ()
     rehearsals = [_Rehearsal(rows.without(int(m)), rows.score_BR[:, int(m)]) for m in chosen]
     kind_variance = _departure(rehearsals, rows.kind_BG, LEAST_VARIANCE)
-    number_N = _of_like_difficulty(rows) if group_N is None else np.unique(group_N, return_inverse=True)[1]
+    number_N = _like_prompts(rows) if group_N is None else np.unique(group_N, return_inverse=True)[1]
     stray_variance = _departure(rehearsals, np.eye(number_N.max() + 1)[number_N], kind_variance)
     return replace(plain, kind_variance=kind_variance, stray_variance=stray_variance)
 
@@ -194,8 +194,9 @@ def _departure(rehearsals: Sequence[_Rehearsal], share_NG: np.ndarray, kind_vari
     return max(float(np.mean(found)), LEAST_VARIANCE)
 
 
-def _of_like_difficulty(rows: Rows) -> np.ndarray:
-    order_N = np.argsort(rows.logit_BR.mean(1), kind="stable")
+def _like_prompts(rows: Rows) -> np.ndarray:
+    kind_N = rows.kind_BG.argmax(1) if rows.kind_BG.shape[1] else np.zeros(len(rows.kind_BG), dtype=int)
+    order_N = np.lexsort((rows.logit_BR.mean(1), kind_N))
     number_N = np.empty(len(order_N), dtype=int)
     number_N[order_N] = np.arange(len(order_N)) // GROUP_PROMPTS
     return number_N

@@ -11,7 +11,7 @@ from router_models.conversation import Conversation, parts
 from router_models.features import Encoder, TransformerEncoder, inputs_of
 from router_models.prediction import Prediction
 from router_models.static_encoder import StaticEncoder
-from router_models.tryage import Speed, TryageHead
+from router_models.tryage import Blend, Speed, TryageHead
 from router_models.wordpiece import FastWordPiece
 
 __all__ = ["ArtifactPredictor", "Prediction"]
@@ -30,7 +30,7 @@ class ArtifactPredictor:
         self._slowest = artifact.settings.speeds[-1]
         self.speeds: frozenset[Speed] = frozenset(artifact.settings.speeds)
         self.static_error = artifact.settings.static_error
-        self._head = TryageHead(artifact.heads, artifact.settings, len(artifact.models))
+        self._head = TryageHead(artifact.heads, artifact.settings, len(artifact.trained_models))
         try:
             self._encoders = _open_encoders(artifact)
             self.predict([(("user", "ready?"),)])
@@ -58,6 +58,14 @@ class ArtifactPredictor:
     ) -> Prediction:
         """The same by all encoders, in milliseconds where one is a transformer; `advance` is called after each."""
         return self._head.predict(self.inputs(conversations, advance))
+
+    def predict_with_tasks(
+        self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
+    ) -> tuple[Prediction, np.ndarray]:
+        """The same, and how much each prompt looks like each task [B, T]."""
+        inputs = self.inputs(conversations, advance)
+        readings = [self._head.read(speed, inputs_BF) for speed, inputs_BF in inputs.items()]
+        return self._head.conclude(readings), Blend.of(readings).task_BT
 
     def inputs(
         self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None

@@ -17,6 +17,8 @@ which says who is better than usual here. The rest is shrunk, for the best of ma
 much is each pool's own number, found on tasks that were held out. How unfamiliar a prompt is, a logistic alarm says,
 which learned from the same tasks.
 
+Models that joined later (`router_models.joined`) stand behind those that the head was trained on.
+
 Length is linear on log tokens, task means first. An interval of quality is where the long-run rate of acceptable
 answers lies for prompts of this kind, in nine of ten kinds; an interval of length holds nine of ten answers.
 
@@ -33,6 +35,7 @@ from typing import Literal
 
 import numpy as np
 
+from router_models.joined import Joined
 from router_models.layout import Layout
 from router_models.odds import logit, shrunk_logit, sigmoid, softmax
 from router_models.prediction import Prediction
@@ -163,7 +166,9 @@ class TryageHead:
     """Inputs to predictions: from the static encoder alone, or from all encoders that there are."""
 
     def __init__(self, tensors: Tensors, settings: HeadSettings, models: int) -> None:
+        """`models` are those that it was trained on."""
         self.layout = Layout(tensors, models)
+        self._joined = Joined.of(tensors)
         self.speeds = settings.speeds
         self._tensors, self._settings = tensors, settings
         self._threshold: dict[Stage, float] = {"static": settings.alarm_static, "full": settings.alarm_full}
@@ -194,7 +199,8 @@ class TryageHead:
         tokens_BM, tokens_BM2 = self._lengths(blend)
         alarm_B = self.alarm(stage, blend)
         interval_BM2 = self._interval(quality_BM, blend, alarm_B)
-        return Prediction(quality_BM, interval_BM2, tokens_BM, tokens_BM2, alarm_B > self._threshold[stage])
+        prediction = Prediction(quality_BM, interval_BM2, tokens_BM, tokens_BM2, alarm_B > self._threshold[stage])
+        return prediction if self._joined is None else self._joined.extend(prediction, blend.task_BT)
 
     def mixed(self, stage: Stage, blend: Blend) -> np.ndarray:
         """Calibrated quality before shrinking [B, M]."""

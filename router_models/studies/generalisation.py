@@ -5,7 +5,8 @@
 How it works: as training does it, but with honest calibration: what a fold's heads predict is calibrated on the other
 folds only. A set is held out by training on the others; then only models that those know are predicted. Writes
 `questions.npz`, `tasks.npz` and `sets.npz`, which `router_models.studies.report` turns into figures: for every prompt
-and model what the static encoder alone and what both encoders predict, beside what happened.
+and model what the static encoder alone and what both encoders predict, beside what happened; and how much the prompt
+looks like each task.
 
 Legend of array suffixes: B rows, M models.
 """
@@ -68,7 +69,8 @@ def predicted(
         full, static = (head.conclude(own.readings(stage)) for stage in ("full", "static"))
         usual_M = finished.tensors["full.standing_M"]
         usual_BM = np.broadcast_to(usual_M, full.quality.shape)
-        found.append({"row": fold.trial.rows, "usual": usual_BM, **_named("full", full), **_named("static", static)})
+        of_rows = {"row": fold.trial.rows, "usual": usual_BM, "kind": own.blend("full").task_BT}
+        found.append({**of_rows, **_named("full", full), **_named("static", static)})
     return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
 

@@ -1,14 +1,15 @@
 """How much of a new model's routing gain an exam recovers, leaving one model out; and whether its intervals hold.
 
-    python -m router_models.studies.new_models --predictions FILE.npz [--json] [--pools N] [--draws N]
+    python -m router_models.studies.new_models --study FOLDER --data DIR [--aliases FILE] [--json] [--pools N]
 
-How it works: predictions are out of fold, so every prompt was read by heads that had not seen it. A pool is seven
-models drawn at random, one of which is new: it is described by the logits of *all* other models, as an artifact would
-know them, and joins six of them. For each fold, its exam is drawn from the prompts of the other folds and what it
-scores is predicted on the fold. Three routers are compared on the same prompts: without the new model, with it known
-from its exam, and with it known as well as the others, from its own head. All take the model with the largest quality
-less weight times cost, the cost being each model's mean on the task in the other folds; AIQ is the area below the hull
-of what the weights reach, over the costs from the pool's cheapest to its dearest model.
+How it works: `FOLDER` comes from `router_models.studies.generalisation --kind questions`, whose predictions are out of
+fold: every prompt was read by heads that had not seen it. A pool is seven models drawn at random, one of which is new:
+it is described by the logits of *all* other models of the set, as an artifact would know them, and joins six of them.
+For each fold, its exam is drawn from the prompts of the other folds and what it scores is predicted on the fold. Three
+routers are compared on the same prompts: without the new model, with it known from its exam, and with it known as well
+as the others, from its own head. All take the model with the largest quality less weight times cost, the cost being
+each model's mean on the task in the other folds; AIQ is the area below the hull of what the weights reach, over the
+costs from the pool's cheapest to its dearest model.
 
     recovered = (AIQ of exam - AIQ without) / (AIQ in full - AIQ without)
 
@@ -16,11 +17,8 @@ Gains are averaged over pools and draws before they are divided: many pools have
 the share of groups of 30 or more like prompts on which the new model's rate lies in the mean 90 % interval, chance
 allowed for.
 
-FILE.npz holds, without pickles: score_BM, cost_BM (USD), logit_BM (out of fold), fold_B, task_B, embedding_BD, and if
-known anchor_B (bool) and kind_BG (soft tasks, out of fold).
-
-Legend of array suffixes: B prompts, M models, D embedding, G kinds of prompt, S the models of a pool, the last one new,
-P pools, T draws, R resamplings, W weights on cost.
+Legend of array suffixes: B prompts, M models, D figures of likeness, G kinds of prompt, S the models of a pool, the
+last one new, P pools, T draws, R resamplings, W weights on cost.
 """
 
 from __future__ import annotations
@@ -36,12 +34,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from router_models.evaluation.costs import Prices, paid_usd, read_prices
 from router_models.evaluation.frontier import LINEAR, SETTINGS, hulls
 from router_models.evaluation.metrics import brier, like_prompts, rate_coverage
 from router_models.evaluation.policies import chosen_column, take
 from router_models.newcomer import Newcomer, fit_newcomer, is_admissible, population
-from router_models.odds import sigmoid
+from router_models.odds import logit, sigmoid
+from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
 from router_models.population import Population, Rows
+from router_models.training.rows import folds_of
 
 SHOTS = (20, 50, 100, 200)
 ANCHORS = "anchors"
@@ -63,7 +64,8 @@ class OutOfFold:
     logit_BM: np.ndarray
     fold_B: np.ndarray
     task_B: np.ndarray
-    embedding_BD: np.ndarray
+    like_BD: np.ndarray
+    """Of length 1; alike where prompts are."""
     anchor_B: np.ndarray | None = None
     kind_BG: np.ndarray | None = None
 
@@ -73,7 +75,7 @@ class OutOfFold:
         group_B, groups = np.zeros(len(self.fold_B), dtype=int), 0
         for fold in np.unique(self.fold_B):
             rows = np.flatnonzero(self.fold_B == fold)
-            group_B[rows] = like_prompts(self.embedding_BD[rows], GROUP_PROMPTS) + groups
+            group_B[rows] = like_prompts(self.like_BD[rows], GROUP_PROMPTS) + groups
             groups = group_B[rows].max() + 1
         return group_B
 
@@ -273,16 +275,37 @@ def _mean(values_BM: np.ndarray) -> np.ndarray:
     return mean_M
 
 
-def read_predictions(path: Path) -> OutOfFold:
-    """The arrays of a file.
+def out_of_fold(study: Path, data: Path, aliases: Path | None, folds: int = 5, seed: int = 1) -> OutOfFold:
+    """The predictions of a study on one of its sets, with what happened; `folds` and `seed` are the study's.
 
     Raises:
-        KeyError: an array is missing; the message names it.
+        OutcomesError: the set cannot be read, or the study is not about it.
     """
-    optional = {"anchor_B", "kind_BG"}
-    with np.load(path, allow_pickle=False) as arrays:
-        names = [each.name for each in fields(OutOfFold) if each.name not in optional or each.name in arrays]
-        return OutOfFold(**{name: arrays[name] for name in names})
+    with np.load(study / "questions.npz", allow_pickle=False) as content:
+        arrays = {name: content[name] for name in content.files}
+    if data.name not in arrays["pools"].tolist():
+        raise OutcomesError(f"{study} is about {', '.join(arrays['pools'].tolist())}, not about {data.name}")
+    own_B = arrays["pool"] == arrays["pools"].tolist().index(data.name)
+    measured_M = np.isfinite(arrays["score"][own_B]).any(0)
+    names = aliases_of(aliases, data.name) if aliases else {}
+    dataset, models = read_outcomes(data).renamed(names), arrays["models"][measured_M].tolist()
+    row_of = {prompt_id: row for row, prompt_id in enumerate(dataset.prompts["prompt_id"].to_pylist())}
+    rows = np.array([row_of[prompt_id] for prompt_id in arrays["prompt_id"][own_B].tolist()])
+    quality_BM, kind_BG = arrays["full_quality"][own_B][:, measured_M], arrays["kind"][own_B]
+    like_BD = np.concatenate([np.sqrt(kind_BG), 2 * quality_BM.mean(1, keepdims=True)], axis=1)
+    has_anchors = "anchor" in dataset.prompts.column_names
+    return OutOfFold(
+        score_BM=arrays["score"][own_B][:, measured_M],
+        cost_BM=paid_usd(dataset, models, Prices.of(read_prices(data, names), models))[rows],
+        logit_BM=logit(quality_BM),
+        fold_B=folds_of(arrays["group"][own_B], folds, seed),
+        task_B=arrays["task"][own_B],
+        like_BD=like_BD / np.linalg.norm(like_BD, axis=1, keepdims=True),
+        anchor_B=np.array([bool(each) for each in dataset.prompts["anchor"].to_pylist()])[rows]
+        if has_anchors
+        else None,
+        kind_BG=kind_BG,
+    )
 
 
 def _table(figures: Mapping[str, Figures]) -> Table:
@@ -294,15 +317,17 @@ def _table(figures: Mapping[str, Figures]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the figures of one file of predictions."""
+    """Print the figures of one set."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--predictions", type=Path, required=True)
+    parser.add_argument("--study", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--aliases", type=Path)
     parser.add_argument("--pools", type=int, default=POOLS)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    data = read_predictions(options.predictions)
+    data = out_of_fold(options.study, options.data, options.aliases)
     exams: tuple[int | str, ...] = (*SHOTS, ANCHORS) if data.anchor_B is not None and data.anchor_B.any() else SHOTS
     found = new_models(data, exams, options.pools, options.draws, options.seed)
     if options.json:

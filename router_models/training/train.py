@@ -32,7 +32,7 @@ from router_models.training.head import Finished, evidence, finish
 from router_models.training.members import fit_parts, kmeans
 from router_models.training.rows import Inputs, Library, Reading, read_pools
 from router_models.training.trials import held_out_questions, held_out_tasks, joined
-from router_models.tryage import Speed
+from router_models.tryage import Blend, Speed
 from router_models.wordpiece import FastWordPiece
 
 Bar = Callable[[str, int], Callable[[], object]]
@@ -134,7 +134,8 @@ def _calibration_rows(config: TrainingConfig, library: Library, finished: Finish
     kept = np.sort(np.concatenate(drawn))
     rows, readings = familiar.rows.take(kept), familiar.trial.take(kept).readings
     head = finished.head(len(library.models))
-    prediction = head.conclude([readings[speed] for speed in head.speeds])
+    read = [readings[speed] for speed in head.speeds]
+    prediction = head.conclude(read)
     return Calibration(
         quality=prediction.quality,
         score=calibration.by_model(rows, library, rows.score),
@@ -143,6 +144,7 @@ def _calibration_rows(config: TrainingConfig, library: Library, finished: Finish
         input_tokens=calibration.by_model(rows, library, rows.input_tokens),
         dataset=rows.pool.astype(np.int32),
         datasets=library.pools,
+        kind=Blend.of(read).task_BT,
     )
 
 

@@ -222,6 +222,7 @@ def _calibration(head: TryageHead, size_M: int, rows: int) -> Calibration:
         input_tokens=np.full((rows, size_M), 40.0),
         dataset=np.zeros(rows, np.int32),
         datasets=("tiny",),
+        kind=np.eye(head.layout.tasks, dtype=np.float32)[rng.integers(head.layout.tasks, size=rows)],
     )
 
 

@@ -1,4 +1,4 @@
-"""`thalamus train` and `thalamus evaluate` as a person types them, with the real encoder, on a tiny dataset."""
+"""`thalamus train`, `evaluate` and `onboard` as a person types them, with the real encoder, on a tiny dataset."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from router_models.artifact import load_artifact
+from router_models.artifact import load_artifact, write_artifact
 from router_models.outcomes import write_outcomes
 from router_models.predictor import ArtifactPredictor
-from tests.fakes.artifacts import tiny_dataset, write_tiny_pools
+from tests.fakes.artifacts import tiny_artifact, tiny_dataset, write_tiny_pools
 
 CONFIG = """
 name: tiny-v1
@@ -60,6 +60,10 @@ def test_an_artifact_is_trained_measured_and_gets_its_card(tmp_path: Path) -> No
     [
         (("train", "nowhere.yaml"), "cannot read nowhere.yaml"),
         (("evaluate", "--artifact", "nowhere", "--data", "nowhere"), "manifest.json cannot be read"),
+        (
+            ("onboard", "x", "--artifact", "nowhere", "--outcomes", "nowhere", "--output", "nowhere/x"),
+            "manifest.json cannot be read",
+        ),
     ],
 )
 def test_what_cannot_work_fails_with_one_line(arguments: tuple[str, ...], complaint: str) -> None:
@@ -113,3 +117,44 @@ def test_a_training_file_that_says_nonsense_fails_with_one_line(content: str, co
     assert failed.returncode == 1
     assert complaint in failed.stderr
     assert len(failed.stderr.strip().splitlines()) == 1
+
+
+def test_models_join_an_artifact_and_are_measured(tmp_path: Path) -> None:
+    write_outcomes(tmp_path / "outcomes", tiny_dataset(360))
+    write_artifact(tmp_path / "old", tiny_artifact(rows=400))
+    (tmp_path / "aliases.json").write_text(json.dumps({"sums": {"outcomes": ["adder"]}}))
+    given = ("--artifact", str(tmp_path / "old"), "--outcomes", str(tmp_path / "outcomes"), "--split", "train")
+    new = ("--output", str(tmp_path / "new"), "--shots", "200", "--aliases", str(tmp_path / "aliases.json"))
+
+    joined = thalamus("onboard", "sums", "poet", *given, *new, "--json")
+    again = thalamus("onboard", "sums", *given, *new)
+    measured = thalamus(
+        "evaluate",
+        "--artifact",
+        str(tmp_path / "new"),
+        "--data",
+        str(tmp_path / "outcomes"),
+        "--split",
+        "test",
+        "--json",
+    )
+
+    assert (joined.returncode, measured.returncode) == (0, 0), joined.stderr + measured.stderr
+    assert [row["prompts"] for row in json.loads(joined.stdout)["models"]] == [200, 200]
+    assert "is there already; name another folder" in again.stderr
+    figures = json.loads(measured.stdout)["sets"]["outcomes"]
+    assert figures["quality"][1] > figures["best_single"][1] + 0.1
+
+
+def test_what_an_exam_showed_is_a_table(tmp_path: Path) -> None:
+    write_outcomes(tmp_path / "outcomes", tiny_dataset(120))
+    write_artifact(tmp_path / "old", tiny_artifact(rows=200))
+
+    joined = thalamus(
+        *("onboard", "adder", "--artifact", str(tmp_path / "old"), "--outcomes", str(tmp_path / "outcomes")),
+        *("--output", str(tmp_path / "new")),
+    )
+
+    assert joined.returncode == 0, joined.stderr
+    assert "adder" in joined.stdout
+    assert "most alike" in joined.stdout

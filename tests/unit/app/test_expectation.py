@@ -48,7 +48,9 @@ def curve(right: dict[str, float]) -> CalibrationCurve:
     quality = np.where(easy, 0.95, np.array(list(right.values())))
     flat = np.full_like(quality, 100.0)
     score = (rng.random(quality.shape) < quality).astype(float)
-    rows = Calibration(quality, score, flat, flat, flat, np.zeros(ROWS, np.int32), ("made up", "empty"))
+    rows = Calibration(
+        quality, score, flat, flat, flat, np.zeros(ROWS, np.int32), ("made up", "empty"), np.ones((ROWS, 1))
+    )
     return CalibrationCurve(tuple(right), rows, VOCABULARY.dimension["cost"].scale)
 
 

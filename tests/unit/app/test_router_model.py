@@ -64,7 +64,9 @@ def test_an_encoder_that_is_not_there_is_said_with_what_to_write(
 def rows_of(score_NM: list[list[float]], dataset_N: list[int]) -> Calibration:
     score = np.array(score_NM)
     flat = np.full_like(score, 0.5)
-    return Calibration(flat, score, flat * 100, flat * 100, flat * 100, np.array(dataset_N), ("one", "two"))
+    return Calibration(
+        flat, score, flat * 100, flat * 100, flat * 100, np.array(dataset_N), ("one", "two"), np.ones((len(flat), 1))
+    )
 
 
 def test_the_best_single_model_is_the_best_where_models_were_measured_side_by_side() -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from router_models.head_check import misfit
+from router_models.joined import LENGTHS, STORED
+from router_models.onboarding import exam_of, onboard
 from router_models.tryage import Speed, network_names
-from tests.fakes.artifacts import SIZE_F, tiny_artifact, tiny_pools_artifact
+from tests.fakes.artifacts import SIZE_F, tiny_artifact, tiny_dataset, tiny_pools_artifact
 
 BOTH: tuple[Speed, ...] = ("static", "transformer")
 HIDDEN, NETWORKS = 4, 2
@@ -157,3 +159,37 @@ def test_an_alarm_has_a_weight_for_each_figure_of_each_encoder(
 @pytest.mark.parametrize("models", [2, 4])
 def test_models_that_are_named_elsewhere_must_be_as_many(models: int) -> None:
     assert f"M should be {models}" in str(misfit(two_pools(), BOTH, models))
+
+
+def with_joined() -> dict[str, np.ndarray]:
+    """Two pools and a model that joined."""
+    artifact = tiny_pools_artifact(rows=60)
+    exam = exam_of(artifact, ("adder",), "graded", tiny_dataset(), 20, seed=1)
+    return dict(onboard(artifact, ("adder",), exam, "tiny-v2", seed=1)[0].heads)
+
+
+def test_a_model_that_joined_passes() -> None:
+    assert misfit(with_joined(), BOTH, 4) is None
+
+
+@pytest.mark.parametrize("name", [*STORED.values(), *LENGTHS])
+def test_every_tensor_of_models_that_joined_is_checked(name: str) -> None:
+    heads = with_joined()
+
+    missing = misfit({each: tensor for each, tensor in heads.items() if each != name}, BOTH, 4)
+    of_another_size = misfit({**heads, name: np.concatenate([heads[name], heads[name]])}, BOTH, 4)
+
+    assert missing is not None
+    assert "joined." in missing
+    assert of_another_size is not None
+
+
+def test_models_that_joined_are_described_by_all_old_ones() -> None:
+    heads = with_joined()
+    heads["joined.weight_JM"] = heads["joined.weight_JM"][:, :2]
+
+    assert misfit(heads, BOTH, 4) == "tensor joined.weight_JM has shape (1, 2); M should be 3"
+
+
+def test_the_manifest_must_name_models_that_joined() -> None:
+    assert misfit(with_joined(), BOTH, 3) is not None

@@ -143,7 +143,9 @@ def test_rows_without_any_outcome_make_no_curve() -> None:
 def recorded() -> Calibration:
     """Three models on twelve prompts of 40 tokens; 20 tokens of an answer are predicted, and 25 come."""
     flat = np.ones((12, 3))
-    return Calibration(flat * 0.5, flat, flat * 20, flat * 25, flat * 40, np.zeros(12, np.int32), ("made up",))
+    return Calibration(
+        flat * 0.5, flat, flat * 20, flat * 25, flat * 40, np.zeros(12, np.int32), ("made up",), np.ones((12, 1))
+    )
 
 
 def test_prices_turn_calibration_rows_into_dollars() -> None:

@@ -46,7 +46,9 @@ def calibration(rows: int = 400) -> Calibration:
     quality = np.repeat([[0.95, 0.1], [0.1, 0.95]], rows // 2, axis=0)
     tokens = np.tile([TOKENS["adder"], TOKENS["poet"]], (rows, 1))
     score = (rng.random(quality.shape) < quality).astype(float)
-    return Calibration(quality, score, tokens, tokens, np.full((rows, 2), 8.0), np.zeros(rows, np.int32), ("tiny",))
+    return Calibration(
+        quality, score, tokens, tokens, np.full((rows, 2), 8.0), np.zeros(rows, np.int32), ("tiny",), np.ones((rows, 1))
+    )
 
 
 def entrant(seed: int = 1, unfamiliar: str = "", name: str = "tiny-v1") -> Entrant:

@@ -112,7 +112,9 @@ def test_the_best_single_model_is_chosen_on_the_training_rows() -> None:
 
 def test_without_a_training_split_the_calibration_rows_choose_it() -> None:
     rows = np.ones((6, 2))
-    calibration = Calibration(rows, rows * [0.2, 0.7], rows, rows, rows, np.zeros(6, np.int32), ("tiny",))
+    calibration = Calibration(
+        rows, rows * [0.2, 0.7], rows, rows, rows, np.zeros(6, np.int32), ("tiny",), np.ones((6, 1))
+    )
 
     found = trial(renamed_split("train", "dev"), calibration=calibration)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from router_models.odds import logit, sigmoid
+from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
 from router_models.studies import new_models as study
-from router_models.studies.new_models import ANCHORS, OutOfFold, Pool, new_models
+from router_models.studies.new_models import ANCHORS, OutOfFold, Pool, new_models, out_of_fold
+from router_models.training.rows import folds_of
 
 PROMPTS, MODELS = 400, 9
 
@@ -28,7 +31,7 @@ def outcomes(seed: int = 0) -> OutOfFold:
         logit_BM=logit(quality_BM),
         fold_B=np.arange(PROMPTS) % 4,
         task_B=np.where(embedding_BD[:, 0] > 0, "maths", "prose"),
-        embedding_BD=embedding_BD,
+        like_BD=embedding_BD,
         anchor_B=np.arange(PROMPTS) < 100,
     )
 
@@ -87,11 +90,62 @@ def test_like_prompts_are_grouped_within_folds() -> None:
         assert len(np.unique(data.fold_B[data.groups == group])) == 1
 
 
-def test_the_command_reads_a_file_and_prints_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, path = outcomes(), tmp_path / "predictions.npz"
-    known = {each.name: getattr(data, each.name) for each in fields(data)}
-    np.savez(path, **{name: values for name, values in known.items() if values is not None})
-    study.main(["--predictions", str(path), "--pools", "2", "--draws", "1", "--json"])
+def write_study(data: OutOfFold, folder: Path) -> tuple[Path, Path]:
+    """What a study of generalisation leaves, and the set it is about; the rows of the two are in different orders."""
+    ids, models = np.array([f"p{row}" for row in range(PROMPTS)]), [f"m{model}" for model in range(MODELS)]
+    stranger = np.full((PROMPTS, 1), np.nan)
+    np.savez(
+        folder / "questions.npz",
+        pools=np.array(["other", "made-up"]),
+        pool=np.ones(PROMPTS, int),
+        models=np.array(["stranger", *models]),
+        prompt_id=ids,
+        group=np.arange(PROMPTS),
+        task=np.arange(PROMPTS) % 2,
+        score=np.concatenate([stranger, data.score_BM], axis=1),
+        full_quality=np.concatenate([np.full((PROMPTS, 1), 0.5), sigmoid(data.logit_BM)], axis=1),
+        kind=np.eye(2)[np.arange(PROMPTS) % 2],
+    )
+    marked = [bool(mark) for mark in data.anchor_B] if data.anchor_B is not None else []
+    prompts = [{"prompt_id": ids[row], "prompt": "x", "anchor": marked[row]} for row in reversed(range(PROMPTS))]
+    outcomes = [
+        {
+            "prompt_id": ids[row],
+            "model": name,
+            "score": float(data.score_BM[row, m]),
+            "cost_usd": float(data.cost_BM[row, m]),
+        }
+        for row in range(PROMPTS)
+        for m, name in enumerate(models)
+    ]
+    write_outcomes(folder / "made-up", OutcomesDataset(pa.Table.from_pylist(prompts), pa.Table.from_pylist(outcomes)))
+    return folder, folder / "made-up"
+
+
+def test_a_study_is_read_beside_its_set(tmp_path: Path) -> None:
+    data = outcomes()
+    made, read = data, out_of_fold(*write_study(data, tmp_path), None)
+
+    np.testing.assert_array_equal(read.score_BM, made.score_BM)
+    np.testing.assert_allclose(read.cost_BM, made.cost_BM)
+    np.testing.assert_allclose(read.logit_BM, made.logit_BM, atol=0.01)
+    assert read.anchor_B is not None
+    np.testing.assert_array_equal(read.anchor_B, made.anchor_B)
+    np.testing.assert_array_equal(read.fold_B, folds_of(np.arange(PROMPTS), 5, 1))
+
+
+def test_a_set_that_the_study_is_not_about_is_refused(tmp_path: Path) -> None:
+    study_folder, _ = write_study(outcomes(), tmp_path)
+
+    with pytest.raises(OutcomesError, match="is about other, made-up, not about another"):
+        out_of_fold(study_folder, tmp_path / "another", None)
+
+
+def test_the_command_prints_the_figures_of_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study_folder, data = write_study(outcomes(), tmp_path)
+
+    study.main(["--study", str(study_folder), "--data", str(data), "--pools", "2", "--draws", "1", "--json"])
+
     printed = json.loads(capsys.readouterr().out)
     assert list(printed) == ["20", "50", "100", "200", "anchors"]
     assert printed["20"]["shots"] == 20

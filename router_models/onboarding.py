@@ -1,0 +1,254 @@
+"""Models join an artifact by what they scored on some prompts: a new artifact with a column for each.
+
+How it works: the old models' calibration rows make the population (`router_models.population`), the prompts with
+scores are the exam. Each new model is described by the old models' predictions (`router_models.newcomer`); nothing that
+the artifact knew changes. Models that sit the same exam together are compared with each other on the same prompts.
+
+The prompts of the exam become calibration rows, with what descriptions from the other four fifths of the exam say of
+each: from them follow weights on cost that keep a promised quality, and what `check` expects of a catalogue.
+
+Legend of array suffixes: K prompts of the exam, N calibration rows, M old models, J new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from router_models.artifact import Artifact, Calibration
+from router_models.conversation import Conversation
+from router_models.joined import Joined, Lengths, usual_log_lengths
+from router_models.newcomer import Newcomer, fit_newcomer, population
+from router_models.odds import logit
+from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.population import Population, Rows
+from router_models.predictor import ArtifactPredictor
+
+# With fewer graded prompts than this a column says little more than what is usual.
+LEAST_SHOTS = 10
+FOLDS = 5
+ALIKE = 3
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What new models were graded on; NaN is missing."""
+
+    name: str
+    prompt_ids: tuple[str, ...]
+    conversations: list[Conversation]
+    score_KJ: np.ndarray
+    output_tokens_KJ: np.ndarray
+    input_tokens_KJ: np.ndarray
+    old_score_KM: np.ndarray
+    """Of the old models on the same prompts: it tells a hard question from a weak model."""
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an exam showed of one model."""
+
+    model: str
+    prompts: int
+    """Graded."""
+    mean_score: float
+    expected_quality: float
+    """Mean over the artifact's calibration prompts."""
+    expected_quality_interval: tuple[float, float]
+    """90 %, of that mean: what more graded prompts would narrow."""
+    is_informative: bool
+    """Whether descriptions from parts of the exam predicted the rest better than what is usual among old models."""
+    alike: tuple[str, ...]
+    """Known models that are predicted to do most alike, the nearest first."""
+    has_lengths: bool
+    """Whether lengths of answers were recorded; without them nothing is known of its cost."""
+
+    def as_json(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+
+def exam_of(
+    artifact: Artifact, models: Sequence[str], name: str, dataset: OutcomesDataset, shots: int | None, seed: int
+) -> Exam:
+    """The prompts of a dataset on which all of the new models have scores; `shots` of them, drawn at random.
+
+    Raises:
+        OutcomesError: a model is known already or has no outcomes, or there are too few prompts.
+    """
+    for model in models:
+        if model in artifact.models or model in artifact.aliases:
+            raise OutcomesError(f"{artifact.name} predicts {model} already; a column is not replaced")
+        if model not in dataset.models:
+            raise OutcomesError(f"{name} has no outcome of {model}; it has {', '.join(dataset.models)}")
+    score_BJ = dataset.matrix("score", models)
+    graded = np.flatnonzero(np.isfinite(score_BJ).all(1))
+    if shots is not None and shots > len(graded):
+        raise OutcomesError(f"{name} has {len(graded)} prompts on which {', '.join(models)} were graded, not {shots}")
+    drawn = np.sort(np.random.default_rng(seed).permutation(graded)[:shots])
+    if len(drawn) < LEAST_SHOTS:
+        raise OutcomesError(f"{len(drawn)} graded prompts are too few; at least {LEAST_SHOTS} are needed")
+    kept_B = np.zeros(len(score_BJ), dtype=bool)
+    kept_B[drawn] = True
+    sat = dataset.select(kept_B)
+    return Exam(
+        name=name,
+        prompt_ids=tuple(sat.prompts["prompt_id"].to_pylist()),
+        conversations=sat.conversations(),
+        score_KJ=sat.matrix("score", models),
+        output_tokens_KJ=sat.matrix("output_tokens", models),
+        input_tokens_KJ=sat.matrix("input_tokens", models),
+        old_score_KM=_old_scores(artifact, sat),
+    )
+
+
+def _old_scores(artifact: Artifact, sat: OutcomesDataset) -> np.ndarray:
+    """Those in the dataset, and on anchors those that the artifact brought along [K, M]."""
+    old = artifact.trained_models
+    score_KM = sat.matrix("score", old)
+    anchors = {anchor["prompt_id"]: anchor.get("scores", {}) for anchor in artifact.anchors}
+    for row, prompt_id in enumerate(sat.prompts["prompt_id"].to_pylist()):
+        for column, model in enumerate(old):
+            if np.isnan(score_KM[row, column]):
+                score_KM[row, column] = anchors.get(prompt_id, {}).get(model, np.nan)
+    return score_KM
+
+
+def onboard(
+    artifact: Artifact,
+    models: Sequence[str],
+    exam: Exam,
+    name: str,
+    seed: int,
+    advance: Callable[[], object] = lambda: None,
+) -> tuple[Artifact, list[Report]]:
+    """The artifact under another name with these models behind the old ones; `advance` is called after each prompt."""
+    sitting = _Sitting(artifact, exam, advance)
+    found = [sitting.join(number, seed) for number in range(len(models))]
+    newcomers, lengths = ([getattr(each, part) for each in found] for part in ("newcomer", "lengths"))
+    before = Joined.of(artifact.heads) or Joined((), ())
+    about = {
+        "joined": [
+            *artifact.about.get("joined", ()),
+            *({"model": model, "exam": exam.name, "prompts": len(exam), "seed": seed} for model in models),
+        ]
+    }
+    extended = replace(
+        artifact,
+        name=name,
+        models=(*artifact.models, *models),
+        heads={**artifact.heads, **before.and_then(newcomers, lengths).tensors()},
+        calibration=_extended(artifact, sitting, exam, found),
+        about={**artifact.about, **about},
+        fingerprint="",
+    )
+    return extended, [sitting.report(model, number, found[number]) for number, model in enumerate(models)]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One new model."""
+
+    newcomer: Newcomer
+    lengths: Lengths
+    quality_K: np.ndarray
+    """On each prompt of the exam, by a description from the other parts of it."""
+    usual_K: np.ndarray
+    """The same before any exam."""
+
+
+class _Sitting:
+    """One exam, as the old models read it."""
+
+    def __init__(self, artifact: Artifact, exam: Exam, advance: Callable[[], object]) -> None:
+        self.artifact, self._exam, self._old = artifact, exam, len(artifact.trained_models)
+        predictor = ArtifactPredictor(artifact)
+        self.prediction, self.kind_KT = predictor.predict_with_tasks(exam.conversations, advance)
+        quality_KM = self.prediction.quality[:, : self._old]
+        self._rows = Rows.of(logit(quality_KM), exam.old_score_KM, self.kind_KT)
+        self._usual_log_K = usual_log_lengths(self.prediction.output_tokens[:, : self._old])
+
+    @cached_property
+    def reference(self) -> Rows:
+        """The old models' own calibration rows."""
+        rows = self.artifact.calibration
+        own_N = rows.dataset < len(self.artifact.pools)
+        quality_NM, score_NM = (part[own_N][:, : self._old] for part in (rows.quality, rows.score))
+        return Rows.of(logit(quality_NM), score_NM, rows.kind[own_N])
+
+    @cached_property
+    def population(self) -> Population:
+        return population(self.reference)
+
+    def join(self, number: int, seed: int) -> _Found:
+        score_K, tokens_K = self._exam.score_KJ[:, number], self._exam.output_tokens_KJ[:, number]
+        nothing = fit_newcomer(self._rows.take(np.zeros(0, dtype=int)), score_K[:0], self.population)
+        quality_K = np.empty(len(score_K))
+        fold_K = np.random.default_rng(seed).permutation(len(score_K)) % FOLDS
+        for fold in range(FOLDS):
+            there, here = np.flatnonzero(fold_K != fold), np.flatnonzero(fold_K == fold)
+            part = fit_newcomer(self._rows.take(there), score_K[there], self.population)
+            quality_K[here] = part.predict(self._rows.logit_BR[here], self._rows.kind_BG[here])[0]
+        return _Found(
+            newcomer=fit_newcomer(self._rows, score_K, self.population),
+            lengths=Lengths.of(tokens_K, self._usual_log_K),
+            quality_K=quality_K,
+            usual_K=nothing.predict(self._rows.logit_BR, self._rows.kind_BG)[0],
+        )
+
+    def report(self, model: str, number: int, found: _Found) -> Report:
+        reference, score_K = self.reference, self._exam.score_KJ[:, number]
+        mean, deviation = found.newcomer.mean_quality(reference.logit_BR, reference.kind_BG)
+        half = 1.645 * deviation
+        logit_N = logit(found.newcomer.predict(reference.logit_BR, reference.kind_BG)[0])
+        away_M = np.sqrt(((reference.logit_BR - logit_N[:, None]) ** 2).mean(0))
+        gain = ((found.usual_K - score_K) ** 2 - (found.quality_K - score_K) ** 2).sum()
+        return Report(
+            model=model,
+            prompts=len(score_K),
+            mean_score=float(score_K.mean()),
+            expected_quality=mean,
+            expected_quality_interval=(max(mean - half, 0.0), min(mean + half, 1.0)),
+            is_informative=bool(gain > 0),
+            alike=tuple(self.artifact.trained_models[place] for place in away_M.argsort()[:ALIKE]),
+            has_lengths=bool(np.isfinite(found.lengths.offset)),
+        )
+
+
+def _extended(artifact: Artifact, sitting: _Sitting, exam: Exam, found: Sequence[_Found]) -> Calibration:
+    """The calibration rows with the new columns, and the exam's prompts behind them."""
+    rows, old = artifact.calibration, len(artifact.trained_models)
+    joined = Joined([each.newcomer for each in found], [each.lengths for each in found])
+    quality_NJ, _ = joined.quality(logit(rows.quality[:, :old]), rows.kind)
+    tokens_NJ, tokens_KJ = (
+        joined.tokens(usual_log_lengths(tokens[:, :old]))[0]
+        for tokens in (rows.output_tokens, sitting.prediction.output_tokens)
+    )
+    cross_fitted_KJ = np.stack([each.quality_K for each in found], axis=1)
+    unknown_NJ = np.full(quality_NJ.shape, np.nan)
+    unknown_K = np.full((len(exam), len(artifact.models)), np.nan)
+    score_K = unknown_K.copy()
+    score_K[:, :old] = exam.old_score_KM
+    above_and_below = {
+        "quality": (rows.quality, quality_NJ, sitting.prediction.quality, cross_fitted_KJ),
+        "score": (rows.score, unknown_NJ, score_K, exam.score_KJ),
+        "output_tokens": (rows.output_tokens, tokens_NJ, sitting.prediction.output_tokens, tokens_KJ),
+        "real_output_tokens": (rows.real_output_tokens, unknown_NJ, unknown_K, exam.output_tokens_KJ),
+        "input_tokens": (rows.input_tokens, unknown_NJ, unknown_K, exam.input_tokens_KJ),
+    }
+    columns = {
+        name: np.block([[above, above_new], [below, below_new]]).astype(np.float32)
+        for name, (above, above_new, below, below_new) in above_and_below.items()
+    }
+    return Calibration(
+        **columns,
+        dataset=np.concatenate([rows.dataset, np.full(len(exam), len(rows.datasets), np.int32)]),
+        datasets=(*rows.datasets, exam.name),
+        kind=np.concatenate([rows.kind, sitting.kind_KT]).astype(np.float32),
+    )
