@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from router_models.joined import LENGTHS, STORED, joined_count
-from router_models.tryage import ALARM_FIGURES, Speed, Tensors, network_names, stages
+from router_models.tryage import ALARM_FIGURES, Speed, Tensors, stages
 
 _SHARED = (
     "layout.pool_T",
@@ -31,9 +31,6 @@ def misfit(tensors: Tensors, speeds: Sequence[Speed], models: int) -> str | None
         return f"its encoders are {list(speeds)}; expected static, transformer or both"
     wanted = {*_SHARED, *(f"{speed}.{name}" for speed in speeds for name in _PER_ENCODER)}
     wanted |= {f"{stage}.{name}" for stage in stages(speeds) for name in _PER_STAGE}
-    for speed in speeds:
-        if set(network_names(speed)) & set(tensors):
-            wanted |= set(network_names(speed))
     if joined := joined_count(tensors):
         wanted |= {*STORED.values(), *LENGTHS}
         models -= joined
@@ -50,8 +47,6 @@ def _wrong_sizes(tensors: Tensors, models: int) -> str | None:
             return f"tensor {name} has shape {shape}"
         for letter, size in zip(letters, shape, strict=True):
             key = letter if letter in _GLOBAL_LETTERS else f"{name.partition('.')[0]}.{letter}"
-            # The hidden layers of all networks lie side by side in one matrix.
-            key = f"{key}{'' if 'network' in name else '*'}" if letter == "H" else key
             expected = int(letter) if letter.isdigit() else sizes.setdefault(key, size)
             if size != expected or size == 0:
                 return f"tensor {name} has shape {shape}; {letter} should be {expected}"
@@ -82,9 +77,6 @@ def _wrong_tensor(name: str, tensors: Tensors) -> str | None:
         expected, found = len(tensors["layout.pool_T"]) + 2 * rules, tensor.shape[1]
     elif kind in ("platt_2P", "trust_P"):
         expected, found = pools, tensor.shape[-1]
-    elif kind == "hidden_bias_H":
-        networks = tensors[name.replace("hidden_bias_H", "network_weight_NHR")]
-        expected, found = networks.shape[0] * networks.shape[1], len(tensor)
     elif kind == "alarm_A":
         encoders = 1 if name.startswith("static") else sum(key.endswith(".mean_F") for key in tensors)
         expected, found = 1 + len(ALARM_FIGURES) * encoders, len(tensor)

@@ -3,11 +3,10 @@
 How it works: outcomes come in pools. A pool is one set of prompts under one scoring rule, answered by some of the
 models; a rule is one model within one pool. For a prompt, each encoder's inputs give
 
-1. the task, guessed softly among all tasks of all pools, and from it every rule's mean score on such tasks;
-2. a residual on the logit scale, linear in the inputs: what this prompt adds to its task;
-3. perhaps a small network, which estimates the same from the inputs alone.
+1. the task, guessed softly among all tasks of all pools, and from it the logit of every rule's mean score there;
+2. a residual on the logit scale, linear in the inputs: what this prompt adds to its task.
 
-Their logits are averaged over members and encoders, and one Platt map per pool ends it. A model's quality is the mean
+Their sums are averaged over encoders, and one Platt map per pool ends it. A model's quality is the mean
 over pools, weighted by how much the prompt looks like each; where a model was not measured in a pool, its mean scores
 there were completed from the pools that it shares with others (`complete.logit_TM`), and the residual is that which all
 models of the pool share.
@@ -23,7 +22,7 @@ Length is linear on log tokens, task means first. An interval of quality is wher
 answers lies for prompts of this kind, in nine of ten kinds; an interval of length holds nine of ten answers.
 
 Legend of array suffixes: B prompts, F inputs, D embedding, T tasks, P pools, R rules, M models, O outputs (tasks,
-residuals, lengths), S member estimates, A alarm figures, K clusters, N networks, H hidden units.
+residuals, lengths), S encoders, A alarm figures, K clusters.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ import numpy as np
 
 from router_models.joined import Joined
 from router_models.layout import Layout
-from router_models.odds import logit, shrunk_logit, sigmoid, softmax
+from router_models.odds import LEAST_PROBABILITY, logit, shrunk_logit, sigmoid, softmax
 from router_models.prediction import Prediction
 from router_models.surface import NAMES as SURFACE_NAMES
 
@@ -62,9 +61,9 @@ class HeadSettings:
 
     speeds: tuple[Speed, ...]
     variance_floor: float
-    """Squared error of the predicted rate where the members agree."""
+    """Squared error of the predicted rate where the encoders agree."""
     variance_per_disagreement: float
-    """What one unit of the members' variance adds to it."""
+    """What one unit of the encoders' variance adds to it."""
     variance_unfamiliar: float
     """What it grows by on an unfamiliar prompt."""
     static_error: float
@@ -80,8 +79,8 @@ class Reading:
 
     task_BT: np.ndarray
     """Probability of each task."""
-    member_SBR: np.ndarray
-    """Logit of each rule, per member."""
+    logit_BR: np.ndarray
+    """Of each rule."""
     own_BP: np.ndarray
     """What the prompt adds to the logit of its task, for the rules of each pool on average."""
     log_tokens_BR: np.ndarray
@@ -95,7 +94,6 @@ class EncoderHead:
         self._mean_F, self._scale_F = tensors[f"{speed}.mean_F"], tensors[f"{speed}.scale_F"]
         self._weight_FO, self._bias_O = tensors[f"{speed}.weight_FO"], tensors[f"{speed}.bias_O"]
         self._center_DK = np.ascontiguousarray(tensors[f"{speed}.center_KD"].T)
-        self._network = Network.of(tensors, speed)
         self._layout = layout
 
     def read(self, inputs_BF: np.ndarray) -> Reading:
@@ -106,35 +104,10 @@ class EncoderHead:
         task_BT = softmax(output_BO[:, :tasks])
         residual_BR = output_BO[:, tasks : tasks + rules]
         table_B2R = layout.within_pools(task_BT) @ layout.tables_T2R
-        member_SBR = (logit(table_B2R[:, :rules]) + residual_BR)[None]
-        if self._network is not None:
-            member_SBR = np.concatenate([member_SBR, self._network.logit(standard_BF)[None]])
+        logit_BR = logit(table_B2R[:, :rules]) + residual_BR
         log_tokens_BR = table_B2R[:, rules:] + output_BO[:, tasks + rules :]
         alarm_BA = alarm_figures(task_BT, standard_BF, inputs_BF[:, : -len(SURFACE_NAMES)] @ self._center_DK)
-        return Reading(task_BT, member_SBR, residual_BR @ layout.share_RP, log_tokens_BR, alarm_BA)
-
-
-@dataclass(frozen=True)
-class Network:
-    """Mean of N networks with one hidden layer each, on the logit scale of the mean probability."""
-
-    hidden_weight_FH: np.ndarray
-    hidden_bias_H: np.ndarray
-    weight_NHR: np.ndarray
-    bias_NR: np.ndarray
-
-    @classmethod
-    def of(cls, tensors: Tensors, speed: Speed) -> Network | None:
-        """The network of an encoder, if it has one."""
-        names = network_names(speed)
-        return cls(*(tensors[name] for name in names)) if names[0] in tensors else None
-
-    def logit(self, standard_BF: np.ndarray) -> np.ndarray:
-        """[B, R]."""
-        networks, hidden = self.weight_NHR.shape[:2]
-        hidden_BH = np.maximum(standard_BF @ self.hidden_weight_FH + self.hidden_bias_H, 0)
-        hidden_NBH = hidden_BH.reshape(len(standard_BF), networks, hidden).transpose(1, 0, 2)
-        return logit(sigmoid(hidden_NBH @ self.weight_NHR + self.bias_NR[:, None, :]).mean(0))
+        return Reading(task_BT, logit_BR, residual_BR @ layout.share_RP, log_tokens_BR, alarm_BA)
 
 
 @dataclass(frozen=True)
@@ -142,7 +115,8 @@ class Blend:
     """Readings of one or both encoders put together, before calibration: what training calibrates on."""
 
     task_BT: np.ndarray
-    member_SBR: np.ndarray
+    logit_SBR: np.ndarray
+    """Of each encoder."""
     own_BP: np.ndarray
     log_tokens_BR: np.ndarray
     alarm_BA: np.ndarray
@@ -152,10 +126,10 @@ class Blend:
         """The readings of one prompt after the other, by one encoder or by each."""
         if len(readings) == 1:
             only = readings[0]
-            return cls(only.task_BT, only.member_SBR, only.own_BP, only.log_tokens_BR, only.alarm_BA)
+            return cls(only.task_BT, only.logit_BR[None], only.own_BP, only.log_tokens_BR, only.alarm_BA)
         return cls(
             np.mean([reading.task_BT for reading in readings], axis=0),
-            np.concatenate([reading.member_SBR for reading in readings]),
+            np.stack([reading.logit_BR for reading in readings]),
             np.mean([reading.own_BP for reading in readings], axis=0),
             np.mean([reading.log_tokens_BR for reading in readings], axis=0),
             np.concatenate([reading.alarm_BA for reading in readings], axis=1),
@@ -181,6 +155,12 @@ class TryageHead:
             for stage in stages(settings.speeds)
             if f"{stage}.platt_2P" in tensors
         }
+        # Most pools are trusted whole; then nothing is shrunk, which is a tenth of a glance.
+        self._shrinks = {
+            stage: bool((tensors[f"{stage}.trust_P"] != 1).any())
+            for stage in stages(settings.speeds)
+            if f"{stage}.trust_P" in tensors
+        }
 
     def read(self, speed: Speed, inputs_BF: np.ndarray) -> Reading:
         """What one encoder's inputs say."""
@@ -205,8 +185,7 @@ class TryageHead:
     def mixed(self, stage: Stage, blend: Blend) -> np.ndarray:
         """Calibrated quality before shrinking [B, M]."""
         slope_R, offset_R = self._maps[stage]
-        members_SBR = blend.member_SBR
-        logit_BR = members_SBR[0] if len(members_SBR) == 1 else members_SBR.mean(0)
+        logit_BR = blend.logit_SBR[0] if len(blend.logit_SBR) == 1 else blend.logit_SBR.mean(0)
         within_BT = self.layout.within_pools(blend.task_BT)
         return self.layout.mix(slope_R * logit_BR + offset_R, blend.own_BP, blend.task_BT, within_BT)
 
@@ -225,6 +204,9 @@ class TryageHead:
 
         A model is held against the pools in which it was measured, wherever the prompt seems to come from.
         """
+        if not self._shrinks[stage]:
+            kept_BM: np.ndarray = np.clip(quality_BM, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+            return kept_BM
         weight_BM = self.layout.over_own_pools(self._tensors[f"{stage}.trust_P"], task_BT)
         return sigmoid(shrunk_logit(quality_BM, self._tensors[f"{stage}.standing_M"], weight_BM))
 
@@ -238,10 +220,10 @@ class TryageHead:
         return interval_BM2
 
     def spread(self, blend: Blend) -> np.ndarray:
-        """Variance of the members' probabilities [B, M], or [1, 1]: 0 where there is one member only."""
-        if len(blend.member_SBR) == 1:
+        """Variance of the encoders' probabilities [B, M], or [1, 1]: 0 where there is one encoder only."""
+        if len(blend.logit_SBR) == 1:
             return np.zeros((1, 1), np.float32)
-        return self.layout.mix_known(sigmoid(blend.member_SBR).var(0), blend.task_BT, self._every_PM)
+        return self.layout.mix_known(sigmoid(blend.logit_SBR).var(0), blend.task_BT, self._every_PM)
 
     def _lengths(self, blend: Blend) -> tuple[np.ndarray, np.ndarray]:
         """Mean [B, M] and the ends of nine of ten answers [B, M, 2]."""
@@ -256,9 +238,10 @@ def alarm_figures(task_BT: np.ndarray, standard_BF: np.ndarray, cosine_BK: np.nd
     """What tells a familiar prompt from others [B, A]; see `ALARM_FIGURES`."""
     surface = len(SURFACE_NAMES)
     figures_BA = np.empty((len(task_BT), len(ALARM_FIGURES)), np.float32)
-    figures_BA[:, 0] = -np.einsum("bt,bt->b", task_BT, np.log(task_BT + np.float32(1e-9)))
+    figures_BA[:, 0] = -np.vecdot(task_BT, np.log(task_BT + np.float32(1e-9)))
     for column, part_BF in ((1, standard_BF[:, :-surface]), (2, standard_BF[:, -surface:])):
-        figures_BA[:, column] = np.sqrt(np.einsum("bf,bf->b", part_BF, part_BF) / part_BF.shape[1])
+        figures_BA[:, column] = np.vecdot(part_BF, part_BF) / part_BF.shape[1]
+    np.sqrt(figures_BA[:, 1:3], out=figures_BA[:, 1:3])
     figures_BA[:, 3] = 1 - cosine_BK.max(1)
     return figures_BA
 
@@ -273,13 +256,3 @@ def standardised(inputs_BF: np.ndarray, mean_F: np.ndarray, scale_F: np.ndarray)
 def stages(speeds: Sequence[Speed]) -> tuple[Stage, ...]:
     """What predictions can rest on: all encoders, or the static one of several alone."""
     return ("static", "full") if len(speeds) > 1 else ("full",)
-
-
-def network_names(speed: Speed) -> tuple[str, str, str, str]:
-    """Tensors of an encoder's networks."""
-    return (
-        f"{speed}.hidden_weight_FH",
-        f"{speed}.hidden_bias_H",
-        f"{speed}.network_weight_NHR",
-        f"{speed}.network_bias_NR",
-    )

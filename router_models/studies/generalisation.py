@@ -64,8 +64,6 @@ def predicted(
         )
         head = finished.head(len(library.models))
         own = evidence(rows, fold.trial)
-        if len(finished.familiar.blend("full").member_SBR) < len(own.blend("full").member_SBR):
-            own = own.without_networks()
         full, static = (head.conclude(own.readings(stage)) for stage in ("full", "static"))
         usual_M = finished.tensors["full.standing_M"]
         usual_BM = np.broadcast_to(usual_M, full.quality.shape)

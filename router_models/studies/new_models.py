@@ -286,17 +286,20 @@ def out_of_fold(study: Path, data: Path, aliases: Path | None, folds: int = 5, s
     if data.name not in arrays["pools"].tolist():
         raise OutcomesError(f"{study} is about {', '.join(arrays['pools'].tolist())}, not about {data.name}")
     own_B = arrays["pool"] == arrays["pools"].tolist().index(data.name)
-    measured_M = np.isfinite(arrays["score"][own_B]).any(0)
     names = aliases_of(aliases, data.name) if aliases else {}
-    dataset, models = read_outcomes(data).renamed(names), arrays["models"][measured_M].tolist()
+    dataset, models = read_outcomes(data).renamed(names), arrays["models"].tolist()
     row_of = {prompt_id: row for row, prompt_id in enumerate(dataset.prompts["prompt_id"].to_pylist())}
     rows = np.array([row_of[prompt_id] for prompt_id in arrays["prompt_id"][own_B].tolist()])
-    quality_BM, kind_BG = arrays["full_quality"][own_B][:, measured_M], arrays["kind"][own_B]
+    score_BM = arrays["score"][own_B]
+    cost_BM = paid_usd(dataset, models, Prices.of(read_prices(data, names), models))[rows]
+    # A model without any cost has no place on a curve of quality over cost.
+    kept_M = (np.isfinite(score_BM) & np.isfinite(cost_BM)).any(0)
+    quality_BM, kind_BG = arrays["full_quality"][own_B][:, kept_M], arrays["kind"][own_B]
     like_BD = np.concatenate([np.sqrt(kind_BG), 2 * quality_BM.mean(1, keepdims=True)], axis=1)
     has_anchors = "anchor" in dataset.prompts.column_names
     return OutOfFold(
-        score_BM=arrays["score"][own_B][:, measured_M],
-        cost_BM=paid_usd(dataset, models, Prices.of(read_prices(data, names), models))[rows],
+        score_BM=score_BM[:, kept_M],
+        cost_BM=cost_BM[:, kept_M],
         logit_BM=logit(quality_BM),
         fold_B=folds_of(arrays["group"][own_B], folds, seed),
         task_B=arrays["task"][own_B],

@@ -34,7 +34,7 @@ def fit_platt_maps(blend: Blend, rows: Rows, library: Library) -> np.ndarray:
     maps = []
     for pool in range(len(library.pools)):
         own_B, own_R = rows.pool == pool, library.pool_R == pool
-        maps.append(fit_platt(blend.member_SBR.mean(0)[own_B][:, own_R], rows.score[own_B][:, own_R]))
+        maps.append(fit_platt(blend.logit_SBR.mean(0)[own_B][:, own_R], rows.score[own_B][:, own_R]))
     return np.array(maps, np.float32).T
 
 
@@ -165,7 +165,7 @@ def gain_over_usual(
 def fit_interval(
     quality_BM: np.ndarray, disagreement_BM: np.ndarray, score_BM: np.ndarray, group_B: np.ndarray
 ) -> tuple[float, float]:
-    """Squared error of the predicted rate as floor + slope * the members' variance; neither is negative.
+    """Squared error of the predicted rate as floor + slope * the encoders' variance; neither is negative.
 
     In every group of like prompts the observed rate of a model differs from the predicted mean by the model's error and
     by chance. Chance is known: mean q (1 - q) / n. What is left of the squared difference is regressed on the mean

@@ -21,21 +21,6 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class NetworkConfig(_Config):
-    """Networks with one hidden layer, over all pools at once."""
-
-    hidden: Count = 256
-    networks: Count = 2
-    epochs: Count = 40
-    patience: Count = 5
-    batch: Count = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    input_dropout: float = 0.1
-    hidden_dropout: float = 0.3
-    watched_share: Share = 0.1
-
-
 class StaticConfig(_Config):
     """The static encoder: the transformer's vector of every single word piece, frequent ones weighing less."""
 
@@ -83,7 +68,6 @@ class TrainingConfig(_Config):
     """Whether figures of a question's surface are read: they tell benchmarks apart, and mislead on new wordings."""
     transformer: bool = True
     static: StaticConfig | None = StaticConfig()
-    network: NetworkConfig | None = NetworkConfig()
     about: str
     """First paragraph of the model card."""
     licences: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Parts and trials to a finished head: which members stay, what is trusted, how everything is calibrated.
+"""Parts and trials to a finished head: what is trusted, how everything is calibrated.
 
 Legend of array suffixes: B rows, R rules, M models, P pools, T tasks, Q figures of likeness.
 """
@@ -15,10 +15,10 @@ from router_models.layout import Layout
 from router_models.odds import shrunk_logit, sigmoid
 from router_models.training import calibration
 from router_models.training.config import TrainingConfig
-from router_models.training.members import kmeans
+from router_models.training.parts import kmeans
 from router_models.training.rows import Library, Rows
 from router_models.training.trials import Trial
-from router_models.tryage import Blend, HeadSettings, Reading, Speed, Stage, TryageHead, network_names, stages
+from router_models.tryage import Blend, HeadSettings, Reading, Speed, Stage, TryageHead, stages
 
 # What a pool's held-out tasks may lose on average, or beyond the least that they can lose, for its familiar prompts.
 BEARABLE_LOSS = 0.004
@@ -44,10 +44,6 @@ class Evidence:
         """The same, put together."""
         return Blend.of(self.readings(stage))
 
-    def without_networks(self) -> Evidence:
-        """As heads without networks would have read; they belong to the slowest encoder."""
-        return replace(self, trial=self.trial.without_network(self.speeds[-1])) if self.speeds else self
-
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -64,7 +60,7 @@ class Finished:
     tensors: Mapping[str, np.ndarray]
     settings: HeadSettings
     familiar: Evidence
-    """Held-out questions as the finished head's members read them."""
+    """Held-out questions, as trials read them."""
     figures: Mapping[str, Any]
 
     def head(self, models: int) -> TryageHead:
@@ -100,14 +96,13 @@ class _Finishing:
         self._settings = HeadSettings(familiar.speeds, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
 
     def run(self) -> Finished:
-        losses = self._drop_useless_networks()
         self._tensors["tokens.spread_M3"] = calibration.length_spread(
             self._familiar.blend("full"), self._familiar.rows, self._library, self._tensors["tokens.known_R"]
         )
         self._calibrate_stages()
         trusted = {stage: self._trust(stage) for stage in self._stages}
         self._widen()
-        return Finished(self._tensors, self._settings, self._familiar, {**losses, "trusted": trusted})
+        return Finished(self._tensors, self._settings, self._familiar, {"trusted": trusted})
 
     def _head(self) -> TryageHead:
         return TryageHead(self._tensors, self._settings, len(self._library.models))
@@ -115,21 +110,6 @@ class _Finishing:
     def _score(self, evidence: Evidence) -> np.ndarray:
         """By model [B, M]."""
         return calibration.by_model(evidence.rows, self._library, evidence.rows.score)
-
-    def _drop_useless_networks(self) -> dict[str, Any]:
-        """Take the networks out where the average is no better with them; returns the losses that decided."""
-        if self._config.network is None:
-            return {}
-        members_SBR = self._familiar.blend("full").member_SBR
-        losses = {
-            "with networks": calibration.cross_entropy(members_SBR.mean(0), self._familiar.rows.score),
-            "without": calibration.cross_entropy(members_SBR[:-1].mean(0), self._familiar.rows.score),
-        }
-        if losses["without"] <= losses["with networks"]:
-            for name in network_names(self._familiar.speeds[-1]):
-                del self._tensors[name]
-            self._familiar, self._unfamiliar = self._familiar.without_networks(), self._unfamiliar.without_networks()
-        return {"held_out_loss": calibration.rounded(losses)}
 
     def _calibrate_stages(self) -> None:
         """Maps, standings and alarms of each stage."""

@@ -1,6 +1,6 @@
 """From outcomes datasets to an artifact: rows, trials on what was held out, parts, calibration.
 
-How it works: see `rows` for what is learned from, `trials` for how it is judged, `members` for what is fitted,
+How it works: see `rows` for what is learned from, `trials` for how it is judged, `parts` for what is fitted,
 `calibration` for what makes it mean something. The same configuration, data and seed give the same numbers.
 
 Legend of array suffixes: B rows, F inputs, T tasks, R rules, M models, P pools.
@@ -29,7 +29,7 @@ from router_models.training import calibration
 from router_models.training.config import TrainingConfig
 from router_models.training.encoder import cached_inputs, static_table
 from router_models.training.head import Finished, evidence, finish
-from router_models.training.members import fit_parts, kmeans
+from router_models.training.parts import fit_parts, kmeans
 from router_models.training.rows import Inputs, Library, Reading, read_pools
 from router_models.training.trials import held_out_questions, held_out_tasks, joined
 from router_models.tryage import Blend, Speed

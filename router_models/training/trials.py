@@ -11,13 +11,13 @@ Legend of array suffixes: B rows, F inputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from router_models.layout import Layout
 from router_models.training.config import TrainingConfig
-from router_models.training.members import fit_parts, subset
+from router_models.training.parts import fit_parts, subset
 from router_models.training.rows import Inputs, Library, Rows, folds_of
 from router_models.tryage import EncoderHead, Reading, Speed
 
@@ -41,13 +41,6 @@ class Trial:
             for speed, reading in self.readings.items()
         }
         return Trial(self.rows[kept], taken)
-
-    def without_network(self, speed: Speed) -> Trial:
-        """As heads without networks read: they are the last members of the slowest encoder."""
-        if not self.readings:
-            return self
-        reading = self.readings[speed]
-        return Trial(self.rows, {**self.readings, speed: replace(reading, member_SBR=reading.member_SBR[:1])})
 
 
 @dataclass(frozen=True)

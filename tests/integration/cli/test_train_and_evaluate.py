@@ -21,7 +21,6 @@ output: out/tiny-v1
 folds: 2
 task_folds: 2
 clusters: 8
-network: {hidden: 16, networks: 1, epochs: 10}
 about: Tiny.
 licences: [Apache-2.0]
 """

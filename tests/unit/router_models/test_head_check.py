@@ -10,21 +10,15 @@ import pytest
 from router_models.head_check import misfit
 from router_models.joined import LENGTHS, STORED
 from router_models.onboarding import exam_of, onboard
-from router_models.tryage import Speed, network_names
+from router_models.tryage import Speed
 from tests.fakes.artifacts import SIZE_F, tiny_artifact, tiny_dataset, tiny_pools_artifact
 
 BOTH: tuple[Speed, ...] = ("static", "transformer")
-HIDDEN, NETWORKS = 4, 2
-
-
-def network(speed: Speed, rules: int) -> dict[str, np.ndarray]:
-    shapes = ((SIZE_F, NETWORKS * HIDDEN), (NETWORKS * HIDDEN,), (NETWORKS, HIDDEN, rules), (NETWORKS, rules))
-    return {name: np.zeros(shape, np.float32) for name, shape in zip(network_names(speed), shapes, strict=True)}
 
 
 def two_pools() -> dict[str, np.ndarray]:
-    """Three models, two pools of two tasks and two rules, both encoders, a network on the transformer."""
-    return {**tiny_pools_artifact().heads, **network("transformer", 4)}
+    """Three models, two pools of two tasks and two rules, both encoders."""
+    return dict(tiny_pools_artifact().heads)
 
 
 @pytest.mark.parametrize("speeds", [("static",), ("transformer",), BOTH])
@@ -32,7 +26,7 @@ def test_heads_that_fit_pass(speeds: tuple[Speed, ...]) -> None:
     assert misfit(tiny_artifact(speeds=speeds).heads, speeds, 2) is None
 
 
-def test_pools_and_networks_pass() -> None:
+def test_pools_pass() -> None:
     assert misfit(two_pools(), BOTH, 3) is None
 
 

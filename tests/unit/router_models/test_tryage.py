@@ -1,6 +1,6 @@
 """The head: from the inputs of one or two encoders to quality, length, their intervals, and whether to trust them.
 
-Legend of array suffixes: B prompts, F inputs, T tasks, R rules, M models, N networks, H hidden units.
+Legend of array suffixes: B prompts, F inputs, T tasks, R rules, M models.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ from router_models.tryage import (
     MOST_DEVIATIONS,
     Blend,
     EncoderHead,
-    Network,
     Speed,
     TryageHead,
     alarm_figures,
-    network_names,
     stages,
     standardised,
 )
@@ -79,9 +77,7 @@ def test_a_reading_is_the_score_of_the_guessed_tasks_and_what_the_prompt_adds() 
     reading = EncoderHead(tensors, "static", Layout(tensors, 2)).read(inputs_BF)
 
     np.testing.assert_allclose(reading.task_BT, [[0.75, 0.25]], rtol=1e-5)
-    np.testing.assert_allclose(
-        reading.member_SBR, [[[logit(np.array(0.7)) + 1.1, logit(np.array(0.45)) - 0.3]]], rtol=1e-4
-    )
+    np.testing.assert_allclose(reading.logit_BR, [[logit(np.array(0.7)) + 1.1, logit(np.array(0.45)) - 0.3]], rtol=1e-4)
     np.testing.assert_allclose(reading.own_BP, [[(1.1 - 0.3) / 2]], rtol=1e-4)
     np.testing.assert_allclose(reading.log_tokens_BR, [[0.75 * 2 + 0.25 * 6 + 0.1, 4]], rtol=1e-5)
     assert reading.alarm_BA.shape == (1, len(ALARM_FIGURES))
@@ -102,66 +98,27 @@ def test_a_sure_task_has_no_entropy() -> None:
     assert figures_BA[0, 0] == pytest.approx(0, abs=1e-6)
 
 
-def network_tensors(speed: Speed, rules: int, networks: int = 2, hidden: int = 3) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(5)
-    shapes = ((SIZE_F, networks * hidden), (networks * hidden,), (networks, hidden, rules), (networks, rules))
-    return {
-        name: rng.normal(size=shape).astype(np.float32)
-        for name, shape in zip(network_names(speed), shapes, strict=True)
-    }
-
-
-def test_networks_side_by_side_are_the_mean_of_their_probabilities() -> None:
-    tensors = network_tensors("static", rules=2)
-    hidden_FH, hidden_bias_H, weight_NHR, bias_NR = (tensors[name] for name in network_names("static"))
-    network, standard_BF = Network.of(tensors, "static"), inputs_of(4)
-
-    each_NBR = [
-        sigmoid(np.maximum(standard_BF @ hidden_FH[:, own] + hidden_bias_H[own], 0) @ weight_NHR[n] + bias_NR[n])
-        for n, own in enumerate((slice(0, 3), slice(3, 6)))
-    ]
-
-    assert network is not None
-    np.testing.assert_allclose(network.logit(standard_BF), logit(np.mean(each_NBR, axis=0)), rtol=1e-4)
-    assert Network.of(tensors, "transformer") is None
-
-
-def test_a_network_is_one_more_member_of_its_encoder() -> None:
-    artifact = tiny_artifact()
-    plain, more = head_of(artifact), head_of(artifact, network_tensors("transformer", rules=2))
-    inputs = both()
-
-    without, with_network = (
-        plain.read("transformer", inputs["transformer"]),
-        more.read("transformer", inputs["transformer"]),
-    )
-
-    assert (len(without.member_SBR), len(with_network.member_SBR)) == (1, 2)
-    np.testing.assert_array_equal(with_network.member_SBR[:1], without.member_SBR)
-    assert len(more.read("static", inputs["static"]).member_SBR) == 1
-
-
-def test_two_readings_are_averaged_and_their_members_and_figures_kept() -> None:
+def test_two_readings_are_averaged_and_their_logits_and_figures_kept() -> None:
     head, inputs = head_of(tiny_artifact()), both()
     static, transformer = (head.read(speed, inputs_BF) for speed, inputs_BF in inputs.items())
 
     blend = Blend.of([static, transformer])
 
     np.testing.assert_allclose(blend.task_BT, (static.task_BT + transformer.task_BT) / 2)
-    np.testing.assert_array_equal(blend.member_SBR, [static.member_SBR[0], transformer.member_SBR[0]])
+    np.testing.assert_array_equal(blend.logit_SBR, [static.logit_BR, transformer.logit_BR])
     np.testing.assert_allclose(blend.own_BP, (static.own_BP + transformer.own_BP) / 2)
     np.testing.assert_allclose(blend.log_tokens_BR, (static.log_tokens_BR + transformer.log_tokens_BR) / 2)
     np.testing.assert_array_equal(blend.alarm_BA, np.hstack([static.alarm_BA, transformer.alarm_BA]))
 
 
-def test_quality_is_the_mapped_mean_of_the_members_logits() -> None:
+def test_quality_is_the_mapped_mean_of_the_encoders_logits() -> None:
     head = head_of(tiny_artifact(), {"full.platt_2P": [[0.5], [0.25]]})
     inputs = both()
-    member_SBR = Blend.of([head.read(speed, inputs_BF) for speed, inputs_BF in inputs.items()]).member_SBR
+    logit_SBR = Blend.of([head.read(speed, inputs_BF) for speed, inputs_BF in inputs.items()]).logit_SBR
 
     prediction = head.predict(inputs)
 
-    np.testing.assert_allclose(prediction.quality, sigmoid(0.5 * member_SBR.mean(0) + 0.25), rtol=1e-4)
+    np.testing.assert_allclose(prediction.quality, sigmoid(0.5 * logit_SBR.mean(0) + 0.25), rtol=1e-4)
 
 
 def test_every_pool_has_a_map_of_its_own() -> None:
@@ -295,7 +252,7 @@ def test_disagreement_between_encoders_widens_it() -> None:
     wide = head_of(tiny_artifact(), variance_floor=1e-4, variance_per_disagreement=0.1, variance_unfamiliar=0.0)
     blend = Blend.of([narrow.read(speed, inputs_BF) for speed, inputs_BF in both().items()])
 
-    np.testing.assert_allclose(narrow.spread(blend), sigmoid(blend.member_SBR).var(0), rtol=1e-4)
+    np.testing.assert_allclose(narrow.spread(blend), sigmoid(blend.logit_SBR).var(0), rtol=1e-4)
     assert np.nanmin(widths(wide, both()) / widths(narrow, both())) > 1
 
 

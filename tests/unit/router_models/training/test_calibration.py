@@ -113,7 +113,7 @@ def blend_of(logit_BR: np.ndarray, log_tokens_BR: np.ndarray | None = None) -> B
     rows = len(logit_BR)
     return Blend(
         task_BT=np.ones((rows, 1)),
-        member_SBR=logit_BR[None],
+        logit_SBR=logit_BR[None],
         own_BP=np.zeros((rows, 2)),
         log_tokens_BR=lengths_BR,
         alarm_BA=np.zeros((rows, 4)),

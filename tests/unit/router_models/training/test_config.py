@@ -37,17 +37,15 @@ def test_data_and_aliases_may_be_left_to_the_command_line(tmp_path: Path) -> Non
     assert (config.data, config.aliases) == ((), None)
 
 
-def test_both_encoders_and_networks_are_used_unless_they_are_taken_out(tmp_path: Path) -> None:
+def test_both_encoders_are_used_unless_one_is_taken_out(tmp_path: Path) -> None:
     (tmp_path / "whole.yaml").write_text(CONFIG)
-    (tmp_path / "bare.yaml").write_text(CONFIG + "static: null\nnetwork: null\n")
+    (tmp_path / "bare.yaml").write_text(CONFIG + "static: null\n")
 
     whole, bare = load_config(tmp_path / "whole.yaml"), load_config(tmp_path / "bare.yaml")
 
     assert whole.transformer
     assert whole.static is not None
-    assert whole.network is not None
     assert bare.static is None
-    assert bare.network is None
 
 
 @pytest.mark.parametrize(
@@ -55,8 +53,7 @@ def test_both_encoders_and_networks_are_used_unless_they_are_taken_out(tmp_path:
     [
         (CONFIG + "colour: red\n", "colour: Extra inputs are not permitted"),
         (CONFIG + "neighbours: {}\n", "neighbours: Extra inputs are not permitted"),
-        (CONFIG + "network: {hidden: 0}\n", "network.hidden: "),
-        (CONFIG + "network: {depth: 2}\n", "network.depth: Extra inputs"),
+        (CONFIG + "network: {hidden: 8}\n", "network: Extra inputs"),
         (CONFIG + "static: {window: 2}\n", "static.window: Extra inputs"),
         (CONFIG + "folds: 1\n", "folds: "),
         (CONFIG + "task_folds: 1\n", "task_folds: "),

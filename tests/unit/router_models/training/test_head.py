@@ -13,17 +13,15 @@ import numpy as np
 import pytest
 
 from router_models.head_check import misfit
-from router_models.odds import logit
 from router_models.surface import NAMES as SURFACE_NAMES
 from router_models.training.config import TrainingConfig
 from router_models.training.head import Evidence, Finished, evidence, finish
-from router_models.training.members import fit_parts
+from router_models.training.parts import fit_parts
 from router_models.training.rows import Inputs
 from router_models.training.trials import Trial, held_out_questions, held_out_tasks, joined
-from router_models.tryage import network_names
 from tests.unit.router_models.training.tiny import LIBRARY, planted, tiny_config
 
-LINEAR = tiny_config(network=None)
+CONFIG = tiny_config()
 LEARNED = planted()
 NOTHING = Evidence(LEARNED.rows.take(np.zeros(0, int)), joined([]))
 
@@ -40,9 +38,9 @@ def fitted(config: TrainingConfig) -> tuple[Mapping[str, np.ndarray], Evidence, 
 
 
 @cache
-def finished(config: TrainingConfig = LINEAR) -> Finished:
-    """What a configuration without networks makes of the same trials."""
-    return finish(config, LIBRARY, fitted(LINEAR)[0], *fitted(LINEAR)[1:])
+def finished(config: TrainingConfig = CONFIG) -> Finished:
+    """What another configuration makes of the same trials."""
+    return finish(config, LIBRARY, fitted(CONFIG)[0], *fitted(CONFIG)[1:])
 
 
 def test_a_finished_head_is_whole_and_predicts() -> None:
@@ -56,36 +54,19 @@ def test_a_finished_head_is_whole_and_predicts() -> None:
 
 
 def test_parts_are_not_changed_by_finishing_them() -> None:
-    before = {name: tensor.copy() for name, tensor in fitted(LINEAR)[0].items()}
+    before = {name: tensor.copy() for name, tensor in fitted(CONFIG)[0].items()}
 
-    finish(LINEAR, LIBRARY, fitted(LINEAR)[0], *fitted(LINEAR)[1:])
+    finish(CONFIG, LIBRARY, fitted(CONFIG)[0], *fitted(CONFIG)[1:])
 
-    assert fitted(LINEAR)[0].keys() == before.keys()
+    assert fitted(CONFIG)[0].keys() == before.keys()
     for name, tensor in before.items():
-        np.testing.assert_array_equal(fitted(LINEAR)[0][name], tensor)
+        np.testing.assert_array_equal(fitted(CONFIG)[0][name], tensor)
 
 
-def with_last_member(each: Evidence, logit_BR: np.ndarray) -> Evidence:
-    """As if the networks had said this."""
-    reading = each.trial.readings["static"]
-    members_SBR = np.stack([reading.member_SBR[0], logit_BR]).astype(np.float32)
-    return replace(each, trial=Trial(each.trial.rows, {"static": replace(reading, member_SBR=members_SBR)}))
-
-
-@pytest.mark.parametrize("useful", [True, False])
-def test_networks_stay_only_where_the_average_is_better_with_them(useful: bool) -> None:
-    config = tiny_config()
-    parts, questions, tasks = fitted(config)
-    true_BR = logit(LEARNED.rate_BR[questions.trial.rows])
-    questions = with_last_member(questions, true_BR if useful else -true_BR)
-
-    done = finish(config, LIBRARY, parts, questions, tasks)
-
-    losses = done.figures["held_out_loss"]
-    assert (losses["with networks"] < losses["without"]) == useful
-    assert (set(network_names("static")) <= set(done.tensors)) == useful
-    assert len(done.familiar.trial.readings["static"].member_SBR) == (2 if useful else 1)
-    assert misfit(done.tensors, ("static",), 3) is None
+def saying(each: Evidence, logit_BR: np.ndarray) -> Evidence:
+    """As if the encoder's head had said this."""
+    reading = replace(each.trial.readings["static"], logit_BR=logit_BR.astype(np.float32))
+    return replace(each, trial=Trial(each.trial.rows, {"static": reading}))
 
 
 def far_out(each: Evidence) -> Evidence:
@@ -94,13 +75,9 @@ def far_out(each: Evidence) -> Evidence:
     return replace(each, trial=Trial(each.trial.rows, {"static": replace(reading, alarm_BA=reading.alarm_BA + 10)}))
 
 
-def test_without_networks_there_is_no_loss_to_compare() -> None:
-    assert "held_out_loss" not in finished().figures
-
-
 @pytest.mark.parametrize("share", [0.04, 0.2])
 def test_so_many_familiar_prompts_are_called_unfamiliar_as_was_said(share: float) -> None:
-    done = finished(tiny_config(network=None, false_alarms=share))
+    done = finished(tiny_config(false_alarms=share))
 
     called_B = done.head(3).conclude([done.familiar.trial.readings["static"]]).unfamiliar
 
@@ -108,15 +85,15 @@ def test_so_many_familiar_prompts_are_called_unfamiliar_as_was_said(share: float
 
 
 def test_held_out_tasks_are_called_unfamiliar_more_often() -> None:
-    done, tasks = finished(), fitted(LINEAR)[2]
+    done, tasks = finished(), fitted(CONFIG)[2]
 
     called_B = done.head(3).conclude([tasks.trial.readings["static"]]).unfamiliar
 
-    assert called_B.mean() > 3 * LINEAR.false_alarms
+    assert called_B.mean() > 3 * CONFIG.false_alarms
 
 
 def test_without_tasks_to_hold_out_nothing_is_unfamiliar() -> None:
-    done = finish(LINEAR, LIBRARY, fitted(LINEAR)[0], fitted(LINEAR)[1], NOTHING)
+    done = finish(CONFIG, LIBRARY, fitted(CONFIG)[0], fitted(CONFIG)[1], NOTHING)
 
     assert not done.head(3).predict({"static": 100 * LEARNED.inputs["static"]}).unfamiliar.any()
     assert done.settings.variance_unfamiliar == 0
@@ -144,19 +121,19 @@ def made(each: Evidence, *side_by_pool: Mapping[str, int]) -> Evidence:
     reading = replace(
         each.trial.readings["static"],
         task_BT=np.eye(5, dtype=np.float32)[rows.task],
-        member_SBR=logit_BR[None].astype(np.float32),
+        logit_BR=logit_BR.astype(np.float32),
         alarm_BA=np.zeros((len(rows), 4), np.float32),
     )
     return Evidence(replace(rows, score=score_BR), Trial(each.trial.rows, {"static": reading}))
 
 
 TURNED = {"sure": -1, "unsure": -1}
-CHOICES = tiny_config(network=None, residual_weights=(0.0, 0.5, 1.0))
+CHOICES = tiny_config(residual_weights=(0.0, 0.5, 1.0))
 
 
 def told(tasks: Evidence, config: TrainingConfig = CHOICES) -> dict[str, dict[str, float | None]]:
     """What was decided for each pool, whose questions were read rightly, as the figures say it."""
-    parts, questions, _ = fitted(LINEAR)
+    parts, questions, _ = fitted(CONFIG)
     done = finish(config, LIBRARY, parts, made(questions, ALWAYS_RIGHT, ALWAYS_RIGHT), tasks)
     shown: dict[str, dict[str, float | None]] = done.figures["trusted"]["full"]
     assert done.tensors["full.trust_P"].tolist() == [each["weight"] for each in shown.values()]
@@ -182,7 +159,7 @@ def decided(weight: float, gain: float, on_tasks: float | None) -> dict[str, flo
 def test_a_pool_whose_held_out_tasks_lose_is_trusted_less_than_one_whose_tasks_do_not(
     first: Mapping[str, int], expected: dict[str, float | None]
 ) -> None:
-    shown = told(made(fitted(LINEAR)[2], first, ALWAYS_RIGHT))
+    shown = told(made(fitted(CONFIG)[2], first, ALWAYS_RIGHT))
 
     assert shown == {"first": expected, "second": decided(1.0, 0.4, 0.4)}
 
@@ -191,7 +168,7 @@ def test_where_every_weight_loses_the_one_that_loses_least_is_taken() -> None:
     """Full trust gains twice as much on familiar prompts, and loses twice as much on held-out tasks."""
     config = CHOICES.model_copy(update={"residual_weights": (0.5, 1.0)})
 
-    shown = told(made(fitted(LINEAR)[2], TURNED, TURNED), config)
+    shown = told(made(fitted(CONFIG)[2], TURNED, TURNED), config)
 
     assert shown["first"] == shown["second"] == decided(0.5, 0.2, -0.3)
 
@@ -199,7 +176,7 @@ def test_where_every_weight_loses_the_one_that_loses_least_is_taken() -> None:
 @pytest.mark.parametrize(("size", "expected"), [(0.006, decided(1.0, 0.4, -0.0036)), (0.007, decided(0.0, 0.0, 0.0))])
 def test_a_loss_of_next_to_nothing_on_held_out_tasks_is_borne(size: float, expected: dict[str, float | None]) -> None:
     """The wrong model is answered with scores that are lower by so much."""
-    tasks = made(fitted(LINEAR)[2], TURNED, TURNED)
+    tasks = made(fitted(CONFIG)[2], TURNED, TURNED)
     close = replace(tasks, rows=replace(tasks.rows, score=size * tasks.rows.score))
 
     shown = told(close, CHOICES.model_copy(update={"residual_weights": (0.0, 1.0)}))
@@ -209,12 +186,12 @@ def test_a_loss_of_next_to_nothing_on_held_out_tasks_is_borne(size: float, expec
 
 def test_held_out_tasks_that_the_alarm_flags_forbid_no_trust() -> None:
     """They are answered by the usual best model, whatever is made of them."""
-    shown = told(far_out(made(fitted(LINEAR)[2], TURNED, TURNED)))
+    shown = told(far_out(made(fitted(CONFIG)[2], TURNED, TURNED)))
 
     assert shown["first"] == shown["second"] == decided(1.0, 0.4, 0.0)
 
 
-UNSORTED = tiny_config(network=None, residual_weights=(1.0, 0.5, 0.75))
+UNSORTED = tiny_config(residual_weights=(1.0, 0.5, 0.75))
 
 
 def test_without_tasks_to_hold_out_the_smallest_weight_is_taken_in_whatever_order_they_are_written() -> None:
@@ -224,7 +201,7 @@ def test_without_tasks_to_hold_out_the_smallest_weight_is_taken_in_whatever_orde
 
 
 def test_so_it_is_for_a_pool_of_which_no_task_was_held_out() -> None:
-    tasks = made(fitted(LINEAR)[2], ALWAYS_RIGHT, ALWAYS_RIGHT)
+    tasks = made(fitted(CONFIG)[2], ALWAYS_RIGHT, ALWAYS_RIGHT)
     own_B = tasks.rows.pool == 0
 
     shown = told(Evidence(tasks.rows.take(own_B), tasks.trial.take(own_B)), UNSORTED)
@@ -234,7 +211,7 @@ def test_so_it_is_for_a_pool_of_which_no_task_was_held_out() -> None:
 
 @pytest.mark.parametrize("read", [False, True])
 def test_figures_of_the_surface_change_predictions_only_where_they_are_read(read: bool) -> None:
-    config = tiny_config(network=None, surface=read)
+    config = tiny_config(surface=read)
     inputs_BF = LEARNED.inputs["static"]
     other_BF = inputs_BF.copy()
     other_BF[:, -len(SURFACE_NAMES) :] = 10 - 2 * inputs_BF[:, -len(SURFACE_NAMES) :]
@@ -248,10 +225,10 @@ def test_figures_of_the_surface_change_predictions_only_where_they_are_read(read
 
 
 def test_readings_of_tasks_that_were_wrong_widen_the_interval_of_unfamiliar_prompts() -> None:
-    parts, questions, tasks = fitted(LINEAR)
-    wrong = far_out(with_last_member(tasks, np.full(tasks.rows.score.shape, 9.0)))
+    parts, questions, tasks = fitted(CONFIG)
+    wrong = far_out(saying(tasks, np.full(tasks.rows.score.shape, 9.0)))
 
-    settings = finish(LINEAR, LIBRARY, parts, questions, wrong).settings
+    settings = finish(CONFIG, LIBRARY, parts, questions, wrong).settings
 
     assert settings.variance_unfamiliar > finished().settings.variance_unfamiliar
     assert settings.variance_unfamiliar > 0.02
@@ -262,13 +239,13 @@ def test_with_two_encoders_both_stages_are_calibrated_and_their_difference_is_me
     rng = np.random.default_rng(3)
     slow_BF = LEARNED.inputs["static"] + rng.normal(scale=0.1, size=LEARNED.inputs["static"].shape).astype(np.float32)
     inputs: Inputs = {"static": LEARNED.inputs["static"], "transformer": slow_BF}
-    parts = fit_parts(LINEAR, LIBRARY, LEARNED.rows, inputs, seed=1)
+    parts = fit_parts(CONFIG, LIBRARY, LEARNED.rows, inputs, seed=1)
     questions, tasks = (
-        evidence(LEARNED.rows, joined(hold(LINEAR, LIBRARY, LEARNED.rows, inputs, lambda: None)))
+        evidence(LEARNED.rows, joined(hold(CONFIG, LIBRARY, LEARNED.rows, inputs, lambda: None)))
         for hold in (held_out_questions, held_out_tasks)
     )
 
-    done = finish(LINEAR, LIBRARY, parts, questions, tasks)
+    done = finish(CONFIG, LIBRARY, parts, questions, tasks)
 
     assert misfit(done.tensors, ("static", "transformer"), 3) is None
     assert 0.001 < done.settings.static_error < 0.5

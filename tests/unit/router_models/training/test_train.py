@@ -15,12 +15,11 @@ import pytest
 from router_models.artifact import Artifact, load_artifact, write_artifact
 from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
 from router_models.predictor import ArtifactPredictor
-from router_models.training.config import NetworkConfig
 from router_models.training.train import train
 from tests.fakes.artifacts import tiny_dataset, tiny_encoder, tiny_pools, write_tiny_pools
 from tests.unit.router_models.training.tiny import no_bar, place_pieces, tiny_config
 
-QUICK: dict[str, Any] = {"folds": 2, "network": None, "static": None}
+QUICK: dict[str, Any] = {"folds": 2, "static": None}
 # Two of three are of the training split, 100 of each pool.
 PROMPTS = 150
 
@@ -47,13 +46,13 @@ def trained_on(dataset: OutcomesDataset, folder: Path, **changed: Any) -> Artifa
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Artifact:
-    """Two pools, both encoders, networks, anchors."""
+    """Two pools, both encoders, anchors."""
     return trained(folder, anchors=True)
 
 
 @pytest.fixture(scope="module")
 def quick(folder: Path) -> Artifact:
-    """Two pools, the transformer alone, nothing but linear parts."""
+    """Two pools, the transformer alone."""
     return trained(folder, **QUICK)
 
 
@@ -137,7 +136,7 @@ def assert_same(some: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray])
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(folder: Path) -> None:
-    changed = {**QUICK, "network": NetworkConfig(hidden=4, networks=1, epochs=2), "data": (folder / "first",)}
+    changed = {**QUICK, "data": (folder / "first",)}
     first, again, other = (trained(folder, **changed, seed=seed) for seed in (1, 1, 2))
 
     assert first.settings == again.settings
@@ -298,7 +297,7 @@ def test_what_the_card_says_is_counted_without_second_rows(whole: Artifact) -> N
     first = tiny_pools(PROMPTS)["first"].split("train").matrix("score", ("adder", "poet"))
     assert whole.about["mean_score"]["first"]["adder"] == pytest.approx(first[:, 0].mean(), abs=1e-4)
     assert whole.about["licences"] == ["Apache-2.0"]
-    assert set(whole.about["tuning"]) == {"held_out_loss", "trusted"}
+    assert set(whole.about["tuning"]) == {"trusted"}
     assert {stage: set(pools) for stage, pools in whole.about["tuning"]["trusted"].items()} == {
         "static": {"first", "second"},
         "full": {"first", "second"},
@@ -344,7 +343,7 @@ def test_every_step_that_takes_long_has_a_bar(folder: Path) -> None:
 
         return advance
 
-    data = {"data": (folder / "first",), "static": tiny_config().static, "network": None}
+    data = {"data": (folder / "first",), "static": tiny_config().static}
     train(tiny_config(**data), tiny_encoder(), place_pieces(folder / "another-cache"), bar)
 
     assert steps == {

@@ -17,7 +17,7 @@ from router_models.training.rows import Library, Rows
 from router_models.training.trials import Fold, held_out_questions, held_out_tasks, joined, read, task_folds
 from tests.unit.router_models.training.tiny import LIBRARY, Planted, planted, tiny_config
 
-LINEAR = tiny_config(network=None)
+CONFIG = tiny_config()
 Hold = Callable[..., list[Fold]]
 
 
@@ -58,7 +58,7 @@ def with_templates(learned: Planted) -> Planted:
 
 
 def held(hold: Hold, learned: Planted) -> list[Fold]:
-    return hold(LINEAR, LIBRARY, learned.rows, learned.inputs, lambda: None)
+    return hold(CONFIG, LIBRARY, learned.rows, learned.inputs, lambda: None)
 
 
 def test_every_first_row_is_judged_exactly_once_by_question() -> None:
@@ -67,7 +67,7 @@ def test_every_first_row_is_judged_exactly_once_by_question() -> None:
     folds = held(held_out_questions, learned)
 
     assert sorted(np.concatenate([fold.trial.rows for fold in folds])) == list(range(100))
-    assert len(folds) == LINEAR.folds
+    assert len(folds) == CONFIG.folds
     np.testing.assert_array_equal(joined(folds).rows, np.arange(100))
 
 
@@ -82,7 +82,7 @@ def test_every_first_row_of_a_task_with_company_is_judged_exactly_once_by_task()
         inputs={"static": learned.inputs["static"][alone]},
     )
 
-    folds = held_out_tasks(LINEAR, learned.library, learned.rows, learned.inputs, lambda: None)
+    folds = held_out_tasks(CONFIG, learned.library, learned.rows, learned.inputs, lambda: None)
 
     first_of_first_pool = np.flatnonzero((learned.rows.pool == 0) & ~learned.rows.is_second)
     np.testing.assert_array_equal(joined(folds).rows, first_of_first_pool)
@@ -146,7 +146,7 @@ def test_a_joined_reading_is_in_the_order_of_the_rows_with_each_row_from_its_own
     for fold in folds:
         expected = read(fold.parts, LIBRARY, {"static": learned.inputs["static"][fold.trial.rows]})["static"]
         got = trial.take(fold.trial.rows).readings["static"]
-        np.testing.assert_allclose(got.member_SBR, expected.member_SBR, rtol=1e-5)
+        np.testing.assert_allclose(got.logit_BR, expected.logit_BR, rtol=1e-5)
         np.testing.assert_allclose(got.task_BT, expected.task_BT, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(got.log_tokens_BR, expected.log_tokens_BR, rtol=1e-5)
         np.testing.assert_allclose(got.alarm_BA, expected.alarm_BA, rtol=1e-4)
@@ -156,7 +156,6 @@ def test_nothing_joined_is_an_empty_trial() -> None:
     trial = joined([])
 
     assert (len(trial.rows), trial.readings) == (0, {})
-    assert trial.without_network("static") is trial
 
 
 def test_rows_of_a_trial_are_taken_by_mask_too() -> None:
@@ -166,27 +165,14 @@ def test_rows_of_a_trial_are_taken_by_mask_too() -> None:
     taken = trial.take(mask)
 
     np.testing.assert_array_equal(taken.rows, np.flatnonzero(mask))
-    np.testing.assert_array_equal(taken.readings["static"].member_SBR, trial.readings["static"].member_SBR[:, mask])
+    np.testing.assert_array_equal(taken.readings["static"].logit_BR, trial.readings["static"].logit_BR[mask])
 
 
-def test_a_trial_can_forget_its_networks() -> None:
-    learned = planted(20)
-    folds = held_out_questions(tiny_config(), LIBRARY, learned.rows, learned.inputs, lambda: None)
-    linear = held(held_out_questions, learned)
-
-    trial = joined(folds)
-
-    assert len(trial.readings["static"].member_SBR) == 2
-    np.testing.assert_array_equal(
-        trial.without_network("static").readings["static"].member_SBR, joined(linear).readings["static"].member_SBR
-    )
-
-
-@pytest.mark.parametrize(("hold", "steps"), [(held_out_questions, LINEAR.folds), (held_out_tasks, LINEAR.task_folds)])
+@pytest.mark.parametrize(("hold", "steps"), [(held_out_questions, CONFIG.folds), (held_out_tasks, CONFIG.task_folds)])
 def test_progress_is_reported_for_every_fold(hold: Hold, steps: int) -> None:
     seen: list[int] = []
     learned = planted(20)
 
-    hold(LINEAR, LIBRARY, learned.rows, learned.inputs, lambda: seen.append(1))
+    hold(CONFIG, LIBRARY, learned.rows, learned.inputs, lambda: seen.append(1))
 
     assert len(seen) == steps

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from router_models.odds import logit, sigmoid
-from router_models.training.config import NetworkConfig, StaticConfig, TrainingConfig
+from router_models.training.config import StaticConfig, TrainingConfig
 from router_models.training.encoder import WEIGHTS_SHA256
 from router_models.training.rows import Library, Rows
 from router_models.tryage import Speed
@@ -25,7 +25,7 @@ def no_bar(_: str, __: int) -> Callable[[], object]:
 
 
 def tiny_config(**changed: Any) -> TrainingConfig:
-    """Few folds, small networks."""
+    """Few folds."""
     values: dict[str, Any] = {
         "name": "tiny-v1",
         "output": Path("nowhere"),
@@ -36,7 +36,6 @@ def tiny_config(**changed: Any) -> TrainingConfig:
         "clusters": 8,
         # Nearly equal weights: the tiny vocabulary has letters for words, and the frequent ones say most.
         "static": StaticConfig(smoothing=1.0),
-        "network": NetworkConfig(hidden=8, networks=2, epochs=8),
     }
     return TrainingConfig(**(values | changed))
 

@@ -2,13 +2,11 @@
 
 A missing score is masked, never 0. Scores between 0 and 1 are targets of the cross-entropy as they are.
 
-Legend of array suffixes: B rows, F inputs, D embedding, T tasks, P pools, R rules, O outputs, H hidden units, K
-clusters, N networks.
+Legend of array suffixes: B rows, F inputs, D embedding, T tasks, P pools, R rules, O outputs, K clusters.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,9 +17,9 @@ from router_models.layout import Layout
 from router_models.odds import logit, softmax
 from router_models.surface import NAMES as SURFACE_NAMES
 from router_models.training.completion import completed_logits
-from router_models.training.config import NetworkConfig, TrainingConfig
+from router_models.training.config import TrainingConfig
 from router_models.training.rows import Inputs, Library, Rows
-from router_models.tryage import Speed, network_names, standardised
+from router_models.tryage import Speed, standardised
 
 # Three of MiniLM's 384 outputs are dead; without this floor, noise of 1e-9 would be blown up to deviation 1.
 LEAST_SCALE = 1e-2
@@ -47,9 +45,6 @@ def fit_parts(config: TrainingConfig, library: Library, rows: Rows, inputs: Inpu
     layout = Layout(tensors, len(library.models))
     for speed, inputs_BF in inputs.items():
         tensors |= _encoder_parts(config, layout, rows, speed, inputs_BF, seed)
-        if config.network and speed == list(inputs)[-1]:
-            standard_BF = standardised(inputs_BF, tensors[f"{speed}.mean_F"], tensors[f"{speed}.scale_F"])
-            tensors |= fit_networks(config.network, rows, standard_BF, speed, seed)
     return tensors
 
 
@@ -180,76 +175,6 @@ def fit_lengths(
     return weight_FR, bias_R
 
 
-class Perceptron(nn.Module):
-    """Dropout, one hidden layer with ReLU, dropout, one logit per rule."""
-
-    def __init__(self, size_F: int, size_R: int, config: NetworkConfig) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Dropout(config.input_dropout),
-            nn.Linear(size_F, config.hidden),
-            nn.ReLU(),
-            nn.Dropout(config.hidden_dropout),
-            nn.Linear(config.hidden, size_R),
-        )
-
-    def forward(self, inputs_BF: torch.Tensor) -> torch.Tensor:
-        logit_BR: torch.Tensor = self.layers(inputs_BF)
-        return logit_BR
-
-
-def fit_networks(
-    config: NetworkConfig, rows: Rows, standard_BF: np.ndarray, speed: Speed, seed: int
-) -> dict[str, np.ndarray]:
-    """Several networks that differ in their seed, as `tryage.Network` reads them: hidden layers side by side."""
-    states = [
-        _fit_network(config, rows, standard_BF, 1_000 * seed + number).state_dict() for number in range(config.networks)
-    ]
-    first, last = "layers.1", "layers.4"
-    tensors = (
-        np.concatenate([state[f"{first}.weight"].numpy().T for state in states], axis=1),
-        np.concatenate([state[f"{first}.bias"].numpy() for state in states]),
-        np.stack([state[f"{last}.weight"].numpy().T for state in states]),
-        np.stack([state[f"{last}.bias"].numpy() for state in states]),
-    )
-    return dict(zip(network_names(speed), tensors, strict=True))
-
-
-def _fit_network(config: NetworkConfig, rows: Rows, standard_BF: np.ndarray, seed: int) -> Perceptron:
-    """One network, stopped where the loss on a tenth of the groups was least."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    watched_groups = rng.random(int(rows.group.max()) + 1) < config.watched_share
-    watch_B = watched_groups[rows.group]
-    # Each prompt counts the same, however many models answered it.
-    weight_B = rows.weight / np.maximum(np.isfinite(rows.score).sum(1), 1)
-    watched = _tensors(standard_BF[watch_B], rows.score[watch_B], weight_B[watch_B])
-    inputs, score, known = _tensors(standard_BF[~watch_B], rows.score[~watch_B], weight_B[~watch_B])
-    network = Perceptron(standard_BF.shape[1], rows.score.shape[1], config)
-    with torch.no_grad():
-        mean_R = (score * known).sum(0) / known.sum(0).clamp(min=1e-9)
-        network.layers[-1].bias.copy_(torch.logit(mean_R.clamp(0.01, 0.99)))  # type: ignore[operator]
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    least, best, waited = math.inf, network.state_dict(), 0
-    for _ in range(config.epochs):
-        network.train()
-        for batch in torch.split(torch.randperm(len(inputs)), config.batch):
-            optimiser.zero_grad()
-            _cross_entropy(network(inputs[batch]), score[batch], known[batch]).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-        network.eval()
-        with torch.no_grad():
-            loss = float(_cross_entropy(network(watched[0]), *watched[1:]))
-        waited += 1
-        if loss < least:
-            least, waited = loss, 0
-            best = {name: value.clone() for name, value in network.state_dict().items()}
-        if waited >= config.patience:
-            break
-    network.load_state_dict(best)
-    return network.eval()
-
-
 def kmeans(embedding_BD: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Centres of length 1 [K, D] and the cluster of each row [B], by cosine; an emptied cluster keeps its centre."""
     rng = np.random.default_rng(seed)
@@ -272,12 +197,6 @@ def _tensors(
         torch.from_numpy(np.nan_to_num(score_BR).astype(np.float32)),
         torch.from_numpy(known_BR.astype(np.float32)),
     )
-
-
-def _cross_entropy(logit_BR: torch.Tensor, score_BR: torch.Tensor, known_BR: torch.Tensor) -> torch.Tensor:
-    """Mean over the outcomes that exist, as they count."""
-    loss_BR = nn.functional.binary_cross_entropy_with_logits(logit_BR, score_BR, reduction="none")
-    return (loss_BR * known_BR).sum() / known_BR.sum().clamp(min=1e-9)
 
 
 def subset(inputs: Inputs, rows_B: np.ndarray) -> Mapping[Speed, np.ndarray]:

@@ -11,27 +11,25 @@ from functools import cache
 
 import numpy as np
 import pytest
-import torch
 
 from router_models.head_check import misfit
 from router_models.layout import Layout
-from router_models.odds import logit, sigmoid
+from router_models.odds import sigmoid
 from router_models.surface import NAMES as SURFACE_NAMES
-from router_models.training import members
-from router_models.training.config import NetworkConfig
-from router_models.training.rows import Inputs, Rows
-from router_models.tryage import EncoderHead, Network, Reading, standardised
+from router_models.training import parts as fitting
+from router_models.training.rows import Rows
+from router_models.tryage import EncoderHead, Reading
 from tests.unit.router_models.training.tiny import LIBRARY, Planted, planted, tiny_config
 
-CONFIG = tiny_config(network=None)
+CONFIG = tiny_config()
 IN_POOL_TR = LIBRARY.pool_T[:, None] == LIBRARY.pool_R
 
 
 @cache
 def fitted() -> dict[str, np.ndarray]:
-    """Parts of one encoder, without networks."""
+    """Parts of one encoder."""
     learned = planted()
-    return members.fit_parts(CONFIG, LIBRARY, learned.rows, learned.inputs, seed=1)
+    return fitting.fit_parts(CONFIG, LIBRARY, learned.rows, learned.inputs, seed=1)
 
 
 def reading_of(tensors: Mapping[str, np.ndarray], judged: Planted) -> Reading:
@@ -60,7 +58,7 @@ def test_a_table_holds_the_mean_of_each_rule_on_each_task_pulled_a_little_to_the
 
     for task, rule in np.argwhere(IN_POOL_TR):
         own = rows.score[rows.task == task, rule]
-        expected = (own.sum() + members.SHRINK_OUTCOMES * means_R[rule]) / (len(own) + members.SHRINK_OUTCOMES)
+        expected = (own.sum() + fitting.SHRINK_OUTCOMES * means_R[rule]) / (len(own) + fitting.SHRINK_OUTCOMES)
         assert fitted()["table.quality_TR"][task, rule] == pytest.approx(expected, rel=1e-4)
     assert (fitted()["table.quality_TR"][~IN_POOL_TR] == 0).all()
 
@@ -75,7 +73,7 @@ def test_two_rows_of_half_the_weight_are_one_row() -> None:
     learned = planted()
     twice_BF = np.tile(learned.inputs["static"], (2, 1))
 
-    parts = members.fit_parts(CONFIG, LIBRARY, with_second_rows(learned.rows), {"static": twice_BF}, seed=1)
+    parts = fitting.fit_parts(CONFIG, LIBRARY, with_second_rows(learned.rows), {"static": twice_BF}, seed=1)
 
     # Clusters are drawn from the rows; the rest is the same, as near as L-BFGS comes.
     for name in set(parts) - {"static.center_KD"}:
@@ -89,10 +87,10 @@ def test_a_missing_score_is_not_a_bad_one() -> None:
     score_BR[::2, 0] = np.nan
     thinned = replace(learned.rows, score=score_BR)
 
-    parts = members.fit_parts(CONFIG, LIBRARY, thinned, learned.inputs, seed=1)
+    parts = fitting.fit_parts(CONFIG, LIBRARY, thinned, learned.inputs, seed=1)
 
     own_B = learned.rows.pool == 0
-    quality_BR = sigmoid(reading_of(parts, learned).member_SBR[0])
+    quality_BR = sigmoid(reading_of(parts, learned).logit_BR)
     assert quality_BR[own_B, 0].mean() == pytest.approx(np.nanmean(score_BR[:, 0]), abs=0.03)
 
 
@@ -111,7 +109,7 @@ def test_task_means_beat_one_mean_and_residuals_beat_task_means_on_rows_they_hav
 
     by_mean = brier(means_BR, judged)
     by_task = brier(layout.within_pools(reading.task_BT) @ layout.table_TR, judged)
-    by_residual = brier(sigmoid(reading.member_SBR[0]), judged)
+    by_residual = brier(sigmoid(reading.logit_BR), judged)
 
     assert by_task < 0.95 * by_mean
     assert by_residual < 0.95 * by_task
@@ -129,9 +127,9 @@ def test_soft_scores_are_targets_as_they_are() -> None:
     learned = planted()
     soft = replace(learned.rows, score=np.where(np.isfinite(learned.rows.score), np.float32(0.25), np.nan))
 
-    parts = members.fit_parts(CONFIG, LIBRARY, soft, learned.inputs, seed=1)
+    parts = fitting.fit_parts(CONFIG, LIBRARY, soft, learned.inputs, seed=1)
 
-    quality_BR = sigmoid(reading_of(parts, learned).member_SBR[0])
+    quality_BR = sigmoid(reading_of(parts, learned).logit_BR)
     np.testing.assert_allclose(quality_BR[np.isfinite(soft.score)], 0.25, atol=0.01)
 
 
@@ -148,9 +146,9 @@ def test_lengths_follow_task_and_model() -> None:
 def test_a_rule_with_few_lengths_is_said_to_have_none() -> None:
     learned = planted()
     lengths_BR = learned.rows.output_tokens.copy()
-    lengths_BR[np.flatnonzero(np.isfinite(lengths_BR[:, 0]))[members.LEAST_LENGTHS - 1 :], 0] = np.nan
+    lengths_BR[np.flatnonzero(np.isfinite(lengths_BR[:, 0]))[fitting.LEAST_LENGTHS - 1 :], 0] = np.nan
 
-    parts = members.fit_parts(CONFIG, LIBRARY, replace(learned.rows, output_tokens=lengths_BR), learned.inputs, seed=1)
+    parts = fitting.fit_parts(CONFIG, LIBRARY, replace(learned.rows, output_tokens=lengths_BR), learned.inputs, seed=1)
 
     assert fitted()["tokens.known_R"].tolist() == [1, 1, 1, 0]
     assert parts["tokens.known_R"].tolist() == [0, 1, 1, 0]
@@ -161,82 +159,33 @@ def test_an_input_that_never_moves_does_no_harm() -> None:
     learned = planted()
     still_BF = learned.inputs["static"].copy()
     still_BF[:, 3] = 0.25
-    parts = members.fit_parts(CONFIG, LIBRARY, learned.rows, {"static": still_BF}, seed=1)
+    parts = fitting.fit_parts(CONFIG, LIBRARY, learned.rows, {"static": still_BF}, seed=1)
 
-    assert parts["static.scale_F"][3] == pytest.approx(members.LEAST_SCALE)
+    assert parts["static.scale_F"][3] == pytest.approx(fitting.LEAST_SCALE)
     assert np.isfinite(parts["static.weight_FO"]).all()
 
 
 @pytest.mark.parametrize("read", [False, True])
 def test_no_part_says_anything_else_for_another_surface_unless_the_surface_is_read(read: bool) -> None:
     learned, config = planted(), tiny_config(surface=read)
-    parts = members.fit_parts(config, LIBRARY, learned.rows, learned.inputs, seed=1)
+    parts = fitting.fit_parts(config, LIBRARY, learned.rows, learned.inputs, seed=1)
     other_BF = learned.inputs["static"].copy()
     other_BF[:, -len(SURFACE_NAMES) :] = 10 - 2 * other_BF[:, -len(SURFACE_NAMES) :]
 
     one, other = reading_of(parts, learned), reading_of(parts, replace(learned, inputs={"static": other_BF}))
 
-    assert len(one.member_SBR) == 2, "the networks are read too"
-    for name in ("task_BT", "member_SBR", "own_BP", "log_tokens_BR", "alarm_BA"):
+    for name in ("task_BT", "logit_BR", "own_BP", "log_tokens_BR", "alarm_BA"):
         assert np.allclose(getattr(one, name), getattr(other, name), atol=1e-4) != read, name
-
-
-def standard_of(learned: Planted) -> np.ndarray:
-    inputs_BF = learned.inputs["static"]
-    standard_BF = standardised(inputs_BF, inputs_BF.mean(0), inputs_BF.std(0))
-    return standard_BF.astype(np.float32)
-
-
-def test_the_numpy_network_is_the_torch_network() -> None:
-    learned, config = planted(), NetworkConfig(hidden=16, networks=2, epochs=3)
-    standard_BF = standard_of(learned)
-
-    network = Network.of(members.fit_networks(config, learned.rows, standard_BF, "static", seed=4), "static")
-
-    assert network is not None
-    torches = [members._fit_network(config, learned.rows, standard_BF, seed) for seed in (4_000, 4_001)]
-    with torch.no_grad():
-        each_NBR = [torch.sigmoid(one(torch.from_numpy(standard_BF))).numpy() for one in torches]
-    np.testing.assert_allclose(network.logit(standard_BF), logit(np.mean(each_NBR, axis=0)), atol=1e-3)
-    assert not np.allclose(each_NBR[0], each_NBR[1], atol=1e-3), "networks differ in their seed"
-
-
-def test_networks_beat_the_means_on_rows_they_have_not_seen() -> None:
-    learned, judged = planted(120), planted(seed=1)
-    config = NetworkConfig(hidden=32, networks=2, epochs=30)
-    standard_BF = standardised(
-        judged.inputs["static"], learned.inputs["static"].mean(0), learned.inputs["static"].std(0)
-    )
-
-    network = Network.of(members.fit_networks(config, learned.rows, standard_of(learned), "static", seed=1), "static")
-
-    assert network is not None
-    means_BR = np.broadcast_to(np.nanmean(learned.rows.score, axis=0), judged.rows.score.shape)
-    assert brier(sigmoid(network.logit(standard_BF)), judged) < 0.9 * brier(means_BR, judged)
-
-
-def test_only_the_slowest_encoder_gets_networks() -> None:
-    learned = planted()
-    inputs: Inputs = {"static": learned.inputs["static"], "transformer": learned.inputs["static"]}
-
-    parts = members.fit_parts(tiny_config(), LIBRARY, learned.rows, inputs, seed=1)
-
-    assert {name for name in parts if "network" in name or "hidden" in name} == {
-        "transformer.hidden_weight_FH",
-        "transformer.hidden_bias_H",
-        "transformer.network_weight_NHR",
-        "transformer.network_bias_NR",
-    }
 
 
 def test_clusters_find_what_is_alike() -> None:
     near_BD = np.repeat(np.eye(4, dtype=np.float32), 10, axis=0)
 
-    center_KD, cluster_B = members.kmeans(near_BD, 4, seed=3)
+    center_KD, cluster_B = fitting.kmeans(near_BD, 4, seed=3)
 
     assert all(len(set(cluster_B[start : start + 10])) == 1 for start in range(0, 40, 10))
     np.testing.assert_allclose(np.linalg.norm(center_KD, axis=1), 1, rtol=1e-5)
 
 
 def test_there_are_no_more_clusters_than_rows() -> None:
-    assert members.kmeans(np.eye(3, dtype=np.float32), 64, seed=1)[0].shape == (3, 3)
+    assert fitting.kmeans(np.eye(3, dtype=np.float32), 64, seed=1)[0].shape == (3, 3)
