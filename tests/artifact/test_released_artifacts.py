@@ -27,10 +27,10 @@ _TYPOS = "decisions changed by 5 % typos"
 ADMITTED = {
     "public-v1": {
         (_TYPOS, "llmrouter_nim9"),
+        (_TYPOS, "mmlu_pro"),
         (_TYPOS, "lookahead6"),
         (_TYPOS, "zeroeval"),
         ("expected calibration error", "zeroeval"),  # 213 prompts
-        ("p99 of one prediction in ms of one core", "latency"),  # measured beside other work
     }
 }
 # What it had to reach to be released, on prompts where the models' scores differ.
