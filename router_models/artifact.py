@@ -443,5 +443,8 @@ def _anchors(content: bytes) -> tuple[Mapping[str, Any], ...]:
             not isinstance(row.get(key), str) for key in ("prompt_id", "prompt", "grader")
         ):
             raise _Unusable(f"anchors.jsonl, line {number} lacks prompt_id, prompt or grader")
+        scores = row.get("scores", {})
+        if not isinstance(scores, dict) or not all(isinstance(score, int | float) for score in scores.values()):
+            raise _Unusable(f"anchors.jsonl, line {number} has scores that are not numbers by model")
         rows.append(row)
     return tuple(rows)

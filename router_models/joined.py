@@ -16,7 +16,7 @@ import numpy as np
 
 from router_models.newcomer import Newcomer
 from router_models.odds import logit
-from router_models.prediction import Prediction
+from router_models.prediction import LOG_MOST_TOKENS, Prediction
 
 Z_90 = 1.645
 # Lengths of fewer answers say nothing.
@@ -123,7 +123,10 @@ class Joined:
         """From `usual_log_lengths`: mean lengths [B, J], and the ends of nine of ten answers [B, J, 2]."""
         log_BJ, deviation_J = usual_log_B[:, None] + self._offset_J, self._deviation_J
         ends_BJ2 = log_BJ[:, :, None] + np.array([-Z_90, Z_90]) * deviation_J[:, None]
-        return np.exp(log_BJ + deviation_J**2 / 2), np.exp(ends_BJ2)
+        mean_BJ, ends_BJ2 = (
+            np.exp(np.minimum(log, LOG_MOST_TOKENS)) for log in (log_BJ + deviation_J**2 / 2, ends_BJ2)
+        )
+        return mean_BJ, ends_BJ2
 
 
 def joined_count(tensors: Mapping[str, np.ndarray]) -> int:

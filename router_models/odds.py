@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# Probabilities are kept this far from 0 and 1, so that no member can overrule the others on the logit scale.
+# Probabilities are kept this far from 0 and 1, so that no encoder can overrule the other on the logit scale.
 LEAST_PROBABILITY = 1e-3
 
 

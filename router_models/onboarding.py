@@ -5,7 +5,8 @@ scores are the exam. Each new model is described by the old models' predictions 
 the artifact knew changes. Models that sit the same exam together are compared with each other on the same prompts.
 
 The prompts of the exam become calibration rows, with what descriptions from the other four fifths of the exam say of
-each: from them follow weights on cost that keep a promised quality, and what `check` expects of a catalogue.
+each: from them follow weights on cost that keep a promised quality, and what `check` expects of a catalogue. Scores of
+known models stand beside them unless the heads learned from these prompts, of which they would say too much.
 
 Legend of array suffixes: K prompts of the exam, N calibration rows, M old models, J new ones.
 """
@@ -13,7 +14,7 @@ Legend of array suffixes: K prompts of the exam, N calibration rows, M old model
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,22 +31,42 @@ from router_models.predictor import ArtifactPredictor
 
 # With fewer graded prompts than this a column says little more than what is usual.
 LEAST_SHOTS = 10
+LEAST_OLD = 2
 FOLDS = 5
 ALIKE = 3
 
 
 @dataclass(frozen=True)
+class Graded:
+    """What some models scored on the prompts of an exam, a column each; NaN is missing."""
+
+    score: np.ndarray
+    output_tokens: np.ndarray
+    input_tokens: np.ndarray
+
+    @classmethod
+    def of(cls, dataset: OutcomesDataset, models: Sequence[str]) -> Graded:
+        return cls(*(dataset.matrix(each.name, models) for each in fields(cls)))
+
+    def where(self, kept_K: np.ndarray) -> Graded:
+        """With nothing known of the other prompts."""
+        return Graded(*(np.where(kept_K[:, None], getattr(self, each.name), np.nan) for each in fields(Graded)))
+
+
+@dataclass(frozen=True)
 class Exam:
-    """What new models were graded on; NaN is missing."""
+    """What new models were graded on."""
 
     name: str
     prompt_ids: tuple[str, ...]
     conversations: list[Conversation]
-    score_KJ: np.ndarray
-    output_tokens_KJ: np.ndarray
-    input_tokens_KJ: np.ndarray
+    new: Graded
+    known: Graded
+    """The artifact's models on the same prompts."""
     old_score_KM: np.ndarray
-    """Of the old models on the same prompts: it tells a hard question from a weak model."""
+    """Of the models it was trained on, as far as they are known: it tells a hard question from a weak model."""
+    is_learned_K: np.ndarray
+    """Whether its heads learned from the prompt."""
 
     def __len__(self) -> int:
         return len(self.conversations)
@@ -68,7 +89,7 @@ class Report:
     alike: tuple[str, ...]
     """Known models that are predicted to do most alike, the nearest first."""
     has_lengths: bool
-    """Whether lengths of answers were recorded; without them nothing is known of its cost."""
+    """Whether lengths of its answers are predicted; without them nothing is known of its cost."""
 
     def as_json(self) -> Mapping[str, Any]:
         return asdict(self)
@@ -80,13 +101,10 @@ def exam_of(
     """The prompts of a dataset on which all of the new models have scores; `shots` of them, drawn at random.
 
     Raises:
-        OutcomesError: a model is known already or has no outcomes, or there are too few prompts.
+        OutcomesError: a model is known already or has no outcomes, there are too few prompts, or the artifact has too
+            few models or calibration rows to describe another.
     """
-    for model in models:
-        if model in artifact.models or model in artifact.aliases:
-            raise OutcomesError(f"{artifact.name} predicts {model} already; a column is not replaced")
-        if model not in dataset.models:
-            raise OutcomesError(f"{name} has no outcome of {model}; it has {', '.join(dataset.models)}")
+    _check(artifact, models, name, dataset)
     score_BJ = dataset.matrix("score", models)
     graded = np.flatnonzero(np.isfinite(score_BJ).all(1))
     if shots is not None and shots > len(graded):
@@ -97,26 +115,56 @@ def exam_of(
     kept_B = np.zeros(len(score_BJ), dtype=bool)
     kept_B[drawn] = True
     sat = dataset.select(kept_B)
+    known = Graded.of(sat.renamed(artifact.aliases), artifact.models)
+    anchor_K = _anchors_among(artifact, sat)
     return Exam(
-        name=name,
+        name=_exam_name(name),
         prompt_ids=tuple(sat.prompts["prompt_id"].to_pylist()),
         conversations=sat.conversations(),
-        score_KJ=sat.matrix("score", models),
-        output_tokens_KJ=sat.matrix("output_tokens", models),
-        input_tokens_KJ=sat.matrix("input_tokens", models),
-        old_score_KM=_old_scores(artifact, sat),
+        new=Graded.of(sat, models),
+        known=known,
+        old_score_KM=_old_scores(artifact, known, anchor_K),
+        is_learned_K=np.array([name in artifact.pools or anchor is not None for anchor in anchor_K]),
     )
 
 
-def _old_scores(artifact: Artifact, sat: OutcomesDataset) -> np.ndarray:
+def _check(artifact: Artifact, models: Sequence[str], name: str, dataset: OutcomesDataset) -> None:
+    if len(artifact.trained_models) < LEAST_OLD or not len(artifact.calibration.dataset):
+        raise OutcomesError(
+            f"{artifact.name} cannot describe another model: that takes {LEAST_OLD} models that it was trained on, and "
+            "calibration rows"
+        )
+    if _exam_name(name) in artifact.calibration.datasets:
+        raise OutcomesError(
+            f"{artifact.name} has an exam on {name} already; let all its models join at once, from the artifact before"
+        )
+    for model in models:
+        if model in artifact.models or model in artifact.aliases:
+            raise OutcomesError(f"{artifact.name} predicts {model} already; a column is not replaced")
+        if models.count(model) > 1:
+            raise OutcomesError(f"{model} is named twice")
+        if model not in dataset.models:
+            raise OutcomesError(f"{name} has no outcome of {model}; it has {', '.join(dataset.models)}")
+
+
+def _exam_name(dataset: str) -> str:
+    return f"exam on {dataset}"
+
+
+def _anchors_among(artifact: Artifact, sat: OutcomesDataset) -> list[Mapping[str, Any] | None]:
+    """The anchor that each prompt is; its text must be the same, for others number their prompts too."""
+    anchors = {(anchor["prompt_id"], anchor["prompt"]): anchor for anchor in artifact.anchors}
+    prompts = zip(sat.prompts["prompt_id"].to_pylist(), sat.prompts["prompt"].to_pylist(), strict=True)
+    return [anchors.get(prompt) for prompt in prompts]
+
+
+def _old_scores(artifact: Artifact, known: Graded, anchor_K: Sequence[Mapping[str, Any] | None]) -> np.ndarray:
     """Those in the dataset, and on anchors those that the artifact brought along [K, M]."""
     old = artifact.trained_models
-    score_KM = sat.matrix("score", old)
-    anchors = {anchor["prompt_id"]: anchor.get("scores", {}) for anchor in artifact.anchors}
-    for row, prompt_id in enumerate(sat.prompts["prompt_id"].to_pylist()):
-        for column, model in enumerate(old):
-            if np.isnan(score_KM[row, column]):
-                score_KM[row, column] = anchors.get(prompt_id, {}).get(model, np.nan)
+    score_KM = known.score[:, : len(old)].copy()
+    for row, anchor in enumerate(anchor_K):
+        for column in np.flatnonzero(np.isnan(score_KM[row])) if anchor else ():
+            score_KM[row, column] = anchor.get("scores", {}).get(old[column], np.nan) if anchor else np.nan
     return score_KM
 
 
@@ -187,7 +235,7 @@ class _Sitting:
         return population(self.reference)
 
     def join(self, number: int, seed: int) -> _Found:
-        score_K, tokens_K = self._exam.score_KJ[:, number], self._exam.output_tokens_KJ[:, number]
+        score_K, tokens_K = self._exam.new.score[:, number], self._exam.new.output_tokens[:, number]
         nothing = fit_newcomer(self._rows.take(np.zeros(0, dtype=int)), score_K[:0], self.population)
         quality_K = np.empty(len(score_K))
         fold_K = np.random.default_rng(seed).permutation(len(score_K)) % FOLDS
@@ -203,7 +251,7 @@ class _Sitting:
         )
 
     def report(self, model: str, number: int, found: _Found) -> Report:
-        reference, score_K = self.reference, self._exam.score_KJ[:, number]
+        reference, score_K = self.reference, self._exam.new.score[:, number]
         mean, deviation = found.newcomer.mean_quality(reference.logit_BR, reference.kind_BG)
         half = 1.645 * deviation
         logit_N = logit(found.newcomer.predict(reference.logit_BR, reference.kind_BG)[0])
@@ -231,16 +279,13 @@ def _extended(artifact: Artifact, sitting: _Sitting, exam: Exam, found: Sequence
         for tokens in (rows.output_tokens, sitting.prediction.output_tokens)
     )
     cross_fitted_KJ = np.stack([each.quality_K for each in found], axis=1)
-    unknown_NJ = np.full(quality_NJ.shape, np.nan)
-    unknown_K = np.full((len(exam), len(artifact.models)), np.nan)
-    score_K = unknown_K.copy()
-    score_K[:, :old] = exam.old_score_KM
+    unknown_NJ, known = np.full(quality_NJ.shape, np.nan), exam.known.where(~exam.is_learned_K)
     above_and_below = {
         "quality": (rows.quality, quality_NJ, sitting.prediction.quality, cross_fitted_KJ),
-        "score": (rows.score, unknown_NJ, score_K, exam.score_KJ),
+        "score": (rows.score, unknown_NJ, known.score, exam.new.score),
         "output_tokens": (rows.output_tokens, tokens_NJ, sitting.prediction.output_tokens, tokens_KJ),
-        "real_output_tokens": (rows.real_output_tokens, unknown_NJ, unknown_K, exam.output_tokens_KJ),
-        "input_tokens": (rows.input_tokens, unknown_NJ, unknown_K, exam.input_tokens_KJ),
+        "real_output_tokens": (rows.real_output_tokens, unknown_NJ, known.output_tokens, exam.new.output_tokens),
+        "input_tokens": (rows.input_tokens, unknown_NJ, known.input_tokens, exam.new.input_tokens),
     }
     columns = {
         name: np.block([[above, above_new], [below, below_new]]).astype(np.float32)

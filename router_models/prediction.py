@@ -5,9 +5,13 @@ Legend of array suffixes: B prompts, M models.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+
+# Answers longer than this are not believed; it bounds exp() on prompts far from the training data.
+LOG_MOST_TOKENS = math.log(100_000.0)
 
 
 @dataclass(frozen=True, slots=True)

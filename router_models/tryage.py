@@ -27,7 +27,6 @@ residuals, lengths), S encoders, A alarm figures, K clusters.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -37,7 +36,7 @@ import numpy as np
 from router_models.joined import Joined
 from router_models.layout import Layout
 from router_models.odds import LEAST_PROBABILITY, logit, shrunk_logit, sigmoid, softmax
-from router_models.prediction import Prediction
+from router_models.prediction import LOG_MOST_TOKENS, Prediction
 from router_models.surface import NAMES as SURFACE_NAMES
 
 Tensors = Mapping[str, np.ndarray]
@@ -48,8 +47,6 @@ Stage = Literal["static", "full"]
 Z_90 = 1.645
 # Standardised inputs beyond this many deviations say no more than that they are far out.
 MOST_DEVIATIONS = 6.0
-# Answers longer than this are not believed; it bounds exp() on prompts far from the training data.
-LOG_MOST_TOKENS = math.log(100_000.0)
 ALARM_FIGURES = ("task_entropy", "embedding_deviation", "surface_deviation", "distance")
 """Per encoder: nats; root mean square of the standardised embedding, and of the surface; 1 - cosine to the nearest
 cluster of training prompts."""

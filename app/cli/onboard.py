@@ -53,10 +53,13 @@ def onboard(
         old, name = load_artifact(artifact), outcomes.resolve().name
         names = aliases_of(aliases, name) if aliases else {}
         dataset = read_outcomes(outcomes).renamed(names)
+        others = {other: model for other, model in names.items() if model in models and other != model}
+        for other in others:
+            if other in old.models or other in old.aliases:
+                raise UsageError(f"{aliases}: {old.name} knows {other!r} already, and as another model")
         exam = exam_of(old, models, name, dataset.split(split) if split else dataset, shots, seed)
         with bars() as bar:
             extended, reports = join(old, models, exam, output.name, seed, bar("reading prompts", len(exam)))
-        others = {other: model for other, model in names.items() if model in models and other != model}
         write_artifact(output, replace(extended, aliases={**extended.aliases, **others}))
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
@@ -76,7 +79,7 @@ def _show(reports: Sequence[Report]) -> None:
         low, high = each.expected_quality_interval
         notes = [
             *([] if each.is_informative else ["the exam says no more than what is usual among known models"]),
-            *([] if each.has_lengths else ["no lengths of answers: its cost stays unknown"]),
+            *([] if each.has_lengths else ["no length is predicted, too few are known: its cost stays open"]),
         ]
         expected = f"{each.expected_quality:.3f} [{low:.3f}, {high:.3f}]"
         table.add_row(

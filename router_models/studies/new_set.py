@@ -3,7 +3,7 @@
     python -m router_models.studies.new_set --artifact A --data DIR --known DIR --known DIR [--shots 200] [--draws 5]
 
 How it works: all models of the set join the artifact from prompts of its `train` split, drawn at random, and are
-measured on `test`. Prompts that stand in `--known` sets too, by `core_hash`, are dropped from both. The best single
+measured on `test`. Prompts that stand in `--known` sets too are dropped from both. The best single
 model is that of the same graded prompts, since nothing else was known; a task-name table learns from them too.
 """
 
@@ -27,6 +27,7 @@ from router_models.evaluation.sets import Entrant, Source
 from router_models.onboarding import exam_of, onboard
 from router_models.outcomes import OutcomesDataset, read_outcomes
 from router_models.studies.screen import bar
+from router_models.training.rows import question_keys
 
 SHOTS, DRAWS = 200, 5
 FIGURES = ("quality_minus_best_single", "daiq", "cost_at_best_single", "cost_at_minus_1_point", "abstained", "ece")
@@ -34,8 +35,8 @@ FIGURES = ("quality_minus_best_single", "daiq", "cost_at_best_single", "cost_at_
 
 def unseen(dataset: OutcomesDataset, known: Sequence[OutcomesDataset]) -> OutcomesDataset:
     """The prompts whose question stands in none of the others."""
-    hashes = {each for one in known for each in one.prompts["core_hash"].to_pylist() if each}
-    return dataset.select(np.array([each not in hashes for each in dataset.prompts["core_hash"].to_pylist()]))
+    keys = {key for one in known for key in question_keys(one)}
+    return dataset.select(np.array([key not in keys for key in question_keys(dataset)]))
 
 
 def measured(artifact: Artifact, dataset: OutcomesDataset, folder: Path, shots: int, seed: int) -> dict[str, Any]:

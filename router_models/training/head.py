@@ -1,6 +1,7 @@
 """Parts and trials to a finished head: what is trusted, how everything is calibrated.
 
-Legend of array suffixes: B rows, R rules, M models, P pools, T tasks, Q figures of likeness.
+Legend of array suffixes: B rows, R rules, M models, P pools, T tasks, A alarm figures, W weights, Q figures of
+likeness.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def _reading(
         conversations += [*own, *(bare[row] for row in np.flatnonzero(second))]
         ids = dataset.prompts["prompt_id"].to_pylist()
         prompt_ids += [ids[row] for row in index]
-        group = np.array([groups.setdefault(key, len(groups)) for key in _question_keys(dataset)])
+        group = np.array([groups.setdefault(key, len(groups)) for key in question_keys(dataset)])
         values = {
             "pool": np.full(len(index), pool),
             "task": np.array([place[pool, task] for task in _tasks(dataset)])[index],
@@ -173,7 +173,7 @@ def _tasks(dataset: OutcomesDataset) -> list[str]:
     return [task or "" for task in dataset.prompts["task"].to_pylist()]
 
 
-def _question_keys(dataset: OutcomesDataset) -> list[str]:
+def question_keys(dataset: OutcomesDataset) -> list[str]:
     """The same for the same question: the dataset's own `core_hash`, else a hash of the prompt without its spacing."""
     texts = dataset.prompts["prompt"].to_pylist()
     has_hashes = "core_hash" in dataset.prompts.column_names

@@ -141,7 +141,7 @@ def _artifact(pools: _Pools, models: Sequence[str], rows: int, speeds: tuple[Spe
         static=tiny_static() if "static" in speeds else None,
         tokenizer=tokenizer,
         heads=heads,
-        calibration=_calibration(TryageHead(heads, settings, len(models)), len(models), rows),
+        calibration=_calibration(TryageHead(heads, settings, len(models)), tuple(pools), len(models), rows),
         about={"about": "Tiny.", "licences": ["Apache-2.0"], "seed": 1, "code_commit": "unknown"},
         pools=tuple(pools),
         tasks=tuple(f"{pool}/{letter}" for pool, (letters, _) in pools.items() for letter in letters),
@@ -207,13 +207,13 @@ def _stages(speeds: tuple[Speed, ...], size_P: int, size_M: int) -> dict[str, np
     return heads
 
 
-def _calibration(head: TryageHead, size_M: int, rows: int) -> Calibration:
+def _calibration(head: TryageHead, pools: tuple[str, ...], size_M: int, rows: int) -> Calibration:
     rng = np.random.default_rng(7)
     inputs_BF = np.concatenate([rng.normal(size=(rows, SIZE_D)), np.zeros((rows, SIZE_F - SIZE_D))], axis=1)
     inputs_BF = (inputs_BF / np.linalg.norm(inputs_BF, axis=1, keepdims=True)).astype(np.float32)
     prediction = head.predict(dict.fromkeys(head.speeds, inputs_BF))
     score_NM = rng.integers(0, 2, size=(rows, size_M)).astype(float)
-    score_NM[0, 0] = np.nan
+    score_NM[:1, 0] = np.nan
     return Calibration(
         quality=prediction.quality,
         score=score_NM,
@@ -221,7 +221,7 @@ def _calibration(head: TryageHead, size_M: int, rows: int) -> Calibration:
         real_output_tokens=np.full((rows, size_M), 25.0),
         input_tokens=np.full((rows, size_M), 40.0),
         dataset=np.zeros(rows, np.int32),
-        datasets=("tiny",),
+        datasets=pools,
         kind=np.eye(head.layout.tasks, dtype=np.float32)[rng.integers(head.layout.tasks, size=rows)],
     )
 

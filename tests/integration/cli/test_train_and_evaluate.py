@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,7 @@ def test_models_join_an_artifact_and_are_measured(tmp_path: Path) -> None:
     assert (joined.returncode, measured.returncode) == (0, 0), joined.stderr + measured.stderr
     assert [row["prompts"] for row in json.loads(joined.stdout)["models"]] == [200, 200]
     assert "is there already; name another folder" in again.stderr
+    assert load_artifact(tmp_path / "new").aliases == {"adder": "sums"}
     figures = json.loads(measured.stdout)["sets"]["outcomes"]
     assert figures["quality"][1] > figures["best_single"][1] + 0.1
 
@@ -157,3 +159,17 @@ def test_what_an_exam_showed_is_a_table(tmp_path: Path) -> None:
     assert joined.returncode == 0, joined.stderr
     assert "adder" in joined.stdout
     assert "most alike" in joined.stdout
+
+
+def test_a_name_that_the_artifact_knows_is_not_given_to_another_model(tmp_path: Path) -> None:
+    write_outcomes(tmp_path / "outcomes", tiny_dataset(120))
+    write_artifact(tmp_path / "old", replace(tiny_artifact(rows=200), aliases={"poet": "small"}))
+    (tmp_path / "aliases.json").write_text(json.dumps({"bard": {"outcomes": ["poet"]}}))
+
+    refused = thalamus(
+        *("onboard", "bard", "--artifact", str(tmp_path / "old"), "--outcomes", str(tmp_path / "outcomes")),
+        *("--aliases", str(tmp_path / "aliases.json"), "--output", str(tmp_path / "new")),
+    )
+
+    assert refused.returncode == 1
+    assert "knows 'poet' already, and as another model" in refused.stderr

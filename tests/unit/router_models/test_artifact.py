@@ -245,6 +245,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "rows of another length": (_row("quality_NM", np.zeros((3, 2), np.float16)), "quality_NM has shape"),
     "an encoder that is no ONNX": (lambda f: put(f, "encoder.onnx", b"\xff" * 64), "encoder.onnx: it is not protobuf"),
     "anchors that are no JSON": (lambda f: put(f, "anchors.jsonl", b"{\n"), "anchors.jsonl, line 1 is not JSON"),
+    "anchors with scores of no model": (
+        lambda f: put(f, "anchors.jsonl", b'{"prompt_id": "a", "prompt": "b", "grader": "c", "scores": [1]}\n'),
+        "line 1 has scores that are not numbers by model",
+    ),
     "anchors without a prompt": (lambda f: put(f, "anchors.jsonl", b'{"prompt_id": "a"}\n'), "line 1 lacks"),
 }
 

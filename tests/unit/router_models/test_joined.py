@@ -68,14 +68,28 @@ def test_old_columns_stay_and_new_ones_follow() -> None:
 
 
 def test_a_model_that_writes_twice_as_much_is_expected_to() -> None:
-    usual_log_B = usual_log_lengths(np.full((200, 3), 100.0))
-    tokens_K = 200 * np.exp(np.random.default_rng(0).normal(0, 0.3, 200))
+    usual_log_B = usual_log_lengths(np.full((2000, 3), 100.0))
+    tokens_K = 200 * np.exp(np.random.default_rng(0).normal(0, 0.8, 2000))
 
     joined = Joined((), [Lengths.of(tokens_K, usual_log_B)])
     mean_BJ, ends_BJ2 = joined.tokens(usual_log_B)
 
     assert mean_BJ[0, 0] == pytest.approx(tokens_K.mean(), rel=0.05)
     assert np.mean((ends_BJ2[0, 0, 0] < tokens_K) & (tokens_K < ends_BJ2[0, 0, 1])) == pytest.approx(0.9, abs=0.05)
+
+
+def test_few_answers_leave_the_length_wide_open() -> None:
+    few, many = (Lengths.of(np.full(count, 50.0), np.full(count, 4.0)) for count in (6, 600))
+
+    assert few.deviation > 3 * many.deviation
+    assert few.deviation == pytest.approx(np.sqrt(5 * 0.49 / 10 * (1 + 1 / 6)))
+
+
+def test_no_answer_is_believed_to_be_longer_than_any() -> None:
+    mean_BJ, ends_BJ2 = Joined((), [Lengths(np.log(30), 0.5)]).tokens(np.log([20_000.0]))
+
+    assert mean_BJ.max() == pytest.approx(100_000)
+    assert ends_BJ2.max() == pytest.approx(100_000)
 
 
 @pytest.mark.parametrize("tokens_K", [np.full(LEAST_ANSWERS - 1, 50.0), np.full(40, np.nan)])

@@ -79,62 +79,150 @@ def test_more_graded_prompts_narrow_what_is_expected() -> None:
     assert widths[1] < 0.7 * widths[0]
 
 
-def test_the_exam_becomes_calibration_rows_that_were_not_fitted_on() -> None:
-    old = tiny_artifact(rows=80)
-    new = exam(old)
+def with_old_models(dataset: OutcomesDataset, **names: str) -> OutcomesDataset:
+    """The dataset with outcomes of small, which fails everywhere and writes 7 tokens; under another name if given."""
+    outcomes = dataset.outcomes.to_pylist()
+    name = names.get("small", "small")
+    outcomes += [
+        {**row, "model": name, "score": 0.0, "output_tokens": 7, "input_tokens": 9}
+        for row in dataset.outcomes.to_pylist()
+        if row["model"] == "adder"
+    ]
+    return OutcomesDataset(dataset.prompts, pa.Table.from_pylist(outcomes))
+
+
+def test_the_exam_becomes_calibration_rows() -> None:
+    old, dataset = tiny_artifact(rows=80), with_old_models(tiny_dataset())
+    new = exam(old, dataset=dataset)
+    asked = ArtifactPredictor(old).predict(new.conversations)
 
     calibration = onboard(old, NEW, new, "tiny-v2", seed=1)[0].calibration
 
-    assert calibration.datasets == ("tiny", "graded")
-    assert calibration.quality.shape == (140, 4)
-    np.testing.assert_array_equal(calibration.score[80:, 2:], new.score_KJ)
-    assert np.isnan(calibration.score[:80, 2:]).all()
+    assert calibration.datasets == ("tiny", "exam on graded")
+    np.testing.assert_array_equal(calibration.dataset, np.repeat([0, 1], [80, 60]))
+    np.testing.assert_allclose(calibration.kind[80:].sum(1), 1, rtol=1e-5)
+    for name in ("score", "output_tokens", "input_tokens"):
+        stored = getattr(calibration, name if name != "output_tokens" else "real_output_tokens")
+        np.testing.assert_array_equal(stored[80:, 2:], getattr(new.new, name))
+        assert np.isnan(stored[:80, 2:]).all()
+        assert np.isnan(stored[80:, 1]).all(), "large was not asked"
+    assert (calibration.score[80:, 0] == 0).all()
+    assert (calibration.real_output_tokens[80:, 0] == 7).all()
+    assert (calibration.input_tokens[80:, 0] == 9).all()
+    np.testing.assert_allclose(calibration.quality[80:, :2], asked.quality, rtol=1e-5)
+    np.testing.assert_allclose(calibration.output_tokens[80:, :2], asked.output_tokens, rtol=1e-5)
+    usual = np.nanmean(new.new.output_tokens, axis=0)
+    assert np.median(calibration.output_tokens[:, 2:], axis=0) == pytest.approx(usual, rel=0.3)
+
+
+def test_what_is_said_of_a_prompt_of_the_exam_was_not_fitted_on_it() -> None:
+    old = tiny_artifact(rows=80)
+    new = exam(old)
+    score_KJ = new.new.score.copy()
+    score_KJ[0] = 1 - score_KJ[0]
+
+    before, after = (
+        onboard(old, NEW, each, "tiny-v2", seed=1)[0].calibration.quality[80:, 2:]
+        for each in (new, replace(new, new=replace(new.new, score=score_KJ)))
+    )
+
+    np.testing.assert_allclose(after[0], before[0], atol=1e-6)
+    assert np.abs(after[1:] - before[1:]).max() > 1e-4
+
+
+@pytest.mark.parametrize("learned", ["the set", "anchors"])
+def test_scores_of_old_models_on_what_their_heads_learned_from_calibrate_nothing(learned: str) -> None:
+    dataset = with_old_models(tiny_dataset())
+    texts = dict(zip(dataset.prompts["prompt_id"].to_pylist(), dataset.prompts["prompt"].to_pylist(), strict=True))
+    anchors = tuple({"prompt_id": key, "prompt": text, "grader": "exact"} for key, text in texts.items())
+    old = replace(tiny_artifact(rows=80), anchors=anchors if learned == "anchors" else ())
+    new = exam_of(old, NEW, "tiny" if learned == "the set" else "graded", dataset, 60, seed=1)
+
+    calibration = onboard(old, NEW, new, "tiny-v2", seed=1)[0].calibration
+
+    assert (new.old_score_KM[:, 0] == 0).all()
     assert np.isnan(calibration.score[80:, :2]).all()
-    turned = replace(new, score_KJ=new.score_KJ.copy())
-    turned.score_KJ[0] = 1 - turned.score_KJ[0]
-    after = onboard(old, NEW, turned, "tiny-v2", seed=1)[0].calibration
-    np.testing.assert_allclose(after.quality[80, 2:], calibration.quality[80, 2:], atol=1e-6)
-    assert np.abs(after.quality[81:, 2:] - calibration.quality[81:, 2:]).max() > 1e-4
+    np.testing.assert_array_equal(calibration.score[80:, 2:], new.new.score)
 
 
-def test_models_may_join_one_after_the_other() -> None:
+def test_models_may_join_one_after_the_other_from_different_sets() -> None:
     first = joined(tiny_artifact(rows=80), ("adder",))
+    exam_again = exam_of(first, ("poet",), "more", tiny_dataset(), 60, seed=1)
 
-    second = joined(first, ("poet",))
+    second, (report,) = onboard(first, ("poet",), exam_again, "tiny-v3", seed=1)
 
     assert second.models == ("small", "large", "adder", "poet")
+    assert [row["model"] for row in second.about["joined"]] == ["adder", "poet"]
     together = ArtifactPredictor(joined(tiny_artifact(rows=80)))
     prompts = [(("user", "rose rain add"),)]
     np.testing.assert_allclose(
         ArtifactPredictor(second).predict(prompts).quality, together.predict(prompts).quality, atol=1e-5
     )
+    np.testing.assert_array_equal(second.calibration.score[140:, 2], exam_again.known.score[:, 2])
+    assert np.isfinite(second.calibration.score[140:, 2]).all(), "adder is compared with poet on the second exam"
+    assert set(report.alike) <= {"small", "large"}
 
 
-def test_scores_of_old_models_on_the_same_prompts_are_used() -> None:
-    """Where small and large failed, a failure of a new model says less."""
-    old, dataset = tiny_artifact(rows=80), tiny_dataset()
-    outcomes = dataset.outcomes.to_pylist()
-    for name, score in (("small", 0.0), ("large", 0.0)):
-        outcomes += [
-            {**row, "model": name, "score": score} for row in dataset.outcomes.to_pylist() if row["model"] == "adder"
-        ]
-    hard = OutcomesDataset(dataset.prompts, pa.Table.from_pylist(outcomes))
+def test_a_second_exam_on_the_same_set_is_refused() -> None:
+    with pytest.raises(OutcomesError, match="has an exam on graded already; let all its models join at once"):
+        exam(joined(tiny_artifact(rows=80), ("adder",)), ("poet",))
 
-    easy_report, hard_report = (
-        onboard(old, NEW, exam(old, dataset=each), "tiny-v2", seed=1)[1][0] for each in (dataset, hard)
+
+@pytest.mark.parametrize("name", ["small", "small-latest"])
+def test_scores_of_old_models_on_the_same_prompts_are_used(name: str) -> None:
+    """Where small failed, a failure of a new model says less."""
+    old = replace(tiny_artifact(rows=80), aliases={"small-latest": "small"})
+
+    easy, hard = (
+        onboard(old, NEW, exam(old, dataset=each), "tiny-v2", seed=1)[1][0]
+        for each in (tiny_dataset(), with_old_models(tiny_dataset(), small=name))
     )
 
-    assert hard_report.expected_quality > easy_report.expected_quality
+    assert hard.expected_quality > easy.expected_quality
 
 
-def test_anchors_bring_the_old_scores_along() -> None:
+def test_anchors_bring_the_old_scores_along_where_the_prompt_is_the_same() -> None:
+    """Other sets may number their prompts alike."""
+    dataset = tiny_dataset()
+    texts = dataset.prompts["prompt"].to_pylist()
     anchors = tuple(
-        {"prompt_id": f"p{number}", "prompt": "x", "grader": "exact", "scores": {"small": 0.25}}
-        for number in range(240)
+        {
+            "prompt_id": f"p{number}",
+            "prompt": text if number % 2 else "another",
+            "grader": "exact",
+            "scores": {"small": 0.25},
+        }
+        for number, text in enumerate(texts)
     )
-    old = replace(tiny_artifact(rows=80), anchors=anchors)
+    new = exam(replace(tiny_artifact(rows=80), anchors=anchors))
 
-    assert exam(old).old_score_KM == pytest.approx(np.tile([0.25, np.nan], (60, 1)), nan_ok=True)
+    is_odd_K = np.array([int(prompt_id[1:]) % 2 == 1 for prompt_id in new.prompt_ids])
+    assert new.old_score_KM[is_odd_K] == pytest.approx(np.tile([0.25, np.nan], (is_odd_K.sum(), 1)), nan_ok=True)
+    assert np.isnan(new.old_score_KM[~is_odd_K]).all()
+    np.testing.assert_array_equal(new.is_learned_K, is_odd_K)
+
+
+def test_the_report_tells_a_strong_model_from_a_weak_one_and_from_a_coin() -> None:
+    old, dataset = tiny_artifact(rows=400), tiny_dataset()
+    rng = np.random.default_rng(0)
+    outcomes = [
+        {"prompt_id": prompt_id, "model": model, "score": score}
+        for prompt_id in dataset.prompts["prompt_id"].to_pylist()
+        for model, score in (("wrong", 0.0), ("right", 1.0), ("coin", float(rng.random() < 0.5)))
+    ]
+    told = OutcomesDataset(dataset.prompts, pa.Table.from_pylist(outcomes))
+    models = ("wrong", "right", "coin")
+
+    _, reports = onboard(old, models, exam_of(old, models, "told", told, 200, seed=1), "tiny-v2", seed=1)
+
+    weak, strong, coin = reports
+    by_quality = [old.models[place] for place in old.calibration.quality.mean(0).argsort()]
+    assert (weak.alike, strong.alike) == (tuple(by_quality), tuple(reversed(by_quality)))
+    assert (weak.mean_score, strong.mean_score) == (0, 1)
+    assert weak.expected_quality + 0.2 < coin.expected_quality < strong.expected_quality - 0.2
+    assert weak.is_informative
+    assert strong.is_informative
+    assert not any(each.has_lengths for each in reports)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +232,7 @@ def test_anchors_bring_the_old_scores_along() -> None:
         (("stranger",), 60, "has no outcome of stranger; it has adder, poet"),
         (("adder",), 9, "9 graded prompts are too few; at least 10"),
         (("adder",), 5000, "has 240 prompts on which adder were graded, not 5000"),
+        (("adder", "adder"), 60, "adder is named twice"),
     ],
 )
 def test_an_exam_that_cannot_be_is_refused(models: tuple[str, ...], shots: int, complaint: str) -> None:
@@ -156,3 +245,11 @@ def test_a_model_known_under_another_name_is_refused() -> None:
 
     with pytest.raises(OutcomesError, match="predicts adder already"):
         exam(known, ("adder",))
+
+
+@pytest.mark.parametrize(
+    "artifact", [tiny_artifact(models=("only",)), tiny_artifact(rows=0)], ids=["one model", "no rows"]
+)
+def test_an_artifact_that_cannot_describe_another_model_says_so(artifact: Artifact) -> None:
+    with pytest.raises(OutcomesError, match="takes 2 models that it was trained on, and calibration rows"):
+        exam(artifact)
