@@ -4,7 +4,8 @@ How it works: `router_models.newcomer` describes each of them by the old models'
 as tensors `joined.*` of an artifact. The length of an answer is the mean log length of the old models on this prompt,
 plus what the exam showed that this model writes more or less.
 
-Legend of array suffixes: B prompts, M old models, T tasks, J models that joined, F roots of a variance.
+Legend of array suffixes: B prompts, M old models, T tasks, J models that joined, F roots of a variance, X
+models times roots.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router_models.newcomer import Newcomer
+from router_models.newcomer import Newcomer, moderated
 from router_models.odds import logit
-from router_models.prediction import LOG_MOST_TOKENS, Prediction
+from router_models.prediction import LOG_MOST_TOKENS, Z_90, Prediction
 
-Z_90 = 1.645
 # Lengths of fewer answers say nothing.
 LEAST_ANSWERS = 5
 # Deviation of log lengths around the mean model's before any answer is seen, and the answers it counts as.
@@ -65,6 +65,17 @@ class Joined:
         self._newcomers, self._lengths = tuple(newcomers), tuple(lengths)
         self._offset_J = np.array([each.offset for each in lengths])
         self._deviation_J = np.array([each.deviation for each in lengths])
+        if not newcomers:
+            return
+        # Side by side, so that many models take no more steps than one.
+        self._weight_MJ = np.stack([each.weight_R for each in newcomers], 1)
+        self._kind_weight_TJ = np.stack([each.kind_weight_G for each in newcomers], 1)
+        self._root_MX = np.concatenate([each.root_RF for each in newcomers], 1)
+        self._kind_root_TX = np.concatenate([each.kind_root_GF for each in newcomers], 1)
+        self._root_bias_X = np.concatenate([each.root_bias_F for each in newcomers])
+        self._bias_J = np.array([each.bias for each in newcomers])
+        self._factor_variance_J = np.array([each.factor_variance for each in newcomers])
+        self._stray_variance_J = np.array([each.stray_variance for each in newcomers])
 
     @classmethod
     def of(cls, tensors: Mapping[str, np.ndarray]) -> Joined | None:
@@ -115,9 +126,11 @@ class Joined:
 
     def quality(self, logit_BM: np.ndarray, task_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From the logits of the old models' qualities: qualities, and the standard deviations of the rates [B, J]."""
-        said = [each.predict(logit_BM, task_BT) for each in self._newcomers]
-        quality_BJ, deviation_BJ = (np.stack(part, axis=1) for part in zip(*said, strict=True))
-        return quality_BJ, deviation_BJ
+        root_BX = logit_BM @ self._root_MX + task_BT @ self._kind_root_TX + self._root_bias_X
+        variance_BJ = (root_BX**2).reshape(len(logit_BM), len(self), -1).sum(2)
+        latent_BJ = logit_BM @ self._weight_MJ + task_BT @ self._kind_weight_TJ + self._bias_J
+        quality_BJ, slope_BJ = moderated(latent_BJ, variance_BJ + self._factor_variance_J)
+        return quality_BJ, slope_BJ * np.sqrt(variance_BJ + self._stray_variance_J)
 
     def tokens(self, usual_log_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From `usual_log_lengths`: mean lengths [B, J], and the ends of nine of ten answers [B, J, 2]."""

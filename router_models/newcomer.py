@@ -82,9 +82,14 @@ class Newcomer:
         known_BG = np.zeros((len(logit_BR), len(self.kind_weight_G))) if kind_BG is None else kind_BG
         latent_B = logit_BR @ self.weight_R + known_BG @ self.kind_weight_G + self.bias
         root_BF = logit_BR @ self.root_RF + known_BG @ self.kind_root_GF + self.root_bias_F
-        moderation_B = np.sqrt(1 + MODERATION * ((root_BF**2).sum(1) + self.factor_variance))
-        quality_B = sigmoid(latent_B / moderation_B)
-        return quality_B, quality_B * (1 - quality_B) / moderation_B, root_BF
+        return *moderated(latent_B, (root_BF**2).sum(1) + self.factor_variance), root_BF
+
+
+def moderated(latent: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Quality from a logit of this variance, and what one logit more adds to it."""
+    moderation = np.sqrt(1 + MODERATION * variance)
+    quality = sigmoid(latent / moderation)
+    return quality, quality * (1 - quality) / moderation
 
 
 def population(rows: Rows, group_N: np.ndarray | None = None) -> Population:

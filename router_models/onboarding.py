@@ -27,6 +27,7 @@ from router_models.newcomer import Newcomer, fit_newcomer, population
 from router_models.odds import logit
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.population import Population, Rows
+from router_models.prediction import Z_90
 from router_models.predictor import ArtifactPredictor
 
 # With fewer graded prompts than this a column says little more than what is usual.
@@ -163,8 +164,9 @@ def _old_scores(artifact: Artifact, known: Graded, anchor_K: Sequence[Mapping[st
     old = artifact.trained_models
     score_KM = known.score[:, : len(old)].copy()
     for row, anchor in enumerate(anchor_K):
-        for column in np.flatnonzero(np.isnan(score_KM[row])) if anchor else ():
-            score_KM[row, column] = anchor.get("scores", {}).get(old[column], np.nan) if anchor else np.nan
+        scores = anchor.get("scores", {}) if anchor else {}
+        brought_M = np.array([scores.get(model, np.nan) for model in old], dtype=float)
+        score_KM[row] = np.where(np.isnan(score_KM[row]), brought_M, score_KM[row])
     return score_KM
 
 
@@ -207,8 +209,6 @@ class _Found:
     lengths: Lengths
     quality_K: np.ndarray
     """On each prompt of the exam, by a description from the other parts of it."""
-    usual_K: np.ndarray
-    """The same before any exam."""
 
 
 class _Sitting:
@@ -234,9 +234,15 @@ class _Sitting:
     def population(self) -> Population:
         return population(self.reference)
 
+    @cached_property
+    def usual_quality(self) -> np.ndarray:
+        """What is expected of any new model before its exam, on each prompt [K]."""
+        nothing = np.zeros(0)
+        untested = fit_newcomer(self._rows.take(nothing.astype(int)), nothing, self.population)
+        return untested.predict(self._rows.logit_BR, self._rows.kind_BG)[0]
+
     def join(self, number: int, seed: int) -> _Found:
         score_K, tokens_K = self._exam.new.score[:, number], self._exam.new.output_tokens[:, number]
-        nothing = fit_newcomer(self._rows.take(np.zeros(0, dtype=int)), score_K[:0], self.population)
         quality_K = np.empty(len(score_K))
         fold_K = np.random.default_rng(seed).permutation(len(score_K)) % FOLDS
         for fold in range(FOLDS):
@@ -247,16 +253,15 @@ class _Sitting:
             newcomer=fit_newcomer(self._rows, score_K, self.population),
             lengths=Lengths.of(tokens_K, self._usual_log_K),
             quality_K=quality_K,
-            usual_K=nothing.predict(self._rows.logit_BR, self._rows.kind_BG)[0],
         )
 
     def report(self, model: str, number: int, found: _Found) -> Report:
         reference, score_K = self.reference, self._exam.new.score[:, number]
         mean, deviation = found.newcomer.mean_quality(reference.logit_BR, reference.kind_BG)
-        half = 1.645 * deviation
+        half = Z_90 * deviation
         logit_N = logit(found.newcomer.predict(reference.logit_BR, reference.kind_BG)[0])
         away_M = np.sqrt(((reference.logit_BR - logit_N[:, None]) ** 2).mean(0))
-        gain = ((found.usual_K - score_K) ** 2 - (found.quality_K - score_K) ** 2).sum()
+        gain = ((self.usual_quality - score_K) ** 2 - (found.quality_K - score_K) ** 2).sum()
         return Report(
             model=model,
             prompts=len(score_K),

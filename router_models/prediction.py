@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# 90 % of a normal distribution lies within this many standard deviations.
+Z_90 = 1.645
 # Answers longer than this are not believed; it bounds exp() on prompts far from the training data.
 LOG_MOST_TOKENS = math.log(100_000.0)
 

@@ -11,7 +11,7 @@ from router_models.conversation import Conversation, parts
 from router_models.features import Encoder, TransformerEncoder, inputs_of
 from router_models.prediction import Prediction
 from router_models.static_encoder import StaticEncoder
-from router_models.tryage import Blend, Speed, TryageHead
+from router_models.tryage import Blend, Reading, Speed, TryageHead
 from router_models.wordpiece import FastWordPiece
 
 __all__ = ["ArtifactPredictor", "Prediction"]
@@ -57,15 +57,18 @@ class ArtifactPredictor:
         self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
     ) -> Prediction:
         """The same by all encoders, in milliseconds where one is a transformer; `advance` is called after each."""
-        return self._head.predict(self.inputs(conversations, advance))
+        return self._head.conclude(self._readings(conversations, advance))
 
     def predict_with_tasks(
         self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
     ) -> tuple[Prediction, np.ndarray]:
         """The same, and how much each prompt looks like each task [B, T]."""
-        inputs = self.inputs(conversations, advance)
-        readings = [self._head.read(speed, inputs_BF) for speed, inputs_BF in inputs.items()]
+        readings = self._readings(conversations, advance)
         return self._head.conclude(readings), Blend.of(readings).task_BT
+
+    def _readings(self, conversations: Sequence[Conversation], advance: Callable[[], object]) -> list[Reading]:
+        inputs = self.inputs(conversations, advance)
+        return [self._head.read(speed, inputs_BF) for speed, inputs_BF in inputs.items()]
 
     def inputs(
         self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None

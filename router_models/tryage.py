@@ -36,15 +36,13 @@ import numpy as np
 from router_models.joined import Joined
 from router_models.layout import Layout
 from router_models.odds import LEAST_PROBABILITY, logit, shrunk_logit, sigmoid, softmax
-from router_models.prediction import LOG_MOST_TOKENS, Prediction
+from router_models.prediction import LOG_MOST_TOKENS, Z_90, Prediction
 from router_models.surface import NAMES as SURFACE_NAMES
 
 Tensors = Mapping[str, np.ndarray]
 Speed = Literal["static", "transformer"]
 Stage = Literal["static", "full"]
 
-# 90 % of a normal distribution lies within this many standard deviations.
-Z_90 = 1.645
 # Standardised inputs beyond this many deviations say no more than that they are far out.
 MOST_DEVIATIONS = 6.0
 ALARM_FIGURES = ("task_entropy", "embedding_deviation", "surface_deviation", "distance")

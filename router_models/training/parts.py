@@ -2,8 +2,7 @@
 
 A missing score is masked, never 0. Scores between 0 and 1 are targets of the cross-entropy as they are.
 
-Legend of array suffixes: B rows, F inputs, D embedding, T tasks, R rules, O outputs, M models, K
-clusters.
+Legend of array suffixes: B rows, F inputs, D embedding, T tasks, R rules, O outputs, M models, K clusters.
 """
 
 from __future__ import annotations

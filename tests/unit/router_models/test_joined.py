@@ -116,3 +116,17 @@ def _parts(prediction: Prediction) -> tuple[np.ndarray, ...]:
         prediction.output_tokens,
         prediction.output_tokens_interval,
     )
+
+
+def test_side_by_side_each_is_predicted_as_by_itself() -> None:
+    rows, _, _ = old_models()
+    old, exam = population(rows), rows.take(np.arange(60))
+    newcomers = [fit_newcomer(exam, np.full(60, mean), old) for mean in (0.2, 0.6, 0.9)]
+    joined = Joined(newcomers, [Lengths(0.0, 0.5)] * 3)
+
+    quality_BJ, deviation_BJ = joined.quality(rows.logit_BR, rows.kind_BG)
+
+    for place, newcomer in enumerate(newcomers):
+        quality_B, deviation_B = newcomer.predict(rows.logit_BR, rows.kind_BG)
+        np.testing.assert_allclose(quality_BJ[:, place], quality_B, rtol=1e-9)
+        np.testing.assert_allclose(deviation_BJ[:, place], deviation_B, rtol=1e-9)
