@@ -20,15 +20,32 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for index, key in enumerate(keys):
-        if key in keys[:index]:
-            place = node.value[index][0].start_mark
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", place)
+    seen: list[Any] = []
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *anchor`: what stands beside it may override it
+            continue
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", key_node.start_mark)
+        seen.append(key)
     return loader.construct_mapping(node, deep=True)
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: Path, option: str = "--config") -> Any:
+    """What a file says; `option` is the one that names it.
+
+    Raises:
+        UsageError: it cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - it is a SafeLoader
+    except OSError as exc:
+        raise UsageError(f"{path}: {exc.strerror or exc}; say where it is with {option}") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{path}: {_yaml_problem(exc)}") from exc
 
 
 def load_form(path: Path, form: type[Form]) -> Form:
@@ -37,12 +54,7 @@ def load_form(path: Path, form: type[Form]) -> Form:
     Raises:
         UsageError: it cannot be read, is no YAML, or does not fit; one line for each thing that is wrong.
     """
-    try:
-        content = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - it is a SafeLoader
-    except OSError as exc:
-        raise UsageError(f"{path}: {exc.strerror or exc}; say where it is with --config") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{path}: {_yaml_problem(exc)}") from exc
+    content = read_yaml(path)
     try:
         return form.model_validate({} if content is None else content)
     except ValidationError as exc:
@@ -62,10 +74,11 @@ def _yaml_problem(exc: Exception) -> str:
 
 
 def _lines(error: ValidationError, form: type[BaseModel]) -> list[str]:
-    return [f"{_dotted(one['loc'])}: {_expected(one, form)}" for one in error.errors(include_url=False)]
+    return [f"{dotted(one['loc'])}: {_expected(one, form)}" for one in error.errors(include_url=False)]
 
 
-def _dotted(loc: Sequence[int | str]) -> str:
+def dotted(loc: Sequence[int | str]) -> str:
+    """A place in a file as people write it: models[0].name."""
     shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return shown.removeprefix(".") or "the file"
 

@@ -6,8 +6,9 @@ approximation). Where old models answered the same questions, their scores tell 
 zeroeval, 50 questions then say about as much as 100 do otherwise. Where the artifact knows kinds of prompts, the
 newcomer may depart on each kind from what its ability suggests, as far as old models do.
 
-Exams are often chosen to tell models apart, which makes strong ones look stronger and weak ones weaker. How much, the
-old models show: they sat the same exam.
+Exams are often chosen to tell models apart, which makes strong ones look stronger and weak ones weaker, and one part of
+an exam may have been chosen in another way than the next. How much, the old models show: they sat the same exam. They
+also show how far a model's rate in a part of it is off from what it does elsewhere, which no number of answers mends.
 
 The result is linear in the old models' logits. Quality is the probability averaged over what is not known, so little
 evidence means moderate numbers. The standard deviation is that of the rate of acceptable answers on prompts of this
@@ -18,7 +19,7 @@ What it does not do: learn what no old model shows. A newcomer that is unlike al
 some thousands of outcomes its own head is better. Nor does an exam on few kinds of prompt say much about the others.
 
 Legend of array suffixes: B prompts, K prompts of an exam, N reference prompts, R old models, G kinds of prompt, E
-coordinates that serve, A all coordinates (with factors and kinds), F those without factors.
+coordinates that serve, A all coordinates (with factors and kinds), F those without factors, P parts of an exam.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ from router_models.population import (
     Rows,
     described,
     exam_figures,
+    exam_noise,
     laplace,
 )
 
-# How far an exam's difficulty and sharpness are expected to be from those of the reference prompts: in logits, and as
-# a factor.
-EXAM_DEVIATION = 0.3
+# How far an exam's difficulty and sharpness may be from those of the reference prompts: in logits, and as a factor.
+# Wide: prompts that were chosen to tell models apart can be several times as sharp.
+EXAM_DEVIATION = 3.0
 # Old models that join as newcomers when a population is made: each costs about as much as the rest of it.
 REHEARSALS = 8
 GROUP_PROMPTS = 30
@@ -77,6 +79,20 @@ class Newcomer:
         quality_N, slope_N, root_NF = self._moments(logit_NR, kind_NG)
         return float(quality_N.mean()), float(np.linalg.norm(slope_N @ root_NF) / len(quality_N))
 
+    def narrows(
+        self, logit_KR: np.ndarray, kind_KG: np.ndarray, logit_NR: np.ndarray, kind_NG: np.ndarray
+    ) -> np.ndarray:
+        """By how much one more graded answer is expected to lower the variance of `mean_quality` [K].
+
+        The variance that an observation of information p (1 - p) takes from a linear function of normal coordinates.
+        """
+        quality_N, slope_N, root_NF = self._moments(logit_NR, kind_NG)
+        quality_K, _, root_KF = self._moments(logit_KR, kind_KG)
+        shared_K = root_KF @ (slope_N @ root_NF) / len(quality_N)
+        information_K = quality_K * (1 - quality_K)
+        narrowed_K: np.ndarray = shared_K**2 * information_K / (1 + information_K * (root_KF**2).sum(1))
+        return narrowed_K
+
     def _moments(self, logit_BR: np.ndarray, kind_BG: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Quality, what one logit more adds to it, and the root of the logit's variance."""
         known_BG = np.zeros((len(logit_BR), len(self.kind_weight_G))) if kind_BG is None else kind_BG
@@ -92,10 +108,11 @@ def moderated(latent: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.
     return quality, quality * (1 - quality) / moderation
 
 
-def population(rows: Rows, group_N: np.ndarray | None = None) -> Population:
+def population(rows: Rows, group_N: np.ndarray | None = None, set_G: np.ndarray | None = None) -> Population:
     """The old models as a prior, from their outcomes on reference prompts: an artifact's calibration rows.
 
     `group_N` numbers groups of about 30 like prompts; without it, those of one kind and of like difficulty form them.
+    `set_G` numbers the set that each kind of prompt is from.
 
     Raises:
         ValueError: there are fewer than two old models, or logits that are not finite.
@@ -103,22 +120,56 @@ def population(rows: Rows, group_N: np.ndarray | None = None) -> Population:
     models = rows.logit_BR.shape[1]
     if models < 2 or not np.isfinite(rows.logit_BR).all():
         raise ValueError("a newcomer is described by the finite logits of at least two old models")
-    plain = described(rows)
+    plain = replace(described(rows), set_G=set_G)
     chosen = np.unique(np.linspace(0, models - 1, min(REHEARSALS, models)).astype(int)) if models > 2 else ()
-    rehearsals = [_Rehearsal(rows.without(int(m)), rows.score_BR[:, int(m)]) for m in chosen]
+    rehearsals = [_Rehearsal(rows.without(int(m)), rows.score_BR[:, int(m)], set_G) for m in chosen]
     kind_variance = _departure(rehearsals, rows.kind_BG, LEAST_VARIANCE)
     number_N = _like_prompts(rows) if group_N is None else np.unique(group_N, return_inverse=True)[1]
     stray_variance = _departure(rehearsals, np.eye(number_N.max() + 1)[number_N], kind_variance)
     return replace(plain, kind_variance=kind_variance, stray_variance=stray_variance)
 
 
-def fit_newcomer(rows: Rows, score_K: np.ndarray, old: Population) -> Newcomer:
+@dataclass(frozen=True)
+class ExamParts:
+    """How outcomes in each part of an exam relate to what is expected elsewhere; see `exam_figures`."""
+
+    share_KP: np.ndarray
+    """Of which part each prompt is."""
+    offset_P: np.ndarray
+    common_P: np.ndarray
+    own_P: np.ndarray
+    noise_P: np.ndarray
+    """Variance of what all outcomes in a part share, in squared logits."""
+
+    @classmethod
+    def as_drawn(cls, prompts: int) -> ExamParts:
+        """One part of prompts drawn at random."""
+        return cls(np.ones((prompts, 1)), np.zeros(1), np.ones(1), np.ones(1), np.zeros(1))
+
+    @classmethod
+    def of(cls, rows: Rows, old: Population, part_K: np.ndarray | None = None) -> ExamParts:
+        """As the old models' scores show them; `part_K` numbers parts that were chosen in different ways."""
+        if part_K is None or not len(part_K):
+            part_K = np.zeros(len(rows.logit_BR), dtype=int)
+        share_KP = np.eye(int(part_K.max(initial=0)) + 1)[part_K]
+        found = []
+        for share_K in share_KP.T:
+            own = rows.take(share_K > 0)
+            figures_3 = exam_figures(own, old, old.exam_3, EXAM_DEVIATION)
+            found.append((*(figures_3 - old.exam_3 + [0.0, 1.0, 1.0]), exam_noise(own, old, figures_3)))
+        return cls(share_KP, *np.array(found).T)
+
+    def take(self, rows: np.ndarray) -> ExamParts:
+        """The prompts with these indices; their parts stay as the whole exam shows them."""
+        return replace(self, share_KP=self.share_KP[rows])
+
+
+def fit_newcomer(rows: Rows, score_K: np.ndarray, old: Population, parts: ExamParts | None = None) -> Newcomer:
     """The new model that scored `score_K` in [0, 1] on these prompts; with none, what is known before any test.
 
     Old models' scores on the same prompts count for a lot with few prompts; they may be missing.
     """
-    offset, common, own = exam_figures(rows, old, old.exam_3, EXAM_DEVIATION) - old.exam_3
-    return _fitted(rows, score_K, old, (offset, 1 + common, 1 + own))
+    return _fitted(rows, score_K, old, parts or ExamParts.of(rows, old))
 
 
 def is_admissible(newcomer: Newcomer, untested: Newcomer, rows: Rows, score_B: np.ndarray) -> bool:
@@ -132,24 +183,36 @@ def is_admissible(newcomer: Newcomer, untested: Newcomer, rows: Rows, score_B: n
     return bool(gain_B.sum() > 0)
 
 
-def _fitted(rows: Rows, score_K: np.ndarray, old: Population, exam: tuple[float, float, float]) -> Newcomer:
-    """With the offset, common slope and own slope of an exam; 0, 1 and 1 for prompts drawn at random."""
-    offset, common, own = exam
+def _fitted(rows: Rows, score_K: np.ndarray, old: Population, parts: ExamParts) -> Newcomer:
     factor_KQ, unknown_KQ = old.space.factors(rows)
     design_KA = np.column_stack([old.space.serving(rows.logit_BR), factor_KQ, rows.kind_BG])
     mean_A, covariance_AA = _prior(old, kinds=rows.kind_BG.shape[1])
     # A row whose factors are partly unknown is an average over them, so its logit is less sharp.
     unknown_variance_K = unknown_KQ @ old.factor_loading.mean(0) ** 2
     design_KA /= np.sqrt(1 + MODERATION * unknown_variance_K)[:, None]
-    offset_K = offset + (common - own) * (design_KA @ mean_A)
-    return _served(*laplace(own * design_KA, score_K, mean_A, covariance_AA, offset_K), old)
+    share_KP = parts.share_KP
+    common_K, own_K = share_KP @ parts.common_P, share_KP @ parts.own_P
+    fitted, covariance = laplace(
+        np.column_stack([own_K[:, None] * design_KA, share_KP]),
+        score_K,
+        np.concatenate([mean_A, np.zeros(share_KP.shape[1])]),
+        _beside(covariance_AA, np.diag(np.maximum(parts.noise_P, LEAST_VARIANCE))),
+        share_KP @ parts.offset_P + (common_K - own_K) * (design_KA @ mean_A),
+    )
+    size = len(mean_A)
+    return _served(fitted[:size], covariance[:size, :size], old)
 
 
 def _prior(old: Population, kinds: int) -> tuple[np.ndarray, np.ndarray]:
-    size = len(old.mean)
-    covariance_AA = np.eye(size + kinds) * old.kind_variance
-    covariance_AA[:size, :size] = old.covariance
-    return np.concatenate([old.mean, np.zeros(kinds)]), covariance_AA
+    return np.concatenate([old.mean, np.zeros(kinds)]), _beside(old.covariance, old.departures(kinds))
+
+
+def _beside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The covariance of two independent groups."""
+    size = len(first)
+    both = np.zeros((size + len(second),) * 2)
+    both[:size, :size], both[size:, size:] = first, second
+    return both
 
 
 def _served(fitted_A: np.ndarray, covariance_AA: np.ndarray, old: Population) -> Newcomer:
@@ -174,15 +237,15 @@ def _served(fitted_A: np.ndarray, covariance_AA: np.ndarray, old: Population) ->
 class _Rehearsal:
     """An old model that joins the others as a newcomer, with all its outcomes on the reference prompts."""
 
-    def __init__(self, rows: Rows, score_N: np.ndarray) -> None:
+    def __init__(self, rows: Rows, score_N: np.ndarray, set_G: np.ndarray | None) -> None:
         self._known_N = np.isfinite(score_N)
         self._rows, self._score_K = rows.take(self._known_N), score_N[self._known_N]
-        self._others = described(rows)
+        self._others = replace(described(rows), set_G=set_G)
 
     def departure(self, share_NG: np.ndarray, kind_variance: float) -> float:
         """Mean squared gap on groups of prompts between its rates and the prediction, in logits, less chance."""
         old = replace(self._others, kind_variance=kind_variance)
-        newcomer = _fitted(self._rows, self._score_K, old, (0.0, 1.0, 1.0))
+        newcomer = _fitted(self._rows, self._score_K, old, ExamParts.as_drawn(len(self._score_K)))
         quality_K = newcomer.predict(self._rows.logit_BR, self._rows.kind_BG)[0]
         share_KG, variance_K = share_NG[self._known_N], quality_K * (1 - quality_K)
         slope_G = np.maximum(variance_K @ share_KG, LEAST_SCALE)

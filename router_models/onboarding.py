@@ -23,7 +23,7 @@ import numpy as np
 from router_models.artifact import Artifact, Calibration
 from router_models.conversation import Conversation
 from router_models.joined import Joined, Lengths, usual_log_lengths
-from router_models.newcomer import Newcomer, fit_newcomer, population
+from router_models.newcomer import ExamParts, Newcomer, fit_newcomer, population
 from router_models.odds import logit
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.population import Population, Rows
@@ -39,7 +39,7 @@ ALIKE = 3
 
 @dataclass(frozen=True)
 class Graded:
-    """What some models scored on the prompts of an exam, a column each; NaN is missing."""
+    """What some models scored on the prompts of an exam, a column each; NaN is missing or was not asked."""
 
     score: np.ndarray
     output_tokens: np.ndarray
@@ -68,6 +68,8 @@ class Exam:
     """Of the models it was trained on, as far as they are known: it tells a hard question from a weak model."""
     is_learned_K: np.ndarray
     """Whether its heads learned from the prompt."""
+    part_K: np.ndarray
+    """Which part of the exam it is of: anchors of each set were chosen in their own way."""
 
     def __len__(self) -> int:
         return len(self.conversations)
@@ -111,21 +113,37 @@ def exam_of(
     if shots is not None and shots > len(graded):
         raise OutcomesError(f"{name} has {len(graded)} prompts on which {', '.join(models)} were graded, not {shots}")
     drawn = np.sort(np.random.default_rng(seed).permutation(graded)[:shots])
-    if len(drawn) < LEAST_SHOTS:
-        raise OutcomesError(f"{len(drawn)} graded prompts are too few; at least {LEAST_SHOTS} are needed")
     kept_B = np.zeros(len(score_BJ), dtype=bool)
     kept_B[drawn] = True
-    sat = dataset.select(kept_B)
+    return _exam(artifact, models, name, dataset.select(kept_B))
+
+
+def sat_exam(artifact: Artifact, models: Sequence[str], name: str, dataset: OutcomesDataset) -> Exam:
+    """All prompts of a dataset on which any of the new models has a score: each sat as much of one exam as it took.
+
+    Raises:
+        OutcomesError: as `exam_of` does.
+    """
+    _check(artifact, models, name, dataset)
+    return _exam(artifact, models, name, dataset.select(np.isfinite(dataset.matrix("score", models)).any(1)))
+
+
+def _exam(artifact: Artifact, models: Sequence[str], name: str, sat: OutcomesDataset) -> Exam:
+    new = Graded.of(sat, models)
+    fewest = int(np.isfinite(new.score).sum(0).min())
+    if fewest < LEAST_SHOTS:
+        raise OutcomesError(f"{fewest} graded prompts are too few; at least {LEAST_SHOTS} are needed")
     known = Graded.of(sat.renamed(artifact.aliases), artifact.models)
     anchor_K = _anchors_among(artifact, sat)
     return Exam(
         name=_exam_name(name),
         prompt_ids=tuple(sat.prompts["prompt_id"].to_pylist()),
         conversations=sat.conversations(),
-        new=Graded.of(sat, models),
+        new=new,
         known=known,
         old_score_KM=_old_scores(artifact, known, anchor_K),
         is_learned_K=np.array([name in artifact.pools or anchor is not None for anchor in anchor_K]),
+        part_K=parts_of(anchor_K),
     )
 
 
@@ -161,13 +179,33 @@ def _anchors_among(artifact: Artifact, sat: OutcomesDataset) -> list[Mapping[str
 
 def _old_scores(artifact: Artifact, known: Graded, anchor_K: Sequence[Mapping[str, Any] | None]) -> np.ndarray:
     """Those in the dataset, and on anchors those that the artifact brought along [K, M]."""
-    old = artifact.trained_models
-    score_KM = known.score[:, : len(old)].copy()
-    for row, anchor in enumerate(anchor_K):
-        scores = anchor.get("scores", {}) if anchor else {}
-        brought_M = np.array([scores.get(model, np.nan) for model in old], dtype=float)
-        score_KM[row] = np.where(np.isnan(score_KM[row]), brought_M, score_KM[row])
-    return score_KM
+    score_KM = known.score[:, : len(artifact.trained_models)]
+    return np.where(np.isnan(score_KM), old_scores_of(artifact, anchor_K), score_KM)
+
+
+def old_scores_of(artifact: Artifact, anchor_K: Sequence[Mapping[str, Any] | None]) -> np.ndarray:
+    """What the models that the artifact was trained on scored on its anchors; NaN on other prompts [K, M]."""
+    scores = [anchor.get("scores", {}) if anchor else {} for anchor in anchor_K]
+    score_KM: np.ndarray = np.array(
+        [[of.get(model, np.nan) for model in artifact.trained_models] for of in scores], dtype=float
+    )
+    return score_KM.reshape(len(scores), len(artifact.trained_models))
+
+
+def parts_of(anchor_K: Sequence[Mapping[str, Any] | None]) -> np.ndarray:
+    """Numbers of the parts of an exam [K]: the anchors of each set, and what is no anchor."""
+    names = [str(anchor.get("pool")) if anchor else "" for anchor in anchor_K]
+    number_K: np.ndarray = np.unique(names, return_inverse=True)[1]
+    return number_K
+
+
+def in_quotas(stratum_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random order in which every beginning has about the same share of each stratum as the whole [K]."""
+    at_K = np.empty(len(stratum_K))
+    for stratum in np.unique(stratum_K):
+        own = rng.permutation(np.flatnonzero(stratum_K == stratum))
+        at_K[own] = (np.arange(len(own)) + rng.random()) / len(own)
+    return at_K.argsort(kind="stable")
 
 
 def onboard(
@@ -208,19 +246,27 @@ class _Found:
     newcomer: Newcomer
     lengths: Lengths
     quality_K: np.ndarray
-    """On each prompt of the exam, by a description from the other parts of it."""
+    """On each prompt of the exam, by a description from the other parts of what it was asked."""
 
 
-class _Sitting:
-    """One exam, as the old models read it."""
+class Questions:
+    """The prompts of an exam as the old models read them; what a model scored on some of them describes it."""
 
-    def __init__(self, artifact: Artifact, exam: Exam, advance: Callable[[], object]) -> None:
-        self.artifact, self._exam, self._old = artifact, exam, len(artifact.trained_models)
-        predictor = ArtifactPredictor(artifact)
-        self.prediction, self.kind_KT = predictor.predict_with_tasks(exam.conversations, advance)
+    def __init__(
+        self,
+        artifact: Artifact,
+        conversations: Sequence[Conversation],
+        old_score_KM: np.ndarray,
+        part_K: np.ndarray,
+        advance: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`old_score_KM` are scores of the models that the artifact was trained on; `part_K` numbers the parts of the
+        exam that were chosen in different ways; `advance` is called for each prompt."""
+        self.artifact, self._old = artifact, len(artifact.trained_models)
+        self.prediction, self.kind_KT = ArtifactPredictor(artifact).predict_with_tasks(conversations, advance)
         quality_KM = self.prediction.quality[:, : self._old]
-        self._rows = Rows.of(logit(quality_KM), exam.old_score_KM, self.kind_KT)
-        self._usual_log_K = usual_log_lengths(self.prediction.output_tokens[:, : self._old])
+        self._rows, self._part_K = Rows.of(logit(quality_KM), old_score_KM, self.kind_KT), part_K
+        self.usual_log_K = usual_log_lengths(self.prediction.output_tokens[:, : self._old])
 
     @cached_property
     def reference(self) -> Rows:
@@ -232,44 +278,75 @@ class _Sitting:
 
     @cached_property
     def population(self) -> Population:
-        return population(self.reference)
+        sets = [task.partition("/")[0] for task in self.artifact.tasks]
+        return population(self.reference, set_G=np.unique(sets, return_inverse=True)[1])
+
+    @cached_property
+    def parts(self) -> ExamParts:
+        """How the exam's parts were chosen, as the old models' scores show it."""
+        return ExamParts.of(self._rows, self.population, self._part_K)
+
+    def described(self, score_K: np.ndarray, among: np.ndarray | None = None) -> Newcomer:
+        """The model with these scores, NaN where it was not asked; from those with the indices `among` alone."""
+        asked = np.flatnonzero(np.isfinite(score_K)) if among is None else among
+        return fit_newcomer(self._rows.take(asked), score_K[asked], self.population, self.parts.take(asked))
+
+    def quality(self, newcomer: Newcomer) -> np.ndarray:
+        """What is expected of it on each prompt [K]."""
+        return newcomer.predict(self._rows.logit_BR, self._rows.kind_BG)[0]
 
     @cached_property
     def usual_quality(self) -> np.ndarray:
         """What is expected of any new model before its exam, on each prompt [K]."""
-        nothing = np.zeros(0)
-        untested = fit_newcomer(self._rows.take(nothing.astype(int)), nothing, self.population)
-        return untested.predict(self._rows.logit_BR, self._rows.kind_BG)[0]
+        return self.quality(self.described(np.full(len(self.kind_KT), np.nan)))
 
-    def join(self, number: int, seed: int) -> _Found:
-        score_K, tokens_K = self._exam.new.score[:, number], self._exam.new.output_tokens[:, number]
-        quality_K = np.empty(len(score_K))
-        fold_K = np.random.default_rng(seed).permutation(len(score_K)) % FOLDS
-        for fold in range(FOLDS):
-            there, here = np.flatnonzero(fold_K != fold), np.flatnonzero(fold_K == fold)
-            part = fit_newcomer(self._rows.take(there), score_K[there], self.population)
-            quality_K[here] = part.predict(self._rows.logit_BR[here], self._rows.kind_BG[here])[0]
-        return _Found(
-            newcomer=fit_newcomer(self._rows, score_K, self.population),
-            lengths=Lengths.of(tokens_K, self._usual_log_K),
-            quality_K=quality_K,
+    def expected_quality(self, newcomer: Newcomer) -> tuple[float, tuple[float, float]]:
+        """Its mean quality over the artifact's calibration prompts, and the 90 % interval that more answers narrow."""
+        mean, deviation = newcomer.mean_quality(self.reference.logit_BR, self.reference.kind_BG)
+        half = Z_90 * deviation
+        return mean, (max(mean - half, 0.0), min(mean + half, 1.0))
+
+    def telling(self, newcomer: Newcomer) -> np.ndarray:
+        """By how much the answer to each prompt is expected to lower the variance of the mean quality [K]."""
+        return newcomer.narrows(
+            self._rows.logit_BR, self._rows.kind_BG, self.reference.logit_BR, self.reference.kind_BG
         )
 
+    def alike(self, newcomer: Newcomer) -> tuple[str, ...]:
+        """Known models that are predicted to do most alike, the nearest first."""
+        logit_NR = self.reference.logit_BR
+        logit_N = logit(newcomer.predict(logit_NR, self.reference.kind_BG)[0])
+        away_M = np.sqrt(((logit_NR - logit_N[:, None]) ** 2).mean(0))
+        return tuple(self.artifact.trained_models[place] for place in away_M.argsort()[:ALIKE])
+
+
+class _Sitting(Questions):
+    """One exam that was graded."""
+
+    def __init__(self, artifact: Artifact, exam: Exam, advance: Callable[[], object]) -> None:
+        super().__init__(artifact, exam.conversations, exam.old_score_KM, exam.part_K, advance)
+        self._new = exam.new
+
+    def join(self, number: int, seed: int) -> _Found:
+        score_K = self._new.score[:, number]
+        newcomer, asked = self.described(score_K), np.flatnonzero(np.isfinite(score_K))
+        quality_K = self.quality(newcomer)
+        for part in np.array_split(np.random.default_rng(seed).permutation(asked), FOLDS):
+            quality_K[part] = self.quality(self.described(score_K, np.setdiff1d(asked, part)))[part]
+        return _Found(newcomer, Lengths.of(self._new.output_tokens[:, number], self.usual_log_K), quality_K)
+
     def report(self, model: str, number: int, found: _Found) -> Report:
-        reference, score_K = self.reference, self._exam.new.score[:, number]
-        mean, deviation = found.newcomer.mean_quality(reference.logit_BR, reference.kind_BG)
-        half = Z_90 * deviation
-        logit_N = logit(found.newcomer.predict(reference.logit_BR, reference.kind_BG)[0])
-        away_M = np.sqrt(((reference.logit_BR - logit_N[:, None]) ** 2).mean(0))
-        gain = ((self.usual_quality - score_K) ** 2 - (found.quality_K - score_K) ** 2).sum()
+        score_K = self._new.score[:, number]
+        mean, interval = self.expected_quality(found.newcomer)
+        gain = np.nansum((self.usual_quality - score_K) ** 2 - (found.quality_K - score_K) ** 2)
         return Report(
             model=model,
-            prompts=len(score_K),
-            mean_score=float(score_K.mean()),
+            prompts=int(np.isfinite(score_K).sum()),
+            mean_score=float(np.nanmean(score_K)),
             expected_quality=mean,
-            expected_quality_interval=(max(mean - half, 0.0), min(mean + half, 1.0)),
+            expected_quality_interval=interval,
             is_informative=bool(gain > 0),
-            alike=tuple(self.artifact.trained_models[place] for place in away_M.argsort()[:ALIKE]),
+            alike=self.alike(found.newcomer),
             has_lengths=bool(np.isfinite(found.lengths.offset)),
         )
 

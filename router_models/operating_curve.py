@@ -92,6 +92,32 @@ class References:
     model_K: np.ndarray
     """The best single model, or who stands for it in the row's dataset."""
     dataset_K: np.ndarray
+    counts_N: np.ndarray
+    """Which of the rows that were given count."""
+
+    def answers(self, model_K: np.ndarray) -> Answers:
+        """What it brings to ask these models."""
+        score_N, usd_N = np.full((2, len(self.counts_N)), math.nan)
+        score_N[self.counts_N], usd_N[self.counts_N] = _of(self.rows.score, model_K), _of(self.rows.real_usd, model_K)
+        return Answers(score_N, usd_N)
+
+    @property
+    def standing(self) -> Answers:
+        """What the references themselves bring."""
+        return self.answers(self.model_K)
+
+    def always(self, model: int) -> Answers:
+        """What one and the same model brings."""
+        return self.answers(np.full(len(self.model_K), model))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one way to choose brings; NaN where it is not known, or the row does not count."""
+
+    score: np.ndarray
+    """Of every row that was given [N], as is the next."""
+    usd: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -117,22 +143,46 @@ class Interval:
     high: float
 
 
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One way to choose beside another, on the rows on which the scores of both are known."""
+
+    known_N: np.ndarray
+    """Which rows these are."""
+    priced_N: np.ndarray
+    """Those of them on which the costs of both are known."""
+    gain: Interval
+    """Of quality; negative is a loss."""
+    cost_ratio: Interval
+    """Dollars spent of those that the other way costs, where both are known."""
+
+
 @dataclass(frozen=True)
 class Outlook:
     """What choosing would have done on the rows that count, against the best single model."""
 
     references: References
+    weight: float | None
+    """On cost; None: the references answer."""
+    model_K: np.ndarray
+    """Who is chosen in each row that counts."""
     share_M: np.ndarray
     """How often each model is chosen, of the rows in which it was measured [M]; NaN if in none."""
+    compared: Comparison
+    """With the references."""
     quality: float
     best_quality: float
     cost_usd: float
     """A request, on average over rows whose costs are known, as is the next; NaN if none are."""
     best_cost_usd: float
-    gain: Interval
-    """Of quality; negative is a loss."""
-    cost_ratio: Interval
-    """Dollars spent of those that the best single model costs."""
+
+    @property
+    def answers(self) -> Answers:
+        """What choosing brings."""
+        return self.references.answers(self.model_K)
 
 
 def priced_rows(
@@ -167,9 +217,10 @@ def best_single(rows: PricedRows) -> int | None:
 
 def references(rows: PricedRows) -> References | None:
     """What each row's loss is measured against; None where no two models were measured on the same row."""
-    rows = rows.take(np.isfinite(rows.score).sum(1) >= 2)
-    if not len(rows.score):
+    counts_N = np.isfinite(rows.score).sum(1) >= 2
+    if not counts_N.any():
         return None
+    rows = rows.take(counts_N)
     known_KM = np.isfinite(rows.score)
     dataset_K = np.zeros(len(known_KM), dtype=int) if rows.dataset is None else rows.dataset
     datasets = [dataset_K == dataset for dataset in np.unique(dataset_K)]
@@ -180,7 +231,8 @@ def references(rows: PricedRows) -> References | None:
         if not stands_M[best]:
             model_K[own_K] = _best_of(rows.score[own_K], stands_M)
     counts_K = np.take_along_axis(known_KM, model_K[:, None], 1)[:, 0]
-    return References(best, rows.take(counts_K), model_K[counts_K], dataset_K[counts_K])
+    counts_N[counts_N] = counts_K
+    return References(best, rows.take(counts_K), model_K[counts_K], dataset_K[counts_K], counts_N)
 
 
 def operating_curve(
@@ -225,9 +277,8 @@ def outlook(
 ) -> Outlook | None:
     """What a weight on cost would have done; None where nothing is compared.
 
-    Without a weight the best single model answers. `held_against_M` is what else lowers a model's utility. Intervals
-    are those of a mean and, for the ratio, of its linearisation (delta method); that the weight may have been chosen on
-    the same rows is not in them.
+    Without a weight the best single model answers. `held_against_M` is what else lowers a model's utility. That the
+    weight may have been chosen on the same rows is not in the intervals.
     """
     against = references(rows)
     if against is None:
@@ -235,16 +286,33 @@ def outlook(
     rows, model_K = against.rows, against.model_K
     if weight is not None:
         model_K = (_of_candidates(rows) - weight * scale.share(rows.expected_usd) - held_against_M).argmax(1)
-    score_K, best_K = _of(rows.score, model_K), _of(rows.score, against.model_K)
-    usd_K, best_usd_K = _of(rows.real_usd, model_K), _of(rows.real_usd, against.model_K)
-    priced_K = np.isfinite(usd_K) & np.isfinite(best_usd_K)
-    usd_K, best_usd_K = usd_K[priced_K], best_usd_K[priced_K]
-    chosen_M = np.bincount(model_K, minlength=rows.score.shape[1])
+    chosen, best = against.answers(model_K), against.standing
+    compared = compare(chosen, best)
     with np.errstate(invalid="ignore"):
-        share_M = chosen_M / np.isfinite(rows.score).sum(0)
-    gain, ratio = _interval_of_mean(score_K - best_K), _interval_of_ratio(usd_K, best_usd_K)
-    means = float(score_K.mean()), float(best_K.mean()), _mean(usd_K), _mean(best_usd_K)
-    return Outlook(against, share_M, *means, gain, ratio)
+        share_M = np.bincount(model_K, minlength=rows.score.shape[1]) / np.isfinite(rows.score).sum(0)
+    return Outlook(
+        references=against,
+        weight=weight,
+        model_K=model_K,
+        share_M=share_M,
+        compared=compared,
+        quality=_mean(chosen.score),
+        best_quality=_mean(best.score),
+        cost_usd=_mean(chosen.usd[compared.priced_N]),
+        best_cost_usd=_mean(best.usd[compared.priced_N]),
+    )
+
+
+def compare(these: Answers, those: Answers) -> Comparison:
+    """What choosing as for `these` gains over `those`, and costs of them.
+
+    Both are known on the same rows, so the differences of each row are what is averaged. Intervals are those of a mean
+    and, for the ratio, of its linearisation (delta method).
+    """
+    known_N = np.isfinite(these.score) & np.isfinite(those.score)
+    priced_N = known_N & np.isfinite(these.usd) & np.isfinite(those.usd)
+    gain = _interval_of_mean((these.score - those.score)[known_N])
+    return Comparison(known_N, priced_N, gain, _interval_of_ratio(these.usd[priced_N], those.usd[priced_N]))
 
 
 def _stands_for(known_KM: np.ndarray) -> np.ndarray:
@@ -291,13 +359,15 @@ def _upper_bound(loss_K: np.ndarray) -> float:
 
 
 def _interval_of_mean(values_K: np.ndarray) -> Interval:
+    if not len(values_K):
+        return UNKNOWN
     mean = float(values_K.mean())
     return Interval(mean, mean - _half(values_K), mean + _half(values_K))
 
 
 def _interval_of_ratio(part_K: np.ndarray, whole_K: np.ndarray) -> Interval:
     if not len(whole_K) or not whole_K.mean() > 0:
-        return Interval(math.nan, math.nan, math.nan)
+        return UNKNOWN
     ratio = float(part_K.mean() / whole_K.mean())
     half = _half(part_K - ratio * whole_K) / float(whole_K.mean())
     return Interval(ratio, max(0.0, ratio - half), ratio + half)

@@ -116,8 +116,8 @@ def test_a_promise_made_on_one_half_holds_on_the_other(models: int, easy_share: 
         weight = largest_weight(operating_curve(chosen, SCALE), 0.01)
         found = outlook(judged, SCALE, weight)
         assert found is not None
-        kept += -found.gain.mean <= 0.01
-        saved += 1 - found.cost_ratio.mean
+        kept += -found.compared.gain.mean <= 0.01
+        saved += 1 - found.compared.cost_ratio.mean
     assert kept >= 85
     assert saved > 3, "never to promise anything would be easy"
 
@@ -260,12 +260,12 @@ def test_an_outlook_says_what_is_saved_and_lost() -> None:
 
     assert found is not None
     assert found.references.best == 1
-    assert found.gain.mean == pytest.approx(found.quality - found.best_quality)
-    assert found.cost_ratio.mean == pytest.approx(found.cost_usd / found.best_cost_usd)
+    assert found.compared.gain.mean == pytest.approx(found.quality - found.best_quality)
+    assert found.compared.cost_ratio.mean == pytest.approx(found.cost_usd / found.best_cost_usd)
     assert found.share_M.sum() == pytest.approx(1.0)
     # The cheap model answers the easy half.
-    assert found.cost_ratio.mean == pytest.approx(found.share_M[1] + found.share_M[0] * CHEAP / DEAR)
-    assert 0.4 < found.cost_ratio.mean < 0.6
+    assert found.compared.cost_ratio.mean == pytest.approx(found.share_M[1] + found.share_M[0] * CHEAP / DEAR)
+    assert 0.4 < found.compared.cost_ratio.mean < 0.6
     point = operating_curve(rows, SCALE, (0.3,))[0]
     assert (found.quality, found.cost_usd) == (point.quality, point.cost_usd)
 
@@ -274,9 +274,9 @@ def test_without_a_weight_the_reference_answers() -> None:
     found = outlook(pool(), SCALE, None)
 
     assert found is not None
-    assert (found.gain.mean, found.gain.low, found.gain.high) == (0.0, 0.0, 0.0)
+    assert (found.compared.gain.mean, found.compared.gain.low, found.compared.gain.high) == (0.0, 0.0, 0.0)
     assert found.share_M.tolist() == [0.0, 1.0]
-    assert found.cost_ratio.mean == 1.0
+    assert found.compared.cost_ratio.mean == 1.0
 
 
 def test_what_else_is_held_against_a_model_counts() -> None:
@@ -293,7 +293,10 @@ def test_intervals_cover_what_is_true_about_nineteen_times_in_twenty() -> None:
     for seed in range(200):
         found = outlook(lengthy(300, seed), SCALE, 0.3)
         assert found is not None
-        pairs = ((found.gain, everything.gain), (found.cost_ratio, everything.cost_ratio))
+        pairs = (
+            (found.compared.gain, everything.compared.gain),
+            (found.compared.cost_ratio, everything.compared.cost_ratio),
+        )
         covered += [interval.low <= true.mean <= interval.high for interval, true in pairs]
         means.append([interval.mean for interval, _ in pairs])
         widths.append([interval.high - interval.low for interval, _ in pairs])
@@ -312,8 +315,10 @@ def test_unknown_prices_leave_the_ratio_unknown() -> None:
     found = outlook(replace(rows, real_usd=rows.real_usd * np.nan), SCALE, 0.3)
 
     assert found is not None
-    assert np.isnan([found.cost_usd, found.best_cost_usd, found.cost_ratio.mean, found.cost_ratio.high]).all()
-    assert found.gain.mean < 0.1
+    assert np.isnan(
+        [found.cost_usd, found.best_cost_usd, found.compared.cost_ratio.mean, found.compared.cost_ratio.high]
+    ).all()
+    assert found.compared.gain.mean < 0.1
     assert outlook(of_datasets([0.9, NOT]), SCALE, 0.3) is None
 
 
