@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,9 +21,13 @@ from app.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from app.collect.client import ChatClient
     from app.collect.graders import Command, Graded
     from app.collect.journal import Journal
-    from app.collect.plan import Plan, Prompt, Target
+    from app.collect.judge import Judge, Judging
+    from app.collect.judge_report import Rate, Report
+    from app.collect.plan import Estimate, Plan, Prompt, Target
+    from app.collect.runner import Budget
 
 # Exit status of a program that Ctrl-C ended.
 INTERRUPTED = 130
@@ -36,6 +40,34 @@ class _How:
     command: Command | None
     concurrency: int
     max_usd: float | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done, and what is done of it."""
+
+    plan: Plan
+    journal: Journal
+    how: _How
+    judging: Judging | None
+
+    def estimates(self) -> list[Estimate]:
+        """What is still to be sent, per model; a judge's own row comes last."""
+        of_judge = [self.judging.estimate()] if self.judging else []
+        named = [replace(estimate, model=f"{estimate.model} (judge)") for estimate in of_judge]
+        return [*self.plan.estimates(self.journal.replies), *named]
+
+    def requests_left(self) -> int:
+        """At most."""
+        return sum(estimate.requests for estimate in self.estimates())
+
+    def requests_done(self) -> int:
+        return len(self.journal.replies) + (len(self.judging.verdicts.replies) if self.judging else 0)
+
+    def spent_usd(self) -> float:
+        from app.collect.runner import spent_usd
+
+        return spent_usd(self.plan, self.journal) + (self.judging.spent_usd() if self.judging else 0.0)
 
 
 def collect(
@@ -51,9 +83,14 @@ def collect(
     url: Annotated[str | None, typer.Option(help="Instead of a catalogue: one OpenAI-compatible address.")] = None,
     key_env: Annotated[str | None, typer.Option(help="Environment variable with the key for --url.")] = None,
     grader: Annotated[
-        str | None, typer.Option(help="For prompts that name none; `command` is --grader-command.")
+        str | None, typer.Option(help="For prompts that name none; `command` is --grader-command, `judge` is --judge.")
     ] = None,
     grader_command: Annotated[str | None, typer.Option(help="Program that reads JSON and prints a score.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Model that compares every answer with the reference model's, twice; of --catalog or --url."),
+    ] = None,
+    reference: Annotated[str | None, typer.Option(help="Model the judge compares with; the first if absent.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Room of every answer, instead of each prompt's.")
     ] = None,
@@ -64,8 +101,10 @@ def collect(
 ) -> None:
     """Ask models a prompt set, grade the answers, write an outcomes dataset. Says first what it will send and spend.
 
+    Prompts with a grader of their own keep its score when there is a judge; they then say how far the judge is right.
+
     Example: `thalamus collect --prompts families:sql,dates@seed=1,count=200 --catalog configs/catalog.yaml --models a,b
-    --output outcomes/`
+    --output outcomes/`, or for open questions `--prompts open.jsonl --models a,b,c --grader judge --judge d`
     """
     from rich.console import Console
 
@@ -75,20 +114,28 @@ def collect(
     from router_models.outcomes import write_outcomes
 
     how = _How(Command(tuple(shlex.split(grader_command))) if grader_command else None, concurrency, max_usd)
-    plan = _plan(_prompts(prompts, max_tokens), _targets(_names(models), catalog, url, key_env), grader, how)
+    targets = _targets(_names(models), catalog, url, key_env)
+    judge_target = _targets([judge], catalog, url, key_env)[0] if judge else None
+    plan = _plan(_prompts(prompts, max_tokens), targets, grader, how, judge=judge_target is not None)
+    the_judge = _judge(plan, judge_target, reference)
     screen = Console(stderr=True)
-    with Journal(output, plan.header()) as journal:
-        _announce(screen, plan, journal, max_usd)
-        _confirm(plan, journal, agreed=yes)
-        graded = _run(screen, plan, journal, how)
+    with Journal(output, plan.header()) as journal, _judging(the_judge, output, plan, journal) as judging:
+        work = _Work(plan, journal, how, judging)
+        _announce(screen, work)
+        _confirm(work, agreed=yes)
+        graded = _run(screen, work)
+        report = _report(judging, graded, output)
         write_outcomes(output, build_dataset(plan, journal, graded))
         missing = missing_outcomes(plan, journal, graded)
         write_failures(output, missing)
         figures = figures_of(plan, journal, graded)
     if as_json:
-        print(json.dumps({"output": str(output), "missing": len(missing), "models": figures}))
+        judged = {"judge": asdict(report)} if report else {}
+        print(json.dumps({"output": str(output), "missing": len(missing), "models": figures, **judged}))
     else:
         _print_figures(figures)
+        if report:
+            _print_report(report)
         print(_last_line(output, len(figures) * len(plan.prompts) - len(missing), len(missing)))
     if not graded.scores:
         raise UsageError(f"no request was answered; the reasons are in {output / 'failures.jsonl'}")
@@ -120,21 +167,41 @@ def _prompts(sources: Sequence[str], max_tokens: int | None) -> list[Prompt]:
     return prompts if max_tokens is None else [replace(prompt, max_tokens=max_tokens) for prompt in prompts]
 
 
-def _plan(prompts: Sequence[Prompt], targets: tuple[Target, ...], grader: str | None, how: _How) -> Plan:
+def _plan(
+    prompts: Sequence[Prompt], targets: tuple[Target, ...], grader: str | None, how: _How, *, judge: bool
+) -> Plan:
     from app.collect.graders import with_graders
     from app.collect.plan import Plan
 
-    return Plan(with_graders(prompts, grader, how.command), targets)
+    return Plan(with_graders(prompts, grader, how.command, judge=judge), targets)
 
 
-def _announce(screen: Console, plan: Plan, journal: Journal, max_usd: float | None) -> None:
+def _judge(plan: Plan, target: Target | None, reference: str | None) -> Judge | None:
+    from app.collect.judge import judge_for
+
+    if target is None and reference is not None:
+        raise UsageError("--reference is what a judge compares with; give --judge")
+    return None if target is None else judge_for(plan.targets, target, reference)
+
+
+@contextlib.contextmanager
+def _judging(judge: Judge | None, output: Path, plan: Plan, answers: Journal) -> Iterator[Judging | None]:
+    from app.collect.journal import Journal
+    from app.collect.judge import Judging
+
+    if judge is None:
+        yield None
+        return
+    with Journal(output / judge.folder, judge.header()) as verdicts:
+        yield Judging(judge, plan, answers, verdicts)
+
+
+def _announce(screen: Console, work: _Work) -> None:
     """What will be sent and spent at most, per model."""
     from rich.table import Table
 
-    from app.collect.runner import spent_usd
-
     table = Table("model", "requests", "input tokens, about", "output tokens, at most", "USD, at most")
-    estimates = plan.estimates(journal.replies)
+    estimates = work.estimates()
     for estimate in estimates:
         most = "no price" if estimate.max_usd is None else f"{estimate.max_usd:.4f}"
         table.add_row(
@@ -145,22 +212,29 @@ def _announce(screen: Console, plan: Plan, journal: Journal, max_usd: float | No
             most,
         )
     screen.print(table)
-    total = sum(estimate.requests for estimate in estimates)
-    priced = [estimate.max_usd for estimate in estimates if estimate.max_usd is not None]
+    screen.print(_in_all(estimates, work.requests_done()), highlight=False)
+    if work.judging and work.judging.judge.target.model in [target.model for target in work.plan.targets]:
+        note = f"{work.judging.judge.target.model} will judge its own answers too; a model tends to prefer those."
+        screen.print(note, highlight=False)
+    max_usd = work.how.max_usd
     unpriced = [estimate.model for estimate in estimates if estimate.max_usd is None]
-    usd = f"at most {sum(priced):.4f} USD" if priced else "no price known"
-    beside = f" beside the {len(unpriced)} models without a price" if priced and unpriced else ""
-    done = f"; {len(journal.replies):,} are done already" if journal.replies else ""
-    screen.print(f"{total:,} requests, {usd}{beside}{done}.", highlight=False)
     if max_usd is not None and unpriced:
         raise UsageError(f"--max-usd needs the price of every model; {unpriced[0]} has none")
     if max_usd is not None:
-        screen.print(f"Spent so far {spent_usd(plan, journal):.4f} USD; stops before {max_usd:.4f}.", highlight=False)
+        screen.print(f"Spent so far {work.spent_usd():.4f} USD; stops before {max_usd:.4f}.", highlight=False)
 
 
-def _confirm(plan: Plan, journal: Journal, *, agreed: bool) -> None:
-    requests = len(plan.prompts) * len(plan.targets) - len(journal.replies)
-    if agreed or requests == 0:
+def _in_all(estimates: Sequence[Estimate], done: int) -> str:
+    priced = [estimate.max_usd for estimate in estimates if estimate.max_usd is not None]
+    unpriced = len(estimates) - len(priced)
+    usd = f"at most {sum(priced):.4f} USD" if priced else "no price known"
+    beside = f" beside the {unpriced} models without a price" if priced and unpriced else ""
+    done_already = f"; {done:,} are done already" if done else ""
+    return f"{sum(estimate.requests for estimate in estimates):,} requests, {usd}{beside}{done_already}."
+
+
+def _confirm(work: _Work, *, agreed: bool) -> None:
+    if agreed or not (requests := work.requests_left()):
         return
     if not sys.stdin.isatty():
         raise UsageError(f"add --yes to send {requests} requests: there is no terminal to ask on")
@@ -168,36 +242,70 @@ def _confirm(plan: Plan, journal: Journal, *, agreed: bool) -> None:
         raise UsageError("nothing was sent")
 
 
-def _run(screen: Console, plan: Plan, journal: Journal, how: _How) -> Graded:
-    """Ask and grade; Ctrl-C and SIGTERM end it with what is done kept."""
+def _run(screen: Console, work: _Work) -> Graded:
+    """Ask, judge and grade; Ctrl-C and SIGTERM end it with what is done kept."""
     try:
-        return asyncio.run(_ask_and_grade(screen, plan, journal, how))
+        return asyncio.run(_ask_and_grade(screen, work))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        done, all_of_it = len(journal.replies), len(plan.prompts) * len(plan.targets)
+        done = work.requests_done()
+        all_of_it = done + work.requests_left()
         print(
             f"thalamus: stopped with {done} of {all_of_it} done; the same command goes on from there", file=sys.stderr
         )
         raise typer.Exit(INTERRUPTED) from None
 
 
-async def _ask_and_grade(screen: Console, plan: Plan, journal: Journal, how: _How) -> Graded:
+async def _ask_and_grade(screen: Console, work: _Work) -> Graded:
     import aiohttp
 
     from app.collect.client import ChatClient
     from app.collect.graders import grade_replies
-    from app.collect.runner import Budget, Runner, spent_usd
+    from app.collect.runner import Budget, Runner
 
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
     # Ctrl-C as well: a shell starts background jobs deaf to it, and then Python sets no handler of its own.
     for asked_to_end in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(asked_to_end, task.cancel)
-    budget = Budget(how.max_usd, spent_usd(plan, journal))
-    with _bars(screen, plan, journal) as (asked, graded):
-        # Bounded by the runner's workers; redirects and the environment's proxies stay unused.
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            await Runner(plan, journal, ChatClient(session), how.concurrency, budget, asked).run()
-        return await grade_replies(plan.prompts, journal, how.command, graded)
+    plan, journal, how = work.plan, work.journal, work.how
+    budget = Budget(how.max_usd, work.spent_usd())
+    # Bounded by the runner's workers; redirects and the environment's proxies stay unused.
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        client = ChatClient(session)
+        with _bars(screen, plan, journal) as (asked, graded):
+            await Runner(plan, journal, client, how.concurrency, budget, asked).run()
+            grades = await grade_replies(plan.prompts, journal, how.command, graded)
+        if work.judging:
+            await _hear_judge(screen, work.judging, client, how.concurrency, budget)
+    return grades
+
+
+async def _hear_judge(screen: Console, judging: Judging, client: ChatClient, concurrency: int, budget: Budget) -> None:
+    from rich.progress import Progress
+
+    failed = 0
+    with Progress(console=screen) as progress:
+        bar = progress.add_task("judge", total=judging.estimate().requests)
+
+        def judged(_: str, answered: bool) -> None:
+            nonlocal failed
+            failed += not answered
+            progress.update(bar, advance=1, description=f"judge, {failed} failed" if failed else "judge")
+
+        await judging.ask(client, concurrency, budget, judged)
+
+
+def _report(judging: Judging | None, graded: Graded, output: Path) -> Report | None:
+    """Add the judge's scores to the grades, and keep what is to be known of them."""
+    from app.collect.judge_report import report_of, write_report
+
+    if judging is None:
+        return None
+    rulings = judging.rulings()
+    judging.grade(rulings, graded)
+    report = report_of(judging, rulings, graded)
+    write_report(output, report)
+    return report
 
 
 @contextlib.contextmanager
@@ -206,6 +314,8 @@ def _bars(
 ) -> Iterator[tuple[Callable[[str, bool], None], Callable[[int], None]]]:
     """A progress bar per model and one for grading: what to call when a request or some grades are done."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from app.collect.graders import JUDGE
 
     columns = (
         TextColumn("{task.description}"),
@@ -220,7 +330,8 @@ def _bars(
         for target in plan.targets:
             done = sum(reply.model == target.model for reply in journal.replies.values())
             bars[target.model] = progress.add_task(target.model, total=len(plan.prompts), completed=done, note="")
-        grading = progress.add_task("grading", total=len(plan.prompts) * len(plan.targets), note="")
+        by_rule = sum(prompt.grader != JUDGE for prompt in plan.prompts)
+        grading = progress.add_task("grading", total=by_rule * len(plan.targets), note="")
 
         def asked(model: str, answered: bool) -> None:
             failed[model] += not answered
@@ -248,6 +359,27 @@ def _print_figures(figures: Sequence[dict[str, Any]]) -> None:
             )
         )
     console().print(table)
+
+
+def _print_report(report: Report) -> None:
+    """How far the judge can be trusted: counts, rates with intervals, bias per model, and what to make of them."""
+    from rich.table import Table
+
+    from app.cli.screen import console
+    from app.collect.judge_report import counts, rates, remarks
+
+    table = Table("judge", "value", "90 % interval", "pairs")
+    for name, rate in rates(report):
+        table.add_row(name, *_cells(rate))
+    print(counts(report))
+    console().print(table)
+    print("\n".join(remarks(report)))
+
+
+def _cells(rate: Rate) -> tuple[str, str, str]:
+    value = "-" if rate.value is None else f"{rate.value:.3f}"
+    interval = "-" if rate.low is None or rate.high is None else f"{rate.low:.3f} to {rate.high:.3f}"
+    return value, interval, str(rate.of)
 
 
 def _last_line(output: Path, outcomes: int, missing: int) -> str:

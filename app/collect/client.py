@@ -9,12 +9,11 @@ import asyncio
 import json
 import math
 import random
+import ssl
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -22,9 +21,13 @@ import aiohttp
 from app.collect.journal import Reply
 from app.collect.plan import Prompt, Target
 from app.errors import UsageError
+from app.upstream import pacing
+from app.upstream.faults import is_about_tls, why
+from app.upstream.identity import key_header, trusted
+from app.upstream.payload import renamed
 
 # Overload, a restart or a proxy in between: all pass.
-RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 # The endpoint, not the prompt: every further request would fail the same way.
 HOPELESS = frozenset({401, 403, 404})
 # An answer with log-probabilities of a few thousand tokens stays under a megabyte.
@@ -74,13 +77,15 @@ class ChatClient:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.perf_counter
     _without_logprobs: set[str] = field(default_factory=set)
+    _trusted: dict[str | None, ssl.SSLContext] = field(default_factory=dict)
+    """By `ca_file`; connections are shared only under the same one."""
 
     async def ask(self, target: Target, prompt: Prompt) -> Reply:
         """The answer of a model to a prompt.
 
         Raises:
             AskFailed: after all attempts, or when the endpoint rejects this very request.
-            UsageError: the endpoint would reject every request: key, address or model name is wrong.
+            UsageError: the endpoint would reject every request: key, address, certificate or model name is wrong.
         """
         lost = 0
         for attempt in range(1, self.patience.attempts + 1):
@@ -114,9 +119,8 @@ class ChatClient:
         if status in HOPELESS:
             raise UsageError(f"{url} answers {status} for model {target.served_as!r}: {_excerpt(content)}")
         if status in RETRIED:
-            raise _Retry(
-                f"status {status}: {_excerpt(content)}", lost=status in (500, 504), wait_s=_retry_after_s(headers)
-            )
+            wait_s = pacing.retry_after_s(headers, time.time()) or 0.0
+            raise _Retry(f"status {status}: {_excerpt(content)}", lost=status in (500, 504), wait_s=wait_s)
         if status != 200:
             raise AskFailed(f"status {status}: {_excerpt(content)}", lost_attempts=0, exhausted=False)
         return _reply(target, prompt, content, self.clock() - began_s)
@@ -130,22 +134,32 @@ class ChatClient:
         }
         if logprobs:
             body["logprobs"] = True
-        return {target.rename.get(name, name): value for name, value in body.items()}
+        return renamed(body, target.rename)
 
-    async def _post(self, url: str, target: Target, body: dict[str, Any]) -> tuple[int, Any, bytes]:
-        headers = {"authorization": f"Bearer {target.key}"} if target.key else {}
+    async def _post(self, url: str, target: Target, body: dict[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         timeout = aiohttp.ClientTimeout(total=self.patience.request_timeout_s)
+        how: dict[str, Any] = {
+            "headers": key_header(target.backend, target.key),
+            "ssl": self._trust(target),
+            "timeout": timeout,
+            "allow_redirects": False,
+        }
         try:
-            async with self.session.post(
-                url, json=body, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
+            async with self.session.post(url, json=body, **how) as response:
                 return response.status, response.headers, await _bounded(response)
         except aiohttp.ClientConnectorError as exc:
-            raise _Retry(f"cannot connect to {url}: {exc}", lost=False) from exc
+            if is_about_tls(exc):
+                raise UsageError(f"{url}: {why(exc, url)}") from exc
+            raise _Retry(f"{url}: {why(exc, url)}", lost=False) from exc
         except TimeoutError as exc:
             raise _Retry(f"no answer within {self.patience.request_timeout_s:g} s", lost=True) from exc
         except aiohttp.ClientError as exc:
             raise _Retry(f"the exchange broke: {type(exc).__name__} {exc}", lost=True) from exc
+
+    def _trust(self, target: Target) -> ssl.SSLContext:
+        if target.ca_file not in self._trusted:
+            self._trusted[target.ca_file] = trusted(target.backend, target.ca_file)
+        return self._trusted[target.ca_file]
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
@@ -165,20 +179,6 @@ def _excerpt(content: bytes) -> str:
     except (ValueError, KeyError, TypeError, RecursionError):
         message = text
     return " ".join(str(message).split())[:200] or "no message"
-
-
-def _retry_after_s(headers: Any) -> float:
-    """Seconds of a Retry-After header in either form; 0 where there is none that can be read."""
-    value = str(headers.get("retry-after", "")).strip()
-    if value.isascii() and value.replace(".", "", 1).isdigit():
-        return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-    except (ValueError, TypeError):
-        return 0.0
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def _reply(target: Target, prompt: Prompt, content: bytes, latency_s: float) -> Reply:

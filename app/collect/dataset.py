@@ -50,7 +50,7 @@ def _outcomes_table(plan: Plan, journal: Journal, graded: Graded) -> pa.Table:
     replies = [journal.replies[key] for key in keys]
     targets = {target.model: target for target in plan.targets}
     costs = [targets[reply.model].cost_usd(reply.input_tokens, reply.output_tokens) for reply in replies]
-    return pa.table(
+    table = pa.table(
         {
             "prompt_id": pa.array([key[0] for key in keys], pa.string()),
             "model": pa.array([key[1] for key in keys], pa.string()),
@@ -64,6 +64,14 @@ def _outcomes_table(plan: Plan, journal: Journal, graded: Graded) -> pa.Table:
             "finish_reason": pa.array([reply.finish_reason for reply in replies], pa.string()),
         }
     )
+    return _with_judged(table, keys, graded) if graded.judged_scores else table
+
+
+def _with_judged(table: pa.Table, keys: Sequence[Key], graded: Graded) -> pa.Table:
+    """What a judge said, beside the scores; null where it was not asked or could not be read."""
+    scores = pa.array([graded.judged_scores.get(key) for key in keys], pa.float64())
+    agrees = pa.array([graded.judged_agrees.get(key) for key in keys], pa.bool_())
+    return table.append_column("judged_score", scores).append_column("judged_agrees", agrees)
 
 
 def _storable(text: str | None) -> str | None:

@@ -23,6 +23,9 @@ from app.errors import UsageError
 from router_models.aptitude import GRADERS, GraderError, grade, grade_all
 
 COMMAND = "command"
+# Prompts with this one get the score of `app.collect.judge`, not one of this file.
+JUDGE = "judge"
+_WITHOUT_REFERENCE = (COMMAND, JUDGE)
 # Answers graded between two looks at the progress bar.
 CHUNK = 200
 MAX_OUTPUT_BYTES = 64 << 10
@@ -48,13 +51,17 @@ class GradeFailed(Exception):
 
 @dataclass
 class Graded:
-    """Scores of the answers, and why some have none."""
+    """Scores of the answers, and why some have none; and what a judge said, where there was one."""
 
     scores: dict[Key, float] = field(default_factory=dict)
     failures: dict[Key, str] = field(default_factory=dict)
+    judged_scores: dict[Key, float] = field(default_factory=dict)
+    judged_agrees: dict[Key, bool] = field(default_factory=dict)
 
 
-def with_graders(prompts: Sequence[Prompt], default: str | None, command: Command | None) -> tuple[Prompt, ...]:
+def with_graders(
+    prompts: Sequence[Prompt], default: str | None, command: Command | None, *, judge: bool = False
+) -> tuple[Prompt, ...]:
     """The prompts, each with a grader that exists and can use its reference: better known before money is spent.
 
     Raises:
@@ -66,20 +73,22 @@ def with_graders(prompts: Sequence[Prompt], default: str | None, command: Comman
             raise UsageError(f"prompt {prompt.prompt_id!r} names no grader; give --grader")
         if prompt.grader == COMMAND and command is None:
             raise UsageError(f"prompt {prompt.prompt_id!r} is graded by a command; give --grader-command")
-        if prompt.grader not in (*GRADERS, COMMAND):
+        if prompt.grader == JUDGE and not judge:
+            raise UsageError(f"prompt {prompt.prompt_id!r} is graded by a judge; give --judge")
+        if prompt.grader not in (*GRADERS, *_WITHOUT_REFERENCE):
             raise UsageError(f"prompt {prompt.prompt_id!r}: no grader {prompt.grader!r}; there are {_names()}")
-        if prompt.grader != COMMAND and prompt.reference is None:
+        if prompt.grader in GRADERS and prompt.reference is None:
             raise UsageError(f"prompt {prompt.prompt_id!r} has no reference for grader {prompt.grader!r}")
     _check_references(complete)
     return complete
 
 
 def _names() -> str:
-    return ", ".join((*GRADERS, COMMAND))
+    return ", ".join((*GRADERS, *_WITHOUT_REFERENCE))
 
 
 def _check_references(prompts: Sequence[Prompt]) -> None:
-    cases = [(p.grader or "", p.reference or "", "") for p in prompts if p.grader != COMMAND]
+    cases = [(p.grader or "", p.reference or "", "") for p in prompts if p.grader in GRADERS]
     try:
         grade_all(cases)
     except GraderError:
@@ -90,7 +99,7 @@ def _check_references(prompts: Sequence[Prompt]) -> None:
 
 def _check_reference(prompt: Prompt) -> None:
     try:
-        if prompt.grader != COMMAND:
+        if prompt.grader in GRADERS:
             grade(prompt.grader or "", prompt.reference or "", "")
     except GraderError as exc:
         raise UsageError(f"prompt {prompt.prompt_id!r}: {exc}") from exc
@@ -99,9 +108,9 @@ def _check_reference(prompt: Prompt) -> None:
 async def grade_replies(
     prompts: Sequence[Prompt], journal: Journal, command: Command | None, on_graded: Callable[[int], None]
 ) -> Graded:
-    """Scores of all replies in the journal. `on_graded` hears how many more are done."""
+    """Scores of all replies in the journal but those left to a judge. `on_graded` hears how many more are done."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
-    ruled = [reply for reply in journal.replies.values() if by_id[reply.prompt_id].grader != COMMAND]
+    ruled = [reply for reply in journal.replies.values() if by_id[reply.prompt_id].grader in GRADERS]
     judged = [reply for reply in journal.replies.values() if by_id[reply.prompt_id].grader == COMMAND]
     graded = Graded()
     for start in range(0, len(ruled), CHUNK):

@@ -11,6 +11,8 @@ from typing import Any
 
 from app.domain.models import TOKENS_PER_PRICE, Catalog, Model, TokenPrice
 from app.errors import UsageError
+from app.upstream.addresses import versioned
+from app.upstream.identity import key_header, trusted
 
 # English text has about four characters per token; code and digits fewer. Used to announce, never to charge.
 CHARS_PER_TOKEN = 3.5
@@ -55,7 +57,9 @@ class Target:
     urls: tuple[str, ...]
     key: str | None = None
     price: TokenPrice | None = None
-    rename: Mapping[str, str] = field(default_factory=dict)
+    rename: Mapping[str, str | None] = field(default_factory=dict)
+    """As in the backend's entry of the catalogue."""
+    ca_file: str | None = None
 
     def cost_usd(self, input_tokens: float | None, output_tokens: float | None) -> float | None:
         """Price of so many tokens; None without a price or without counts."""
@@ -132,11 +136,16 @@ def targets_at(url: str, models: Sequence[str], key: str | None) -> tuple[Target
     """The models named, all behind one address, without prices."""
     if not models:
         raise UsageError("--url needs --models: the names the endpoint serves, separated by commas")
+    key_header(url, key)
     return tuple(Target(name, name, url, (chat_url(url),), key) for name in models)
 
 
 def targets_from(catalog: Catalog, models: Sequence[str], secrets: Mapping[str, str]) -> tuple[Target, ...]:
-    """The models named, or all of the catalogue; `secrets` is the environment that `key_env` names are looked up in."""
+    """The models named, or all of the catalogue; `secrets` is the environment that `key_env` names are looked up in.
+
+    Raises:
+        UsageError: a model is not there, or the key or the `ca_file` of its backend cannot be used.
+    """
     known = {model.name: model for model in catalog.models}
     unknown = [name for name in models if name not in known]
     if unknown:
@@ -149,13 +158,15 @@ def _target(catalog: Catalog, model: Model, secrets: Mapping[str, str]) -> Targe
     key = secrets.get(backend.key_env) if backend.key_env else None
     if backend.key_env and not key:
         raise UsageError(f"backend {backend.name!r} takes its key from {backend.key_env}, which is not set")
+    if backend.ca_file:
+        trusted(backend.name, backend.ca_file)
+    key_header(backend.name, key)
     urls = tuple(chat_url(url) for url in backend.urls)
-    return Target(model.name, model.served_as, backend.name, urls, key, model.price, backend.rename)
+    return Target(model.name, model.served_as, backend.name, urls, key, model.price, backend.rename, backend.ca_file)
 
 
 def chat_url(url: str) -> str:
-    """Address of the chat endpoint under a base address, with or without `/v1` at its end."""
-    base = url.rstrip("/")
-    if not base.startswith(("http://", "https://")):
+    """Address of the chat endpoint of a backend at this URL."""
+    if not url.startswith(("http://", "https://")):
         raise UsageError(f"not an http(s) address: {url!r}")
-    return f"{base}/chat/completions" if base.endswith("/v1") else f"{base}/v1/chat/completions"
+    return versioned(url) + "/chat/completions"

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from app.collect.client import AskFailed, ChatClient
-from app.collect.journal import Journal
+from app.collect.journal import Journal, Reply
 from app.collect.plan import Plan, Prompt, Target
 from app.errors import UsageError
 
@@ -84,6 +84,7 @@ class Runner:
     concurrency: int
     budget: Budget
     on_done: Callable[[str, bool], None]
+    down_after: int = DOWN_AFTER
     _failed_in_a_row: dict[str, int] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -132,8 +133,7 @@ class Runner:
                 self.on_done(target.model, False)
                 self._note_failure(target.backend, failed)
             else:
-                cost_usd = target.cost_usd(reply.input_tokens, reply.output_tokens)
-                charge.usd = reply.lost_attempts * bound_usd + (bound_usd if cost_usd is None else cost_usd)
+                charge.usd = charge_usd(target, bound_usd, reply)
                 self.journal.add_reply(reply)
                 self.on_done(target.model, True)
                 self._failed_in_a_row[target.backend] = 0
@@ -142,9 +142,9 @@ class Runner:
         if not failed.exhausted:
             return
         self._failed_in_a_row[backend] = self._failed_in_a_row.get(backend, 0) + 1
-        if self._failed_in_a_row[backend] >= DOWN_AFTER:
+        if self._failed_in_a_row[backend] >= self.down_after:
             raise Stopped(
-                f"{DOWN_AFTER} requests in a row got no answer from {backend}, the last one: {failed}; "
+                f"{self.down_after} requests in a row got no answer from {backend}, the last one: {failed}; "
                 "see to it and run the same command to go on"
             )
 
@@ -161,9 +161,14 @@ def spent_usd(plan: Plan, journal: Journal) -> float:
     total = journal.lost_usd
     for reply in journal.replies.values():
         target, bound_usd = targets[reply.model], targets[reply.model].bound_usd(prompts[reply.prompt_id])
-        cost_usd = target.cost_usd(reply.input_tokens, reply.output_tokens)
-        total += reply.lost_attempts * bound_usd + (bound_usd if cost_usd is None else cost_usd)
+        total += charge_usd(target, bound_usd, reply)
     return total
+
+
+def charge_usd(target: Target, bound_usd: float, reply: Reply) -> float:
+    """What a reply cost with its lost attempts; `bound_usd` for each of which that is not known."""
+    cost_usd = target.cost_usd(reply.input_tokens, reply.output_tokens)
+    return reply.lost_attempts * bound_usd + (bound_usd if cost_usd is None else cost_usd)
 
 
 def _first(group: BaseExceptionGroup[UsageError]) -> UsageError:

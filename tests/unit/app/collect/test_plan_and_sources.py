@@ -187,6 +187,16 @@ def test_unknown_models_and_missing_keys_are_named() -> None:
         targets_at("http://127.0.0.1:1", [], None)
 
 
+def test_a_ca_file_or_a_key_that_cannot_be_used_is_named_before_anything_is_sent(tmp_path: Path) -> None:
+    there = replace(CATALOG, backends=tuple(replace(one, ca_file=str(tmp_path / "ca")) for one in CATALOG.backends))
+    with pytest.raises(UsageError, match=f"its ca_file {tmp_path}/ca does not exist"):
+        targets_from(there, ["small"], {})
+    with pytest.raises(UsageError, match="no header can carry its key"):
+        targets_from(CATALOG, ["paid"], {"PAID_KEY": "s\n"})
+    with pytest.raises(UsageError, match="no header can carry its key"):
+        targets_at("http://h", ["m"], "s\n")
+
+
 @pytest.mark.parametrize(
     ("url", "full"),
     [
