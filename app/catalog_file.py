@@ -20,6 +20,18 @@ Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 
+# What the gateway itself sets, and what a request is about.
+_NOT_RENAMED = frozenset({"model", "stream", "messages", "prompt"})
+_BOUNDS = frozenset({"max_tokens", "max_completion_tokens"})
+# Without such a field an answer is of another kind than the one asked for.
+_CAPABILITY_OF = {
+    "tools": "tools",
+    "response_format": "json_schema",
+    "structured_outputs": "json_schema",
+    "logprobs": "logprobs",
+    "prompt_logprobs": "logprobs",
+}
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
@@ -114,7 +126,8 @@ class _BackendForm(Form):
     key_env: str | None = None
     ca_file: str | None = None
     allow_cidr: tuple[str, ...] = ()
-    rename: dict[str, str] = Field(default_factory=dict)
+    rename: dict[str, str | None] = Field(default_factory=dict)
+    """Null leaves a field out."""
     max_connections: Count = 256
 
 
@@ -133,9 +146,9 @@ def load_catalog(path: Path) -> Catalog:
     """
     form = load_form(path, CatalogForm)
     refuse(path, list(_problems(form)))
-    kinds = {backend.name: backend.kind for backend in form.backends}
+    backends = {backend.name: backend for backend in form.backends}
     return Catalog(
-        tuple(_model(one, kinds[one.backend]) for one in form.models),
+        tuple(_model(one, backends[one.backend]) for one in form.models),
         tuple(_backend(one, path.parent) for one in form.backends),
     )
 
@@ -147,8 +160,21 @@ def _problems(form: CatalogForm) -> Iterator[str]:
             yield f"models[{index}].name: expected letters, digits and ._/- and not `auto`, got {model.name!r}"
         if model.backend not in backends:
             yield f"models[{index}].backend: there is no backend {model.backend!r}; there are {', '.join(backends)}"
+    yield from _rename_problems(form)
     yield from _twice("models", [model.name for model in form.models])
     yield from _twice("backends", [backend.name for backend in form.backends])
+
+
+def _rename_problems(form: CatalogForm) -> Iterator[str]:
+    for index, backend in enumerate(form.backends):
+        for name, theirs in backend.rename.items():
+            key = f"backends[{index}].rename.{name}"
+            if name in _NOT_RENAMED:
+                yield f"{key}: this field has the same name everywhere; leave it out"
+            elif theirs is None and name in _BOUNDS:
+                yield f"{key}: expected the backend's own name of it; without it answers have no bound"
+            elif theirs == "":
+                yield f"{key}: expected the backend's own name of it, or null to leave it out"
 
 
 def _twice(what: str, names: list[str]) -> Iterator[str]:
@@ -157,11 +183,12 @@ def _twice(what: str, names: list[str]) -> Iterator[str]:
             yield f"{what}: the name {name!r} occurs {times} times; give each its own"
 
 
-def _model(form: _ModelForm, kind: str) -> Model:
+def _model(form: _ModelForm, backend: _BackendForm) -> Model:
     card: _CardForm = form.card
-    capabilities = frozenset[str](card.capabilities)
+    refused = {_CAPABILITY_OF.get(name) for name, theirs in backend.rename.items() if theirs is None}
+    capabilities = frozenset[str](card.capabilities) - refused
     # A vLLM worker that chats also continues plain text.
-    implied = {"completion"} if kind == "vllm" and "chat" in capabilities else set[str]()
+    implied = {"completion"} if backend.kind == "vllm" and "chat" in capabilities else set[str]()
     return Model(
         name=form.name,
         served_as=form.served_as or form.name,

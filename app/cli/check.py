@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -16,12 +19,16 @@ from app.errors import UpstreamError, UsageError
 
 if TYPE_CHECKING:
     from app.domain.models import Backend, Model
-    from app.expectation import Expectation
+    from app.expectation import Expectation, Prospect
     from app.settings import Settings
     from app.upstream.client import UpstreamClient
 
 # A worker lists its models in milliseconds; through a tunnel in tenths of a second.
 PROBE_WITHIN_S = 5.0
+# Services with hundreds of models list them with prices and descriptions.
+MAX_LIST_BYTES = 8 << 20
+# So many names of a longer list are said.
+NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,10 @@ class Findings:
     settings: Settings | None = None
     problems: list[str] = field(default_factory=list)
     replicas: list[Probed] = field(default_factory=list)
+    prospect: Prospect | None = None
+    """None without an artifact."""
+    artifact: str = ""
+    """Its name and fingerprint."""
     expected: Mapping[str, Expectation | None] = field(default_factory=dict)
     """By profile; None where nothing is comparable."""
     unused: list[str] = field(default_factory=list)
@@ -57,9 +68,7 @@ class Findings:
         return {
             "problems": self.problems,
             "replicas": [asdict(one) for one in self.replicas],
-            "expected": {
-                profile: one and {**one.as_json(), "sentence": one.sentence()} for profile, one in self.expected.items()
-            },
+            "expected": {profile: found and found.as_json() for profile, found in self.expected.items()},
             "unused": self.unused,
             "untested": self.untested,
         }
@@ -68,20 +77,24 @@ class Findings:
 def check(
     config: Annotated[Path, typer.Option(help="The gateway's YAML; it names the catalogue.")] = DEFAULT_CONFIG,
     probe: Annotated[bool, typer.Option(help="Ask each backend what it serves.")] = True,
+    report: Annotated[Path | None, typer.Option(help="Write what would be saved into this HTML file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Validate the configuration, the catalogue and the artifact, and probe each backend. Exits 1 if anything is wrong.
 
-    Says for each profile what it is expected to save and to lose, on the artifact's calibration prompts and with 95 %
-    intervals; which models no profile chooses there; and which ones nothing is known of.
+    Says for each profile what it is expected to save and to lose against always the best model and against always each
+    of them, on the artifact's calibration prompts and with 95 % intervals; which models no profile chooses there; and
+    which ones nothing is known of.
 
-    Example: `thalamus check --config configs/gateway.yaml`
+    Example: `thalamus check --config configs/gateway.yaml --report savings.html`
     """
     findings = _files(config)
     if findings.settings and probe:
         findings.replicas = asyncio.run(_probe(findings.settings))
     for one in findings.replicas:
         findings.problems += [f"{one.backend} ({one.url}): {problem}" for problem in one.problems]
+    if report:
+        _report(findings, report)
     if as_json:
         print(json.dumps(findings.as_json(), allow_nan=False))
     else:
@@ -92,7 +105,7 @@ def check(
 
 def _files(config: Path) -> Findings:
     """What is wrong with the files, the settings where they can be read, and what each profile is expected to do."""
-    from app.expectation import expectations, unused
+    from app.expectation import Prospect
     from app.router_model import load_router_model
     from app.settings import load_settings
 
@@ -101,11 +114,35 @@ def _files(config: Path) -> Findings:
         findings.settings = settings = load_settings(config)
         with load_router_model(settings) as router_model:
             if router_model:
-                findings.expected = expectations(settings, router_model.curve)
-                findings.unused = unused(findings.expected)
+                findings.artifact = router_model.version
+                findings.prospect = prospect = Prospect(settings, router_model.curve)
+                findings.expected = prospect.expectations()
+                findings.unused = prospect.unused(findings.expected)
     except UsageError as exc:
         findings.problems += str(exc).splitlines()
     return findings
+
+
+def _report(findings: Findings, path: Path) -> None:
+    """Write the page, unless the files are wrong.
+
+    Raises:
+        UsageError: there is no artifact to know anything from, or the page cannot be written.
+    """
+    from app.cli.savings_page import Savings, page
+
+    settings, prospect = findings.settings, findings.prospect
+    if settings and settings.artifact is None:
+        raise UsageError(f"--report tells what a router model would save, and {settings.path} names no artifact")
+    if not settings or not prospect:
+        return
+    savings = Savings(
+        settings, findings.artifact, prospect, findings.expected, tuple(findings.unused), tuple(findings.untested)
+    )
+    try:
+        path.write_text(page(savings, dt.datetime.now(dt.UTC).date()), encoding="utf-8")
+    except OSError as exc:
+        raise UsageError(f"--report {path}: {exc.strerror}") from exc
 
 
 async def _probe(settings: Settings) -> list[Probed]:
@@ -120,16 +157,16 @@ async def _probe(settings: Settings) -> list[Probed]:
 
 
 async def _ask(client: UpstreamClient, settings: Settings, backend: Backend, url: str) -> Probed:
-    from app.upstream.client import root, versioned
+    from app.upstream.addresses import root, versioned
     from app.upstream.refusals import RefusedKey
 
     try:
-        listed = _listed(await client.fetch(backend.name, versioned(url) + "/models", PROBE_WITHIN_S))
+        listed = _listed(await client.fetch(backend.name, versioned(url) + "/models", PROBE_WITHIN_S, MAX_LIST_BYTES))
     except RefusedKey:
         which = f"refuses the key in {backend.key_env}" if backend.key_env else "wants a key; name it in key_env"
         return Probed(backend.name, url, None, (), (which,))
     except (UpstreamError, ValueError) as exc:
-        return Probed(backend.name, url, None, (), (str(exc),))
+        return Probed(backend.name, url, None, (), (await _fault(client, backend, url, exc),))
     version = None
     if backend.kind == "vllm":
         try:
@@ -142,6 +179,17 @@ async def _ask(client: UpstreamClient, settings: Settings, backend: Backend, url
     return Probed(backend.name, url, version, tuple(listed), tuple(_differences(served, listed)))
 
 
+async def _fault(client: UpstreamClient, backend: Backend, url: str, error: Exception) -> str:
+    """What is wrong with a replica that gave no list of models."""
+    from app.upstream.faults import is_for_another_name, why
+
+    if is_for_another_name(error):
+        names = await client.certificate_names(backend.name, url, PROBE_WITHIN_S)
+        if names:
+            return f"its certificate is for {_some(names)}, not for {urlsplit(url).hostname}"
+    return why(error, url)
+
+
 def _listed(body: bytes) -> dict[str, Mapping[str, Any]]:
     """The models of a list, by name.
 
@@ -149,34 +197,71 @@ def _listed(body: bytes) -> dict[str, Mapping[str, Any]]:
         ValueError: it is no list of models.
     """
     try:
-        return {str(entry["id"]): entry for entry in json.loads(body)["data"]}
+        found = json.loads(body)
+        # Together lists them bare.
+        entries = found if isinstance(found, list) else found["data"]
+        # Google lists models/NAME and answers to NAME.
+        return {str(entry["id"]).removeprefix("models/"): entry for entry in entries}
     except (ValueError, KeyError, TypeError) as exc:
         raise ValueError("answers /v1/models with something else than a list of models") from exc
 
 
 def _differences(models: list[Model], listed: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Where the catalogue says something else than the replica."""
+    if not listed:
+        yield "lists no models; start it with one, or ask its provider which ones the key may use"
+        return
     for model in models:
-        entry = listed.get(model.served_as)
+        entry = listed.get(model.served_as.removeprefix("models/"))
         if entry is None:
-            yield f"does not serve {model.served_as!r} ({model.name}); it serves {', '.join(listed) or 'nothing'}"
+            yield f"does not serve {model.served_as!r} ({model.name}); it serves {_some(listed, model.served_as)}"
             continue
         served_tokens, stated_tokens = entry.get("max_model_len"), model.card.context_tokens
         if isinstance(served_tokens, int) and served_tokens < stated_tokens:
             yield f"serves {model.name} with {served_tokens} tokens of context; its card says {stated_tokens}"
 
 
+def _some(names: Iterable[str], like: str = "") -> str:
+    """All of a few names; of many, those that are most `like` this one, and how many there are."""
+    every = list(names)
+    if len(every) <= NAMED:
+        return ", ".join(every)
+    close = difflib.get_close_matches(like, every, NAMED, 0.3) or every[:NAMED]
+    return f"{len(every)} models, such as {', '.join(close)}"
+
+
+def _print_against(names: Sequence[str], expected: Expectation) -> None:
+    """A row for always each model."""
+    from rich.table import Table
+
+    from app.cli.savings_page import DIFFERENCES, differences
+    from app.cli.screen import console
+
+    table = Table(
+        title=f"{', '.join(names)}: choosing, against always one model (95 % intervals)", title_justify="left"
+    )
+    for number, column in enumerate(DIFFERENCES):
+        table.add_column(column, style="bold" if number == 0 else None, justify="right" if number else "left")
+    for row in differences(expected):
+        table.add_row(*row)
+    console().print(table, highlight=False)
+
+
 def _print(findings: Findings) -> None:
+    from app.expectation import alike, sentence
+
     settings = findings.settings
     if settings:
         print(f"{settings.path}: {len(settings.catalog.models)} models, {len(settings.keys)} keys")
     for one in findings.replicas:
         if not one.problems:
             about = f"vLLM {one.version}" if one.version else "answers"
-            print(f"{one.backend} ({one.url}): {about}, serves {', '.join(one.serves)}")
-    for name, expected in findings.expected.items():
-        unknown = "nothing to compare: no two of its models were measured on the same prompts"
-        print(f"profile {name}: {expected.sentence() if expected else unknown}")
+            print(f"{one.backend} ({one.url}): {about}, serves {_some(one.serves)}")
+    for names, expected in alike(findings.expected):
+        for name in names:
+            print(f"profile {name}: {sentence(expected)}")
+        if expected:
+            _print_against(names, expected)
     if findings.unused:
         print(f"chosen by no profile on these prompts, so could be switched off: {', '.join(findings.unused)}")
     if findings.untested:

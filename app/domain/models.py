@@ -74,8 +74,10 @@ class Backend:
     urls: tuple[str, ...]
     key_env: str | None = None
     ca_file: str | None = None
+    """Certificates of the only authorities that may have signed the backend's own; None is the system's."""
     allow_cidr: tuple[str, ...] = ()
-    rename: Mapping[str, str] = field(default_factory=dict)
+    rename: Mapping[str, str | None] = field(default_factory=dict)
+    """The backend's names of a body's fields, by ours; None for a field that it refuses, and so is not sent."""
     max_connections: int = 256
 
 

@@ -8,6 +8,7 @@ IPv6 ones are judged as what they are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ from app.errors import UsageError
 _NAT64 = ip_network("64:ff9b::/96")
 # Metadata services outside the link-local range: AWS on IPv6, Alibaba, Oracle.
 _METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
+_CHAT = "/chat/completions"
+_VERSION = re.compile(r"v\d+[a-z]*\d*")
 
 
 class AddressPolicy:
@@ -49,12 +52,35 @@ def check_url(url: str, policy: AddressPolicy) -> None:
         UsageError: it is not plain http(s), or is an address that the policy forbids. Names are checked when resolved.
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_sound_port(url):
         raise UsageError(f"{url}: write a URL such as http://10.0.0.11:8000")
     if "@" in parts.netloc or parts.query or parts.fragment or "\\" in url:
         raise UsageError(f"{url}: leave out user, password, query and fragment; a backend's key goes into key_env")
     if _is_address(parts.hostname) and not policy.allows(parts.hostname):
         raise UsageError(f"{url}: the address is not allowed; list its network in the backend's allow_cidr")
+
+
+def versioned(url: str) -> str:
+    """Where a backend's API begins: its URL, with `/v1` added unless it ends in a version.
+
+    Of APIs without a version in their address, operators write the whole address of chat completions.
+    """
+    base = url.rstrip("/")
+    if base.endswith(_CHAT):
+        return base.removesuffix(_CHAT)
+    return base if _VERSION.fullmatch(base.rpartition("/")[2]) else base + "/v1"
+
+
+def root(url: str) -> str:
+    """A backend's URL without `/v1`: where health and metrics are."""
+    return versioned(url).removesuffix("/v1").rstrip("/")
+
+
+def _has_sound_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _is_address(host: str) -> bool:

@@ -20,20 +20,19 @@ from app.errors import GatewayError, UpstreamBroken, UpstreamDisconnected, Upstr
 from app.upstream.exchange import Exchange, Pace, Watch, read_body
 from app.upstream.payload import (
     Renamer,
+    count_streamed_tokens,
+    count_tokens,
     dump,
     error_event,
     parse,
     says_something,
     sound_choices,
-    text_bytes,
 )
 from app.upstream.sse import EventSplitter, EventTooLong
 
 MAX_ANSWER_BYTES = 16 << 20
 EVENT_STREAM = "text/event-stream"
 DONE = b"[DONE]"
-# Backends report no usage for a cut answer; about four bytes of English are a token.
-BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ class PlainAnswer(Answer):
             raise UpstreamBroken("the backend's answer has no choices")
         self._body = Renamer(form.model).rename(body, self._parsed)
         self.usage = Usage.parse(self._parsed.get("usage"))
-        self.counted_tokens = text_bytes(self._parsed) // BYTES_PER_TOKEN
+        self.counted_tokens = count_tokens(self._parsed)
         self._handed_over = False
 
     @property
@@ -215,7 +214,7 @@ class StreamAnswer(Answer):
         self._last = chunk
         self._note(choices)
         if chunk.get("usage"):
-            self.usage = Usage.parse(chunk["usage"])
+            self.usage = Usage.parse(chunk["usage"]) or self.usage
             if not choices and not self.form.wants_usage:
                 return b""
         return b"data: %b\n\n" % self._names.rename(data, chunk)
@@ -229,7 +228,7 @@ class StreamAnswer(Answer):
                 self._finished.add(index)
                 self._real = True
             if says_something(choice):
-                self.counted_tokens += 1
+                self.counted_tokens += count_streamed_tokens(choice)
                 self._real = True
 
     def _done(self) -> bytes:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -25,9 +27,12 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from app.upstream.addresses import AddressPolicy, check_url
+from app.upstream import pacing
+from app.upstream.addresses import AddressPolicy, check_url, versioned
 from app.upstream.deadline import Timeouts
 from app.upstream.exchange import read_body
+from app.upstream.faults import NoAnswer
+from app.upstream.identity import certificate_names, key_header, trusted
 from app.upstream.refusals import refused_key
 
 # uvicorn, and so vLLM, closes a connection that idles for 5 s; we must be the first, or a request meets the closing.
@@ -63,11 +68,12 @@ class UpstreamClient:
         """`keys` are the backends' own keys, by backend name.
 
         Raises:
-            UsageError: a backend has a URL that may not be used.
+            UsageError: a backend has a URL, a `ca_file` or a key that cannot be used.
         """
         self._timeouts = timeouts or Timeouts()
         self._backends = tuple(backends)
-        self._keys = dict(keys or {})
+        self._keys = {b.name: key_header(b.name, (keys or {}).get(b.name)) for b in self._backends}
+        self._trust = {b.name: trusted(b.name, b.ca_file) for b in self._backends}
         self._policies = {b.name: AddressPolicy(b.allow_cidr, allow_loopback=allow_loopback) for b in self._backends}
         self._pools: dict[str, _Pool] = {}
         for backend in self._backends:
@@ -83,8 +89,9 @@ class UpstreamClient:
 
     async def open(self) -> None:
         for backend in self._backends:
-            policy, key = self._policies[backend.name], self._keys.get(backend.name)
-            self._pools[backend.name] = _Pool(backend, key, policy, self._timeouts)
+            headers = {"content-type": "application/json", **self._keys[backend.name]}
+            connector = _connector(_AllowedResolver(self._policies[backend.name]), self._trust[backend.name])
+            self._pools[backend.name] = _Pool(backend, headers, connector, self._timeouts)
 
     async def aclose(self) -> None:
         for pool in self._pools.values():
@@ -121,22 +128,23 @@ class UpstreamClient:
                     if exchange.status in (401, 403):
                         raise refused_key()
                     if exchange.status != 200:
-                        raise UpstreamBroken(f"{url} answered with status {exchange.status}")
+                        raise UpstreamBroken(_refused_page(url, exchange))
                     return await read_body(exchange, max_bytes)
                 finally:
                     exchange.close()
         except TimeoutError as exc:
             raise UpstreamTimeout(f"{url} did not answer within {timeout_s:g} s") from exc
 
-
-def versioned(url: str) -> str:
-    """A backend's URL with the `/v1` that some operators write and others leave out."""
-    return root(url) + "/v1"
-
-
-def root(url: str) -> str:
-    """A backend's URL without `/v1`: where health and metrics are."""
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+    async def certificate_names(self, backend: str, url: str, timeout_s: float) -> tuple[str, ...]:
+        """What the certificate of a replica is for, if it is sound but not for the replica's own name; else nothing."""
+        ca_file = next(one.ca_file for one in self._backends if one.name == backend)
+        host = urlsplit(url).hostname or ""
+        try:
+            async with asyncio.timeout(timeout_s):
+                found = await _AllowedResolver(self._policies[backend]).resolve(host)
+                return await certificate_names(url, found[0]["host"], trusted(backend, ca_file))
+        except OSError:  # a TimeoutError is one
+            return ()
 
 
 @dataclass(slots=True)
@@ -156,9 +164,16 @@ class HttpExchange:
         return self.response.headers.get("content-type", "")
 
     @property
+    def location(self) -> str:
+        return self.response.headers.get("location", "")
+
+    @property
     def retry_after_s(self) -> float | None:
-        value = self.response.headers.get("retry-after", "")
-        return float(value) if value.isascii() and value.isdigit() and len(value) < 9 else None
+        return pacing.retry_after_s(self.response.headers, time.time())
+
+    @property
+    def used_up_s(self) -> float | None:
+        return pacing.used_up_s(self.response.headers, time.time())
 
     async def read(self) -> bytes:
         try:
@@ -183,17 +198,12 @@ class HttpExchange:
 class _Pool:
     """Connections to one backend, at most so many."""
 
-    def __init__(self, backend: Backend, key: str | None, policy: AddressPolicy, timeouts: Timeouts) -> None:
+    def __init__(
+        self, backend: Backend, headers: Mapping[str, str], connector: aiohttp.TCPConnector, timeouts: Timeouts
+    ) -> None:
+        self.headers = headers
         self._wait_s = timeouts.pool_wait_s
         self._free = asyncio.Semaphore(backend.max_connections)
-        self.headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
-        connector = aiohttp.TCPConnector(
-            limit=0,  # the semaphore bounds it, and waits no longer than we say
-            resolver=_AllowedResolver(policy),
-            keepalive_timeout=KEEP_ALIVE_S,
-            socket_factory=_socket,
-            ssl=ssl.create_default_context(cafile=backend.ca_file),
-        )
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect_s),
@@ -231,6 +241,16 @@ class _Pool:
         except TimeoutError as exc:
             # It may be tried again at once: the backend itself did not refuse anything.
             raise UpstreamBusy("all connections to the backend are in use", retry_after_s=0) from exc
+
+
+def _connector(resolver: AbstractResolver, trust: ssl.SSLContext) -> aiohttp.TCPConnector:
+    return aiohttp.TCPConnector(
+        limit=0,  # the pool's semaphore bounds it, and waits no longer than we say
+        resolver=resolver,
+        keepalive_timeout=KEEP_ALIVE_S,
+        socket_factory=_socket,
+        ssl=trust,
+    )
 
 
 class _AllowedResolver(AbstractResolver):
@@ -271,4 +291,11 @@ def _translated(exc: Exception) -> UpstreamError:
         return UpstreamUnreachable("the backend cannot be reached")
     if isinstance(exc, TimeoutError):
         return UpstreamTimeout("the backend did not answer in time")
-    return UpstreamBroken("the backend closed the connection before it answered")
+    return NoAnswer("the backend closed the connection before it answered")
+
+
+def _refused_page(url: str, exchange: HttpExchange) -> str:
+    answered = f"{url} answered with status {exchange.status}"
+    if exchange.location:
+        return f"{answered}: it redirects to {exchange.location}"
+    return f"{answered}; correct the URL" if exchange.status == 404 else answered

@@ -5,7 +5,8 @@ Which replicas are worth trying is for `Replicas` to say, which hears of every f
 limit rests, so the next attempt goes to another. An attempt fails only while nothing of its answer was sent.
 
 Not tried: anything after a refusal that is about the request itself; a third worker after two broke over the same
-request; an attempt that the deadline, the number of attempts, or the retry budget leaves no room for.
+request; an attempt that the deadline, the number of attempts, or the retry budget leaves no room for; under
+`require_parameters`, a backend for which the catalogue leaves out a parameter of the request.
 """
 
 from __future__ import annotations
@@ -18,13 +19,21 @@ from typing import Any, Protocol
 from app.domain.decision import Candidate, Decision
 from app.domain.models import Model
 from app.domain.request import Request
-from app.errors import UpstreamBroken, UpstreamError, UpstreamRejected, UpstreamTimeout, UpstreamUnreachable
+from app.errors import (
+    GatewayError,
+    NoEligibleModel,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from app.telemetry import Telemetry
 from app.upstream.answer import Answer, Form, read_answer
 from app.upstream.client import Message
 from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime, Timeouts
 from app.upstream.exchange import Exchange, Pace
-from app.upstream.payload import dump, expected_choices
+from app.upstream.payload import dump, expected_choices, renamed
 from app.upstream.refusals import RefusedKey, refusal
 from app.upstream.replicas import Replica, Replicas
 from app.upstream.retries import RetryBudget
@@ -127,6 +136,7 @@ class Dispatcher:
 
         Raises:
             UpstreamError: the last failure, when no attempt began to answer.
+            NoEligibleModel: the request requires its parameters, and every backend is spared one of them.
         """
         call = _Call(request, deadline)
         self._retries.request_began()
@@ -149,9 +159,18 @@ class Dispatcher:
         """What to try next, given how the earlier attempts went."""
         for candidate in decision.candidates:
             backend = candidate.model.backend
+            if self._left_out(call.request, backend):
+                continue
             while (replica := self._replicas.least_loaded(backend, call.tried)) is not None:
                 call.tried.add(replica)
                 yield candidate, replica
+
+    def _left_out(self, request: Request, backend: str) -> list[str]:
+        """Parameters of a request that requires all of them, without which it would be sent to this backend."""
+        if not request.preferences.limits.get("require_parameters"):
+            return []
+        rename = self._replicas.of(backend)[0].backend.rename
+        return [name for name in request.body if rename.get(name, name) is None]
 
     def _check_room(self, call: _Call) -> None:
         """Raise the last failure, or that time is over, unless one more attempt may be made."""
@@ -193,6 +212,9 @@ class Dispatcher:
                 raise await refusal(exchange, model)
             finally:
                 exchange.close()
+        # vLLM has no quotas, so its headers are not looked at.
+        if replica.backend.kind == "openai" and (wait_s := exchange.used_up_s):
+            self._replicas.used_up(replica, wait_s)
         call_later: CallLater = asyncio.get_running_loop().call_later
         pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, call_later)
         return await read_answer(exchange, _form(request, model), pace)
@@ -210,10 +232,15 @@ class Dispatcher:
         if answer.done_added:
             self._metrics.done_was_added(model.backend)
 
-    def _nothing_left(self, call: _Call, decision: Decision) -> UpstreamError:
+    def _nothing_left(self, call: _Call, decision: Decision) -> GatewayError:
         if call.failures:
             return _final(call.failures, may_retry=not call.poisonous)
         backends = {candidate.model.backend for candidate in decision.candidates}
+        left_out = {backend: self._left_out(call.request, backend) for backend in backends}
+        if all(left_out.values()):
+            names = ", ".join(sorted({name for names in left_out.values() for name in names}))
+            return NoEligibleModel(f"no model honours {names}; leave it out, or routing.require_parameters")
+        backends = {backend for backend, names in left_out.items() if not names}
         return UpstreamUnreachable(
             "no backend that could answer is reachable", retry_after_s=self._replicas.retry_after_s(backends)
         )
@@ -234,14 +261,12 @@ def begins_within_s(timeouts: Timeouts, request: Request, model: Model) -> float
 
 
 def body_for(request: Request, replica: Replica, model: Model) -> bytes:
-    """What is sent to a backend: the caller's body, under the backend's names of the model and of the fields."""
-    rename = replica.backend.rename
-    fields: dict[str, Any] = {rename.get(name, name): value for name, value in request.body.items()}
-    fields |= {"model": model.served_as, "stream": request.stream}
+    """What is sent to a backend: the caller's body, under the backend's names and without what it refuses."""
+    fields: dict[str, Any] = {**request.body, "model": model.served_as, "stream": request.stream}
     if request.stream:
         options = request.body.get("stream_options")
         fields["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
-    return dump(fields)
+    return dump(renamed(fields, replica.backend.rename))
 
 
 def _form(request: Request, model: Model) -> Form:

@@ -17,7 +17,14 @@ class Exchange(Protocol):
     @property
     def content_type(self) -> str: ...
     @property
-    def retry_after_s(self) -> float | None: ...
+    def retry_after_s(self) -> float | None:
+        """Seconds that a refused request should wait, where the backend says so."""
+        ...
+
+    @property
+    def used_up_s(self) -> float | None:
+        """Seconds in which this answered request was the last that the backend grants; None where it was not."""
+        ...
 
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end.

@@ -1,4 +1,4 @@
-"""The JSON of backends' answers: read, checked, renamed, and written again only where that is needed."""
+"""The JSON of bodies and answers: read, checked, renamed, and written again only where that is needed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from app.errors import GatewayError, UpstreamBroken, UpstreamDisconnected
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
+
+# About four bytes of English are a token; nearly all single tokens of a vocabulary are shorter than 16.
+BYTES_PER_TOKEN, ONE_TOKEN_BYTES = 4, 16
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -74,14 +77,44 @@ def says_something(choice: Mapping[str, Any]) -> bool:
     return bool(delta.get("content")) or any(value for name, value in delta.items() if name != "role")
 
 
-def text_bytes(parsed: Mapping[str, Any]) -> int:
-    """Length of all that a plain answer says, in UTF-8."""
-    size = 0
-    for choice in choices_of(parsed):
-        message = choice.get("message")
-        text = message.get("content") if isinstance(message, dict) else choice.get("text")
-        size += len(text.encode(errors="replace")) if isinstance(text, str) else 0
-    return size
+def count_tokens(parsed: Mapping[str, Any]) -> int:
+    """About how many tokens a plain answer has, where the backend does not say."""
+    return sum(_said_bytes(_said(choice)) for choice in choices_of(parsed)) // BYTES_PER_TOKEN
+
+
+def count_streamed_tokens(choice: Mapping[str, Any]) -> int:
+    """About how many tokens a streamed choice that says something brings: one with vLLM, several elsewhere."""
+    said = _said(choice)
+    text = said.get("content")
+    # Nearly every chunk ends here.
+    if isinstance(text, str) and 0 < len(text) <= ONE_TOKEN_BYTES and text.isascii():
+        return 1
+    size = _said_bytes(said)
+    return 1 if size <= ONE_TOKEN_BYTES else size // BYTES_PER_TOKEN
+
+
+def _said(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in ("delta", "message"):
+        said = choice.get(name)
+        if isinstance(said, dict):
+            return said
+    return {"content": choice.get("text")}
+
+
+def _said_bytes(said: Mapping[str, Any]) -> int:
+    """Length in UTF-8 of text, reasoning, refusal, and calls of functions."""
+    # Reasoning has two names, and servers in transition send it under both.
+    texts = [said.get("content"), said.get("reasoning_content") or said.get("reasoning"), said.get("refusal")]
+    calls = said.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        texts += [function.get("name"), function.get("arguments")] if isinstance(function, dict) else []
+    return sum(len(text.encode(errors="replace")) for text in texts if isinstance(text, str))
+
+
+def renamed(body: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
+    """A body under a backend's names of its fields, without those whose name is None: the backend refuses them."""
+    return {theirs: value for ours, value in body.items() if (theirs := names.get(ours, ours)) is not None}
 
 
 def expected_choices(body: Mapping[str, Any]) -> int:

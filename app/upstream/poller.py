@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from app.errors import UpstreamError, UpstreamUnreachable
-from app.upstream.client import root
+from app.upstream.addresses import root
 from app.upstream.replicas import Replica, Replicas
 
 POLL_EVERY_S = 1.0
@@ -67,8 +67,8 @@ class Poller:
         async with self._at_once:
             try:
                 page = await self._pages.fetch(replica.backend.name, root(replica.url) + "/metrics", PAGE_WITHIN_S)
-            except UpstreamUnreachable:
-                self._replicas.unreachable(replica)
+            except UpstreamUnreachable as exc:
+                self._replicas.unreachable(replica, exc)
             except UpstreamError:
                 return
             else:

@@ -6,6 +6,7 @@ the backend: the caller gets our words.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from app.domain.models import Model
@@ -21,6 +22,8 @@ from app.upstream.exchange import Exchange, read_body
 from app.upstream.payload import parse
 
 MAX_REFUSAL_BYTES = 64 << 10
+# Anthropic's status of a service that is full.
+OVERLOADED = 529
 _CODES = {400: "invalid_request", 404: "model_not_found", 413: "too_large", 422: "invalid_request"}
 
 
@@ -37,10 +40,12 @@ async def refusal(exchange: Exchange, model: Model) -> UpstreamError:
         UpstreamError: the connection broke while the refusal was read.
     """
     status = exchange.status
-    retry_after_s = None if exchange.retry_after_s is None else int(exchange.retry_after_s)
+    wait_s = exchange.retry_after_s
+    # Callers are told whole seconds; a part of one less would be too early.
+    retry_after_s = None if wait_s is None else math.ceil(wait_s)
     if status == 429:
         return UpstreamRateLimited("the backend's rate limit is reached", retry_after_s=retry_after_s)
-    if status == 503:
+    if status in (503, OVERLOADED):
         return UpstreamBusy("the backend is busy", retry_after_s=retry_after_s)
     if status in (502, 504):
         return UpstreamUnreachable("the server in front of the backend cannot reach it", retry_after_s=retry_after_s)

@@ -2,7 +2,8 @@
 
 How it works: a request takes a `Lease` on the least loaded replica and gives it back when its answer is closed. Five
 failures in a row eject a replica; after `PROBE_AFTER_S`, or as soon as its metrics page answers again, one request is
-let through, and decides. A busy answer (429, 503) is no failure: it only rests the replica. When every replica of the
+let through, and decides. A busy answer (429, 503) is no failure: it only rests the replica, and so does an answer
+that used up what a backend grants for now. When every replica of the
 fleet is ejected, ejection means nothing and all are tried: an empty pool helps nobody.
 """
 
@@ -19,6 +20,7 @@ from app.errors import UpstreamBusy, UpstreamError, UpstreamRateLimited, Upstrea
 from app.telemetry import Telemetry
 from app.upstream.answer import Answer
 from app.upstream.deadline import Clock, OutOfTime
+from app.upstream.faults import why
 
 FAILURES_TO_EJECT = 5
 # A replica gets one probe after this long: short enough to notice a restart that /metrics does not show.
@@ -145,7 +147,9 @@ class Replicas:
             self.succeeded(replica)
             return
         if isinstance(error, UpstreamBusy):
-            self._rest(replica, error)
+            # A rate limit belongs to the account, a full queue to one server.
+            account = isinstance(error, UpstreamRateLimited)
+            self._rest(self.of(replica.backend.name) if account else (replica,), error.retry_after_s)
             return
         replica.failures += 1
         if replica.failures >= FAILURES_TO_EJECT:
@@ -168,10 +172,14 @@ class Replicas:
         if replica.ejected_until is not None:
             replica.ejected_until = min(replica.ejected_until, self.clock())
 
-    def unreachable(self, replica: Replica) -> None:
+    def unreachable(self, replica: Replica, error: UpstreamUnreachable) -> None:
         """Its metrics page refuses connections: that counts like a failed attempt, until it is out."""
         if replica.ejected_until is None:
-            self.failed(replica, UpstreamUnreachable("the metrics page cannot be reached"))
+            self.failed(replica, error)
+
+    def used_up(self, replica: Replica, wait_s: float) -> None:
+        """It answered, and said that this was the last request of a window that ends after `wait_s`."""
+        self._rest(self.of(replica.backend.name), wait_s)
 
     def answered(self, attempted: Attempted, answer: Answer, first_at: float) -> None:
         """Learn from a complete answer how fast the model is."""
@@ -211,20 +219,17 @@ class Replicas:
         may_probe = replica.ejected_until <= now and not replica.probing
         return may_probe or all(other.ejected_until is not None for other in self.all)
 
-    def _rest(self, replica: Replica, error: UpstreamBusy) -> None:
-        rest_s = REST_WHEN_FULL_S if error.retry_after_s is None else min(error.retry_after_s, MAX_REST_S)
-        # A rate limit belongs to the account, a full queue to one server.
-        resting: Sequence[Replica] = (
-            self.of(replica.backend.name) if isinstance(error, UpstreamRateLimited) else (replica,)
-        )
-        for one in resting:
-            one.rests_until = max(one.rests_until, self.clock() + rest_s)
+    def _rest(self, replicas: Sequence[Replica], wait_s: float | None) -> None:
+        rest_s = REST_WHEN_FULL_S if wait_s is None else min(wait_s, MAX_REST_S)
+        for replica in replicas:
+            replica.rests_until = max(replica.rests_until, self.clock() + rest_s)
         self._fleet = None
 
     def _eject(self, replica: Replica, error: UpstreamError) -> None:
         if replica.ejected_until is None:
             self._metrics.ejected(replica.backend.name)
-            self._log.write("replica.ejected", backend=replica.backend.name, replica=replica.url, code=error.code)
+            where = {"backend": replica.backend.name, "replica": replica.url}
+            self._log.write("replica.ejected", **where, code=error.code, why=why(error, replica.url))
         replica.ejected_until = self.clock() + PROBE_AFTER_S
         self._fleet = None
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,9 @@ class Script:
     """A plain answer, as it stands."""
     tool_call: Mapping[str, Any] | None = None
     """Answer with this function call: {"name": ..., "arguments": "..."}."""
+    reasoning: tuple[str, ...] = ()
+    """What is thought before the answer."""
+    reasoning_name: str = "reasoning_content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,17 @@ class _Reset(Exception):
 class FakeBackend:
     """Use it as `async with FakeBackend() as backend`; change `backend.script` at any time."""
 
-    def __init__(self, script: Script | None = None, models: tuple[str, ...] = ("small", "large")) -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        models: tuple[str, ...] = ("small", "large"),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.script = script or Script()
         self.scripts: dict[str, Script] = {}
         """Scripts of single models; the others follow `script`."""
         self.models = models
+        self.tls = tls
         self.key: str | None = None
         """When set, requests under /v1 need it."""
         self.requests: list[Received] = []
@@ -96,7 +106,7 @@ class FakeBackend:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def calls(self) -> int:
@@ -111,7 +121,7 @@ class FakeBackend:
 
     async def start(self) -> None:
         """Listen; on the port of last time when there was one."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=1024, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -297,6 +307,7 @@ def _events(script: Script, request: Received) -> list[str]:
     else:
         last = len(script.tokens) - 1
         events = [chunk([choice("", role="assistant")])] if _is_chat(request) else []
+        events += [chunk([choice("", **{script.reasoning_name: thought})]) for thought in script.reasoning]
         events += [
             chunk([choice(token, script.finish_reason if number == last else None)])
             for number, token in enumerate(script.tokens)
@@ -312,6 +323,8 @@ def _whole(script: Script, request: Received) -> dict[str, Any]:
         return {"error": script.error}
     text = "".join(script.tokens)
     message: dict[str, Any] = {"role": "assistant", "content": text}
+    if script.reasoning:
+        message[script.reasoning_name] = "".join(script.reasoning)
     finish_reason = script.finish_reason
     if script.tool_call:
         call = {"id": "call_1", "type": "function", "function": dict(script.tool_call)}

@@ -23,9 +23,11 @@ class FakeExchange:
         status: int = 200,
         content_type: str = "text/event-stream",
         retry_after_s: float | None = None,
+        used_up_s: float | None = None,
         hangs: bool = False,
     ) -> None:
         self.status, self.content_type, self.retry_after_s = status, content_type, retry_after_s
+        self.used_up_s = used_up_s
         self._pieces = list(pieces)
         self._hangs = hangs
         self._failed: UpstreamError | None = None
@@ -65,7 +67,7 @@ class FakeUpstream:
     """
 
     def __init__(self, **answers: UpstreamError | FakeExchange | bytes) -> None:
-        self._answers = answers
+        self.answers = answers
         self.asked: list[str] = []
         self.messages: list[Message] = []
 
@@ -73,7 +75,7 @@ class FakeUpstream:
         model = json.loads(message.body)["model"]
         self.asked.append(model)
         self.messages.append(message)
-        answer = self._answers[model]
+        answer = self.answers[model]
         if isinstance(answer, UpstreamError):
             raise answer
         if isinstance(answer, FakeExchange):

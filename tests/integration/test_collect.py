@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -153,6 +154,32 @@ async def test_retry_after_may_be_a_date() -> None:
 
     assert 25 < waits.waited_s[0] <= 30
     assert waits.waited_s[1] <= 1.5
+
+
+async def test_a_quota_that_is_used_up_is_waited_for() -> None:
+    waits = Waits()
+    quota = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6.5s"}
+    trouble = (Scripted(status=429, headers=quota), Scripted(status=429, headers={"retry-after-ms": "2500"}))
+    async with ChatServer(then_good(*trouble)) as server:
+        await ask(server, sleep=waits)
+
+    assert waits.waited_s == [6.5, 2.5]
+
+
+async def test_fields_go_out_under_the_endpoints_names_and_refused_ones_stay_here() -> None:
+    names = {"max_tokens": "max_completion_tokens", "temperature": None, "logprobs": None}
+    async with ChatServer(always(Scripted())) as server, aiohttp.ClientSession() as session:
+        await ChatClient(session).ask(replace(target(server), rename=names), prompts(1)[0])
+
+    assert server.bodies[0].keys() == {"model", "messages", "max_completion_tokens"}
+
+
+async def test_an_endpoint_that_refuses_connections_is_named_in_a_few_words() -> None:
+    nobody = Target("m", "m", "b", ("http://127.0.0.1:1/v1/chat/completions",))
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(AskFailed) as caught:
+            await ChatClient(session, Patience(attempts=2), unhurried).ask(nobody, prompts(1)[0])
+    assert str(caught.value) == f"{nobody.urls[0]}: refuses connections; does it run, and on this port? (2 attempts)"
 
 
 async def test_patience_ends() -> None:

@@ -207,3 +207,35 @@ async def test_the_usage_chunk_is_shown_only_to_who_asked_for_it(wants_usage: bo
         assert (b'"usage"' in sent) is wants_usage
         assert small.requests[0].body["stream_options"]["include_usage"] is True
         assert bench.completed[0]["output_tokens"] == 6
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_is_thought_about_and_not_counted_by_its_backend(name: str, stream: bool) -> None:
+    script = Script(tokens=("Paris",), reasoning=("France", " has", " one"), reasoning_name=name, usage=None)
+    async with FakeBackend(script) as small:
+        catalog = catalog_of(small=small)
+        async with client_of(catalog) as client:
+            world = bench(catalog, client)
+            served = await world.gateway.complete(request(stream=stream), FakeKey())
+            sent = b"".join([piece async for piece in served.answer])
+    assert sent.count(b'"%b"' % name.encode()) == (3 if stream else 1)
+    (record,) = world.completed
+    # 19 bytes at four a token, or one token a chunk.
+    assert (record["output_tokens"], record["usage_counted"]) == (4, True)
+    assert (record["outcome"], record["cost_usd"] > 0) == ("ok", True)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_backend_rests_as_long_as_its_headers_say(status: int) -> None:
+    quota = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m30s"}
+    async with FakeBackend(Script(status=status, headers=quota)) as small, FakeBackend() as large:
+        catalog = catalog_of(small=small, large=large)
+        async with client_of(catalog) as client:
+            world = bench(catalog, client)
+            for _ in range(3):
+                served = await world.gateway.complete(request(), FakeKey())
+                assert served.candidate.model.name == "large"
+                await served.answer.aclose()
+            assert 85 < world.replicas.of("small")[0].rests_until - world.replicas.clock() <= 90
+    assert small.calls == 1

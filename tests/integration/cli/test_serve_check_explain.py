@@ -120,7 +120,7 @@ async def test_what_is_wrong_with_backends_is_one_line_each(tmp_path: Path) -> N
     assert json.loads(out)["problems"] == [
         f"small ({other.url}): does not serve 'org/small' (small); it serves org/other",
         f"large ({locked.url}): wants a key; name it in key_env",
-        f"huge ({BACKEND}): the backend cannot be reached",
+        f"huge ({BACKEND}): refuses connections; does it run, and on this port?",
     ]
 
 

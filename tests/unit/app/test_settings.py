@@ -221,3 +221,41 @@ def test_a_secret_in_a_wrong_file_does_not_show(tmp_path: Path) -> None:
 def test_addresses(text: str, host: str, loopback: bool) -> None:
     address = Address.parse(text)
     assert (address.host, address.port, address.is_loopback, str(address)) == (host, 80, loopback, text)
+
+
+def renaming(folder: Path, **rename: str | None) -> Path:
+    write_config(folder, {"small": "http://127.0.0.1:9001"})
+    path = folder / "catalog.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["backends"][0]["rename"] = rename
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_field_may_have_another_name_or_be_left_out(tmp_path: Path) -> None:
+    (backend,) = load_catalog(renaming(tmp_path, max_tokens="max_completion_tokens", temperature=None)).backends
+    assert backend.rename == {"max_tokens": "max_completion_tokens", "temperature": None}
+
+
+@pytest.mark.parametrize(
+    ("field", "capability"), [("tools", "tools"), ("response_format", "json_schema"), ("logprobs", "logprobs")]
+)
+def test_models_cannot_do_what_takes_a_field_that_is_left_out(tmp_path: Path, field: str, capability: str) -> None:
+    (model,) = load_catalog(renaming(tmp_path, **{field: None})).models
+    assert model.card.capabilities == {"chat", "completion", "tools", "json_schema", "logprobs"} - {capability}
+
+
+@pytest.mark.parametrize(
+    ("field", "theirs", "says"),
+    [
+        ("messages", "turns", "this field has the same name everywhere; leave it out"),
+        ("model", None, "this field has the same name everywhere; leave it out"),
+        ("max_tokens", None, "expected the backend's own name of it; without it answers have no bound"),
+        ("temperature", "", "expected the backend's own name of it, or null to leave it out"),
+    ],
+)
+def test_a_rename_that_cannot_be_meant_is_refused(tmp_path: Path, field: str, theirs: str | None, says: str) -> None:
+    path = renaming(tmp_path, **{field: theirs})
+    with pytest.raises(UsageError) as caught:
+        load_catalog(path)
+    assert str(caught.value) == f"{path}: backends[0].rename.{field}: {says}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.errors import UsageError
-from app.upstream.addresses import AddressPolicy, check_url
+from app.upstream.addresses import AddressPolicy, check_url, root, versioned
 
 NEVER = [
     "169.254.169.254",
@@ -65,6 +65,8 @@ def test_a_list_allows_what_it_names_and_no_list_what_is_public(
         "http://169.254.169.254/latest",
         "http://[::ffff:169.254.169.254]/",
         "http://192.168.0.1:8000",
+        "http://host:99999",
+        "http://host:port",
     ],
 )
 def test_a_url_that_may_not_be_used_is_refused_at_the_start(url: str) -> None:
@@ -80,3 +82,24 @@ def test_a_plain_url_passes(url: str) -> None:
 def test_a_network_that_is_none_is_named() -> None:
     with pytest.raises(UsageError, match="allow_cidr"):
         AddressPolicy(("10.0.0.1/8",), allow_loopback=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "begins"),
+    [
+        ("http://h:1", "http://h:1/v1"),
+        ("http://h:1/", "http://h:1/v1"),
+        ("http://h/proxy", "http://h/proxy/v1"),
+        ("https://h/openai/v1/", "https://h/openai/v1"),
+        ("https://h/api/paas/v4", "https://h/api/paas/v4"),
+        ("https://h/v1beta/openai/chat/completions", "https://h/v1beta/openai"),
+        ("https://h/inference/chat/completions", "https://h/inference"),
+    ],
+)
+def test_an_api_begins_at_its_version_or_where_its_operator_says(url: str, begins: str) -> None:
+    assert versioned(url) == begins
+
+
+@pytest.mark.parametrize("url", ["http://h:1", "http://h:1/v1/", "http://h:1/v1/chat/completions"])
+def test_metrics_are_beside_the_api(url: str) -> None:
+    assert root(url) == "http://h:1"

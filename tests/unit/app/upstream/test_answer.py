@@ -129,6 +129,66 @@ async def test_output_is_counted_where_no_usage_comes() -> None:
     assert (answer.usage, answer.counted_tokens) == (None, 2)
 
 
+def saying(**delta: Any) -> bytes:
+    return event({"model": "small", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+
+async def test_a_usage_that_is_null_is_none_and_the_chunk_is_passed_on() -> None:
+    nothing = {**chunk("a"), "usage": None}
+    sent, answer = await stream(event(nothing), event({**chunk("", "stop"), "usage": None}), DONE)
+    assert (texts(sent), answer.usage, answer.counted_tokens, answer.complete) == ("a", None, 1, True)
+
+
+async def test_a_usage_that_makes_no_sense_does_not_replace_one_that_did() -> None:
+    good, bad = {"prompt_tokens": 3, "completion_tokens": 2}, {"prompt_tokens": "many"}
+    _, answer = await stream(event({**chunk("a", "stop"), "usage": good}), event({"choices": [], "usage": bad}), DONE)
+    assert answer.usage == Usage(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("delta", "tokens"),
+    [
+        ({"content": " internationally"}, 1),
+        ({"content": "x" * 400}, 100),
+        ({"content": "é" * 200}, 100),
+        ({"content": "", "reasoning_content": "x" * 40}, 10),
+        ({"reasoning": "hm"}, 1),
+        ({"reasoning": "x" * 40, "reasoning_content": "x" * 40}, 10),
+        ({"tool_calls": [{"index": 0, "function": {"name": "find", "arguments": "x" * 36}}]}, 10),
+        ({"tool_calls": [{"index": 0, "function": None}, None]}, 1),
+        ({"refusal": "x" * 40}, 10),
+        ({"content": [{"type": "text", "text": "parts are not counted"}]}, 1),
+    ],
+)
+async def test_a_chunk_without_usage_counts_as_many_tokens_as_it_is_long(delta: dict[str, Any], tokens: int) -> None:
+    sent, answer = await stream(saying(role="assistant", content=""), saying(**delta), event(chunk("", "stop")), DONE)
+    assert (answer.counted_tokens, answer.complete) == (tokens, True)
+    assert json.dumps(delta, separators=(",", ":")).encode() in sent or "é" in str(delta)
+
+
+async def test_text_completions_are_counted_too() -> None:
+    event_of = event({"model": "small", "choices": [{"index": 0, "text": "x" * 40, "finish_reason": "stop"}]})
+    assert (await stream(event_of, DONE))[1].counted_tokens == 10
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+async def test_reasoning_is_output_and_passes_untouched(name: str) -> None:
+    exchange = FakeExchange([saying(role="assistant", content=""), saying(**{name: "hm"})], hangs=True)
+    answer = await read_answer(exchange, STREAM, pace())
+    assert json.loads((await anext(answer)).split(b"\n\n")[1][6:])["choices"][0]["delta"] == {name: "hm"}
+    answer.close()
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+async def test_a_plain_answer_may_consist_of_reasoning(name: str) -> None:
+    message = {"role": "assistant", "content": None, name: "x" * 40}
+    whole = {"model": "small", "choices": [{"index": 0, "message": message, "finish_reason": "length"}], "usage": None}
+    exchange = FakeExchange([json.dumps(whole).encode()], content_type="application/json")
+    answer = await read_answer(exchange, PLAIN, pace())
+    assert (answer.usage, answer.counted_tokens) == (None, 10)
+    assert json.loads(await everything(answer))["choices"][0]["message"] == message
+
+
 async def test_the_record_travels_on_a_last_chunk_before_done() -> None:
     answer = await read_answer(stream_of("x"), STREAM, pace())
     answer.attach(lambda: {"decision_id": "d"})

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from app.api.parameters import TABLE
 from app.domain.models import Model
+from app.domain.request import Preferences
 from app.errors import (
+    NoEligibleModel,
     UpstreamBroken,
     UpstreamBusy,
     UpstreamError,
@@ -22,12 +26,13 @@ from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.deadline import Deadline, OutOfTime, Timeouts
 from app.upstream.dispatcher import Dispatcher, DispatchLimits, begins_within_s
-from app.upstream.replicas import Replicas
+from app.upstream.replicas import MAX_REST_S, Replicas
 from app.upstream.retries import SAVED_AT_MOST, RetryBudget
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import FakeExchange, FakeUpstream, texts
 from tests.fakes.world import REQUEST, catalog, decision, model, request
 
+WHOLE = b'{"choices": [{"message": {"content": "x"}}], "model": "small"}'
 SMALL, LARGE, THIRD, FOURTH = model("small"), model("large"), model("third"), model("fourth")
 
 
@@ -166,6 +171,77 @@ async def test_the_body_carries_the_backends_names() -> None:
         "stream_options": {"continuous_usage_stats": True, "include_usage": True},
     }
     assert upstream.messages[0].path == "/chat/completions"
+
+
+def renaming(world: World, names: dict[str, str | None], backend: str = "small-backend") -> None:
+    for replica in world.replicas.of(backend):
+        replica.backend = replace(replica.backend, rename=names)
+
+
+FORWARDED = [one for one in TABLE if one.forwarded and one.name not in ("messages", "prompt")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", sorted({one.name for one in FORWARDED}))
+async def test_every_parameter_can_be_renamed_and_left_out(name: str, stream: bool) -> None:
+    world = World(FakeUpstream(small=b"x"), SMALL)
+    value = {"include_usage": True} if name == "stream_options" else 1
+    asked = request(body={"messages": [], name: value}, stream=stream)
+    for theirs in ("theirs", None):
+        renaming(world, {name: theirs})
+        await world.dispatch(asked)
+    renamed, without = (json.loads(message.body) for message in world.upstream.messages)
+    assert (renamed["theirs"], name in renamed) == (value, False)
+    assert not {name, "theirs"} & without.keys()
+
+
+async def test_a_bound_that_a_caller_gives_in_the_new_form_reaches_a_backend_that_knows_the_old_one() -> None:
+    world = World(FakeUpstream(small=b"x"), SMALL)
+    renaming(world, {"max_completion_tokens": "max_tokens"})
+    for body in ({"max_completion_tokens": 5}, {"max_tokens": 5}, {"max_tokens": 5, "max_completion_tokens": 5}):
+        await world.dispatch(request(body={"messages": [], **body}, max_tokens=5))
+        sent = json.loads(world.upstream.messages[-1].body)
+        assert (sent["max_tokens"], "max_completion_tokens" in sent) == (5, False)
+
+
+REQUIRED = Preferences(limits={"require_parameters": True})
+
+
+async def test_a_backend_for_which_a_parameter_is_left_out_is_not_asked_where_all_are_required() -> None:
+    world = World(FakeUpstream(small=b"x", large=b"y"))
+    renaming(world, {"temperature": None})
+    warm = {"messages": [], "temperature": 0.5}
+    for asked in (request(body=warm), request(body={"messages": []}, preferences=REQUIRED)):
+        assert (await world.dispatch(asked)).candidate.model.name == "small"
+    assert (await world.dispatch(request(body=warm, preferences=REQUIRED))).candidate.model.name == "large"
+
+
+async def test_a_parameter_that_every_backend_is_spared_is_named_where_all_are_required() -> None:
+    world = World(FakeUpstream(), SMALL)
+    renaming(world, {"temperature": None})
+    with pytest.raises(NoEligibleModel, match="no model honours temperature; leave it out"):
+        await world.dispatch(request(body={"messages": [], "temperature": 0.5}, preferences=REQUIRED))
+
+
+@pytest.mark.parametrize(("kind", "second"), [("openai", "large"), ("vllm", "small")])
+async def test_a_backend_that_grants_no_more_requests_rests_until_it_does(kind: Any, second: str) -> None:
+    world = World(FakeUpstream(small=FakeExchange([WHOLE], content_type="application/json", used_up_s=9), large=b"y"))
+    (replica,) = world.replicas.of("small-backend")
+    replica.backend = replace(replica.backend, kind=kind)
+    assert (await world.dispatch()).candidate.model.name == "small"
+    world.upstream.answers["small"] = b"x"
+    assert (await world.dispatch()).candidate.model.name == second
+    world.clock.advance(9.1)
+    assert (await world.dispatch()).candidate.model.name == "small"
+
+
+@pytest.mark.parametrize(("status", "wait_s", "told_s"), [(429, 0.2, 1), (503, 2.5, 3), (529, 2.0, 2), (429, 1e5, 1e5)])
+async def test_a_part_of_a_second_is_waited_for_whole(status: int, wait_s: float, told_s: int) -> None:
+    world = World(FakeUpstream(small=FakeExchange(status=status, retry_after_s=wait_s)), SMALL)
+    with pytest.raises(UpstreamBusy) as caught:
+        await world.dispatch()
+    assert caught.value.retry_after_s == told_s
+    assert world.replicas.retry_after_s(["small-backend"]) == min(told_s, MAX_REST_S)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_page_that_answers_again_lets_the_probe_come_early(world: World) -> No
 
 def test_a_page_that_refuses_connections_ejects_before_any_request_fails(world: World) -> None:
     for _ in range(FAILURES_TO_EJECT):
-        world.replicas.unreachable(world.a)
+        world.replicas.unreachable(world.a, UpstreamUnreachable("no"))
     assert world.a.ejected_until is not None
 
 
