@@ -139,7 +139,7 @@ class ExamParts:
     common_P: np.ndarray
     own_P: np.ndarray
     noise_P: np.ndarray
-    """Variance of what all outcomes in a part share, in squared logits."""
+    """Variance of what all outcomes in a part share, beyond what they do elsewhere, in squared logits."""
 
     @classmethod
     def as_drawn(cls, prompts: int) -> ExamParts:
@@ -156,7 +156,8 @@ class ExamParts:
         for share_K in share_KP.T:
             own = rows.take(share_K > 0)
             figures_3 = exam_figures(own, old, old.exam_3, EXAM_DEVIATION)
-            found.append((*(figures_3 - old.exam_3 + [0.0, 1.0, 1.0]), exam_noise(own, old, figures_3)))
+            noise = max(exam_noise(own, old, figures_3) - old.noise, 0.0)
+            found.append((*(figures_3 - old.exam_3 + [0.0, 1.0, 1.0]), noise))
         return cls(share_KP, *np.array(found).T)
 
     def take(self, rows: np.ndarray) -> ExamParts:

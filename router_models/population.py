@@ -118,6 +118,8 @@ class Population:
     coordinate_RC: np.ndarray
     exam_3: np.ndarray
     """Offset, common slope and own slope of the reference prompts themselves: see `exam_figures`."""
+    noise: float = 0.0
+    """What `exam_noise` is on the reference prompts."""
     kind_variance: float = LEAST_VARIANCE
     """Of a model's departure on one kind of prompt, in squared logits."""
     set_G: np.ndarray | None = None
@@ -168,7 +170,8 @@ def described(rows: Rows) -> Population:
     coordinate_RC = np.column_stack([_sharpness(loading_RQ)[:, None] * smooth_RE, loading_RQ])
     as_expected_3 = np.array([0.0, 1.0, 1.0])
     plain = Population(space, coordinate_RC, as_expected_3)
-    return replace(plain, exam_3=exam_figures(rows, plain, as_expected_3, ANY_DEVIATION))
+    exam_3 = exam_figures(rows, plain, as_expected_3, ANY_DEVIATION)
+    return replace(plain, exam_3=exam_3, noise=exam_noise(rows, plain, exam_3))
 
 
 def exam_figures(rows: Rows, old: Population, expected_3: np.ndarray, deviation: float) -> np.ndarray:

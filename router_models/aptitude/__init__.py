@@ -4,10 +4,11 @@ from router_models.aptitude.arithmetic import ARITHMETIC
 from router_models.aptitude.dates import DATES
 from router_models.aptitude.extract_json import EXTRACT_JSON
 from router_models.aptitude.facts import FACTS
-from router_models.aptitude.family import Draft, Family, Item, Wording, draw_from
+from router_models.aptitude.family import Draft, Family, Item, Wording, draw_from, exam_from
 from router_models.aptitude.german import GERMAN
 from router_models.aptitude.graders import GRADERS, GraderError, grade, grade_all
 from router_models.aptitude.list_state import LIST_STATE
+from router_models.aptitude.published import grade_anchor
 from router_models.aptitude.python_line import PYTHON_LINE
 from router_models.aptitude.sql import SQL
 from router_models.aptitude.units import UNITS
@@ -42,6 +43,11 @@ def draw(
     return draw_from(FAMILIES[family], seed=seed, count=count, levels=levels, wording=wording)
 
 
+def draw_exam(family: str, *, seed: int, count: int) -> list[Item]:
+    """`count` items for an exam; exams of other seeds share none of them, unless the seeds agree modulo 32."""
+    return exam_from(FAMILIES[family], seed=seed, count=count)
+
+
 __all__ = [
     "FAMILIES",
     "GRADERS",
@@ -51,6 +57,8 @@ __all__ = [
     "Item",
     "Wording",
     "draw",
+    "draw_exam",
     "grade",
     "grade_all",
+    "grade_anchor",
 ]

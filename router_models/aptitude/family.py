@@ -17,6 +17,8 @@ LEVELS = (1, 2, 3)
 
 # A duplicate prompt is drawn again; a family that repeats itself this often is too small for what was asked.
 MAX_REDRAWS = 200
+# Exams with seeds that differ modulo this share no item: each prompt belongs to one class of seeds, by its hash.
+SEED_CLASSES = 32
 
 # The same courtesies around every family's prompts, so that they tell a router nothing.
 _OPENINGS: Mapping[Wording, tuple[str, ...]] = {
@@ -105,21 +107,38 @@ def draw_from(family: Family, *, seed: int, count: int, levels: tuple[int, ...],
     """`count` items of a family with pairwise different prompts."""
     if not levels or not set(levels) <= set(family.levels):
         raise ValueError(f"levels of {family.name} are {family.levels}, not {levels}")
+    return _drawn(family, seed, count, levels, wording, lambda _: True)
+
+
+def exam_from(family: Family, *, seed: int, count: int) -> list[Item]:
+    """`count` items that no exam with another seed has, unless the seeds agree modulo SEED_CLASSES."""
+    own_class = seed % SEED_CLASSES
+    return _drawn(family, seed, count, family.levels, "seen", lambda prompt: _seed_class(prompt) == own_class)
+
+
+def _seed_class(prompt: str) -> int:
+    return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4]) % SEED_CLASSES
+
+
+def _drawn(
+    family: Family, seed: int, count: int, levels: tuple[int, ...], wording: Wording, admits: Callable[[str], bool]
+) -> list[Item]:
     items: list[Item] = []
     prompts: set[str] = set()
     for position in range(count):
-        item = _fresh_item(family, f"{seed}/{position}", levels[position % len(levels)], wording, prompts)
+        place, level = f"{seed}/{position}", levels[position % len(levels)]
+        item = _fresh_item(family, place, level, wording, lambda prompt: admits(prompt) and prompt not in prompts)
         prompts.add(item.prompt)
         items.append(item)
     return items
 
 
-def _fresh_item(family: Family, place: str, level: int, wording: Wording, taken: set[str]) -> Item:
-    for redraw in range(MAX_REDRAWS):
+def _fresh_item(family: Family, place: str, level: int, wording: Wording, is_fresh: Callable[[str], bool]) -> Item:
+    for redraw in range(MAX_REDRAWS * SEED_CLASSES):
         rng = Random(f"{family.name}/{wording}/{level}/{place}/{redraw}")
         draft = family.make(rng, level, wording)
         prompt = rng.choice(_OPENINGS[wording]) + draft.prompt + rng.choice(_ENDINGS[wording])
-        if prompt not in taken:
+        if is_fresh(prompt):
             return _item(family, level, wording, prompt, draft)
     raise ValueError(f"{family.name} level {level} has too few items for this count; ask for fewer")
 

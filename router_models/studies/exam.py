@@ -43,7 +43,7 @@ from router_models.studies.screen import bar
 ASKED = (20, 40, 60, 80, 100, 150, 200, 300)
 BATCH = 10
 """Items between two looks at the answers."""
-POOLS_EACH, DRAWS = 8, 3
+POOLS_EACH, DRAWS = 20, 3
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from rich.console import Console
@@ -150,10 +151,26 @@ class Leaver:
         return is_admissible(self._fit(sat, old), self._fit(nothing, old), rows, score)
 
 
+class Outcomes(Protocol):
+    """What happened on some prompts, and what is predicted there."""
+
+    @property
+    def score_BM(self) -> np.ndarray: ...  # noqa: N802 - the name of an array
+
+    @property
+    def cost_BM(self) -> np.ndarray: ...  # noqa: N802 - the name of an array
+
+    @property
+    def logit_BM(self) -> np.ndarray: ...  # noqa: N802 - the name of an array
+
+    @property
+    def expected_cost(self) -> np.ndarray: ...
+
+
 class Pool:
     """Seven models, the last one new, and the area below what a router over them reaches."""
 
-    def __init__(self, data: OutOfFold, models_S: np.ndarray) -> None:
+    def __init__(self, data: Outcomes, models_S: np.ndarray) -> None:
         self.models_S, self.new = models_S, int(models_S[-1])
         self._score_BS, self._cost_BS = data.score_BM[:, models_S], data.cost_BM[:, models_S]
         self._quality_BS = sigmoid(data.logit_BM[:, models_S])
