@@ -2,27 +2,52 @@
 
 How it works: a profile's limits about cards leave the models that it may choose among. Its weight on cost, or the one
 that its `max_quality_loss` allows among them, and its weights about cards choose one in every row, as the router does.
-What follows from estimates of the moment (latency, a budget for one request) is left out, and named.
+What that brings is held against the best single model, and against always each of them, on the rows on which that one
+was measured. What follows from estimates of the moment (latency, a budget for one request) is left out, and named.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from app.domain.decision import Fleet
-from app.domain.dimensions import Floats
+from app.domain.dimensions import Floats, Truths
+from app.domain.models import Model
 from app.domain.request import Preferences
 from app.router_model import CalibrationCurve
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Question
 from app.routing.filters import CardFilter
 from app.settings import Settings
-from router_models.operating_curve import Interval, outlook
+from router_models.operating_curve import Comparison, Interval, Outlook, compare, outlook
+
+INCOMPARABLE = "nothing to compare: no two of its models were measured on the same prompts"
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """Choosing, against always one model."""
+
+    model: str
+    prompts: Mapping[str, int]
+    """Those that count and on which it was measured, by dataset; all that follows is about these."""
+    priced_prompts: int
+    """Those of them on which both costs are known."""
+    chosen: float
+    """The share of them for which it is the choice; NaN without any."""
+    gain: Interval
+    """Of quality; 95 %, as is the next."""
+    cost_ratio: Interval
+    """Dollars spent of those that this model costs."""
+
+    @property
+    def prompt_count(self) -> int:
+        return sum(self.prompts.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +55,8 @@ class Expectation:
     """What choosing among a profile's models would have done, against the best single one of them."""
 
     prompts: int
+    priced_prompts: int
+    """Those of them on which the costs of both are known."""
     datasets: tuple[str, ...]
     best_model: str
     references: tuple[str, ...]
@@ -49,12 +76,14 @@ class Expectation:
     chosen: tuple[str, ...]
     never_chosen: tuple[str, ...]
     """Of the models that were measured."""
+    against: tuple[Against, ...]
+    """Always each of the profile's models, in the catalogue's order."""
     left_out: tuple[str, ...]
     """Weights and limits of the profile that are not in these figures."""
 
     def as_json(self) -> Mapping[str, Any]:
-        """Without NaN, which JSON has not."""
-        return {name: _known(value) for name, value in asdict(self).items()}
+        """With the sentence, and without NaN, which JSON has not."""
+        return {**_known(asdict(self)), "sentence": self.sentence()}
 
     def sentence(self) -> str:
         """What it would save and lose, in words."""
@@ -69,61 +98,141 @@ class Expectation:
         elif self.chosen == self.references:
             words = f"nothing to gain: {_listed(self.references)}, the best single model, is chosen for every prompt"
         else:
-            words = f"{_saving(self.cost_ratio, always)} at {_points(self.gain)} points"
-        words += f" on {_listed(self.datasets)} ({self.prompts:,} calibration prompts)"
+            words = f"{_saving(self.cost_ratio, always)} at {in_points(self.gain)} points"
+        priced = f", costs known on {self.priced_prompts:,}" if 0 < self.priced_prompts < self.prompts else ""
+        words += f" on {_listed(self.datasets)} ({self.prompts:,} calibration prompts{priced})"
         return words + (f"; without its {_listed(self.left_out)}" if self.left_out else "")
 
 
-def expectations(settings: Settings, curve: CalibrationCurve) -> dict[str, Expectation | None]:
-    """By profile; None where no two of its models were measured on the same prompts."""
-    table = CandidateTable(settings.catalog, curve.models, settings.scales)
-    return {name: _expectation(table, curve, profile.preferences) for name, profile in settings.profiles.items()}
+class Prospect:
+    """A catalogue on the calibration rows of its artifact: what preferences would have chosen there."""
+
+    def __init__(self, settings: Settings, curve: CalibrationCurve) -> None:
+        self.curve = curve
+        self.profiles = {name: profile.preferences for name, profile in settings.profiles.items()}
+        self._table = CandidateTable(settings.catalog, curve.models, settings.scales)
+        self._cards = CardFilter(self._table)
+
+    def models(self, preferences: Preferences) -> list[Model]:
+        """Those that were tested and whose cards keep the limits."""
+        return self._named(self._eligible(self._expected(preferences)))
+
+    def outlook(self, preferences: Preferences) -> Outlook | None:
+        """What choosing among these models would have done; None where no two were measured on the same rows."""
+        expected = self._expected(preferences)
+        eligible_M = self._eligible(expected)
+        models = self._named(eligible_M)
+        if not models:
+            return None
+        weight = self._cost_weight(preferences, models)
+        against_M = _held_against(expected, preferences)[eligible_M]
+        return outlook(self.curve.priced(models), self.curve.scale, weight, against_M)
+
+    def expectation(self, preferences: Preferences) -> Expectation | None:
+        """The same in names and numbers."""
+        found = self.outlook(preferences)
+        if found is None:
+            return None
+        models, of, compared = self.models(preferences), found.references, found.compared
+        names = np.array([model.name for model in models])
+        prompts = self._prompts(compared)
+        return Expectation(
+            prompts=sum(prompts.values()),
+            priced_prompts=int(compared.priced_N.sum()),
+            datasets=tuple(prompts),
+            best_model=models[of.best].name,
+            references=tuple(names[np.unique(of.model_K)].tolist()),
+            max_quality_loss=preferences.max_quality_loss,
+            cost_weight=found.weight,
+            best_quality=found.best_quality,
+            best_cost_usd=found.best_cost_usd,
+            quality=found.quality,
+            cost_usd=found.cost_usd,
+            gain=compared.gain,
+            cost_ratio=compared.cost_ratio,
+            chosen=tuple(names[found.share_M > 0].tolist()),
+            never_chosen=tuple(names[found.share_M == 0].tolist()),
+            against=tuple(self._against(found, number, name) for number, name in enumerate(names.tolist())),
+            left_out=tuple(_left_out(self._table, preferences)),
+        )
+
+    def expectations(self) -> dict[str, Expectation | None]:
+        """By profile; None where no two of its models were measured on the same prompts."""
+        return {name: self.expectation(preferences) for name, preferences in self.profiles.items()}
+
+    def unused(self, expected: Mapping[str, Expectation | None]) -> list[str]:
+        """Models that were measured, and that no profile ever chooses.
+
+        `expected` are theirs. Where nothing is compared, any model that the profile allows may be chosen.
+        """
+        used: set[str] = set()
+        for profile, found in expected.items():
+            used.update(found.chosen if found else (model.name for model in self.models(self.profiles[profile])))
+        tested = self._named(self._table.tested_M)
+        measured_M = np.isfinite(self.curve.priced(tested).score).any(0)
+        return [model.name for model, known in zip(tested, measured_M, strict=True) if known and model.name not in used]
+
+    def _against(self, found: Outlook, number: int, name: str) -> Against:
+        compared = compare(found.answers, found.references.always(number))
+        prompts, share = self._prompts(compared), float(found.share_M[number])
+        return Against(name, prompts, int(compared.priced_N.sum()), share, compared.gain, compared.cost_ratio)
+
+    def _prompts(self, compared: Comparison) -> dict[str, int]:
+        """How many rows were compared, by dataset."""
+        count_D = np.bincount(self.curve.dataset_N[compared.known_N], minlength=len(self.curve.datasets))
+        counts = zip(self.curve.datasets, count_D.tolist(), strict=True)
+        return {name: count for name, count in counts if count}
+
+    def _expected(self, preferences: Preferences) -> Expected:
+        """What is known of the models of a chat whose prompt is not known, all of them idle."""
+        question = Question(None, "", 0, None, frozenset({"chat"}), frozenset(), preferences, None)
+        return Expected(Case(self._table, question, FleetColumns(self._table, Fleet.idle(len(self._table)))))
+
+    def _eligible(self, expected: Expected) -> Truths:
+        return self._cards.passing(expected) & self._table.tested_M
+
+    def _named(self, which_M: Truths) -> list[Model]:
+        return [self._table.models[number] for number in which_M.nonzero()[0]]
+
+    def _cost_weight(self, preferences: Preferences, models: Sequence[Model]) -> float | None:
+        if preferences.max_quality_loss is not None:
+            return self.curve.tabulate(models).cost_weight(preferences.max_quality_loss)
+        return preferences.weights.get("cost", 0.0)
 
 
-def unused(expected: Mapping[str, Expectation | None]) -> list[str]:
-    """Models that were measured, and that no profile ever chooses."""
-    known = [each for each in expected.values() if each is not None]
-    chosen = {model for each in known for model in each.chosen}
-    return [model for model in dict.fromkeys(m for each in known for m in each.never_chosen) if model not in chosen]
+def sentence(found: Expectation | None) -> str:
+    """What a profile would save and lose, in words."""
+    return found.sentence() if found else INCOMPARABLE
 
 
-def _expectation(table: CandidateTable, curve: CalibrationCurve, preferences: Preferences) -> Expectation | None:
-    expected = _without_a_prompt(table, preferences)
-    eligible_M = CardFilter(table).passing(expected) & table.tested_M
-    models = [table.models[number] for number in eligible_M.nonzero()[0]]
-    if not models:
-        return None
-    cost_weight: float | None = preferences.weights.get("cost", 0.0)
-    if preferences.max_quality_loss is not None:
-        cost_weight = curve.tabulate(models).cost_weight(preferences.max_quality_loss)
-    against_M = _held_against(expected, preferences)[eligible_M]
-    found = outlook(curve.priced(models), curve.scale, cost_weight, against_M)
-    if found is None:
-        return None
-    names, of = np.array([model.name for model in models]), found.references
-    return Expectation(
-        prompts=len(of.model_K),
-        datasets=tuple(curve.datasets[number] for number in np.unique(of.dataset_K)),
-        best_model=models[of.best].name,
-        references=tuple(names[np.unique(of.model_K)].tolist()),
-        max_quality_loss=preferences.max_quality_loss,
-        cost_weight=cost_weight,
-        best_quality=found.best_quality,
-        best_cost_usd=found.best_cost_usd,
-        quality=found.quality,
-        cost_usd=found.cost_usd,
-        gain=found.gain,
-        cost_ratio=found.cost_ratio,
-        chosen=tuple(names[found.share_M > 0].tolist()),
-        never_chosen=tuple(names[found.share_M == 0].tolist()),
-        left_out=tuple(_left_out(table, preferences)),
-    )
+def alike(expected: Mapping[str, Expectation | None]) -> list[tuple[list[str], Expectation | None]]:
+    """Profiles of which the same is expected, together."""
+    groups: list[tuple[list[str], Expectation | None]] = []
+    for name, found in expected.items():
+        names = next((names for names, other in groups if other == found), None)
+        if names is None:
+            groups.append(([name], found))
+        else:
+            names.append(name)
+    return groups
 
 
-def _without_a_prompt(table: CandidateTable, preferences: Preferences) -> Expected:
-    """What is known of the models of a chat whose prompt is not known, all of them idle."""
-    question = Question(None, "", 0, None, frozenset({"chat"}), frozenset(), preferences, None)
-    return Expected(Case(table, question, FleetColumns(table, Fleet.idle(len(table)))))
+def in_points(gain: Interval) -> str:
+    """A difference of quality in hundredths, with its interval."""
+    return _with_interval(gain, lambda value: f"{100 * value:+.1f}".replace("-0.0", "+0.0"))
+
+
+def as_ratio(ratio: Interval) -> str:
+    """With its interval."""
+    return _with_interval(ratio, lambda value: f"{value:.2f}" if value >= 0.095 or not value else f"{value:.1g}")
+
+
+def _with_interval(interval: Interval, form: Callable[[float], str]) -> str:
+    if not math.isfinite(interval.mean):
+        return "not known"
+    if not math.isfinite(interval.high):
+        return f"{form(interval.mean)} [not known]"
+    return f"{form(interval.mean)} [{form(interval.low)}, {form(interval.high)}]"
 
 
 def _held_against(expected: Expected, preferences: Preferences) -> Floats:
@@ -155,10 +264,6 @@ def _saving(ratio: Interval, always: str) -> str:
     return f"{mean} % [{low}, {high}] cheaper than {always}" if mean else f"as dear as {always}"
 
 
-def _points(gain: Interval) -> str:
-    return f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-
-
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
 
@@ -166,4 +271,6 @@ def _listed(names: Sequence[str]) -> str:
 def _known(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _known(inner) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_known(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

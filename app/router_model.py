@@ -33,8 +33,8 @@ class CalibrationCurve:
     """What weights on cost would have done, from an artifact's calibration rows and the catalogue's prices."""
 
     def __init__(self, models: Sequence[str], rows: Calibration, scale: Scale) -> None:
-        """`models` are the columns of the rows."""
-        self.models, self.datasets = tuple(models), rows.datasets
+        """`models` are the columns of the rows. `dataset_N` is which of the datasets each row is from."""
+        self.models, self.datasets, self.dataset_N = tuple(models), rows.datasets, rows.dataset
         self.scale = CostScale(scale.worst, scale.best)
         self._rows = rows
         self._column: Mapping[str, int] = {name: column for column, name in enumerate(models)}

@@ -15,6 +15,7 @@ from app.errors import CallerError, UsageError
 
 if TYPE_CHECKING:
     from app.domain.request import Request
+    from app.expectation import Expectation
     from app.settings import Settings
 
 Record = Mapping[str, Any]
@@ -29,23 +30,27 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Say which model would answer a prompt, and why: every candidate's estimates, who is excluded, and what would
-    change the choice. All backends are taken to be up and idle.
+    change the choice; then what the profile, with these weights, is expected to save and to lose on the artifact's
+    calibration prompts. All backends are taken to be up and idle.
 
     Example: `thalamus explain "What is 37 + 45?" --weights cost=0.3`
     """
+    from app.expectation import sentence
     from app.settings import load_settings
 
     settings = load_settings(config)
     try:
-        record = asyncio.run(_record(settings, _request(settings, prompt, profile, weights)))
+        record, expected = _decided(settings, _request(settings, prompt, profile, weights))
     except CallerError as exc:
         raise UsageError(exc.message) from exc
     if plot:
         _plot(record, plot)
     if as_json:
-        print(json.dumps(record))
+        print(json.dumps({**record, "expected": {profile: expected and expected.as_json()}}, allow_nan=False))
     else:
         show(record)
+        if settings.artifact:
+            print(f"profile {profile}{f' with {weights}' if weights else ''}: {sentence(expected)}")
 
 
 def _request(settings: Settings, prompt: str, profile: str, weights: str) -> Request:
@@ -71,15 +76,19 @@ def _request(settings: Settings, prompt: str, profile: str, weights: str) -> Req
     )
 
 
-async def _record(settings: Settings, request: Request) -> Record:
+def _decided(settings: Settings, request: Request) -> tuple[Record, Expectation | None]:
+    """The decision for a request, and what its preferences would do on calibration prompts; None if that is unknown."""
     from app.domain.decision import Fleet
+    from app.expectation import Prospect
     from app.main import create_router
     from app.router_model import load_router_model
     from app.routing.record import describe
 
     idle = Fleet.idle(len(settings.catalog.models))
     with load_router_model(settings) as router_model:
-        return describe(await create_router(settings, router_model).route(request, idle))
+        record = describe(asyncio.run(create_router(settings, router_model).route(request, idle)))
+        prospect = Prospect(settings, router_model.curve) if router_model else None
+    return record, prospect.expectation(request.preferences) if prospect else None
 
 
 def show(record: Record) -> None:

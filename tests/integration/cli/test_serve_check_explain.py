@@ -178,6 +178,7 @@ async def test_a_decision_is_explained_as_a_table_and_a_picture(explained: Path)
     assert (status, err) == (0, "")
     assert "small" in out
     assert "large" in out
+    assert re.search(r"^profile default: .* on tiny \(199 calibration prompts\)$", out, re.MULTILINE)
     assert re.search(r"^read by the (static|transformer) encoder: the prompt is (un)?like what", out, re.MULTILINE)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -188,6 +189,9 @@ async def test_a_decision_is_explained_as_json_with_weights(explained: Path) -> 
     )
     record = json.loads(out)
     assert (status, record["model"], record["asked"]["weights"]) == (0, "small", {"cost": 20.0})
+    # What is expected is of the profile with the weights that were asked for, and apart from the decision.
+    expected = record["expected"]["default"]
+    assert (list(record["expected"]), expected["cost_weight"], expected["chosen"]) == (["default"], 20.0, ["small"])
 
 
 @pytest.mark.parametrize(

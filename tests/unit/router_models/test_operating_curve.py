@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from router_models.artifact import Calibration
 from router_models.operating_curve import (
     LEAST_ROWS,
+    Answers,
     CostScale,
     PricedRows,
     best_single,
+    compare,
     largest_weight,
     operating_curve,
     outlook,
@@ -268,6 +270,29 @@ def test_an_outlook_says_what_is_saved_and_lost() -> None:
     assert 0.4 < found.compared.cost_ratio.mean < 0.6
     point = operating_curve(rows, SCALE, (0.3,))[0]
     assert (found.quality, found.cost_usd) == (point.quality, point.cost_usd)
+
+
+def test_two_ways_to_choose_are_compared_where_both_are_known() -> None:
+    these = Answers(np.array([1.0, 0.0, 1.0, NOT]), np.array([2.0, NOT, 4.0, 1.0]))
+    those = Answers(np.array([0.0, 0.0, NOT, 1.0]), np.array([8.0, 1.0, 1.0, 1.0]))
+    found = compare(these, those)
+
+    assert (found.known_N.tolist(), found.priced_N.tolist()) == ([True, True, False, False], [True, *[False] * 3])
+    assert (found.gain.mean, found.cost_ratio.mean) == (0.5, 0.25)
+    # Of one row nothing is known but what it is.
+    assert found.cost_ratio.high == np.inf
+    nothing = compare(these, replace(those, score=those.score * NOT))
+    assert np.isnan([nothing.gain.mean, nothing.gain.high, nothing.cost_ratio.mean]).all()
+
+
+def test_answers_are_in_the_order_of_the_rows_that_were_given() -> None:
+    rows = of_datasets([0.9, NOT], [0.9, 0.8], rows=2)
+    found = references(rows)
+
+    assert found is not None
+    assert found.counts_N.tolist() == [False, False, True, True]
+    np.testing.assert_array_equal(found.always(1).score, [NOT, NOT, 0.8, 0.8])
+    np.testing.assert_array_equal(found.standing.usd, [NOT, NOT, 0.5 * DEAR, 0.5 * DEAR])
 
 
 def test_without_a_weight_the_reference_answers() -> None:

@@ -157,7 +157,7 @@ def test_gold_stays_the_score_and_the_judge_is_the_score_elsewhere(tmp_path: Pat
 
     with judged(tmp_path, answers, MockJudge(right_or_wrong).verdict, [with_gold, open_one]) as judging:
         judging.grade(judging.rulings(), gold)
-        rows = build_dataset(judging.plan, judging.answers, gold).outcomes.to_pylist()
+        rows = build_dataset(judging.plan, judging.answers.replies, gold).outcomes.to_pylist()
 
     assert [(r["prompt_id"], r["model"], r["score"], r["judged_score"], r["judged_agrees"]) for r in rows] == [
         ("p0", "ref", 1.0, 0.5, None),
