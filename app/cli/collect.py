@@ -125,7 +125,7 @@ def collect(
         _confirm(work, agreed=yes)
         graded = _run(screen, work)
         report = _report(judging, graded, output)
-        write_outcomes(output, build_dataset(plan, journal, graded))
+        write_outcomes(output, build_dataset(plan, journal.replies, graded))
         missing = missing_outcomes(plan, journal, graded)
         write_failures(output, missing)
         figures = figures_of(plan, journal, graded)

@@ -1,13 +1,15 @@
-"""`thalamus onboard`: a model joins an artifact."""
+"""`thalamus onboard`: models join an artifact, by a live exam or by outcomes that were graded before."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.serve import DEFAULT_CONFIG
 from app.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,64 +18,107 @@ if TYPE_CHECKING:
 
 def onboard(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Models that join, as the dataset names them.")
-    ],
-    artifact: Annotated[Path, typer.Option(help="Artifact folder; it stays as it is.")],
-    outcomes: Annotated[Path, typer.Option(help="Outcomes dataset in which the models were graded.")],
-    output: Annotated[Path, typer.Option(help="Folder to make; its name becomes the artifact's.")],
-    aliases: Annotated[
-        Path | None, typer.Option(help="JSON {canonical name: {folder: names there}}; then canonical names are given.")
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Models that join; without any, all untested ones of the catalogue."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Split to learn from; without it all prompts.")] = None,
-    shots: Annotated[int | None, typer.Option(min=1, help="So many graded prompts, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 1,
+    config: Annotated[
+        Path, typer.Option(help="The gateway's YAML: where the models are, and the artifact.")
+    ] = DEFAULT_CONFIG,
+    outcomes: Annotated[
+        Path | None, typer.Option(help="Instead of a live exam: an outcomes dataset in which they were graded.")
+    ] = None,
+    artifact: Annotated[Path | None, typer.Option(help="With --outcomes: artifact folder; it stays as it is.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to make; its name becomes the artifact's.")] = None,
+    items: Annotated[int, typer.Option(min=0, help="Exam: fresh items of each skill family.")] = 8,
+    max_tokens: Annotated[int, typer.Option(min=16, help="Exam: room of an answer.")] = 1024,
+    precision: Annotated[
+        float,
+        typer.Option(min=0, help="Exam: it ends when the expected quality is known to within this; 0: never early."),
+    ] = 0.05,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Exam: requests in flight per backend.")] = 8,
+    max_usd: Annotated[float | None, typer.Option(min=0, help="Exam: never spend more than this.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before sending.")] = False,
+    aliases: Annotated[
+        Path | None, typer.Option(help="With --outcomes: JSON {canonical name: {folder: names there}}.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="With --outcomes: split to learn from.")] = None,
+    shots: Annotated[int | None, typer.Option(min=1, help="With --outcomes: so many prompts, at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the fresh items, and of every draw.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Add models to an artifact by what they scored on some prompts: a new artifact with a column for each.
+    """Add models to an artifact: a new one with a column for each, which the configuration then names.
 
-    Example: `thalamus onboard my-model --artifact router_models/artifacts/public-v1 --outcomes var/outcomes
-    --output var/public-v1-mine`
+    By default they sit an exam at their endpoints: the artifact's anchors, which the models that it knows answered too,
+    and fresh items of the skill families. It says first what it will send and spend; run it again to go on. No prompt
+    of yours is sent.
+
+    Example: `thalamus onboard my-model`, or without an endpoint `thalamus onboard my-model --outcomes var/outcomes
+    --artifact router_models/artifacts/public-v1 --output var/mine-v1`
     """
-    import json
+    if importlib.util.find_spec("pyarrow") is None:
+        raise UsageError("onboarding needs the extra `collect`: pip install 'thalamus-router[collect]'")
+    if outcomes is None:
+        from app.cli.exam import Rules, sit_exam
+
+        if artifact or aliases or split or shots:
+            raise UsageError("--artifact, --aliases, --split and --shots go with --outcomes")
+        rules = Rules(seed, items, max_tokens, precision, concurrency, max_usd, agreed=yes)
+        sit_exam(config, models or [], rules, output, as_json=as_json)
+    elif not (models and artifact and output):
+        raise UsageError("--outcomes needs the models' names, --artifact and --output")
+    else:
+        _from_outcomes(models, outcomes, artifact, output, _Draw(aliases, split, shots, seed), as_json=as_json)
+
+
+class _Draw:
+    """Which outcomes of a dataset are the exam."""
+
+    def __init__(self, aliases: Path | None, split: str | None, shots: int | None, seed: int) -> None:
+        self.aliases, self.split, self.shots, self.seed = aliases, split, shots, seed
+
+
+def _from_outcomes(
+    models: Sequence[str], outcomes: Path, artifact: Path, output: Path, draw: _Draw, *, as_json: bool
+) -> None:
     from dataclasses import replace
 
     from app.cli.screen import bars
     from router_models.artifact import ArtifactError, load_artifact, write_artifact
-
-    try:
-        from router_models.onboarding import exam_of
-        from router_models.onboarding import onboard as join
-        from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
-    except ModuleNotFoundError as exc:
-        raise UsageError(f"onboarding needs the extra `train`: {exc.name} is not installed") from exc
+    from router_models.onboarding import exam_of
+    from router_models.onboarding import onboard as join
+    from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
 
     try:
         if output.exists():
             raise UsageError(f"{output} is there already; name another folder with --output")
         old, name = load_artifact(artifact), outcomes.resolve().name
-        names = aliases_of(aliases, name) if aliases else {}
+        names = aliases_of(draw.aliases, name) if draw.aliases else {}
         dataset = read_outcomes(outcomes).renamed(names)
         others = {other: model for other, model in names.items() if model in models and other != model}
         for other in others:
             if other in old.models or other in old.aliases:
-                raise UsageError(f"{aliases}: {old.name} knows {other!r} already, and as another model")
-        exam = exam_of(old, models, name, dataset.split(split) if split else dataset, shots, seed)
+                raise UsageError(f"{draw.aliases}: {old.name} knows {other!r} already, and as another model")
+        sat = dataset.split(draw.split) if draw.split else dataset
+        exam = exam_of(old, models, name, sat, draw.shots, draw.seed)
         with bars() as bar:
-            extended, reports = join(old, models, exam, output.name, seed, bar("reading prompts", len(exam)))
+            extended, reports = join(old, models, exam, output.name, draw.seed, bar("reading prompts", len(exam)))
         write_artifact(output, replace(extended, aliases={**extended.aliases, **others}))
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
-    if as_json:
-        typer.echo(json.dumps({"artifact": str(output), "models": [each.as_json() for each in reports]}))
-    else:
-        _show(reports)
+    show(reports, output, as_json=as_json)
 
 
-def _show(reports: Sequence[Report]) -> None:
+def show(reports: Sequence[Report], output: Path, *, as_json: bool) -> None:
+    """What an exam showed of each model."""
+    import json
+
     from rich.table import Table
 
     from app.cli.screen import console
 
+    if as_json:
+        typer.echo(json.dumps({"artifact": str(output), "models": [each.as_json() for each in reports]}))
+        return
     table = Table("model", "graded\nprompts", "mean score", "expected quality", "most alike", "", box=None)
     for each in reports:
         low, high = each.expected_quality_interval

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from app.collect.graders import Graded
-from app.collect.journal import Journal
+from app.collect.journal import Journal, Reply
 from app.collect.plan import Key, Plan, Prompt
 from app.collect.readability import readability_grade
 from router_models.outcomes import OutcomesDataset
@@ -20,9 +20,9 @@ FAILURES_NAME = "failures.jsonl"
 _PROMPT_TEXTS = ("prompt_id", "dataset", "task", "prompt", "reference", "grader", "split")
 
 
-def build_dataset(plan: Plan, journal: Journal, graded: Graded) -> OutcomesDataset:
+def build_dataset(plan: Plan, replies: Mapping[Key, Reply], graded: Graded) -> OutcomesDataset:
     """All prompts of the plan, and the outcomes that were answered and graded, in the plan's order."""
-    return OutcomesDataset(_prompts_table(plan.prompts), _outcomes_table(plan, journal, graded))
+    return OutcomesDataset(_prompts_table(plan.prompts), _outcomes_table(plan, replies, graded))
 
 
 def _prompts_table(prompts: Sequence[Prompt]) -> pa.Table:
@@ -45,9 +45,9 @@ def _any_array(values: list[Any]) -> Any:
         return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
 
 
-def _outcomes_table(plan: Plan, journal: Journal, graded: Graded) -> pa.Table:
+def _outcomes_table(plan: Plan, replied: Mapping[Key, Reply], graded: Graded) -> pa.Table:
     keys = [key for key in _keys(plan) if key in graded.scores]
-    replies = [journal.replies[key] for key in keys]
+    replies = [replied[key] for key in keys]
     targets = {target.model: target for target in plan.targets}
     costs = [targets[reply.model].cost_usd(reply.input_tokens, reply.output_tokens) for reply in replies]
     table = pa.table(

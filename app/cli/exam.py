@@ -1,0 +1,250 @@
+"""The live exam of `thalamus onboard`: announce, sit, write the artifact and the profiles, and have the gateway use it.
+
+What it needs stays beside the configuration: `exams/` has every answer (an interrupted exam goes on there, and a model
+that joins later does not make the others sit again), `artifacts/` the results, `profiles/` what was seen of each model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from app.cli.onboard import show
+from app.cli.screen import bars
+from app.collect.plan import targets_from
+from app.errors import UsageError
+from app.exam.hall import Candidate, Hall, Watch, outcomes_of
+from app.exam.paper import Paper, paper_of
+from app.exam.profile import profile_of, sentence, write_profile
+from app.exam.sitting import Sat, Standing
+from app.settings import Settings, load_settings
+from app.setup.files import adopt
+from router_models.artifact import Artifact, ArtifactError, load_artifact, write_artifact
+from router_models.onboarding import Report, onboard, sat_exam
+from router_models.outcomes import OutcomesError
+
+# Exit status of a program that Ctrl-C ended.
+INTERRUPTED = 130
+EXAM = "live exam"
+"""What the exam is called among an artifact's datasets."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What bounds an exam."""
+
+    seed: int
+    items: int
+    max_tokens: int
+    precision: float
+    concurrency: int
+    max_usd: float | None
+    agreed: bool
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The artifact that new models are compared with, and the models that joined it by the exam before."""
+
+    folder: Path
+    artifact: Artifact
+    joined: Mapping[str, str]
+    """Column by model of the catalogue."""
+
+
+def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | None, *, as_json: bool) -> None:
+    """Let models sit the exam and join.
+
+    Raises:
+        UsageError: nothing was written; one line for each model that says why.
+    """
+    settings = load_settings(config)
+    try:
+        base = _base(settings)
+        columns = _columns(settings, base, models)
+        output = output or _next_artifact(config.parent)
+        if output.exists():
+            raise UsageError(f"{output} is there already; name another folder with --output")
+        paper = paper_of(base.artifact, rules.seed, rules.items, rules.max_tokens)
+        hall = _hall(settings, base, paper, rules, list(columns))
+        screen = Console(stderr=True)
+        _announce(screen, hall, rules)
+        sats = _held(screen, hall, rules)
+        joined = [sat for sat in sats if sat.problem is None]
+        problems = [f"{sat.model} ({sat.target.urls[0]}): {sat.problem}" for sat in sats if sat.problem is not None]
+        if not joined:
+            raise UsageError("\n".join([*problems, "no model joined; nothing was written"]))
+        reports = _write(base, paper, joined, columns, rules, output)
+    except (ArtifactError, OutcomesError) as exc:
+        raise UsageError(str(exc)) from exc
+    adopt(config, output, {sat.model: columns[sat.model] for sat in joined})
+    _tell(screen, config, output, list(zip(joined, reports, strict=True)), rules, base.artifact.name)
+    show(reports, output, as_json=as_json)
+    for problem in problems:
+        print(f"thalamus: {problem}; it did not join", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _base(settings: Settings) -> _Base:
+    if settings.artifact is None:
+        raise UsageError(f"{settings.path} names no artifact to join; set `artifact`")
+    current = load_artifact(settings.artifact)
+    before: Mapping[str, Any] | None = current.about.get("live_exam")
+    if before is None:
+        return _Base(settings.artifact, current, {})
+    folder = (settings.artifact / before["base"]).resolve()
+    known = {model.name for model in settings.catalog.models}
+    return _Base(folder, load_artifact(folder), {m: c for m, c in before["columns"].items() if m in known})
+
+
+def _columns(settings: Settings, base: _Base, models: Sequence[str]) -> dict[str, str]:
+    """Column by model, of those that are to join and those that joined before."""
+    known = {model.name: model for model in settings.catalog.models}
+    for name in models:
+        if name not in known:
+            raise UsageError(f"the catalogue has no model {name!r}; it has {', '.join(known)}")
+        if known[name].predicted_as:
+            raise UsageError(f"{name} is predicted already, as {known[name].predicted_as}")
+    new = models or [name for name, model in known.items() if not model.predicted_as]
+    if not new:
+        raise UsageError("every model of the catalogue is predicted already")
+    taken = {*base.artifact.models, *base.artifact.aliases}
+    fresh = {name: f"{name}@{known[name].backend}" if name in taken else name for name in new}
+    return {**base.joined, **fresh}
+
+
+def _next_artifact(folder: Path) -> Path:
+    found = [re.fullmatch(r"mine-v(\d+)", path.name) for path in (folder / "artifacts").glob("mine-v*")]
+    newest = max((int(match[1]) for match in found if match), default=0)
+    return folder / "artifacts" / f"mine-v{newest + 1}"
+
+
+def _hall(settings: Settings, base: _Base, paper: Paper, rules: Rules, models: Sequence[str]) -> Hall:
+    cards = {model.name: model.card for model in settings.catalog.models}
+    targets = targets_from(settings.catalog, models, os.environ)
+    with bars() as bar:
+        questions = paper.questions(base.artifact, bar("reading the questions", len(paper.counted())))
+    how = f"{base.artifact.name}-seed-{rules.seed}-items-{rules.items}-room-{rules.max_tokens}"
+    return Hall(
+        paper=paper,
+        questions=questions,
+        candidates=[Candidate(target, cards[target.model].context_tokens) for target in targets],
+        folder=settings.path.parent / "exams" / how,
+        concurrency=rules.concurrency,
+        precision=rules.precision,
+    )
+
+
+def _announce(screen: Console, hall: Hall, rules: Rules) -> None:
+    """What will be sent and spent at most, and whether that is agreed to."""
+    table = Table("model", "questions, at most", "input tokens, about", "output tokens, at most", "USD, at most")
+    estimates = hall.estimates()
+    for model, (estimate, _) in estimates.items():
+        usd = "no price" if estimate.max_usd is None else f"{estimate.max_usd:.4f}"
+        table.add_row(
+            model, f"{estimate.requests:,}", f"{estimate.input_tokens:,}", f"{estimate.max_output_tokens:,}", usd
+        )
+    screen.print(table)
+    spent = sum(spent for _, spent in estimates.values())
+    screen.print(f"Spent so far {spent:.4f} USD. An exam ends early once enough is known.", highlight=False)
+    unpriced = [model for model, (estimate, _) in estimates.items() if estimate.max_usd is None]
+    if rules.max_usd is not None and unpriced:
+        raise UsageError(f"--max-usd needs the price of every model; {unpriced[0]} has none")
+    requests = sum(estimate.requests for estimate, _ in estimates.values())
+    if rules.agreed or not requests:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"add --yes to send up to {requests} requests: there is no terminal to ask on")
+    if not typer.confirm(f"Send up to {requests} requests?", err=True):
+        raise UsageError("nothing was sent")
+
+
+def _held(screen: Console, hall: Hall, rules: Rules) -> list[Sat]:
+    """The exams; Ctrl-C and SIGTERM end them with every answer kept."""
+    try:
+        return asyncio.run(_hold(screen, hall, rules))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        kept = sum(1 for path in hall.folder.glob("*/journal.jsonl") for _ in path.open("rb")) - len(hall.candidates)
+        print(
+            f"thalamus: stopped; {max(kept, 0)} answers are kept, the same command goes on from there", file=sys.stderr
+        )
+        raise typer.Exit(INTERRUPTED) from None
+
+
+async def _hold(screen: Console, hall: Hall, rules: Rules) -> list[Sat]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
+    # Ctrl-C as well: a shell starts background jobs deaf to it, and then Python sets no handler of its own.
+    for asked_to_end in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(asked_to_end, task.cancel)
+    with _bars(screen, hall) as watch:
+        return await hall.hold(rules.max_usd, watch)
+
+
+@contextlib.contextmanager
+def _bars(screen: Console, hall: Hall) -> Iterator[Watch]:
+    """A bar per model that shows its expected quality tighten."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=screen) as progress:
+        of = len(hall.paper.prompts)
+        bar = {
+            candidate.target.model: progress.add_task(candidate.target.model, total=of, note="")
+            for candidate in hall.candidates
+        }
+
+        def look(model: str, standing: Standing) -> None:
+            progress.update(bar[model], note=f"quality {standing.mean:.2f} ± {standing.half_width:.2f}")
+
+        yield Watch(lambda model: progress.advance(bar[model]), look)
+
+
+def _write(
+    base: _Base, paper: Paper, sats: Sequence[Sat], columns: Mapping[str, str], rules: Rules, output: Path
+) -> list[Report]:
+    """The new artifact; what each exam showed, in the order of the models."""
+    dataset = outcomes_of(paper, sats).renamed({sat.model: columns[sat.model] for sat in sats})
+    names = [columns[sat.model] for sat in sats]
+    exam = sat_exam(base.artifact, names, EXAM, dataset)
+    extended, reports = onboard(base.artifact, names, exam, output.name, rules.seed)
+    live = {
+        "base": os.path.relpath(base.folder.resolve(), output.resolve()),
+        "seed": rules.seed,
+        "items": rules.items,
+        "max_tokens": rules.max_tokens,
+        "columns": {sat.model: columns[sat.model] for sat in sats},
+    }
+    write_artifact(output, replace(extended, about={**extended.about, "live_exam": live}))
+    return reports
+
+
+def _tell(
+    screen: Console, config: Path, output: Path, found: Sequence[tuple[Sat, Report]], rules: Rules, base: str
+) -> None:
+    """What was written, and in words what was seen."""
+    for sat, report in found:
+        profile = profile_of(sat, report, base, rules.seed)
+        path = write_profile(config.parent / "profiles", profile)
+        screen.print(f"{sat.model}: {sentence(report, profile['skills'])} ({path})", highlight=False)
+        for fault in sat.faults:
+            screen.print(f"{sat.model}: {fault.sentence}", highlight=False)
+    screen.print(f"{output} has them; {config} names it now.", highlight=False)

@@ -1,0 +1,1 @@
+"""The live exam of a new model: the paper, the sitting, faults of endpoints, and what is written of it."""

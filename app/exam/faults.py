@@ -1,0 +1,186 @@
+"""Endpoints whose answers would be scored wrongly: recognised, and named in words that say what to change.
+
+How it works: after each round the answers so far are looked at as a whole. Rules are about what a model that tries to
+answer does not do: the same text to unlike questions, refusing harmless ones, stopping at the same length again and
+again. A fatal fault ends the exam of that model, and nothing is written of it; the others are said beside its result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from app.collect.journal import Reply
+from app.collect.plan import Prompt
+
+# With fewer answers the shares below are chance.
+LEAST_ANSWERS = 16
+# The likeliest honest text is a letter of a multiple choice: a fifth of the answers at most, since most questions are
+# no multiple choice.
+SAME_SHARE = 0.6
+REFUSED_SHARE = 0.15
+EMPTY_SHARE = 0.3
+# Lengths of honest answers are all over the place; the longest one occurs once or twice.
+CUT_SHARE = 0.25
+LEAST_CUT_TEXTS = 5
+LEAST_CUT_CHARS = 8
+OUT_OF_ROOM_SHARE = 0.5
+FAILED_SHARE = 0.25
+SLOW_S = 60.0
+PATIENT_SHARE = 0.2
+MOST_CHARS_PER_TOKEN = 1.5
+"""An answer that ended for its length and has fewer characters than this for each token of its room was cut earlier."""
+
+_UNFINISHED = re.compile(r"[\w,;:=(\[{+*/-]\s*$")
+_REFUSAL = re.compile(
+    r"^\W*(?:i['’]?m sorry|i am sorry|sorry|unfortunately|as an ai|i can(?:no|['’])t|i am (?:un|not )able|"
+    r"i['’]m (?:un|not )able|i (?:won['’]t|will not|must decline))",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with an endpoint."""
+
+    name: str
+    sentence: str
+    is_fatal: bool = True
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The answers of one model so far."""
+
+    prompts: Mapping[str, Prompt]
+    """By prompt_id."""
+    replies: Sequence[Reply]
+    failures: Sequence[str]
+    """Reasons of requests that got no answer."""
+
+
+def faults_in(sample: Sample) -> list[Fault]:
+    """What the answers so far show; nothing while they are few."""
+    if len(sample.replies) + len(sample.failures) < LEAST_ANSWERS:
+        return []
+    return [fault for rule in _RULES for fault in rule(sample)]
+
+
+def _failing(sample: Sample) -> Iterator[Fault]:
+    failed, asked = len(sample.failures), len(sample.replies) + len(sample.failures)
+    if failed >= FAILED_SHARE * asked:
+        reason = Counter(sample.failures).most_common(1)[0][0]
+        yield Fault("failing", f"{failed} of {asked} requests got no answer, most often: {reason}")
+
+
+def _constant(sample: Sample) -> Iterator[Fault]:
+    said = Counter(" ".join(reply.answer.split()) for reply in sample.replies if reply.answer.strip())
+    if not said:
+        return
+    text, times = said.most_common(1)[0]
+    if times >= SAME_SHARE * len(sample.replies):
+        yield Fault(
+            "constant",
+            f"answers {text[:40]!r} to {times} of {len(sample.replies)} unlike questions: is a model behind it?",
+        )
+
+
+def _empty(sample: Sample) -> Iterator[Fault]:
+    empty = [reply for reply in sample.replies if not reply.answer.strip()]
+    if len(empty) < max(EMPTY_SHARE * len(sample.replies), 1):
+        return
+    out_of_room = sum(reply.finish_reason == "length" for reply in empty)
+    if out_of_room > len(empty) / 2:
+        words = "uses up its room before it says anything, as models that reason do: give it more with --max-tokens"
+    else:
+        words = f"says nothing in {len(empty)} of {len(sample.replies)} answers"
+    yield Fault("empty", words)
+
+
+def _refusing(sample: Sample) -> Iterator[Fault]:
+    refused = sum(bool(_REFUSAL.match(reply.answer)) for reply in sample.replies)
+    if refused >= REFUSED_SHARE * len(sample.replies):
+        yield Fault(
+            "refusing",
+            f"refuses {refused} of {len(sample.replies)} harmless questions: look for a system prompt or a filter",
+        )
+
+
+def _truncating(sample: Sample) -> Iterator[Fault]:
+    early = sum(_is_cut_early(reply, sample.prompts[reply.prompt_id]) for reply in sample.replies)
+    if early >= CUT_SHARE * len(sample.replies):
+        yield Fault(
+            "truncating",
+            f"cuts {early} of {len(sample.replies)} answers before the room that was asked for: raise its own limit",
+        )
+        return
+    full = [reply.answer for reply in sample.replies if reply.finish_reason != "length"]
+    longest = max(map(len, full), default=0)
+    # Terse answers of one form, such as "The answer is (C).", have one length too; but they end as sentences do.
+    at_the_end = [text for text in full if len(text) == longest and _UNFINISHED.search(text)]
+    if (
+        longest >= LEAST_CUT_CHARS
+        and len(at_the_end) >= CUT_SHARE * len(sample.replies)
+        and len(set(at_the_end)) >= LEAST_CUT_TEXTS
+    ):
+        yield Fault(
+            "truncating",
+            f"{len(at_the_end)} of {len(sample.replies)} answers end after exactly {longest} characters: something "
+            "cuts them",
+        )
+
+
+def _is_cut_early(reply: Reply, prompt: Prompt) -> bool:
+    if reply.finish_reason != "length":
+        return False
+    if reply.output_tokens is not None:
+        return reply.output_tokens < prompt.max_tokens - 1
+    return bool(reply.answer) and len(reply.answer) < MOST_CHARS_PER_TOKEN * prompt.max_tokens
+
+
+def _out_of_room(sample: Sample) -> Iterator[Fault]:
+    cut = [
+        reply
+        for reply in sample.replies
+        if reply.finish_reason == "length" and not _is_cut_early(reply, sample.prompts[reply.prompt_id])
+    ]
+    share = len(cut) / max(len(sample.replies), 1)
+    if share > PATIENT_SHARE:
+        words = (
+            f"{len(cut)} of {len(sample.replies)} answers did not end within their room: give more with --max-tokens"
+        )
+        yield Fault("long-winded", words, is_fatal=share > OUT_OF_ROOM_SHARE)
+
+
+def _slow(sample: Sample) -> Iterator[Fault]:
+    middle_s = median([reply.latency_s for reply in sample.replies]) if sample.replies else 0.0
+    if middle_s > SLOW_S:
+        yield Fault("slow", f"takes {middle_s:.0f} s for an answer, in the middle", is_fatal=False)
+
+
+def _without_usage(sample: Sample) -> Iterator[Fault]:
+    if sample.replies and all(reply.output_tokens is None for reply in sample.replies):
+        yield Fault("no usage", "says nothing of tokens: its lengths and costs are estimates", is_fatal=False)
+
+
+def _rate_limited(sample: Sample) -> Iterator[Fault]:
+    again = sum(reply.attempts > 1 for reply in sample.replies)
+    if again >= PATIENT_SHARE * max(len(sample.replies), 1):
+        words = f"{again} of {len(sample.replies)} answers took more than one attempt: it limits its rate, or fails"
+        yield Fault("reluctant", words, is_fatal=False)
+
+
+_RULES: tuple[Callable[[Sample], Iterator[Fault]], ...] = (
+    _failing,
+    _constant,
+    _empty,
+    _refusing,
+    _truncating,
+    _out_of_room,
+    _slow,
+    _without_usage,
+    _rate_limited,
+)

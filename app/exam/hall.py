@@ -1,0 +1,129 @@
+"""Several models sit one exam: those of a backend one after the other, backends side by side, one budget for all.
+
+Answers of each model are kept in a folder of its own, so that models may be added later and nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import aiohttp
+
+from app.collect.client import ChatClient, Patience
+from app.collect.dataset import build_dataset
+from app.collect.graders import Graded
+from app.collect.journal import Journal
+from app.collect.plan import Estimate, Plan, Target
+from app.collect.runner import Budget, spent_usd
+from app.errors import UsageError
+from app.exam.paper import Paper
+from app.exam.sitting import Sat, Sitting, Standing
+from router_models.onboarding import Questions
+from router_models.outcomes import OutcomesDataset
+
+# Three waits of 0.5 to 2 s pass over a restart; an endpoint that is down is told apart within a minute.
+PATIENCE = Patience(attempts=4)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that sits the exam, and how much it can read."""
+
+    target: Target
+    context_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who hears of the exam: of every request of a model, and of every standing."""
+
+    advance: Callable[[str], object]
+    look: Callable[[str, Standing], object]
+
+
+@dataclass(frozen=True)
+class Hall:
+    """The paper, who sits it, and what bounds it."""
+
+    paper: Paper
+    questions: Questions
+    candidates: Sequence[Candidate]
+    folder: Path
+    concurrency: int
+    precision: float
+
+    def estimates(self) -> Mapping[str, tuple[Estimate, float]]:
+        """By model: what the whole paper would still send and cost at most, and what was spent before."""
+        found = {}
+        for candidate in self.candidates:
+            plan = self._plan(candidate)
+            with Journal(self._place(candidate), plan.header()) as journal:
+                (estimate,) = plan.estimates(journal.replies)
+                found[candidate.target.model] = (estimate, spent_usd(plan, journal))
+        return found
+
+    async def hold(self, max_usd: float | None, watch: Watch) -> list[Sat]:
+        """All exams, in the order of the candidates; `max_usd` bounds what they cost together, with earlier runs."""
+        budget = Budget(max_usd, sum(spent for _, spent in self.estimates().values()))
+        backends: dict[str, list[Candidate]] = {}
+        for candidate in self.candidates:
+            backends.setdefault(candidate.target.backend, []).append(candidate)
+        # Bounded by the sittings; redirects and the environment's proxies stay unused.
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            client = ChatClient(session, PATIENCE)
+            done = await asyncio.gather(*(self._one_by_one(each, client, budget, watch) for each in backends.values()))
+        by_model = {sat.model: sat for group in done for sat in group}
+        return [by_model[candidate.target.model] for candidate in self.candidates]
+
+    async def _one_by_one(
+        self, candidates: Sequence[Candidate], client: ChatClient, budget: Budget, watch: Watch
+    ) -> list[Sat]:
+        return [await self._sit(candidate, client, budget, watch) for candidate in candidates]
+
+    async def _sit(self, candidate: Candidate, client: ChatClient, budget: Budget, watch: Watch) -> Sat:
+        plan, model = self._plan(candidate), candidate.target.model
+        with Journal(self._place(candidate), plan.header()) as journal:
+            for _ in journal.replies:
+                watch.advance(model)
+            sitting = Sitting(
+                sat=Sat(candidate.target, plan.prompts),
+                journal=journal,
+                client=client,
+                budget=budget,
+                concurrency=self.concurrency,
+                questions=self.questions,
+                counted=self.paper.counted(),
+                precision=self.precision,
+                advance=lambda: watch.advance(model),
+                look=lambda standing: watch.look(model, standing),
+            )
+            return await sitting.run()
+
+    def _plan(self, candidate: Candidate) -> Plan:
+        prompts = self.paper.fitting(candidate.context_tokens)
+        if not prompts:
+            raise UsageError(f"{candidate.target.model} has a context of {candidate.context_tokens} tokens: too short")
+        return Plan(prompts, (candidate.target,))
+
+    def _place(self, candidate: Candidate) -> Path:
+        return self.folder / re.sub(r"[^A-Za-z0-9._-]", "_", candidate.target.model)
+
+
+def outcomes_of(paper: Paper, sats: Sequence[Sat]) -> OutcomesDataset:
+    """What the models scored on the prompts that count; lengths are estimated where nothing is said of them."""
+    prompts = tuple(paper.counted())
+    known = {prompt.prompt_id for prompt in prompts}
+    replies = {
+        reply.key: replace(reply, output_tokens=round(sat.output_tokens(prompt_id) or 0))
+        for sat in sats
+        for prompt_id, reply in sat.replies.items()
+        if prompt_id in known
+    }
+    scores = {
+        (prompt_id, sat.model): score for sat in sats for prompt_id, score in sat.scores.items() if prompt_id in known
+    }
+    return build_dataset(Plan(prompts, tuple(sat.target for sat in sats)), replies, Graded(scores))

@@ -1,0 +1,191 @@
+"""One model sits the exam: asked in rounds, graded after each, until enough is known of it or something is wrong.
+
+How it works: answers go into a journal as they come, so an exam that is interrupted goes on where it was and pays
+nothing twice. After each round faults of the endpoint are looked for, and the model's description is made anew; the
+exam ends when the interval of its mean quality is narrow enough, or another hundred answers would hardly narrow it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from app.collect.client import AskFailed, ChatClient
+from app.collect.journal import Journal, Reply
+from app.collect.plan import CHARS_PER_TOKEN, Plan, Prompt, Target
+from app.collect.runner import Budget, Runner, Stopped, charge_usd, spent_usd
+from app.errors import UsageError
+from app.exam.faults import Fault, Sample, faults_in
+from app.exam.paper import FRESH
+from router_models.aptitude import grade_all, grade_anchor
+from router_models.onboarding import Questions
+
+ROUND = 24
+# Fewer answers than these never end an exam early: an interval can be narrow by luck.
+LEAST_COUNTED = 60
+LEAST_FRESH_OF_FAMILY = 5
+FLAT_OVER, FLAT_SHARE = 100, 0.9
+DOWN_AFTER = 6
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of a model at some point of its exam."""
+
+    counted: int
+    mean: float
+    interval: tuple[float, float]
+
+    @property
+    def half_width(self) -> float:
+        return (self.interval[1] - self.interval[0]) / 2
+
+
+@dataclass
+class Sat:
+    """One model's exam, as far as it came."""
+
+    target: Target
+    prompts: tuple[Prompt, ...]
+    replies: dict[str, Reply] = field(default_factory=dict)
+    """By prompt_id, as are the scores."""
+    scores: dict[str, float] = field(default_factory=dict)
+    standings: list[Standing] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    problem: str | None = None
+    """Why nothing is to be written of the model."""
+    spent_usd: float = 0.0
+
+    @property
+    def model(self) -> str:
+        return self.target.model
+
+    def output_tokens(self, prompt_id: str) -> float | None:
+        """As its endpoint says, or estimated from the text where it says nothing."""
+        reply = self.replies.get(prompt_id)
+        if reply is None:
+            return None
+        return reply.output_tokens if reply.output_tokens is not None else len(reply.answer) / CHARS_PER_TOKEN
+
+
+@dataclass
+class Sitting:
+    """One model, one paper, one journal. `advance` hears of every request, `look` of every standing."""
+
+    sat: Sat
+    journal: Journal
+    client: ChatClient
+    budget: Budget
+    concurrency: int
+    questions: Questions
+    counted: Sequence[Prompt]
+    precision: float
+    """The half width of the 90 % interval at which the exam ends; 0 asks everything."""
+    advance: Callable[[], object]
+    look: Callable[[Standing], object]
+
+    async def run(self) -> Sat:
+        """The exam; what went wrong stands in the result."""
+        try:
+            await self._greet()
+            for end in range(ROUND, len(self.sat.prompts) + ROUND, ROUND):
+                await self._round(self.sat.prompts[:end])
+                if self.sat.problem or self._is_enough():
+                    break
+        except UsageError as exc:
+            self.sat.problem = str(exc)
+        finally:
+            plan = Plan(self.sat.prompts, (self.sat.target,))
+            self.sat.spent_usd = spent_usd(plan, self.journal)
+        return self.sat
+
+    async def _greet(self) -> None:
+        """Ask the first question alone: an endpoint that is none is not asked a second."""
+        target, first = self.sat.target, self.sat.prompts[0]
+        if self.journal.replies:
+            return
+        bound_usd = target.bound_usd(first)
+        async with self.budget.reserve(bound_usd * self.client.patience.attempts) as charge:
+            try:
+                reply = await self.client.ask(target, first)
+            except AskFailed as failed:
+                charge.usd = failed.lost_attempts * bound_usd
+                self.journal.add_failure((first.prompt_id, target.model), str(failed), charge.usd)
+                raise UsageError(f"does not chat: {failed}") from failed
+            charge.usd = charge_usd(target, bound_usd, reply)
+            self.journal.add_reply(reply)
+        self.advance()
+
+    async def _round(self, prompts: tuple[Prompt, ...]) -> None:
+        plan = Plan(prompts, (self.sat.target,))
+        runner = Runner(plan, self.journal, self.client, self.concurrency, self.budget, self._heard, DOWN_AFTER)
+        stopped: Stopped | None = None
+        try:
+            await runner.run()
+        except Stopped as exc:
+            stopped = exc
+        await self._grade(prompts)
+        self._judge(prompts)
+        if stopped is not None and self.sat.problem is None:
+            raise stopped
+
+    def _heard(self, _model: str, _answered: bool) -> None:
+        self.advance()
+
+    async def _grade(self, prompts: Sequence[Prompt]) -> None:
+        replies = {key[0]: reply for key, reply in self.journal.replies.items()}
+        fresh = [p for p in prompts if p.prompt_id in replies and p.prompt_id not in self.sat.scores]
+        cases = [(prompt, replies[prompt.prompt_id].answer) for prompt in fresh]
+        self.sat.replies |= {prompt.prompt_id: replies[prompt.prompt_id] for prompt in fresh}
+        self.sat.scores |= await asyncio.to_thread(_scores, cases)
+        standing = self._standing()
+        self.sat.standings.append(standing)
+        self.look(standing)
+
+    def _standing(self) -> Standing:
+        score_K = scores_of(self.sat, self.counted)
+        mean, interval = self.questions.expected_quality(self.questions.described(score_K))
+        return Standing(int(np.isfinite(score_K).sum()), mean, interval)
+
+    def _judge(self, prompts: Sequence[Prompt]) -> None:
+        failures = [reason for key, reason in self.journal.failures.items() if key not in self.journal.replies]
+        sample = Sample({prompt.prompt_id: prompt for prompt in prompts}, list(self.sat.replies.values()), failures)
+        self.sat.faults = faults_in(sample)
+        fatal = [fault for fault in self.sat.faults if fault.is_fatal]
+        if fatal:
+            self.sat.problem = "; ".join(fault.sentence for fault in fatal)
+
+    def _is_enough(self) -> bool:
+        now = self.sat.standings[-1]
+        if not self.precision or now.counted < LEAST_COUNTED or self._fewest_fresh() < LEAST_FRESH_OF_FAMILY:
+            return False
+        before = [each for each in self.sat.standings if each.counted <= now.counted - FLAT_OVER]
+        is_flat = bool(before) and now.half_width > FLAT_SHARE * before[-1].half_width
+        return now.half_width <= self.precision or is_flat
+
+    def _fewest_fresh(self) -> int:
+        """Answers in the family with the fewest; of no family nothing is wanted."""
+        asked = dict.fromkeys((prompt.task for prompt in self.sat.prompts if prompt.dataset == FRESH), 0)
+        for prompt in self.sat.prompts:
+            if prompt.dataset == FRESH and prompt.prompt_id in self.sat.scores:
+                asked[prompt.task] += 1
+        return min(asked.values(), default=LEAST_FRESH_OF_FAMILY)
+
+
+def scores_of(sat: Sat, prompts: Sequence[Prompt]) -> np.ndarray:
+    """Its scores on these prompts [K], NaN where it was not asked."""
+    return np.array([sat.scores.get(prompt.prompt_id, np.nan) for prompt in prompts], dtype=float)
+
+
+def _scores(cases: Sequence[tuple[Prompt, str]]) -> Mapping[str, float]:
+    """By prompt_id; fresh items all at once, for some run in a sandbox."""
+    fresh = [(prompt, text) for prompt, text in cases if prompt.dataset == FRESH]
+    graded = grade_all([(prompt.grader or "", prompt.reference or "", text) for prompt, text in fresh])
+    scores = {prompt.prompt_id: score for (prompt, _), score in zip(fresh, graded, strict=True)}
+    for prompt, text in cases:
+        if prompt.dataset != FRESH:
+            scores[prompt.prompt_id] = grade_anchor(prompt.dataset, prompt.grader or "", prompt.reference or "", text)
+    return scores

@@ -1,0 +1,114 @@
+"""The two files of a gateway: written from a draft, and edited when models have joined an artifact.
+
+How it works: new texts are written beside the old ones, read as `thalamus serve` reads them, and only then moved in
+place. A comment `guess:` stands behind each value that nobody stated or measured.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from app.catalog_file import load_catalog
+from app.errors import UsageError
+from app.settings import GatewayForm
+from app.setup.commented import drop_guess, plain, read_commented, write_commented
+from app.yaml_files import load_form
+
+
+def adopt(config: Path, artifact: Path, columns: Mapping[str, str]) -> None:
+    """Make a gateway use an artifact: `artifact` in its file, and each model's column in its catalogue.
+
+    Comments and all else stay as they are; a comment that the old value was a guess goes. `columns` is the column by
+    the model's name in the catalogue; models that it does not have keep theirs.
+
+    Raises:
+        UsageError: a file cannot be read or written, or a model is not in the catalogue; both files are then as before.
+    """
+    gateway, gateway_text = _read(config)
+    catalog_path = config.parent / load_form(config, GatewayForm).catalog
+    catalog, catalog_text = _read(catalog_path)
+    models = {model["name"]: model for model in catalog["models"]}
+    for name, column in columns.items():
+        if name not in models:
+            raise UsageError(f"{catalog_path}: the catalogue has no model {name!r}; it has {', '.join(models)}")
+        _set(models[name], "predicted_as", column, after="backend")
+    _set(gateway, "artifact", path_from(config.parent, artifact), after="catalog")
+    # The catalogue first: a gateway that starts in between finds a column too many rather than none.
+    _replace(
+        {
+            catalog_path: (write_commented(catalog, catalog_text), load_catalog),
+            config: (write_commented(gateway, gateway_text), lambda path: load_form(path, GatewayForm)),
+        }
+    )
+
+
+def path_from(folder: Path, target: Path) -> str:
+    """How a file in a folder names a path: relatively inside the folder's parent, absolutely elsewhere."""
+    folder, target = folder.resolve(), target.resolve()
+    near = folder.parent != Path(folder.anchor) and target.is_relative_to(folder.parent)
+    return Path(os.path.relpath(target, folder)).as_posix() if near else target.as_posix()
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return read_commented(text), text
+    except OSError as exc:
+        raise UsageError(f"{path}: {exc.strerror}; say where it is with --config") from exc
+    except (YAMLError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{path}: expected YAML in UTF-8") from exc
+
+
+def _set(mapping: CommentedMap, key: str, value: str, after: str) -> None:
+    if key in mapping:
+        drop_guess(mapping, key)
+        mapping[key] = plain(value)
+        return
+    keys = list(mapping)
+    # What follows a mapping's last key, blank lines and comments, belongs to that key: a new one goes before it.
+    place = keys.index(after) + 1 if after in keys[:-1] else len(keys) - 1
+    mapping.insert(place, key, plain(value))
+
+
+def _replace(texts: Mapping[Path, tuple[str, Callable[[Path], object]]]) -> None:
+    """Check each new text with its own reader, then move all of them in place; after a failure none of them is."""
+    staged: dict[Path, Path] = {}
+    try:
+        for path, (text, check) in texts.items():
+            staged[path.resolve()] = beside = _written_beside(path.resolve(), text)
+            check(beside)
+        _move(staged)
+    except OSError as exc:
+        raise UsageError(f"{exc.filename}: {exc.strerror}") from exc
+    finally:
+        for beside in staged.values():
+            beside.unlink(missing_ok=True)
+
+
+def _written_beside(path: Path, text: str) -> Path:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+    shutil.copymode(path, name)
+    return Path(name)
+
+
+def _move(staged: Mapping[Path, Path]) -> None:
+    before = {path: path.read_bytes() for path in staged}
+    try:
+        for path, beside in staged.items():
+            beside.replace(path)
+    except OSError:
+        for path, content in before.items():
+            path.write_bytes(content)
+        raise

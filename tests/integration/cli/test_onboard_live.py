@@ -1,0 +1,240 @@
+"""`thalamus onboard` at live endpoints: a model joins and is used; broken endpoints are named, not scored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import yaml
+
+from router_models.aptitude import FAMILIES, draw_exam
+from router_models.artifact import load_artifact
+from tests.fakes.chat_server import ChatServer, Scripted
+
+DEMO = Path(__file__).parents[3] / "router_models/artifacts/demo-v2"
+ITEMS = 6
+ANSWERS = {item.prompt: item.answer for family in FAMILIES for item in draw_exam(family, seed=1, count=ITEMS)}
+ABLE = 0.7
+"""Share of items that the scripted models answer rightly."""
+
+
+def honest(text: str, *_: Any) -> Scripted:
+    """An able model: right answers but for some, in which it says something else of that length."""
+    chance = Random(text)
+    if chance.random() < ABLE:
+        return Scripted(text=ANSWERS[text])
+    return Scripted(text=" ".join(chance.sample(text.split(), min(chance.randint(3, 9), len(text.split())))) + ".")
+
+
+def constant(*_: Any) -> Scripted:
+    return Scripted(text="A")
+
+
+def refusing(text: str, asked: int, body: dict[str, Any]) -> Scripted:
+    if Random(f"refused {text}").random() < 0.5:
+        return Scripted(text="I'm sorry, but I can't help with that.")
+    return honest(text, asked, body)
+
+
+def cutting(text: str, *_: Any) -> Scripted:
+    padded = f"Let me think about this first, step by step: {text} So the answer should be: {ANSWERS[text]}"
+    return Scripted(text=padded[:50])
+
+
+def without_usage(text: str, *_: Any) -> Scripted:
+    answer = honest(text)
+    return Scripted(text=answer.text, usage=False)
+
+
+class Limited:
+    """Refuses every third request of its rate."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def __call__(self, text: str, *_: Any) -> Scripted:
+        self._asked += 1
+        if self._asked % 3 == 0:
+            return Scripted(status=429, body=b'{"error": {"message": "slow down"}}', headers={"retry-after": "0"})
+        return honest(text)
+
+
+def garbage(*_: Any) -> Scripted:
+    return Scripted(body=b'{"choices": [{"mess')
+
+
+def no_chat(*_: Any) -> Scripted:
+    return Scripted(status=404, body=b'{"error": {"message": "The model does not support Chat Completions API"}}')
+
+
+class Mortal:
+    """Closes every connection after so many answers."""
+
+    def __init__(self, lives: int) -> None:
+        self.lives = lives
+
+    def __call__(self, text: str, *_: Any) -> Scripted:
+        self.lives -= 1
+        return honest(text) if self.lives >= 0 else Scripted(cut=True)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a configuration of one model."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "gateway.yaml"
+
+    def catalog(self) -> dict[str, Any]:
+        content: dict[str, Any] = yaml.safe_load((self.folder / "catalog.yaml").read_text())
+        return content
+
+    def artifact(self) -> str | None:
+        return str(yaml.safe_load(self.config.read_text())["artifact"])
+
+
+def place(folder: Path, url: str) -> Place:
+    catalog = {
+        "models": [{"name": "mine", "backend": "own", "card": {"context_tokens": 8192}}],
+        "backends": [{"name": "own", "kind": "openai", "urls": [url]}],
+    }
+    (folder / "catalog.yaml").write_text("# mine\n" + yaml.safe_dump(catalog))
+    (folder / "gateway.yaml").write_text(f"# kept\ncatalog: catalog.yaml\nartifact: {DEMO}\n")
+    return Place(folder)
+
+
+async def onboard(at: Place, *options: str) -> tuple[int, str, str]:
+    process = await started(at, *options)
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def started(at: Place, *options: str) -> asyncio.subprocess.Process:
+    command = [sys.executable, "-m", "app.cli", "onboard", "--config", str(at.config), "--items", str(ITEMS), "--yes"]
+    return await asyncio.create_subprocess_exec(
+        *command, *options, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def test_a_model_joins_and_the_gateway_names_it(tmp_path: Path) -> None:
+    async with ChatServer(honest) as server:
+        at = place(tmp_path, server.url)
+        status, out, err = await onboard(at, "--json", "--precision", "0")
+
+    assert status == 0, err
+    (report,) = json.loads(out)["models"]
+    assert report["prompts"] == ITEMS * len(FAMILIES) == len(server.bodies)
+    assert abs(report["mean_score"] - ABLE) < 0.15
+    assert at.artifact() == "artifacts/mine-v1"
+    assert at.catalog()["models"][0]["predicted_as"] == "mine"
+    assert at.config.read_text().startswith("# kept")
+    assert load_artifact(tmp_path / "artifacts/mine-v1").models[-1] == "mine"
+    profile = json.loads((tmp_path / "profiles/mine.json").read_text())
+    assert set(profile["skills"]) == set(FAMILIES)
+    assert profile["exam"]["asked"] == ITEMS * len(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "most_asked"),
+    [
+        (constant, "answers 'A' to", 26),
+        (refusing, "harmless questions", 50),
+        (cutting, "end after exactly 50 characters", 26),
+        (garbage, "does not chat: not a chat completion", 4),
+        (no_chat, "does not support Chat Completions", 2),
+    ],
+)
+async def test_a_broken_endpoint_is_named_and_does_not_join(
+    tmp_path: Path, script: Callable[..., Scripted], words: str, most_asked: int
+) -> None:
+    async with ChatServer(script) as server:
+        at = place(tmp_path, server.url)
+        status, _, err = await onboard(at)
+
+    assert status == 1
+    assert words in err
+    assert "no model joined; nothing was written" in err
+    assert not (tmp_path / "artifacts").exists()
+    assert "predicted_as" not in at.catalog()["models"][0]
+    assert len(server.bodies) <= most_asked
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [(without_usage, "says nothing of tokens"), (Limited(), "it limits its rate")],
+)
+async def test_a_peculiar_endpoint_joins_with_the_right_score_and_is_named(
+    tmp_path: Path, script: Callable[..., Scripted], words: str
+) -> None:
+    async with ChatServer(script) as server:
+        status, out, err = await onboard(place(tmp_path, server.url), "--json", "--precision", "0")
+
+    assert status == 0, err
+    assert words in err.replace("\n", " ")
+    right = sum(honest(text).text == ANSWERS[text] for text in ANSWERS) / len(ANSWERS)
+    assert json.loads(out)["models"][0]["mean_score"] == pytest.approx(right, abs=0.05)
+    answered = [text for (_, text), times in server.asked.items() for _ in range(times)]
+    assert len(set(answered)) == len(ANSWERS)
+
+
+async def test_an_endpoint_that_dies_half_way_is_asked_only_the_rest_when_it_is_back(tmp_path: Path) -> None:
+    mortal = Mortal(lives=30)
+    async with ChatServer(mortal) as server:
+        at = place(tmp_path, server.url)
+        status, _, err = await onboard(at)
+        assert status == 1
+        assert "requests" in err
+        assert "got no answer" in err
+        assert not (tmp_path / "artifacts").exists()
+        mortal.lives = 10_000
+        before = len(server.bodies)
+        status, out, err = await onboard(at, "--json", "--precision", "0")
+
+    assert status == 0, err
+    assert len(server.bodies) - before == len(ANSWERS) - 30
+    assert json.loads(out)["models"][0]["prompts"] == len(ANSWERS)
+
+
+async def test_an_interrupted_exam_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
+    def slow(text: str, *_: Any) -> Scripted:
+        return Scripted(text=honest(text).text, delay_s=0.15)
+
+    async with ChatServer(slow) as server:
+        at = place(tmp_path, server.url)
+        process = await started(at, "--concurrency", "2")
+        while len(server.bodies) < 20:
+            await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        assert process.returncode == 130
+        assert "the same command goes on from there" in err.decode()
+        status, _, again = await onboard(at, "--precision", "0")
+
+    assert status == 0, again
+    assert all(times <= 2 for times in server.asked.values())
+    assert sum(times - 1 for times in server.asked.values()) <= 2  # those that were in flight
+
+
+async def test_without_a_terminal_it_asks_for_yes_and_sends_nothing(tmp_path: Path) -> None:
+    async with ChatServer(honest) as server:
+        at = place(tmp_path, server.url)
+        command = [sys.executable, "-m", "app.cli", "onboard", "--config", str(at.config), "--items", "1"]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        _, err = await process.communicate()
+
+    assert process.returncode == 1
+    assert "add --yes to send up to 10 requests" in err.decode()
+    assert not server.bodies
