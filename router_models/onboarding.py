@@ -22,6 +22,7 @@ import numpy as np
 
 from router_models.artifact import Artifact, Calibration
 from router_models.conversation import Conversation
+from router_models.corrected import Correction
 from router_models.joined import Joined, Lengths, usual_log_lengths
 from router_models.newcomer import ExamParts, Newcomer, fit_newcomer, population
 from router_models.odds import logit
@@ -153,6 +154,8 @@ def _check(artifact: Artifact, models: Sequence[str], name: str, dataset: Outcom
             f"{artifact.name} cannot describe another model: that takes {LEAST_OLD} models that it was trained on, and "
             "calibration rows"
         )
+    if Correction.of(artifact.heads) is not None:
+        raise OutcomesError(f"{artifact.name} was adapted to own prompts; let models join first, and adapt then")
     if _exam_name(name) in artifact.calibration.datasets:
         raise OutcomesError(
             f"{artifact.name} has an exam on {name} already; let all its models join at once, from the artifact before"

@@ -11,7 +11,7 @@ from router_models.conversation import Conversation, parts
 from router_models.features import Encoder, TransformerEncoder, inputs_of
 from router_models.prediction import Prediction
 from router_models.static_encoder import StaticEncoder
-from router_models.tryage import Blend, Reading, Speed, TryageHead
+from router_models.tryage import Blend, Reading, Speed, Stage, TryageHead
 from router_models.wordpiece import FastWordPiece
 
 __all__ = ["ArtifactPredictor", "Prediction"]
@@ -65,6 +65,11 @@ class ArtifactPredictor:
         """The same, and how much each prompt looks like each task [B, T]."""
         readings = self._readings(conversations, advance)
         return self._head.conclude(readings), Blend.of(readings).task_BT
+
+    def alarms(self, stage: Stage, conversations: Sequence[Conversation]) -> np.ndarray:
+        """How unlike all that was learned from each prompt is [B]; what is above a threshold is unfamiliar."""
+        readings = self._readings(conversations, lambda: None)
+        return self._head.alarm(stage, Blend.of(readings[:1] if stage == "static" else readings))
 
     def _readings(self, conversations: Sequence[Conversation], advance: Callable[[], object]) -> list[Reading]:
         inputs = self.inputs(conversations, advance)

@@ -11,7 +11,12 @@ from app.errors import UsageError
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file of the artifact, as in configs/training/.")],
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file of the artifact, as in configs/training/; not with --base.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Adapt this artifact to the prompts of --data, 50 at least, better 200.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to make, instead of the file's.")] = None,
     data: Annotated[
         list[Path] | None, typer.Option(help="Outcomes dataset, instead of the file's; may be repeated, a pool each.")
@@ -23,8 +28,59 @@ def train(
 ) -> None:
     """Train a router model on the outcomes of real models and write it as an artifact. `evaluate --card` measures it.
 
-    Example: `thalamus train configs/training/demo-v2.yaml --seed 2 --output var/demo-v2-seed-2`
+    With --base an artifact is adapted to your own prompts instead: it says, on prompts held back, whether that helps,
+    and writes nothing if it does not.
+
+    Example: `thalamus train configs/training/demo-v2.yaml --seed 2 --output var/demo-v2-seed-2`, or `thalamus train
+    --base router_models/artifacts/public-v1 --data var/own --output var/own-v1`
     """
+    if (config is None) == (base is None):
+        raise UsageError("give either a training configuration or --base")
+    if config is not None:
+        _train(config, output, data, aliases, seed, cache, as_json=as_json)
+    elif not (base and output and data) or len(data) != 1:
+        raise UsageError("--base needs --output and one --data")
+    else:
+        _adapt(base, data[0], output, aliases, 1 if seed is None else seed, as_json=as_json)
+
+
+def _adapt(base: Path, data: Path, output: Path, aliases: Path | None, seed: int, *, as_json: bool) -> None:
+    import json
+
+    from app.cli.screen import bars
+    from router_models.adaptation import adapt
+    from router_models.artifact import ArtifactError, load_artifact, write_artifact
+    from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
+
+    name = data.resolve().name
+    try:
+        if output.exists():
+            raise UsageError(f"{output} is there already; name another folder with --output")
+        dataset = read_outcomes(data).renamed(aliases_of(aliases, name) if aliases else {})
+        with bars() as bar:
+            step = bar("reading prompts", dataset.prompts.num_rows)
+            artifact, verdict = adapt(load_artifact(base), dataset, name, output.name, seed, step)
+        if verdict.helps:
+            write_artifact(output, artifact)
+    except (ArtifactError, OutcomesError) as exc:
+        raise UsageError(str(exc)) from exc
+    if as_json:
+        print(json.dumps({"output": str(output) if verdict.helps else None, **verdict.as_json()}))
+    else:
+        print(verdict.sentence())
+        print(f"{output} is adapted to {name}." if verdict.helps else f"Nothing was written; go on with {base}.")
+
+
+def _train(
+    config: Path,
+    output: Path | None,
+    data: list[Path] | None,
+    aliases: Path | None,
+    seed: int | None,
+    cache: Path,
+    *,
+    as_json: bool,
+) -> None:
     import json
     import shlex
     import sys

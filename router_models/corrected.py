@@ -1,0 +1,61 @@
+"""What an adaptation adds to a head's predictions: a correction of each model's logit. NumPy only.
+
+Legend of array suffixes: B prompts, M models, T tasks, C the same as M in the names of tensors, where M are
+the models without those that joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from router_models.odds import logit, sigmoid
+from router_models.prediction import Prediction
+
+PREFIX = "adapted."
+
+
+@dataclass(frozen=True)
+class Correction:
+    """See `router_models.adaptation`; models that were not measured have offset 0 and the shared slopes."""
+
+    offset_C: np.ndarray
+    kind_TC: np.ndarray
+    slope_2: np.ndarray
+    """Of the mean over the measured models, and of a model's distance from it."""
+    measured_C: np.ndarray
+    """1 where a model was measured, else 0."""
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, np.ndarray]) -> Correction | None:
+        """That of an artifact's heads, if they were adapted."""
+        if f"{PREFIX}offset_C" not in tensors:
+            return None
+        return cls(**{each.name: tensors[PREFIX + each.name] for each in fields(cls)})
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What `of` reads."""
+        return {PREFIX + each.name: np.asarray(getattr(self, each.name), np.float32) for each in fields(self)}
+
+    def quality(self, quality_BM: np.ndarray, task_BT: np.ndarray) -> np.ndarray:
+        """Corrected quality [B, M]."""
+        return self._moved(quality_BM, *self._terms(quality_BM, task_BT))
+
+    def apply(self, prediction: Prediction, task_BT: np.ndarray) -> Prediction:
+        """The prediction with its qualities and their intervals corrected."""
+        terms = self._terms(prediction.quality, task_BT)
+        sides = [self._moved(prediction.quality_interval[:, :, side], *terms) for side in (0, 1)]
+        quality_BM = self._moved(prediction.quality, *terms)
+        return replace(prediction, quality=quality_BM, quality_interval=np.stack(sides, axis=-1))
+
+    def _terms(self, quality_BM: np.ndarray, task_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The mean logit of the measured models [B, 1], and what is added to each [B, M]."""
+        mean_B1 = (logit(quality_BM) @ self.measured_C / self.measured_C.sum())[:, None]
+        return mean_B1, self.offset_C + task_BT @ self.kind_TC
+
+    def _moved(self, quality_BM: np.ndarray, mean_B1: np.ndarray, added_BM: np.ndarray) -> np.ndarray:
+        common, own = self.slope_2
+        moved_BM: np.ndarray = sigmoid(added_BM + common * mean_B1 + own * (logit(quality_BM) - mean_B1))
+        return moved_BM.astype(np.float32)

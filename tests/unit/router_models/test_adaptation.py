@@ -1,0 +1,105 @@
+"""An artifact adapted to own prompts: better where they are unlike what it learned, left alone where they are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router_models.adaptation import adapt
+from router_models.artifact import Artifact, load_artifact, write_artifact
+from router_models.onboarding import exam_of
+from router_models.outcomes import OutcomesDataset, OutcomesError, read_outcomes
+from router_models.predictor import ArtifactPredictor
+
+ROOT = Path(__file__).parents[3]
+PROMPTS = 200
+
+
+@pytest.fixture(scope="module")
+def demo() -> Artifact:
+    return load_artifact(ROOT / "router_models/artifacts/demo-v2")
+
+
+def drawn(split: str, seed: int = 0) -> tuple[OutcomesDataset, OutcomesDataset]:
+    """200 prompts of the demo's outcomes, and the rest."""
+    dataset = read_outcomes(ROOT / "deploy/demo/outcomes").split(split)
+    chosen_B = np.zeros(dataset.prompts.num_rows, dtype=bool)
+    chosen_B[np.random.default_rng(seed).permutation(len(chosen_B))[:PROMPTS]] = True
+    return dataset.select(chosen_B), dataset.select(~chosen_B)
+
+
+def routed(artifact: Artifact, dataset: OutcomesDataset) -> tuple[float, float]:
+    """Mean score of the model predicted best, and the Brier score."""
+    score_BM = dataset.matrix("score", artifact.models)
+    quality_BM = ArtifactPredictor(artifact).predict(dataset.conversations()).quality
+    chosen_B = score_BM[np.arange(len(score_BM)), quality_BM.argmax(1)]
+    return float(chosen_B.mean()), float(((quality_BM - score_BM) ** 2).mean())
+
+
+def test_wordings_it_never_saw_are_routed_better_after_200_of_them(demo: Artifact) -> None:
+    own, rest = drawn("unseen")
+    adapted, verdict = adapt(demo, own, "own", "own-v1", seed=1)
+
+    (quality_before, brier_before), (quality_after, brier_after) = routed(demo, rest), routed(adapted, rest)
+    assert verdict.helps
+    assert verdict.sentence().startswith("it helps: on 200 prompts")
+    assert quality_after > quality_before + 0.03
+    assert brier_after < 0.8 * brier_before
+    # What it says of prompts held back is what comes true on prompts it never saw.
+    assert verdict.quality_after == pytest.approx(quality_after, abs=0.06)
+    assert verdict.brier_after == pytest.approx(brier_after, abs=0.01)
+
+
+def test_where_it_was_right_already_the_old_heads_stay(demo: Artifact) -> None:
+    _, verdict = adapt(demo, drawn("test")[0], "own", "own-v1", seed=1)
+
+    assert not verdict.helps
+    assert verdict.sentence().startswith("it does not help, so the old heads stay")
+
+
+def test_scores_without_any_relation_to_prompts_do_not_help_to_choose(demo: Artifact) -> None:
+    own, _ = drawn("test")
+    shuffled = np.random.default_rng(0).permutation(own.prompts.num_rows)
+    prompts = own.prompts.set_column(
+        own.prompts.column_names.index("prompt_id"), "prompt_id", own.prompts["prompt_id"].take(shuffled)
+    )
+    _, verdict = adapt(demo, OutcomesDataset(prompts, own.outcomes), "own", "own-v1", seed=1)
+
+    assert verdict.quality_after < verdict.best_single + 0.05
+
+
+def test_an_adapted_artifact_is_written_and_read_and_its_rows_are_corrected_too(demo: Artifact, tmp_path: Path) -> None:
+    own, _ = drawn("unseen")
+    adapted, _ = adapt(demo, own, "own", "own-v1", seed=1)
+    write_artifact(tmp_path / "own-v1", adapted)
+    again = load_artifact(tmp_path / "own-v1")
+
+    assert again.calibration.datasets == (*demo.calibration.datasets, "own prompts of own")
+    assert len(again.calibration.quality) == len(demo.calibration.quality) + PROMPTS
+    assert np.abs(again.calibration.quality[0] - demo.calibration.quality[0]).max() > 0.001
+    np.testing.assert_allclose(
+        ArtifactPredictor(again).predict(own.conversations()[:5]).quality,
+        ArtifactPredictor(adapted).predict(own.conversations()[:5]).quality,
+        atol=1e-5,
+    )
+
+
+def test_own_prompts_are_no_longer_taken_for_unfamiliar(demo: Artifact) -> None:
+    own, _ = drawn("unseen")
+    adapted, _ = adapt(demo, own, "own", "own-v1", seed=1)
+
+    assert ArtifactPredictor(adapted).predict(own.conversations()).unfamiliar.mean() <= 0.01
+
+
+def test_what_cannot_be_adapted_is_refused_in_words(demo: Artifact) -> None:
+    own, rest = drawn("unseen")
+    adapted, _ = adapt(demo, own, "own", "own-v1", seed=1)
+
+    with pytest.raises(OutcomesError, match="was adapted before; start from demo-v2"):
+        adapt(adapted, own, "own", "own-v2", seed=1)
+    with pytest.raises(OutcomesError, match="let models join first, and adapt then"):
+        exam_of(adapted, ["new"], "own", rest, None, 1)
+    with pytest.raises(OutcomesError, match="need scores on 50 prompts each; 0 have them"):
+        adapt(demo, own.select(np.arange(PROMPTS) < 20), "own", "own-v1", seed=1)
