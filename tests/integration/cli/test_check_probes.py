@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.check import Probed, _listed, _probe
+from app.cli.check import Probed, _probe
 from app.domain.models import Backend
 from app.settings import Settings, load_settings
+from app.upstream.listing import listed
 from tests.fakes.backend import FakeBackend
 from tests.fakes.certificates import Authority
 from tests.fakes.deployment import write_config
@@ -113,10 +114,10 @@ async def test_of_a_long_list_those_are_named_that_may_be_meant(tmp_path: Path) 
     [{"data": [{"id": "a"}, {"id": "b"}]}, [{"id": "a"}, {"id": "b"}], {"data": [{"id": "models/a"}, {"id": "b"}]}],
 )
 def test_a_list_is_read_in_the_forms_that_providers_write(page: object) -> None:
-    assert list(_listed(json.dumps(page).encode())) == ["a", "b"]
+    assert list(listed(json.dumps(page).encode())) == ["a", "b"]
 
 
 @pytest.mark.parametrize("page", [b"<html>", b"null", b"3", b"{}", b'{"data": null}', b'{"data": [1]}', b'["a"]'])
 def test_a_page_that_is_no_list_is_said_to_be_none(page: bytes) -> None:
     with pytest.raises(ValueError, match="something else than a list of models"):
-        _listed(page)
+        listed(page)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import stat
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from app.domain.models import Speed
 from app.errors import UsageError
 from app.settings import load_settings
-from app.setup.files import adopt
+from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
+from app.setup.files import adopt, write_files
 
 GATEWAY = """\
 # Ours.
@@ -85,9 +88,7 @@ def test_the_projects_own_files_change_in_those_lines_only(tmp_path: Path) -> No
     adopt(config, tmp_path / "mine-v1", {"smollm2-135m": "mine"})
 
     changed = {
-        line
-        for name, lines in before.items()
-        for line in set(lines) ^ set((tmp_path / name).read_text().splitlines())
+        line for name, lines in before.items() for line in set(lines) ^ set((tmp_path / name).read_text().splitlines())
     }
     assert {line.split(":")[0].strip() for line in changed} == {"artifact", "predicted_as"}
 
@@ -117,3 +118,120 @@ def test_files_keep_their_modes_and_links_stay_links(tmp_path: Path) -> None:
     assert stat.S_IMODE(config.stat().st_mode) == 0o640
     assert "artifact: ../mine-v1" in config.read_text()
     assert sorted(path.name for path in config.parent.iterdir()) == ["gateway.yaml", "link.yaml", "models.yaml"]
+
+
+def fact(value: object, source: str = "", *, is_guess: bool = False) -> Fact:
+    return Fact(value, source, is_guess=is_guess)
+
+
+def draft() -> Draft:
+    """A model of which all is known, and one of which nothing is."""
+    released = date(2024, 9, 19)
+    known = DraftModel(
+        "no",
+        "org/No",
+        "here",
+        card={
+            "released": fact(released, "guess by its name, as no", is_guess=True),
+            "parameters_b": fact(7.6, "card"),
+            "context_tokens": fact(8192, "max_model_len"),
+            "capabilities": fact(["chat", "tools"], "its card", is_guess=True),
+        },
+        predicted_as=fact("llama-2-7b", "by its name", is_guess=True),
+        price=fact({"self_hosted": {"usd_per_gpu_hour": 2, "gpus": 1, "tokens_per_s": 100}}, "one GPU", is_guess=True),
+        speed=fact({"prefill_tokens_per_s": 1000, "s_per_output_token": 0.01}, "measured"),
+    )
+    unknown = DraftModel(
+        "1e3", "1e3", "paid", card={"released": fact(released)}, open=["price: not known", "regions: not\nknown"]
+    )
+    return Draft(
+        [known, unknown],
+        [
+            DraftBackend("here", "vllm", ["http://10.0.0.11:8000"], allow_cidr=["10.0.0.11/32"]),
+            DraftBackend("paid", "openai", ["https://api.example.com/v1"], "PAID_KEY", rename={"max_tokens": "other"}),
+        ],
+    )
+
+
+def test_a_draft_becomes_two_files_that_the_gateway_accepts(tmp_path: Path) -> None:
+    write_files(tmp_path / "configs", draft(), tmp_path / "artifacts/public-v1")
+
+    settings = load_settings(tmp_path / "configs/gateway.yaml", {"PAID_KEY": "x"})
+    known, unknown = settings.catalog.models
+    assert (known.name, known.served_as, known.predicted_as) == ("no", "org/No", "llama-2-7b")
+    assert known.card.values["parameters_b"] == 7.6
+    assert known.speed == Speed(1000, 0.01)
+    assert (unknown.name, unknown.price, unknown.card.context_tokens) == ("1e3", None, 4096)
+    assert settings.catalog.backends[1].rename == {"max_tokens": "other"}
+    assert settings.artifact
+    assert settings.artifact.resolve() == tmp_path / "artifacts/public-v1"
+    assert settings.profiles["default"].order == ("no", "1e3")
+    assert settings.profiles["cheap"].order == ("1e3", "no")
+    assert settings.predictor_limit_s == 0.02
+    assert sorted(path.name for path in (tmp_path / "configs").iterdir()) == ["catalog.yaml", "gateway.yaml"]
+
+
+def test_guesses_are_marked_and_questions_are_comments(tmp_path: Path) -> None:
+    write_files(tmp_path, draft(), None, shares_machine=True)
+    catalog, gateway = (tmp_path / "catalog.yaml").read_text(), (tmp_path / "gateway.yaml").read_text()
+    marked = {
+        line.split(":")[0].strip() for line in catalog.splitlines() if "  # guess: " in line or " # guess: " in line
+    }
+    assert marked == {"released", "capabilities", "predicted_as", "price", "context_tokens"}
+    assert "released: 2024-09-19" in catalog
+    assert "# guess: by its name, as no\n" in catalog
+    assert "    # open: price: not known\n    # open: regions: not known\n    card:" in catalog
+    assert "&" not in catalog
+    assert "# guess: largest first" in gateway
+    assert "predictor_limit_s: 0.25  # a backend is on this machine" in gateway
+    assert "No keys are set" in gateway
+    assert "artifact" not in gateway.split("\n\n", 1)[1]
+
+
+def test_settings_that_were_taken_over_are_written(tmp_path: Path) -> None:
+    taken = draft()
+    taken.gateway = {
+        "profiles": {"no": {"limits": {"models": ["no"]}, "order": ["no"]}},
+        "upstream": {"max_attempts": 2},
+        "keys": [{"id": "master", "secret_env": "MASTER", "models": ["*"], "concurrency": None}],
+    }
+    write_files(tmp_path, taken, None)
+    settings = load_settings(tmp_path / "gateway.yaml", {"PAID_KEY": "x", "MASTER": "y"})
+    assert settings.max_attempts == 2
+    assert set(settings.profiles) == {"default", "cheap", "best", "no"}
+    assert "No keys are set" not in (tmp_path / "gateway.yaml").read_text()
+
+
+def test_the_largest_comes_first_and_what_is_sold_without_a_size_before_it(tmp_path: Path) -> None:
+    sold = DraftModel("sold", "sold", "here", price=fact({"input_usd_per_m": 1, "output_usd_per_m": 5}))
+    dear = DraftModel("dear", "dear", "here", price=fact({"input_usd_per_m": 1, "output_usd_per_m": 9}))
+    both = draft()
+    both.models += [sold, dear]
+    write_files(tmp_path, both, None)
+    settings = load_settings(tmp_path / "gateway.yaml", {"PAID_KEY": "x"})
+    assert settings.profiles["best"].order == ("dear", "sold", "no", "1e3")
+
+
+def test_files_that_are_there_are_replaced_only_when_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text("ours")
+    with pytest.raises(UsageError, match=r"gateway.yaml is there already; --force replaces"):
+        write_files(tmp_path, draft(), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["gateway.yaml"]
+    write_files(tmp_path, draft(), None, force=True)
+    assert load_settings(tmp_path / "gateway.yaml", {"PAID_KEY": "x"})
+
+
+def test_files_that_would_not_load_do_not_appear(tmp_path: Path) -> None:
+    wrong = draft()
+    wrong.gateway = {"upstream": {"max_attempts": 99}}
+    with pytest.raises(UsageError, match="max_attempts"):
+        write_files(tmp_path, wrong, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_can_adopt_an_artifact(tmp_path: Path) -> None:
+    write_files(tmp_path, draft(), None)
+    adopt(tmp_path / "gateway.yaml", tmp_path / "mine-v1", {"no": "mine", "1e3": "1e3"})
+    settings = load_settings(tmp_path / "gateway.yaml", {"PAID_KEY": "x"})
+    assert [model.predicted_as for model in settings.catalog.models] == ["mine", "1e3"]
+    assert "predicted_as: mine\n" in (tmp_path / "catalog.yaml").read_text()

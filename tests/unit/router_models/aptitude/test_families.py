@@ -9,7 +9,7 @@ from string import Formatter
 
 import pytest
 
-from router_models.aptitude import FAMILIES, GRADERS, Item, Wording, draw, grade_all
+from router_models.aptitude import FAMILIES, GRADERS, Item, Wording, draw, draw_exam, grade_all
 
 SKILLS = {
     "arithmetic": "math",
@@ -163,6 +163,16 @@ def test_item_ids_are_distinct(family: str) -> None:
 
 def test_levels_may_be_chosen() -> None:
     assert {item.level for item in draw("sql", seed=1, count=20, levels=(2,))} == {2}
+
+
+@every_family
+def test_exams_of_other_seeds_share_no_prompt_and_the_same_seed_gives_the_same_bytes(family: str) -> None:
+    exams = [draw_exam(family, seed=seed, count=60) for seed in (1, 2, 7, 12_345)]
+    prompts = [{item.prompt for item in exam} for exam in exams]
+
+    assert len(set.union(*prompts)) == 4 * 60
+    assert draw_exam(family, seed=7, count=60) == exams[2]
+    assert grade_all([(item.grader, item.reference, item.answer) for item in exams[0]]) == [1.0] * 60
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,365 @@
+"""`thalamus init` as a program: real servers on loopback, files that the gateway serves from, and one line per fault."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from app.settings import load_settings
+from tests.conftest import free_ports
+from tests.fakes.backend import FakeBackend, Received, Script, _send
+from tests.fakes.certificates import Authority
+
+QWEN, LLAMA, PAID = "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Llama-3.1-8B-Instruct", "gpt-4o-mini"
+KEY = "sk-secret"
+CONFIG = Path("configs/gateway.yaml")
+REFUSES = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+
+async def thalamus(folder: Path, *arguments: str, **environment: str) -> tuple[int | None, str, str]:
+    """Run a command in a folder to its end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.cli", *arguments,
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(Path.cwd()), **environment},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def fault(folder: Path, *arguments: str, **environment: str) -> str:
+    """The one line of a command that fails and writes nothing."""
+    status, out, err = await thalamus(folder, "init", *arguments, **environment)
+    assert (status, out) == (1, "")
+    assert not (folder / "configs").exists()
+    (line,) = err.splitlines()
+    return line
+
+
+class Service(FakeBackend):
+    """An API that is no vLLM worker: it has no /version, and lists what it is told."""
+
+    entries: tuple[Mapping[str, Any], ...] = ()
+
+    async def _page(self, request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.path == "/version":
+            await _send(writer, 404, b"")
+        elif request.path == "/v1/models" and self.entries:
+            await _send(writer, 200, json.dumps({"data": self.entries}).encode())
+        else:
+            await super()._page(request, writer)
+
+
+class Picky(Service):
+    """Knows `max_completion_tokens` only."""
+
+    async def _complete(self, request: Received, writer: asyncio.StreamWriter) -> bool:
+        refused = "max_tokens" in request.body
+        self.script = Script(status=400, error={"message": REFUSES}) if refused else Script()
+        return await super()._complete(request, writer)
+
+
+def catalogue(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((folder / "configs/catalog.yaml").read_text())
+    return content
+
+
+async def test_three_endpoints_one_of_them_over_tls_with_a_key_become_a_gateway(tmp_path: Path) -> None:
+    authority = Authority()
+    ca_file = authority.file(tmp_path)
+    async with (
+        FakeBackend(models=(QWEN, "mine")) as one,
+        FakeBackend(models=(LLAMA, "BAAI/bge-m3")) as two,
+        Service(models=(PAID, QWEN), tls=authority.server()) as three,
+    ):
+        three.key = KEY
+        urls = [one.url, two.url, three.url]
+        status, out, err = await thalamus(
+            tmp_path, "init", *urls, "--key-env", "PAID_KEY", "--ca-file", ca_file, PAID_KEY=KEY
+        )
+
+        assert status == 0, err
+        settings = load_settings(tmp_path / CONFIG, {"PAID_KEY": KEY})
+        models = {model.name: model for model in settings.catalog.models}
+        assert {name: (model.served_as, model.predicted_as) for name, model in models.items()} == {
+            "qwen2.5-7b-instruct": (QWEN, "qwen2.5-7b-it"),
+            "mine": ("mine", None),
+            "llama-3.1-8b-instruct": (LLAMA, "llama-3.1-8b-it"),
+            "gpt-4o-mini": (PAID, "gpt-4o-mini-2024-07-18"),
+            "qwen2.5-7b-instruct-2": (QWEN, "qwen2.5-7b-it"),
+        }
+        assert all(model.speed and model.card.context_tokens == 1024 for model in models.values())
+        backends = settings.catalog.backends
+        assert [(one.kind, one.key_env, bool(one.ca_file)) for one in backends] == [
+            ("vllm", None, False), ("vllm", None, False), ("openai", "PAID_KEY", True),
+        ]  # fmt: skip
+        assert f"LEFT OUT BAAI/bge-m3 at {two.url}: is for embedding, and does not chat" in out
+        assert "OPEN mine: parameters_b, released, license, regions: not known" in out
+        assert "thalamus onboard " in out
+        assert KEY not in out + err + (tmp_path / "configs/catalog.yaml").read_text()
+        assert not any("authorization" in request.headers for request in one.requests + two.requests)
+
+        status, out, err = await thalamus(tmp_path, "check", PAID_KEY=KEY)
+        assert status == 0, out + err
+        await answers(tmp_path, PAID_KEY=KEY)
+
+
+async def answers(folder: Path, **environment: str) -> None:
+    """Serve from the files as they are, but for the ports, and be answered by every model."""
+    data, admin = free_ports(2)
+    text = (folder / CONFIG).read_text().replace(":8080", f":{data}").replace(":8081", f":{admin}")
+    (folder / CONFIG).write_text(text)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.cli", "serve",
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(Path.cwd()), **environment}, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stderr
+        while json.loads(await asyncio.wait_for(process.stderr.readline(), 30))["event"] != "gateway.started":
+            pass
+        async with aiohttp.ClientSession() as caller:
+            for model in ("auto", *(model["name"] for model in catalogue(folder)["models"])):
+                body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+                async with caller.post(f"http://127.0.0.1:{data}/v1/chat/completions", json=body) as answer:
+                    assert answer.status == 200, (model, await answer.text())
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+async def test_it_asks_few_and_small_questions(tmp_path: Path) -> None:
+    async with FakeBackend(models=("mine",)) as worker, Service(models=("theirs",)) as service:
+        status, _, err = await thalamus(tmp_path, "init", worker.url, service.url)
+        assert status == 0, err
+        assert (len(worker.requests), len(service.requests)) == (12, 4)
+        assert all(request.body["max_tokens"] <= 64 for request in worker.requests + service.requests)
+
+
+async def test_nothing_is_asked_without_measuring(tmp_path: Path) -> None:
+    async with FakeBackend(models=(QWEN,)) as worker:
+        status, out, _ = await thalamus(tmp_path, "init", worker.url, "--no-measure", "--json")
+        assert status == 0
+        assert worker.requests == []
+    found = json.loads(out)
+    assert found["models"][0]["recognised_as"] == "qwen2.5-7b-it"
+    assert found["models"][0]["speed"] is None
+    assert "# open: speed: not measured, no requests were made" in (tmp_path / "configs/catalog.yaml").read_text()
+
+
+async def test_replicas_are_one_backend(tmp_path: Path) -> None:
+    async with FakeBackend(models=("m",)) as one, FakeBackend(models=("m",)) as two:
+        status, _, err = await thalamus(tmp_path, "init", one.url, two.url, f"{one.url}/v1/", "--no-measure")
+        assert status == 0, err
+        (backend,) = catalogue(tmp_path)["backends"]
+        assert backend["urls"] == [f"{one.url}/v1", two.url]
+
+
+async def test_a_service_that_wants_another_name_of_the_bound_gets_it(tmp_path: Path) -> None:
+    async with Picky(models=("o-something",)) as service:
+        status, _, err = await thalamus(tmp_path, "init", service.url)
+        assert status == 0, err
+    (backend,) = catalogue(tmp_path)["backends"]
+    assert backend["rename"] == {"max_tokens": "max_completion_tokens"}
+    assert "speed" in catalogue(tmp_path)["models"][0]
+
+
+async def test_tools_and_logprobs_are_stated_if_they_work_and_models_that_do_not_chat_are_left_out(
+    tmp_path: Path,
+) -> None:
+    async with FakeBackend(models=("able", "embedder")) as worker:
+        worker.scripts["able"] = Script(tool_call={"name": "weather", "arguments": '{"city": "Paris"}'})
+        worker.scripts["embedder"] = Script(
+            status=400, error={"message": "The model does not support Chat Completions API"}
+        )
+        status, out, _ = await thalamus(tmp_path, "init", worker.url)
+        assert status == 0
+    (model,) = catalogue(tmp_path)["models"]
+    assert model["card"]["capabilities"] == ["chat", "tools", "json_schema"]
+    assert (
+        f"LEFT OUT embedder at {worker.url}: does not answer chat requests, "
+        "status 400: The model does not support Chat Completions API"
+    ) in out
+
+
+async def test_a_model_that_is_busy_stays_without_a_speed(tmp_path: Path) -> None:
+    async with FakeBackend(Script(status=500, error={"message": "engine died"}), models=("m",)) as worker:
+        status, out, _ = await thalamus(tmp_path, "init", worker.url)
+    assert status == 0
+    assert "OPEN m: speed: not measured, status 500: engine died; it is learned from what is served" in out
+
+
+async def test_an_adapter_is_told_from_its_model(tmp_path: Path) -> None:
+    async with Service() as worker:
+        worker.entries = (
+            {"id": "base", "root": QWEN, "parent": None, "max_model_len": 4096},
+            {"id": "sql", "root": "/adapters/sql", "parent": "base"},
+        )
+        status, out, err = await thalamus(tmp_path, "init", worker.url, "--no-measure")
+        assert status == 0, err
+    base, adapter = catalogue(tmp_path)["models"]
+    assert (base["predicted_as"], base["card"]["parameters_b"]) == ("qwen2.5-7b-it", 7.61)
+    assert "predicted_as" not in adapter
+    assert adapter["card"]["parameters_b"] == 7.61
+    assert "thalamus onboard    lets sql sit the exam" in out
+
+
+async def test_many_models_have_to_be_named(tmp_path: Path) -> None:
+    async with Service(models=tuple(f"m{n}" for n in range(21))) as service:
+        line = await fault(tmp_path, service.url)
+        assert line == (
+            f"thalamus: {service.url}: serves 21 models, such as m0, m1, m2, m3, m4, m5, m6, m7; "
+            "name those you mean with --models A,B"
+        )
+        line = await fault(tmp_path, service.url, "--models", "m0,m99")
+        assert line.startswith("thalamus: --models: no endpoint serves 'm99'; they serve 21 models, such as ")
+        status, _, err = await thalamus(tmp_path, "init", service.url, "--models", "m3, m5")
+        assert status == 0, err
+        assert {request.body["model"] for request in service.requests} == {"m3", "m5"}
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1:1", "refuses connections; does it run, and on this port?"),
+        ("http://nowhere.invalid", "the name 'nowhere.invalid' is not known here; correct it, or the resolver"),
+        ("127.0.0.1:8000", "write a URL such as http://10.0.0.11:8000"),
+        ("http://[1", "write a URL such as http://10.0.0.11:8000"),
+    ],
+)
+async def test_a_wrong_url(tmp_path: Path, url: str, says: str) -> None:
+    assert await fault(tmp_path, url) == f"thalamus: {url}: {says}"
+
+
+async def test_a_key_that_is_refused_or_missing_or_has_no_owner(tmp_path: Path) -> None:
+    async with FakeBackend() as one, FakeBackend() as two:
+        one.key = two.key = KEY
+        assert await fault(tmp_path, one.url) == f"thalamus: {one.url}: wants a key; name it in --key-env"
+        line = await fault(tmp_path, one.url, "--key-env", "PAID_KEY", PAID_KEY="wrong")
+        assert line == f"thalamus: {one.url}: refuses the key in PAID_KEY"
+        assert await fault(tmp_path, one.url, two.url, "--key-env", "PAID_KEY", PAID_KEY=KEY) == (
+            f"thalamus: --key-env PAID_KEY: {one.url} and {two.url} want keys; "
+            "say whose it is with --key-env URL=NAME for each"
+        )
+        line = await fault(tmp_path, one.url, "--key-env", "UNSET_KEY")
+        assert line == "thalamus: --key-env: the environment has no UNSET_KEY; set it to the endpoint's key"
+        both = [f"--key-env={url}=PAID_KEY" for url in (one.url, two.url)]
+        status, _, err = await thalamus(tmp_path, "init", one.url, two.url, *both, "--no-measure", PAID_KEY=KEY)
+        assert status == 0, err
+
+
+async def test_a_key_that_only_questions_need(tmp_path: Path) -> None:
+    """As at OpenRouter, which lists its models to everyone."""
+    async with Service(models=("m",)) as service:
+        service.key, service.entries = KEY, ({"id": "m"},)
+        assert await fault_while_asking(tmp_path, service.url) == "wants a key; name it in --key-env"
+        status, _, err = await thalamus(tmp_path, "init", service.url, "--key-env", "PAID_KEY", PAID_KEY=KEY)
+        assert status == 0, err
+
+
+async def fault_while_asking(folder: Path, url: str) -> str:
+    status, _, err = await thalamus(folder, "init", url)
+    assert status == 1
+    assert not (folder / "configs").exists()
+    return err.splitlines()[-1].removeprefix(f"thalamus: {url}: ")
+
+
+async def test_certificates(tmp_path: Path) -> None:
+    authority = Authority()
+    ca_file = authority.file(tmp_path)
+    async with FakeBackend(tls=authority.server("other.example")) as server:
+        url = f"https://localhost:{server.port}"
+        assert await fault(tmp_path, url, "--ca-file", ca_file) == (
+            f"thalamus: {url}: its certificate is for other.example, not for localhost"
+        )
+    async with FakeBackend(tls=authority.server()) as server:
+        assert await fault(tmp_path, server.url) == (
+            f"thalamus: {server.url}: its certificate is signed by an authority that is not known; "
+            "name the authority's file in --ca-file"
+        )
+        line = await fault(tmp_path, server.url, "--ca-file", "nowhere.pem")
+        assert line == f"thalamus: {server.url}: its ca_file nowhere.pem does not exist"
+
+
+async def test_no_models(tmp_path: Path) -> None:
+    async with FakeBackend(models=()) as empty:
+        assert await fault(tmp_path, empty.url) == (
+            f"thalamus: {empty.url}: lists no models; start it with one, or ask its provider which ones the key may use"
+        )
+
+
+async def test_files_that_are_there_stay(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / CONFIG).write_text("ours")
+    status, _, err = await thalamus(tmp_path, "init", "http://127.0.0.1:1")
+    assert status == 1
+    assert err == ("thalamus: configs/gateway.yaml is there already; --force replaces, --output names another folder\n")
+    assert (tmp_path / CONFIG).read_text() == "ours"
+
+
+def litellm(folder: Path, url: str) -> str:
+    path = folder / "litellm.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "model_list": [
+                    {"model_name": "ours", "litellm_params": {"model": f"hosted_vllm/{QWEN}", "api_base": url}},
+                    {
+                        "model_name": "paid",
+                        "litellm_params": {"model": f"openai/{PAID}", "api_key": "os.environ/OPENAI_API_KEY"},
+                    },
+                ],
+                "litellm_settings": {"fallbacks": [{"ours": ["paid"]}], "cache": True},
+            }
+        )
+    )
+    return str(path)
+
+
+async def test_a_litellm_file_alone_is_taken_over_without_asking_anybody(tmp_path: Path) -> None:
+    status, out, err = await thalamus(tmp_path, "init", "--from-litellm", litellm(tmp_path, "http://127.0.0.1:1"))
+    assert status == 0, err
+    settings = load_settings(tmp_path / CONFIG, {"OPENAI_API_KEY": "x"})
+    ours, paid = settings.catalog.models
+    assert (ours.name, ours.served_as, ours.predicted_as) == ("ours", QWEN, "qwen2.5-7b-it")
+    assert ours.card.context_tokens == 32768
+    assert paid.price
+    assert settings.profiles["ours"].order == ("ours", "paid")
+    assert settings.predictor_limit_s == 0.25
+    assert "LEFT OUT litellm_settings.cache: answers are not cached" in out
+    assert "First set OPENAI_API_KEY in the environment." in out
+
+
+async def test_the_endpoints_of_a_litellm_file_are_asked_where_they_can_be(tmp_path: Path) -> None:
+    async with FakeBackend(models=(QWEN,)) as worker, Service(models=("new",)) as service:
+        status, out, err = await thalamus(
+            tmp_path, "init", service.url, "--from-litellm", litellm(tmp_path, worker.url), OPENAI_API_KEY="x"
+        )
+        assert status == 0, err
+    ours, paid, new = catalogue(tmp_path)["models"]
+    assert ("speed" in ours, "speed" in paid, "speed" in new) == (True, False, True)
+    assert ours["card"]["context_tokens"] == 1024
+    assert "LEFT OUT openai (https://api.openai.com/v1): its models were not asked, because it " in out
+
+
+async def test_it_needs_neither_the_extras_nor_an_endpoint_to_explain_itself(tmp_path: Path) -> None:
+    status, _, err = await thalamus(tmp_path, "init")
+    assert (status, err) == (
+        1,
+        "thalamus: name at least one endpoint, such as http://10.0.0.11:8000, or a file with --from-litellm\n",
+    )
+    (tmp_path / "pyarrow.py").write_text("raise ModuleNotFoundError('pyarrow')\n")
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('torch')\n")
+    async with FakeBackend(models=("m",)) as worker:
+        status, _, err = await thalamus(
+            tmp_path, "init", worker.url, PYTHONPATH=os.pathsep.join((str(tmp_path), str(Path.cwd())))
+        )
+    assert status == 0, err

@@ -1,0 +1,98 @@
+"""Endpoints that answer without a model behind them, or with one held back, are told from weak models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from app.collect.journal import Reply
+from app.collect.plan import Prompt
+from app.exam.faults import LEAST_ANSWERS, Fault, Sample, faults_in
+from router_models.aptitude.family import words
+
+ROOM = 200
+WORDS = words("the model of a small town was built by two people in the year it burned down again because nobody paid")
+
+
+def sample(
+    answer: Callable[[int], str],
+    finish_reason: Callable[[int], str] = lambda _: "stop",
+    output_tokens: Callable[[int], int | None] = lambda _: 12,
+    count: int = 40,
+    failures: int = 0,
+    attempts: int = 1,
+    latency_s: float = 0.3,
+) -> Sample:
+    prompts = {f"p{n}": Prompt(f"p{n}", f"question {n}", "exact", "x", ROOM) for n in range(count)}
+    replies = [
+        Reply(f"p{n}", "m", answer(n), finish_reason(n), 10, output_tokens(n), latency_s, None, attempts)
+        for n in range(count)
+    ]
+    return Sample(prompts, replies, ["status 500: oh"] * failures)
+
+
+def rambling(number: int) -> str:
+    """What a weak model says: wrong, and of any length."""
+    chance = Random(number)
+    return " ".join(chance.choices(WORDS, k=chance.randint(1, 30))) + "."
+
+
+def terse(number: int) -> str:
+    """Answers to multiple choice, always in one form."""
+    return f"The answer is ({'ABCDEFGHIJ'[number % 10]})."
+
+
+def fatal(faults: list[Fault]) -> list[str]:
+    return [fault.name for fault in faults if fault.is_fatal]
+
+
+@pytest.mark.parametrize("answer", [rambling, terse, lambda n: f"{n}", lambda n: ("yes", "no")[n % 2]])
+def test_a_weak_or_terse_model_has_no_fault(answer: Callable[[int], str]) -> None:
+    assert faults_in(sample(answer)) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "name", "sentence"),
+    [
+        (sample(lambda n: "A" if n % 3 else "B"), "constant", "answers 'A' to 26 of 40"),
+        (sample(lambda n: "I'm sorry, but I can't." if n % 2 else rambling(n)), "refusing", "refuses 20 of 40"),
+        (sample(lambda n: "As an AI, I am not able to." if n % 4 == 0 else rambling(n)), "refusing", "10 of 40"),
+        (sample(lambda n: (rambling(n) * 9)[:37] + "x"), "truncating", "end after exactly 38 characters"),
+        (sample(rambling, lambda _: "length"), "truncating", "before the room that was asked for"),
+        (sample(rambling, lambda _: "length", lambda _: None), "truncating", "before the room"),
+        (sample(lambda _: ""), "empty", "says nothing in 40 of 40"),
+        (sample(lambda _: "", lambda _: "length", lambda _: ROOM), "empty", "more with --max-tokens"),
+        (sample(lambda n: rambling(n) * 20, lambda _: "length", lambda _: ROOM), "long-winded", "--max-tokens"),
+        (sample(rambling, failures=20), "failing", "20 of 60 requests got no answer, most often: status 500"),
+    ],
+)
+def test_a_broken_endpoint_is_named(broken: Sample, name: str, sentence: str) -> None:
+    faults = faults_in(broken)
+
+    assert name in fatal(faults)
+    assert any(sentence in fault.sentence for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("peculiar", "name"),
+    [
+        (sample(rambling, output_tokens=lambda _: None), "no usage"),
+        (sample(rambling, attempts=2), "reluctant"),
+        (sample(rambling, latency_s=90.0), "slow"),
+        (
+            sample(lambda n: rambling(n) * 20, lambda n: "length" if n % 3 == 0 else "stop", lambda _: ROOM),
+            "long-winded",
+        ),
+    ],
+)
+def test_a_peculiar_endpoint_is_named_and_may_go_on(peculiar: Sample, name: str) -> None:
+    faults = faults_in(peculiar)
+
+    assert name in [fault.name for fault in faults]
+    assert fatal(faults) == []
+
+
+def test_few_answers_are_no_evidence() -> None:
+    assert faults_in(sample(lambda _: "A", count=LEAST_ANSWERS - 1)) == []
