@@ -1,4 +1,4 @@
-"""`thalamus init` as a program: real servers on loopback, files that the gateway serves from, and one line per fault."""
+"""`thalamus init` as a program: real servers on loopback, files that the gateway serves from, a line for each fault."""
 
 from __future__ import annotations
 
@@ -198,11 +198,12 @@ async def test_a_model_that_is_busy_stays_without_a_speed(tmp_path: Path) -> Non
 
 
 async def test_an_adapter_is_told_from_its_model(tmp_path: Path) -> None:
-    async with Service() as worker:
-        worker.entries = (
-            {"id": "base", "root": QWEN, "parent": None, "max_model_len": 4096},
-            {"id": "sql", "root": "/adapters/sql", "parent": "base"},
-        )
+    worker = Service()
+    worker.entries = (
+        {"id": "base", "root": QWEN, "parent": None, "max_model_len": 4096},
+        {"id": "sql", "root": "/adapters/sql", "parent": "base"},
+    )
+    async with worker:
         status, out, err = await thalamus(tmp_path, "init", worker.url, "--no-measure")
         assert status == 0, err
     base, adapter = catalogue(tmp_path)["models"]
@@ -258,8 +259,9 @@ async def test_a_key_that_is_refused_or_missing_or_has_no_owner(tmp_path: Path) 
 
 async def test_a_key_that_only_questions_need(tmp_path: Path) -> None:
     """As at OpenRouter, which lists its models to everyone."""
-    async with Service(models=("m",)) as service:
-        service.key, service.entries = KEY, ({"id": "m"},)
+    service = Service()
+    service.key, service.entries = KEY, ({"id": "m"},)
+    async with service:
         assert await fault_while_asking(tmp_path, service.url) == "wants a key; name it in --key-env"
         status, _, err = await thalamus(tmp_path, "init", service.url, "--key-env", "PAID_KEY", PAID_KEY=KEY)
         assert status == 0, err
@@ -305,7 +307,7 @@ async def test_files_that_are_there_stay(tmp_path: Path) -> None:
     assert (tmp_path / CONFIG).read_text() == "ours"
 
 
-def litellm(folder: Path, url: str) -> str:
+def litellm(folder: Path, url: str, **paid: str) -> str:
     path = folder / "litellm.yaml"
     path.write_text(
         yaml.safe_dump(
@@ -314,7 +316,7 @@ def litellm(folder: Path, url: str) -> str:
                     {"model_name": "ours", "litellm_params": {"model": f"hosted_vllm/{QWEN}", "api_base": url}},
                     {
                         "model_name": "paid",
-                        "litellm_params": {"model": f"openai/{PAID}", "api_key": "os.environ/OPENAI_API_KEY"},
+                        "litellm_params": {"model": f"openai/{PAID}", "api_key": "os.environ/OPENAI_API_KEY", **paid},
                     },
                 ],
                 "litellm_settings": {"fallbacks": [{"ours": ["paid"]}], "cache": True},
@@ -340,14 +342,15 @@ async def test_a_litellm_file_alone_is_taken_over_without_asking_anybody(tmp_pat
 
 async def test_the_endpoints_of_a_litellm_file_are_asked_where_they_can_be(tmp_path: Path) -> None:
     async with FakeBackend(models=(QWEN,)) as worker, Service(models=("new",)) as service:
-        status, out, err = await thalamus(
-            tmp_path, "init", service.url, "--from-litellm", litellm(tmp_path, worker.url), OPENAI_API_KEY="x"
-        )
+        file = litellm(tmp_path, worker.url, api_base="http://127.0.0.1:1")
+        status, out, err = await thalamus(tmp_path, "init", service.url, "--from-litellm", file, OPENAI_API_KEY="x")
         assert status == 0, err
     ours, paid, new = catalogue(tmp_path)["models"]
     assert ("speed" in ours, "speed" in paid, "speed" in new) == (True, False, True)
     assert ours["card"]["context_tokens"] == 1024
-    assert "LEFT OUT openai (https://api.openai.com/v1): its models were not asked, because it " in out
+    assert (
+        "LEFT OUT paid (http://127.0.0.1:1/chat/completions): its models were not asked, because it refuses conn" in out
+    )
 
 
 async def test_it_needs_neither_the_extras_nor_an_endpoint_to_explain_itself(tmp_path: Path) -> None:

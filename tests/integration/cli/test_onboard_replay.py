@@ -47,4 +47,4 @@ async def test_a_replayed_model_is_graded_as_published_and_described_as_what_it_
     assert rows.quality[own_N, -1].mean() == pytest.approx(rows.score[own_N, itself].mean(), abs=0.08)
     quality = ArtifactPredictor(extended).predict([(("user", "What is 2 + 2?"),)]).quality
     assert quality.shape == (1, len(public.models) + 1)
-    assert len({key for key in server.asked}) == len(public.anchors)
+    assert len(set(server.asked)) == len(public.anchors)
