@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
 from app.cli.serve import DEFAULT_CONFIG
 from app.errors import UpstreamError, UsageError
+from app.upstream.listing import MAX_LIST_BYTES, NO_MODELS, PROBE_WITHIN_S, fault, listed, some
 
 if TYPE_CHECKING:
     from app.domain.models import Backend, Model
     from app.expectation import Expectation, Prospect
     from app.settings import Settings
     from app.upstream.client import UpstreamClient
-
-# A worker lists its models in milliseconds; through a tunnel in tenths of a second.
-PROBE_WITHIN_S = 5.0
-# Services with hundreds of models list them with prices and descriptions.
-MAX_LIST_BYTES = 8 << 20
-# So many names of a longer list are said.
-NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,73 +153,37 @@ async def _ask(client: UpstreamClient, settings: Settings, backend: Backend, url
     from app.upstream.refusals import RefusedKey
 
     try:
-        listed = _listed(await client.fetch(backend.name, versioned(url) + "/models", PROBE_WITHIN_S, MAX_LIST_BYTES))
+        found = listed(await client.fetch(backend.name, versioned(url) + "/models", PROBE_WITHIN_S, MAX_LIST_BYTES))
     except RefusedKey:
         which = f"refuses the key in {backend.key_env}" if backend.key_env else "wants a key; name it in key_env"
         return Probed(backend.name, url, None, (), (which,))
     except (UpstreamError, ValueError) as exc:
-        return Probed(backend.name, url, None, (), (await _fault(client, backend, url, exc),))
+        return Probed(backend.name, url, None, (), (await fault(client, backend.name, url, exc),))
     version = None
     if backend.kind == "vllm":
         try:
             version = json.loads(await client.fetch(backend.name, root(url) + "/version", PROBE_WITHIN_S))["version"]
         except (UpstreamError, ValueError, KeyError, TypeError):
             return Probed(
-                backend.name, url, None, tuple(listed), ("is not vLLM: it has no /version; write kind: openai",)
+                backend.name, url, None, tuple(found), ("is not vLLM: it has no /version; write kind: openai",)
             )
     served = [model for model in settings.catalog.models if model.backend == backend.name]
-    return Probed(backend.name, url, version, tuple(listed), tuple(_differences(served, listed)))
+    return Probed(backend.name, url, version, tuple(found), tuple(_differences(served, found)))
 
 
-async def _fault(client: UpstreamClient, backend: Backend, url: str, error: Exception) -> str:
-    """What is wrong with a replica that gave no list of models."""
-    from app.upstream.faults import is_for_another_name, why
-
-    if is_for_another_name(error):
-        names = await client.certificate_names(backend.name, url, PROBE_WITHIN_S)
-        if names:
-            return f"its certificate is for {_some(names)}, not for {urlsplit(url).hostname}"
-    return why(error, url)
-
-
-def _listed(body: bytes) -> dict[str, Mapping[str, Any]]:
-    """The models of a list, by name.
-
-    Raises:
-        ValueError: it is no list of models.
-    """
-    try:
-        found = json.loads(body)
-        # Together lists them bare.
-        entries = found if isinstance(found, list) else found["data"]
-        # Google lists models/NAME and answers to NAME.
-        return {str(entry["id"]).removeprefix("models/"): entry for entry in entries}
-    except (ValueError, KeyError, TypeError) as exc:
-        raise ValueError("answers /v1/models with something else than a list of models") from exc
-
-
-def _differences(models: list[Model], listed: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _differences(models: list[Model], found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Where the catalogue says something else than the replica."""
-    if not listed:
-        yield "lists no models; start it with one, or ask its provider which ones the key may use"
+    if not found:
+        yield NO_MODELS
         return
     for model in models:
-        entry = listed.get(model.served_as.removeprefix("models/"))
+        entry = found.get(model.served_as.removeprefix("models/"))
         if entry is None:
-            yield f"does not serve {model.served_as!r} ({model.name}); it serves {_some(listed, model.served_as)}"
+            yield f"does not serve {model.served_as!r} ({model.name}); it serves {some(found, model.served_as)}"
             continue
         served_tokens, stated_tokens = entry.get("max_model_len"), model.card.context_tokens
         if isinstance(served_tokens, int) and served_tokens < stated_tokens:
             yield f"serves {model.name} with {served_tokens} tokens of context; its card says {stated_tokens}"
-
-
-def _some(names: Iterable[str], like: str = "") -> str:
-    """All of a few names; of many, those that are most `like` this one, and how many there are."""
-    every = list(names)
-    if len(every) <= NAMED:
-        return ", ".join(every)
-    close = difflib.get_close_matches(like, every, NAMED, 0.3) or every[:NAMED]
-    return f"{len(every)} models, such as {', '.join(close)}"
 
 
 def _print_against(names: Sequence[str], expected: Expectation) -> None:
@@ -256,7 +212,7 @@ def _print(findings: Findings) -> None:
     for one in findings.replicas:
         if not one.problems:
             about = f"vLLM {one.version}" if one.version else "answers"
-            print(f"{one.backend} ({one.url}): {about}, serves {_some(one.serves)}")
+            print(f"{one.backend} ({one.url}): {about}, serves {some(one.serves)}")
     for names, expected in alike(findings.expected):
         for name in names:
             print(f"profile {name}: {sentence(expected)}")

@@ -1,8 +1,9 @@
-"""YAML with comments: read and written so that an operator's own words and layout stay, and new text reads back the same."""
+"""YAML with comments: an operator's own words and layout stay, and what is new reads back as the same value."""
 
 from __future__ import annotations
 
 import io
+from datetime import date
 from typing import Any
 
 import yaml
@@ -51,12 +52,11 @@ def plain(value: Any) -> Any:
     Words that YAML 1.1 takes for something else, such as `no` or `1e3`, get quotes. Lists of values stand on one line.
     """
     if isinstance(value, str):
-        try:
-            return value if yaml.safe_load(value) == value else DoubleQuotedScalarString(value)
-        except yaml.YAMLError:
-            return DoubleQuotedScalarString(value)
+        return value if _is_plain(value) else DoubleQuotedScalarString(value)
+    if isinstance(value, date):
+        return value.replace()  # the same object twice would be written as an anchor and an alias
     if isinstance(value, dict):
-        return CommentedMap({name: plain(one) for name, one in value.items()})
+        return CommentedMap({plain(name): plain(one) for name, one in value.items()})
     if isinstance(value, list | tuple):
         sequence = CommentedSeq(plain(one) for one in value)
         if not any(isinstance(one, dict | list | tuple) for one in value):
@@ -74,9 +74,14 @@ def on_one_line(value: dict[str, Any]) -> CommentedMap:
     return mapping
 
 
+def one_line(text: str) -> str:
+    """A text as a comment can hold it."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+
+
 def mark_guess(mapping: CommentedMap, key: str, source: str) -> None:
     """Write behind a value that it is a guess, and where it comes from."""
-    mapping.yaml_add_eol_comment(f"{GUESS}{' '.join(source.removeprefix(GUESS).split())}", key)
+    mapping.yaml_add_eol_comment(GUESS + one_line(source).removeprefix("guess "), key)
 
 
 def drop_guess(mapping: CommentedMap, key: str) -> None:
@@ -84,6 +89,14 @@ def drop_guess(mapping: CommentedMap, key: str) -> None:
     token = (mapping.ca.items.get(key) or [None] * 3)[2]
     if token is not None and token.value.lstrip("# ").startswith(GUESS.rstrip()):
         token.value = "\n" + token.value.partition("\n")[2]
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it is read as itself without quotes, alone and between brackets."""
+    try:
+        return bool(yaml.safe_load(text) == text and yaml.safe_load(f"[{text}]") == [text])
+    except (yaml.YAMLError, ValueError):  # to YAML, 2024-13-45 is a date, and a wrong one
+        return False
 
 
 def _yaml() -> YAML:

@@ -1,4 +1,4 @@
-"""What is known of an operator's models and backends before it is written into files: facts, guesses, open questions."""
+"""What is known of an operator's models and backends before it is in files: facts, guesses, open questions."""
 
 from __future__ import annotations
 

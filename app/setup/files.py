@@ -10,6 +10,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,67 @@ from ruamel.yaml.error import YAMLError
 
 from app.catalog_file import load_catalog
 from app.errors import UsageError
-from app.settings import GatewayForm
+from app.settings import GatewayForm, load_settings
 from app.setup.commented import drop_guess, plain, read_commented, write_commented
+from app.setup.draft import Draft
+from app.setup.rendering import catalog_text, gateway_text
 from app.yaml_files import load_form
+
+CATALOG, GATEWAY = "catalog.yaml", "gateway.yaml"
+
+
+def write_files(
+    folder: Path, draft: Draft, artifact: Path | None, *, shares_machine: bool = False, force: bool = False
+) -> None:
+    """Write `catalog.yaml` and `gateway.yaml`: both, or after a failure none.
+
+    `shares_machine` where models run beside the gateway; `force` replaces files that are there.
+
+    Raises:
+        UsageError: a file is there already, cannot be written, or would not be accepted by `thalamus serve`.
+    """
+    refuse_existing(folder, force=force)
+    day = datetime.now().astimezone().date()
+    shown = None if artifact is None else path_from(folder, artifact)
+    texts = {
+        CATALOG: catalog_text(_seen_from(folder, draft), day),
+        GATEWAY: gateway_text(draft, shown, day, shares_machine=shares_machine),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".init-") as beside:
+            staged = {(folder / name).resolve(): Path(beside) / name for name in texts}
+            for path, name in zip(staged.values(), texts, strict=True):
+                path.write_text(texts[name], encoding="utf-8")
+            load_settings(Path(beside) / GATEWAY, _every_variable(draft))
+            _move(staged)
+    except OSError as exc:
+        raise UsageError(f"{exc.filename}: {exc.strerror}; name another folder with --output") from exc
+
+
+def refuse_existing(folder: Path, *, force: bool) -> None:
+    """
+    Raises:
+        UsageError: a file that would be written is there already, and not to be replaced.
+    """
+    there = [str(folder / name) for name in (CATALOG, GATEWAY) if (folder / name).exists()]
+    if there and not force:
+        verb = "are" if len(there) > 1 else "is"
+        raise UsageError(f"{' and '.join(there)} {verb} there already; --force replaces, --output names another folder")
+
+
+def _seen_from(folder: Path, draft: Draft) -> Draft:
+    """The draft with paths as a file in this folder names them."""
+    backends = [
+        replace(one, ca_file=path_from(folder, Path(one.ca_file))) if one.ca_file else one for one in draft.backends
+    ]
+    return replace(draft, backends=backends)
+
+
+def _every_variable(draft: Draft) -> dict[str, str]:
+    """An environment in which all keys are set: what is checked is the files."""
+    keys = [key.get("secret_env") for key in draft.gateway.get("keys", [])]
+    return {name: "set" for name in (*keys, *(one.key_env for one in draft.backends)) if name}
 
 
 def adopt(config: Path, artifact: Path, columns: Mapping[str, str]) -> None:
@@ -104,11 +164,14 @@ def _written_beside(path: Path, text: str) -> Path:
 
 
 def _move(staged: Mapping[Path, Path]) -> None:
-    before = {path: path.read_bytes() for path in staged}
+    before = {path: path.read_bytes() if path.exists() else None for path in staged}
     try:
         for path, beside in staged.items():
             beside.replace(path)
     except OSError:
         for path, content in before.items():
-            path.write_bytes(content)
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_bytes(content)
         raise

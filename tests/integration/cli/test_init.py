@@ -353,6 +353,19 @@ async def test_the_endpoints_of_a_litellm_file_are_asked_where_they_can_be(tmp_p
     )
 
 
+async def test_what_was_taken_over_stays_even_if_its_endpoint_refuses_to_chat(tmp_path: Path) -> None:
+    refuses = Script(status=400, error={"message": "no chat template"})
+    async with FakeBackend(refuses, models=(QWEN,)) as worker, Service(models=("new", "other")) as service:
+        file = litellm(tmp_path, worker.url, api_base="http://127.0.0.1:1")
+        status, out, err = await thalamus(
+            tmp_path, "init", service.url, worker.url, "--models", "new", "--from-litellm", file, OPENAI_API_KEY="x"
+        )
+        assert status == 0, err
+    assert [model["name"] for model in catalogue(tmp_path)["models"]] == ["ours", "paid", "new"]
+    assert "OPEN ours: speed: not measured, status 400: no chat template; it is learned from what is served" in out
+    assert f"LEFT OUT {worker.url}: serves none of --models" in out
+
+
 async def test_it_needs_neither_the_extras_nor_an_endpoint_to_explain_itself(tmp_path: Path) -> None:
     status, _, err = await thalamus(tmp_path, "init")
     assert (status, err) == (

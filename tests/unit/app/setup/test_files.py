@@ -7,10 +7,14 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from app.domain.models import Speed
 from app.errors import UsageError
 from app.settings import load_settings
+from app.setup.commented import plain, write_commented
 from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
 from app.setup.files import adopt, write_files
 
@@ -142,7 +146,7 @@ def draft() -> Draft:
         speed=fact({"prefill_tokens_per_s": 1000, "s_per_output_token": 0.01}, "measured"),
     )
     unknown = DraftModel(
-        "1e3", "1e3", "paid", card={"released": fact(released)}, open=["price: not known", "regions: not\nknown"]
+        "1e3", "1e3", "paid", card={"released": fact(released)}, open=["price: not known", "regions: not\n\x00known"]
     )
     return Draft(
         [known, unknown],
@@ -233,3 +237,15 @@ def test_what_is_written_can_adopt_an_artifact(tmp_path: Path) -> None:
     settings = load_settings(tmp_path / "gateway.yaml", {"PAID_KEY": "x"})
     assert [model.predicted_as for model in settings.catalog.models] == ["mine", "1e3"]
     assert "predicted_as: mine\n" in (tmp_path / "catalog.yaml").read_text()
+
+
+@given(st.text())
+@example("no")
+@example("2024-13-45")
+@example("1e3")
+@example("12:30:45")
+@example("a: b # c")
+@example("=")
+def test_every_text_reads_back_the_same(text: str) -> None:
+    content = {"value": plain(text), "list": plain([text]), **plain({text: 1})}
+    assert yaml.safe_load(write_commented(content)) == {"value": text, "list": [text], text: 1}
