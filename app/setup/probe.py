@@ -191,7 +191,7 @@ async def _ask(given: Given, keys: Keys) -> _Found:
     async with client:
         try:
             page = await client.fetch(given.url, versioned(given.url) + "/models", PROBE_WITHIN_S, MAX_LIST_BYTES)
-            models = {name: _served(name, entry) for name, entry in listed(page).items()}
+            models = _with_context_of_parents({name: _served(name, entry) for name, entry in listed(page).items()})
         except RefusedKey:
             which = f"refuses the key in {given.key_env}" if given.key_env else "wants a key; name it in --key-env"
             return _Found(given, problem=which, wants_key=not given.key_env)
@@ -229,6 +229,18 @@ def _served(name: str, entry: Mapping[str, Any]) -> Served:
         weights if isinstance(weights, str) and weights != name else None,
         parent if isinstance(parent, str) and parent != name else None,
     )
+
+
+def _with_context_of_parents(models: Mapping[str, Served]) -> dict[str, Served]:
+    """Adapters with the context of the model that they adapt, which vLLM states for that one only."""
+    told = {}
+    for name, served in models.items():
+        parent = models.get(served.parent or "")
+        if parent is not None and served.context_tokens is None and parent.context_tokens is not None:
+            source = f"{parent.context_source} of {parent.name}"
+            served = replace(served, context_tokens=parent.context_tokens, context_source=source)
+        told[name] = served
+    return told
 
 
 async def _is_vllm(client: UpstreamClient, url: str) -> bool:

@@ -26,6 +26,7 @@ from app.setup.probe import (
     _Found,
     _served,
     _with_bare_key,
+    _with_context_of_parents,
     by_endpoint,
     networks,
     replicas,
@@ -169,6 +170,16 @@ def test_what_was_stated_stays() -> None:
 def test_a_capability_that_the_endpoint_refuses_is_not_stated() -> None:
     model = filled(QWEN, HERE, Measured(refused={"tools", "logprobs"}))
     assert model.card["capabilities"].value == ["chat", "json_schema"]
+
+
+def test_an_adapter_reads_as_much_as_the_model_that_it_adapts() -> None:
+    base, adapter = Served("base", 2048, "max_model_len"), Served("sql", None, "", "/adapters/sql", "base")
+
+    told = _with_context_of_parents({"base": base, "sql": adapter, "stray": Served("stray", parent="gone")})
+
+    assert (told["sql"].context_tokens, told["sql"].context_source) == (2048, "max_model_len of base")
+    assert told["base"] == base
+    assert told["stray"].context_tokens is None
 
 
 def test_an_adapter_has_the_size_of_its_model_and_neither_its_name_nor_its_column() -> None:
