@@ -25,7 +25,7 @@ import numpy as np
 from router_models.artifact import Artifact, Calibration
 from router_models.corrected import Correction
 from router_models.odds import logit
-from router_models.onboarding import Graded
+from router_models.onboarding import Graded, without_exam
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.population import laplace
 from router_models.prediction import Z_90, Prediction
@@ -146,7 +146,7 @@ def adapt(
         heads={**artifact.heads, **correction.tensors()},
         settings=_lenient(artifact, sat),
         calibration=_extended(artifact, correction, own, Graded.of(sat, artifact.models), cross_fitted, pool),
-        about={**artifact.about, "adapted": {"from": artifact.name, "to": pool, "prompts": len(own.score_BM)}},
+        about={**without_exam(artifact), "adapted": {"from": artifact.name, "to": pool, "prompts": len(own.score_BM)}},
         fingerprint="",
     )
     return adapted, _verdict(artifact, own, cross_fitted)

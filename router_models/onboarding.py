@@ -36,6 +36,8 @@ LEAST_SHOTS = 10
 LEAST_OLD = 2
 FOLDS = 5
 ALIKE = 3
+LIVE_EXAM = "live_exam"
+"""Under which name an artifact says from which other one its live exam began, and how."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,7 @@ def _check(artifact: Artifact, models: Sequence[str], name: str, dataset: Outcom
             f"{artifact.name} cannot describe another model: that takes {LEAST_OLD} models that it was trained on, and "
             "calibration rows"
         )
-    if Correction.of(artifact.heads) is not None:
-        raise OutcomesError(f"{artifact.name} was adapted to own prompts; let models join first, and adapt then")
+    refuse_adapted(artifact)
     if _exam_name(name) in artifact.calibration.datasets:
         raise OutcomesError(
             f"{artifact.name} has an exam on {name} already; let all its models join at once, from the artifact before"
@@ -167,6 +168,17 @@ def _check(artifact: Artifact, models: Sequence[str], name: str, dataset: Outcom
             raise OutcomesError(f"{model} is named twice")
         if model not in dataset.models:
             raise OutcomesError(f"{name} has no outcome of {model}; it has {', '.join(dataset.models)}")
+
+
+def refuse_adapted(artifact: Artifact) -> None:
+    """Raise OutcomesError where no model can join because an adaptation would have to be made anew."""
+    if Correction.of(artifact.heads) is not None:
+        raise OutcomesError(f"{artifact.name} was adapted to own prompts; let models join first, and adapt then")
+
+
+def without_exam(artifact: Artifact) -> dict[str, Any]:
+    """What is said about an artifact, for one made from it: where its live exam began is true of itself alone."""
+    return {name: value for name, value in artifact.about.items() if name != LIVE_EXAM}
 
 
 def _exam_name(dataset: str) -> str:
@@ -236,7 +248,7 @@ def onboard(
         models=(*artifact.models, *models),
         heads={**artifact.heads, **before.and_then(newcomers, lengths).tensors()},
         calibration=_extended(artifact, sitting, exam, found),
-        about={**artifact.about, **about},
+        about={**without_exam(artifact), **about},
         fingerprint="",
     )
     return extended, [sitting.report(model, number, found[number]) for number, model in enumerate(models)]
@@ -288,6 +300,10 @@ class Questions:
     def parts(self) -> ExamParts:
         """How the exam's parts were chosen, as the old models' scores show it."""
         return ExamParts.of(self._rows, self.population, self._part_K)
+
+    def prepare(self) -> None:
+        """Do what takes seconds and is the same for every model, before anybody waits for it."""
+        _ = self.parts
 
     def described(self, score_K: np.ndarray, among: np.ndarray | None = None) -> Newcomer:
         """The model with these scores, NaN where it was not asked; from those with the indices `among` alone."""

@@ -33,11 +33,13 @@ from app.exam.sitting import Sat, Standing
 from app.settings import Settings, load_settings
 from app.setup.files import adopt
 from router_models.artifact import Artifact, ArtifactError, load_artifact, write_artifact
-from router_models.onboarding import Report, onboard, sat_exam
+from router_models.onboarding import LIVE_EXAM, Report, onboard, refuse_adapted, sat_exam
 from router_models.outcomes import OutcomesError
 
 # Exit status of a program that Ctrl-C ended.
 INTERRUPTED = 130
+HOW = ("seed", "items", "max_tokens")
+"""What all models of one artifact have to have in common: without it they sat different exams."""
 EXAM = "live exam"
 """What the exam is called among an artifact's datasets."""
 
@@ -63,6 +65,8 @@ class _Base:
     artifact: Artifact
     joined: Mapping[str, str]
     """Column by model of the catalogue."""
+    rules: Mapping[str, int]
+    """By which they sat."""
 
 
 def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | None, *, as_json: bool) -> None:
@@ -74,6 +78,7 @@ def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | N
     settings = load_settings(config)
     try:
         base = _base(settings)
+        rules = _as_before(rules, base)
         columns = _columns(settings, base, models)
         output = output or _next_artifact(config.parent)
         if output.exists():
@@ -87,6 +92,7 @@ def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | N
         problems = [f"{sat.model} ({sat.target.urls[0]}): {sat.problem}" for sat in sats if sat.problem is not None]
         if not joined:
             raise UsageError("\n".join([*problems, "no model joined; nothing was written"]))
+        _refuse_losses(settings, [columns[sat.model] for sat in joined], base, problems)
         reports = _write(base, paper, joined, columns, rules, output)
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
@@ -103,12 +109,20 @@ def _base(settings: Settings) -> _Base:
     if settings.artifact is None:
         raise UsageError(f"{settings.path} names no artifact to join; set `artifact`")
     current = load_artifact(settings.artifact)
-    before: Mapping[str, Any] | None = current.about.get("live_exam")
+    refuse_adapted(current)
+    before: Mapping[str, Any] | None = current.about.get(LIVE_EXAM)
     if before is None:
-        return _Base(settings.artifact, current, {})
+        return _Base(settings.artifact, current, {}, {})
     folder = (settings.artifact / before["base"]).resolve()
-    known = {model.name for model in settings.catalog.models}
-    return _Base(folder, load_artifact(folder), {m: c for m, c in before["columns"].items() if m in known})
+    known = {model.name: model.predicted_as for model in settings.catalog.models}
+    still = {model: column for model, column in before["columns"].items() if known.get(model) == column}
+    return _Base(folder, load_artifact(folder), still, {name: int(before[name]) for name in HOW})
+
+
+def _as_before(rules: Rules, base: _Base) -> Rules:
+    """As the models that joined before sat: other questions would not compare the new ones with them."""
+    seed, items, max_tokens = (base.rules.get(name, getattr(rules, name)) for name in HOW)
+    return replace(rules, seed=seed, items=items, max_tokens=max_tokens)
 
 
 def _columns(settings: Settings, base: _Base, models: Sequence[str]) -> dict[str, str]:
@@ -127,6 +141,14 @@ def _columns(settings: Settings, base: _Base, models: Sequence[str]) -> dict[str
     return {**base.joined, **fresh}
 
 
+def _refuse_losses(settings: Settings, columns: Sequence[str], base: _Base, problems: Sequence[str]) -> None:
+    """Raise where the new artifact would lack a column that the catalogue names: the gateway would not start."""
+    kept = {*columns, *base.artifact.models, *base.artifact.aliases}
+    lost = [model.name for model in settings.catalog.models if model.predicted_as and model.predicted_as not in kept]
+    if lost:
+        raise UsageError("\n".join([*problems, f"{lost[0]} would lose its column, so nothing was written"]))
+
+
 def _next_artifact(folder: Path) -> Path:
     found = [re.fullmatch(r"mine-v(\d+)", path.name) for path in (folder / "artifacts").glob("mine-v*")]
     newest = max((int(match[1]) for match in found if match), default=0)
@@ -138,11 +160,16 @@ def _hall(settings: Settings, base: _Base, paper: Paper, rules: Rules, models: S
     targets = targets_from(settings.catalog, models, os.environ)
     with bars() as bar:
         questions = paper.questions(base.artifact, bar("reading the questions", len(paper.counted())))
+        done = bar("comparing the models that are known", 1)
+        questions.prepare()
+        done()
     how = f"{base.artifact.name}-seed-{rules.seed}-items-{rules.items}-room-{rules.max_tokens}"
     return Hall(
         paper=paper,
         questions=questions,
-        candidates=[Candidate(target, cards[target.model].context_tokens) for target in targets],
+        candidates=[
+            Candidate(target, cards[target.model].context_tokens, target.model in base.joined) for target in targets
+        ],
         folder=settings.path.parent / "exams" / how,
         concurrency=rules.concurrency,
         precision=rules.precision,
@@ -178,9 +205,8 @@ def _held(screen: Console, hall: Hall, rules: Rules) -> list[Sat]:
     try:
         return asyncio.run(_hold(screen, hall, rules))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        kept = sum(1 for path in hall.folder.glob("*/journal.jsonl") for _ in path.open("rb")) - len(hall.candidates)
         print(
-            f"thalamus: stopped; {max(kept, 0)} answers are kept, the same command goes on from there", file=sys.stderr
+            f"thalamus: stopped; {hall.kept()} answers are kept, the same command goes on from there", file=sys.stderr
         )
         raise typer.Exit(INTERRUPTED) from None
 
@@ -210,6 +236,7 @@ def _bars(screen: Console, hall: Hall) -> Iterator[Watch]:
         bar = {
             candidate.target.model: progress.add_task(candidate.target.model, total=of, note="")
             for candidate in hall.candidates
+            if not candidate.has_sat
         }
 
         def look(model: str, standing: Standing) -> None:
@@ -228,12 +255,10 @@ def _write(
     extended, reports = onboard(base.artifact, names, exam, output.name, rules.seed)
     live = {
         "base": os.path.relpath(base.folder.resolve(), output.resolve()),
-        "seed": rules.seed,
-        "items": rules.items,
-        "max_tokens": rules.max_tokens,
+        **{name: getattr(rules, name) for name in HOW},
         "columns": {sat.model: columns[sat.model] for sat in sats},
     }
-    write_artifact(output, replace(extended, about={**extended.about, "live_exam": live}))
+    write_artifact(output, replace(extended, about={**extended.about, LIVE_EXAM: live}))
     return reports
 
 

@@ -43,7 +43,7 @@ def onboard(
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --outcomes: split to learn from.")] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="With --outcomes: so many prompts, at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the fresh items, and of every draw.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the fresh items, and of every draw.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Add models to an artifact: a new one with a column for each, which the configuration then names.

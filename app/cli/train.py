@@ -22,7 +22,7 @@ def train(
         list[Path] | None, typer.Option(help="Outcomes dataset, instead of the file's; may be repeated, a pool each.")
     ] = None,
     aliases: Annotated[Path | None, typer.Option(help="Names of the same model in several datasets.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the file's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the file's.")] = None,
     cache: Annotated[Path, typer.Option(help="Where the exported encoder is kept.")] = Path("var/cache"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures that decided as JSON.")] = False,
 ) -> None:

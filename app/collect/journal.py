@@ -80,6 +80,11 @@ class Journal:
         if not lines:
             self._append({"plan": dict(header)})
             return
+        if len(lines) == 1 and self._parse(1, lines[0]).get("plan") != header:
+            # Nothing was ever asked, so the plan may still change.
+            os.ftruncate(self._fd, 0)
+            self._append({"plan": dict(header)})
+            return
         _check_header(self._parse(1, lines[0]).get("plan"), header, self.path.parent)
         for number, line in enumerate(lines[1:], start=2):
             self._replay(number, self._parse(number, line))
@@ -145,6 +150,28 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def replies_in(folder: Path) -> list[Reply]:
+    """The replies that a journal has, whatever plan it belongs to; none where there is no journal.
+
+    Raises:
+        UsageError: a line in it is damaged.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return []
+    found: dict[Key, Reply] = {}
+    content = path.read_bytes()
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            if "reply" in entry:
+                reply = Reply(**entry["reply"])
+                found[reply.key] = reply
+        except (ValueError, TypeError) as exc:
+            raise UsageError(f"{path}, line {number} is damaged; delete that line to ask it again") from exc
+    return list(found.values())
 
 
 def _check_header(found: object, wanted: Mapping[str, str | int], folder: Path) -> None:

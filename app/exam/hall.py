@@ -6,22 +6,22 @@ Answers of each model are kept in a folder of its own, so that models may be add
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
 
 from app.collect.client import ChatClient, Patience
 from app.collect.dataset import build_dataset
 from app.collect.graders import Graded
-from app.collect.journal import Journal
+from app.collect.journal import Journal, replies_in
 from app.collect.plan import Estimate, Plan, Target
 from app.collect.runner import Budget, spent_usd
 from app.errors import UsageError
 from app.exam.paper import Paper
-from app.exam.sitting import Sat, Sitting, Standing
+from app.exam.sitting import Sat, Sitting, Standing, remembered, standing_of
 from router_models.onboarding import Questions
 from router_models.outcomes import OutcomesDataset
 
@@ -35,6 +35,8 @@ class Candidate:
 
     target: Target
     context_tokens: int | None
+    has_sat: bool = False
+    """In an earlier run: its answers are taken from there, and it is not asked again."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,19 @@ class Hall:
     def estimates(self) -> Mapping[str, tuple[Estimate, float]]:
         """By model: what the whole paper would still send and cost at most, and what was spent before."""
         found = {}
-        for candidate in self.candidates:
+        for candidate in self._sitting():
             plan = self._plan(candidate)
-            with Journal(self._place(candidate), plan.header()) as journal:
+            with self._journal(candidate, plan) as journal:
                 (estimate,) = plan.estimates(journal.replies)
                 found[candidate.target.model] = (estimate, spent_usd(plan, journal))
         return found
+
+    def kept(self) -> int:
+        """How many answers there are of those who sit now."""
+        return sum(len(replies_in(self._place(candidate))) for candidate in self._sitting())
+
+    def _sitting(self) -> list[Candidate]:
+        return [candidate for candidate in self.candidates if not candidate.has_sat]
 
     async def hold(self, max_usd: float | None, watch: Watch) -> list[Sat]:
         """All exams, in the order of the candidates; `max_usd` bounds what they cost together, with earlier runs."""
@@ -85,8 +94,14 @@ class Hall:
         return [await self._sit(candidate, client, budget, watch) for candidate in candidates]
 
     async def _sit(self, candidate: Candidate, client: ChatClient, budget: Budget, watch: Watch) -> Sat:
-        plan, model = self._plan(candidate), candidate.target.model
-        with Journal(self._place(candidate), plan.header()) as journal:
+        model = candidate.target.model
+        if candidate.has_sat:
+            replies, counted = replies_in(self._place(candidate)), self.paper.counted()
+            return remembered(
+                candidate.target, self.paper.prompts, replies, lambda sat: standing_of(sat, self.questions, counted)
+            )
+        plan = self._plan(candidate)
+        with self._journal(candidate, plan) as journal:
             for _ in journal.replies:
                 watch.advance(model)
             sitting = Sitting(
@@ -109,8 +124,20 @@ class Hall:
             raise UsageError(f"{candidate.target.model} has a context of {candidate.context_tokens} tokens: too short")
         return Plan(prompts, (candidate.target,))
 
+    def _journal(self, candidate: Candidate, plan: Plan) -> Journal:
+        place = self._place(candidate)
+        try:
+            return Journal(place, plan.header())
+        except UsageError as exc:
+            if "another --output" not in str(exc):
+                raise
+            raise UsageError(
+                f"{place} has answers of {candidate.target.model} under another served_as or context; delete "
+                "that folder to let it sit anew"
+            ) from exc
+
     def _place(self, candidate: Candidate) -> Path:
-        return self.folder / re.sub(r"[^A-Za-z0-9._-]", "_", candidate.target.model)
+        return self.folder / quote(candidate.target.model, safe="")
 
 
 def outcomes_of(paper: Paper, sats: Sequence[Sat]) -> OutcomesDataset:

@@ -75,6 +75,8 @@ def paper_of(artifact: Artifact, seed: int, per_family: int, room_tokens: int) -
         for family in (FAMILIES if per_family else ())
         for prompt in _fresh(family, seed, per_family, room_tokens)
     ]
+    if not rows and learned & set(FAMILIES):
+        raise UsageError(f"{artifact.name} has no anchors, so its exam is fresh items only: raise --items")
     if not any(counts for _, counts, _ in rows):
         raise UsageError(
             f"{artifact.name} has no anchors and learned none of the families, so nothing would compare a new model "

@@ -57,6 +57,7 @@ def sentence(report: Report, skills: Mapping[str, Mapping[str, Any]]) -> str:
     if skills:
         ranked = sorted(skills, key=lambda name: skills[name]["score"])
         best, worst = ranked[-1], ranked[0]
+    if skills and skills[best]["interval"][0] > skills[worst]["interval"][1]:
         words += f"; best at {best} ({skills[best]['score']:.2f}), worst at {worst} ({skills[worst]['score']:.2f})"
     return words + "."
 

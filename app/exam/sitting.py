@@ -8,6 +8,7 @@ exam ends when the interval of its mean quality is narrow enough, or another hun
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ from app.errors import UsageError
 from app.exam.faults import Fault, Sample, faults_in
 from app.exam.paper import FRESH
 from router_models.aptitude import grade_all, grade_anchor
-from router_models.onboarding import Questions
+from router_models.onboarding import LEAST_SHOTS, Questions
 
 ROUND = 24
 # Fewer answers than these never end an exam early: an interval can be narrow by luck.
@@ -29,6 +30,8 @@ LEAST_COUNTED = 60
 LEAST_FRESH_OF_FAMILY = 5
 FLAT_OVER, FLAT_SHARE = 100, 0.9
 DOWN_AFTER = 6
+# Where a server does not tell a model's thoughts from its answer, they stand before it.
+_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class Sat:
         return reply.output_tokens if reply.output_tokens is not None else len(reply.answer) / CHARS_PER_TOKEN
 
 
+StandingOf = Callable[[Sat], Standing]
+
+
 @dataclass
 class Sitting:
     """One model, one paper, one journal. `advance` hears of every request, `look` of every standing."""
@@ -91,10 +97,11 @@ class Sitting:
         """The exam; what went wrong stands in the result."""
         try:
             await self._greet()
-            for end in range(ROUND, len(self.sat.prompts) + ROUND, ROUND):
-                await self._round(self.sat.prompts[:end])
+            for begin in range(0, len(self.sat.prompts), ROUND):
+                await self._round(begin)
                 if self.sat.problem or self._is_enough():
                     break
+            self._refuse_too_few()
         except UsageError as exc:
             self.sat.problem = str(exc)
         finally:
@@ -119,8 +126,10 @@ class Sitting:
             self.journal.add_reply(reply)
         self.advance()
 
-    async def _round(self, prompts: tuple[Prompt, ...]) -> None:
-        plan = Plan(prompts, (self.sat.target,))
+    async def _round(self, begin: int) -> None:
+        """Ask what is missing among the next questions; one that failed is asked again by the next run only."""
+        prompts = self.sat.prompts[: begin + ROUND]
+        plan = Plan(prompts[begin:], (self.sat.target,))
         runner = Runner(plan, self.journal, self.client, self.concurrency, self.budget, self._heard, DOWN_AFTER)
         stopped: Stopped | None = None
         try:
@@ -141,22 +150,27 @@ class Sitting:
         cases = [(prompt, replies[prompt.prompt_id].answer) for prompt in fresh]
         self.sat.replies |= {prompt.prompt_id: replies[prompt.prompt_id] for prompt in fresh}
         self.sat.scores |= await asyncio.to_thread(_scores, cases)
-        standing = self._standing()
+        standing = await asyncio.to_thread(self._standing)
         self.sat.standings.append(standing)
         self.look(standing)
 
     def _standing(self) -> Standing:
-        score_K = scores_of(self.sat, self.counted)
-        mean, interval = self.questions.expected_quality(self.questions.described(score_K))
-        return Standing(int(np.isfinite(score_K).sum()), mean, interval)
+        return standing_of(self.sat, self.questions, self.counted)
 
     def _judge(self, prompts: Sequence[Prompt]) -> None:
-        failures = [reason for key, reason in self.journal.failures.items() if key not in self.journal.replies]
+        # Those of an earlier run that were not asked again yet say nothing of the endpoint as it is now.
+        reasons = [self.journal.failures.get((prompt.prompt_id, self.sat.model)) for prompt in prompts]
+        failures = [reason for reason in reasons if reason is not None]
         sample = Sample({prompt.prompt_id: prompt for prompt in prompts}, list(self.sat.replies.values()), failures)
         self.sat.faults = faults_in(sample)
         fatal = [fault for fault in self.sat.faults if fault.is_fatal]
         if fatal:
             self.sat.problem = "; ".join(fault.sentence for fault in fatal)
+
+    def _refuse_too_few(self) -> None:
+        counted = self.sat.standings[-1].counted
+        if self.sat.problem is None and counted < LEAST_SHOTS:
+            self.sat.problem = f"{counted} answers count, and {LEAST_SHOTS} are needed: raise --items"
 
     def _is_enough(self) -> bool:
         now = self.sat.standings[-1]
@@ -180,8 +194,30 @@ def scores_of(sat: Sat, prompts: Sequence[Prompt]) -> np.ndarray:
     return np.array([sat.scores.get(prompt.prompt_id, np.nan) for prompt in prompts], dtype=float)
 
 
-def _scores(cases: Sequence[tuple[Prompt, str]]) -> Mapping[str, float]:
-    """By prompt_id; fresh items all at once, for some run in a sandbox."""
+def remembered(target: Target, prompts: Sequence[Prompt], replies: Sequence[Reply], standing: StandingOf) -> Sat:
+    """An exam of an earlier run, from its answers: nobody is asked."""
+    known = {prompt.prompt_id: prompt for prompt in prompts}
+    kept = {reply.prompt_id: reply for reply in replies if reply.prompt_id in known}
+    asked = [prompt for prompt in prompts if prompt.prompt_id in kept]
+    sat = Sat(target, tuple(prompts), kept, dict(_scores([(p, kept[p.prompt_id].answer) for p in asked])))
+    sat.standings.append(standing(sat))
+    if sat.standings[-1].counted < LEAST_SHOTS:
+        sat.problem = (
+            "the answers of its exam are gone; remove its `predicted_as` from the catalogue to let it sit again"
+        )
+    return sat
+
+
+def standing_of(sat: Sat, questions: Questions, counted: Sequence[Prompt]) -> Standing:
+    """What its scores so far say of a model."""
+    score_K = scores_of(sat, counted)
+    mean, interval = questions.expected_quality(questions.described(score_K))
+    return Standing(int(np.isfinite(score_K).sum()), mean, interval)
+
+
+def _scores(answered: Sequence[tuple[Prompt, str]]) -> Mapping[str, float]:
+    """By prompt_id, of what was said after thinking; fresh items all at once, for some run in a sandbox."""
+    cases = [(prompt, _THOUGHT.sub("", text)) for prompt, text in answered]
     fresh = [(prompt, text) for prompt, text in cases if prompt.dataset == FRESH]
     graded = grade_all([(prompt.grader or "", prompt.reference or "", text) for prompt, text in fresh])
     scores = {prompt.prompt_id: score for (prompt, _), score in zip(fresh, graded, strict=True)}

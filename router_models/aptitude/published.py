@@ -25,7 +25,7 @@ def grade_anchor(pool: str, grader: str, reference: str, text: str) -> float:
         GraderError: the set has no rule of that name, and neither have the graders.
     """
     rule = _RULES.get((pool, grader))
-    return grade(grader, reference, text) if rule is None else rule(reference, text[:MAX_TEXT_CHARS])
+    return grade(grader, reference, text) if rule is None else rule(reference, text[-MAX_TEXT_CHARS:])
 
 
 def _mmlu_pro_choice(reference: str, text: str) -> float:

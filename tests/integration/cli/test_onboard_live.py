@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 import yaml
 
+from router_models.adaptation import adapt
 from router_models.aptitude import FAMILIES, draw_exam
-from router_models.artifact import load_artifact
+from router_models.artifact import load_artifact, write_artifact
+from router_models.outcomes import read_outcomes
 from tests.fakes.chat_server import ChatServer, Scripted
 
-DEMO = Path(__file__).parents[3] / "router_models/artifacts/demo-v2"
+ROOT = Path(__file__).parents[3]
+DEMO = ROOT / "router_models/artifacts/demo-v2"
 ITEMS = 6
 ANSWERS = {item.prompt: item.answer for family in FAMILIES for item in draw_exam(family, seed=1, count=ITEMS)}
 ABLE = 0.7
@@ -204,6 +207,66 @@ async def test_an_endpoint_that_dies_half_way_is_asked_only_the_rest_when_it_is_
     assert status == 0, err
     assert len(server.bodies) - before == len(ANSWERS) - 30
     assert json.loads(out)["models"][0]["prompts"] == len(ANSWERS)
+
+
+async def test_a_model_that_joins_later_leaves_those_before_it_alone(tmp_path: Path) -> None:
+    async with ChatServer(honest) as server:
+        at = place(tmp_path, server.url)
+        assert (await onboard(at, "--precision", "0"))[0] == 0
+        catalog = at.catalog()
+        catalog["models"].append({"name": "later", "backend": "own", "card": {"context_tokens": 8192}})
+        # What was changed since is no reason to ask the first one again.
+        catalog["models"][0]["card"]["context_tokens"] = 4096
+        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+        before = len(server.bodies)
+        status, out, err = await onboard(at, "--json", "--precision", "0", "--max-tokens", "77")
+        asked = server.bodies[before:]
+
+    assert status == 0, err
+    assert {body["model"] for body in asked} == {"later"}
+    assert {body["max_tokens"] for body in asked} == {1024}
+    assert [each["model"] for each in json.loads(out)["models"]] == ["mine", "later"]
+    assert at.artifact() == "artifacts/mine-v2"
+    assert load_artifact(tmp_path / "artifacts/mine-v2").models[-2:] == ("mine", "later")
+    assert [model["predicted_as"] for model in at.catalog()["models"]] == ["mine", "later"]
+
+
+async def test_a_question_that_fails_is_asked_once_in_a_run_and_again_in_the_next(tmp_path: Path) -> None:
+    refused = set(list(ANSWERS)[::7])
+    is_strict = True
+
+    def strict(text: str, *_: Any) -> Scripted:
+        if is_strict and text in refused:
+            return Scripted(status=400, body=b'{"error": {"message": "too long"}}')
+        return honest(text)
+
+    async with ChatServer(strict) as server:
+        at = place(tmp_path, server.url)
+        status, out, err = await onboard(at, "--json", "--precision", "0")
+        # A 400 may be about log-probabilities, so each is tried once without them.
+        assert max(server.asked[key] for key in server.asked if key[1] in refused) <= 2
+        is_strict = False
+        for path in (tmp_path / "artifacts").iterdir():
+            path.rename(tmp_path / "away")
+        place(tmp_path, server.url)
+        again, out_again, _ = await onboard(at, "--json", "--precision", "0")
+
+    assert (status, again) == (0, 0), err
+    assert json.loads(out)["models"][0]["prompts"] == len(ANSWERS) - len(refused)
+    assert json.loads(out_again)["models"][0]["prompts"] == len(ANSWERS)
+
+
+async def test_an_adapted_artifact_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    demo, own = load_artifact(DEMO), read_outcomes(ROOT / "deploy/demo/outcomes").split("unseen")
+    write_artifact(tmp_path / "own-v1", adapt(demo, own, "own", "own-v1", seed=1)[0])
+    async with ChatServer(honest) as server:
+        at = place(tmp_path, server.url)
+        at.config.write_text("catalog: catalog.yaml\nartifact: own-v1\n")
+        status, _, err = await onboard(at)
+
+    assert status == 1
+    assert "let models join first, and adapt then" in err
+    assert not server.bodies
 
 
 async def test_an_interrupted_exam_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.collect.journal import Journal, Reply
+from app.collect.journal import Journal, Reply, replies_in
 from app.errors import UsageError
 
 HEADER: dict[str, str | int] = {"form": 1, "prompts": 2, "prompts_sha256": "a", "models": "m", "models_sha256": "b"}
@@ -73,11 +73,23 @@ def test_damage_in_the_middle_is_named_by_its_line(tmp_path: Path, line: str) ->
     [({"prompts_sha256": "z"}, "the prompts differ"), ({"models_sha256": "z", "models": "n"}, "the models differ")],
 )
 def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, str], words: str) -> None:
-    with Journal(tmp_path, HEADER):
-        pass
+    with Journal(tmp_path, HEADER) as journal:
+        journal.add_reply(REPLY)
 
     with pytest.raises(UsageError, match=words):
         Journal(tmp_path, {**HEADER, **change})
+
+
+def test_a_plan_under_which_nothing_was_asked_may_change(tmp_path: Path) -> None:
+    with Journal(tmp_path, HEADER):
+        pass
+    with Journal(tmp_path, {**HEADER, "prompts_sha256": "z"}) as journal:
+        journal.add_reply(REPLY)
+
+    with pytest.raises(UsageError, match="the prompts differ"):
+        Journal(tmp_path, HEADER)
+    assert [reply.prompt_id for reply in replies_in(tmp_path)] == ["p1"]
+    assert replies_in(tmp_path / "elsewhere") == []
 
 
 def test_two_collections_do_not_write_to_one_folder(tmp_path: Path) -> None:

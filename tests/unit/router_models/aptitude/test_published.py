@@ -36,6 +36,10 @@ def test_the_rule_of_its_set_decides(pool: str, grader: str, reference: str, tex
     assert grade_anchor(pool, grader, reference, text) == score
 
 
+def test_a_long_answer_is_read_to_its_end() -> None:
+    assert grade_anchor("mmlu_pro", "choice", "A", "thinking " * 5_000 + "The answer is (A).") == 1
+
+
 def test_other_sets_are_graded_by_our_own_graders() -> None:
     assert grade_anchor("mine", "exact", "Paris", "paris.") == 1
     with pytest.raises(GraderError, match="unknown grader"):
