@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.interrupt import INTERRUPTED, end_on_signals
 from app.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from app.collect.judge_report import Rate, Report
     from app.collect.plan import Estimate, Plan, Prompt, Target
     from app.collect.runner import Budget
-
-# Exit status of a program that Ctrl-C ended.
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -262,11 +259,7 @@ async def _ask_and_grade(screen: Console, work: _Work) -> Graded:
     from app.collect.graders import grade_replies
     from app.collect.runner import Budget, Runner
 
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
-    # Ctrl-C as well: a shell starts background jobs deaf to it, and then Python sets no handler of its own.
-    for asked_to_end in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(asked_to_end, task.cancel)
+    end_on_signals()
     plan, journal, how = work.plan, work.journal, work.how
     budget = Budget(how.max_usd, work.spent_usd())
     # Bounded by the runner's workers; redirects and the environment's proxies stay unused.

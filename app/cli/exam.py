@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.cli.interrupt import INTERRUPTED, end_on_signals
 from app.cli.onboard import show
 from app.cli.screen import bars
 from app.collect.plan import targets_from
@@ -36,8 +36,6 @@ from router_models.artifact import Artifact, ArtifactError, load_artifact, write
 from router_models.onboarding import LIVE_EXAM, Report, onboard, refuse_adapted, sat_exam
 from router_models.outcomes import OutcomesError
 
-# Exit status of a program that Ctrl-C ended.
-INTERRUPTED = 130
 HOW = ("seed", "items", "max_tokens")
 """What all models of one artifact have to have in common: without it they sat different exams."""
 EXAM = "live exam"
@@ -212,11 +210,7 @@ def _held(screen: Console, hall: Hall, rules: Rules) -> list[Sat]:
 
 
 async def _hold(screen: Console, hall: Hall, rules: Rules) -> list[Sat]:
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - for the type checker: a coroutine runs in a task
-    # Ctrl-C as well: a shell starts background jobs deaf to it, and then Python sets no handler of its own.
-    for asked_to_end in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(asked_to_end, task.cancel)
+    end_on_signals()
     with _bars(screen, hall) as watch:
         return await hall.hold(rules.max_usd, watch)
 

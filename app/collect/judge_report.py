@@ -24,11 +24,11 @@ from statistics import fmean, stdev
 from app.collect.graders import JUDGE, Graded
 from app.collect.judge import Judging, Ruling, Verdict
 from app.collect.plan import Key
+from app.collect.rates import wilson
+from router_models.prediction import Z_90
 
 REPORT_NAME = "judge.json"
 ASSUMES = "errors are independent and equally frequent in either order"
-# Of a normal distribution, 90 % lies within so many standard deviations.
-Z_90 = 1.645
 COIN = 0.5
 
 
@@ -136,10 +136,8 @@ def _share(values: Sequence[float]) -> Rate:
     n = len(values)
     if n == 0:
         return Rate(None, None, None, 0)
-    mean, z2 = fmean(values), Z_90 * Z_90
-    middle = (mean + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_90 * math.sqrt(mean * (1 - mean) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Rate(mean, max(0.0, middle - half), min(1.0, middle + half), n)
+    mean = fmean(values)
+    return Rate(mean, *wilson(mean, n), n)
 
 
 def _each(rulings: Sequence[Ruling], share_of: Callable[[Ruling], float | None]) -> list[float]:

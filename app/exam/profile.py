@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from app.collect.rates import wilson
 from app.exam.paper import FRESH
 from app.exam.sitting import Sat
 from router_models.onboarding import Report
 
-Z_90 = 1.645
 LIKE_NOBODY = "like none of them in particular"
 
 
@@ -70,17 +70,9 @@ def _rates(sat: Sat, *, fresh: bool) -> dict[str, dict[str, Any]]:
             name = prompt.task if fresh else f"{prompt.dataset}/{prompt.task}"
             scores.setdefault(name, []).append(sat.scores[prompt.prompt_id])
     return {
-        name: {"asked": len(own), "score": float(np.mean(own)), "interval": wilson(float(np.mean(own)), len(own))}
+        name: {"asked": len(own), "score": float(np.mean(own)), "interval": list(wilson(float(np.mean(own)), len(own)))}
         for name, own in sorted(scores.items())
     }
-
-
-def wilson(share: float, count: int) -> list[float]:
-    """The 90 % interval of a rate (Wilson 1927); scores between 0 and 1 make it a little too wide."""
-    spread = Z_90**2 / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z_90 / (1 + spread) * float(np.sqrt(share * (1 - share) / count + spread / (4 * count)))
-    return [max(middle - half, 0.0), min(middle + half, 1.0)]
 
 
 def write_profile(folder: Path, profile: Mapping[str, Any]) -> Path:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.collect.client import AskFailed, ChatClient
+from app.collect.client import ChatClient
 from app.collect.journal import Journal, Reply
 from app.collect.plan import CHARS_PER_TOKEN, Plan, Prompt, Target
-from app.collect.runner import Budget, Runner, Stopped, charge_usd, spent_usd
+from app.collect.runner import Budget, Runner, Stopped, spent_usd
 from app.errors import UsageError
 from app.exam.faults import Fault, Sample, faults_in
 from app.exam.paper import FRESH
@@ -111,35 +111,29 @@ class Sitting:
 
     async def _greet(self) -> None:
         """Ask the first question alone: an endpoint that is none is not asked a second."""
-        target, first = self.sat.target, self.sat.prompts[0]
         if self.journal.replies:
             return
-        bound_usd = target.bound_usd(first)
-        async with self.budget.reserve(bound_usd * self.client.patience.attempts) as charge:
-            try:
-                reply = await self.client.ask(target, first)
-            except AskFailed as failed:
-                charge.usd = failed.lost_attempts * bound_usd
-                self.journal.add_failure((first.prompt_id, target.model), str(failed), charge.usd)
-                raise UsageError(f"does not chat: {failed}") from failed
-            charge.usd = charge_usd(target, bound_usd, reply)
-            self.journal.add_reply(reply)
-        self.advance()
+        first = self.sat.prompts[:1]
+        await self._runner(first).run()
+        if reason := self.journal.failures.get((first[0].prompt_id, self.sat.model)):
+            raise UsageError(f"does not chat: {reason}")
 
     async def _round(self, begin: int) -> None:
         """Ask what is missing among the next questions; one that failed is asked again by the next run only."""
         prompts = self.sat.prompts[: begin + ROUND]
-        plan = Plan(prompts[begin:], (self.sat.target,))
-        runner = Runner(plan, self.journal, self.client, self.concurrency, self.budget, self._heard, DOWN_AFTER)
         stopped: Stopped | None = None
         try:
-            await runner.run()
+            await self._runner(prompts[begin:]).run()
         except Stopped as exc:
             stopped = exc
         await self._grade(prompts)
         self._judge(prompts)
         if stopped is not None and self.sat.problem is None:
             raise stopped
+
+    def _runner(self, prompts: tuple[Prompt, ...]) -> Runner:
+        plan = Plan(prompts, (self.sat.target,))
+        return Runner(plan, self.journal, self.client, self.concurrency, self.budget, self._heard, DOWN_AFTER)
 
     def _heard(self, _model: str, _answered: bool) -> None:
         self.advance()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from app.collect.runner import DOWN_AFTER, Budget, Runner, Stopped, spent_usd
 from app.domain.models import TokenPrice
 from app.errors import UsageError
 from tests.fakes.chat_server import ChatServer, Script, Scripted
+from tests.fakes.collecting import finished, start
 
 PRICE = TokenPrice(1.0, 2.0)
 COST_USD = (10 * 1.0 + 4 * 2.0) / 1e6
@@ -332,27 +332,6 @@ async def test_a_command_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- the command line, in a process of its own
-
-
-async def start(*arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "app.cli",
-        "collect",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-
-
-async def finished(*arguments: str) -> tuple[int, str, str]:
-    process = await start(*arguments)
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 def arguments(server: ChatServer, output: Path, source: str = "families:sql,dates@seed=1,count=30") -> list[str]:

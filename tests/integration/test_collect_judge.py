@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 
 from router_models.outcomes import read_outcomes
 from tests.fakes.chat_server import ChatServer, Scripted
+from tests.fakes.collecting import finished, start
 from tests.fakes.judge import MockJudge
 
 # How often a model is right; the first is the reference.
@@ -84,23 +83,6 @@ def priced(folder: Path, server: ChatServer, *names: str) -> str:
 def arguments(prompts: str, output: Path, *more: str) -> list[str]:
     shared = ["--prompts", prompts, "--models", "a,b,c", "--judge", "j", "--output", str(output), "--concurrency", "8"]
     return [*shared, "--yes", *more]
-
-
-async def start(*arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app.cli", "collect", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-
-
-async def finished(*arguments: str) -> tuple[int, str, str]:
-    process = await start(*arguments)
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 @pytest.mark.parametrize("truth", [0.05, 0.15, 0.3])
