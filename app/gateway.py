@@ -84,6 +84,11 @@ class Gateway:
         """Whether requests should be sent here."""
         return not self._admission.draining and self._replicas.any_healthy()
 
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway is about to stop."""
+        return self._admission.draining
+
     def drain(self) -> None:
         """Let nothing new in; what is in flight goes on."""
         self._admission.draining = True

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import uvicorn
 import uvloop
-from fastapi import FastAPI
 
 from app.admission import Admission, Ledger
-from app.api import admin_plane, data_plane
+from app.api import Plane, admin_plane, data_plane
 from app.api.access import Access
-from app.api.edge import Doors
+from app.api.doors import Doors
+from app.api.wire import SEND_BUFFER_BYTES
 from app.errors import UsageError
 from app.gateway import Desk, Gateway
 from app.router_model import RouterModel, load_router_model
@@ -39,8 +39,6 @@ from app.upstream.dispatcher import Dispatcher, DispatchLimits
 from app.upstream.poller import Poller
 from app.upstream.replicas import Replicas
 
-# Front proxies keep connections for 60 s; whoever closes first risks a request that meets the closing.
-KEEP_ALIVE_S = 75
 BACKLOG = 1024
 
 
@@ -50,8 +48,8 @@ class Application:
 
     gateway: Gateway
     router: Router
-    data: FastAPI
-    admin: FastAPI
+    data: Plane
+    admin: Plane
     telemetry: Telemetry
 
 
@@ -166,18 +164,17 @@ async def _serve(settings: Settings) -> None:
             application.telemetry.log.write("gateway.stopped")
 
 
-def _server(application: FastAPI, settings: Settings) -> _Server:
+def _server(plane: Plane, settings: Settings) -> _Server:
     return _Server(
         uvicorn.Config(
-            application,
-            http="httptools",
+            plane.app,
+            http=plane.protocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=round(settings.limits.drain_s),
             backlog=BACKLOG,
         )
@@ -198,7 +195,10 @@ def _stop_on_signals(gateway: Gateway, servers: list[_Server]) -> None:
 def _listener(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
     except OSError as exc:
         cause = os.strerror(exc.errno or 0)
         raise UsageError(f"cannot listen on {address}: {cause}; stop what does, or change the address") from exc
+    # Accepted connections inherit it.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listener
