@@ -125,7 +125,8 @@ def _gateway(
 def _application(settings: Settings, gateway: Gateway, router: Router, telemetry: Telemetry) -> Application:
     access = Access(settings.catalog, settings.profiles)
     doors = Doors(_keys(settings, telemetry), access, gateway, telemetry, settings.limits.body_bytes)
-    return Application(gateway, router, data_plane(doors), admin_plane(doors), telemetry)
+    data = data_plane(doors)
+    return Application(gateway, router, data, admin_plane(doors, data), telemetry)
 
 
 def _keys(settings: Settings, telemetry: Telemetry) -> Keys:

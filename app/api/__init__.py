@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
 
-from app.api import health, metrics, models, routing
+from app.api import health, metrics, models, openapi, routing
 from app.api.doors import Doors
 from app.api.edge import Edge
 from app.api.front import Front, Patience
@@ -37,10 +37,11 @@ def data_plane(doors: Doors, patience: Patience | None = None, max_connections: 
     return Plane(_application((models.routes, routing.routes, health.routes), doors, OPERATIONS), front)
 
 
-def admin_plane(doors: Doors) -> Plane:
+def admin_plane(doors: Doors, data: Plane) -> Plane:
     """What operators see, on a listener of their own."""
-    application = _application((metrics.routes, health.routes), doors, {})
+    application = _application((metrics.routes, health.routes, openapi.routes), doors, {})
     application.state.metrics = doors.telemetry.metrics
+    application.state.openapi = openapi.document(data.app, data.front.operations)
     return Plane(application, Front(doors, {}))
 
 

@@ -95,7 +95,7 @@ def _receive(pending: list[Message]) -> Callable[[], Awaitable[Message]]:
 CHAT = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}]}).encode()
 ROUTES = [
     (method, str(getattr(route, "path")), route)  # noqa: B009 - the base class has none
-    for each in (plane(), admin_plane(doors(world(), CATALOG)))
+    for each in (plane(), admin_plane(doors(world(), CATALOG), plane()))
     for route in each.app.routes
     for method in route.methods  # type: ignore[attr-defined]
 ]
@@ -104,7 +104,7 @@ ROUTES = [
 @pytest.mark.parametrize("disguise", ["{}", "/{}", "{}/", "{}/.", "{}?x", "{};x", "{}%2f", "/v1/..{}"])
 @pytest.mark.parametrize(("method", "path", "route"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
 async def test_without_a_key_no_route_is_open_but_health(method: str, path: str, route: Any, disguise: str) -> None:
-    if path == "/metrics":
+    if path in ("/metrics", "/openapi.json"):
         return
     reply = await ask(plane().app, method, disguise.format(path), CHAT, {"authorization": ""})
     is_open = route.endpoint.needed_scope == PUBLIC and disguise == "{}"
@@ -223,6 +223,17 @@ async def test_readiness_follows_the_gateway_and_says_no_more() -> None:
 
 
 async def test_metrics_are_on_the_admin_plane_only() -> None:
-    admin = admin_plane(doors(world(), CATALOG))
+    admin = admin_plane(doors(world(), CATALOG), plane())
     assert b"thalamus_requests_in_flight" in (await ask(admin.app, "GET", "/metrics")).body
     assert (await ask(plane().app, "GET", "/metrics")).status == 404
+
+
+async def test_the_document_has_every_path_and_every_parameter() -> None:
+    admin = admin_plane(doors(world(), CATALOG), plane())
+    written = (await ask(admin.app, "GET", "/openapi.json")).json
+    paths = written["paths"]
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/routing/explain"} <= paths.keys()
+    schema = paths["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert {"messages", "routing", "temperature", "tools"} <= schema["properties"].keys()
+    assert "prompt" not in schema["properties"]
+    assert (await ask(plane().app, "GET", "/openapi.json")).status == 404
