@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.strict_json import MAX_DEPTH, MAX_PARTS, MAX_VALUES, STRICT_BYTES, parse_strictly, parse_object
+from app.api.strict_json import MAX_DEPTH, MAX_PARTS, MAX_VALUES, STRICT_BYTES, parse_object, parse_strictly
 from app.errors import InvalidRequest
 
 
@@ -120,7 +120,7 @@ _NASTY = st.sampled_from(
         '"\x01"', '"\\x"', '"\ufeff"', '"\\u0000"', "[" * 33 + "]" * 33,
         "tru", "", " ", '{"a": 1, "a": 1}', '{"b:": {":": ":"}}',
     ]
-)  # fmt: skip
+)
 _WRITTEN = st.recursive(
     _NASTY | _VALUES.map(json.dumps),
     lambda inner: (
