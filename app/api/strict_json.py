@@ -26,7 +26,7 @@ MAX_DIGITS = 20
 # than this takes a parser, and what checks the parameters, longer than others should wait.
 MAX_PARTS = 100_000
 # Values in a body: token ids, above all.
-MAX_VALUES = 500_000
+MAX_VALUES = 250_000
 # In larger bodies what is wrong is looked for without a call for each number.
 STRICT_BYTES = 256 << 10
 

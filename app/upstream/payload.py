@@ -159,10 +159,10 @@ class Renamer:
     def event(self, data: bytes, parsed: dict[str, Any]) -> bytes:
         """The event with this data, under the caller's name."""
         if self._head and data.startswith(self._head) and parsed["model"] == self._seen and b"\n" not in data:
-            return b"data: %b%b\n\n" % (self._new_head, data[len(self._head) :])
-        return b"data: %b\n\n" % self.rename(data, parsed)
+            return self._new_head + data[len(self._head) :] + b"\n\n"
+        return b"data: " + self.rename(data, parsed) + b"\n\n"
 
     def _replace(self, data: bytes, field: bytes, name: object) -> bytes:
         before, _, after = data.partition(field)
-        self._seen, self._head, self._new_head = name, before + field, before + self._field
-        return self._new_head + after
+        self._seen, self._head, self._new_head = name, before + field, b"data: " + before + self._field
+        return before + self._field + after

@@ -19,7 +19,7 @@ class PlainAnswer(Answer):
             raise UpstreamBroken("the backend's answer has no choices")
         self._body = Renamer(form.model).rename(body, self._parsed)
         self.usage = Usage.parse(self._parsed.get("usage"))
-        self.counted_tokens = count_tokens(self._parsed)
+        self.counted_tokens = count_tokens(self._parsed) if self.usage is None else self.usage.output_tokens
         self._handed_over = False
 
     @property
