@@ -17,7 +17,7 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import NamedTuple
 
-from app.api.parsing import HOP_HEADER
+from app.api.steering import HOP_HEADER
 from app.domain.vocabulary import HEADER_PREFIX, VOCABULARY
 from app.errors import CallerError
 

@@ -11,10 +11,20 @@ from dataclasses import dataclass, field
 
 from tests.load.bench.stand_in import END, LENGTH, said_by
 
-WORDS = (
-    "explain prove write solve list compare translate why how integral river history python loop matrix "
-    "poem law gene market orbit verb acid bridge theorem"
-).split()
+WORDS = [
+    "explain",
+    "prove",
+    "write",
+    "solve",
+    "list",
+    "compare",
+    "translate",
+    "why",
+    "how",
+    "integral",
+    "river",
+    "history",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ def requests_of(load: Load, port: int, model: str, key: str, seed: int) -> list[
     made = []
     for number in range(load.warm_up + load.requests):
         prompt = f"{number} " + " ".join(rng.choices(WORDS, k=load.words - 1))
-        body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+        body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": prompt}]}
         if load.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         payload = json.dumps(body).encode()

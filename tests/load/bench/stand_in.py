@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import re
+from typing import cast
 
 import uvloop
 
@@ -74,8 +75,7 @@ class Connection(asyncio.Protocol):
         self._streaming: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._write = transport.write  # type: ignore[attr-defined]
+        self._write = cast("asyncio.Transport", transport).write
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._streaming:
