@@ -230,7 +230,7 @@ class _Qualities:
         size_M, size_C = self._size_M, self._size_C
         logit_M = np.arctanh(mixed_M)
         usual_C = self._standing_C + logit_M.dot(self._share_M)
-        own_C = logit_M.take(self._served)
+        own_C: np.ndarray = logit_M.take(self._served)
         own_C -= usual_C
         own_C *= sums_X[size_M : size_M + size_C]
         own_C /= sums_X[size_M + size_C :]

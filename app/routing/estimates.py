@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -53,8 +52,7 @@ class Prediction(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """The part of a request that decides, without its text; kept with the decision."""
 
     model: str | None
@@ -80,8 +78,7 @@ class Question:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """All that a decision follows from. Small: what is expected is computed from it again when it is asked for."""
 
     table: CandidateTable
@@ -94,11 +91,17 @@ class Expected:
     """What is known and expected of all models: the `Columns` that dimensions and constraints read."""
 
     def __init__(self, case: Case) -> None:
-        self.table, self.fleet = case.table, case.fleet
-        self.question, self.prediction = case.question, case.prediction
-        self.cards: Mapping[str, Floats] = case.table.cards
-        self.input_tokens = case.question.input_tokens
+        self.case = case
+        self.table, self.question, self.fleet, self.prediction = case
         self._shares: dict[str, Floats] = {}
+
+    @property
+    def cards(self) -> Mapping[str, Floats]:
+        return self.table.cards
+
+    @property
+    def input_tokens(self) -> int:
+        return self.question.input_tokens
 
     @property
     def names(self) -> Labels:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,11 +22,10 @@ from app.routing.operating_points import OperatingTable
 from app.routing.reading import UNREAD, Reading
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What quality is given up for in one request."""
 
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float]
     """As applied."""
     max_quality_loss: float | None = None
     """As asked for, unless a weight on cost was."""
@@ -43,19 +42,25 @@ class Terms:
         return self.point.best_model
 
 
+NO_TERMS = Terms({})
+"""Nothing but quality counts."""
+
+
 class View:
     """One reading, applied to one request."""
 
     def __init__(self, case: Case, usable_M: Truths, terms: Terms, reading: Reading = UNREAD) -> None:
         """`usable_M` are the models that can answer, as far as is known without a reading."""
         self.case, self.usable_M, self.terms, self.reading = case, usable_M, terms, reading
-        self.expected = Expected(case)
 
     def after(self, reading: Reading) -> View:
         """The same request, seen with this reading."""
-        if reading.prediction is None:
-            return View(self.case, self.usable_M, self.terms, reading)
-        return View(replace(self.case, prediction=reading.prediction), self.usable_M, self.terms, reading)
+        table, question, fleet, _ = self.case
+        return View(Case(table, question, fleet, reading.prediction), self.usable_M, self.terms, reading)
+
+    @cached_property
+    def expected(self) -> Expected:
+        return Expected(self.case)
 
     @property
     def is_unfamiliar(self) -> bool:
@@ -65,7 +70,7 @@ class View:
     @cached_property
     def eligible(self) -> Truths:
         """[M]."""
-        return affordable(self.usable_M, self.expected)
+        return affordable(self.usable_M, self.expected) if self.case.question.preferences.limits else self.usable_M
 
     @cached_property
     def usefulness(self) -> Floats:
