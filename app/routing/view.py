@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from app.domain.dimensions import Floats, Truths
 from app.routing.estimates import Case, Expected
 from app.routing.filters import affordable
+from app.routing.lazily import lazily
 from app.routing.objective import Positions, ranked, utility
 from app.routing.operating_points import OperatingTable
 from app.routing.reading import UNREAD, Reading
@@ -58,7 +58,7 @@ class View:
         table, question, fleet, _ = self.case
         return View(Case(table, question, fleet, reading.prediction), self.usable_M, self.terms, reading)
 
-    @cached_property
+    @lazily
     def expected(self) -> Expected:
         return Expected(self.case)
 
@@ -67,17 +67,17 @@ class View:
         prediction = self.reading.prediction
         return prediction is not None and prediction.unfamiliar
 
-    @cached_property
+    @lazily
     def eligible(self) -> Truths:
         """[M]."""
         return affordable(self.usable_M, self.expected) if self.case.question.preferences.limits else self.usable_M
 
-    @cached_property
+    @lazily
     def usefulness(self) -> Floats:
         """[M]; NaN where nothing is predicted."""
         return utility(self.expected, self.terms.weights)
 
-    @cached_property
+    @lazily
     def order(self) -> Positions:
         """The eligible models, most useful first."""
         order, best_single = ranked(self.usefulness, self.eligible), self.terms.best_single
