@@ -153,7 +153,7 @@ class Admitted:
 
     def _fields(self, outcome: Outcome) -> dict[str, object]:
         request, decision, usage = self._request, self._entry.decision, outcome.usage
-        quality = decision.chosen.estimate.quality if decision else None
+        quality = decision.chosen.quality if decision else None
         return {
             "request_id": request.request_id,
             "decision_id": decision.decision_id if decision else None,
