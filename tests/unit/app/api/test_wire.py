@@ -19,7 +19,7 @@ from app.api.wire import LINGER_BYTES, MAX_EARLY_BYTES
 from app.store.keys import Key
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
-from tests.fakes.transport import FakeConnection
+from tests.fakes.caller import FakeConnection
 from tests.fakes.upstream import FakeExchange, FakeUpstream
 from tests.fakes.world import catalog, model
 
