@@ -20,11 +20,13 @@ from app.api.errors import error_response, internal
 from app.api.policy import PUBLIC, Policy
 from app.errors import GatewayError, NotAllowed, Unauthorized
 from app.gateway import Gateway
-from app.store.keys import Key, Keys
+from app.store.keys import PRIORITIES, Key, Keys
 from app.telemetry import Telemetry
 
 _REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,64}")
 _ALWAYS = [(b"cache-control", b"private, no-store"), (b"x-content-type-options", b"nosniff")]
+CROWDED = frozenset({"chat", "completion"})
+"""Operations that are turned away when it is crowded."""
 _NOBODY = Key("nobody", scopes=frozenset())
 """Who calls a public route."""
 
@@ -60,6 +62,8 @@ class Edge:
         call: Call | None = None
         try:
             call = self._let_in(scope, headers, receive, reply.request_id)
+            if call.operation in CROWDED:
+                call.gateway.let_in(_priority(call))
             scope.setdefault("state", {})["call"] = call
             await self._app(scope, receive, reply.send)
         except ClientLeft:
@@ -137,6 +141,12 @@ def _headers(scope: Scope) -> dict[str, str]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     return headers
+
+
+def _priority(call: Call) -> str:
+    """The priority that a call may have at most, as far as that is known before its body is read."""
+    asked = call.headers.get("x-thalamus-priority", "")
+    return asked if asked in PRIORITIES else call.key.max_priority
 
 
 def _request_id(headers: Mapping[str, str]) -> str:

@@ -93,6 +93,7 @@ def _receive(pending: list[Message]) -> Callable[[], Awaitable[Message]]:
 
 
 CHAT = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}]}).encode()
+HIGH = json.dumps({**json.loads(CHAT), "routing": {"priority": "high"}}).encode()
 ROUTES = [
     (method, str(getattr(route, "path")), route)  # noqa: B009 - the base class has none
     for application in (plane(), admin_plane(doors(world(), CATALOG)))
@@ -265,3 +266,24 @@ async def test_metrics_are_on_the_admin_plane_only() -> None:
     admin = admin_plane(doors(world(), CATALOG))
     assert b"thalamus_requests_in_flight" in (await ask(admin, "GET", "/metrics")).body
     assert (await ask(plane(), "GET", "/metrics")).status == 404
+
+
+@pytest.mark.parametrize(("highest", "asked", "status"), [("high", "", 200), ("high", "low", 503), ("normal", "", 503)])
+async def test_when_it_is_crowded_who_must_wait_hears_so_before_the_body_is_read(
+    highest: Any, asked: str, status: int
+) -> None:
+    a_bench = bench(CATALOG, FakeUpstream(small=b"hello"), max_in_flight=10)
+    key = Key("urgent", models=("*",), max_priority=highest, **UNLIMITED)
+    a_bench.limits.in_flight = 9
+    pending: list[Message] = [{"type": "http.request", "body": HIGH}]
+    reply = Reply()
+    headers = {"authorization": "Bearer sk-urgent", "x-thalamus-priority": asked}
+    app = data_plane(doors(a_bench, CATALOG, keys(sk_urgent=key)))
+    await app(_scope("POST", "/v1/chat/completions", headers), _receive(pending), reply.send)
+    assert reply.status == status
+    if status == 503:
+        assert pending, "the body was read"
+        assert reply.json["error"]["code"] == "overloaded"
+        assert 1 <= int(reply.headers["retry-after"]) <= 4
+        (event,) = a_bench.events("request.rejected")
+        assert (event["key"], event["operation"], event["code"]) == ("urgent", "chat", "overloaded")
