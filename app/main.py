@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
@@ -24,11 +24,13 @@ from app.api.doors import Doors
 from app.api.wire import SEND_BUFFER_BYTES
 from app.errors import UsageError
 from app.gateway import Desk, Gateway
+from app.memory import memory_share
 from app.router_model import RouterModel, load_router_model
 from app.routing.candidates import CandidateTable
 from app.routing.record import describe
 from app.routing.router import Learned, Router
 from app.settings import Address, Settings
+from app.shedding import Shedding
 from app.store.journal import RecentDecisions
 from app.store.keys import Keys, OpenToAll, StaticKeys
 from app.store.limits import MemoryLimits
@@ -61,12 +63,16 @@ async def create_app(settings: Settings) -> AsyncIterator[Application]:
         UsageError: the artifact or a backend's address cannot be used.
     """
     telemetry = _telemetry(settings)
-    with load_router_model(settings) as router_model:
+    with (
+        closing(telemetry.log),
+        _admission(settings, telemetry) as admission,
+        load_router_model(settings) as router_model,
+    ):
         router = create_router(settings, router_model, telemetry.metrics.predicted)
         await router.tabulate()
         async with create_client(settings) as client:
             replicas = Replicas(settings.catalog, time.monotonic, telemetry)
-            gateway = _gateway(settings, router, client, replicas, telemetry)
+            gateway = _gateway(settings, admission, router, client, replicas)
             poller = Poller(client, replicas)
             await poller.start()
             try:
@@ -111,14 +117,20 @@ def create_client(settings: Settings) -> UpstreamClient:
     return UpstreamClient(settings.catalog.backends, keys, settings.timeouts, allow_loopback=loopback)
 
 
+@contextmanager
+def _admission(settings: Settings, telemetry: Telemetry) -> Iterator[Admission]:
+    limits = MemoryLimits(settings.limits.in_flight, time.monotonic)
+    ledger = Ledger(limits, RecentDecisions(), telemetry)
+    with Shedding(limits.fullness, memory_share(settings.limits.memory_mib)) as shedding:
+        yield Admission(ledger, time.monotonic, settings.timeouts.total_s, shedding)
+
+
 def _gateway(
-    settings: Settings, router: Router, client: UpstreamClient, replicas: Replicas, telemetry: Telemetry
+    settings: Settings, admission: Admission, router: Router, client: UpstreamClient, replicas: Replicas
 ) -> Gateway:
-    clock, journal = time.monotonic, RecentDecisions()
-    limits = MemoryLimits(settings.limits.in_flight, clock)
-    admission = Admission(Ledger(limits, journal, telemetry), clock, settings.timeouts.total_s)
+    journal, telemetry = admission.ledger.journal, admission.ledger.telemetry
     dispatch = DispatchLimits(settings.timeouts, settings.max_attempts)
-    dispatcher = Dispatcher(client, replicas, dispatch, clock, telemetry)
+    dispatcher = Dispatcher(client, replicas, dispatch, time.monotonic, telemetry)
     return Gateway(admission, Desk(router, journal, describe), dispatcher, replicas, telemetry)
 
 
