@@ -40,6 +40,8 @@ class Probe:
     """At most; an error counts."""
     calls: int = 1
     """Of backends, at most."""
+    requests: int = 1
+    """What a benevolent reader could make of the bytes. A proxy may mend a probe, and pass on what follows it."""
 
 
 @cache
@@ -63,8 +65,10 @@ def _probe(name: str, parts: Mapping[str, Any], group: Mapping[str, Any]) -> Pro
     follows = refused and parts.get("follow", True)
     text = parts.get("send", _template(parts)) + parts.get("then", "") + ("@next@" if follows else "")
     sent = _filled(text, name).encode("latin-1")
+    answers = parts.get("answers", 1)
     calls = 0 if refused else parts.get("calls", 1)
-    return Probe(name, parts["rule"], parts["level"], sent, refused, parts.get("answers", 1), calls)
+    requests = parts.get("requests", answers + follows)
+    return Probe(name, parts["rule"], parts["level"], sent, refused, answers, calls, requests)
 
 
 def _template(parts: Mapping[str, str]) -> str:
