@@ -94,6 +94,7 @@ class GlanceHead:
         inverse_F = 1 / tensors["static.scale_F"].astype(np.float64)
         self._inverse_F = np.append(inverse_F, 1).astype(np.float32)
         self._shift_F = np.append(tensors["static.mean_F"] * inverse_F, 0).astype(np.float32)
+        self._one_F = np.ones_like(self._inverse_F)
         self._most_F = np.full_like(self._inverse_F, MOST_DEVIATIONS)
         self._least_F = -self._most_F
 
@@ -115,11 +116,13 @@ class GlanceHead:
     def read(self, embedding_D: np.ndarray, surface: np.ndarray) -> Glance:
         """What is seen at once."""
         size = len(embedding_D)
-        inputs_F = np.empty_like(self._inverse_F)
-        inputs_F[:size], inputs_F[size:-1], inputs_F[-1] = embedding_D, surface, 1
-        inputs_F *= self._inverse_F
-        inputs_F -= self._shift_F
-        standard_F = np.minimum(np.maximum(inputs_F, self._least_F), self._most_F)
+        standard_F = self._one_F.copy()
+        standard_F[:size] = embedding_D
+        standard_F[size:-1] = surface
+        standard_F *= self._inverse_F
+        standard_F -= self._shift_F
+        np.maximum(standard_F, self._least_F, out=standard_F)
+        np.minimum(standard_F, self._most_F, out=standard_F)
         output_O = self._weight_OF.dot(standard_F)
         logit_T = output_O[: self._tasks]
         logit_T -= logit_T[logit_T.argmax()]
@@ -208,18 +211,21 @@ class _Qualities:
         """[C]."""
         logit_Q = within_T.dot(self._table_TQ)
         rate_R, rest_N = logit_Q[: self._size_R], logit_Q[self._size_R :]
-        rate_R = np.minimum(np.maximum(rate_R, self._least_R), self._most_R)
+        np.maximum(rate_R, self._least_R, out=rate_R)
+        np.minimum(rate_R, self._most_R, out=rate_R)
         rate_R /= self._one_R - rate_R
-        logit_R = np.log(rate_R, out=logit_Q[: self._size_R])
-        logit_R *= self._half_slope_R
-        logit_R += residual_R
+        np.log(rate_R, out=rate_R)
+        rate_R *= self._half_slope_R
+        rate_R += residual_R
         rest_N += residual_P.take(self._pool_N)
-        value_PM = np.tanh(logit_Q, out=logit_Q).take(self._order_PM)
+        np.tanh(logit_Q, out=logit_Q)
+        value_PM = logit_Q.take(self._order_PM)
         value_PM *= self._counts_PM
         sums_X = pool_P.dot(self._sums_PX)
         mixed_M = pool_P.dot(value_PM)
         mixed_M /= sums_X[: self._size_M]
-        mixed_M = np.minimum(np.maximum(mixed_M, self._least_M), self._most_M)
+        np.maximum(mixed_M, self._least_M, out=mixed_M)
+        np.minimum(mixed_M, self._most_M, out=mixed_M)
         mixed_C = self._shrunk(mixed_M, sums_X) if self._shrinks else mixed_M
         mixed_C *= self._half_C
         mixed_C += self._half_C
