@@ -170,7 +170,8 @@ class FakeBackend:
         self.requests.append(request)
         self.in_flight += 1
         # The client says nothing while it waits, so anything to read is the end of the connection.
-        work = asyncio.ensure_future(self._complete(request, writer))
+        script = self.scripts.get(request.body.get("model", ""), self.script)
+        work = asyncio.ensure_future(self._complete(script, request, writer))
         gone = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -204,8 +205,7 @@ class FakeBackend:
         else:
             await _send(writer, 200 if request.path == "/health" else 404, b"")
 
-    async def _complete(self, request: Received, writer: asyncio.StreamWriter) -> bool:
-        script = self.scripts.get(request.body.get("model", ""), self.script)
+    async def _complete(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
         await asyncio.sleep(script.delay_s)
         if script.hang:
             await asyncio.Event().wait()
