@@ -18,7 +18,7 @@ class CallerTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
-        self.closed = self.aborted = self.half_closed = False
+        self.closed = self.aborted = self.half_closed = self.paused = False
         self.unsent = 0
         """What `get_write_buffer_size` says."""
         self.writes = 0
@@ -40,10 +40,10 @@ class CallerTransport(asyncio.Transport):
         self.closed = self.aborted = True
 
     def pause_reading(self) -> None:
-        """Nothing reads here."""
+        self.paused = True
 
     def resume_reading(self) -> None:
-        """Nothing reads here."""
+        self.paused = False
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
