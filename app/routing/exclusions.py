@@ -86,8 +86,9 @@ def _together(reasons: list[Exclusion]) -> dict[str, object]:
 def _too_long(expected: Expected, visible_M: Truths) -> ContextLengthExceeded:
     question, most = expected.question, int(expected.table.context_tokens_M[visible_M].max())
     answer = f" and an answer of {question.max_tokens}" if question.max_tokens else ""
+    prompt_tokens = question.context_tokens - (question.max_tokens or 0)
     return ContextLengthExceeded(
-        f"about {question.context_tokens - (question.max_tokens or 0)} tokens of prompt{answer} do not fit: the largest context has {most} tokens; "
+        f"about {prompt_tokens} tokens of prompt{answer} do not fit: the largest context has {most} tokens; "
         "shorten the conversation or lower max_tokens",
         param="messages",
     )
