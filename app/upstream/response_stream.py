@@ -45,11 +45,11 @@ class ResponseStream(StreamAnswer):
         if kind in _BROKEN or event.get("error"):
             raise UpstreamBroken("the backend failed while it answered")
         self._note(kind, event)
+        if type(event.get("sequence_number")) is int:
+            self._sequence_number = event["sequence_number"]
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), self._shown(kind, data, event))
 
     def _note(self, kind: str, event: dict[str, Any]) -> None:
-        if type(event.get("sequence_number")) is int:
-            self._sequence_number = event["sequence_number"]
         if kind.endswith(".delta"):
             delta = event.get("delta")
             self.counted_tokens += count_text_tokens(delta) if isinstance(delta, str) else 1
