@@ -10,12 +10,14 @@ from app.domain.preferences import Profile
 from app.store.keys import Key
 from tests.fakes.world import catalog, model
 
+FREE = Key("free", models=("*",), flags_in_prompt=True, max_priority="high", chat_template_kwargs=True)
+
 
 @dataclass
 class FakeCall:
     """A call with a key that may do everything, to models called small and large, unless told otherwise."""
 
-    key: Key = Key("free", models=("*",), flags_in_prompt=True, max_priority="high", chat_template_kwargs=True)
+    key: Key = FREE
     headers: Mapping[str, str] = field(default_factory=dict)
     access: Access = field(
         default_factory=lambda: Access(catalog(model("small"), model("large")), {"default": Profile()})

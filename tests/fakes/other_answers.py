@@ -92,13 +92,13 @@ def _output(script: Script) -> list[dict[str, Any]]:
     if script.tool_call:
         call = {"name": script.tool_call["name"], "arguments": script.tool_call["arguments"]}
         return [{"id": "fc_1", "type": "function_call", "call_id": "call_1", "status": "completed", **call}]
-    part = {"type": "output_text", "text": "".join(script.tokens), "annotations": [], "logprobs": None}
+    part: dict[str, Any] = {"type": "output_text", "text": "".join(script.tokens), "annotations": [], "logprobs": None}
     return [{"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}]
 
 
 def _text_events(script: Script, place: dict[str, Any]) -> list[dict[str, Any]]:
     where = {**place, "content_index": 0}
-    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
     deltas = [
         {"type": "response.output_text.delta", **where, "delta": token, "logprobs": []} for token in script.tokens
     ]

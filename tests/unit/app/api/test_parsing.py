@@ -15,7 +15,7 @@ from app.domain.preferences import Profile
 from app.domain.request import Preferences, Request
 from app.errors import CallerError, NotAllowed, UnknownModel
 from app.store.keys import Key
-from tests.fakes.call import FakeCall
+from tests.fakes.call import FREE, FakeCall
 from tests.fakes.world import catalog, model
 
 CATALOG = catalog(model("small"), model("large"), model("org/other"))
@@ -25,7 +25,6 @@ PROFILES = {
     "careful": Profile(Preferences(max_quality_loss=0.01)),
     "private": Profile(Preferences(limits={"min_security": 2.0})),
 }
-FREE = FakeCall().key
 
 
 def call(key: Key = FREE, headers: Mapping[str, str] | None = None) -> FakeCall:

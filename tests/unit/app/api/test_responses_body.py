@@ -10,12 +10,10 @@ from app.api.parsing import parse_responses
 from app.domain.request import Request
 from app.errors import InvalidRequest, NotAllowed, UnsupportedParameter
 from app.store.keys import Key
-from tests.fakes.call import FakeCall
-
-FREE = FakeCall().key
+from tests.fakes.call import FREE, FakeCall
 
 
-def parsed(key: Key = FREE, **fields: Any) -> Request:
+def parsed(key: Key = FREE, /, **fields: Any) -> Request:
     return parse_responses({"model": "auto", "input": "hi", **fields}, FakeCall(key))
 
 
@@ -31,12 +29,13 @@ PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AA==", "de
 def test_a_text_is_one_message_of_the_user() -> None:
     request = parsed(instructions="Be kind.", max_output_tokens=5)
     assert (request.operation, request.conversation) == ("responses", (("system", "Be kind."), ("user", "hi")))
-    assert (request.max_tokens, request.needs, request.stream) == (5, {"responses"}, False)
+    assert (request.max_tokens, request.stream) == (5, False)
+    assert request.needs == {"responses"}
     assert request.body == {"input": "hi", "instructions": "Be kind.", "max_output_tokens": 5, "store": False}
 
 
 def test_the_conversation_is_what_was_said_by_whom_and_what_functions_returned() -> None:
-    answer = {"type": "output_text", "text": "three?", "annotations": [], "logprobs": None}
+    answer: dict[str, Any] = {"type": "output_text", "text": "three?", "annotations": [], "logprobs": None}
     request = parsed(
         input=[
             {"role": "developer", "content": "Be brief."},
@@ -74,7 +73,8 @@ def test_the_conversation_is_what_was_said_by_whom_and_what_functions_returned()
 )
 def test_a_model_has_to_do_what_is_asked_for(fields: dict[str, Any], needs: set[str], uses: set[str]) -> None:
     request = parsed(**fields)
-    assert (request.needs, request.uses) == ({"responses", *needs}, {"responses", *needs, *uses})
+    assert request.needs == {"responses", *needs}
+    assert request.uses == {"responses", *needs, *uses}
 
 
 FINE: list[dict[str, Any]] = [
