@@ -37,6 +37,7 @@ from app.telemetry.metrics import Metrics
 from app.upstream.client import UpstreamClient
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
 from app.upstream.poller import Poller
+from app.upstream.prober import Prober
 from app.upstream.replicas import Replicas
 
 # Front proxies keep connections for 60 s; whoever closes first risks a request that meets the closing.
@@ -69,11 +70,13 @@ async def create_app(settings: Settings) -> AsyncIterator[Application]:
         async with create_client(settings) as client:
             replicas = Replicas(settings.catalog, time.monotonic, telemetry)
             gateway = _gateway(settings, router, client, replicas, telemetry)
-            poller = Poller(client, replicas)
+            poller, prober = Poller(client, replicas), Prober(client, replicas, settings.catalog)
             await poller.start()
+            await prober.start()
             try:
                 yield _application(settings, gateway, router, telemetry)
             finally:
+                await prober.stop()
                 await poller.stop()
 
 
@@ -119,7 +122,7 @@ def _gateway(
     clock, journal = time.monotonic, RecentDecisions()
     limits = MemoryLimits(settings.limits.in_flight, clock)
     admission = Admission(Ledger(limits, journal, telemetry), clock, settings.timeouts.total_s)
-    dispatch = DispatchLimits(settings.timeouts, settings.max_attempts)
+    dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
     dispatcher = Dispatcher(client, replicas, dispatch, clock, telemetry)
     return Gateway(admission, Desk(router, journal, describe), dispatcher, replicas, telemetry)
 

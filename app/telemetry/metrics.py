@@ -7,7 +7,7 @@ series. Nothing here is touched per chunk of a stream.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -40,6 +40,10 @@ class Metrics:
         self._attempts = counter("attempts", "Exchanges with backends by how they began.", ("model", "outcome"))
         self._upstream_errors = counter("upstream_errors", "Failures of backends.", ("backend", "code"))
         self._ejections = counter("ejections", "Replicas taken out after failures.", ("backend",))
+        self._probes = counter(
+            "probes", "Completions of one token asked of workers that are out.", ("backend", "outcome")
+        )
+        self._hedges = counter("hedges", "Second attempts beside late ones by how they ended.", ("model", "outcome"))
         self._done_added = counter("done_added", "Whole streams whose [DONE] was missing.", ("backend",))
         self._tokens = counter("tokens", "Tokens read and written.", ("model", "direction"))
         self._cost_usd = counter("cost_usd", "Realised cost in USD.", ("model",))
@@ -87,6 +91,12 @@ class Metrics:
 
     def restored(self, backend: str) -> None:
         self._of(self.replicas_out, self._backend(backend)).dec()
+
+    def probed(self, backend: str, outcome: Literal["ok", "failed"]) -> None:
+        self._of(self._probes, self._backend(backend), outcome).inc()
+
+    def hedged(self, model: str, outcome: Literal["won", "lost"]) -> None:
+        self._of(self._hedges, self._model(model), outcome).inc()
 
     def done_was_added(self, backend: str) -> None:
         self._of(self._done_added, self._backend(backend)).inc()
