@@ -15,7 +15,8 @@ from app.upstream.replica import Replica
 
 # A prompt that is cached saves about as much as waiting behind this many requests costs.
 MORE_LOAD, LOAD_FACTOR = 4.0, 1.25
-_MASK = (1 << 64) - 1
+# Multiplied by 2^64 over the golden ratio, every bit of a number decides about the highest bits of the product.
+_ODD, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 
 def cheaper_of_two(replicas: Sequence[Replica], now: float, chance: Callable[[], float]) -> Replica:
@@ -30,19 +31,14 @@ def cheaper_of_two(replicas: Sequence[Replica], now: float, chance: Callable[[],
 def home_of(session: str, replicas: Sequence[Replica], now: float) -> Replica:
     """The replica that a session prefers, among those that are not much busier than the least busy one."""
     seed = fingerprint(session)
-    prices = [replica.price(now) for replica in replicas]
-    bound = LOAD_FACTOR * min(prices) + MORE_LOAD
-    allowed = [replica for replica, price in zip(replicas, prices, strict=True) if price <= bound]
-    return max(allowed, key=lambda replica: _mixed(seed ^ replica.place))
+    home = max(replicas, key=lambda replica: ((seed ^ replica.place) * _ODD) & _MASK)
+    if home.price(now) <= LOAD_FACTOR + MORE_LOAD:  # nobody's price is below 1
+        return home
+    bound = LOAD_FACTOR * min(replica.price(now) for replica in replicas) + MORE_LOAD
+    allowed = [replica for replica in replicas if replica.price(now) <= bound]
+    return home if home in allowed else home_of(session, allowed, now)
 
 
 def fingerprint(text: str) -> int:
     """64 bits that are the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
-
-
-def _mixed(value: int) -> int:
-    """The finaliser of splitmix64: each bit of `value` decides about each bit."""
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)

@@ -269,11 +269,12 @@ class Replicas:
         failures, requests = replica.outcomes.counts(now)
         if requests < MIN_REQUESTS or failures < SHARE_TO_EJECT * requests:
             return False
-        peers = [r.outcomes.counts(now) for r in self.of(replica.backend.name) if r is not replica]
-        of_peers = sum(counts[1] for counts in peers)
+        peers = [r for r in self.of(replica.backend.name) if r is not replica and r.ejected_until is None]
+        counts = [peer.outcomes.counts(now) for peer in peers]
+        of_peers = sum(count[1] for count in counts)
         if of_peers < MIN_REQUESTS:
             return True
-        return failures / requests >= TIMES_PEERS * sum(counts[0] for counts in peers) / of_peers
+        return failures / requests >= TIMES_PEERS * sum(count[0] for count in counts) / of_peers
 
     def _can_be_spared(self, replica: Replica) -> bool:
         """Half of a backend stays, and something of the fleet: who only fails too often is better than nobody."""
