@@ -14,7 +14,7 @@ import ssl
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 TOKENS = ("Par", "is", " is", " the", " capital", ".")
 USAGE = {"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13}
@@ -112,7 +112,7 @@ class FakeBackend:
     def calls(self) -> int:
         return len(self.requests)
 
-    async def __aenter__(self) -> FakeBackend:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

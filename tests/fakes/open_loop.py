@@ -61,9 +61,11 @@ async def ask(gateway: Gateway, asked: Request, heard: Heard) -> None:
     heard.times_s.append(time.monotonic() - began_at)
 
 
-async def ask_at(rate: float, seconds: float, gateway: Gateway, asked: Request | None = None) -> Heard:
+async def ask_at(
+    rate: float, seconds: float, gateway: Gateway, asked: Request | None = None, heard: Heard | None = None
+) -> Heard:
     """So many requests a second, half of them streams unless told otherwise; returns when all are over."""
-    heard = Heard()
+    heard = Heard() if heard is None else heard
     began_at = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         for number in range(round(rate * seconds)):

@@ -6,7 +6,6 @@ At the reduced size the gateway's clock runs five times as fast, so that ten sec
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,8 +17,9 @@ from app.upstream.deadline import Timeouts
 from app.upstream.prober import LOOK_EVERY_S, Prober
 from app.upstream.replica import EJECTED_FOR_S, WARMS_FOR_S, Replica
 from app.upstream.replicas import FAILURES_TO_EJECT
-from tests.fakes.backend import FakeBackend, Script
+from tests.fakes.backend import Script
 from tests.fakes.gateway import Bench, bench, client_of
+from tests.fakes.moody import Moody
 from tests.fakes.open_loop import ask_at
 from tests.fakes.world import catalog, model
 
@@ -29,28 +29,7 @@ RATE = 100.0
 DELAY_S = 0.02
 GOOD = Script(delay_s=DELAY_S)
 SLOW = Script(delay_s=10 * DELAY_S)
-BROKEN = Script(status=500)
 TIMEOUTS = Timeouts(connect_s=2.0, pool_wait_s=2.0, first_byte_s=40.0, idle_s=40.0, total_s=600.0)
-
-
-class Moody(FakeBackend):
-    """Fails a share of its requests."""
-
-    fails = 0.0
-    rng = random.Random(7)
-
-    @property
-    def script(self) -> Script:
-        return BROKEN if self.rng.random() < self.fails else self._script
-
-    @script.setter
-    def script(self, script: Script) -> None:
-        self._script = script
-
-    @property
-    def asked(self) -> int:
-        """Callers' requests; probes are nobody's."""
-        return sum(not one.headers["x-request-id"].startswith("probe-") for one in self.requests)
 
 
 @dataclass
