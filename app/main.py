@@ -39,6 +39,7 @@ from app.telemetry.metrics import Metrics
 from app.upstream.client import UpstreamClient
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
 from app.upstream.poller import Poller
+from app.upstream.prober import Prober
 from app.upstream.replicas import Replicas
 
 BACKLOG = 1024
@@ -73,11 +74,13 @@ async def create_app(settings: Settings) -> AsyncIterator[Application]:
         async with create_client(settings) as client:
             replicas = Replicas(settings.catalog, time.monotonic, telemetry)
             gateway = _gateway(settings, admission, router, client, replicas)
-            poller = Poller(client, replicas)
+            poller, prober = Poller(client, replicas), Prober(client, replicas, settings.catalog)
             await poller.start()
+            await prober.start()
             try:
                 yield _application(settings, gateway, router, telemetry)
             finally:
+                await prober.stop()
                 await poller.stop()
 
 
@@ -129,7 +132,7 @@ def _gateway(
     settings: Settings, admission: Admission, router: Router, client: UpstreamClient, replicas: Replicas
 ) -> Gateway:
     journal, telemetry = admission.ledger.journal, admission.ledger.telemetry
-    dispatch = DispatchLimits(settings.timeouts, settings.max_attempts)
+    dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
     dispatcher = Dispatcher(client, replicas, dispatch, time.monotonic, telemetry)
     return Gateway(admission, Desk(router, journal, describe), dispatcher, replicas, telemetry)
 

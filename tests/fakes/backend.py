@@ -14,7 +14,7 @@ import ssl
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from tests.fakes.other_answers import framed, is_response, response_events, whole_embeddings, whole_response
 
@@ -114,7 +114,7 @@ class FakeBackend:
     def calls(self) -> int:
         return len(self.requests)
 
-    async def __aenter__(self) -> FakeBackend:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
