@@ -47,6 +47,10 @@ class Deployment:
     settings: Settings
     backends: Mapping[str, FakeBackend]
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
 
 def write_config(folder: Path, urls: Mapping[str, str], *, predicted: bool = False, **changes: Any) -> Path:
     """Files for one model per URL, named like it; `changes` replace parts of `GATEWAY`."""

@@ -95,6 +95,8 @@ class _Edited:
     def __init__(self, send: Send, faults: EventFaults) -> None:
         self._send, self._faults = send, faults
         self._number = 0
+        self._silent = False
+        """Whether the rest is kept back; the body ends when the backend's does, or its next answer would be early."""
 
     async def relay(self, reader: asyncio.StreamReader) -> None:
         pending = b""
@@ -120,12 +122,13 @@ class _Edited:
         if self._number == faults.duplicate:
             await self._chunk(event)
         if self._number == faults.cut_after:
-            if faults.cut_with == "end":
-                await self._send(b"0\r\n\r\n")
-            raise Cut(reset=faults.cut_with == "RST")
+            if faults.cut_with != "end":
+                raise Cut(reset=faults.cut_with == "RST")
+            self._silent = True
 
     async def _chunk(self, data: bytes) -> None:
-        await self._send(b"%x\r\n%b\r\n" % (len(data), data))
+        if not self._silent:
+            await self._send(b"%x\r\n%b\r\n" % (len(data), data))
 
 
 def _corrupted(event: bytes, how: str) -> bytes:
