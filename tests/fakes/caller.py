@@ -77,7 +77,7 @@ def session_to(url: str) -> aiohttp.ClientSession:
 
 async def hear(session: aiohttp.ClientSession, **fields: Any) -> Heard:
     """Ask, and listen to the end, whichever it is."""
-    began_at, body, whole = time.monotonic(), b"", True
+    began_at, body, whole = time.monotonic(), bytearray(), True
     async with session.post(CHAT, json=chat(**fields)) as response:
         try:
             async for piece in response.content.iter_any():
@@ -85,7 +85,7 @@ async def hear(session: aiohttp.ClientSession, **fields: Any) -> Heard:
         except aiohttp.ClientPayloadError:
             whole = False
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Heard(response.status, headers, body, whole, time.monotonic() - began_at)
+    return Heard(response.status, headers, bytes(body), whole, time.monotonic() - began_at)
 
 
 async def call(port: int, **fields: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
