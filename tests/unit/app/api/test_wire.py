@@ -17,7 +17,7 @@ from app.api import Plane, data_plane
 from app.api.front import Patience
 from app.api.wire import LINGER_BYTES, MAX_EARLY_BYTES
 from app.store.keys import Key
-from tests.fakes.caller import FakeConnection
+from tests.fakes.connection import FakeConnection
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
 from tests.fakes.upstream import FakeExchange, FakeUpstream
