@@ -82,11 +82,7 @@ class Gateway:
 
     def ready(self) -> bool:
         """Whether requests should be sent here."""
-        return not self._admission.draining and self._replicas.any_healthy()
-
-    def drain(self) -> None:
-        """Let nothing new in; what is in flight goes on."""
-        self._admission.draining = True
+        return not self._admission.gate.leaving and self._replicas.any_healthy()
 
     async def _decide(self, request: Request) -> Decision:
         began_at = self._replicas.clock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -86,6 +86,26 @@ class RouterModel:
         predictor = create_predictor(settings, _opened(settings, artifact))
         return cls(f"{artifact.name}@{artifact.fingerprint[:12]}", predictor, create_curve(settings, artifact))
 
+    def check(self, settings: Settings) -> None:
+        """
+        Raises:
+            UsageError: it has no column for a `predicted_as` of the catalogue; one line for each.
+        """
+        name, columns = self.version.partition("@")[0], self.predictor.models
+        refuse(settings.catalog_path, list(_unknown_columns(settings, name, columns)))
+
+
+def source(settings: Settings) -> object:
+    """What the settings' router model is made from: while it is equal, the model is the same. None without one."""
+    if settings.artifact is None:
+        return None
+    try:
+        # It has the hashes of all other files.
+        manifest = (settings.artifact / "manifest.json").read_bytes()
+    except OSError:
+        manifest = b""
+    return settings.artifact, manifest, settings.encoder, settings.predictor_limit_s, settings.scales.get("cost")
+
 
 @contextmanager
 def load_router_model(settings: Settings) -> Iterator[RouterModel | None]:
@@ -135,7 +155,7 @@ def load_checked(settings: Settings) -> Artifact:
         artifact = load_artifact(settings.artifact)
     except ArtifactError as exc:
         raise UsageError(f"{settings.artifact}: {exc}") from exc
-    refuse(settings.catalog_path, list(_unknown_columns(settings, artifact)))
+    refuse(settings.catalog_path, list(_unknown_columns(settings, artifact.name, artifact.models)))
     return artifact
 
 
@@ -146,8 +166,8 @@ def _opened(settings: Settings, artifact: Artifact) -> ArtifactPredictor:
         raise UsageError(f"{settings.artifact}: {exc}") from exc
 
 
-def _unknown_columns(settings: Settings, artifact: Artifact) -> Iterator[str]:
+def _unknown_columns(settings: Settings, artifact: str, columns: Collection[str]) -> Iterator[str]:
     for index, model in enumerate(settings.catalog.models):
-        if model.predicted_as is not None and model.predicted_as not in artifact.models:
-            known = ", ".join(artifact.models)
-            yield f"models[{index}].predicted_as: {artifact.name} has no {model.predicted_as!r}; it has {known}"
+        if model.predicted_as is not None and model.predicted_as not in columns:
+            known = ", ".join(columns)
+            yield f"models[{index}].predicted_as: {artifact} has no {model.predicted_as!r}; it has {known}"

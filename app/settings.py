@@ -6,6 +6,7 @@ while the listener is on loopback.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from app.store.keys import (
     Secret,
 )
 from app.upstream.deadline import Timeouts
-from app.yaml_files import load_form, refuse
+from app.yaml_files import load_form, read_bytes, refuse
 
 __all__ = ["Address", "Settings", "load_catalog", "load_settings"]
 
@@ -173,6 +174,7 @@ class _UpstreamForm(Form):
 class _LimitsForm(Form):
     body_bytes: Annotated[int, Field(ge=1024, le=32 << 20)] = 4 << 20
     in_flight: Count = 512
+    accept_s: Annotated[float, Field(ge=0, le=600)] = 5.0
     drain_s: Positive = 20.0
 
 
@@ -198,7 +200,10 @@ class Limits:
 
     body_bytes: int
     in_flight: int
+    accept_s: float
+    """After SIGTERM: how long requests are still taken while load balancers read that the gateway leaves."""
     drain_s: float
+    """How long what is in flight after that may take."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,8 @@ class Settings:
     """All of it, checked."""
 
     path: Path
+    version: str
+    """Fingerprint of the two files, as they were read."""
     listen: Address
     admin_listen: Address
     catalog: Catalog
@@ -231,14 +238,17 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
     Raises:
         UsageError: with one line for each thing that is wrong.
     """
-    form = load_form(path, GatewayForm)
+    content = read_bytes(path)
+    form = load_form(path, GatewayForm, content)
     catalog_path = path.parent / form.catalog
-    catalog = load_catalog(catalog_path)
+    catalog_content = read_bytes(catalog_path)
+    catalog = load_catalog(catalog_path, catalog_content)
     refuse(catalog_path, list(_missing_backend_keys(catalog, environment)))
     refuse(path, [*_problems(form, catalog), *_key_problems(form, environment)])
     upstream, limits = form.upstream, form.limits
     return Settings(
         path=path,
+        version=hashlib.sha256(content + catalog_content).hexdigest()[:12],
         listen=form.listen,
         admin_listen=form.admin_listen,
         catalog=catalog,
@@ -258,7 +268,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
             total_s=upstream.total_timeout_s,
         ),
         max_attempts=upstream.max_attempts,
-        limits=Limits(limits.body_bytes, limits.in_flight, limits.drain_s),
+        limits=Limits(limits.body_bytes, limits.in_flight, limits.accept_s, limits.drain_s),
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from fastapi import APIRouter, FastAPI
 
-from app.api import chat, health, metrics, models, routing
+from app.api import admin, chat, health, metrics, models, routing
+from app.api.admin import Operations
 from app.api.edge import Doors, Edge
 from app.api.policy import Policy
 
@@ -16,10 +17,11 @@ def data_plane(doors: Doors) -> FastAPI:
     return _application((chat.routes, models.routes, routing.routes, health.routes), doors)
 
 
-def admin_plane(doors: Doors) -> FastAPI:
+def admin_plane(doors: Doors, operations: Operations) -> FastAPI:
     """What operators see, on a listener of their own."""
-    application = _application((metrics.routes, health.routes), doors)
+    application = _application((metrics.routes, health.routes, admin.routes), doors)
     application.state.metrics = doors.telemetry.metrics
+    application.state.operations = operations
     return application
 
 

@@ -29,15 +29,23 @@ _NOBODY = Key("nobody", scopes=frozenset())
 """Who calls a public route."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Doors:
-    """What the edge decides by, and what it lets calls through to."""
+    """What the edge decides by, and what it lets calls through to.
+
+    A reload changes all of it at once. So a call takes what it needs in one step, and keeps that to its end.
+    """
 
     keys: Keys
     access: Access
     gateway: Gateway
     telemetry: Telemetry
     body_limit_bytes: int
+
+    def become(self, other: Doors) -> None:
+        """Lead to where the others lead, for all calls from now on."""
+        self.keys, self.access, self.gateway = other.keys, other.access, other.gateway
+        self.telemetry, self.body_limit_bytes = other.telemetry, other.body_limit_bytes
 
 
 class Edge:

@@ -9,7 +9,7 @@ is over a limit hears so at once, with the seconds to wait.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -72,6 +72,13 @@ class Bucket:
         """Take `amount`, or give back when negative; never fuller than a minute's worth."""
         self._level = min(self._per_minute, self._level - amount)
 
+    def rerated(self, per_minute: float) -> Bucket:
+        """A bucket of another size that is as full as this one; a debt stays as it is."""
+        self._fill()
+        bucket = Bucket(per_minute, self._clock)
+        bucket._level = self._level if self._level < 0 else self._level / self._per_minute * per_minute
+        return bucket
+
     def _fill(self) -> None:
         now = self._clock()
         self._level = min(
@@ -111,6 +118,22 @@ class MemoryLimits:
         self._max_in_flight, self._clock = max_in_flight, clock
         self._states: dict[str, _KeyState] = {}
         self.in_flight = 0
+
+    def adopt(self, max_in_flight: int, allowances: Iterable[Allowance]) -> None:
+        """Go on with other limits: what keys have used and hold is kept, and forgotten of those that are gone."""
+        self._max_in_flight = max_in_flight
+        kept = {one.id: one for one in allowances}
+        for key_id, state in tuple(self._states.items()):
+            if key_id in kept:
+                state.requests = self._adopted(state.requests, kept[key_id].requests_per_minute)
+                state.tokens = self._adopted(state.tokens, kept[key_id].tokens_per_minute)
+            elif not state.in_flight:
+                del self._states[key_id]
+
+    def _adopted(self, bucket: Bucket | None, per_minute: float | None) -> Bucket | None:
+        if per_minute is None:
+            return None
+        return bucket.rerated(per_minute) if bucket else Bucket(per_minute, self._clock)
 
     async def acquire(self, allowance: Allowance, tokens: int) -> Slot:
         if self.in_flight >= self._max_in_flight:

@@ -17,7 +17,10 @@ EVENTS = {
     "replica.refused_key": "a backend does not accept the gateway's key",
     "predictor.failed": "an encoder failed: the other one decided, or the profile's default order",
     "gateway.started": "both listeners take requests, at these addresses",
+    "gateway.draining": "asked to stop: requests are served for a while, and load balancers told to send no more",
     "gateway.stopped": "all that was in flight is over, everything is closed",
+    "config.applied": "the files were read again, and requests see them from now on",
+    "config.rejected": "the files were read again and are wrong: what was before stays",
     "keys.missing": "the configuration has no keys: every caller on this machine is let in",
 }
 """Every event, and when it is written."""

@@ -31,7 +31,7 @@ class Metrics:
 
     def __init__(self, models: Iterable[str] = (), profiles: Iterable[str] = (), backends: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
-        self._models, self._profiles, self._backends = frozenset(models), frozenset(profiles), frozenset(backends)
+        self.know(models, profiles, backends)
         self._codes = frozenset(_codes(errors.GatewayError)) | {"ok", "cancelled"}
         self._series: dict[tuple[object, tuple[str, ...]], object] = {}
         counter, histogram = self._counter, self._histogram
@@ -48,10 +48,16 @@ class Metrics:
         self._duration = histogram("request_duration_seconds", "The whole request.", ("operation",), SECONDS)
         self._predictions = counter("predictions", "Decisions made from a prediction.", ("encoder",))
         self.predictor_failures = counter("predictor_failures", "Decisions for which an encoder failed.", ())
+        self.config_applied = counter("config_applied", "Configurations taken over while running.", ())
+        self.config_rejected = counter("config_rejected", "Configurations that were wrong, and not taken over.", ())
         self.in_flight = Gauge("thalamus_requests_in_flight", "Admitted and not yet closed.", registry=self.registry)
         self.replicas_out = Gauge(
             "thalamus_replicas_out", "Replicas ejected now.", ("backend",), registry=self.registry
         )
+
+    def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
+        """Have series of their own for these names, and for no others; what was counted before stays."""
+        self._models, self._profiles, self._backends = frozenset(models), frozenset(profiles), frozenset(backends)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

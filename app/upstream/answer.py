@@ -83,6 +83,9 @@ class Answer:
     async def __anext__(self) -> bytes:
         raise NotImplementedError
 
+    def cut(self, error: UpstreamError) -> None:
+        """End it before its time; what is left of a stream is this error. An answer that is whole is not touched."""
+
     async def aclose(self) -> None:
         """Cut the exchange if it still runs, and give back what the answer held. Does not wait for anything."""
         self.close()
@@ -146,6 +149,10 @@ class StreamAnswer(Answer):
         self._real = False
         """Whether there was any output, or a finish reason."""
         self._ended = False
+
+    def cut(self, error: UpstreamError) -> None:
+        if not self._ended:
+            self._exchange.fail(error)
 
     async def open(self) -> None:
         """Read until there is output for the caller; what comes before it, such as the role, is held back.

@@ -89,15 +89,18 @@ class _Seen:
 class Replicas:
     """All replicas of a catalogue. Every method decides without waiting."""
 
-    def __init__(self, catalog: Catalog, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(self, catalog: Catalog, clock: Clock, telemetry: Telemetry, before: Replicas | None = None) -> None:
+        """`before` are those of the configuration that this one follows: who stays keeps its load and its health."""
         self._models = catalog.models
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
         self._by_backend: Mapping[str, tuple[Replica, ...]] = {
-            backend.name: tuple(Replica(backend, url.rstrip("/")) for url in backend.urls)
+            backend.name: tuple(_kept(backend, url.rstrip("/"), before) for url in backend.urls)
             for backend in catalog.backends
         }
         self._position = {model.name: number for number, model in enumerate(catalog.models)}
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, _Seen] = {
+            name: seen for name, seen in (before._seen if before else {}).items() if name in self._position
+        }
         """Of models that answered; the others cost nothing, however many the catalogue has."""
         self._turn = 0
         self._usable: dict[str, bool] = {}
@@ -133,6 +136,13 @@ class Replicas:
     def any_healthy(self) -> bool:
         """Whether any replica of any backend is not ejected."""
         return any(replica.ejected_until is None for replica in self.all)
+
+    def gone(self, after: Replicas) -> None:
+        """Others have taken over: nobody waits any more for those of ours that were out and are not among them."""
+        for replica in self.all:
+            if replica.ejected_until is not None and replica not in after.all:
+                replica.ejected_until = None
+                self._metrics.restored(replica.backend.name)
 
     def lease(self, replica: Replica, model: Model, input_tokens: int) -> Lease:
         """Take a place on a replica for one attempt."""
@@ -318,6 +328,15 @@ class Lease:
         self.replica.in_flight -= 1
         if self.first_at is None:
             self.replica.probing = False
+
+
+def _kept(backend: Backend, url: str, before: Replicas | None) -> Replica:
+    """The replica of before at this URL, under the backend's new description, or a new one."""
+    for replica in before.of(backend.name) if before else ():
+        if replica.url == url:
+            replica.backend = backend
+            return replica
+    return Replica(backend, url)
 
 
 def _average(so_far: float | None, newest: float) -> float:

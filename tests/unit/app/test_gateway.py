@@ -151,12 +151,14 @@ async def test_a_full_gateway_refuses_before_any_work() -> None:
         await world.gateway.complete(request(), KEY)
 
 
-async def test_a_draining_gateway_lets_nothing_new_in_and_is_not_ready() -> None:
+async def test_a_gateway_that_leaves_is_not_ready_but_serves_until_it_is_closed() -> None:
     world = gateway(FakeUpstream(small=b"x"))
     assert world.gateway.ready()
     begun = await world.gateway.complete(request(), KEY)
-    world.gateway.drain()
+    world.admission.gate.leaving = True
     assert not world.gateway.ready()
+    assert b"x" in await read(await world.gateway.complete(request(), KEY))
+    world.admission.gate.closed = True
     with pytest.raises(Draining):
         await world.gateway.complete(request(), KEY)
     assert b"x" in await read(begun)

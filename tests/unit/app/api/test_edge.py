@@ -16,7 +16,7 @@ from app.api.edge import Edge
 from app.api.policy import PUBLIC, Policy, needs
 from app.store.keys import SCOPES, Key
 from tests.fakes.gateway import Bench, bench
-from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
+from tests.fakes.listener import SECRET, UNLIMITED, FakeOperations, doors, keys
 from tests.fakes.upstream import FakeExchange, FakeUpstream
 from tests.fakes.world import catalog, model
 
@@ -95,7 +95,7 @@ def _receive(pending: list[Message]) -> Callable[[], Awaitable[Message]]:
 CHAT = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}]}).encode()
 ROUTES = [
     (method, str(getattr(route, "path")), route)  # noqa: B009 - the base class has none
-    for application in (plane(), admin_plane(doors(world(), CATALOG)))
+    for application in (plane(), admin_plane(doors(world(), CATALOG), FakeOperations()))
     for route in application.routes
     for method in route.methods  # type: ignore[attr-defined]
 ]
@@ -255,13 +255,13 @@ async def test_web_sockets_are_closed() -> None:
 async def test_readiness_follows_the_gateway_and_says_no_more() -> None:
     a_bench = world()
     assert (await ask(plane(a_bench), "GET", "/readyz", headers={"authorization": ""})).json == {"status": "ok"}
-    a_bench.gateway.drain()
+    a_bench.admission.gate.leaving = True
     reply = await ask(plane(a_bench), "GET", "/readyz", headers={"authorization": ""})
     assert (reply.status, reply.json) == (503, {"status": "draining"})
     assert (await ask(plane(a_bench), "GET", "/healthz", headers={"authorization": ""})).status == 200
 
 
 async def test_metrics_are_on_the_admin_plane_only() -> None:
-    admin = admin_plane(doors(world(), CATALOG))
+    admin = admin_plane(doors(world(), CATALOG), FakeOperations())
     assert b"thalamus_requests_in_flight" in (await ask(admin, "GET", "/metrics")).body
     assert (await ask(plane(), "GET", "/metrics")).status == 404
