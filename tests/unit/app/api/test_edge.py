@@ -265,3 +265,51 @@ async def test_metrics_are_on_the_admin_plane_only() -> None:
     admin = admin_plane(doors(world(), CATALOG), FakeOperations())
     assert b"thalamus_requests_in_flight" in (await ask(admin, "GET", "/metrics")).body
     assert (await ask(plane(), "GET", "/metrics")).status == 404
+
+
+OPERATOR = Key("operator", scopes=frozenset({"admin:config"}))
+
+
+def admin(operations: FakeOperations) -> FastAPI:
+    return admin_plane(doors(world(), CATALOG, keys(sk_operator=OPERATOR)), operations)
+
+
+async def ask_admin(operations: FakeOperations, method: str, path: str, secret: str = "sk-operator") -> Reply:
+    return await ask(admin(operations), method, path, headers={"authorization": f"Bearer {secret}"})
+
+
+async def test_an_operator_reloads_and_hears_the_version() -> None:
+    operations = FakeOperations()
+    reply = await ask_admin(operations, "POST", "/admin/reload")
+    assert (reply.status, reply.json, operations.reloads) == (200, {"config": "v1"}, 1)
+
+
+async def test_a_configuration_that_is_wrong_is_told_line_by_line() -> None:
+    reply = await ask_admin(FakeOperations(problems=("a: b", "c: d")), "POST", "/admin/reload")
+    assert (reply.status, reply.json["error"]["code"]) == (422, "config_rejected")
+    assert reply.json["error"]["details"] == {"problems": ["a: b", "c: d"]}
+
+
+async def test_an_operator_drains_and_takes_it_back() -> None:
+    operations = FakeOperations()
+    assert (await ask_admin(operations, "POST", "/admin/drain")).status == 200
+    assert operations.leaving
+    assert (await ask_admin(operations, "DELETE", "/admin/drain")).status == 200
+    assert not operations.leaving
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/admin/reload"), ("POST", "/admin/drain")])
+@pytest.mark.parametrize(("secret", "status"), [("", 401), ("sk-nobody", 401), (SECRET, 403)])
+async def test_nobody_else_operates(method: str, path: str, secret: str, status: int) -> None:
+    operations = FakeOperations()
+    assert (await ask_admin(operations, method, path, secret)).status == status
+    assert (operations.reloads, operations.leaving) == (0, False)
+
+
+async def test_doors_that_become_others_lead_new_calls_there() -> None:
+    before, after = world(), world()
+    the_doors = doors(before, CATALOG)
+    app = data_plane(the_doors)
+    the_doors.become(doors(after, CATALOG, keys(sk_new=Key("new", models=("*",)))))
+    assert (await ask(app, "POST", "/v1/chat/completions", CHAT, {"authorization": "Bearer sk-new"})).status == 200
+    assert (len(before.completed), len(after.completed)) == (0, 1)
