@@ -84,6 +84,11 @@ class Gateway:
         """Whether requests should be sent here."""
         return not self._admission.gate.leaving and self._replicas.any_healthy()
 
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway is about to stop, so that connections close with their answers."""
+        return self._admission.gate.leaving
+
     async def _decide(self, request: Request) -> Decision:
         began_at = self._replicas.clock()
         decision = await self._desk.router.route(request, self._replicas.fleet())

@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import uvloop
-from fastapi import FastAPI
 
-from app.api import admin_plane, data_plane
+from app.api import Plane, admin_plane, data_plane
 from app.reload import Live
 from app.serving import Listener, Signals, depart, listening_socket
 from app.settings import Settings
@@ -25,8 +24,8 @@ class Application:
     """An open gateway and its two faces."""
 
     live: Live
-    data: FastAPI
-    admin: FastAPI
+    data: Plane
+    admin: Plane
     telemetry: Telemetry
 
 
@@ -41,7 +40,8 @@ async def create_app(settings: Settings) -> AsyncIterator[Application]:
     live = Live(Lasting(MemoryLimits(settings.limits.in_flight, time.monotonic), telemetry))
     try:
         await live.open(settings)
-        yield Application(live, data_plane(live.doors), admin_plane(live.doors, live), telemetry)
+        data = data_plane(live.doors)
+        yield Application(live, data, admin_plane(live.doors, data, live), telemetry)
     finally:
         await live.aclose()
 
@@ -60,7 +60,7 @@ async def _serve(settings: Settings) -> None:
     with listening_socket(settings.listen) as data_socket, listening_socket(settings.admin_listen) as admin_socket:
         async with create_app(settings) as application:
             log, live = application.telemetry.log, application.live
-            data, admin = Listener(application.data, live.gate), Listener(application.admin, live.gate)
+            data, admin = Listener(application.data), Listener(application.admin)
             with Signals(live) as signals:
                 await data.open(data_socket)
                 await admin.open(admin_socket)

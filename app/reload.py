@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from app.admission import Gate
-from app.api.call import BODY_WITHIN_S
-from app.api.edge import Doors
+from app.api.doors import Doors
+from app.api.front import Patience
 from app.errors import ConfigRejected, UsageError
 from app.settings import Settings, load_settings
 from app.snapshot import Draft, Lasting, Snapshot
@@ -125,7 +125,7 @@ class Live:
         await snapshot.poller.stop()
         cut_at = time.monotonic() + BACKEND_DRAINS_S
         # A call that came just before may still be sending its body, and is not in flight before that is here.
-        await asyncio.sleep(BODY_WITHIN_S + 1)
+        await asyncio.sleep(Patience().body_s + 1)
         while snapshot.admission.in_flight:
             if time.monotonic() > cut_at:
                 snapshot.admission.cut(snapshot.backends - self.now.backends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from app.domain.dimensions import Scale
 from app.domain.models import Model, TokenPrice
 from app.domain.vocabulary import VOCABULARY
 from app.errors import UsageError
-from app.routing.offload import BatchPredictor, OffLoopPredictor
+from app.routing.offload import BlockingPredictor, OffLoopPredictor
 from app.routing.operating_points import OperatingTable
 from app.settings import Settings
 from app.yaml_files import refuse
@@ -24,7 +24,7 @@ from router_models.operating_curve import (
     operating_curve,
     priced_rows,
 )
-from router_models.predictor import ArtifactPredictor
+from router_models.serving import ServingPredictor
 
 _NO_PRICE = TokenPrice(math.nan, math.nan)
 
@@ -86,14 +86,6 @@ class RouterModel:
         predictor = create_predictor(settings, _opened(settings, artifact))
         return cls(f"{artifact.name}@{artifact.fingerprint[:12]}", predictor, create_curve(settings, artifact))
 
-    def check(self, settings: Settings) -> None:
-        """
-        Raises:
-            UsageError: it has no column for a `predicted_as` of the catalogue; one line for each.
-        """
-        name, columns = self.version.partition("@")[0], self.predictor.models
-        refuse(settings.catalog_path, list(_unknown_columns(settings, name, columns)))
-
 
 def source(settings: Settings) -> object:
     """What the settings' router model is made from: while it is equal, the model is the same. None without one."""
@@ -104,7 +96,9 @@ def source(settings: Settings) -> object:
         manifest = (settings.artifact / "manifest.json").read_bytes()
     except OSError:
         manifest = b""
-    return settings.artifact, manifest, settings.encoder, settings.predictor_limit_s, settings.scales.get("cost")
+    columns = frozenset(model.predicted_as for model in settings.catalog.models)
+    scale = settings.scales.get("cost")
+    return settings.artifact, manifest, columns, settings.encoder, settings.predictor_limit_s, scale
 
 
 @contextmanager
@@ -125,7 +119,7 @@ def load_router_model(settings: Settings) -> Iterator[RouterModel | None]:
         router_model.predictor.close()
 
 
-def create_predictor(settings: Settings, predictor: BatchPredictor) -> OffLoopPredictor:
+def create_predictor(settings: Settings, predictor: BlockingPredictor) -> OffLoopPredictor:
     """The predictor at the speeds that the settings want.
 
     Raises:
@@ -155,19 +149,21 @@ def load_checked(settings: Settings) -> Artifact:
         artifact = load_artifact(settings.artifact)
     except ArtifactError as exc:
         raise UsageError(f"{settings.artifact}: {exc}") from exc
-    refuse(settings.catalog_path, list(_unknown_columns(settings, artifact.name, artifact.models)))
+    refuse(settings.catalog_path, list(_unknown_columns(settings, artifact)))
     return artifact
 
 
-def _opened(settings: Settings, artifact: Artifact) -> ArtifactPredictor:
+def _opened(settings: Settings, artifact: Artifact) -> ServingPredictor:
+    """For the columns that the catalogue names; for all where it names none."""
+    named = {model.predicted_as for model in settings.catalog.models}
     try:
-        return ArtifactPredictor(artifact)
+        return ServingPredictor(artifact, [name for name in artifact.models if name in named] or artifact.models)
     except ArtifactError as exc:
         raise UsageError(f"{settings.artifact}: {exc}") from exc
 
 
-def _unknown_columns(settings: Settings, artifact: str, columns: Collection[str]) -> Iterator[str]:
+def _unknown_columns(settings: Settings, artifact: Artifact) -> Iterator[str]:
     for index, model in enumerate(settings.catalog.models):
-        if model.predicted_as is not None and model.predicted_as not in columns:
-            known = ", ".join(columns)
-            yield f"models[{index}].predicted_as: {artifact} has no {model.predicted_as!r}; it has {known}"
+        if model.predicted_as is not None and model.predicted_as not in artifact.models:
+            known = ", ".join(artifact.models)
+            yield f"models[{index}].predicted_as: {artifact.name} has no {model.predicted_as!r}; it has {known}"

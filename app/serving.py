@@ -16,23 +16,21 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, cast
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from app.admission import Gate
+from app.api import Plane
+from app.api.wire import SEND_BUFFER_BYTES, Wire
 from app.errors import ConfigRejected, UsageError
 from app.settings import Address
 
-# Front proxies keep connections for 60 s; whoever closes first risks a request that meets the closing.
-KEEP_ALIVE_S = 75
 BACKLOG = 1024
 # Between a connection and its first request; more than a round trip round the world.
 FIRST_REQUEST_S = 0.5
 # For the last events to reach their callers.
 LAST_WORDS_S = 1.0
-_CLOSE = (b"connection", b"close")
 
 
 class Serving(Protocol):
@@ -57,9 +55,8 @@ class Reloadable(Protocol):
 class Listener(uvicorn.Server):
     """Answers on one socket. uvicorn's own way to stop waits for streams without limit, or cuts them silently."""
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
-        super().__init__(_config(app))
-        self._gate = gate
+    def __init__(self, plane: Plane) -> None:
+        super().__init__(_config(plane))
 
     async def open(self, listener: socket.socket) -> None:
         """Take connections from now on."""
@@ -67,13 +64,6 @@ class Listener(uvicorn.Server):
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup([listener])
         self._ticking = asyncio.create_task(self.main_loop(), name="listener")
-
-    async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: keep the headers of all answers up to date."""
-        should_exit = await super().on_tick(counter)
-        headers = [header for header in self.server_state.default_headers if header != _CLOSE]
-        self.server_state.default_headers = [*headers, _CLOSE] if self._gate.leaving else headers
-        return should_exit
 
     def refuse(self) -> None:
         """Take no new connections."""
@@ -93,8 +83,8 @@ class Listener(uvicorn.Server):
         """Cut what is left."""
         for task in tuple(self.server_state.tasks):
             task.cancel()
-        for connection in tuple(self.server_state.connections):
-            connection.transport.abort()
+        for connection in cast("set[Wire]", self.server_state.connections).copy():
+            connection.abort()
         self._ticking.cancel()
         await asyncio.gather(self._ticking, *self.server_state.tasks, return_exceptions=True)
 
@@ -174,24 +164,26 @@ def listening_socket(address: Address) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
     except OSError as exc:
         cause = os.strerror(exc.errno or 0)
         raise UsageError(f"cannot listen on {address}: {cause}; stop what does, or change the address") from exc
+    # Accepted connections inherit it.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listener
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
+def _config(plane: Plane) -> uvicorn.Config:
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     return uvicorn.Config(
-        app,
-        http="httptools",
+        plane.app,
+        http=plane.protocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
         backlog=BACKLOG,
     )
 

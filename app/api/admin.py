@@ -17,7 +17,7 @@ from app.api.policy import needs
 routes = APIRouter()
 
 
-class Operations(Protocol):
+class Running(Protocol):
     """The running gateway, seen from outside."""
 
     async def reload(self) -> Mapping[str, Any]:
@@ -39,14 +39,14 @@ class Operations(Protocol):
 @needs("admin:config")
 async def reload(http_request: HttpRequest) -> JSONResponse:
     """Read the configuration again."""
-    return JSONResponse(dict(await _operations(http_request).reload()))
+    return JSONResponse(dict(await _running(http_request).reload()))
 
 
 @routes.post("/admin/drain", name="drain")
 @needs("admin:config")
 async def drain(http_request: HttpRequest) -> JSONResponse:
     """Be not ready from now on, and close connections with their answers; everything is still served."""
-    _operations(http_request).leave()
+    _running(http_request).leave()
     return JSONResponse({"status": "draining"})
 
 
@@ -54,10 +54,10 @@ async def drain(http_request: HttpRequest) -> JSONResponse:
 @needs("admin:config")
 async def undrain(http_request: HttpRequest) -> JSONResponse:
     """Be ready again."""
-    _operations(http_request).stay()
+    _running(http_request).stay()
     return JSONResponse({"status": "ok"})
 
 
-def _operations(http_request: HttpRequest) -> Operations:
-    operations: Operations = http_request.app.state.operations
-    return operations
+def _running(http_request: HttpRequest) -> Running:
+    running: Running = http_request.app.state.running
+    return running

@@ -38,7 +38,8 @@ def check_messages(messages: object) -> list[dict[str, Any]]:
     if len(messages) > MAX_MESSAGES:
         raise InvalidRequest(f"messages has more than {MAX_MESSAGES} entries; leave out old ones", param="messages")
     for index, message in enumerate(messages):
-        _check_message(message, f"messages[{index}]")
+        if not _is_plain(message):
+            _check_message(message, f"messages[{index}]")
     return messages
 
 
@@ -57,7 +58,7 @@ def count_images(messages: Sequence[Mapping[str, Any]]) -> int:
 
 def estimate_tokens(texts: Sequence[str], messages: int = 0, images: int = 0) -> int:
     """Tokens of a prompt, from the length of its texts."""
-    size = sum(len(one.encode(errors="replace")) for one in texts)
+    size = sum([len(one) if one.isascii() else len(one.encode(errors="replace")) for one in texts])
     return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * messages + TOKENS_PER_IMAGE * images
 
 
@@ -65,6 +66,14 @@ def _parts(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
     for message in messages:
         if isinstance(message.get("content"), list):
             yield from message["content"]
+
+
+def _is_plain(message: object) -> bool:
+    """Whether this is nothing but a role and a text, as most messages are; what is not may still be sound."""
+    if type(message) is not dict or len(message) != 2:
+        return False
+    role = message.get("role")
+    return type(message.get("content")) is str and type(role) is str and role in _ROLES
 
 
 def _check_message(message: object, where: str) -> None:

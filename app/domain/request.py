@@ -21,6 +21,10 @@ class Preferences:
     max_quality_loss: float | None = None
     """Quality, in [0, 1], that may be lost on average against the best eligible model."""
 
+    def __bool__(self) -> bool:
+        """Whether anything is asked."""
+        return bool(self.limits or self.weights) or self.max_quality_loss is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +22,10 @@ class Usage:
     @classmethod
     def parse(cls, reported: object) -> Usage | None:
         """Read the `usage` object of an answer; None where it is absent or makes no sense."""
-        if not isinstance(reported, Mapping):
+        if not isinstance(reported, dict):
             return None
         details = reported.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
         read, written = _count(reported.get("prompt_tokens")), _count(reported.get("completion_tokens", 0))
         if read is None or written is None:
             return None

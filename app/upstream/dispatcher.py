@@ -12,9 +12,9 @@ request; an attempt that the deadline, the number of attempts, or the retry budg
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from app.domain.decision import Candidate, Decision
 from app.domain.models import Model
@@ -29,11 +29,11 @@ from app.errors import (
     UpstreamUnreachable,
 )
 from app.telemetry import Telemetry
-from app.upstream.answer import Answer, Form, read_answer
+from app.upstream.answer import Answer, read_answer
 from app.upstream.client import Message
 from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime, Timeouts
 from app.upstream.exchange import Exchange, Pace
-from app.upstream.payload import dump, expected_choices, renamed
+from app.upstream.forwarding import PATHS, body_for, form_of
 from app.upstream.refusals import RefusedKey, refusal
 from app.upstream.replicas import Replica, Replicas
 from app.upstream.retries import RetryBudget
@@ -42,7 +42,6 @@ from app.upstream.retries import RetryBudget
 MIN_ATTEMPT_S = 0.05
 # A request that broke two workers is taken for the cause.
 MAX_BROKEN = 2
-PATHS = {"chat": "/chat/completions", "completion": "/completions"}
 
 
 class Upstream(Protocol):
@@ -217,7 +216,7 @@ class Dispatcher:
             self._replicas.used_up(replica, wait_s)
         call_later: CallLater = asyncio.get_running_loop().call_later
         pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, call_later)
-        return await read_answer(exchange, _form(request, model), pace)
+        return await read_answer(exchange, form_of(request, model), pace)
 
     def _note(self, error: UpstreamError, candidate: Candidate, replica: Replica) -> None:
         model, backend = candidate.model, replica.backend.name
@@ -258,21 +257,6 @@ def begins_within_s(timeouts: Timeouts, request: Request, model: Model) -> float
         return timeouts.total_s
     writing_s = 2 * request.max_tokens * model.speed.s_per_output_token
     return min(timeouts.total_s, timeouts.first_byte_s + writing_s)
-
-
-def body_for(request: Request, replica: Replica, model: Model) -> bytes:
-    """What is sent to a backend: the caller's body, under the backend's names and without what it refuses."""
-    fields: dict[str, Any] = {**request.body, "model": model.served_as, "stream": request.stream}
-    if request.stream:
-        options = request.body.get("stream_options")
-        fields["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
-    return dump(renamed(fields, replica.backend.rename))
-
-
-def _form(request: Request, model: Model) -> Form:
-    options = request.body.get("stream_options")
-    wants_usage = isinstance(options, Mapping) and options.get("include_usage") is True
-    return Form(model.name, request.stream, expected_choices(request.body), wants_usage)
 
 
 def _final(failures: list[UpstreamError], *, may_retry: bool) -> UpstreamError:
