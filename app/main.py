@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 
 import uvloop
@@ -14,8 +14,9 @@ from app.api import Plane, admin_plane, data_plane
 from app.reload import Live
 from app.serving import Listener, Signals, depart, listening_socket
 from app.settings import Settings
+from app.shedding import Shedding
 from app.snapshot import Lasting
-from app.store.limits import MemoryLimits
+from app.store.limits import MemoryLimits, max_connections
 from app.telemetry import Telemetry
 
 
@@ -36,14 +37,15 @@ async def create_app(settings: Settings) -> AsyncIterator[Application]:
     Raises:
         UsageError: the artifact or a backend's address cannot be used.
     """
-    telemetry = Telemetry()
-    live = Live(Lasting(MemoryLimits(settings.limits.in_flight, time.monotonic), telemetry))
-    try:
-        await live.open(settings)
-        data = data_plane(live.doors)
-        yield Application(live, data, admin_plane(live.doors, data, live), telemetry)
-    finally:
-        await live.aclose()
+    limits, telemetry = MemoryLimits(settings.limits.in_flight, time.monotonic), Telemetry()
+    with closing(telemetry.log), Shedding(limits.fullness) as shedding:
+        live = Live(Lasting(limits, shedding, telemetry))
+        try:
+            await live.open(settings)
+            data = data_plane(live.doors, max_connections=max_connections())
+            yield Application(live, data, admin_plane(live.doors, data, live), telemetry)
+        finally:
+            await live.aclose()
 
 
 def serve(settings: Settings) -> None:

@@ -174,6 +174,8 @@ class _UpstreamForm(Form):
 class _LimitsForm(Form):
     body_bytes: Annotated[int, Field(ge=1024, le=32 << 20)] = 4 << 20
     in_flight: Count = 512
+    memory_mib: Annotated[int, Field(ge=64)] | None = None
+    """None leaves it to the limit of the control group, where there is one."""
     accept_s: Annotated[float, Field(ge=0, le=600)] = 5.0
     drain_s: Positive = 20.0
 
@@ -200,6 +202,7 @@ class Limits:
 
     body_bytes: int
     in_flight: int
+    memory_mib: int | None
     accept_s: float
     """After SIGTERM: how long requests are still taken while load balancers read that the gateway leaves."""
     drain_s: float
@@ -268,7 +271,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
             total_s=upstream.total_timeout_s,
         ),
         max_attempts=upstream.max_attempts,
-        limits=Limits(limits.body_bytes, limits.in_flight, limits.accept_s, limits.drain_s),
+        limits=Limits(limits.body_bytes, limits.in_flight, limits.memory_mib, limits.accept_s, limits.drain_s),
     )
 
 

@@ -16,11 +16,13 @@ from app.api.access import Access
 from app.api.doors import Doors
 from app.errors import UsageError
 from app.gateway import Desk, Gateway
+from app.memory import memory_share
 from app.router_model import RouterModel, source
 from app.routing.candidates import CandidateTable
 from app.routing.record import describe
 from app.routing.router import Learned, Router
 from app.settings import Settings
+from app.shedding import Shedding
 from app.store.journal import RecentDecisions
 from app.store.keys import Keys, OpenToAll, StaticKeys
 from app.store.limits import MemoryLimits
@@ -36,9 +38,14 @@ class Lasting:
     """What outlives a configuration: whether the gateway stops, and what is counted and remembered."""
 
     limits: MemoryLimits
-    telemetry: Telemetry = field(default_factory=Telemetry)
+    shedding: Shedding
+    telemetry: Telemetry
     journal: RecentDecisions = field(default_factory=RecentDecisions)
     gate: Gate = field(default_factory=Gate)
+
+    def __post_init__(self) -> None:
+        metrics = self.telemetry.metrics
+        metrics.refresh_with(lambda: metrics.pressed(self.shedding.readings()))
 
 
 class LentModel:
@@ -106,7 +113,8 @@ class Snapshot:
         self.replicas: Replicas = Replicas(settings.catalog, time.monotonic, telemetry, known)
         self.poller = Poller(draft.client, self.replicas)
         ledger = Ledger(lasting.limits, lasting.journal, telemetry, settings.version)
-        self.admission = Admission(ledger, time.monotonic, settings.timeouts.total_s, lasting.gate)
+        total_s = settings.timeouts.total_s
+        self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
         dispatch = DispatchLimits(settings.timeouts, settings.max_attempts)
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
         desk = Desk(self.router, lasting.journal, describe)
@@ -126,6 +134,7 @@ class Snapshot:
 
     def _adopt(self, lasting: Lasting) -> None:
         catalog = self.settings.catalog
+        lasting.shedding.watch(memory_share(self.settings.limits.memory_mib))
         lasting.limits.adopt(self.settings.limits.in_flight, [key for _, key in self.settings.keys])
         lasting.telemetry.metrics.know(
             [model.name for model in catalog.models], self.settings.profiles, [one.name for one in catalog.backends]

@@ -15,7 +15,7 @@ from app.api.call import Call, nothing_more
 from app.api.policy import PUBLIC, Rule
 from app.errors import GatewayError, NotAllowed, Unauthorized
 from app.gateway import Gateway
-from app.store.keys import Key, Keys
+from app.store.keys import PRIORITIES, Key, Keys
 from app.telemetry import Telemetry
 
 _REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,64}")
@@ -96,3 +96,9 @@ def request_id_of(headers: Mapping[str, str]) -> str:
     """The caller's own id where it is harmless, else a new one."""
     asked = headers.get("x-request-id")
     return asked if asked and _REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
+
+
+def priority_of(call: Call) -> str:
+    """The priority that a call has at most, as far as that is known before its body is read."""
+    asked = call.headers.get("x-thalamus-priority")
+    return asked if asked in PRIORITIES else call.key.max_priority

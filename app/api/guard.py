@@ -72,8 +72,8 @@ class Head(NamedTuple):
     version: str
     """1.0 or 1.1."""
     headers: dict[str, str]
-    """Names in lower case, values as Latin-1 without the space around them; of a name that occurs twice, the values
-    joined by a comma."""
+    """What is left of them after `clean_headers`. Names in lower case, values as Latin-1 without the space around them;
+    of a name that occurs twice, the values joined by a comma."""
     content_length: int | None
     chunked: bool
     keep_alive: bool
@@ -118,7 +118,7 @@ def _head(method: str, target: str, headers: dict[str, str], *, modern: bool) ->
         method,
         target,
         "1.1" if modern else "1.0",
-        headers,
+        clean_headers(headers),
         None if length is None else _length(length),
         coding is not None and _is_chunked(coding, alone=length is None, modern=modern),
         _keeps_alive(find("connection", "")) and modern,
@@ -254,13 +254,13 @@ _REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,64}")
 
 
 def clean_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """A head's headers without what is about the connection, speaks for others, or speaks in our name and is not
-    documented; without a request id that is none."""
+    """Headers without what is about the connection, speaks for others, or speaks in our name and is not documented;
+    without a request id that is none."""
     clean = {
         name: value
         for name, value in headers.items()
-        if name not in _CONNECTION_S and (not name.startswith(_MISTAKABLE) or name in _OURS)
+        if name not in _CONNECTION_S and (name[0] not in "xfp" or name in _OURS or not name.startswith(_MISTAKABLE))
     }
-    if not _REQUEST_ID.fullmatch(clean.get("x-request-id", "-")):
+    if "x-request-id" in clean and not _REQUEST_ID.fullmatch(clean["x-request-id"]):
         del clean["x-request-id"]
     return clean

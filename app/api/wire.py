@@ -30,7 +30,7 @@ from uvicorn.server import ServerState
 from app.api.answering import refuse
 from app.api.call import Call, check_media, too_large
 from app.api.chunked import ChunkedBody
-from app.api.doors import request_id_of
+from app.api.doors import priority_of, request_id_of
 from app.api.front import Front
 from app.api.guard import Head, Refused, check_head, end_of_head
 from app.api.head import CONTINUE
@@ -197,6 +197,7 @@ class Wire(asyncio.Protocol):
         call: Call | None = None
         try:
             call = doors.let_in(operation.rule, headers, request_id)
+            doors.gateway.let_in(priority_of(call))
             check_media(headers)
             if found.content_length is not None and found.content_length > doors.body_limit_bytes:
                 raise too_large(doors.body_limit_bytes)

@@ -133,7 +133,7 @@ class UpstreamClient:
             async with asyncio.timeout(timeout_s):
                 addresses = await self._dialling[backend].addresses(urlsplit(url).hostname or "")
                 return await certificate_names(url, addresses[0], trusted(backend, ca_file))
-        except (OSError, UnicodeError):  # a TimeoutError is an OSError
+        except OSError:  # a TimeoutError is one
             return ()
 
 

@@ -12,7 +12,7 @@ request; an attempt that the deadline, the number of attempts, or the retry budg
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -69,6 +69,8 @@ class Served:
     """Time spent in attempts, failed ones included."""
     overhead_s: float = 0.0
     """Time that the gateway took besides, before the answer began; known when the answer is handed over."""
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Headers that say what the caller's key has left; known when the answer is handed over."""
 
     @property
     def reason(self) -> str:
@@ -80,8 +82,9 @@ class Served:
         return None if usage is None else usage.cost_usd(self.candidate.model.price)
 
     def headers(self) -> dict[str, str]:
-        """The `x-thalamus-*` headers of the answer; the cost only where it is known before the body is sent."""
+        """The answer's `x-thalamus-*` and `x-ratelimit-*`; the cost only where it is known before the body is sent."""
         headers = {
+            **self.left,
             "x-thalamus-decision-id": self.decision.decision_id,
             "x-thalamus-model": self.candidate.model.name,
             "x-thalamus-reason": self.reason,

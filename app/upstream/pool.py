@@ -16,11 +16,10 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
 
 from app.errors import UpstreamBusy, UpstreamUnreachable
-from app.upstream.addresses import AddressPolicy
+from app.upstream.addresses import AddressPolicy, is_address
 from app.upstream.deadline import Timeouts
 from app.upstream.http1 import READ_BYTES, Connection, HttpExchange
 from app.upstream.identity import HTTPS_PORT
@@ -65,7 +64,7 @@ class Dialling:
         Raises:
             OSError: there is none.
         """
-        found = [host] if _is_address(host) else await self.resolve(host)
+        found = [host] if is_address(host) else await self.resolve(host)
         allowed = [address for address in found if self.policy.allows(address)]
         if not allowed:
             raise OSError(f"{host} has no address that the backend's allow_cidr allows")
@@ -219,7 +218,7 @@ class Replica:
             async with asyncio.timeout(within_s):
                 addresses = await self._dialling.addresses(self._host)
             return await self._first_that_answers(addresses, within_s)
-        except (OSError, UnicodeError) as exc:  # names of hosts may be such that no resolver can be asked
+        except OSError as exc:  # a TimeoutError is one
             raise UpstreamUnreachable("the backend cannot be reached") from exc
 
     async def _first_that_answers(self, addresses: Sequence[str], within_s: float) -> Connection:
@@ -267,8 +266,8 @@ def replicas_of(
 
 def origin(url: str) -> str:
     """Scheme, host and port of a URL."""
-    scheme, rest, *_ = *url.split("://", 1), ""
-    return f"{scheme}://{rest.partition('/')[0]}".lower()
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def path_of(url: str) -> str:
@@ -282,14 +281,6 @@ def _host_header(url: str) -> str:
     host = f"[{host}]" if ":" in host else host.encode("idna").decode()
     default = HTTPS_PORT if parts.scheme == "https" else HTTP_PORT
     return host if parts.port in (None, default) else f"{host}:{parts.port}"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _refuse(waiter: asyncio.Future[None]) -> None:

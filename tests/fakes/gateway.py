@@ -13,6 +13,7 @@ from app.admission import Admission, Gate, Ledger
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
 from app.gateway import Desk, Gateway, Router
+from app.shedding import Shedding
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
 from app.telemetry import Telemetry
@@ -77,7 +78,9 @@ def bench(
     limits, journal = MemoryLimits(max_in_flight, clock), RecentDecisions()
     replicas = Replicas(the_catalog, clock, telemetry)
     dispatcher = Dispatcher(upstream, replicas, DispatchLimits(timeouts), clock, telemetry)
-    admission = Admission(Ledger(limits, journal, telemetry, "v1"), clock, timeouts.total_s, Gate())
+    shedding = Shedding(limits.fullness)
+    metrics.refresh_with(lambda: metrics.pressed(shedding.readings()))
+    admission = Admission(Ledger(limits, journal, telemetry, "v1"), clock, timeouts.total_s, shedding, Gate())
     desk = Desk(router or FakeRouter(models), journal, describe)
     gateway = Gateway(admission, desk, dispatcher, replicas, telemetry)
     return Bench(gateway, replicas, limits, metrics, admission, log)

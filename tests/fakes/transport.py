@@ -1,89 +1,83 @@
-"""A caller's connection without a socket: what the gateway writes to it is kept."""
+"""A connection without a socket: what is written to it is kept, and what it reads is handed to it."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from dataclasses import dataclass, field
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
-
-from app.api import Plane
-from app.api.wire import Wire
+from app.upstream.http1 import READ_BYTES, Connection, HttpExchange
 
 
 class FakeTransport(asyncio.Transport):
-    """Takes everything at once, until it is closed."""
+    """Remembers what was done to it; closes when told, and says so later, as the real ones do."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = bytearray()
-        self.closed = self.aborted = self.half_closed = False
+        self.written = b""
         self.unsent = 0
-        """What `get_write_buffer_size` says."""
-        self.writes = 0
+        self.closing = self.paused = False
 
-    def write(self, data: Any) -> None:
-        self.writes += 1
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
 
-    def write_eof(self) -> None:
-        self.half_closed = True
-
     def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
+        return self.closing
 
     def abort(self) -> None:
-        self.closed = self.aborted = True
+        self.closing = True
 
     def pause_reading(self) -> None:
-        """Nothing reads here."""
+        self.paused = True
 
     def resume_reading(self) -> None:
-        """Nothing reads here."""
+        self.paused = False
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
+
+@dataclass
+class FakeHome:
+    """Where a connection belongs; `made` by `Wire`."""
+
+    given_back: list[bool] = field(default_factory=list)
+    """Whether the connection could be used again, for each exchange."""
+    open: int = 0
+
+    def made(self, _connection: Connection) -> None:
+        self.open += 1
+
+    def take_back(self, _connection: Connection, *, reusable: bool) -> None:
+        self.given_back.append(reusable)
+
+    def lost(self, _connection: Connection) -> None:
+        self.open -= 1
 
 
-class FakeConnection:
-    """One caller of a plane, inside a running loop."""
+class Wire:
+    """A connection, and the hands that move its bytes. Make it inside a running loop."""
 
-    def __init__(self, plane: Plane) -> None:
-        self.transport = FakeTransport()
-        config = Config(plane.app, http=plane.protocol, lifespan="off", log_config=None)
-        config.load()
-        self.server = ServerState()
-        make = cast("Any", plane.protocol)
-        self.wire: Wire = make(config=config, server_state=self.server, app_state={})
-        self.wire.connection_made(self.transport)
+    def __init__(self) -> None:
+        self.home, self.transport = FakeHome(), FakeTransport()
+        self._buffer = bytearray(READ_BYTES)
+        self.connection = Connection(self.home, memoryview(self._buffer), asyncio.get_running_loop())
+        self.connection.connection_made(self.transport)
 
-    @property
-    def written(self) -> bytes:
-        return bytes(self.transport.written)
+    def arrive(self, *pieces: bytes) -> None:
+        """These bytes are read, each piece by itself."""
+        for piece in pieces:
+            buffer = self.connection.get_buffer(-1)
+            buffer[: len(piece)] = piece
+            self.connection.buffer_updated(len(piece))
 
-    def send(self, data: bytes) -> None:
-        self.wire.data_received(data)
+    def end(self, error: Exception | None = None) -> None:
+        """The other side closes, or the connection breaks."""
+        self.transport.closing = True
+        self.connection.connection_lost(error)
 
-    def leave(self) -> None:
-        self.transport.closed = True
-        self.wire.connection_lost(None)
-
-    async def ask(self, data: bytes) -> bytes:
-        """Send this, and return what was written until all calls were answered."""
-        seen = len(self.written)
-        self.send(data)
-        await self.settle()
-        return self.written[seen:]
-
-    async def settle(self) -> None:
-        """Let all calls be answered."""
-        while self.server.tasks:
-            await asyncio.gather(*self.server.tasks, return_exceptions=True)
+    async def ask(self, *pieces: bytes) -> HttpExchange:
+        """Send a request which is answered by these bytes."""
+        asking = asyncio.ensure_future(self.connection.ask(b"POST / HTTP/1.1\r\n\r\n", b"{}"))
         await asyncio.sleep(0)
+        self.arrive(*pieces)
+        return await asking

@@ -109,6 +109,7 @@ async def test_a_thousand_changes_under_load(tmp_path: Path, full_size: bool) ->
                 checks_that_differ += await checks_out(world.config) is files.is_wrong
         load.cancel()
         await asyncio.gather(load, return_exceptions=True)
+        await world.program.until("request.completed", len(callers.answers))
         rejected, applied = [await world.sample(f"thalamus_config_{what}_total") for what in ("rejected", "applied")]
     served_as = {one.headers["x-request-id"]: one.body["model"] for one in world.backend.requests}
     logged = {one["request_id"]: one["config"] for one in world.program.events("request.completed")}

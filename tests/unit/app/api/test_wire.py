@@ -17,9 +17,9 @@ from app.api import Plane, data_plane
 from app.api.front import Patience
 from app.api.wire import LINGER_BYTES, MAX_EARLY_BYTES
 from app.store.keys import Key
+from tests.fakes.caller import FakeConnection
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
-from tests.fakes.transport import FakeConnection
 from tests.fakes.upstream import FakeExchange, FakeUpstream
 from tests.fakes.world import catalog, model
 
@@ -232,7 +232,7 @@ async def test_while_the_gateway_drains_answers_say_that_the_connection_closes()
     a_bench.admission.gate.leaving = True
     answer = await caller.ask(chat())
     assert b"connection: close" in answer
-    assert caller.transport.closed
+    assert caller.transport.closed or caller.transport.half_closed
 
 
 async def test_doors_that_become_others_lead_new_calls_there() -> None:
@@ -259,3 +259,22 @@ async def test_who_asks_before_sending_is_told_to_go_on() -> None:
     caller.send(chat(BODY, "expect: 100-continue")[: -len(BODY)])
     assert caller.written == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert statuses(await caller.ask(BODY)) == [200]
+
+
+@pytest.mark.parametrize(("highest", "asked", "status"), [("high", "", 200), ("high", "low", 503), ("normal", "", 503)])
+async def test_when_it_is_crowded_who_must_wait_hears_so_before_the_body_is_read(
+    highest: Any, asked: str, status: int
+) -> None:
+    a_bench = bench(CATALOG, FakeUpstream(small=b"hello"), max_in_flight=10)
+    key = Key("urgent", models=("*",), max_priority=highest, **UNLIMITED)
+    a_bench.limits.in_flight = 9
+    body = json.dumps({**json.loads(BODY), "routing": {"priority": "high"}}).encode()
+    caller = FakeConnection(data_plane(doors(a_bench, CATALOG, keys(sk_urgent=key))))
+    more = (f"x-thalamus-priority: {asked}",) if asked else ()
+    answer = await caller.ask(chat(body, *more, key="sk-urgent")[: -len(body) if status == 503 else None])
+    assert statuses(answer) == [status]
+    if status == 503:
+        assert code(answer) == "overloaded"
+        assert re.search(rb"retry-after: [1-4]\r\n", answer)
+        (event,) = a_bench.events("request.rejected")
+        assert (event["key"], event["operation"], event["code"]) == ("urgent", "chat", "overloaded")
