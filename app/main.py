@@ -16,7 +16,7 @@ from app.serving import Listener, Signals, depart, listening_socket
 from app.settings import Settings
 from app.shedding import Shedding
 from app.snapshot import Lasting
-from app.store.limits import MemoryLimits, max_connections
+from app.store.limits import Limits, MemoryLimits, max_connections
 from app.telemetry import Telemetry
 
 
@@ -31,13 +31,13 @@ class Application:
 
 
 @asynccontextmanager
-async def create_app(settings: Settings) -> AsyncIterator[Application]:
-    """Build everything and open it, for as long as the block runs.
+async def create_app(settings: Settings, shared: Limits | None = None) -> AsyncIterator[Application]:
+    """Build everything and open it, for as long as the block runs; `shared` are the limits of several processes.
 
     Raises:
         UsageError: the artifact or a backend's address cannot be used.
     """
-    limits, telemetry = MemoryLimits(settings.limits.in_flight, time.monotonic), Telemetry()
+    limits, telemetry = shared or MemoryLimits(settings.limits.in_flight, time.monotonic), Telemetry()
     with closing(telemetry.log), Shedding(limits.fullness) as shedding:
         live = Live(Lasting(limits, shedding, telemetry))
         try:

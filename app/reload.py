@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +17,9 @@ from app.admission import Gate
 from app.api.doors import Doors
 from app.api.front import Patience
 from app.errors import ConfigRejected, UsageError
-from app.settings import Settings, load_settings
+from app.settings import Files, Settings, load_settings
 from app.snapshot import Draft, Lasting, Snapshot
+from app.telemetry import Telemetry
 
 # What a backend that was taken out of the configuration still answers may take so long.
 BACKEND_DRAINS_S = 60.0
@@ -34,6 +35,7 @@ class Live:
         self._turn = asyncio.Lock()
         self._retired: dict[Snapshot, asyncio.Task[None]] = {}
         self._now: Snapshot | None = None
+        self._prepared: Draft | None = None
         self._doors: Doors | None = None
 
     @property
@@ -66,9 +68,10 @@ class Live:
         Raises:
             UsageError: something that they name cannot be used.
         """
-        await self._take_over(await asyncio.to_thread(Draft.of, settings, self._lasting.telemetry))
+        await self._take_over(await _opened(await asyncio.to_thread(Draft.of, settings, self._lasting.telemetry)))
 
     async def aclose(self) -> None:
+        await self.discard()
         for task in self._retired.values():
             task.cancel()
         await asyncio.gather(*self._retired.values(), return_exceptions=True)
@@ -84,15 +87,17 @@ class Live:
         async with self._turn:
             began_at = time.monotonic()
             try:
-                await self._take_over(await asyncio.to_thread(self._draft))
-            except UsageError as exc:
-                raise self._rejected(str(exc).splitlines()) from exc
-            except Exception as exc:  # whatever it is, a file must not end a gateway that runs
-                raise self._rejected([f"{type(exc).__name__} while it was read"]) from exc
+                await self._take_over(await self._drafted())
+            except ConfigRejected as exc:
+                rejected(self._lasting.telemetry, exc)
+                raise
             self._lasting.telemetry.metrics.config_applied.inc()
             seconds = round(time.monotonic() - began_at, 3)
             self._lasting.telemetry.log.write("config.applied", config=self.now.settings.version, seconds=seconds)
             return {"config": self.now.settings.version, "seconds": seconds}
+
+    async def metrics(self) -> bytes:
+        return self._lasting.telemetry.metrics.render()
 
     def leave(self) -> None:
         self.gate.leaving = True
@@ -100,16 +105,40 @@ class Live:
     def stay(self) -> None:
         self.gate.leaving = False
 
-    def _draft(self) -> Draft:
-        return Draft.of(load_settings(self.now.settings.path), self._lasting.telemetry, self.now)
+    async def prepare(self, files: Files) -> None:
+        """The first half of a reload: be ready to take these files over, or to `discard` them.
+
+        Raises:
+            ConfigRejected: they are wrong.
+        """
+        await self.discard()
+        self._prepared = await self._drafted(files)
+
+    async def commit(self) -> None:
+        """The second half: answer by what was prepared."""
+        if self._prepared:
+            draft, self._prepared = self._prepared, None
+            await self._take_over(draft)
+
+    async def discard(self) -> None:
+        """Forget what was prepared."""
+        if self._prepared:
+            await self._prepared.discard()
+            self._prepared = None
+
+    async def _drafted(self, files: Files | None = None) -> Draft:
+        try:
+            return await _opened(await asyncio.to_thread(self._draft, files))
+        except UsageError as exc:
+            raise rejection(str(exc).splitlines()) from exc
+        except Exception as exc:  # whatever it is, a file must not end a gateway that runs
+            raise rejection([f"{type(exc).__name__} while it was read"]) from exc
+
+    def _draft(self, files: Files | None) -> Draft:
+        settings = load_settings(self.now.settings.path, files=files)
+        return Draft.of(settings, self._lasting.telemetry, self.now)
 
     async def _take_over(self, draft: Draft) -> None:
-        try:
-            await draft.router.tabulate()
-            await draft.client.open()
-        except BaseException:
-            await draft.discard()
-            raise
         before, now = self._now, Snapshot(draft, self._lasting, self._now)
         self._now = now
         if self._doors is None:
@@ -134,10 +163,25 @@ class Live:
         snapshot.replicas.gone(self.now.replicas)
         await snapshot.close()
 
-    def _rejected(self, lines: list[str]) -> ConfigRejected:
-        self._lasting.telemetry.metrics.config_rejected.inc()
-        self._lasting.telemetry.log.write("config.rejected", problems=lines)
-        return ConfigRejected(
-            f"the configuration is wrong in {len(lines)} ways, and the one before stays; see details",
-            details={"problems": lines},
-        )
+
+async def _opened(draft: Draft) -> Draft:
+    """The draft, with all that has to be awaited before it can run."""
+    try:
+        await draft.router.tabulate()
+        await draft.client.open()
+    except BaseException:
+        await draft.discard()
+        raise
+    return draft
+
+
+def rejection(lines: Sequence[str]) -> ConfigRejected:
+    """What an operator hears of a configuration that is wrong."""
+    message = f"the configuration is wrong in {len(lines)} ways, and the one before stays; see details"
+    return ConfigRejected(message, details={"problems": list(lines)})
+
+
+def rejected(telemetry: Telemetry, rejection: ConfigRejected) -> None:
+    """Count and log it."""
+    telemetry.metrics.config_rejected.inc()
+    telemetry.log.write("config.rejected", problems=(rejection.details or {})["problems"])

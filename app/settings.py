@@ -185,6 +185,7 @@ class GatewayForm(Form):
 
     listen: Listen = Address("127.0.0.1", 8080)
     admin_listen: Listen = Address("127.0.0.1", 8081)
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
     catalog: Path
     artifact: Path | None = None
     encoder: Literal["auto", "transformer", "static"] = "auto"
@@ -209,15 +210,29 @@ class Limits:
     """How long what is in flight after that may take."""
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The content of the gateway's file and of the catalogue that it names."""
+
+    gateway: bytes
+    catalog: bytes
+
+    @property
+    def version(self) -> str:
+        """A fingerprint."""
+        return hashlib.sha256(self.gateway + self.catalog).hexdigest()[:12]
+
+
 @dataclass(frozen=True)
 class Settings:
     """All of it, checked."""
 
     path: Path
-    version: str
-    """Fingerprint of the two files, as they were read."""
+    files: Files
+    """As they were read."""
     listen: Address
     admin_listen: Address
+    workers: int
     catalog: Catalog
     catalog_path: Path
     backend_keys: Mapping[str, Secret]
@@ -234,24 +249,30 @@ class Settings:
     max_attempts: int
     limits: Limits
 
+    @property
+    def version(self) -> str:
+        """What records and logs call it."""
+        return self.files.version
 
-def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read and check the gateway's file and the catalogue that it names.
+
+def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files: Files | None = None) -> Settings:
+    """Read and check the gateway's file and the catalogue that it names; or `files`, which were read from there.
 
     Raises:
         UsageError: with one line for each thing that is wrong.
     """
-    content = read_bytes(path)
+    content = files.gateway if files else read_bytes(path)
     form = load_form(path, GatewayForm, content)
     catalog_path = path.parent / form.catalog
-    catalog_content = read_bytes(catalog_path)
-    catalog = load_catalog(catalog_path, catalog_content)
+    files = files or Files(content, read_bytes(catalog_path))
+    catalog = load_catalog(catalog_path, files.catalog)
     refuse(catalog_path, list(_missing_backend_keys(catalog, environment)))
     refuse(path, [*_problems(form, catalog), *_key_problems(form, environment)])
     upstream, limits = form.upstream, form.limits
     return Settings(
         path=path,
-        version=hashlib.sha256(content + catalog_content).hexdigest()[:12],
+        files=files,
+        workers=form.workers,
         listen=form.listen,
         admin_listen=form.admin_listen,
         catalog=catalog,

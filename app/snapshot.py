@@ -25,7 +25,7 @@ from app.settings import Settings
 from app.shedding import Shedding
 from app.store.journal import RecentDecisions
 from app.store.keys import Keys, OpenToAll, StaticKeys
-from app.store.limits import MemoryLimits
+from app.store.limits import Limits
 from app.telemetry import Telemetry
 from app.upstream.client import UpstreamClient
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
@@ -37,7 +37,7 @@ from app.upstream.replicas import Replicas
 class Lasting:
     """What outlives a configuration: whether the gateway stops, and what is counted and remembered."""
 
-    limits: MemoryLimits
+    limits: Limits
     shedding: Shedding
     telemetry: Telemetry
     journal: RecentDecisions = field(default_factory=RecentDecisions)
@@ -90,7 +90,7 @@ class Draft:
             UsageError: the artifact or a backend cannot be used, or an address is not the one that is listened on.
         """
         if before:
-            _check_addresses(settings, before.settings)
+            check_lasting(settings, before.settings)
         client = create_client(settings)
         lent = before.lent if before and before.lent.serves(settings) else LentModel(settings)
         lent.take()
@@ -120,7 +120,7 @@ class Snapshot:
         desk = Desk(self.router, lasting.journal, describe)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
         access = Access(settings.catalog, settings.profiles)
-        self.doors = Doors(_keys(settings), access, self.gateway, telemetry, settings.limits.body_bytes)
+        self.doors = Doors(create_keys(settings), access, self.gateway, telemetry, settings.limits.body_bytes)
         self._adopt(lasting)
 
     @property
@@ -164,11 +164,15 @@ def create_client(settings: Settings) -> UpstreamClient:
     return UpstreamClient(settings.catalog.backends, keys, settings.timeouts, allow_loopback=loopback)
 
 
-def _keys(settings: Settings) -> Keys:
+def create_keys(settings: Settings) -> Keys:
     return StaticKeys(settings.keys) if settings.keys else OpenToAll()
 
 
-def _check_addresses(settings: Settings, before: Settings) -> None:
-    for name in ("listen", "admin_listen"):
+def check_lasting(settings: Settings, before: Settings) -> None:
+    """
+    Raises:
+        UsageError: something differs that only a restart can change.
+    """
+    for name in ("listen", "admin_listen", "workers"):
         if getattr(settings, name) != getattr(before, name):
-            raise UsageError(f"{settings.path}: {name}: a running gateway keeps its address; restart it to change that")
+            raise UsageError(f"{settings.path}: {name}: a running gateway keeps this as it is; restart it instead")

@@ -43,7 +43,6 @@ def admin_plane(doors: Doors, data: Plane, running: Running) -> Plane:
     groups = (metrics.routes, health.routes, openapi.routes, admin.routes)
     application = _application(groups, doors, {})
     application.state.running = running
-    application.state.metrics = doors.telemetry.metrics
     application.state.openapi = openapi.document(data.app, data.front.operations)
     return Plane(application, Front(doors, {}))
 

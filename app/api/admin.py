@@ -28,6 +28,10 @@ class Running(Protocol):
         """
         ...
 
+    async def metrics(self) -> bytes:
+        """What Prometheus reads."""
+        ...
+
     def leave(self) -> None:
         """Serve on, but have load balancers send no more."""
 
@@ -39,14 +43,14 @@ class Running(Protocol):
 @needs("admin:config")
 async def reload(http_request: HttpRequest) -> JSONResponse:
     """Read the configuration again."""
-    return JSONResponse(dict(await _running(http_request).reload()))
+    return JSONResponse(dict(await running(http_request).reload()))
 
 
 @routes.post("/admin/drain", name="drain")
 @needs("admin:config")
 async def drain(http_request: HttpRequest) -> JSONResponse:
     """Be not ready from now on, and close connections with their answers; everything is still served."""
-    _running(http_request).leave()
+    running(http_request).leave()
     return JSONResponse({"status": "draining"})
 
 
@@ -54,10 +58,11 @@ async def drain(http_request: HttpRequest) -> JSONResponse:
 @needs("admin:config")
 async def undrain(http_request: HttpRequest) -> JSONResponse:
     """Be ready again."""
-    _running(http_request).stay()
+    running(http_request).stay()
     return JSONResponse({"status": "ok"})
 
 
-def _running(http_request: HttpRequest) -> Running:
-    running: Running = http_request.app.state.running
-    return running
+def running(http_request: HttpRequest) -> Running:
+    """The gateway that the admin plane is about."""
+    found: Running = http_request.app.state.running
+    return found

@@ -50,6 +50,7 @@ class Metrics:
         self.predictor_failures = count("predictor_failures", "Decisions for which an encoder failed.")
         self.config_applied = count("config_applied", "Configurations taken over while running.")
         self.config_rejected = count("config_rejected", "Configurations that were wrong, and not taken over.")
+        self.worker_deaths = count("worker_deaths", "Processes of this gateway that ended without being asked to.")
         self.in_flight = level("requests_in_flight", "Admitted and not yet closed.")
         self.replicas_out = level("replicas_out", "Replicas ejected now.", ("backend",), max)
         self._shed = count("shed", "Requests turned away because it was crowded.", ("priority",))
@@ -81,10 +82,11 @@ class Metrics:
         self._refresh()
         return {name: series.state() for name, series in self._all.items()}
 
-    def absorb(self, snapshot: Mapping[str, State]) -> None:
-        """Add what another process of the same release counted."""
+    def absorb(self, snapshot: Mapping[str, State], *, ended: bool = False) -> None:
+        """Add what another process of the same release counted; of one that has ended, what only grows."""
         for name, state in snapshot.items():
-            self._all[name].absorb(state)
+            if not (ended and isinstance(self._all[name], Level)):
+                self._all[name].absorb(state)
 
     def _refresh(self) -> None:
         for reader in self._before_telling:

@@ -20,6 +20,7 @@ from app.errors import ConfigRejected
 from app.store.keys import Key, Keys, Secret, StaticKeys
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
+from app.telemetry.metrics import Metrics
 from tests.fakes.gateway import Bench
 
 UNLIMITED: Mapping[str, Any] = {"requests_per_minute": None, "tokens_per_minute": None, "concurrency": None}
@@ -53,6 +54,9 @@ class FakeRunning:
             raise ConfigRejected("wrong", details={"problems": list(self.problems)})
         self.reloads += 1
         return {"config": f"v{self.reloads}"}
+
+    async def metrics(self) -> bytes:
+        return Metrics().render()
 
     def leave(self) -> None:
         self.leaving = True
