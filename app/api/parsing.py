@@ -109,6 +109,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, tex
         priority=_priority(context.priority, call),
         explain=context.explain or False,
         hops=_hops(call),
+        key_id=call.key.id,
     )
 
 

@@ -52,3 +52,5 @@ class Request:
     """Capabilities that parameters use, but whose absence leaves an answer; `require_parameters` makes them needed."""
     hops: int = 0
     """Gateways like this one that the call has passed already."""
+    key_id: str = ""
+    """Whose call it is: nothing that is remembered for one key is used for another."""

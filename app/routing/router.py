@@ -30,6 +30,7 @@ from app.routing.objective import Positions
 from app.routing.operating_points import OperatingCurve, OperatingPoints, OperatingTable
 from app.routing.ranking import Ranking
 from app.routing.reading import QualityPredictor, Reading, glance, look
+from app.routing.recall import Recall
 from app.routing.view import NO_TERMS, Terms, View, first_of
 from app.routing.why import Ground, why_abstained, why_best, why_default
 
@@ -71,7 +72,7 @@ class Router:
         `versions` are kept with decisions; `count` hears which encoder each predicted decision was made with.
         """
         self._table, self._predictor, self._count = table, learned.predictor, count
-        self._versions = dict(versions or {})
+        self._versions, self._recall = dict(versions or {}), Recall()
         self._points = OperatingPoints(table, learned.curve) if learned.curve else None
         self._card_filter = CardFilter(table)
         self._default_position = {name: _positions(table, profile.order) for name, profile in profiles.items()}
@@ -141,9 +142,9 @@ class Router:
         is_needed = request.model is None or request.explain or has_limits_on_estimates(unread.case)
         if self._predictor is None or not is_needed:
             return unread
-        view = unread.after(glance(self._predictor, request.conversation))
+        view = unread.after(glance(self._predictor, request, self._recall))
         if "transformer" in self._predictor.speeds and not self._is_settled(request, view):
-            view = unread.after(await look(self._predictor, request.conversation, view.reading))
+            view = unread.after(await look(self._predictor, request, self._recall, view.reading))
         if view.reading.encoder is not None:
             self._count(view.reading.encoder)
         return view
