@@ -15,7 +15,7 @@ import pytest
 
 from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
-from app.main import create_router
+from app.snapshot import create_router
 from app.router_model import RouterModel, load_router_model
 from app.routing.router import Router
 from app.settings import Settings, load_settings
