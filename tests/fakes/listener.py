@@ -68,3 +68,12 @@ async def listening(plane: Plane) -> AsyncIterator[str]:
         for task in tuple(server.server_state.tasks):
             task.cancel()
         await asyncio.sleep(0)
+        await _end(plane)
+
+
+async def _end(plane: Plane) -> None:
+    """Wait for nobody: what is open yet has its time cut short, phase by phase."""
+    for _ in range(5):
+        for connection in tuple(plane.front.connections):
+            connection.overdue()
+        await asyncio.sleep(0)
