@@ -13,6 +13,7 @@ import uvicorn
 from app.api import Plane, data_plane
 from app.api.access import Access
 from app.api.doors import Doors
+from app.api.wire import SEND_BUFFER_BYTES
 from app.domain.models import Catalog
 from app.domain.preferences import Profile
 from app.store.keys import Key, Keys, Secret, StaticKeys
@@ -55,6 +56,7 @@ async def listening(plane: Plane) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     # Asyncio forgets to set this for listeners that it did not make: each answer would take 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     config = uvicorn.Config(plane.app, http=plane.protocol, log_level="critical", lifespan="off", server_header=False)
     config.load()
     server = _Server(config)
