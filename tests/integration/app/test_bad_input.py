@@ -3,7 +3,6 @@ change; none reaches a backend, and none leaves anything behind."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import io
 import json
