@@ -44,8 +44,13 @@ def read_yaml(path: Path, option: str = "--config") -> Any:
         return yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - it is a SafeLoader
     except OSError as exc:
         raise UsageError(f"{path}: {exc.strerror or exc}; say where it is with {option}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+    except RecursionError as exc:
+        raise UsageError(f"{path}: expected a file that is not nested as deep as this one") from exc
+    except yaml.YAMLError as exc:
         raise UsageError(f"{path}: {_yaml_problem(exc)}") from exc
+    # PyYAML recognises a date or a number by its look, and says this of those that are none: 2025-13-45, `!!int x`.
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as exc:
+        raise UsageError(f"{path}: expected YAML in UTF-8, with dates and numbers that exist; got {exc}") from exc
 
 
 def load_form(path: Path, form: type[Form]) -> Form:
