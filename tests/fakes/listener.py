@@ -54,6 +54,8 @@ class _Server(uvicorn.Server):
 async def listening(app: FastAPI) -> AsyncIterator[str]:
     """The address of the application, while the block runs."""
     listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio forgets this for a socket that it did not make itself, and each answer then waits 40 ms for an ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(app, http="httptools", log_level="critical", lifespan="off", server_header=False)
     config.load()
     server = _Server(config)
