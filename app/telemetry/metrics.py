@@ -57,9 +57,12 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
-    def render(self) -> bytes:
-        """The text that Prometheus reads."""
-        return generate_latest(self.registry)
+    def render(self, others: Iterable[Mapping[str, State]] = ()) -> bytes:
+        """The text that Prometheus reads: of this process, and of others of the same release by their snapshots."""
+        whole = Metrics(self._models, self._profiles, self._backends)
+        for snapshot in (self.snapshot(), *others):
+            whole._absorb(snapshot)
+        return generate_latest(whole.registry)
 
     def collect(self) -> Iterator[Metric]:
         """All families, for the registry."""
@@ -71,12 +74,11 @@ class Metrics:
         self._before_telling.append(reader)
 
     def snapshot(self) -> dict[str, State]:
-        """All numbers, fit for JSON, for another process to `absorb`."""
+        """All numbers, fit for JSON, for another process to tell them as well."""
         self._refresh()
         return {name: series.state() for name, series in self._all.items()}
 
-    def absorb(self, snapshot: Mapping[str, State]) -> None:
-        """Add what another process of the same release counted."""
+    def _absorb(self, snapshot: Mapping[str, State]) -> None:
         for name, state in snapshot.items():
             self._all[name].absorb(state)
 
