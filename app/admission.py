@@ -231,8 +231,8 @@ def _add_decision(fields: dict[str, object], decision: Decision) -> None:
     fields["decision_id"] = decision.decision_id
     fields["chosen"] = chosen.model.name
     fields["reason"] = decision.reason
-    if chosen.estimate.quality is not None:
-        fields["quality"] = round(chosen.estimate.quality, 4)
+    if chosen.quality is not None:
+        fields["quality"] = round(chosen.quality, 4)
 
 
 def _add_answer(fields: dict[str, object], outcome: Outcome, usage: Usage) -> None:

@@ -68,7 +68,8 @@ class Gateway:
         async with self._admission.admit(request, key) as admitted:
             decision = await self._decide(request)
             admitted.decided(decision)
-            served = admitted.hand_over(await self._dispatcher.dispatch(request, decision, admitted.deadline))
+            served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id)
+            admitted.hand_over(served)
             if request.explain:
                 served.answer.attach(lambda: self._record(decision, admitted.so_far(served)))
             return served
@@ -92,6 +93,11 @@ class Gateway:
     def ready(self) -> bool:
         """Whether requests should be sent here."""
         return not self._admission.draining and self._replicas.any_healthy()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway is about to stop."""
+        return self._admission.draining
 
     def drain(self) -> None:
         """Let nothing new in; what is in flight goes on."""

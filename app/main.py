@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import uvicorn
 import uvloop
-from fastapi import FastAPI
 
 from app.admission import Admission, Ledger
-from app.api import admin_plane, data_plane
+from app.api import Plane, admin_plane, data_plane
 from app.api.access import Access
-from app.api.edge import Doors
+from app.api.doors import Doors
+from app.api.wire import SEND_BUFFER_BYTES
 from app.errors import UsageError
 from app.gateway import Desk, Gateway
 from app.memory import memory_share
@@ -39,10 +39,9 @@ from app.telemetry.metrics import Metrics
 from app.upstream.client import UpstreamClient
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
 from app.upstream.poller import Poller
+from app.upstream.prober import Prober
 from app.upstream.replicas import Replicas
 
-# Front proxies keep connections for 60 s; whoever closes first risks a request that meets the closing.
-KEEP_ALIVE_S = 75
 BACKLOG = 1024
 
 
@@ -52,8 +51,8 @@ class Application:
 
     gateway: Gateway
     router: Router
-    data: FastAPI
-    admin: FastAPI
+    data: Plane
+    admin: Plane
     telemetry: Telemetry
 
 
@@ -75,11 +74,13 @@ async def create_app(settings: Settings) -> AsyncIterator[Application]:
         async with create_client(settings) as client:
             replicas = Replicas(settings.catalog, time.monotonic, telemetry)
             gateway = _gateway(settings, admission, router, client, replicas)
-            poller = Poller(client, replicas)
+            poller, prober = Poller(client, replicas), Prober(client, replicas, settings.catalog)
             await poller.start()
+            await prober.start()
             try:
                 yield _application(settings, gateway, router, telemetry)
             finally:
+                await prober.stop()
                 await poller.stop()
 
 
@@ -131,7 +132,7 @@ def _gateway(
     settings: Settings, admission: Admission, router: Router, client: UpstreamClient, replicas: Replicas
 ) -> Gateway:
     journal, telemetry = admission.ledger.journal, admission.ledger.telemetry
-    dispatch = DispatchLimits(settings.timeouts, settings.max_attempts)
+    dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
     dispatcher = Dispatcher(client, replicas, dispatch, time.monotonic, telemetry)
     return Gateway(admission, Desk(router, journal, describe), dispatcher, replicas, telemetry)
 
@@ -139,7 +140,8 @@ def _gateway(
 def _application(settings: Settings, gateway: Gateway, router: Router, telemetry: Telemetry) -> Application:
     access = Access(settings.catalog, settings.profiles)
     doors = Doors(_keys(settings, telemetry), access, gateway, telemetry, settings.limits.body_bytes)
-    return Application(gateway, router, data_plane(doors), admin_plane(doors), telemetry)
+    data = data_plane(doors)
+    return Application(gateway, router, data, admin_plane(doors, data), telemetry)
 
 
 def _keys(settings: Settings, telemetry: Telemetry) -> Keys:
@@ -178,18 +180,17 @@ async def _serve(settings: Settings) -> None:
             application.telemetry.log.write("gateway.stopped")
 
 
-def _server(application: FastAPI, settings: Settings) -> _Server:
+def _server(plane: Plane, settings: Settings) -> _Server:
     return _Server(
         uvicorn.Config(
-            application,
-            http="httptools",
+            plane.app,
+            http=plane.protocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=round(settings.limits.drain_s),
             backlog=BACKLOG,
         )
@@ -210,7 +211,10 @@ def _stop_on_signals(gateway: Gateway, servers: list[_Server]) -> None:
 def _listener(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
     except OSError as exc:
         cause = os.strerror(exc.errno or 0)
         raise UsageError(f"cannot listen on {address}: {cause}; stop what does, or change the address") from exc
+    # Accepted connections inherit it.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listener

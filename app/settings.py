@@ -168,6 +168,7 @@ class _UpstreamForm(Form):
     idle_timeout_s: Positive = _TIMEOUTS.idle_s
     total_timeout_s: Positive = _TIMEOUTS.total_s
     max_attempts: Annotated[int, Field(ge=1, le=5)] = 3
+    hedge: bool = False
 
 
 class _LimitsForm(Form):
@@ -225,6 +226,7 @@ class Settings:
     keys: tuple[tuple[Secret, Key], ...]
     timeouts: Timeouts
     max_attempts: int
+    hedge: bool
     limits: Limits
 
 
@@ -261,6 +263,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
             total_s=upstream.total_timeout_s,
         ),
         max_attempts=upstream.max_attempts,
+        hedge=upstream.hedge,
         limits=Limits(limits.body_bytes, limits.in_flight, limits.memory_mib, limits.drain_s),
     )
 
