@@ -140,6 +140,8 @@ class Expected:
     @cached_property
     def written_tokens(self) -> Floats:
         most = self.question.max_tokens
+        if most == 0:
+            return np.zeros(len(self.table))
         return self.output_tokens if most is None else np.minimum(self.output_tokens, most)
 
     @cached_property
