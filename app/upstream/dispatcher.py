@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from app.domain.decision import Candidate, Decision
@@ -147,6 +148,10 @@ class Dispatcher:
         self._retries = RetryBudget(clock)
         self._hedging = Hedging(self._retries, clock, telemetry.metrics) if limits.hedge else None
 
+    @cached_property
+    def _call_later(self) -> CallLater:
+        return asyncio.get_running_loop().call_later
+
     async def dispatch(self, request: Request, decision: Decision, deadline: Deadline, caller: str = "") -> Served:
         """Return the first answer that begins. Sessions are told apart by `caller`, too.
 
@@ -264,8 +269,7 @@ class Dispatcher:
         # vLLM has no quotas, so its headers are not looked at.
         if replica.backend.kind == "openai" and (wait_s := exchange.used_up_s):
             self._replicas.used_up(replica, wait_s)
-        call_later: CallLater = asyncio.get_running_loop().call_later
-        pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, call_later)
+        pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, self._call_later)
         return await read_answer(exchange, _form(request, model), pace)
 
     def _note(self, error: UpstreamError, model: Model, replica: Replica) -> None:

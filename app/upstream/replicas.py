@@ -12,12 +12,10 @@ who has no other choice. When every replica of the fleet is out, all are tried: 
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from app.domain.decision import Fleet
 from app.domain.models import Catalog, Model
@@ -27,19 +25,18 @@ from app.upstream.answer import Answer
 from app.upstream.choosing import cheaper_of_two, fingerprint, home_of
 from app.upstream.deadline import Clock, OutOfTime
 from app.upstream.faults import why
+from app.upstream.lease import Lease
+from app.upstream.outliers import fails_too_often, note_slow_ones
 from app.upstream.replica import EJECTED_FOR_S, SCRAPE_IS_FRESH_S, Replica
 from app.upstream.speeds import Attempted, Speeds
 
 FAILURES_TO_EJECT = 5
-# Fewer requests than this make a share by chance; a fifth of them failing is what retries can still hide.
-MIN_REQUESTS, SHARE_TO_EJECT, TIMES_PEERS = 20, 0.25, 2.0
 # A probe costs a worker one token. Sooner would be no news, later would keep callers waiting for a healthy fleet.
 PROBE_EVERY_S = 1.0
 # A full queue drains within one answer's time; longer rests are for backends that name one.
 REST_WHEN_FULL_S = 0.25
 MAX_REST_S = 120.0
-# Prompts differ, so a factor below this says little, and so does one over times that nobody notices.
-DRAG_FROM, MIN_BEGINNINGS, NOTICED_S = 3.0, 10, 0.02
+# How slow a replica is compared with others changes from answer to answer; a change need not be known at once.
 COMPARE_EVERY_S = 0.25
 # The fleet's picture is taken at most this often; choosing the replica itself always looks at the present.
 FLEET_IS_FRESH_S = 0.05
@@ -151,7 +148,7 @@ class Replicas:
         replica.began(seconds, now)
         if len(pool.replicas) > 1 and now - pool.compared_at >= COMPARE_EVERY_S:
             pool.compared_at = now
-            _compare(pool.replicas)
+            note_slow_ones(pool.replicas)
 
     def left(self, replica: Replica, seconds: float) -> None:
         """Somebody gave up waiting for it to begin. Longer than usual is slow, however long it would have been."""
@@ -262,19 +259,12 @@ class Replicas:
         replica.outcomes.failed(now, begun=begun)
         if replica.failures >= FAILURES_TO_EJECT:
             self._eject(replica, error, "in a row")
-        elif replica.ejected_until is None and self._stands_out(replica, now) and self._can_be_spared(replica):
+        elif (
+            replica.ejected_until is None
+            and fails_too_often(replica, self.of(replica.backend.name), now)
+            and self._can_be_spared(replica)
+        ):
             self._eject(replica, error, "share")
-
-    def _stands_out(self, replica: Replica, now: float) -> bool:
-        failures, requests = replica.outcomes.counts(now)
-        if requests < MIN_REQUESTS or failures < SHARE_TO_EJECT * requests:
-            return False
-        peers = [r for r in self.of(replica.backend.name) if r is not replica and r.ejected_until is None]
-        counts = [peer.outcomes.counts(now) for peer in peers]
-        of_peers = sum(count[1] for count in counts)
-        if of_peers < MIN_REQUESTS:
-            return True
-        return failures / requests >= TIMES_PEERS * sum(count[0] for count in counts) / of_peers
 
     def _can_be_spared(self, replica: Replica) -> bool:
         """Half of a backend stays, and something of the fleet: who only fails too often is better than nobody."""
@@ -326,59 +316,3 @@ class Replicas:
         if not scraped:
             return None
         return min(r.queued(now) / max(1, r.running) for r in scraped)
-
-
-@dataclass(slots=True)
-class Lease:
-    """A place on a replica: given back when the attempt fails, or handed to its answer and given back with it."""
-
-    replicas: Replicas
-    replica: Replica
-    attempted: Attempted
-    first_at: float | None = None
-
-    def __enter__(self) -> Lease:
-        self.replica.in_flight += 1
-        out_until = self.replica.ejected_until
-        if out_until is not None and out_until <= self.attempted.started_at and self.replica.backend.kind == "openai":
-            self.replica.probing = True
-        return self
-
-    def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self.first_at is not None:
-            return
-        self._give_back()
-        if isinstance(error, UpstreamError):
-            self.replicas.failed(self.replica, error)
-        elif isinstance(error, asyncio.CancelledError):
-            self.replicas.left(self.replica, self.replicas.clock() - self.attempted.started_at)
-
-    def hand_to(self, answer: Answer) -> None:
-        """The answer has begun; from here on its closing gives the place back."""
-        started_at = self.attempted.started_at
-        self.first_at = self.replicas.clock()
-        self.replicas.succeeded(self.replica, started_at)
-        self.replicas.began(self.replica, self.first_at - started_at)
-        answer.on_close(self._answer_closed)
-
-    def _answer_closed(self, answer: Answer) -> None:
-        self._give_back()
-        if self.first_at is not None:
-            self.replicas.closed(self, answer, self.first_at)
-
-    def _give_back(self) -> None:
-        self.replica.in_flight -= 1
-        if self.first_at is None and self.replica.backend.kind == "openai":
-            self.replica.probing = False
-
-
-def _compare(replicas: Sequence[Replica]) -> None:
-    """Note who is much slower than the middle one of those that answered enough; of two, than the other one."""
-    known = sorted((r for r in replicas if r.beginnings >= MIN_BEGINNINGS), key=lambda r: r.log_beginning)
-    if len(known) < 2:
-        return
-    usual_s = math.exp(known[(len(known) - 1) // 2].log_beginning)
-    for replica in known:
-        seconds = math.exp(replica.log_beginning)
-        stands_out = seconds >= DRAG_FROM * usual_s and seconds - usual_s >= NOTICED_S
-        replica.drag = seconds / usual_s if stands_out else 1.0

@@ -11,8 +11,9 @@ from app.errors import UpstreamBroken, UpstreamDisconnected
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.answer import Answer, Form
+from app.upstream.outliers import MIN_BEGINNINGS, MIN_REQUESTS
 from app.upstream.replica import SLICE_S, SLICES, Outcomes, Replica
-from app.upstream.replicas import MIN_BEGINNINGS, MIN_REQUESTS, Replicas
+from app.upstream.replicas import Replicas
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model
 

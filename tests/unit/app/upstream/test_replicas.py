@@ -21,8 +21,9 @@ from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.answer import Answer, Form
 from app.upstream.deadline import OutOfTime
+from app.upstream.lease import Lease
 from app.upstream.replica import EJECTED_AT_MOST_S, EJECTED_FOR_S, Replica
-from app.upstream.replicas import FAILURES_TO_EJECT, Lease, Replicas
+from app.upstream.replicas import FAILURES_TO_EJECT, Replicas
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model
 
