@@ -49,6 +49,15 @@ class Gateway:
         self._admission, self._desk, self._dispatcher, self._replicas = admission, desk, dispatcher, replicas
         self._metrics, self._log = telemetry.metrics, telemetry.log
 
+    def let_in(self, priority: str) -> None:
+        """Ask this before reading a body that may come with this priority at most.
+
+        Raises:
+            Overloaded: the gateway is full, or draining.
+        """
+        if self._admission.sheds(priority):
+            self._admission.turn_away(priority)
+
     async def complete(self, request: Request, key: Caller) -> Served:
         """Return an answer that has begun. Whoever gets it closes it, read or not.
 
@@ -85,6 +94,11 @@ class Gateway:
         """Whether requests should be sent here."""
         return not self._admission.draining and self._replicas.any_healthy()
 
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway is about to stop."""
+        return self._admission.draining
+
     def drain(self) -> None:
         """Let nothing new in; what is in flight goes on."""
         self._admission.draining = True
@@ -110,4 +124,6 @@ def _permit_explanation(request: Request, key: Caller) -> None:
 
 def _told(outcome: Outcome) -> Mapping[str, Any]:
     """What callers learn of an outcome: all but the address of the worker."""
-    return {name: value for name, value in asdict(outcome).items() if name != "replica"}
+    told = outcome._asdict()
+    del told["replica"]
+    return {**told, "usage": outcome.usage and asdict(outcome.usage)}

@@ -174,6 +174,8 @@ class _UpstreamForm(Form):
 class _LimitsForm(Form):
     body_bytes: Annotated[int, Field(ge=1024, le=32 << 20)] = 4 << 20
     in_flight: Count = 512
+    memory_mib: Annotated[int, Field(ge=64)] | None = None
+    """None leaves it to the limit of the control group, where there is one."""
     drain_s: Positive = 20.0
 
 
@@ -199,6 +201,7 @@ class Limits:
 
     body_bytes: int
     in_flight: int
+    memory_mib: int | None
     drain_s: float
 
 
@@ -261,7 +264,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
         ),
         max_attempts=upstream.max_attempts,
         hedge=upstream.hedge,
-        limits=Limits(limits.body_bytes, limits.in_flight, limits.drain_s),
+        limits=Limits(limits.body_bytes, limits.in_flight, limits.memory_mib, limits.drain_s),
     )
 
 

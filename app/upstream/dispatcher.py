@@ -33,13 +33,13 @@ from app.errors import (
     UpstreamUnreachable,
 )
 from app.telemetry import Telemetry
-from app.upstream.answer import Answer, Form, read_answer
+from app.upstream.answer import Answer, read_answer
 from app.upstream.client import Message
 from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime, Timeouts, Within
 from app.upstream.exchange import Exchange, Pace
 from app.upstream.faults import NoAnswer
+from app.upstream.forwarding import PATHS, body_for, form_of
 from app.upstream.hedging import Hedging
-from app.upstream.payload import dump, expected_choices, renamed
 from app.upstream.refusals import RefusedKey, refusal
 from app.upstream.replica import Replica
 from app.upstream.replicas import Replicas
@@ -49,7 +49,6 @@ from app.upstream.retries import Backoff, RetryBudget
 MIN_ATTEMPT_S = 0.05
 # A request that broke two workers is taken for the cause.
 MAX_BROKEN = 2
-PATHS = {"chat": "/chat/completions", "completion": "/completions"}
 
 
 class Upstream(Protocol):
@@ -77,6 +76,8 @@ class Served:
     """Time spent in attempts, failed ones included."""
     overhead_s: float = 0.0
     """Time that the gateway took besides, before the answer began; known when the answer is handed over."""
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Headers that say what the caller's key has left; known when the answer is handed over."""
 
     @property
     def reason(self) -> str:
@@ -88,8 +89,9 @@ class Served:
         return None if usage is None else usage.cost_usd(self.candidate.model.price)
 
     def headers(self) -> dict[str, str]:
-        """The `x-thalamus-*` headers of the answer; the cost only where it is known before the body is sent."""
+        """The answer's `x-thalamus-*` and `x-ratelimit-*`; the cost only where it is known before the body is sent."""
         headers = {
+            **self.left,
             "x-thalamus-decision-id": self.decision.decision_id,
             "x-thalamus-model": self.candidate.model.name,
             "x-thalamus-reason": self.reason,
@@ -259,6 +261,7 @@ class Dispatcher:
             request.stream,
             request.request_id,
             request.hops,
+            deadline_s=call.deadline.remaining_s(),
         )
         exchange = await self._upstream.send(model.backend, replica.url, message)
         if exchange.status != 200:
@@ -270,7 +273,7 @@ class Dispatcher:
         if replica.backend.kind == "openai" and (wait_s := exchange.used_up_s):
             self._replicas.used_up(replica, wait_s)
         pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, self._call_later)
-        return await read_answer(exchange, _form(request, model), pace)
+        return await read_answer(exchange, form_of(request, model), pace)
 
     def _note(self, error: UpstreamError, model: Model, replica: Replica) -> None:
         backend = replica.backend.name
@@ -324,18 +327,3 @@ def begins_within_s(timeouts: Timeouts, request: Request, model: Model) -> float
         return timeouts.total_s
     writing_s = 2 * request.max_tokens * model.speed.s_per_output_token
     return min(timeouts.total_s, timeouts.first_byte_s + writing_s)
-
-
-def body_for(request: Request, replica: Replica, model: Model) -> bytes:
-    """What is sent to a backend: the caller's body, under the backend's names and without what it refuses."""
-    fields: dict[str, Any] = {**request.body, "model": model.served_as, "stream": request.stream}
-    if request.stream:
-        options = request.body.get("stream_options")
-        fields["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
-    return dump(renamed(fields, replica.backend.rename))
-
-
-def _form(request: Request, model: Model) -> Form:
-    options = request.body.get("stream_options")
-    wants_usage = isinstance(options, Mapping) and options.get("include_usage") is True
-    return Form(model.name, request.stream, expected_choices(request.body), wants_usage)

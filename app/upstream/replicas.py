@@ -63,9 +63,7 @@ class Replicas:
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
         self._chance = chance
         self._pools = {
-            backend.name: _Pool(
-                tuple(Replica(backend, url, fingerprint(url)) for url in (one.rstrip("/") for one in backend.urls))
-            )
+            backend.name: _Pool(tuple(Replica(backend, url, fingerprint(url)) for url in backend.urls))
             for backend in catalog.backends
         }
         self.all = tuple(replica for pool in self._pools.values() for replica in pool.replicas)

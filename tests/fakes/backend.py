@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from tests.fakes.other_answers import framed, is_response, response_events, whole_embeddings, whole_response
+
 TOKENS = ("Par", "is", " is", " the", " capital", ".")
 USAGE = {"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13}
 
@@ -170,7 +172,8 @@ class FakeBackend:
         self.requests.append(request)
         self.in_flight += 1
         # The client says nothing while it waits, so anything to read is the end of the connection.
-        work = asyncio.ensure_future(self._complete(request, writer))
+        script = self.scripts.get(request.body.get("model", ""), self.script)
+        work = asyncio.ensure_future(self._complete(script, request, writer))
         gone = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -204,8 +207,7 @@ class FakeBackend:
         else:
             await _send(writer, 200 if request.path == "/health" else 404, b"")
 
-    async def _complete(self, request: Received, writer: asyncio.StreamWriter) -> bool:
-        script = self.scripts.get(request.body.get("model", ""), self.script)
+    async def _complete(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
         await asyncio.sleep(script.delay_s)
         if script.hang:
             await asyncio.Event().wait()
@@ -256,7 +258,7 @@ class FakeBackend:
             if number == script.error_after:
                 await write(f"data: {json.dumps({'error': _ENGINE_DIED})}\n\ndata: [DONE]\n\n".encode())
                 break
-            await write(f"data: {event}\n\n".encode())
+            await write(framed(event, request))
         await write.end()
         return True
 
@@ -290,6 +292,9 @@ class _Chunks:
 
 
 def _events(script: Script, request: Received) -> list[str]:
+    if is_response(request):
+        return response_events(script, request)
+
     def chunk(choices: list[dict[str, Any]], **more: Any) -> str:
         kind = "chat.completion.chunk" if _is_chat(request) else "text_completion"
         head = {"id": "chatcmpl-1", "object": kind, "created": 1, "model": request.body.get("model")}
@@ -319,6 +324,10 @@ def _events(script: Script, request: Received) -> list[str]:
 
 
 def _whole(script: Script, request: Received) -> dict[str, Any]:
+    if is_response(request):
+        return whole_response(script, request)
+    if request.path.endswith("/embeddings"):
+        return whole_embeddings(script, request)
     if script.error is not None:
         return {"error": script.error}
     text = "".join(script.tokens)

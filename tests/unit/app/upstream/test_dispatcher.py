@@ -114,6 +114,12 @@ async def test_no_attempt_begins_with_less_than_fifty_milliseconds_left() -> Non
     assert (world.upstream.asked, caught.value.status) == ([], 504)
 
 
+async def test_the_backend_is_told_how_long_it_has_at_each_attempt() -> None:
+    world = World(FakeUpstream(small=UpstreamBusy("full"), large=b"hello"))
+    await world.dispatch(seconds=7)
+    assert [message.deadline_s for message in world.upstream.messages] == [7, 7]
+
+
 async def test_retries_stop_when_their_budget_is_spent() -> None:
     requests = 1000
     small: list[Does] = [UpstreamBusy("full") for _ in range(3 * requests)]
