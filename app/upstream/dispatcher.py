@@ -167,7 +167,7 @@ class Dispatcher:
         while (target := self._next(call)) is not None:
             self._check_room(call)
             if call.tried and target is call.tried[-1]:
-                await self._limits.backoff.sleep(self._limits.backoff.draw_s(len(call.failures)))
+                await self._pause(call)
             try:
                 return await self._begin(call, target)
             except UpstreamRejected:
@@ -215,6 +215,14 @@ class Dispatcher:
             return False
         return self._retries.take()
 
+    async def _pause(self, call: _Call) -> None:
+        """Wait before the same replica is asked again, unless time would be over by then."""
+        backoff = self._limits.backoff
+        wait_s = backoff.draw_s(len(call.failures))
+        if call.deadline.remaining_s() - wait_s < MIN_ATTEMPT_S:
+            raise self._final(call)
+        await backoff.sleep(wait_s)
+
     async def _begin(self, call: _Call, target: Target) -> Served:
         if self._hedging is None:
             return await self._attempt(call, target)
@@ -234,7 +242,7 @@ class Dispatcher:
         model = candidate.model
         call.tried.append(target)
         try:
-            with self._replicas.lease(replica, model, call.request.input_tokens) as lease:
+            with self._replicas.lease(replica, model, call.request) as lease:
                 answer = await self._answer(call, model, replica)
                 lease.hand_to(answer)
         except UpstreamError as exc:

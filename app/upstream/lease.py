@@ -39,14 +39,15 @@ class Lease:
         if isinstance(error, UpstreamError):
             self.replicas.failed(self.replica, error)
         elif isinstance(error, asyncio.CancelledError):
-            self.replicas.left(self.replica, self.replicas.clock() - self.attempted.started_at)
+            waited_s = self.replicas.clock() - self.attempted.started_at
+            self.replicas.left(self.replica, waited_s, stream=self.attempted.stream)
 
     def hand_to(self, answer: Answer) -> None:
         """The answer has begun; from here on its closing gives the place back."""
-        started_at = self.attempted.started_at
-        self.first_at = self.replicas.clock()
-        self.replicas.succeeded(self.replica, started_at)
-        self.replicas.began(self.replica, self.first_at - started_at)
+        attempted, replicas = self.attempted, self.replicas
+        self.first_at = replicas.clock()
+        replicas.succeeded(self.replica, attempted.started_at)
+        replicas.began(self.replica, self.first_at - attempted.started_at, stream=attempted.stream)
         answer.on_close(self._answer_closed)
 
     def _answer_closed(self, answer: Answer) -> None:

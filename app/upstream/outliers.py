@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from app.upstream.replica import Replica
 
 # Fewer requests than this make a share by chance; a fifth of them failing is what retries can still hide.
 MIN_REQUESTS, SHARE_TO_EJECT, TIMES_PEERS = 20, 0.25, 2.0
-# Prompts differ, so a factor below this says little, and so does one over times that nobody notices.
-DRAG_FROM, MIN_BEGINNINGS, NOTICED_S = 3.0, 10, 0.02
+# Prompts and answers differ in length, so a factor below this says little, and so does one over times that nobody
+# notices.
+DRAG_FROM, MIN_BEGINNINGS, NOTICED_S = 5.0, 10, 0.02
 
 
 def fails_too_often(replica: Replica, replicas: Sequence[Replica], now: float) -> bool:
@@ -27,12 +27,18 @@ def fails_too_often(replica: Replica, replicas: Sequence[Replica], now: float) -
 
 
 def note_slow_ones(replicas: Sequence[Replica]) -> None:
-    """Set the drag of those that are much slower than the middle one that answered enough; of two, than the other."""
-    known = sorted((r for r in replicas if r.beginnings >= MIN_BEGINNINGS), key=lambda r: r.log_beginning)
-    if len(known) < 2:
-        return
-    usual_s = math.exp(known[(len(known) - 1) // 2].log_beginning)
-    for replica in known:
-        seconds = math.exp(replica.log_beginning)
-        stands_out = seconds >= DRAG_FROM * usual_s and seconds - usual_s >= NOTICED_S
-        replica.drag = seconds / usual_s if stands_out else 1.0
+    """Set the drag of those that are much slower than the middle one, at streams or at plain answers."""
+    for replica in replicas:
+        replica.drag = 1.0
+    for stream in (False, True):
+        known = [replica for replica in replicas if replica.beginnings[stream].count >= MIN_BEGINNINGS]
+        if len(known) > 1:
+            _drag([(replica, replica.beginnings[stream].usual_s) for replica in known])
+
+
+def _drag(known: Sequence[tuple[Replica, float]]) -> None:
+    """Of two, the faster one counts as the middle one."""
+    usual_s = sorted(seconds for _, seconds in known)[(len(known) - 1) // 2]
+    for replica, seconds in known:
+        if seconds >= DRAG_FROM * usual_s and seconds - usual_s >= NOTICED_S:
+            replica.drag = max(replica.drag, seconds / usual_s)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from app.domain.decision import Fleet
 from app.domain.models import Catalog, Model
+from app.domain.request import Request
 from app.errors import UpstreamBusy, UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnreachable
 from app.telemetry import Telemetry
 from app.upstream.answer import Answer
@@ -112,9 +113,9 @@ class Replicas:
         """Whether any replica of any backend is not ejected."""
         return not self.all_out
 
-    def lease(self, replica: Replica, model: Model, input_tokens: int) -> Lease:
+    def lease(self, replica: Replica, model: Model, request: Request) -> Lease:
         """Take a place on a replica for one attempt."""
-        return Lease(self, replica, Attempted(model, input_tokens, self.clock()))
+        return Lease(self, replica, Attempted(model, request.input_tokens, request.stream, self.clock()))
 
     def failed(self, replica: Replica, error: UpstreamError, *, begun: bool = False) -> None:
         """An attempt failed; the last failure in a row that is allowed ejects, and so does too high a share."""
@@ -140,18 +141,19 @@ class Replicas:
         if replica.ejected_until is not None and started_at >= replica.ejected_at and may_return:
             self._restore(replica, now)
 
-    def began(self, replica: Replica, seconds: float) -> None:
+    def began(self, replica: Replica, seconds: float, *, stream: bool) -> None:
         """An answer took so long to begin."""
         now, pool = self.clock(), self._pools[replica.backend.name]
-        replica.began(seconds, now)
+        replica.began(seconds, now, stream=stream)
         if len(pool.replicas) > 1 and now - pool.compared_at >= COMPARE_EVERY_S:
             pool.compared_at = now
             note_slow_ones(pool.replicas)
 
-    def left(self, replica: Replica, seconds: float) -> None:
+    def left(self, replica: Replica, seconds: float, *, stream: bool) -> None:
         """Somebody gave up waiting for it to begin. Longer than usual is slow, however long it would have been."""
-        if replica.beginnings and math.log(max(seconds, 1e-4)) > replica.log_beginning:
-            self.began(replica, seconds)
+        usual = replica.beginnings[stream]
+        if usual.count and seconds > usual.usual_s:
+            self.began(replica, seconds, stream=stream)
 
     def due_probes(self) -> list[Replica]:
         """Workers that are out and should be probed now; each is taken as being probed until it is told how it went."""
