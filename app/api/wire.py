@@ -139,6 +139,10 @@ class Wire(asyncio.BufferedProtocol):
         elif self._phase is HEAD:
             self._transport.close()
 
+    def abort(self) -> None:
+        """The server ends: whatever was not sent by now is not."""
+        self._transport.abort()
+
     def overdue(self) -> None:
         """The present phase has taken too long."""
         patience = self._front.patience

@@ -91,6 +91,8 @@ class Replica:
     url: str
     place: int = 0
     """A number of its own, the same in every process."""
+    is_ready: bool = True
+    """It is in, does not rest, and has not just come back: nothing else has to be looked at to choose it."""
     in_flight: int = 0
     """Our own requests on it."""
     failures: int = 0

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from app.domain.decision import Fleet
-from app.domain.models import Catalog, Model
+from app.domain.models import Backend, Catalog, Model
 from app.domain.request import Request
 from app.errors import UpstreamBusy, UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnreachable
 from app.telemetry import Telemetry
@@ -48,8 +48,6 @@ class _Pool:
     """The replicas of one backend."""
 
     replicas: tuple[Replica, ...]
-    at_ease: bool = True
-    """Nothing is out, rests, or has just come back: all can be chosen without looking at each."""
     compared_at: float = field(default=-math.inf)
 
 
@@ -57,23 +55,33 @@ class Replicas:
     """All replicas of a catalogue. Every method decides without waiting."""
 
     def __init__(
-        self, catalog: Catalog, clock: Clock, telemetry: Telemetry, chance: Callable[[], float] = random.random
+        self,
+        catalog: Catalog,
+        clock: Clock,
+        telemetry: Telemetry,
+        chance: Callable[[], float] = random.random,
+        before: Replicas | None = None,
     ) -> None:
-        """`chance` draws from [0, 1)."""
+        """`chance` draws from [0, 1). `before` are those of the configuration that this one follows: who stays keeps
+        its load and its health."""
         self._models = catalog.models
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
         self._chance = chance
         self._pools = {
-            backend.name: _Pool(tuple(Replica(backend, url, fingerprint(url)) for url in backend.urls))
+            backend.name: _Pool(tuple(_kept(backend, url.rstrip("/"), before) for url in backend.urls))
             for backend in catalog.backends
         }
         self.all = tuple(replica for pool in self._pools.values() for replica in pool.replicas)
-        self._out = 0
-        self._speeds = Speeds(catalog.models)
+        self.speeds: Speeds = Speeds(catalog.models, before.speeds if before else None)
         self._usable: dict[str, bool] = {}
         self._available: tuple[bool, ...] = ()
         self._fleet: Fleet | None = None
         self._fleet_at = -math.inf
+
+    @property
+    def _out(self) -> int:
+        """Counted anew each time: another configuration's replicas may be the same ones."""
+        return sum(replica.ejected_until is not None for replica in self.all)
 
     @property
     def all_out(self) -> bool:
@@ -94,10 +102,9 @@ class Replicas:
         if pool is None:
             return None
         now = self.clock()
-        if pool.at_ease and not without:
-            usable: Sequence[Replica] = pool.replicas
-        else:
-            usable = self._choices(pool, without, last_resort, now)
+        usable: Sequence[Replica] = pool.replicas
+        if without or not all(replica.is_ready for replica in usable):
+            usable = self._choices(usable, without, last_resort, now)
         if len(usable) < 2:
             return usable[0] if usable else None
         return home_of(session, usable, now) if session else cheaper_of_two(usable, now, self._chance)
@@ -112,6 +119,13 @@ class Replicas:
     def any_healthy(self) -> bool:
         """Whether any replica of any backend is not ejected."""
         return not self.all_out
+
+    def gone(self, after: Replicas) -> None:
+        """Others have taken over: nobody waits any more for those of ours that were out and are not among them."""
+        for replica in self.all:
+            if replica.ejected_until is not None and replica not in after.all:
+                replica.ejected_until = None
+                self._metrics.restored(replica.backend.name)
 
     def lease(self, replica: Replica, model: Model, request: Request) -> Lease:
         """Take a place on a replica for one attempt."""
@@ -200,7 +214,7 @@ class Replicas:
         if isinstance(answer.error, UpstreamError):
             self.failed(lease.replica, answer.error, begun=True)
         elif answer.complete:
-            self._speeds.learn(lease.attempted, answer, first_at, self.clock())
+            self.speeds.learn(lease.attempted, answer, first_at, self.clock())
 
     def retry_after_s(self, backends: Collection[str]) -> int:
         """Whole seconds until one of these backends may be tried again."""
@@ -212,18 +226,21 @@ class Replicas:
         ]
         return max(1, math.ceil(min(waits, default=1.0)))
 
-    def _choices(self, pool: _Pool, without: Collection[Replica], last_resort: bool, now: float) -> Sequence[Replica]:
-        """What can be chosen, where not all of a pool can: at times the one that has just come back, else the rest."""
-        usable = [r for r in pool.replicas if r not in without and self._is_usable(r, now, last_resort)]
+    def _choices(
+        self, replicas: Sequence[Replica], without: Collection[Replica], last_resort: bool, now: float
+    ) -> Sequence[Replica]:
+        """What can be chosen, where not all can: at times the one that has just come back, else the rest."""
+        usable = [r for r in replicas if r not in without and self._is_usable(r, now, last_resort)]
         warming = [r for r in usable if r.warmth(now) < 1.0]
         for replica in warming:
             replica.credit += replica.warmth(now) / len(usable)
             if replica.credit >= 1.0:
                 replica.credit -= 1.0
                 return (replica,)
-        if not warming and len(usable) == len(pool.replicas):
-            pool.at_ease = all(replica.ejected_until is None for replica in usable)
-        return [r for r in usable if r not in warming] or usable
+        warm = [r for r in usable if r not in warming]
+        for replica in warm:
+            replica.is_ready = replica.ejected_until is None
+        return warm or usable
 
     def _is_usable(self, replica: Replica, now: float, last_resort: bool) -> bool:
         if replica.rests_until > now:
@@ -243,7 +260,7 @@ class Replicas:
         rest_s = REST_WHEN_FULL_S if wait_s is None else min(wait_s, MAX_REST_S)
         for replica in replicas:
             replica.rests_until = max(replica.rests_until, self.clock() + rest_s)
-            self._pools[replica.backend.name].at_ease = False
+            replica.is_ready = False
         self._fleet = None
 
     @staticmethod
@@ -274,10 +291,8 @@ class Replicas:
 
     def _eject(self, replica: Replica, error: UpstreamError, rule: str) -> None:
         dead, now = rule == "in a row", self.clock()
-        self._fleet = None
-        self._pools[replica.backend.name].at_ease = False
+        self._fleet, replica.is_ready = None, False
         if replica.ejected_until is None:
-            self._out += 1
             replica.eject(now, dead=dead)
             self._metrics.ejected(replica.backend.name)
             where = {"backend": replica.backend.name, "replica": replica.url}
@@ -289,7 +304,6 @@ class Replicas:
                 replica.ejected_until = now + EJECTED_FOR_S
 
     def _restore(self, replica: Replica, now: float) -> None:
-        self._out -= 1
         replica.come_back(now)
         self._metrics.restored(replica.backend.name)
         self._log.write("replica.restored", backend=replica.backend.name, replica=replica.url)
@@ -304,7 +318,7 @@ class Replicas:
             self._usable = usable
             self._available = tuple(usable.get(model.backend, False) for model in self._models)
         rounds = {name: self._rounds(pool, now) for name, pool in self._pools.items()}
-        return Fleet(self._available, *self._speeds.picture(rounds, now))
+        return Fleet(self._available, *self.speeds.picture(rounds, now))
 
     def _rounds(self, pool: _Pool, now: float) -> float | None:
         """Requests that wait before a new one, over those served at a time; None where the workers do not say.
@@ -316,3 +330,12 @@ class Replicas:
         if not scraped:
             return None
         return min(r.queued(now) / max(1, r.running) for r in scraped)
+
+
+def _kept(backend: Backend, url: str, before: Replicas | None) -> Replica:
+    """The replica of before at this URL, under the backend's new description, or a new one."""
+    for replica in before.of(backend.name) if before else ():
+        if replica.url == url:
+            replica.backend = backend
+            return replica
+    return Replica(backend, url, fingerprint(url))

@@ -99,6 +99,8 @@ class FakeBackend:
         self.aborted = 0
         """Requests whose client went away before the answer was complete."""
         self.in_flight = 0
+        self.streamed_bytes = 0
+        """Of events, as far as the connections took them."""
         self.running = self.waiting = 0
         """What the metrics page says."""
         self._connections: set[asyncio.Task[None]] = set()
@@ -258,7 +260,9 @@ class FakeBackend:
             if number == script.error_after:
                 await write(f"data: {json.dumps({'error': _ENGINE_DIED})}\n\ndata: [DONE]\n\n".encode())
                 break
-            await write(framed(event, request))
+            data = framed(event, request)
+            await write(data)
+            self.streamed_bytes += len(data)
         await write.end()
         return True
 

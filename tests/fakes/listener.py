@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -15,9 +16,11 @@ from app.api.access import Access
 from app.api.doors import Doors
 from app.domain.models import Catalog
 from app.domain.preferences import Profile
+from app.errors import ConfigRejected
 from app.store.keys import Key, Keys, Secret, StaticKeys
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
+from app.telemetry.metrics import Metrics
 from tests.fakes.gateway import Bench
 
 UNLIMITED: Mapping[str, Any] = {"requests_per_minute": None, "tokens_per_minute": None, "concurrency": None}
@@ -36,6 +39,30 @@ def doors(bench: Bench, catalog: Catalog, known: Keys | None = None, body_limit_
     access = Access(catalog, PROFILES)
     telemetry = Telemetry(bench.metrics, EventLog(bench.log))
     return Doors(known or keys(), access, bench.gateway, telemetry, body_limit_bytes)
+
+
+@dataclass
+class FakeRunning:
+    """A running gateway of which only the configuration can be wrong."""
+
+    problems: Sequence[str] = ()
+    reloads: int = 0
+    leaving: bool = False
+
+    async def reload(self) -> Mapping[str, Any]:
+        if self.problems:
+            raise ConfigRejected("wrong", details={"problems": list(self.problems)})
+        self.reloads += 1
+        return {"config": f"v{self.reloads}"}
+
+    async def metrics(self) -> bytes:
+        return Metrics().render()
+
+    def leave(self) -> None:
+        self.leaving = True
+
+    def stay(self) -> None:
+        self.leaving = False
 
 
 def application(bench: Bench, catalog: Catalog, known: Keys | None = None, **more: Any) -> Plane:

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from tests.fakes.backend import FakeBackend
 from tests.fakes.deployment import SECRET
-from tests.fakes.process import Gateway, serving
+from tests.fakes.process import GatewayProcess, gateway_process
 
 KIB, MIB = 1 << 10, 1 << 20
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
     async with (
         FakeBackend(models=("org/small",)) as backend,
-        serving(tmp_path_factory.mktemp("s4"), backend) as running,
+        gateway_process(tmp_path_factory.mktemp("s4"), {"small": backend.url}) as running,
     ):
         yield running
         assert backend.calls == 0
@@ -47,7 +47,7 @@ def endless() -> Iterator[bytes]:
         yield b"10000\r\n%b\r\n" % (b" " * 0x10000)
 
 
-async def refused(gateway: Gateway, authorization: bytes, body: Iterator[bytes]) -> tuple[float, bytes]:
+async def refused(gateway: GatewayProcess, authorization: bytes, body: Iterator[bytes]) -> tuple[float, bytes]:
     """Seconds until the answer, and all that was answered until the connection was closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     sending = asyncio.create_task(_pour(writer, HEAD + authorization, body))
@@ -75,7 +75,7 @@ async def _pour(writer: asyncio.StreamWriter, head: bytes, body: Iterator[bytes]
 
 @pytest.mark.parametrize("authorization", [b"authorization: Bearer sk-wrong\r\n", b""], ids=["a wrong key", "no key"])
 @pytest.mark.parametrize("kind", ["16 MiB", "endless"])
-async def test_a_body_without_a_key_is_not_read(gateway: Gateway, authorization: bytes, kind: str) -> None:
+async def test_a_body_without_a_key_is_not_read(gateway: GatewayProcess, authorization: bytes, kind: str) -> None:
     answered_s, read_bytes = [], []
     for _ in range(15):
         before = gateway.read_bytes()
@@ -90,14 +90,14 @@ async def test_a_body_without_a_key_is_not_read(gateway: Gateway, authorization:
     assert max(read_bytes) <= MOST_READ_BYTES + UNRELATED_BYTES
 
 
-async def test_with_a_key_a_body_is_read(gateway: Gateway) -> None:
+async def test_with_a_key_a_body_is_read(gateway: GatewayProcess) -> None:
     """The figure above counts what it is meant to count."""
     before = gateway.read_bytes()
     await refused(gateway, f"authorization: Bearer {SECRET}\r\n".encode(), endless())
     assert gateway.read_bytes() - before > 4 * MIB
 
 
-async def test_the_answer_does_not_wait_for_a_body_that_never_comes(gateway: Gateway) -> None:
+async def test_the_answer_does_not_wait_for_a_body_that_never_comes(gateway: GatewayProcess) -> None:
     answered_s, received = await refused(gateway, b"", iter([b"content-length: 16777216\r\n\r\n"]))
     assert b"invalid_api_key" in received
     assert answered_s < 1

@@ -17,7 +17,7 @@ from app.api import Plane, data_plane
 from app.api.front import Patience
 from app.api.wire import LINGER_BYTES, MAX_EARLY_BYTES
 from app.store.keys import Key
-from tests.fakes.caller import FakeConnection
+from tests.fakes.connection import FakeConnection
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
 from tests.fakes.upstream import FakeExchange, FakeUpstream
@@ -232,10 +232,20 @@ async def test_control_routes_are_answered_on_the_same_connection() -> None:
 async def test_while_the_gateway_drains_answers_say_that_the_connection_closes() -> None:
     a_bench = world()
     caller = FakeConnection(plane(a_bench))
-    a_bench.gateway.drain()
+    a_bench.admission.gate.leaving = True
     answer = await caller.ask(chat())
     assert b"connection: close" in answer
     assert caller.transport.closed or caller.transport.half_closed
+
+
+async def test_doors_that_become_others_lead_new_calls_there() -> None:
+    before, after = world(), world()
+    the_doors = doors(before, CATALOG)
+    caller = FakeConnection(data_plane(the_doors))
+    assert statuses(await caller.ask(chat())) == [200]
+    the_doors.become(doors(after, CATALOG))
+    assert statuses(await caller.ask(chat())) == [200]
+    assert (len(before.completed), len(after.completed)) == (1, 1)
 
 
 async def test_an_old_client_gets_a_stream_that_ends_with_the_connection() -> None:
