@@ -68,7 +68,8 @@ class Gateway:
         async with self._admission.admit(request, key) as admitted:
             decision = await self._decide(request)
             admitted.decided(decision)
-            served = admitted.hand_over(await self._dispatcher.dispatch(request, decision, admitted.deadline))
+            served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id)
+            admitted.hand_over(served)
             if request.explain:
                 served.answer.attach(lambda: self._record(decision, admitted.so_far(served)))
             return served

@@ -154,10 +154,10 @@ def load_checked(settings: Settings) -> Artifact:
 
 
 def _opened(settings: Settings, artifact: Artifact) -> ServingPredictor:
-    """For the columns that the catalogue names; for all where it names none."""
-    named = {model.predicted_as for model in settings.catalog.models}
+    """For the columns that the catalogue names, in its order; for all where it names none."""
+    named = dict.fromkeys(model.predicted_as for model in settings.catalog.models)
     try:
-        return ServingPredictor(artifact, [name for name in artifact.models if name in named] or artifact.models)
+        return ServingPredictor(artifact, [name for name in named if name is not None] or artifact.models)
     except ArtifactError as exc:
         raise UsageError(f"{settings.artifact}: {exc}") from exc
 

@@ -169,6 +169,7 @@ class _UpstreamForm(Form):
     idle_timeout_s: Positive = _TIMEOUTS.idle_s
     total_timeout_s: Positive = _TIMEOUTS.total_s
     max_attempts: Annotated[int, Field(ge=1, le=5)] = 3
+    hedge: bool = False
 
 
 class _LimitsForm(Form):
@@ -247,6 +248,7 @@ class Settings:
     keys: tuple[tuple[Secret, Key], ...]
     timeouts: Timeouts
     max_attempts: int
+    hedge: bool
     limits: Limits
 
     @property
@@ -292,6 +294,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
             total_s=upstream.total_timeout_s,
         ),
         max_attempts=upstream.max_attempts,
+        hedge=upstream.hedge,
         limits=Limits(limits.body_bytes, limits.in_flight, limits.memory_mib, limits.accept_s, limits.drain_s),
     )
 

@@ -30,6 +30,7 @@ from app.telemetry import Telemetry
 from app.upstream.client import UpstreamClient
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
 from app.upstream.poller import Poller
+from app.upstream.prober import Prober
 from app.upstream.replicas import Replicas
 
 
@@ -110,12 +111,13 @@ class Snapshot:
         settings, telemetry = draft.settings, lasting.telemetry
         self._draft, self.settings, self.lent, self.router = draft, settings, draft.lent, draft.router
         known = before.replicas if before else None
-        self.replicas: Replicas = Replicas(settings.catalog, time.monotonic, telemetry, known)
-        self.poller = Poller(draft.client, self.replicas)
+        self.replicas: Replicas = Replicas(settings.catalog, time.monotonic, telemetry, before=known)
+        self._poller = Poller(draft.client, self.replicas)
+        self._prober = Prober(draft.client, self.replicas, settings.catalog)
         ledger = Ledger(lasting.limits, lasting.journal, telemetry, settings.version)
         total_s = settings.timeouts.total_s
         self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
-        dispatch = DispatchLimits(settings.timeouts, settings.max_attempts)
+        dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
         desk = Desk(self.router, lasting.journal, describe)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
@@ -127,9 +129,19 @@ class Snapshot:
     def backends(self) -> frozenset[str]:
         return frozenset(backend.name for backend in self.settings.catalog.backends)
 
+    async def watch(self) -> None:
+        """Look after its replicas."""
+        await self._poller.start()
+        await self._prober.start()
+
+    async def retire(self) -> None:
+        """Another snapshot looks after them."""
+        await self._prober.stop()
+        await self._poller.stop()
+
     async def close(self) -> None:
         """Nothing uses it any more."""
-        await self.poller.stop()
+        await self.retire()
         await self._draft.discard()
 
     def _adopt(self, lasting: Lasting) -> None:

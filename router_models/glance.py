@@ -9,8 +9,8 @@ the rounding of float32.
 On the way, a quality q is kept as 2q - 1, which is the tanh of half its logit; all logits here are halves.
 
 Legend of array suffixes: F inputs and a one, D embedding, K clusters, O outputs of the first product, T tasks, P pools,
-M models that are carried along, R their rules, N places (a pool and a model) without a rule, C models that are served,
-L their rules.
+Y both, M models that are carried along, R their rules, N places (a pool and a model) without a rule, Q both, C models
+that are served, L their rules, X sums.
 """
 
 from __future__ import annotations
@@ -94,43 +94,49 @@ class GlanceHead:
         inverse_F = 1 / tensors["static.scale_F"].astype(np.float64)
         self._inverse_F = np.append(inverse_F, 1).astype(np.float32)
         self._shift_F = np.append(tensors["static.mean_F"] * inverse_F, 0).astype(np.float32)
+        self._one_F = np.ones_like(self._inverse_F)
         self._most_F = np.full_like(self._inverse_F, MOST_DEVIATIONS)
         self._least_F = -self._most_F
 
     def _prepare_outputs(self, tensors: Tensors, layout: Layout) -> None:
-        """Of one product: tasks, residuals of rules, residuals of pools, log lengths."""
+        """Of one product: tasks, residuals of pools, residuals of rules, log lengths."""
         tasks, rules = layout.tasks, layout.rules
         whole_FO = np.vstack([tensors["static.weight_FO"], tensors["static.bias_O"]]).astype(np.float64)
         residual_FR = whole_FO[:, tasks : tasks + rules]
         parts = [
             whole_FO[:, :tasks],
-            self.qualities.mapped(residual_FR),
             residual_FR @ layout.share_RP / 2,
+            self.qualities.mapped(residual_FR),
             whole_FO[:, tasks + rules :][:, self.lengths.rules],
         ]
         self._weight_OF = np.ascontiguousarray(np.hstack(parts).T, dtype=np.float32)
         ends = np.cumsum([part.shape[1] for part in parts])
-        self._of_rules, self._of_pools, self._of_lengths = (slice(*pair) for pair in pairwise(ends.tolist()))
+        self._mixed = int(ends[1])
+        self._of_rules, self._of_lengths = (slice(*pair) for pair in pairwise(ends[1:].tolist()))
 
     def read(self, embedding_D: np.ndarray, surface: np.ndarray) -> Glance:
         """What is seen at once."""
         size = len(embedding_D)
-        inputs_F = np.empty_like(self._inverse_F)
-        inputs_F[:size], inputs_F[size:-1], inputs_F[-1] = embedding_D, surface, 1
-        inputs_F *= self._inverse_F
-        inputs_F -= self._shift_F
-        standard_F = np.minimum(np.maximum(inputs_F, self._least_F), self._most_F)
+        standard_F = self._one_F.copy()
+        standard_F[:size] = embedding_D
+        standard_F[size:-1] = surface
+        standard_F *= self._inverse_F
+        standard_F -= self._shift_F
+        np.maximum(standard_F, self._least_F, out=standard_F)
+        np.minimum(standard_F, self._most_F, out=standard_F)
         output_O = self._weight_OF.dot(standard_F)
         logit_T = output_O[: self._tasks]
         logit_T -= logit_T[logit_T.argmax()]
         weight_T = np.exp(logit_T)
         sum_X = weight_T.dot(self._sum_TX)
-        mix = weight_T / sum_X[: self._tasks], sum_X[self._tasks : -1]
-        quality_C = self.qualities.of(*mix, output_O[self._of_rules], output_O[self._of_pools])
         total = sum_X.item(-1)
         entropy = log(total) - float(weight_T.dot(logit_T)) / total
+        # The tasks within their pools take the place of their logits, and residuals of pools are beside them.
+        within_T = np.divide(weight_T, sum_X[: self._tasks], out=logit_T)
+        pool_P = sum_X[self._tasks : -1]
+        quality_C = self.qualities.of(output_O[: self._mixed], pool_P, output_O[self._of_rules])
         alarm = self._alarm(entropy, standard_F, embedding_D)
-        return Glance(self, quality_C, alarm, mix, output_O[self._of_lengths].copy())
+        return Glance(self, quality_C, alarm, (within_T, pool_P), output_O[self._of_lengths])
 
     def _alarm(self, entropy: float, standard_F: np.ndarray, embedding_D: np.ndarray) -> float:
         """See `TryageHead.alarm`."""
@@ -170,16 +176,17 @@ class _Qualities:
         carried = list(range(layout.models)) if self._shrinks else served
         self.rules, place_R, place_N = _places(layout, carried)
         slope_R, offset_R = tensors[f"{stage}.platt_2P"][:, layout.pool_R[self.rules]].astype(np.float64)
-        self._slope_R, self._half_slope_R, self._offset_R = slope_R, (slope_R / 2).astype(np.float32), offset_R
+        self._slope_R, self._offset_R = slope_R.astype(np.float32), offset_R
         complete_TN = tensors["complete.logit_TM"][:, np.array(carried)[place_N % len(carried)]]
         complete_TN = complete_TN * (layout.pool_T[:, None] == place_N // len(carried)) / 2
-        self._table_TQ = np.hstack([layout.table_TR[:, self.rules], complete_TN]).astype(np.float32)
-        self._pool_N = place_N // len(carried)
+        own_TR = layout.pool_T[:, None] == layout.pool_R[self.rules]
+        table_TQ = np.hstack([(2 * layout.table_TR[:, self.rules] - 1) * own_TR, complete_TN])
+        pool_PQ = np.arange(layout.pools)[:, None] == np.append(np.full_like(place_R, -1), place_N // len(carried))
+        self._table_YQ = np.vstack([table_TQ, pool_PQ]).astype(np.float32)
         self._order_PM = np.concatenate([place_R, place_N]).argsort().reshape(layout.pools, -1)
         self._size_R = len(self.rules)
-        self._least_R = np.full(self._size_R, LEAST_PROBABILITY, np.float32)
-        self._one_R = np.ones(self._size_R, np.float32)
-        self._most_R = self._one_R - self._least_R
+        self._most_R = np.full(self._size_R, _MOST)
+        self._least_R = -self._most_R
         self._prepare_mixing(tensors, layout, stage, carried, served)
 
     def _prepare_mixing(
@@ -202,24 +209,23 @@ class _Qualities:
         mapped_FR[-1] += self._offset_R / 2
         return mapped_FR
 
-    def of(
-        self, within_T: np.ndarray, pool_P: np.ndarray, residual_R: np.ndarray, residual_P: np.ndarray
-    ) -> np.ndarray:
-        """[C]."""
-        logit_Q = within_T.dot(self._table_TQ)
-        rate_R, rest_N = logit_Q[: self._size_R], logit_Q[self._size_R :]
-        rate_R = np.minimum(np.maximum(rate_R, self._least_R), self._most_R)
-        rate_R /= self._one_R - rate_R
-        logit_R = np.log(rate_R, out=logit_Q[: self._size_R])
-        logit_R *= self._half_slope_R
-        logit_R += residual_R
-        rest_N += residual_P.take(self._pool_N)
-        value_PM = np.tanh(logit_Q, out=logit_Q).take(self._order_PM)
+    def of(self, mixed_Y: np.ndarray, pool_P: np.ndarray, residual_R: np.ndarray) -> np.ndarray:
+        """[C], from the tasks within their pools and what the prompt adds to each pool."""
+        logit_Q = mixed_Y.dot(self._table_YQ)
+        rule_R = logit_Q[: self._size_R]
+        np.maximum(rule_R, self._least_R, out=rule_R)
+        np.minimum(rule_R, self._most_R, out=rule_R)
+        np.arctanh(rule_R, out=rule_R)
+        rule_R *= self._slope_R
+        rule_R += residual_R
+        np.tanh(logit_Q, out=logit_Q)
+        value_PM = logit_Q.take(self._order_PM)
         value_PM *= self._counts_PM
         sums_X = pool_P.dot(self._sums_PX)
         mixed_M = pool_P.dot(value_PM)
         mixed_M /= sums_X[: self._size_M]
-        mixed_M = np.minimum(np.maximum(mixed_M, self._least_M), self._most_M)
+        np.maximum(mixed_M, self._least_M, out=mixed_M)
+        np.minimum(mixed_M, self._most_M, out=mixed_M)
         mixed_C = self._shrunk(mixed_M, sums_X) if self._shrinks else mixed_M
         mixed_C *= self._half_C
         mixed_C += self._half_C

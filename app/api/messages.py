@@ -126,13 +126,19 @@ def _check_image(part: Mapping[str, Any], role: str, where: str) -> None:
         raise InvalidRequest(
             f'{where}.image_url must be an object such as {{"url": "data:image/png;base64,..."}}', param=where
         )
-    if not image["url"].startswith("data:image/"):
-        raise InvalidRequest(
-            f"{where}.image_url.url must be a data: URL; nothing is fetched from elsewhere",
-            param=f"{where}.image_url.url",
-        )
-    if image.get("detail") not in (None, "auto", "low", "high"):
-        raise InvalidRequest(f"{where}.image_url.detail must be auto, low or high", param=f"{where}.image_url.detail")
+    check_image_url(image["url"], image.get("detail"), f"{where}.image_url.url", f"{where}.image_url.detail")
+
+
+def check_image_url(url: object, detail: object, where: str, where_detail: str) -> None:
+    """Nothing, when a picture travels in the body itself.
+
+    Raises:
+        InvalidRequest: it does not.
+    """
+    if not isinstance(url, str) or not url.startswith("data:image/"):
+        raise InvalidRequest(f"{where} must be a data: URL; nothing is fetched from elsewhere", param=where)
+    if detail not in (None, "auto", "low", "high"):
+        raise InvalidRequest(f"{where_detail} must be auto, low or high", param=where_detail)
 
 
 def _check_tool_calls(calls: object, where: str) -> None:

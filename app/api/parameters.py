@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from app.api.checks import (
     Check,
@@ -26,9 +26,8 @@ from app.api.checks import (
     small_object,
     text,
 )
+from app.domain.request import Operation
 from app.errors import InvalidRequest, UnsupportedParameter
-
-Operation = Literal["chat", "completion"]
 
 # OpenAI has no bound; vLLM allows 16,384 choices and advises 64. Each is a whole answer's work.
 MAX_N = 4
@@ -96,7 +95,8 @@ def _structured_outputs(value: Any) -> bool:
     return len(value) == 1 and closed(value, json=schema, choice=choice) if isinstance(value, dict) else False
 
 
-def _function(value: Any) -> bool:
+def is_function(value: Any) -> bool:
+    """The description of a function that a model may call."""
     return (
         isinstance(value, dict)
         and text(64)(value.get("name"))
@@ -112,7 +112,7 @@ def _tool(value: Any) -> bool:
         isinstance(value, dict)
         and value.keys() == {"type", "function"}
         and value["type"] == "function"
-        and _function(value["function"])
+        and is_function(value["function"])
     )
 
 
@@ -243,6 +243,11 @@ TABLE: tuple[Parameter, ...] = (
 _TABLES: Mapping[str, Mapping[str, Parameter]] = {
     operation: {one.name: one for one in TABLE if operation in one.operations} for operation in ("chat", "completion")
 }
+
+
+def shared(*names: str) -> dict[str, Parameter]:
+    """Parameters of this table by name, for the table of another operation."""
+    return {name: _TABLES["completion"].get(name) or _TABLES["chat"][name] for name in names}
 
 
 def check_parameters(body: Mapping[str, Any], operation: Operation) -> dict[str, Any]:

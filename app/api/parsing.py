@@ -6,17 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.api import embeddings_body, responses_body
 from app.api.checks import json_bytes
 from app.api.messages import check_messages, count_images, estimate_tokens, text_of
-from app.api.parameters import Operation, check_parameters
+from app.api.parameters import check_fields, check_parameters
+from app.api.prompts import Prompts
+from app.api.responses_input import check_input, read_input
 from app.api.steering import Call, allowed_priority, count_hops, steer
 from app.domain.preferences import FlagLine, parse_flag_line
-from app.domain.request import Conversation, Preferences, Request
+from app.domain.request import Conversation, Operation, Preferences, Request
 from app.errors import InvalidRequest, NotAllowed
 
 # Fields without which a body needs nothing of a model but its operation.
-_TELLING = frozenset({"tools", "response_format", "structured_outputs", "logprobs", "prompt_logprobs"})
-_ALONE: Mapping[Operation, frozenset[str]] = {"chat": frozenset({"chat"}), "completion": frozenset({"completion"})}
+_TELLING = frozenset(
+    {"tools", "response_format", "text", "structured_outputs", "logprobs", "prompt_logprobs", "include"}
+)
+_ALONE: Mapping[Operation, frozenset[str]] = {
+    "chat": frozenset({"chat"}),
+    "completion": frozenset({"completion"}),
+    "responses": frozenset({"responses"}),
+    "embeddings": frozenset({"embeddings"}),
+}
+_LOGPROBS = "message.output_text.logprobs"
 
 
 @dataclass(slots=True)
@@ -28,6 +39,12 @@ class _Prompt:
     input_tokens: int
     images: int = 0
     flags: FlagLine | None = None
+    longest_tokens: int | None = None
+
+    @classmethod
+    def of(cls, operation: Operation, prompts: Prompts) -> _Prompt:
+        conversation = (("user", "\n".join(prompts.texts)),)
+        return cls(operation, conversation, sum(prompts.tokens), longest_tokens=prompts.longest_tokens)
 
 
 def parse_chat(body: Mapping[str, Any], call: Call) -> Request:
@@ -59,9 +76,46 @@ def parse_completion(body: Mapping[str, Any], call: Call) -> Request:
     prompt = forwarded.get("prompt")
     if prompt is None or prompt == []:
         raise InvalidRequest("prompt is missing; send a text", param="prompt")
-    texts = [prompt] if isinstance(prompt, str) else [one for one in prompt if isinstance(one, str)]
-    input_tokens = estimate_tokens(texts) + count_ids(prompt)
-    return _request(body, forwarded, call, _Prompt("completion", (("user", "\n".join(texts)),), input_tokens))
+    return _request(body, forwarded, call, _Prompt.of("completion", Prompts.of(prompt)))
+
+
+def parse_responses(body: Mapping[str, Any], call: Call) -> Request:
+    """The request for a response.
+
+    Raises:
+        CallerError: something in it is wrong; the message says what to change.
+    """
+    forwarded = check_fields(body, responses_body.TABLE)
+    check_input(forwarded.get("input"))
+    _check_template_arguments(forwarded, call)
+    flags = _take_flags_of_input(forwarded) if call.key.flags_in_prompt else None
+    said = read_input(forwarded)
+    conversation, input_tokens = said.conversation, said.input_tokens
+    if tools := forwarded.get("tools"):
+        conversation += (("tools", " ".join(tool["name"] for tool in tools)),)
+        input_tokens += json_bytes(tools) // 4
+    # A backend that is not told stores everything.
+    forwarded["store"] = False
+    return _request(body, forwarded, call, _Prompt("responses", conversation, input_tokens, said.images, flags))
+
+
+def parse_embeddings(body: Mapping[str, Any], call: Call) -> Request:
+    """The request for embeddings, which are of use only beside others of the same model.
+
+    Raises:
+        CallerError: something in it is wrong; the message says what to change.
+    """
+    forwarded = check_fields(body, embeddings_body.TABLE)
+    if "input" not in forwarded:
+        raise InvalidRequest("input is missing; send a text, or a list of texts", param="input")
+    request = _request(body, forwarded, call, _Prompt.of("embeddings", Prompts.of(forwarded["input"])))
+    if request.model is None:
+        raise InvalidRequest(
+            "embeddings of different models cannot be compared, so none is chosen here: name a model with the "
+            "capability embeddings; GET /v1/models lists them",
+            param="model",
+        )
+    return request
 
 
 def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, prompt: _Prompt) -> Request:
@@ -69,7 +123,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         raise InvalidRequest("stream_options is for streams; leave it out", param="stream_options")
     steering = steer(body, call, prompt.flags)
     context = steering.context
-    max_tokens = _cap_tokens(forwarded, steering.preferences)
+    max_tokens = _cap_tokens(forwarded, steering.preferences, prompt.operation)
     needs, uses = _needs(forwarded, prompt)
     return Request(
         request_id=call.request_id,
@@ -89,13 +143,14 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         deadline_s=context.deadline_s,
         priority=allowed_priority(context.priority, call.key),
         explain=context.explain or False,
+        longest_prompt_tokens=prompt.longest_tokens,
         hops=count_hops(call.headers),
     )
 
 
 def _take_flags(messages: Sequence[dict[str, Any]]) -> FlagLine | None:
     """Read the flags in the last user message and take them out of it; text in any other message is plain text."""
-    asking = next((message for message in reversed(messages) if message["role"] == "user"), None)
+    asking = next((message for message in reversed(messages) if message.get("role") == "user"), None)
     if asking is None:
         return None
     content = asking["content"]
@@ -104,9 +159,17 @@ def _take_flags(messages: Sequence[dict[str, Any]]) -> FlagLine | None:
         asking["content"] = flags.rest if flags else content
         return flags
     first = content[0]
-    flags = parse_flag_line(first["text"]) if first["type"] == "text" else None
+    flags = parse_flag_line(first["text"]) if first["type"] in ("text", "input_text") else None
     if flags:
         first["text"] = flags.rest
+    return flags
+
+
+def _take_flags_of_input(body: dict[str, Any]) -> FlagLine | None:
+    if not isinstance(body["input"], str):
+        return _take_flags(body["input"])
+    flags = parse_flag_line(body["input"])
+    body["input"] = flags.rest if flags else body["input"]
     return flags
 
 
@@ -117,20 +180,33 @@ def _needs(body: Mapping[str, Any], prompt: _Prompt) -> tuple[frozenset[str], fr
         needs |= {"vision"}
     if body.keys().isdisjoint(_TELLING):
         return needs, needs
-    form = body.get("response_format", {}).get("type")
+    form = _format(body)
     wanted = {
         "tools": body.get("tools") and body.get("tool_choice") != "none",
         "json_schema": form == "json_schema" or "structured_outputs" in body,
-        "logprobs": body.get("logprobs") or body.get("prompt_logprobs") is not None,
+        "logprobs": body.get("logprobs")
+        or body.get("prompt_logprobs") is not None
+        or _LOGPROBS in body.get("include", ()),
     }
     needs |= {name for name, is_wanted in wanted.items() if is_wanted}
     used = {"tools": body.get("tools"), "json_schema": form == "json_object"}
     return needs, needs | {name for name, is_used in used.items() if is_used}
 
 
-def _cap_tokens(body: dict[str, Any], preferences: Preferences) -> int | None:
+def _format(body: Mapping[str, Any]) -> str | None:
+    """The kind of text that is asked for; the Responses API has another place for it."""
+    asked = body.get("response_format") or body.get("text", {}).get("format")
+    kind: str | None = asked["type"] if asked else None
+    return kind
+
+
+def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Operation) -> int | None:
     """Let no model write more than `max_output_tokens`; returns what may be written, None where nobody limits it."""
+    if operation == "embeddings":
+        return 0
     name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+    if operation == "responses":
+        name = "max_output_tokens"
     asked, cap = body.get(name), preferences.limits.get("max_output_tokens")
     if name != "max_tokens" and body.get("max_tokens", asked) != asked:
         raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")
@@ -138,15 +214,6 @@ def _cap_tokens(body: dict[str, Any], preferences: Preferences) -> int | None:
         body[name] = max(1, min(int(cap), asked or int(cap)))
         body.pop("max_tokens" if name != "max_tokens" else "", None)
     return body.get(name)
-
-
-def count_ids(prompt: object) -> int:
-    """Token ids in a prompt, which may be a list of them, or of such lists."""
-    if not isinstance(prompt, list) or not prompt:
-        return 0
-    if isinstance(prompt[0], int):
-        return len(prompt)
-    return sum([len(one) for one in prompt if isinstance(one, list)])
 
 
 def _check_template_arguments(body: Mapping[str, Any], call: Call) -> None:

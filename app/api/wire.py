@@ -41,12 +41,18 @@ from app.errors import GatewayError, Overloaded, RequestTimeout, TooLarge
 
 # What may come while a call is answered: another call or two. Of who sends more it would not be noticed that he left.
 MAX_EARLY_BYTES = 64 << 10
-# A connection that is closed while its client still sends takes the answer with it, so a little is read and dropped. Of
-# a body that is too large a good part: some clients read only after they have written all.
+# A connection that is closed while its client still sends takes the answer with it. So it stays open for a while, and
+# nothing more is read: who is made to wait comes to read why. Of a body that is too large a good part is read and
+# dropped: some clients read only after they have written all.
 LINGER_S = 1.0
-LINGER_BYTES, LINGER_TOO_LARGE_BYTES = 48 << 10, 12 << 20
+LINGER_BYTES = 12 << 20
 # The kernel's share of what a slow reader may leave unread; its own default grows to megabytes.
 SEND_BUFFER_BYTES = 128 << 10
+
+
+# Where bytes arrive, for all connections one after the other. Left to itself, uvloop reads 250 KiB at once, whoever
+# sends them.
+_received = memoryview(bytearray(64 << 10))
 
 
 class Phase(Enum):
@@ -56,7 +62,7 @@ class Phase(Enum):
 HEAD, BODY, BUSY, LINGER, LOST = Phase
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.BufferedProtocol):
     """See the top of the file."""
 
     def __init__(self, front: Front, app: ASGIApp, server: ServerState, app_state: dict[str, Any]) -> None:
@@ -92,6 +98,12 @@ class Wire(asyncio.Protocol):
         self._flow.resume_writing()
         if self._work is not None:
             self._work.abandon()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - as large as may be read at once
+        return _received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(_received[:nbytes].tobytes())
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
@@ -264,14 +276,15 @@ class Wire(asyncio.Protocol):
         self._keep_alive = False
         refuse(error, request_id or request_id_of({}), self._line("1.1"))
         self._phase, self.due_at = LINGER, self._loop.time() + LINGER_S
-        self._linger_bytes = LINGER_TOO_LARGE_BYTES if isinstance(error, TooLarge) else LINGER_BYTES
         self._early.clear()
         self._transport.write_eof()
+        self._linger_bytes = LINGER_BYTES if isinstance(error, TooLarge) else 0
+        self._drop(0)
 
     def _drop(self, size: int) -> None:
         self._linger_bytes -= size
-        if self._linger_bytes < 0:
-            self._transport.abort()
+        if self._linger_bytes <= 0:
+            self._transport.pause_reading()
 
     def _line(self, version: str) -> Line:
         return Line(self._transport, self._flow, self._server, modern=version == "1.1", keep_alive=self._keep_alive)

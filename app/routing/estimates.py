@@ -63,6 +63,14 @@ class Question(NamedTuple):
     uses: frozenset[str]
     preferences: Preferences
     allowed_models: frozenset[str] | None
+    longest_prompt_tokens: int | None = None
+    """Of several prompts that are read one by one; None where there is one."""
+
+    @property
+    def context_tokens(self) -> int:
+        """What a context has to hold: the longest prompt, and as much of an answer as the caller allows."""
+        longest = self.input_tokens if self.longest_prompt_tokens is None else self.longest_prompt_tokens
+        return longest + (self.max_tokens or 0)
 
     @classmethod
     def of(cls, request: Request) -> Question:
@@ -75,6 +83,7 @@ class Question(NamedTuple):
             request.uses,
             request.preferences,
             request.allowed_models,
+            request.longest_prompt_tokens,
         )
 
 

@@ -82,7 +82,7 @@ def capable(table: CandidateTable, needs: frozenset[str]) -> Truths:
 
 def roomy(table: CandidateTable, question: Question) -> Truths:
     """Models whose context holds the prompt and as much of an answer as the caller allows."""
-    result: Truths = table.context_tokens_M >= question.input_tokens + (question.max_tokens or 0)
+    result: Truths = table.context_tokens_M >= question.context_tokens
     return result
 
 

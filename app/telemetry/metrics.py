@@ -7,7 +7,7 @@ series. Nothing here is touched per chunk of a stream; `app.telemetry.series` sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
@@ -40,6 +40,10 @@ class Metrics:
         self._attempts = count("attempts", "Exchanges with backends by how they began.", ("model", "outcome"))
         self._upstream_errors = count("upstream_errors", "Failures of backends.", ("backend", "code"))
         self._ejections = count("ejections", "Replicas taken out after failures.", ("backend",))
+        self._probes = count(
+            "probes", "Completions of one token asked of workers that are out.", ("backend", "outcome")
+        )
+        self._hedges = count("hedges", "Second attempts beside late ones by how they ended.", ("model", "outcome"))
         self._done_added = count("done_added", "Whole streams whose [DONE] was missing.", ("backend",))
         self._tokens = count("tokens", "Tokens read and written.", ("model", "direction"))
         self._cost_usd = count("cost_usd", "Realised cost in USD.", ("model",))
@@ -131,6 +135,12 @@ class Metrics:
 
     def restored(self, backend: str) -> None:
         self.replicas_out.dec(self._backend(backend))
+
+    def probed(self, backend: str, outcome: Literal["ok", "failed"]) -> None:
+        self._probes.inc(self._backend(backend), outcome)
+
+    def hedged(self, model: str, outcome: Literal["won", "lost"]) -> None:
+        self._hedges.inc(self._model(model), outcome)
 
     def done_was_added(self, backend: str) -> None:
         self._done_added.inc(self._backend(backend))

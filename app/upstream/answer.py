@@ -16,6 +16,7 @@ from app.upstream.base_answer import Answer, Form
 from app.upstream.chat_stream import ChatStream
 from app.upstream.exchange import Exchange, Pace, read_body
 from app.upstream.plain_answer import PlainAnswer
+from app.upstream.response_stream import ResponseStream
 from app.upstream.stream_answer import EVENT_STREAM, StreamAnswer
 
 __all__ = ["Answer", "Form", "read_answer"]
@@ -34,7 +35,8 @@ async def read_answer(exchange: Exchange, form: Form, pace: Pace) -> Answer:
             return PlainAnswer(form, await _read_whole(exchange))
         if not exchange.content_type.startswith(EVENT_STREAM):
             raise UpstreamBroken("the backend did not answer with a stream")
-        return await _opened(ChatStream(form, exchange, pace))
+        kind = ResponseStream if form.operation == "responses" else ChatStream
+        return await _opened(kind(form, exchange, pace))
     except BaseException:
         exchange.close()
         raise

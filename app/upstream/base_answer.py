@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.domain.request import Operation
 from app.domain.usage import Usage
 from app.errors import GatewayError, UpstreamError
 
@@ -20,6 +21,7 @@ class Form:
     choices: int = 1
     wants_usage: bool = False
     """Whether a stream's caller asked for the usage chunk; the backend is always asked for it."""
+    operation: Operation = "chat"
 
 
 class Answer:

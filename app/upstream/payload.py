@@ -74,6 +74,12 @@ def sound_choices(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
     return choices
 
 
+def count_text_tokens(text: str) -> int:
+    """About how many tokens a piece of streamed text has, which is none only if it is empty."""
+    size = len(text) if text.isascii() else len(text.encode(errors="replace"))
+    return size // BYTES_PER_TOKEN if size > ONE_TOKEN_BYTES else int(size > 0)
+
+
 def says_something(choice: Mapping[str, Any]) -> bool:
     """Whether a streamed choice brings output, as opposed to a role or a finish reason."""
     delta = choice.get("delta")
@@ -125,10 +131,14 @@ def expected_choices(body: Mapping[str, Any]) -> int:
     return prompts * (n if isinstance(n, int) else 1)
 
 
+def error_object(error: GatewayError) -> dict[str, Any]:
+    """An error as OpenAI's clients know it."""
+    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+
+
 def error_event(error: GatewayError) -> bytes:
     """The one event that ends a begun stream; OpenAI's client raises at it."""
-    body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return b"data: %b\n\n" % dump({"error": body})
+    return b"data: %b\n\n" % dump({"error": error_object(error)})
 
 
 class Renamer:
@@ -144,9 +154,10 @@ class Renamer:
         self._seen: object = None
         self._head = self._new_head = b""
 
-    def rename(self, data: bytes, parsed: dict[str, Any]) -> bytes:
-        """The same JSON under the caller's name, in one line."""
-        name = parsed.get("model")
+    def rename(self, data: bytes, parsed: dict[str, Any], holder: dict[str, Any] | None = None) -> bytes:
+        """The same JSON under the caller's name, in one line; `holder` is the object that has it, if not the whole."""
+        holder = parsed if holder is None else holder
+        name = holder.get("model")
         if b"\n" not in data:
             if name == self._shown:
                 return data
@@ -154,7 +165,8 @@ class Renamer:
                 field = b'"model":%b%b' % (space, dump(name))
                 if data.count(field) == 1:
                     return self._replace(data, field, name)
-        return dump({**parsed, "model": self._shown})
+        holder["model"] = self._shown
+        return dump(parsed)
 
     def event(self, data: bytes, parsed: dict[str, Any]) -> bytes:
         """The event with this data, under the caller's name."""

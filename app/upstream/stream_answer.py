@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
 from app.upstream.base_answer import Answer, Form
 from app.upstream.exchange import Exchange, Pace, Watch
-from app.upstream.sse import EventSplitter, EventTooLong
+from app.upstream.sse import MAX_EVENT_BYTES, EventSplitter, EventTooLong
 
 EVENT_STREAM = "text/event-stream"
 
@@ -19,13 +19,15 @@ class StreamAnswer(Answer):
     """Server-sent events, passed on as they come: one item is the events that arrived together."""
 
     content_type = EVENT_STREAM
+    max_event_bytes = MAX_EVENT_BYTES
 
     def __init__(self, form: Form, exchange: Exchange, pace: Pace) -> None:
         super().__init__(form)
         self._exchange = exchange
-        self._splitter = EventSplitter()
+        self._splitter = EventSplitter(self.max_event_bytes)
         self._watch = Watch(exchange, pace)
         self._ready: list[bytes] = []
+        self._held_bytes = 0
         self._real = False
         """Whether there was any output, or the end of it."""
         self._ended = False
@@ -45,6 +47,9 @@ class StreamAnswer(Answer):
             if not piece:
                 raise UpstreamBroken("the backend ended its stream before it said anything")
             self._begin(self._split(piece))
+            self._held_bytes += len(piece)
+            if self._held_bytes > 2 * self.max_event_bytes and not self._real:
+                raise UpstreamBroken("the backend sent very much before it said anything")
 
     def _begin(self, events: Sequence[bytes]) -> None:
         for number, data in enumerate(events, 1):

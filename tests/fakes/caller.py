@@ -1,89 +1,110 @@
-"""A caller's connection without a socket: what the gateway writes to it is kept."""
+"""Callers of a gateway: one who listens to the end and tells what was heard, and one who hangs up."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+import json
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
+import aiohttp
 
-from app.api import Plane
-from app.api.wire import Wire
+from tests.fakes.deployment import SECRET
+from tests.fakes.upstream import texts
 
-
-class CallerTransport(asyncio.Transport):
-    """Takes everything at once, until it is closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = bytearray()
-        self.closed = self.aborted = self.half_closed = False
-        self.unsent = 0
-        """What `get_write_buffer_size` says."""
-        self.writes = 0
-
-    def write(self, data: Any) -> None:
-        self.writes += 1
-        self.written += data
-
-    def write_eof(self) -> None:
-        self.half_closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = self.aborted = True
-
-    def pause_reading(self) -> None:
-        """Nothing reads here."""
-
-    def resume_reading(self) -> None:
-        """Nothing reads here."""
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
+CHAT = "/v1/chat/completions"
+MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 
 
-class FakeConnection:
-    """One caller of a plane, inside a running loop."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a caller got."""
 
-    def __init__(self, plane: Plane) -> None:
-        self.transport = CallerTransport()
-        config = Config(plane.app, http=plane.protocol, lifespan="off", log_config=None)
-        config.load()
-        self.server = ServerState()
-        make = cast("Any", plane.protocol)
-        self.wire: Wire = make(config=config, server_state=self.server, app_state={})
-        self.wire.connection_made(self.transport)
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+    whole: bool
+    """Whether the answer ended as HTTP wants it."""
+    took_s: float
 
     @property
-    def written(self) -> bytes:
-        return bytes(self.transport.written)
+    def events(self) -> list[bytes]:
+        return [event.removeprefix(b"data: ") for event in self.body.split(b"\n\n") if event]
 
-    def send(self, data: bytes) -> None:
-        self.wire.data_received(data)
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """Error objects, in the body or among the events."""
+        found = self.events if self.is_stream else [self.body]
+        parsed = [json.loads(one) for one in found if one != b"[DONE]"]
+        return [one["error"] for one in parsed if one.get("error")]
 
-    def leave(self) -> None:
-        self.transport.closed = True
-        self.wire.connection_lost(None)
+    @property
+    def is_stream(self) -> bool:
+        return self.headers.get("content-type", "").startswith("text/event-stream")
 
-    async def ask(self, data: bytes) -> bytes:
-        """Send this, and return what was written until all calls were answered."""
-        seen = len(self.written)
-        self.send(data)
-        await self.settle()
-        return self.written[seen:]
+    @property
+    def done(self) -> int:
+        return self.events.count(b"[DONE]")
 
-    async def settle(self) -> None:
-        """Let all calls be answered."""
-        while self.server.tasks:
-            await asyncio.gather(*self.server.tasks, return_exceptions=True)
-        await asyncio.sleep(0)
+    @property
+    def text(self) -> str:
+        if self.is_stream:
+            return texts(self.body)
+        choices = json.loads(self.body).get("choices")
+        return str(choices[0]["message"]["content"]) if choices else ""
+
+    @property
+    def code(self) -> str | None:
+        """Of the one error, if there is one."""
+        return self.errors[0]["code"] if len(self.errors) == 1 else None
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"model": "auto", "messages": MESSAGES, "max_tokens": 10, **fields}
+
+
+def session_to(url: str) -> aiohttp.ClientSession:
+    """A caller with the tester's key, and as many connections as it likes."""
+    headers = {"authorization": f"Bearer {SECRET}"}
+    timeout = aiohttp.ClientTimeout(total=None)
+    return aiohttp.ClientSession(url, headers=headers, timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+
+
+async def hear(session: aiohttp.ClientSession, **fields: Any) -> Heard:
+    """Ask, and listen to the end, whichever it is."""
+    began_at, body, whole = time.monotonic(), bytearray(), True
+    async with session.post(CHAT, json=chat(**fields)) as response:
+        try:
+            async for piece in response.content.iter_any():
+                body += piece
+        except aiohttp.ClientPayloadError:
+            whole = False
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Heard(response.status, headers, bytes(body), whole, time.monotonic() - began_at)
+
+
+async def call(port: int, **fields: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a request on a connection of its own, and leave the answer to come."""
+    body = json.dumps(chat(**fields)).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b" % (CHAT.encode(), SECRET.encode(), len(body), body)
+    )
+    await writer.drain()
+    return reader, writer
+
+
+def hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> None:
+    """Close the connection, with a FIN or a RST."""
+    if reset:
+        sock: socket.socket = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    else:
+        writer.close()

@@ -17,7 +17,7 @@ from app.api import Plane, data_plane
 from app.api.front import Patience
 from app.api.wire import LINGER_BYTES, MAX_EARLY_BYTES
 from app.store.keys import Key
-from tests.fakes.caller import FakeConnection
+from tests.fakes.connection import FakeConnection
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
 from tests.fakes.upstream import FakeExchange, FakeUpstream
@@ -137,9 +137,8 @@ async def test_without_a_key_the_answer_does_not_wait_for_the_body() -> None:
     assert statuses(caller.written) == [401]
     assert b"connection: close" in caller.written
     assert caller.transport.half_closed
-    caller.send(b"x" * LINGER_BYTES)
-    assert not caller.transport.closed
-    caller.send(b"x")
+    assert (caller.transport.paused, caller.transport.closed) == (True, False)
+    caller.wire.overdue()
     assert caller.transport.aborted
 
 
@@ -150,6 +149,10 @@ async def test_a_body_that_is_too_large_is_refused(framing: str) -> None:
     caller = FakeConnection(small)
     caller.send(chat(b"x" * 101)[:-101] if framing == "announced" else chunked(b"x" * 60, b"x" * 60))
     assert (statuses(caller.written), code(caller.written)) == ([413], "too_large")
+    caller.send(b"x" * (LINGER_BYTES - 1))
+    assert not caller.transport.paused
+    caller.send(b"x")
+    assert caller.transport.paused
 
 
 async def test_a_slow_head_and_a_slow_body_are_refused_and_idle_connections_closed() -> None:
