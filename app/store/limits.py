@@ -9,11 +9,12 @@ is over a limit hears so at once, with the seconds to wait.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import resource
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
-from app.errors import Overloaded, RateLimited
+from app.errors import RateLimited
 
 Clock = Callable[[], float]
 """Monotonic seconds: a jump of the wall clock must not open or close a limiter."""
@@ -40,6 +41,10 @@ class Slot(Protocol):
     def release(self, used_tokens: int) -> None:
         """Give it back, once, and settle the tokens taken at the start with those that were used."""
 
+    def headers(self) -> dict[str, str]:
+        """What the key has left, as OpenAI tells it: `x-ratelimit-*`."""
+        ...
+
 
 class Limits(Protocol):
     """Takes places for requests; an implementation that is shared between processes may wait for its store."""
@@ -49,9 +54,15 @@ class Limits(Protocol):
 
         Raises:
             RateLimited: the key is over one of its limits.
-            Overloaded: the gateway has as many requests in flight as it may.
         """
         ...
+
+    def fullness(self) -> float:
+        """The share of this gateway's places that are taken; 1 is all of them."""
+        ...
+
+    def adopt(self, max_in_flight: int, allowances: Iterable[Allowance]) -> None:
+        """Go on with other limits: what keys have used and hold is kept, and forgotten of those that are gone."""
 
 
 class Bucket:
@@ -60,6 +71,7 @@ class Bucket:
     def __init__(self, per_minute: float, clock: Clock) -> None:
         self._per_minute, self._clock = per_minute, clock
         self._level, self._filled_at = per_minute, clock()
+        self._told = f"{per_minute:.10g}"
 
     def wait_s(self, amount: float) -> float:
         """Seconds until `amount` can be taken; 0 when it can be now. More than the bucket holds counts as all of it."""
@@ -72,6 +84,35 @@ class Bucket:
         """Take `amount`, or give back when negative; never fuller than a minute's worth."""
         self._level = min(self._per_minute, self._level - amount)
 
+    @classmethod
+    def restored(cls, per_minute: float, clock: Clock, level: float, filled_at: float) -> Bucket:
+        """A bucket as it was kept elsewhere."""
+        bucket = cls(per_minute, clock)
+        bucket._level, bucket._filled_at = level, filled_at
+        return bucket
+
+    @property
+    def kept(self) -> tuple[float, float, float]:
+        """Its size, its level, and when that was so."""
+        return self._per_minute, self._level, self._filled_at
+
+    def rerated(self, per_minute: float) -> Bucket:
+        """A bucket of another size that is as full as this one; a debt stays as it is."""
+        self._fill()
+        bucket = Bucket(per_minute, self._clock)
+        bucket._level = self._level if self._level < 0 else self._level / self._per_minute * per_minute
+        return bucket
+
+    def headers(self, unit: str) -> dict[str, str]:
+        """What is left, and in how many seconds nothing will be missing."""
+        self._fill()
+        missing_s = math.ceil((self._per_minute - self._level) / self._per_minute * SECONDS_PER_MINUTE)
+        return {
+            f"x-ratelimit-limit-{unit}": self._told,
+            f"x-ratelimit-remaining-{unit}": str(max(0, int(self._level))),
+            f"x-ratelimit-reset-{unit}": f"{missing_s}s",
+        }
+
     def _fill(self) -> None:
         now = self._clock()
         self._level = min(
@@ -80,19 +121,32 @@ class Bucket:
         self._filled_at = now
 
 
-@dataclass
-class _KeyState:
+@dataclass(slots=True)
+class KeyState:
+    """What one key has left, and how many requests it has in flight."""
+
     requests: Bucket | None
     tokens: Bucket | None
     in_flight: int = 0
 
+    def take(self, tokens: int) -> None:
+        self.in_flight += 1
+        if self.requests:
+            self.requests.take(1)
+        if self.tokens:
+            self.tokens.take(tokens)
 
-@dataclass
+    def headers(self) -> dict[str, str]:
+        headers = self.requests.headers("requests") if self.requests else {}
+        return headers | self.tokens.headers("tokens") if self.tokens else headers
+
+
+@dataclass(slots=True)
 class _MemorySlot:
     limits: MemoryLimits
-    state: _KeyState
+    state: KeyState
     taken_tokens: int
-    held: bool = field(default=True)
+    held: bool = True
 
     def release(self, used_tokens: int) -> None:
         if not self.held:
@@ -103,55 +157,83 @@ class _MemorySlot:
         if self.state.tokens:
             self.state.tokens.take(used_tokens - self.taken_tokens)
 
+    def headers(self) -> dict[str, str]:
+        return self.state.headers()
+
 
 class MemoryLimits:
     """Limits of one process. State exists for keys that asked, and keys are the operator's, so it is bounded."""
 
     def __init__(self, max_in_flight: int, clock: Clock) -> None:
         self._max_in_flight, self._clock = max_in_flight, clock
-        self._states: dict[str, _KeyState] = {}
+        self._states: dict[str, KeyState] = {}
         self.in_flight = 0
 
+    def fullness(self) -> float:
+        return self.in_flight / self._max_in_flight
+
+    def adopt(self, max_in_flight: int, allowances: Iterable[Allowance]) -> None:
+        self._max_in_flight = max_in_flight
+        kept = {one.id: one for one in allowances}
+        for key_id, state in tuple(self._states.items()):
+            if key_id in kept:
+                state.requests = self._adopted(state.requests, kept[key_id].requests_per_minute)
+                state.tokens = self._adopted(state.tokens, kept[key_id].tokens_per_minute)
+            elif not state.in_flight:
+                del self._states[key_id]
+
+    def _adopted(self, bucket: Bucket | None, per_minute: float | None) -> Bucket | None:
+        if per_minute is None:
+            return None
+        return bucket.rerated(per_minute) if bucket else Bucket(per_minute, self._clock)
+
     async def acquire(self, allowance: Allowance, tokens: int) -> Slot:
-        if self.in_flight >= self._max_in_flight:
-            raise Overloaded(
-                f"the gateway has {self._max_in_flight} requests in flight, all it takes; try again in a second",
-                retry_after_s=1,
-            )
         state = self._states.get(allowance.id) or self._new_state(allowance)
-        self._check(allowance, state, tokens)
+        check(allowance, state, tokens)
         return self._take(state, tokens)
 
-    def _new_state(self, allowance: Allowance) -> _KeyState:
+    def _new_state(self, allowance: Allowance) -> KeyState:
         requests, tokens = allowance.requests_per_minute, allowance.tokens_per_minute
-        state = _KeyState(
+        state = KeyState(
             requests=None if requests is None else Bucket(requests, self._clock),
             tokens=None if tokens is None else Bucket(tokens, self._clock),
         )
         return self._states.setdefault(allowance.id, state)
 
-    @staticmethod
-    def _check(allowance: Allowance, state: _KeyState, tokens: int) -> None:
-        if allowance.concurrency is not None and state.in_flight >= allowance.concurrency:
-            raise RateLimited(
-                f"this key may have {allowance.concurrency} requests in flight; wait until one of them is answered",
-                retry_after_s=1,
-            )
-        if state.requests and (wait_s := state.requests.wait_s(1)):
-            raise _over(f"{allowance.requests_per_minute:g} requests", wait_s)
-        if state.tokens and (wait_s := state.tokens.wait_s(tokens)):
-            raise _over(f"{allowance.tokens_per_minute:g} tokens", wait_s)
-
-    def _take(self, state: _KeyState, tokens: int) -> _MemorySlot:
+    def _take(self, state: KeyState, tokens: int) -> _MemorySlot:
         self.in_flight += 1
-        state.in_flight += 1
-        if state.requests:
-            state.requests.take(1)
-        if state.tokens:
-            state.tokens.take(tokens)
+        state.take(tokens)
         return _MemorySlot(self, state, tokens)
 
 
-def _over(limit: str, wait_s: float) -> RateLimited:
+def check(allowance: Allowance, state: KeyState, tokens: int) -> None:
+    """
+    Raises:
+        RateLimited: the key is over one of its limits.
+    """
+    if allowance.concurrency is not None and state.in_flight >= allowance.concurrency:
+        raise RateLimited(
+            f"this key may have {allowance.concurrency} requests in flight; wait until one of them is answered",
+            retry_after_s=1,
+            left=state.headers(),
+        )
+    if state.requests and (wait_s := state.requests.wait_s(1)):
+        raise _over(f"{allowance.requests_per_minute:.10g} requests", wait_s, state)
+    if state.tokens and (wait_s := state.tokens.wait_s(tokens)):
+        raise _over(f"{allowance.tokens_per_minute:.10g} tokens", wait_s, state)
+
+
+def _over(limit: str, wait_s: float, state: KeyState) -> RateLimited:
     wait = math.ceil(wait_s)
-    return RateLimited(f"this key may use {limit} per minute; try again in {wait} s", retry_after_s=wait)
+    message = f"this key may use {limit} per minute; try again in {wait} s"
+    return RateLimited(message, retry_after_s=wait, left=state.headers())
+
+
+def max_connections(open_files: int | None = None) -> int:
+    """How many connections callers may have: half of the open files that the system allows this process.
+
+    Each of them may need one more to a backend; what is left, a tenth at least, is for health, admin and files.
+    """
+    if open_files is None:
+        open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, open_files // 2)

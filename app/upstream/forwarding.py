@@ -9,7 +9,7 @@ from app.domain.models import Model
 from app.domain.request import Operation, Request
 from app.upstream.base_answer import Form
 from app.upstream.payload import dump, expected_choices, renamed
-from app.upstream.replicas import Replica
+from app.upstream.replica import Replica
 
 PATHS: Mapping[Operation, str] = {
     "chat": "/chat/completions",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from openai import AsyncOpenAI
 
 from tests.fakes.backend import TOKENS, Script
 from tests.fakes.deployment import PLAIN_SECRET, SECRET, Deployment, deployed
+from tests.fakes.process import until
 
 TEXT = "".join(TOKENS)
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
@@ -133,13 +136,6 @@ async def test_models_are_listed_and_found(client: AsyncOpenAI) -> None:
         await client.models.retrieve("enormous")
 
 
-async def test_a_begun_stream_that_breaks_raises(client: AsyncOpenAI, deployment: Deployment) -> None:
-    deployment.backends["small"].script = Script(cut_after=3)
-    stream = await client.chat.completions.create(model="small", messages=MESSAGES, stream=True)
-    with pytest.raises(openai.APIError, match="was cut"):
-        [chunk async for chunk in stream]
-
-
 @pytest.mark.parametrize(
     ("script", "kind"),
     [
@@ -160,6 +156,70 @@ async def test_what_a_backend_does_wrong_is_the_right_exception(
     assert set(caught.value.body or ()) >= {"message", "type", "param", "code"}  # type: ignore[call-overload]
     if caught.value.status_code in (429, 503):
         assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("script", "tries"),
+    [
+        (Script(status=400, error={"message": "no"}), 1),
+        (Script(status=404, error={"message": "no"}), 1),
+        (Script(status=413, error={"message": "no"}), 1),
+        (Script(status=422, error={"message": "no"}), 1),
+        (Script(status=500), 3),
+        (Script(status=502), 3),
+        (Script(body=b"oops"), 3),
+        (Script(hang=True), 3),
+    ],
+    ids=["400", "404", "413", "422", "500", "502", "no JSON", "never answers"],
+)
+async def test_the_client_repeats_by_itself_what_may_go_better_the_next_time(
+    tmp_path: Path, script: Script, tries: int
+) -> None:
+    """Its own rule is to repeat 408, 409, 429 and all from 500 on, twice."""
+    timeouts = {"first_byte_timeout_s": 0.2}
+    async with deployed(tmp_path, "large", upstream=timeouts) as alone, _client(alone, retries=2) as patient:
+        alone.backends["large"].script = script
+        with pytest.raises(openai.APIStatusError):
+            await patient.chat.completions.create(model="large", messages=MESSAGES, max_tokens=1)
+        assert alone.backends["large"].calls == tries
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_client_comes_back_when_it_was_told_to(deployment: Deployment, status: int) -> None:
+    backend = deployment.backends["large"]
+    backend.script = Script(status=status, headers={"retry-after": "1"})
+    async with _client(deployment, retries=1) as patient:
+        began_at = time.monotonic()
+        call = asyncio.ensure_future(patient.chat.completions.create(model="large", messages=MESSAGES))
+        await until(lambda: backend.calls, 1)
+        backend.script = Script()
+        answer = await call
+    assert answer.choices[0].message.content == TEXT
+    assert 1.0 <= time.monotonic() - began_at < 2.5
+    assert backend.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (Script(cut_after=3), "upstream_disconnected"),
+        (Script(cut_after=3, cut_with_reset=True), "upstream_disconnected"),
+        (Script(garbage_after=3), "bad_upstream"),
+        (Script(error_after=3), "bad_upstream"),
+        (Script(hang_after=3), "upstream_timeout"),
+    ],
+    ids=["FIN", "RST", "broken JSON", "engine died", "silence"],
+)
+async def test_a_begun_stream_that_breaks_raises_its_code_after_what_came_and_is_not_repeated(
+    tmp_path: Path, script: Script, code: str
+) -> None:
+    async with deployed(tmp_path, "small", upstream={"idle_timeout_s": 0.2}) as alone, _client(alone, retries=2) as one:
+        alone.backends["small"].script = script
+        stream = await one.chat.completions.create(model="small", messages=MESSAGES, stream=True)
+        said = [(await anext(stream)).choices[0].delta.content for _ in range(3)]
+        with pytest.raises(openai.APIError) as caught:
+            await anext(stream)
+        assert (said, caught.value.code, alone.backends["small"].calls) == (["", "Par", "is"], code, 1)
 
 
 async def test_what_a_caller_does_wrong_is_the_right_exception(client: AsyncOpenAI, deployment: Deployment) -> None:

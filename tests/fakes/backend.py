@@ -14,7 +14,7 @@ import ssl
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from tests.fakes.other_answers import framed, is_response, response_events, whole_embeddings, whole_response
 
@@ -99,6 +99,8 @@ class FakeBackend:
         self.aborted = 0
         """Requests whose client went away before the answer was complete."""
         self.in_flight = 0
+        self.streamed_bytes = 0
+        """Of events, as far as the connections took them."""
         self.running = self.waiting = 0
         """What the metrics page says."""
         self._connections: set[asyncio.Task[None]] = set()
@@ -114,7 +116,7 @@ class FakeBackend:
     def calls(self) -> int:
         return len(self.requests)
 
-    async def __aenter__(self) -> FakeBackend:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -172,7 +174,8 @@ class FakeBackend:
         self.requests.append(request)
         self.in_flight += 1
         # The client says nothing while it waits, so anything to read is the end of the connection.
-        work = asyncio.ensure_future(self._complete(request, writer))
+        script = self.scripts.get(request.body.get("model", ""), self.script)
+        work = asyncio.ensure_future(self._complete(script, request, writer))
         gone = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -206,8 +209,7 @@ class FakeBackend:
         else:
             await _send(writer, 200 if request.path == "/health" else 404, b"")
 
-    async def _complete(self, request: Received, writer: asyncio.StreamWriter) -> bool:
-        script = self.scripts.get(request.body.get("model", ""), self.script)
+    async def _complete(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
         await asyncio.sleep(script.delay_s)
         if script.hang:
             await asyncio.Event().wait()
@@ -258,7 +260,9 @@ class FakeBackend:
             if number == script.error_after:
                 await write(f"data: {json.dumps({'error': _ENGINE_DIED})}\n\ndata: [DONE]\n\n".encode())
                 break
-            await write(framed(event, request))
+            data = framed(event, request)
+            await write(data)
+            self.streamed_bytes += len(data)
         await write.end()
         return True
 

@@ -13,6 +13,7 @@ import yaml
 from app.main import Application, create_app
 from app.settings import Settings, load_settings
 from tests.fakes.backend import FakeBackend
+from tests.fakes.fault_proxy import FaultProxy
 from tests.fakes.listener import listening
 
 SECRET = "sk-test"
@@ -46,6 +47,12 @@ class Deployment:
     application: Application
     settings: Settings
     backends: Mapping[str, FakeBackend]
+    proxies: Mapping[str, FaultProxy]
+    """One in front of each backend, where that was asked for."""
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
 
 
 def write_config(folder: Path, urls: Mapping[str, str], *, predicted: bool = False, **changes: Any) -> Path:
@@ -72,13 +79,25 @@ def _model(name: str, size_b: float) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def deployed(folder: Path, *names: str, predicted: bool = False, **changes: Any) -> AsyncIterator[Deployment]:
-    """Run it for as long as the block runs; one backend for each name."""
+async def deployed(
+    folder: Path,
+    *names: str,
+    predicted: bool = False,
+    proxied: bool = False,
+    urls: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> AsyncIterator[Deployment]:
+    """Run it for as long as the block runs; one backend for each name, behind a fault proxy if `proxied`.
+
+    `urls` are other addresses for some of the names.
+    """
     async with AsyncExitStack() as stack:
         backends = {name: await stack.enter_async_context(FakeBackend(models=(f"org/{name}",))) for name in names}
-        urls = {name: backend.url for name, backend in backends.items()}
-        settings = load_settings(write_config(folder, urls, predicted=predicted, **changes))
+        at = {name: backend.url for name, backend in backends.items()}
+        proxies = {name: await stack.enter_async_context(FaultProxy(url)) for name, url in at.items() if proxied}
+        at |= {name: proxy.url for name, proxy in proxies.items()} | dict(urls or {})
+        settings = load_settings(write_config(folder, at, predicted=predicted, **changes))
         application = await stack.enter_async_context(create_app(settings))
         url = await stack.enter_async_context(listening(application.data))
         admin_url = await stack.enter_async_context(listening(application.admin))
-        yield Deployment(url, admin_url, application, settings, backends)
+        yield Deployment(url, admin_url, application, settings, backends, proxies)

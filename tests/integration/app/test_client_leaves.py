@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
-import struct
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.fakes.backend import Script
-from tests.fakes.deployment import SECRET, Deployment, deployed
+from tests.fakes.caller import call, hang_up
+from tests.fakes.deployment import SECRET, deployed
 
 # From the caller's end to the backend's: RELIABILITY asks 250 ms at most.
 WITHIN_S = 0.25
-
-
-async def call(deployment: Deployment, **fields: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Send a request and leave the answer to come."""
-    body = json.dumps({"model": "small", "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(deployment.url.rpartition(":")[2]))
-    writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b" % (SECRET.encode(), len(body), body)
-    )
-    await writer.drain()
-    return reader, writer
-
-
-def hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> None:
-    if reset:
-        sock: socket.socket = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
-    else:
-        writer.close()
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
@@ -56,7 +32,7 @@ async def test_a_caller_who_hangs_up_cuts_off_the_backend(
     async with deployed(tmp_path, "small") as deployment:
         backend = deployment.backends["small"]
         backend.script = script
-        reader, writer = await call(deployment, stream=stream)
+        reader, writer = await call(deployment.port, model="small", stream=stream)
         await backend.until(in_flight=1)
         if begun:
             await reader.readuntil(b"data: ")
@@ -79,7 +55,7 @@ async def test_a_caller_who_hangs_up_cuts_off_the_backend(
 
 async def test_a_caller_who_hangs_up_while_sending_is_forgotten(tmp_path: Path) -> None:
     async with deployed(tmp_path, "small") as deployment:
-        _, writer = await asyncio.open_connection("127.0.0.1", int(deployment.url.rpartition(":")[2]))
+        _, writer = await asyncio.open_connection("127.0.0.1", deployment.port)
         writer.write(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
             b"authorization: Bearer %b\r\ncontent-length: 100\r\n\r\n{" % SECRET.encode()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 
 from app.routing.offload import FAILURES_TO_OPEN, OPEN_S, OffLoopPredictor
 from app.routing.reading import PredictorFailed
 from router_models.conversation import Conversation
-from router_models.prediction import Prediction
+from router_models.prediction import PredictionRow
 from tests.fakes.clock import FakeClock
 from tests.fakes.predictor import FakePredictor
 
@@ -28,13 +28,11 @@ class Blocking(FakePredictor):
         self.calls = 0
         self.threads: set[str] = set()
 
-    def predict(
-        self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
-    ) -> Prediction:
+    def predict(self, conversation: Conversation) -> PredictionRow:
         self.calls += 1
         self.threads.add(threading.current_thread().name)
         assert self.go.wait(10)
-        return super().predict(conversations)
+        return super().predict(conversation)
 
 
 @pytest.fixture
@@ -140,6 +138,32 @@ async def test_a_caller_who_leaves_takes_nothing_with_him(blocking: Blocking) ->
         await leaving
     blocking.go.set()
     assert (await predictor.predict(HELLO)).quality.tolist() == [0.5, 0.9]
+    predictor.close()
+
+
+async def test_who_waits_when_it_is_closed_gets_no_prediction(blocking: Blocking) -> None:
+    predictor = OffLoopPredictor(blocking, limit_s=5)
+    blocking.go.clear()
+    running, waiting = (asyncio.create_task(predictor.predict(HELLO)) for _ in range(2))
+    await asyncio.to_thread(_until_called, blocking)
+    predictor.close()
+    with pytest.raises(PredictorFailed, match="closed"):
+        await waiting
+    blocking.go.set()
+    assert (await running).quality.tolist() == [0.5, 0.9]
+
+
+async def test_a_call_that_was_given_up_before_its_turn_is_not_made(blocking: Blocking) -> None:
+    predictor = OffLoopPredictor(blocking, limit_s=5)
+    blocking.go.clear()
+    running, leaving = (asyncio.create_task(predictor.predict(HELLO)) for _ in range(2))
+    await asyncio.to_thread(_until_called, blocking)
+    leaving.cancel()
+    await asyncio.wait((leaving,))
+    blocking.go.set()
+    await running
+    await predictor.predict(HELLO)
+    assert blocking.calls == 2
     predictor.close()
 
 
