@@ -24,7 +24,8 @@ from app.upstream.answer import Form, read_answer
 from app.upstream.deadline import Deadline
 from app.upstream.exchange import Pace
 from app.upstream.forwarding import body_for
-from app.upstream.replicas import Replica, Replicas
+from app.upstream.replica import Replica
+from app.upstream.replicas import Replicas
 from tests.fakes.call import FakeCall
 from tests.fakes.upstream import FakeExchange, chunk, event
 from tests.fakes.world import catalog, model
