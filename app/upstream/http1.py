@@ -33,9 +33,6 @@ _WITHOUT_BODY = frozenset((204, 304))
 class Home(Protocol):
     """Where connections belong."""
 
-    def made(self, connection: Connection) -> None:
-        """The connection is there."""
-
     def take_back(self, connection: Connection, *, reusable: bool) -> None:
         """The exchange on this connection is over."""
 
@@ -172,6 +169,7 @@ class Connection(asyncio.BufferedProtocol):
         """`buffer` may be shared with other connections of the same loop."""
         self.loop = loop
         self.idle_since = 0.0
+        self.is_lost = False
         self._home, self._buffer = home, buffer
         self._transport: asyncio.Transport
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
@@ -227,9 +225,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._home.made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
         self._parser = None  # it refers to this object
         exchange = self._exchange
         if exchange is not None:
