@@ -191,13 +191,8 @@ class Connection(asyncio.BufferedProtocol):
             UpstreamError: there is none. The connection is given up, as it is when this is cancelled.
         """
         exchange = self._exchange = HttpExchange(self)
-        if not self.usable:
-            exchange.end_with(_no_answer())
-        elif len(body) < JOIN_BELOW_BYTES:
-            self._transport.write(head + body)
-        else:
-            self._transport.writelines((head, body))
         try:
+            self._send(head, body)
             await exchange.head()
         except BaseException:
             exchange.close()
@@ -299,6 +294,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._exchange is not None and self._exchange.status:
             self._exchange.ended = True
             self._bytes_without_body = 0
+
+    def _send(self, head: bytes, body: bytes) -> None:
+        if not self.usable:
+            raise _no_answer()
+        if len(body) < JOIN_BELOW_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
 
     def _pause(self) -> None:
         if self.usable:
