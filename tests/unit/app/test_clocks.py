@@ -15,7 +15,7 @@ ALLOWED = {
     "setup/drafting.py": "the date in a comment",
     "setup/files.py": "the date in a comment",
     "telemetry/logging.py": "when something happened",
-    "upstream/client.py": "a `retry-after` that is a date",
+    "upstream/http1.py": "a `retry-after` that is a date",
 }
 WALL_CLOCKS = {"time", "time_ns", "now", "utcnow", "today", "localtime", "gmtime"}
 
