@@ -31,7 +31,7 @@ class Metrics:
     """All series of one process, in a registry of their own."""
 
     def __init__(self, models: Iterable[str] = (), profiles: Iterable[str] = (), backends: Iterable[str] = ()) -> None:
-        self._models, self._profiles, self._backends = frozenset(models), frozenset(profiles), frozenset(backends)
+        self.know(models, profiles, backends)
         self._codes = frozenset(_codes(errors.GatewayError)) | {"ok", "cancelled"}
         self._all: dict[str, Series] = {}
         count, level, distribution = self._count, self._level, self._distribution
@@ -40,9 +40,7 @@ class Metrics:
         self._attempts = count("attempts", "Exchanges with backends by how they began.", ("model", "outcome"))
         self._upstream_errors = count("upstream_errors", "Failures of backends.", ("backend", "code"))
         self._ejections = count("ejections", "Replicas taken out after failures.", ("backend",))
-        self._probes = count(
-            "probes", "Completions of one token asked of workers that are out.", ("backend", "outcome")
-        )
+        self._probes = count("probes", "Tokens asked of workers that are out.", ("backend", "outcome"))
         self._hedges = count("hedges", "Second attempts beside late ones by how they ended.", ("model", "outcome"))
         self._done_added = count("done_added", "Whole streams whose [DONE] was missing.", ("backend",))
         self._tokens = count("tokens", "Tokens read and written.", ("model", "direction"))
@@ -52,6 +50,9 @@ class Metrics:
         self._duration = distribution("request_duration_seconds", "The whole request.", ("operation",), SECONDS)
         self._predictions = count("predictions", "Decisions made from a prediction.", ("encoder",))
         self.predictor_failures = count("predictor_failures", "Decisions for which an encoder failed.")
+        self.config_applied = count("config_applied", "Configurations taken over while running.")
+        self.config_rejected = count("config_rejected", "Configurations that were wrong, and not taken over.")
+        self.worker_deaths = count("worker_deaths", "Processes of this gateway that ended without being asked to.")
         self.in_flight = level("requests_in_flight", "Admitted and not yet closed.")
         self.replicas_out = level("replicas_out", "Replicas ejected now.", ("backend",), max)
         self._shed = count("shed", "Requests turned away because it was crowded.", ("priority",))
@@ -61,12 +62,13 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
-    def render(self, others: Iterable[Mapping[str, State]] = ()) -> bytes:
-        """The text that Prometheus reads: of this process, and of others of the same release by their snapshots."""
-        whole = Metrics(self._models, self._profiles, self._backends)
-        for snapshot in (self.snapshot(), *others):
-            whole._absorb(snapshot)
-        return generate_latest(whole.registry)
+    def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
+        """Have series of their own for these names, and for no others; what was counted before stays."""
+        self._models, self._profiles, self._backends = frozenset(models), frozenset(profiles), frozenset(backends)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
         """All families, for the registry."""
@@ -82,9 +84,11 @@ class Metrics:
         self._refresh()
         return {name: series.state() for name, series in self._all.items()}
 
-    def _absorb(self, snapshot: Mapping[str, State]) -> None:
+    def absorb(self, snapshot: Mapping[str, State], *, ended: bool = False) -> None:
+        """Add what another process of the same release counted; of one that has ended, what only grows."""
         for name, state in snapshot.items():
-            self._all[name].absorb(state)
+            if not (ended and isinstance(self._all[name], Level)):
+                self._all[name].absorb(state)
 
     def _refresh(self) -> None:
         for reader in self._before_telling:
