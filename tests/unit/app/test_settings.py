@@ -47,10 +47,12 @@ def test_what_is_left_out_takes_what_the_commented_file_shows(tmp_path: Path) ->
         "idle_timeout_s",
         "total_timeout_s",
         "max_attempts",
+        "hedge",
     }
-    assert (left_out.timeouts, left_out.max_attempts, left_out.limits) == (
+    assert (left_out.timeouts, left_out.max_attempts, left_out.hedge, left_out.limits) == (
         shipped.timeouts,
         shipped.max_attempts,
+        shipped.hedge,
         shipped.limits,
     )
     assert (left_out.listen, left_out.admin_listen) == (shipped.listen, shipped.admin_listen)
@@ -114,7 +116,7 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
         ({"keys": [{**KEY, "secret_env": "A"}]}, "keys[0]: expected either secret_env"),
         ({"keys": [{"id": "a"}]}, "keys[0]: expected either secret_env"),
         ({"keys": [{"id": "a", "secret_env": "NOPE"}]}, "keys[0].secret_env: the environment has no NOPE"),
-        ({"keys": [{**KEY, "scopes": ["admin"]}]}, "keys[0].scopes[0]: expected one of embeddings"),
+        ({"keys": [{**KEY, "scopes": ["admin"]}]}, "keys[0].scopes[0]: expected one of admin:config, embeddings"),
         ({"keys": [{**KEY, "may_set": ["speed"]}]}, "keys[0].may_set: there is no 'speed'; known are"),
         ({"keys": [{**KEY, "routing": {"max_cost": 1}}]}, "keys[0].routing: routing.max_cost does not exist"),
         ({"keys": [{**KEY, "budget": 10}]}, "keys[0].budget: budgets are not kept yet; expected null, or nothing"),
