@@ -45,6 +45,8 @@ class Sent:
     status: int
     took_s: float
     retry_after_s: int
+    late_s: float
+    """How late it was sent."""
 
     @property
     def ok(self) -> bool:
@@ -172,8 +174,8 @@ def test_four_times_what_can_be_answered(tmp_path: Path, full_size: bool) -> Non
                 (0.5 * PLENTY, 7.0, everybody),
             )
         found = figures(sent, crowd_s, steady_s) | {"grown_mib": round(world.peak_mib() - before_mib, 1)}
-    # The caller, the gateway and the worker each wait for the machine, going and coming.
-    spare_s = 6 * control.p99_s()
+    # The caller, the gateway and the worker each wait for the machine, going and coming; the caller for itself too.
+    spare_s = 6 * control.p99_s() + 2 * at(0.99, [one.late_s for one in sent if one.phase == CROWD])
     found["spare_s"] = round(spare_s, 3)
     print(f"\n{json.dumps({'test': 'shedding', 'full': full_size, **found})}")
     assert found["goodput_rps"] >= 0.9 * found["peak_rps"] >= 0.8 * PLENTY
