@@ -23,11 +23,13 @@ class World:
 
     places: float = 0.0
     memory: float = 0.0
+    busy: float = 1.0
+    """The share of a processor that the loop has."""
     clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
         self.shedding = Shedding(lambda: self.places, lambda: self.memory)
-        self.shedding.probe(self.clock, self.clock.call_later)
+        self.shedding.probe(self.clock, self.clock.call_later, lambda: self.clock() * self.busy)
 
     def turned_away(self) -> tuple[str, ...]:
         return tuple(priority for priority in PRIORITIES if self.shedding.sheds(priority))
@@ -82,6 +84,12 @@ def test_a_loop_that_is_in_time_again_takes_everybody_within_a_second() -> None:
     assert world.turned_away() == ()
 
 
+def test_a_loop_that_waits_for_a_busy_machine_turns_nobody_away() -> None:
+    world = World(busy=0.5)
+    world.late_by(0.3, times=50)
+    assert world.turned_away() == ()
+
+
 @dataclass
 class Loop:
     """An event loop that handles whatever has arrived, then its timers; an answer costs a unit, a refusal little."""
@@ -97,7 +105,7 @@ class Loop:
     def run(self, seconds: float) -> None:
         chance, clock = random.Random(7), FakeClock()
         shedding = Shedding(lambda: 0.0, lambda: 0.0)
-        shedding.probe(clock, clock.call_later)
+        shedding.probe(clock, clock.call_later, clock)
         due_at, first_second, end = clock.now, clock.now + 1, clock.now + seconds
         while due_at < end:
             clock.advance(max(0.0, due_at - clock.now))
@@ -140,7 +148,7 @@ def test_even_what_is_urgent_is_turned_away_where_nothing_else_helps() -> None:
     assert wait_s < 0.5
 
 
-def test_a_loop_that_is_late_through_no_fault_of_its_own_takes_what_is_urgent() -> None:
+def test_a_loop_that_is_only_a_little_late_takes_what_is_urgent() -> None:
     world = World()
     for _ in range(200):
         world.late_by(MUCH_TOO_LATE_S / 2)
@@ -177,7 +185,7 @@ def test_memory_is_looked_at_about_once_a_second() -> None:
         return 0.0
 
     clock = FakeClock()
-    Shedding(lambda: 0.0, memory).probe(clock, clock.call_later)
+    Shedding(lambda: 0.0, memory).probe(clock, clock.call_later, clock)
     clock.advance(10.1)
     assert 8 <= looks <= 12
 

@@ -374,4 +374,4 @@ def test_a_plain_answer_may_take_as_long_as_writing_it_takes(
     stream: bool, max_tokens: int | None, expected_s: float
 ) -> None:
     asked = request(stream=stream, max_tokens=max_tokens)
-    assert begins_within_s(Timeouts(), asked, SMALL) == pytest.approx(expected_s)
+    assert begins_within_s(Timeouts(), asked, SMALL) == pytest.approx(expected_s, rel=1e-3)
