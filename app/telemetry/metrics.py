@@ -80,7 +80,7 @@ class Metrics:
         self._before_telling.append(reader)
 
     def snapshot(self) -> dict[str, State]:
-        """All numbers, fit for JSON, for another process to `absorb`."""
+        """All numbers, fit for JSON, for another process to tell them as well."""
         self._refresh()
         return {name: series.state() for name, series in self._all.items()}
 

@@ -330,12 +330,13 @@ def _is_momentary(failure: UpstreamError) -> bool:
 def begins_within_s(timeouts: Timeouts, request: Request, model: Model) -> float:
     """How long an attempt may take to begin its answer.
 
-    A plain answer shows nothing before it is whole: the time to write as much as the caller allows is added, doubled,
-    at the model's own speed. Where either is unknown only the total limit can tell that a worker hangs.
+    A plain answer shows nothing before it is whole: the time to read the prompt and to write as much as the caller
+    allows is added, doubled, at the model's own speed. Where one is unknown only the total limit can tell a hang.
     """
     if request.stream:
         return timeouts.first_byte_s
     if request.max_tokens is None or model.speed is None:
         return timeouts.total_s
-    writing_s = 2 * request.max_tokens * model.speed.s_per_output_token
-    return min(timeouts.total_s, timeouts.first_byte_s + writing_s)
+    writing_s = request.max_tokens * model.speed.s_per_output_token
+    working_s = request.input_tokens / model.speed.prefill_tokens_per_s + writing_s
+    return min(timeouts.total_s, timeouts.first_byte_s + 2 * working_s)

@@ -37,23 +37,27 @@ class Lease:
             return
         self._give_back()
         if isinstance(error, UpstreamError):
-            self.replicas.failed(self.replica, error)
+            self._keeper.failed(self.replica, error)
         elif isinstance(error, asyncio.CancelledError):
             waited_s = self.replicas.clock() - self.attempted.started_at
-            self.replicas.left(self.replica, waited_s, stream=self.attempted.stream)
+            self._keeper.left(self.replica, waited_s, stream=self.attempted.stream)
 
     def hand_to(self, answer: Answer) -> None:
         """The answer has begun; from here on its closing gives the place back."""
-        attempted, replicas = self.attempted, self.replicas
-        self.first_at = replicas.clock()
-        replicas.succeeded(self.replica, attempted.started_at)
-        replicas.began(self.replica, self.first_at - attempted.started_at, stream=attempted.stream)
+        attempted, keeper = self.attempted, self._keeper
+        self.first_at = keeper.clock()
+        keeper.succeeded(self.replica, attempted.started_at)
+        keeper.began(self.replica, self.first_at - attempted.started_at, stream=attempted.stream)
         answer.on_close(self._answer_closed)
 
     def _answer_closed(self, answer: Answer) -> None:
         self._give_back()
         if self.first_at is not None:
-            self.replicas.closed(self, answer, self.first_at)
+            self._keeper.closed(self, answer, self.first_at)
+
+    @property
+    def _keeper(self) -> Replicas:
+        return self.replicas.keeper(self.replica)
 
     def _give_back(self) -> None:
         self.replica.in_flight -= 1

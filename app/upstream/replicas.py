@@ -62,8 +62,11 @@ class Replicas:
         chance: Callable[[], float] = random.random,
         before: Replicas | None = None,
     ) -> None:
-        """`chance` draws from [0, 1). `before` are those of the configuration that this one follows: who stays keeps
-        its load and its health."""
+        """`chance` draws from [0, 1).
+
+        `before` are those of the configuration that this one follows: who stays keeps its load and its health, and what
+        is still to be heard of it is for this one to hear.
+        """
         self._models = catalog.models
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
         self._chance = chance
@@ -72,7 +75,11 @@ class Replicas:
             for backend in catalog.backends
         }
         self.all = tuple(replica for pool in self._pools.values() for replica in pool.replicas)
-        self.speeds: Speeds = Speeds(catalog.models, before.speeds if before else None)
+        self._known = frozenset(self.all)
+        self._speeds: Speeds = Speeds(catalog.models, before._speeds if before else None)
+        self._heir: Replicas | None = None
+        if before:
+            before._heir = self
         self._usable: dict[str, bool] = {}
         self._available: tuple[bool, ...] = ()
         self._fleet: Fleet | None = None
@@ -119,6 +126,11 @@ class Replicas:
     def any_healthy(self) -> bool:
         """Whether any replica of any backend is not ejected."""
         return not self.all_out
+
+    def keeper(self, replica: Replica) -> Replicas:
+        """Who looks after a replica now: those of the latest configuration that it is in."""
+        heir = self._heir
+        return heir.keeper(replica) if heir and replica in heir._known else self
 
     def gone(self, after: Replicas) -> None:
         """Others have taken over: nobody waits any more for those of ours that were out and are not among them."""
@@ -202,7 +214,8 @@ class Replicas:
 
     def used_up(self, replica: Replica, wait_s: float) -> None:
         """It answered, and said that this was the last request of a window that ends after `wait_s`."""
-        self._rest(self.of(replica.backend.name), wait_s)
+        keeper = self.keeper(replica)
+        keeper._rest(keeper.of(replica.backend.name), wait_s)
 
     def closed(self, lease: Lease, answer: Answer, first_at: float) -> None:
         """An answer is over: learn from it."""
@@ -214,7 +227,7 @@ class Replicas:
         if isinstance(answer.error, UpstreamError):
             self.failed(lease.replica, answer.error, begun=True)
         elif answer.complete:
-            self.speeds.learn(lease.attempted, answer, first_at, self.clock())
+            self._speeds.learn(lease.attempted, answer, first_at, self.clock())
 
     def retry_after_s(self, backends: Collection[str]) -> int:
         """Whole seconds until one of these backends may be tried again."""
@@ -318,7 +331,7 @@ class Replicas:
             self._usable = usable
             self._available = tuple(usable.get(model.backend, False) for model in self._models)
         rounds = {name: self._rounds(pool, now) for name, pool in self._pools.items()}
-        return Fleet(self._available, *self.speeds.picture(rounds, now))
+        return Fleet(self._available, *self._speeds.picture(rounds, now))
 
     def _rounds(self, pool: _Pool, now: float) -> float | None:
         """Requests that wait before a new one, over those served at a time; None where the workers do not say.
