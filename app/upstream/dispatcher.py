@@ -133,10 +133,12 @@ class _Call:
     began_at: float
     tried: list[Target] = field(default_factory=list)
     failures: list[UpstreamError] = field(default_factory=list)
+    broken: set[Replica] = field(default_factory=set)
+    """Those that broke over it."""
 
     @property
     def is_poison(self) -> bool:
-        return sum(isinstance(failure, UpstreamBroken) for failure in self.failures) >= MAX_BROKEN
+        return len(self.broken) >= MAX_BROKEN
 
 
 class Dispatcher:
@@ -247,6 +249,8 @@ class Dispatcher:
                 lease.hand_to(answer)
         except UpstreamError as exc:
             self._note(exc, model, replica)
+            if isinstance(exc, UpstreamBroken):
+                call.broken.add(replica)
             raise
         self._metrics.attempted(model.name, "ok")
         return Served(call.decision, candidate, len(call.tried), answer, replica.url, self._clock() - call.began_at)
