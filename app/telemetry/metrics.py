@@ -6,7 +6,9 @@ series. Nothing here is touched per chunk of a stream.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -49,12 +51,15 @@ class Metrics:
         self._predictions = counter("predictions", "Decisions made from a prediction.", ("encoder",))
         self.predictor_failures = counter("predictor_failures", "Decisions for which an encoder failed.", ())
         self.in_flight = Gauge("thalamus_requests_in_flight", "Admitted and not yet closed.", registry=self.registry)
+        self._tasks = Gauge("thalamus_event_loop_tasks", "Tasks that are not done.", registry=self.registry)
         self.replicas_out = Gauge(
             "thalamus_replicas_out", "Replicas ejected now.", ("backend",), registry=self.registry
         )
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
+        with suppress(RuntimeError):  # no loop runs, so there are no tasks
+            self._tasks.set(len(asyncio.all_tasks()))
         return generate_latest(self.registry)
 
     def completed(self, operation: str, outcome: str, duration_s: float) -> None:
