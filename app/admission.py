@@ -4,6 +4,9 @@ How it works: `Admission.admit` is a context manager. On entering it takes a pla
 the journal's entry; on leaving with an error, or with nothing to hand over, it gives everything back and writes the
 terminal record. `hand_over` passes all of that to the answer, whose closing does the same. So each admitted request
 ends exactly once, however it ends: answered, failed, cut in the middle, or left by its caller.
+
+Before all that, `Shedding` says whether it is too crowded for a request of this priority. The edge asks the same with
+what it knows before there is a body, because reading one is most of what a refusal would cost.
 """
 
 from __future__ import annotations
@@ -12,16 +15,16 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from app.domain.decision import Decision
 from app.domain.request import Request
 from app.domain.usage import Usage
 from app.errors import Draining, GatewayError, Internal
+from app.shedding import Shedding
 from app.store.journal import Entry, Journal, Outcome
 from app.store.limits import Allowance, Limits, Slot
 from app.telemetry import Telemetry
-from app.upstream.answer import Answer
 from app.upstream.deadline import Clock, Deadline
 from app.upstream.dispatcher import Served
 
@@ -47,11 +50,29 @@ class Ledger:
 class Admission:
     """Lets requests in."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, total_s: float) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, total_s: float, shedding: Shedding | None = None) -> None:
         """`total_s` is the longest time that any request may take; a request may ask for less."""
-        self._ledger, self._clock, self._total_s = ledger, clock, total_s
+        self.ledger, self._clock, self._total_s = ledger, clock, total_s
+        self._shedding = shedding or Shedding(ledger.limits.fullness)
+        metrics = ledger.telemetry.metrics
+        metrics.refresh_with(lambda: metrics.pressed(self._shedding.readings()))
         self.draining = False
         """When set, nothing new is let in."""
+
+    def sheds(self, priority: str) -> bool:
+        """Whether a request of this priority would be turned away now. Cheap: to be asked before a body is read."""
+        return self.draining or self._shedding.sheds(priority)
+
+    def turn_away(self, priority: str) -> NoReturn:
+        """Tell one that is not let in.
+
+        Raises:
+            Overloaded: always: the gateway is full, or draining.
+        """
+        if self.draining:
+            raise Draining("the gateway is about to stop; send the request again", retry_after_s=1)
+        self.ledger.telemetry.metrics.shed(priority)
+        raise self._shedding.refusal()
 
     def admit(self, request: Request, caller: Caller, operation: str | None = None) -> Admitted:
         """A context for one request; `operation` names it in the metrics when it is not a completion.
@@ -60,35 +81,52 @@ class Admission:
             RateLimited: the caller is over a limit.
             Overloaded: the gateway is full, or draining.
         """
-        if self.draining:
-            raise Draining("the gateway is about to stop; send the request again", retry_after_s=1)
         limit_s = self._total_s if request.deadline_s is None else min(request.deadline_s, self._total_s)
         deadline = Deadline.after(limit_s, self._clock)
-        return Admitted(request, caller, operation or request.operation, deadline, self._ledger)
+        return Admitted(self, request, caller, operation or request.operation, deadline)
 
 
 class Admitted:
     """One request between its admission and its end."""
 
-    def __init__(self, request: Request, caller: Caller, operation: str, deadline: Deadline, ledger: Ledger) -> None:
+    __slots__ = (
+        "_admission",
+        "_began_s",
+        "_caller",
+        "_entry",
+        "_handed_over",
+        "_ledger",
+        "_operation",
+        "_request",
+        "_slot",
+        "_started_at",
+        "deadline",
+    )
+
+    def __init__(
+        self, admission: Admission, request: Request, caller: Caller, operation: str, deadline: Deadline
+    ) -> None:
         self.deadline = deadline
-        self._request, self._caller, self._operation, self._ledger = request, caller, operation, ledger
+        self._admission, self._ledger = admission, admission.ledger
+        self._request, self._caller, self._operation = request, caller, operation
         self._entry = Entry(request.request_id, caller.id)
         self._started_at = deadline.clock()
         self._slot: Slot | None = None
         self._handed_over = False
+        self._began_s = 0.0
 
     async def __aenter__(self) -> Admitted:
-        expected_tokens = self._request.input_tokens + (self._request.max_tokens or 0)
+        request, telemetry = self._request, self._ledger.telemetry
         try:
+            if self._admission.sheds(request.priority):
+                self._admission.turn_away(request.priority)
+            expected_tokens = request.input_tokens + (request.max_tokens or 0)
             self._slot = await self._ledger.limits.acquire(self._caller, expected_tokens)
         except GatewayError as exc:
-            self._ledger.telemetry.metrics.rejected(self._operation, exc.code)
-            self._ledger.telemetry.log.write(
-                "request.rejected", request_id=self._request.request_id, key=self._caller.id, code=exc.code
-            )
+            telemetry.metrics.rejected(self._operation, exc.code)
+            telemetry.log.write("request.rejected", request_id=request.request_id, key=self._caller.id, code=exc.code)
             raise
-        self._ledger.telemetry.metrics.in_flight.inc()
+        telemetry.metrics.in_flight.inc()
         self._ledger.journal.admitted(self._entry)
         return self
 
@@ -108,38 +146,44 @@ class Admitted:
 
     def hand_over(self, served: Served) -> Served:
         """From here on the answer holds what this request took; its closing ends the request."""
-        began_s = self._elapsed_s()
+        self._began_s = began_s = self._elapsed_s()
         served.overhead_s = max(0.0, began_s - served.upstream_s)
-        served.answer.on_close(lambda answer: self._answer_closed(answer, served, began_s))
+        if self._slot:
+            served.left = self._slot.headers()
         self._handed_over = True
+        served.answer.on_close(lambda _: self._answer_closed(served))
         self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, served.overhead_s)
         return served
 
     def so_far(self, served: Served) -> Outcome:
         """What has happened by now, for the record that travels with the answer."""
-        return self._outcome(served.answer, served, None)
+        return self._outcome(served, None)
 
-    def _answer_closed(self, answer: Answer, served: Served, ttft_s: float) -> None:
-        outcome = self._outcome(answer, served, ttft_s)
-        usage, model = outcome.usage, served.candidate.model.name
-        if usage is not None:
-            self._ledger.telemetry.metrics.used(model, usage.input_tokens, usage.output_tokens, outcome.cost_usd)
-        self._end(outcome, usage.input_tokens + usage.output_tokens if usage else 0)
+    def _answer_closed(self, served: Served) -> None:
+        outcome = self._outcome(served, self._began_s)
+        usage = outcome.usage
+        if usage is None:
+            self._end(outcome, 0)
+            return
+        self._ledger.telemetry.metrics.used(
+            served.candidate.model.name, usage.input_tokens, usage.output_tokens, outcome.cost_usd
+        )
+        self._end(outcome, usage.input_tokens + usage.output_tokens)
 
-    def _outcome(self, answer: Answer, served: Served, ttft_s: float | None) -> Outcome:
+    def _outcome(self, served: Served, ttft_s: float | None) -> Outcome:
+        answer, model = served.answer, served.candidate.model
         usage = answer.usage or Usage(self._request.input_tokens, answer.counted_tokens, counted=True)
-        result = answer.error.code if answer.error else OK if answer.complete else CANCELLED
         return Outcome(
-            result=result,
-            model=served.candidate.model.name,
-            replica=served.replica,
-            reason=served.reason,
-            attempts=served.attempts,
-            usage=usage,
-            cost_usd=usage.cost_usd(served.candidate.model.price),
-            ttft_s=ttft_s,
-            duration_s=self._elapsed_s(),
-            overhead_s=served.overhead_s,
+            answer.error.code if answer.error else OK if answer.complete else CANCELLED,
+            model.name,
+            served.replica,
+            served.reason,
+            served.attempts,
+            usage,
+            usage.cost_usd(model.price),
+            ttft_s,
+            self._elapsed_s(),
+            served.overhead_s,
         )
 
     def _end(self, outcome: Outcome, used_tokens: int) -> None:
@@ -147,37 +191,30 @@ class Admitted:
         if self._slot:
             self._slot.release(used_tokens)
         self._ledger.journal.closed(self._entry)
-        self._ledger.telemetry.metrics.in_flight.dec()
-        self._ledger.telemetry.metrics.completed(self._operation, outcome.result, outcome.duration_s)
-        self._ledger.telemetry.log.write("request.completed", **self._fields(outcome))
+        telemetry = self._ledger.telemetry
+        telemetry.metrics.in_flight.dec()
+        telemetry.metrics.completed(self._operation, outcome.result, outcome.duration_s)
+        telemetry.log.record("request.completed", self._fields(outcome))
 
     def _fields(self, outcome: Outcome) -> dict[str, object]:
         request, decision, usage = self._request, self._entry.decision, outcome.usage
-        quality = decision.chosen.estimate.quality if decision else None
-        return {
+        fields: dict[str, object] = {
             "request_id": request.request_id,
-            "decision_id": decision.decision_id if decision else None,
             "key": self._caller.id,
             "operation": self._operation,
             "stream": request.stream,
             "asked_for": request.model or f"auto:{request.profile}",
-            "chosen": decision.chosen.model.name if decision else None,
-            "model": outcome.model,
-            "replica": outcome.replica,
-            "reason": outcome.reason or (decision.reason if decision else None),
-            "quality": None if quality is None else round(quality, 4),
-            "attempts": outcome.attempts,
+            "priority": request.priority,
             "outcome": outcome.result,
-            "status": 499 if outcome.result == CANCELLED else None,
-            "input_tokens": usage.input_tokens if usage else None,
-            "cached_input_tokens": usage.cached_input_tokens if usage else None,
-            "output_tokens": usage.output_tokens if usage else None,
-            "usage_counted": usage.counted if usage else None,
-            "cost_usd": outcome.cost_usd,
-            "ttft_s": _rounded(outcome.ttft_s),
-            "duration_s": _rounded(outcome.duration_s),
-            "overhead_s": _rounded(outcome.overhead_s),
+            "duration_s": round(outcome.duration_s, 6),
         }
+        if decision:
+            _add_decision(fields, decision)
+        if usage:
+            _add_answer(fields, outcome, usage)
+        if outcome.result == CANCELLED:
+            fields["status"] = 499
+        return fields
 
     def _elapsed_s(self) -> float:
         return self.deadline.clock() - self._started_at
@@ -189,5 +226,26 @@ def _name(error: BaseException) -> str:
     return error.code if isinstance(error, GatewayError) else Internal.code
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
+def _add_decision(fields: dict[str, object], decision: Decision) -> None:
+    chosen = decision.chosen
+    fields["decision_id"] = decision.decision_id
+    fields["chosen"] = chosen.model.name
+    fields["reason"] = decision.reason
+    if chosen.quality is not None:
+        fields["quality"] = round(chosen.quality, 4)
+
+
+def _add_answer(fields: dict[str, object], outcome: Outcome, usage: Usage) -> None:
+    fields["model"] = outcome.model
+    fields["replica"] = outcome.replica
+    fields["reason"] = outcome.reason
+    fields["attempts"] = outcome.attempts
+    fields["input_tokens"] = usage.input_tokens
+    fields["cached_input_tokens"] = usage.cached_input_tokens
+    fields["output_tokens"] = usage.output_tokens
+    fields["usage_counted"] = usage.counted
+    fields["overhead_s"] = round(outcome.overhead_s, 6)
+    if outcome.cost_usd is not None:
+        fields["cost_usd"] = outcome.cost_usd
+    if outcome.ttft_s is not None:
+        fields["ttft_s"] = round(outcome.ttft_s, 6)

@@ -15,21 +15,23 @@ from app.domain.models import Backend, Card, Catalog, Model, Speed, TokenPrice
 from app.domain.vocabulary import VOCABULARY
 from app.yaml_files import load_form, refuse
 
-Capability = Literal["chat", "completion", "tools", "vision", "json_schema", "logprobs"]
+Capability = Literal["chat", "completion", "responses", "embeddings", "tools", "vision", "json_schema", "logprobs"]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 
 # What the gateway itself sets, and what a request is about.
-_NOT_RENAMED = frozenset({"model", "stream", "messages", "prompt"})
-_BOUNDS = frozenset({"max_tokens", "max_completion_tokens"})
+_NOT_RENAMED = frozenset({"model", "stream", "messages", "prompt", "input"})
+_BOUNDS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 # Without such a field an answer is of another kind than the one asked for.
 _CAPABILITY_OF = {
     "tools": "tools",
     "response_format": "json_schema",
+    "text": "json_schema",
     "structured_outputs": "json_schema",
     "logprobs": "logprobs",
     "prompt_logprobs": "logprobs",
+    "include": "logprobs",
 }
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")

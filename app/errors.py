@@ -137,9 +137,19 @@ class NoEligibleModel(CallerError):
 
 
 class RateLimited(CallerError):
+    """The caller's key is over one of its limits."""
+
     status = 429
     code = "rate_limit_exceeded"
     type = "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after_s: int, left: Mapping[str, str] | None = None) -> None:
+        """`left` are headers that say what the key has left."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self._left = left or {}
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), **self._left}
 
 
 class Overloaded(GatewayError):

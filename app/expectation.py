@@ -189,7 +189,7 @@ class Prospect:
         return Expected(Case(self._table, question, FleetColumns(self._table, Fleet.idle(len(self._table)))))
 
     def _eligible(self, expected: Expected) -> Truths:
-        return self._cards.passing(expected) & self._table.tested_M
+        return self._cards.passing(expected.case).models_M & self._table.tested_M
 
     def _named(self, which_M: Truths) -> list[Model]:
         return [self._table.models[number] for number in which_M.nonzero()[0]]

@@ -49,6 +49,15 @@ class Gateway:
         self._admission, self._desk, self._dispatcher, self._replicas = admission, desk, dispatcher, replicas
         self._metrics, self._log = telemetry.metrics, telemetry.log
 
+    def let_in(self, priority: str) -> None:
+        """Ask this before reading a body that may come with this priority at most.
+
+        Raises:
+            Overloaded: the gateway is full, or draining.
+        """
+        if self._admission.sheds(priority):
+            self._admission.turn_away(priority)
+
     async def complete(self, request: Request, key: Caller) -> Served:
         """Return an answer that has begun. Whoever gets it closes it, read or not.
 
@@ -59,7 +68,8 @@ class Gateway:
         async with self._admission.admit(request, key) as admitted:
             decision = await self._decide(request)
             admitted.decided(decision)
-            served = admitted.hand_over(await self._dispatcher.dispatch(request, decision, admitted.deadline))
+            served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id)
+            admitted.hand_over(served)
             if request.explain:
                 served.answer.attach(lambda: self._record(decision, admitted.so_far(served)))
             return served
@@ -83,6 +93,11 @@ class Gateway:
     def ready(self) -> bool:
         """Whether requests should be sent here."""
         return not self._admission.draining and self._replicas.any_healthy()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway is about to stop."""
+        return self._admission.draining
 
     def drain(self) -> None:
         """Let nothing new in; what is in flight goes on."""
@@ -109,4 +124,6 @@ def _permit_explanation(request: Request, key: Caller) -> None:
 
 def _told(outcome: Outcome) -> Mapping[str, Any]:
     """What callers learn of an outcome: all but the address of the worker."""
-    return {name: value for name, value in asdict(outcome).items() if name != "replica"}
+    told = outcome._asdict()
+    del told["replica"]
+    return {**told, "usage": outcome.usage and asdict(outcome.usage)}

@@ -11,24 +11,26 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
 import uvloop
-from fastapi import FastAPI
 
 from app.admission import Admission, Ledger
-from app.api import admin_plane, data_plane
+from app.api import Plane, admin_plane, data_plane
 from app.api.access import Access
-from app.api.edge import Doors
+from app.api.doors import Doors
+from app.api.wire import SEND_BUFFER_BYTES
 from app.errors import UsageError
 from app.gateway import Desk, Gateway
+from app.memory import memory_share
 from app.router_model import RouterModel, load_router_model
 from app.routing.candidates import CandidateTable
 from app.routing.record import describe
 from app.routing.router import Learned, Router
 from app.settings import Address, Settings
+from app.shedding import Shedding
 from app.store.journal import RecentDecisions
 from app.store.keys import Keys, OpenToAll, StaticKeys
 from app.store.limits import MemoryLimits
@@ -37,10 +39,9 @@ from app.telemetry.metrics import Metrics
 from app.upstream.client import UpstreamClient
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
 from app.upstream.poller import Poller
+from app.upstream.prober import Prober
 from app.upstream.replicas import Replicas
 
-# Front proxies keep connections for 60 s; whoever closes first risks a request that meets the closing.
-KEEP_ALIVE_S = 75
 BACKLOG = 1024
 
 
@@ -50,8 +51,8 @@ class Application:
 
     gateway: Gateway
     router: Router
-    data: FastAPI
-    admin: FastAPI
+    data: Plane
+    admin: Plane
     telemetry: Telemetry
 
 
@@ -63,17 +64,23 @@ async def create_app(settings: Settings) -> AsyncIterator[Application]:
         UsageError: the artifact or a backend's address cannot be used.
     """
     telemetry = _telemetry(settings)
-    with load_router_model(settings) as router_model:
+    with (
+        closing(telemetry.log),
+        _admission(settings, telemetry) as admission,
+        load_router_model(settings) as router_model,
+    ):
         router = create_router(settings, router_model, telemetry.metrics.predicted)
         await router.tabulate()
         async with create_client(settings) as client:
             replicas = Replicas(settings.catalog, time.monotonic, telemetry)
-            gateway = _gateway(settings, router, client, replicas, telemetry)
-            poller = Poller(client, replicas)
+            gateway = _gateway(settings, admission, router, client, replicas)
+            poller, prober = Poller(client, replicas), Prober(client, replicas, settings.catalog)
             await poller.start()
+            await prober.start()
             try:
                 yield _application(settings, gateway, router, telemetry)
             finally:
+                await prober.stop()
                 await poller.stop()
 
 
@@ -113,21 +120,28 @@ def create_client(settings: Settings) -> UpstreamClient:
     return UpstreamClient(settings.catalog.backends, keys, settings.timeouts, allow_loopback=loopback)
 
 
+@contextmanager
+def _admission(settings: Settings, telemetry: Telemetry) -> Iterator[Admission]:
+    limits = MemoryLimits(settings.limits.in_flight, time.monotonic)
+    ledger = Ledger(limits, RecentDecisions(), telemetry)
+    with Shedding(limits.fullness, memory_share(settings.limits.memory_mib)) as shedding:
+        yield Admission(ledger, time.monotonic, settings.timeouts.total_s, shedding)
+
+
 def _gateway(
-    settings: Settings, router: Router, client: UpstreamClient, replicas: Replicas, telemetry: Telemetry
+    settings: Settings, admission: Admission, router: Router, client: UpstreamClient, replicas: Replicas
 ) -> Gateway:
-    clock, journal = time.monotonic, RecentDecisions()
-    limits = MemoryLimits(settings.limits.in_flight, clock)
-    admission = Admission(Ledger(limits, journal, telemetry), clock, settings.timeouts.total_s)
-    dispatch = DispatchLimits(settings.timeouts, settings.max_attempts)
-    dispatcher = Dispatcher(client, replicas, dispatch, clock, telemetry)
+    journal, telemetry = admission.ledger.journal, admission.ledger.telemetry
+    dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
+    dispatcher = Dispatcher(client, replicas, dispatch, time.monotonic, telemetry)
     return Gateway(admission, Desk(router, journal, describe), dispatcher, replicas, telemetry)
 
 
 def _application(settings: Settings, gateway: Gateway, router: Router, telemetry: Telemetry) -> Application:
     access = Access(settings.catalog, settings.profiles)
     doors = Doors(_keys(settings, telemetry), access, gateway, telemetry, settings.limits.body_bytes)
-    return Application(gateway, router, data_plane(doors), admin_plane(doors), telemetry)
+    data = data_plane(doors)
+    return Application(gateway, router, data, admin_plane(doors, data), telemetry)
 
 
 def _keys(settings: Settings, telemetry: Telemetry) -> Keys:
@@ -166,18 +180,17 @@ async def _serve(settings: Settings) -> None:
             application.telemetry.log.write("gateway.stopped")
 
 
-def _server(application: FastAPI, settings: Settings) -> _Server:
+def _server(plane: Plane, settings: Settings) -> _Server:
     return _Server(
         uvicorn.Config(
-            application,
-            http="httptools",
+            plane.app,
+            http=plane.protocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=round(settings.limits.drain_s),
             backlog=BACKLOG,
         )
@@ -198,7 +211,10 @@ def _stop_on_signals(gateway: Gateway, servers: list[_Server]) -> None:
 def _listener(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
     except OSError as exc:
         cause = os.strerror(exc.errno or 0)
         raise UsageError(f"cannot listen on {address}: {cause}; stop what does, or change the address") from exc
+    # Accepted connections inherit it.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listener

@@ -11,7 +11,7 @@ from app.domain.dimensions import Scale
 from app.domain.models import Model, TokenPrice
 from app.domain.vocabulary import VOCABULARY
 from app.errors import UsageError
-from app.routing.offload import BatchPredictor, OffLoopPredictor
+from app.routing.offload import BlockingPredictor, OffLoopPredictor
 from app.routing.operating_points import OperatingTable
 from app.settings import Settings
 from app.yaml_files import refuse
@@ -24,7 +24,7 @@ from router_models.operating_curve import (
     operating_curve,
     priced_rows,
 )
-from router_models.predictor import ArtifactPredictor
+from router_models.serving import ServingPredictor
 
 _NO_PRICE = TokenPrice(math.nan, math.nan)
 
@@ -105,7 +105,7 @@ def load_router_model(settings: Settings) -> Iterator[RouterModel | None]:
         router_model.predictor.close()
 
 
-def create_predictor(settings: Settings, predictor: BatchPredictor) -> OffLoopPredictor:
+def create_predictor(settings: Settings, predictor: BlockingPredictor) -> OffLoopPredictor:
     """The predictor at the speeds that the settings want.
 
     Raises:
@@ -139,9 +139,11 @@ def load_checked(settings: Settings) -> Artifact:
     return artifact
 
 
-def _opened(settings: Settings, artifact: Artifact) -> ArtifactPredictor:
+def _opened(settings: Settings, artifact: Artifact) -> ServingPredictor:
+    """For the columns that the catalogue names, in its order; for all where it names none."""
+    named = dict.fromkeys(model.predicted_as for model in settings.catalog.models)
     try:
-        return ArtifactPredictor(artifact)
+        return ServingPredictor(artifact, [name for name in named if name is not None] or artifact.models)
     except ArtifactError as exc:
         raise UsageError(f"{settings.artifact}: {exc}") from exc
 

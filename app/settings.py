@@ -168,11 +168,14 @@ class _UpstreamForm(Form):
     idle_timeout_s: Positive = _TIMEOUTS.idle_s
     total_timeout_s: Positive = _TIMEOUTS.total_s
     max_attempts: Annotated[int, Field(ge=1, le=5)] = 3
+    hedge: bool = False
 
 
 class _LimitsForm(Form):
     body_bytes: Annotated[int, Field(ge=1024, le=32 << 20)] = 4 << 20
     in_flight: Count = 512
+    memory_mib: Annotated[int, Field(ge=64)] | None = None
+    """None leaves it to the limit of the control group, where there is one."""
     drain_s: Positive = 20.0
 
 
@@ -198,6 +201,7 @@ class Limits:
 
     body_bytes: int
     in_flight: int
+    memory_mib: int | None
     drain_s: float
 
 
@@ -222,6 +226,7 @@ class Settings:
     keys: tuple[tuple[Secret, Key], ...]
     timeouts: Timeouts
     max_attempts: int
+    hedge: bool
     limits: Limits
 
 
@@ -258,7 +263,8 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
             total_s=upstream.total_timeout_s,
         ),
         max_attempts=upstream.max_attempts,
-        limits=Limits(limits.body_bytes, limits.in_flight, limits.drain_s),
+        hedge=upstream.hedge,
+        limits=Limits(limits.body_bytes, limits.in_flight, limits.memory_mib, limits.drain_s),
     )
 
 

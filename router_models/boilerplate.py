@@ -14,6 +14,7 @@ rest is plain search that does not look at a place twice. Hostile text costs wha
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from router_models.courtesies import without_courtesies
 
@@ -74,6 +75,10 @@ _LEAD_INS = {
     "you are a": ("you are an expert", "you are a helpful"),
 }
 _SENTENCE_ENDS = (". ", ".\n", "\n")
+_SIGNS = (
+    *((word, signs, _SENTENCE_ENDS) for word, signs in _FORM_SIGNS.items()),
+    *((word, signs, (*_SENTENCE_ENDS, ": ")) for word, signs in _LEAD_INS.items()),
+)
 _SENTENCE_BEGINS = (". ", "\n", "? ", "! ", ": ")
 SENTENCE_CHARS = 400
 # A sign this near the beginning of its sentence takes the whole sentence with it; of "Compute the integral and put your
@@ -101,6 +106,8 @@ def split_question(text: str) -> tuple[str, str]:
 
 def _at_heads(text: str) -> tuple[str, str]:
     heads = list(_HEADS.finditer(text))
+    if not heads:
+        return "", text
     kinds = [head.lastgroup for head in heads]
     asked = [place for place, kind in enumerate(kinds) if kind in _ASKING]
     if asked:
@@ -168,7 +175,13 @@ def _without_form(text: str) -> str:
     lower = text.lower()
     if len(lower) != len(text):
         lower = text  # U+0130 becomes two letters in lower case, and places would no longer agree
-    spans = _sentences(lower, _FORM_SIGNS, _SENTENCE_ENDS) + _sentences(lower, _LEAD_INS, (*_SENTENCE_ENDS, ": "))
+    spans = [
+        span
+        for word, signs, ends in _SIGNS
+        if word in lower
+        for sign in signs
+        for span in _sentences(lower, sign, ends)
+    ]
     if not spans:
         return text
     kept, place = [], 0
@@ -178,16 +191,12 @@ def _without_form(text: str) -> str:
     return " ".join([*kept, text[place:]])
 
 
-def _sentences(text: str, signs_by_word: dict[str, tuple[str, ...]], ends: tuple[str, ...]) -> list[tuple[int, int]]:
-    spans = []
-    for word, signs in signs_by_word.items():
-        for sign in signs if word in text else ():
-            at = text.find(sign)
-            while at >= 0:
-                stop = _closing(text, at, ends)
-                spans.append((_opening(text, at), stop))
-                at = text.find(sign, stop)
-    return spans
+def _sentences(text: str, sign: str, ends: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    at = text.find(sign)
+    while at >= 0:
+        stop = _closing(text, at, ends)
+        yield _opening(text, at), stop
+        at = text.find(sign, stop)
 
 
 def _opening(text: str, at: int) -> int:

@@ -67,7 +67,8 @@ def without_courtesies(text: str) -> str:
         if courtesy is None:
             break
         start = courtesy.end()
-    closing = _CLOSING.search(text, max(start, len(text) - CLOSING_CHARS))
+    end = text[-CLOSING_CHARS:].lower()
+    closing = _CLOSING.search(text, max(start, len(text) - CLOSING_CHARS)) if "thank" in end else None
     rest = text[start : closing.start() if closing else len(text)]
     if start == 0 and closing is None:
         return text

@@ -117,10 +117,10 @@ class Joined:
         sides_2 = np.array([-Z_90, Z_90])
         interval_BJ2 = np.clip(quality_BJ[:, :, None] + sides_2 * deviation_BJ[:, :, None], 0, 1)
         return Prediction(
-            _beside(prediction.quality, quality_BJ),
-            _beside(prediction.quality_interval, interval_BJ2),
-            _beside(prediction.output_tokens, tokens_BJ),
-            _beside(prediction.output_tokens_interval, tokens_BJ2),
+            beside(prediction.quality, quality_BJ),
+            beside(prediction.quality_interval, interval_BJ2),
+            beside(prediction.output_tokens, tokens_BJ),
+            beside(prediction.output_tokens_interval, tokens_BJ2),
             prediction.unfamiliar,
         )
 
@@ -157,6 +157,7 @@ def usual_log_lengths(tokens_BM: np.ndarray) -> np.ndarray:
     return mean_B
 
 
-def _beside(old_BM: np.ndarray, new_BJ: np.ndarray) -> np.ndarray:
+def beside(old_BM: np.ndarray, new_BJ: np.ndarray) -> np.ndarray:
+    """Columns of old models, and behind them those of the models that joined."""
     both_BM: np.ndarray = np.concatenate([old_BM, new_BJ], axis=1, dtype=np.float32)
     return both_BM

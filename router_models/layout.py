@@ -41,7 +41,7 @@ class Layout:
         measured_PM[self.place_R] = 1
         self.measured_PM = measured_PM.reshape(self.pools, models)
         self._complete_TQ = self._completed(tensors["complete.logit_TM"])
-        self._trust_PM = np.maximum(self.measured_PM, np.float32(COMPLETED_WEIGHT))
+        self.weight_PM = np.maximum(self.measured_PM, np.float32(COMPLETED_WEIGHT))
         self._is_plain = self.pools == 1 and self.rules == models
 
     def _completed(self, complete_TM: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ class Layout:
             return sigmoid(self._by_model(logit_BR))
         value_BQ = within_BT @ self._complete_TQ + own_BP.repeat(self.models, axis=1)
         value_BQ[:, self.place_R] = logit_BR
-        return self._over_pools(sigmoid(value_BQ), task_BT, self._trust_PM)
+        return self._over_pools(sigmoid(value_BQ), task_BT, self.weight_PM)
 
     def mix_known(self, value_BR: np.ndarray, task_BT: np.ndarray, counts_PM: np.ndarray) -> np.ndarray:
         """Mean of the rules of each model [B, M], as far as `counts_PM` (see `counts`) lets them count.

@@ -17,6 +17,17 @@ LOG_MOST_TOKENS = math.log(100_000.0)
 
 
 @dataclass(frozen=True, slots=True)
+class PredictionRow:
+    """What is expected of every model on one prompt; as in `Prediction`, without the axis of prompts."""
+
+    quality: np.ndarray
+    quality_interval: np.ndarray
+    output_tokens: np.ndarray
+    output_tokens_interval: np.ndarray
+    unfamiliar: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What is expected of every model on every prompt; NaN where a model was never measured."""
 
@@ -30,3 +41,13 @@ class Prediction:
     """Where nine of ten answers lie [B, M, 2]."""
     unfamiliar: np.ndarray
     """Whether the prompt is unlike all that was learned from, so that its numbers are not to be trusted: bool [B]."""
+
+    def row(self, prompt: int, models: np.ndarray) -> PredictionRow:
+        """What is expected of these models on one of the prompts."""
+        return PredictionRow(
+            self.quality[prompt].take(models),
+            self.quality_interval[prompt].take(models, axis=0),
+            self.output_tokens[prompt].take(models),
+            self.output_tokens_interval[prompt].take(models, axis=0),
+            bool(self.unfamiliar[prompt]),
+        )

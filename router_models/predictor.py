@@ -32,7 +32,7 @@ class ArtifactPredictor:
         self.static_error = artifact.settings.static_error
         self._head = TryageHead(artifact.heads, artifact.settings, len(artifact.trained_models))
         try:
-            self._encoders = _open_encoders(artifact)
+            self.encoders = _open_encoders(artifact)
             self.predict([(("user", "ready?"),)])
         except Exception as exc:  # ONNX Runtime and tokenizers raise what they like
             raise ArtifactError(
@@ -42,7 +42,7 @@ class ArtifactPredictor:
     @property
     def encoder(self) -> Encoder:
         """The better of its encoders."""
-        return self._encoders.get("transformer") or self._encoders["static"]
+        return self.encoders.get("transformer") or self.encoders["static"]
 
     def glance(self, conversations: Sequence[Conversation]) -> Prediction:
         """Quality and answer length of all models on each conversation, by the static encoder alone, in microseconds.
@@ -51,7 +51,7 @@ class ArtifactPredictor:
             KeyError: the artifact has no static encoder; see `speeds`.
         """
         texts = [parts(conversation) for conversation in conversations]
-        return self._head.predict({"static": inputs_of(self._encoders["static"], texts)})
+        return self._head.predict({"static": inputs_of(self.encoders["static"], texts)})
 
     def predict(
         self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
@@ -82,7 +82,7 @@ class ArtifactPredictor:
         texts = [parts(conversation) for conversation in conversations]
         return {
             speed: inputs_of(encoder, texts, advance if speed == self._slowest else lambda: None)
-            for speed, encoder in self._encoders.items()
+            for speed, encoder in self.encoders.items()
         }
 
 

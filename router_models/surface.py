@@ -66,7 +66,8 @@ def surface_features(question: str) -> np.ndarray:
     raw = text.encode("utf-8", "surrogatepass")
     classes = raw.translate(_CLASSES)
     # Words are split as bytes: half the price of splitting the text.
-    chars, words, options = len(text) or 1, len(raw.split()) or 1, len(_OPTION.findall(text))
+    chars, words, newlines = len(text) or 1, len(raw.split()) or 1, text.count("\n")
+    options = len(_OPTION.findall(text)) if newlines else 0
     return np.array(
         (
             log1p(chars),
@@ -74,7 +75,7 @@ def surface_features(question: str) -> np.ndarray:
             min(chars / words, _MOST_CHARS_PER_WORD),
             classes.count(b"d") / chars,
             classes.count(b"u") / chars,
-            min(text.count("\n") / words, _MOST_NEWLINES_PER_WORD),
+            min(newlines / words, _MOST_NEWLINES_PER_WORD),
             text[:1].isupper(),
             text[-9:].rstrip()[-1:] == "?",
             "?" in text,

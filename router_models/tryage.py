@@ -17,7 +17,7 @@ much is each pool's own number, found on tasks that were held out. How unfamilia
 which learned from the same tasks.
 
 Models that joined later (`router_models.joined`) stand behind those that the head was trained on. What an adaptation
-to somebody's own prompts corrects (`router_models.corrected`) comes last.
+to somebody's own prompts corrects (`router_models.corrected`) comes last. Both are `router_models.amended`.
 
 Length is linear on log tokens, task means first. An interval of quality is where the long-run rate of acceptable
 answers lies for prompts of this kind, in nine of ten kinds; an interval of length holds nine of ten answers.
@@ -34,8 +34,7 @@ from typing import Literal
 
 import numpy as np
 
-from router_models.corrected import Correction
-from router_models.joined import Joined
+from router_models.amended import Amendment
 from router_models.layout import Layout
 from router_models.odds import LEAST_PROBABILITY, logit, shrunk_logit, sigmoid, softmax
 from router_models.prediction import LOG_MOST_TOKENS, Z_90, Prediction
@@ -139,7 +138,7 @@ class TryageHead:
     def __init__(self, tensors: Tensors, settings: HeadSettings, models: int) -> None:
         """`models` are those that it was trained on."""
         self.layout = Layout(tensors, models)
-        self._joined, self._correction = Joined.of(tensors), Correction.of(tensors)
+        self._amendment = Amendment.of(tensors)
         self.speeds = settings.speeds
         self._tensors, self._settings = tensors, settings
         self._threshold: dict[Stage, float] = {"static": settings.alarm_static, "full": settings.alarm_full}
@@ -177,9 +176,7 @@ class TryageHead:
         alarm_B = self.alarm(stage, blend)
         interval_BM2 = self._interval(quality_BM, blend, alarm_B)
         prediction = Prediction(quality_BM, interval_BM2, tokens_BM, tokens_BM2, alarm_B > self._threshold[stage])
-        if self._joined is not None:
-            prediction = self._joined.extend(prediction, blend.task_BT)
-        return prediction if self._correction is None else self._correction.apply(prediction, blend.task_BT)
+        return prediction if self._amendment is None else self._amendment.apply(prediction, blend.task_BT)
 
     def mixed(self, stage: Stage, blend: Blend) -> np.ndarray:
         """Calibrated quality before shrinking [B, M]."""

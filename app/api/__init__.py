@@ -1,30 +1,52 @@
-"""HTTP in and out; nothing else knows HTTP. Two applications: one for callers, one for operators."""
+"""HTTP in and out; nothing else knows HTTP. Two planes: one for callers, one for operators."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
 
-from app.api import chat, health, metrics, models, routing
-from app.api.edge import Doors, Edge
+from app.api import health, metrics, models, openapi, routing
+from app.api.doors import Doors
+from app.api.edge import Edge
+from app.api.front import Front, Patience
+from app.api.operations import OPERATIONS, Operation
 from app.api.policy import Policy
+from app.api.wire import protocol
 
 
-def data_plane(doors: Doors) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """What one listener answers."""
+
+    app: FastAPI
+    """The control routes."""
+    front: Front
+
+    @property
+    def protocol(self) -> type[asyncio.Protocol]:
+        """What uvicorn makes connections with."""
+        return protocol(self.front)
+
+
+def data_plane(doors: Doors, patience: Patience | None = None, max_connections: int = 1 << 20) -> Plane:
     """What callers see."""
-    return _application((chat.routes, models.routes, routing.routes, health.routes), doors)
+    front = Front(doors, OPERATIONS, patience or Patience(), max_connections)
+    return Plane(_application((models.routes, routing.routes, health.routes), doors, OPERATIONS), front)
 
 
-def admin_plane(doors: Doors) -> FastAPI:
+def admin_plane(doors: Doors, data: Plane) -> Plane:
     """What operators see, on a listener of their own."""
-    application = _application((metrics.routes, health.routes), doors)
+    application = _application((metrics.routes, health.routes, openapi.routes), doors, {})
     application.state.metrics = doors.telemetry.metrics
-    return application
+    application.state.openapi = openapi.document(data.app, data.front.operations)
+    return Plane(application, Front(doors, {}))
 
 
-def _application(groups: Iterable[APIRouter], doors: Doors) -> FastAPI:
+def _application(groups: Iterable[APIRouter], doors: Doors, operations: Mapping[str, Operation]) -> FastAPI:
     routes = [route for group in groups for route in group.routes]
     application = FastAPI(routes=routes, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    application.add_middleware(Edge, policy=Policy(application.routes), doors=doors)
+    application.add_middleware(Edge, policy=Policy(application.routes, operations), doors=doors)
     return application

@@ -21,6 +21,7 @@ class Access:
         self._models, self._profiles = catalog.models, profiles
         self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
         """By the patterns of a key; there are as many as keys in the configuration."""
+        self._allowed_profiles: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def allowed(self, key: Key) -> frozenset[str]:
         """Names of the models that this key may use."""
@@ -36,7 +37,12 @@ class Access:
         return tuple(model for model in self._models if model.name in allowed)
 
     def profiles(self, key: Key) -> tuple[str, ...]:
-        return tuple(profile for profile in self._profiles if key.may_ask_for(profile))
+        """Names of the profiles that this key's callers may ask for."""
+        allowed = self._allowed_profiles.get(key.profiles)
+        if allowed is None:
+            allowed = tuple(profile for profile in self._profiles if key.may_ask_for(profile))
+            self._allowed_profiles[key.profiles] = allowed
+        return allowed
 
     def preferences(self, profile: str) -> Preferences:
         """What a profile asks for."""
@@ -51,7 +57,7 @@ class Access:
         virtual, _, profile = name.partition(":")
         if virtual == AUTO:
             profile = profile or DEFAULT_PROFILE
-            if profile in self._profiles and key.may_ask_for(profile):
+            if profile in self.profiles(key):
                 return None, profile
         elif name in self.allowed(key):
             return name, DEFAULT_PROFILE

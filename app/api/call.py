@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from app.api.access import Access
 from app.api.disconnect import ClientLeft, Watching
@@ -17,7 +17,6 @@ from app.api.strict_json import parse_object
 from app.errors import RequestTimeout, TooLarge, UnsupportedMedia
 from app.gateway import Gateway
 from app.store.keys import Key
-from app.upstream.dispatcher import Served
 
 # 4 MiB at 1 Mbit/s; who is slower keeps a connection from others.
 BODY_WITHIN_S = 30.0
@@ -38,13 +37,12 @@ class Call:
     """Names in lower case; of a name that occurs twice, the values joined by a comma."""
     body_limit_bytes: int
     receive: Receive
+    """The rest of the body, as ASGI has it."""
     operation: str
     is_read: bool = False
     """Whether the whole body has arrived."""
     begun: bool = False
     """Whether the gateway has taken over: it records what happens from there on."""
-    served: Served | None = None
-    """What is to be closed at the end, whatever happens on the way."""
 
     async def json(self) -> dict[str, Any]:
         """The JSON object in the body.
@@ -52,10 +50,7 @@ class Call:
         Raises:
             CallerError: the body is too large, too slow, or something else than a JSON object.
         """
-        if self.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise UnsupportedMedia("send the body as JSON, with the header content-type: application/json")
-        if self.headers.get("content-encoding", "identity").lower() != "identity":
-            raise UnsupportedMedia("send the body uncompressed, without the header content-encoding")
+        check_media(self.headers)
         try:
             async with asyncio.timeout(BODY_WITHIN_S):
                 return parse_object(await self._body())
@@ -95,7 +90,28 @@ class Call:
             async with asyncio.timeout(LINGER_S):
                 while not self.is_read and dropped < LINGER_BYTES:
                     dropped += len(await self._piece())
-        return TooLarge(f"the body is larger than {self.body_limit_bytes} bytes; shorten the conversation")
+        return too_large(self.body_limit_bytes)
+
+
+async def nothing_more() -> Message:
+    """What ASGI would say of a body that has arrived whole."""
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+def check_media(headers: Mapping[str, str]) -> None:
+    """
+    Raises:
+        UnsupportedMedia: the body is announced as something else than plain JSON.
+    """
+    kind = headers.get("content-type", "")
+    if kind != "application/json" and kind.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMedia("send the body as JSON, with the header content-type: application/json")
+    if "content-encoding" in headers and headers["content-encoding"].lower() != "identity":
+        raise UnsupportedMedia("send the body uncompressed, without the header content-encoding")
+
+
+def too_large(limit_bytes: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {limit_bytes} bytes; shorten the conversation")
 
 
 def call_of(http_request: HttpRequest) -> Call:

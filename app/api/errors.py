@@ -9,18 +9,20 @@ from starlette.responses import Response
 
 from app.errors import GatewayError, Internal
 
+ALWAYS = ((b"cache-control", b"private, no-store"), (b"x-content-type-options", b"nosniff"))
+"""Headers of every answer."""
 
-def error_body(error: GatewayError) -> dict[str, Any]:
+
+def error_body(error: GatewayError) -> bytes:
     """OpenAI's error object with its four keys, and `details` where there are any."""
     body: dict[str, Any] = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     if error.details is not None:
         body["details"] = error.details
-    return {"error": body}
+    return json.dumps({"error": body}, ensure_ascii=False).encode(errors="replace")
 
 
 def error_response(error: GatewayError) -> Response:
-    body = json.dumps(error_body(error), ensure_ascii=False).encode(errors="replace")
-    return Response(body, error.status, error.headers(), "application/json")
+    return Response(error_body(error), error.status, error.headers(), "application/json")
 
 
 def internal(request_id: str) -> Internal:

@@ -38,7 +38,8 @@ def check_messages(messages: object) -> list[dict[str, Any]]:
     if len(messages) > MAX_MESSAGES:
         raise InvalidRequest(f"messages has more than {MAX_MESSAGES} entries; leave out old ones", param="messages")
     for index, message in enumerate(messages):
-        _check_message(message, f"messages[{index}]")
+        if not _is_plain(message):
+            _check_message(message, f"messages[{index}]")
     return messages
 
 
@@ -57,7 +58,7 @@ def count_images(messages: Sequence[Mapping[str, Any]]) -> int:
 
 def estimate_tokens(texts: Sequence[str], messages: int = 0, images: int = 0) -> int:
     """Tokens of a prompt, from the length of its texts."""
-    size = sum(len(one.encode(errors="replace")) for one in texts)
+    size = sum([len(one) if one.isascii() else len(one.encode(errors="replace")) for one in texts])
     return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * messages + TOKENS_PER_IMAGE * images
 
 
@@ -65,6 +66,14 @@ def _parts(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
     for message in messages:
         if isinstance(message.get("content"), list):
             yield from message["content"]
+
+
+def _is_plain(message: object) -> bool:
+    """Whether this is nothing but a role and a text, as most messages are; what is not may still be sound."""
+    if type(message) is not dict or len(message) != 2:
+        return False
+    role = message.get("role")
+    return type(message.get("content")) is str and type(role) is str and role in _ROLES
 
 
 def _check_message(message: object, where: str) -> None:
@@ -117,13 +126,19 @@ def _check_image(part: Mapping[str, Any], role: str, where: str) -> None:
         raise InvalidRequest(
             f'{where}.image_url must be an object such as {{"url": "data:image/png;base64,..."}}', param=where
         )
-    if not image["url"].startswith("data:image/"):
-        raise InvalidRequest(
-            f"{where}.image_url.url must be a data: URL; nothing is fetched from elsewhere",
-            param=f"{where}.image_url.url",
-        )
-    if image.get("detail") not in (None, "auto", "low", "high"):
-        raise InvalidRequest(f"{where}.image_url.detail must be auto, low or high", param=f"{where}.image_url.detail")
+    check_image_url(image["url"], image.get("detail"), f"{where}.image_url.url", f"{where}.image_url.detail")
+
+
+def check_image_url(url: object, detail: object, where: str, where_detail: str) -> None:
+    """Nothing, when a picture travels in the body itself.
+
+    Raises:
+        InvalidRequest: it does not.
+    """
+    if not isinstance(url, str) or not url.startswith("data:image/"):
+        raise InvalidRequest(f"{where} must be a data: URL; nothing is fetched from elsewhere", param=where)
+    if detail not in (None, "auto", "low", "high"):
+        raise InvalidRequest(f"{where_detail} must be auto, low or high", param=where_detail)
 
 
 def _check_tool_calls(calls: object, where: str) -> None:

@@ -56,6 +56,8 @@ def _real(model: Model) -> dict[str, Any]:
 def _virtual(name: str, allowed: tuple[Model, ...]) -> dict[str, Any]:
     """What the best of the models behind it can do: the router takes one that can do what a call needs."""
     capabilities = frozenset[str]().union(*(one.card.capabilities for one in allowed))
+    # Embeddings of different models cannot be compared, so that none is chosen for them.
+    capabilities -= {"embeddings"}
     return _entry(name, max(one.card.context_tokens for one in allowed), capabilities)
 
 

@@ -8,15 +8,26 @@ KV-transfer fields, raw regular expressions and grammars).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from app.api.checks import (
+    Check,
+    boolean,
+    closed,
+    either,
+    integer,
+    integers,
+    json_bytes,
+    list_of,
+    number,
+    one_of,
+    small_object,
+    text,
+)
+from app.domain.request import Operation
 from app.errors import InvalidRequest, UnsupportedParameter
-
-Check = Callable[[Any], bool]
-Operation = Literal["chat", "completion"]
 
 # OpenAI has no bound; vLLM allows 16,384 choices and advises 64. Each is a whole answer's work.
 MAX_N = 4
@@ -30,6 +41,7 @@ MAX_PROMPTS = 64
 MAX_TOKENS = 10_000_000
 MAX_NAME_CHARS = 256
 MAX_STOP_CHARS = 1_024
+MAX_TOKEN_ID = 1 << 31
 INT64 = 1 << 63
 
 
@@ -45,51 +57,8 @@ class Parameter:
     forwarded: bool = True
 
 
-def integer(low: int, high: int) -> Check:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def number(low: float, high: float, *, above: bool = False) -> Check:
-    """A number between these, both included; `above` leaves out the lower one."""
-    return lambda value: type(value) in (int, float) and (low < value if above else low <= value) and value <= high
-
-
-def text(max_chars: int) -> Check:
-    return lambda value: isinstance(value, str) and len(value) <= max_chars
-
-
-def one_of(*allowed: str) -> Check:
-    return lambda value: isinstance(value, str) and value in allowed
-
-
-def list_of(item: Check, max_items: int) -> Check:
-    return lambda value: isinstance(value, list) and len(value) <= max_items and all(map(item, value))
-
-
-def either(*checks: Check) -> Check:
-    return lambda value: any(check(value) for check in checks)
-
-
-def boolean(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def small_object(max_bytes: int) -> Check:
-    return lambda value: isinstance(value, dict) and json_bytes(value) <= max_bytes
-
-
-def json_bytes(value: object) -> int:
-    """Length of a value as compact JSON in UTF-8."""
-    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
-
-
-def _closed(value: Any, **fields: Check) -> bool:
-    """An object with these fields only, each absent or as its check wants it."""
-    return isinstance(value, dict) and all(name in fields and fields[name](item) for name, item in value.items())
-
-
 def _stream_options(value: Any) -> bool:
-    return _closed(value, include_usage=boolean, include_obfuscation=boolean, continuous_usage_stats=boolean)
+    return closed(value, include_usage=boolean, include_obfuscation=boolean, continuous_usage_stats=boolean)
 
 
 def _logit_bias(value: Any) -> bool:
@@ -123,10 +92,11 @@ def _structured_outputs(value: Any) -> bool:
     """A schema or a choice; patterns and grammars can take a worker's time without end."""
     choice = list_of(text(MAX_STOP_CHARS), 256)
     schema = either(small_object(MAX_SCHEMA_BYTES), text(MAX_SCHEMA_BYTES))
-    return len(value) == 1 and _closed(value, json=schema, choice=choice) if isinstance(value, dict) else False
+    return len(value) == 1 and closed(value, json=schema, choice=choice) if isinstance(value, dict) else False
 
 
-def _function(value: Any) -> bool:
+def is_function(value: Any) -> bool:
+    """The description of a function that a model may call."""
     return (
         isinstance(value, dict)
         and text(64)(value.get("name"))
@@ -142,14 +112,14 @@ def _tool(value: Any) -> bool:
         isinstance(value, dict)
         and value.keys() == {"type", "function"}
         and value["type"] == "function"
-        and _function(value["function"])
+        and is_function(value["function"])
     )
 
 
 def _tool_choice(value: Any) -> bool:
     if isinstance(value, str):
         return value in ("none", "auto", "required")
-    return _closed(value, type=one_of("function"), function=lambda one: _closed(one, name=text(64))) and len(value) == 2
+    return closed(value, type=one_of("function"), function=lambda one: closed(one, name=text(64))) and len(value) == 2
 
 
 def _metadata(value: Any) -> bool:
@@ -161,7 +131,8 @@ def _template_arguments(value: Any) -> bool:
     return isinstance(value, dict) and len(value) <= 16 and all(map(scalar, value.values()))
 
 
-_TOKEN_ID = integer(0, 1 << 31)
+_TOKEN_ID = integer(0, MAX_TOKEN_ID)
+TOKEN_IDS = integers(0, MAX_TOKEN_ID, MAX_TOKENS)
 _CHAT, _COMPLETION = frozenset({"chat"}), frozenset({"completion"})
 _TOKENS = f"a whole number from 1 to {MAX_TOKENS}"
 _TRUTH = "true or false"
@@ -227,8 +198,8 @@ TABLE: tuple[Parameter, ...] = (
         either(
             lambda value: isinstance(value, str),
             list_of(lambda item: isinstance(item, str), MAX_PROMPTS),
-            list_of(_TOKEN_ID, MAX_TOKENS),
-            list_of(list_of(_TOKEN_ID, MAX_TOKENS), MAX_PROMPTS),
+            TOKEN_IDS,
+            list_of(TOKEN_IDS, MAX_PROMPTS),
         ),
         _COMPLETION,
     ),
@@ -274,6 +245,11 @@ _TABLES: Mapping[str, Mapping[str, Parameter]] = {
 }
 
 
+def shared(*names: str) -> dict[str, Parameter]:
+    """Parameters of this table by name, for the table of another operation."""
+    return {name: _TABLES["completion"].get(name) or _TABLES["chat"][name] for name in names}
+
+
 def check_parameters(body: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
     """The fields of a body that are forwarded as they are, checked; null ones are left out.
 
@@ -281,14 +257,23 @@ def check_parameters(body: Mapping[str, Any], operation: Operation) -> dict[str,
         UnsupportedParameter: a field is not in the table.
         InvalidRequest: a value is out of its bounds.
     """
-    table = _TABLES[operation]
+    return check_fields(body, _TABLES[operation])
+
+
+def check_fields(body: Mapping[str, Any], table: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The same for any table of parameters by name."""
+    forwarded: dict[str, Any] = {}
     for name, value in body.items():
         parameter = table.get(name)
         if parameter is None:
             raise unsupported(name)
-        if value is not None and not parameter.check(value):
+        if value is None:
+            continue
+        if not parameter.check(value):
             raise InvalidRequest(f"{name} must be {parameter.expected}", param=name)
-    return {name: value for name, value in body.items() if value is not None and table[name].forwarded}
+        if parameter.forwarded:
+            forwarded[name] = value
+    return forwarded
 
 
 def unsupported(name: str, known: Sequence[str] = ()) -> UnsupportedParameter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,12 +39,14 @@ class Rule:
 class Policy:
     """Finds the rule of a call by its path as it was sent; never by a URL that a header could have a part in."""
 
-    def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        """
+    def __init__(self, routes: Iterable[BaseRoute], posts: Collection[str] = ()) -> None:
+        """`posts` are paths that take POST and are answered elsewhere.
+
         Raises:
             TypeError: a route declares no scope, or one that does not exist.
         """
         self._routes: list[tuple[Route, Rule]] = [(_plain(route), _rule(_plain(route))) for route in routes]
+        self._posts = frozenset(posts)
         self._exact = {
             (method, route.path): rule
             for route, rule in self._routes
@@ -70,6 +72,8 @@ class Policy:
                 return rule
             if match is Match.PARTIAL:
                 allowed |= route.methods or set()
+        if scope["path"] in self._posts and scope["method"] != "POST":
+            allowed.add("POST")
         if allowed:
             methods = ", ".join(sorted(allowed))
             raise WrongMethod(f"{scope['method']} is not for this path; it takes {methods}", methods)

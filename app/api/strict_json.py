@@ -1,25 +1,50 @@
 """JSON that can be read in one way only, because what is authorised here must be what the backend reads.
 
 Refused, though many parsers take it: keys that occur twice, NaN and Infinity, numbers out of range, text that has no
-UTF-8 form, and nesting deeper than `MAX_DEPTH`. The depth is checked before parsing, so that no input can exhaust the
-stack.
+UTF-8 form, and nesting deeper than `MAX_DEPTH`.
+
+How it works: a quick parser reads the body, and what it read is compared with the bytes. Whatever is not plainly sound
+goes to the strict decoder, which is slower, and says what is wrong. How many things a large body holds is bounded
+before either of them: a parser stops the whole process while it works, and a short text becomes a large object.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from itertools import islice
 from typing import Any, NoReturn
+
+import orjson
 
 from app.errors import InvalidRequest
 
 MAX_DEPTH = 32
 # The largest seeds are 64 bits; longer integers are for exhausting parsers.
 MAX_DIGITS = 20
+# Texts, lists and objects in a body. The longest conversation with a tool call in each message has some 40,000; more
+# than this takes a parser, and what checks the parameters, longer than others should wait.
+MAX_PARTS = 100_000
+# Values in a body: token ids, above all.
+MAX_VALUES = 250_000
+# In larger bodies what is wrong is looked for without a call for each number.
+STRICT_BYTES = 256 << 10
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_PART = re.compile(_STRING.pattern + rb"|[\[{]", re.DOTALL)
 _NOT_A_BRACKET = re.compile(rb"[^\[\]{}]+")
+_LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])(?=[0-9-]{%d})-?[0-9]++(?![.eE])" % (MAX_DIGITS + 1))
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_OBJECT = 'the body must be a JSON object, such as {"model": "auto", ...}'
+_TOO_LONG = f"an integer has more than {MAX_DIGITS} digits; send a smaller one"
+# The quick parser makes a float of a longer integer.
+_SAFE_FLOAT = 1e15
+_NO_COLONS = frozenset({int, bool, type(None)})
+_SCALARS = frozenset({*_NO_COLONS, str, float})
+
+
+class _Doubtful(Exception):
+    """Perhaps sound, perhaps not."""
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -28,6 +53,60 @@ def parse_object(body: bytes) -> dict[str, Any]:
     Raises:
         InvalidRequest: they hold something else, or something ambiguous; the message says what and where.
     """
+    if len(body) > MAX_PARTS:
+        _check_size(body)
+    try:
+        parsed = orjson.loads(body)
+        # An object that brings a key twice has more colons than the one that was made of it.
+        if type(parsed) is dict and _colons(parsed, 1) == body.count(b":") and b"\\u003" not in body:
+            return parsed
+    except _Doubtful:
+        pass
+    except orjson.JSONDecodeError as exc:
+        if len(body) > STRICT_BYTES:
+            place = f"line {exc.lineno} column {exc.colno}"
+            raise InvalidRequest(f"the body is not JSON that all read alike: {exc.msg} at {place}") from exc
+    return parse_strictly(body) if len(body) <= STRICT_BYTES else _parse_large(body)
+
+
+def _check_size(body: bytes) -> None:
+    """Refuse a body that is made of too many things to be read in a short time and little memory."""
+    many = body.count(b'"') // 2 + body.count(b"{") + body.count(b"[") > MAX_PARTS
+    if many and next(islice(_PART.finditer(body), MAX_PARTS, None), None):
+        raise InvalidRequest(f"the body has more than {MAX_PARTS} texts, lists and objects; send less at a time")
+    if body.count(b",") > MAX_VALUES and _STRING.sub(b"", body).count(b",") > MAX_VALUES:
+        raise InvalidRequest(f"the body has more than {MAX_VALUES} values; send less at a time")
+
+
+def _colons(value: dict[str, Any] | list[Any], depth: int) -> int:
+    """How many colons JSON has that says this.
+
+    Raises:
+        _Doubtful: something in it may have been read otherwise than it was written, or is nested too deep.
+    """
+    if depth > MAX_DEPTH:
+        raise _Doubtful
+    if type(value) is dict:
+        found = len(value) + sum([key.count(":") for key in value if ":" in key])
+        items: Any = value.values()
+    else:
+        found, items = 0, value
+        if len(value) > MAX_DEPTH and set(map(type, value)) <= _NO_COLONS:
+            return 0
+    for item in items:
+        kind = type(item)
+        if kind is str:
+            found += item.count(":")
+        elif kind is float:
+            if not -_SAFE_FLOAT < item < _SAFE_FLOAT:
+                raise _Doubtful
+        elif kind not in _SCALARS:
+            found += _colons(item, depth + 1)
+    return found
+
+
+def parse_strictly(body: bytes) -> dict[str, Any]:
+    """What `parse_object` says, of any body that is not too large for it."""
     _check_depth(body)
     try:
         text = body.decode()
@@ -39,9 +118,20 @@ def parse_object(body: bytes) -> dict[str, Any]:
         place = f"line {exc.lineno} column {exc.colno}"
         raise InvalidRequest(f"the body is not valid JSON: {exc.msg} at {place}") from exc
     if not isinstance(parsed, dict):
-        raise InvalidRequest('the body must be a JSON object, such as {"model": "auto", ...}')
+        raise InvalidRequest(_NO_OBJECT)
     if b"\\u" in body:
         _refuse_surrogates(parsed)
+    return parsed
+
+
+def _parse_large(body: bytes) -> dict[str, Any]:
+    """The same for what the quick parser could read, but perhaps as something else."""
+    _check_depth(body)
+    if _LONG_INTEGER.search(_STRING.sub(b"", body)):
+        raise InvalidRequest(_TOO_LONG)
+    parsed = _decode_large(body.decode())
+    if not isinstance(parsed, dict):
+        raise InvalidRequest(_NO_OBJECT)
     return parsed
 
 
@@ -80,7 +170,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise InvalidRequest(f"an integer has more than {MAX_DIGITS} digits; send a smaller one")
+        raise InvalidRequest(_TOO_LONG)
     return int(digits)
 
 
@@ -98,3 +188,4 @@ def _refuse_constant(name: str) -> NoReturn:
 _decode = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
 ).decode
+_decode_large = json.JSONDecoder(object_pairs_hook=_unique).decode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,8 +32,15 @@ class Candidate:
     """A model under consideration for one request."""
 
     model: Model
-    estimate: Estimate
+    quality: float | None
+    """Probability that its answer is acceptable; None is unknown."""
+    expect: Callable[[], Estimate]
     utility: float | None = None
+
+    @property
+    def estimate(self) -> Estimate:
+        """All that is expected, worked out when somebody looks."""
+        return self.expect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +81,16 @@ class Decision:
     candidates: Sequence[Candidate]
     """In the order in which they are attempted; never empty, and always the same objects."""
     reason: Reason
-    why: str
-    """The reason in plain words."""
+    explain: Callable[[], str]
     details: Mapping[str, Any] = field(default_factory=dict)
     """For the caller: `predictor_failure`, where an encoder failed."""
     evidence: object = field(default=None, repr=False, compare=False)
     """What `app.routing.record` makes the record from, when somebody asks for it."""
+
+    @property
+    def why(self) -> str:
+        """The reason in plain words, put together when somebody looks."""
+        return self.explain()
 
     @property
     def chosen(self) -> Candidate:

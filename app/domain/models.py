@@ -19,7 +19,7 @@ class Card:
 
     context_tokens: int
     capabilities: frozenset[str] = frozenset({"chat"})
-    """Any of chat, completion, tools, vision, json_schema, logprobs."""
+    """Any of chat, completion, responses, embeddings, tools, vision, json_schema, logprobs."""
     license: str | None = None
     regions: frozenset[str] = frozenset()
     values: Mapping[str, float] = field(default_factory=dict)

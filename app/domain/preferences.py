@@ -46,6 +46,8 @@ class Context:
 
     def over(self, other: Context) -> Context:
         """Both, where this one is the more explicit; of two deadlines the earlier holds."""
+        if other is _NO_CONTEXT:
+            return self
         deadlines_s = [each for each in (self.deadline_s, other.deadline_s) if each is not None]
         return Context(
             session_id=other.session_id if self.session_id is None else self.session_id,
@@ -83,7 +85,8 @@ class FlagLine:
     rest: str
 
 
-_NOTHING = Preferences()
+_NO_CONTEXT = Context()
+_NOTHING_ASKED = Asked(Preferences(), _NO_CONTEXT)
 
 
 def narrow(policy: Policy, source: Source, asked: Preferences, vocabulary: Vocabulary = VOCABULARY) -> Policy:
@@ -92,7 +95,7 @@ def narrow(policy: Policy, source: Source, asked: Preferences, vocabulary: Vocab
     Raises:
         NotAllowed: the source may not set one of the fields.
     """
-    if asked == _NOTHING or (source is Source.PROMPT and not policy.flags_in_prompt):
+    if not asked or (source is Source.PROMPT and not policy.flags_in_prompt):
         return policy
     _check_permission(policy, source, asked, vocabulary)
     return replace(policy, preferences=merged(policy.preferences, asked, vocabulary))
@@ -100,6 +103,8 @@ def narrow(policy: Policy, source: Source, asked: Preferences, vocabulary: Vocab
 
 def merged(held: Preferences, asked: Preferences, vocabulary: Vocabulary = VOCABULARY) -> Preferences:
     """Both: all limits hold, and soft preferences are the asked ones where they say anything."""
+    if not asked:
+        return held
     limits = dict(held.limits)
     for name, limit in asked.limits.items():
         limits[name] = vocabulary.constraint[name].combine(limits[name], limit) if name in limits else limit
@@ -146,7 +151,7 @@ def parse_body(routing: object, vocabulary: Vocabulary = VOCABULARY, where: str 
         InvalidRequest: a value that is not what is expected.
     """
     if routing is None:
-        return Asked()
+        return _NOTHING_ASKED
     if not isinstance(routing, Mapping):
         raise InvalidRequest(f"{where} must be an object", param=where)
     values: dict[str, Any] = {}
@@ -171,7 +176,9 @@ def parse_headers(headers: Mapping[str, str], vocabulary: Vocabulary = VOCABULAR
     """
     values: dict[str, Any] = {}
     for header, text in headers.items():
-        name = vocabulary.headers.get(header) if header.startswith(HEADER_PREFIX) else None
+        if not header.startswith(HEADER_PREFIX):
+            continue
+        name = vocabulary.headers.get(header)
         if name == "weights":
             values[name] = _header_weights(text, header, vocabulary)
         elif name is not None:
@@ -180,7 +187,7 @@ def parse_headers(headers: Mapping[str, str], vocabulary: Vocabulary = VOCABULAR
                 values[name] = kind.parse(kind.from_text(text))
             except (ValueError, KeyError, OverflowError) as exc:
                 raise InvalidRequest(f"the header {header} must be {kind.expected}", param=header) from exc
-    return _asked(values, vocabulary, "routing") if values else Asked()
+    return _asked(values, vocabulary, "routing") if values else _NOTHING_ASKED
 
 
 def parse_flag_line(prompt: str, vocabulary: Vocabulary = VOCABULARY) -> FlagLine | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Operation = Literal["chat", "completion", "responses", "embeddings"]
 Conversation = tuple[tuple[str, str], ...]
 """(role, text) pairs in order; tool names travel as one ("tools", "name name") pair."""
 
@@ -21,13 +22,17 @@ class Preferences:
     max_quality_loss: float | None = None
     """Quality, in [0, 1], that may be lost on average against the best eligible model."""
 
+    def __bool__(self) -> bool:
+        """Whether anything is asked."""
+        return bool(self.limits or self.weights) or self.max_quality_loss is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One call for a completion, free of HTTP."""
 
     request_id: str
-    operation: Literal["chat", "completion"]
+    operation: Operation
     model: str | None
     """A concrete model, asked for by name; None lets the router choose."""
     profile: str
@@ -50,5 +55,7 @@ class Request:
     explain: bool = False
     uses: frozenset[str] = frozenset()
     """Capabilities that parameters use, but whose absence leaves an answer; `require_parameters` makes them needed."""
+    longest_prompt_tokens: int | None = None
+    """Of several prompts that are read one by one; None where there is one."""
     hops: int = 0
     """Gateways like this one that the call has passed already."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from app.domain.models import TOKENS_PER_PRICE, TokenPrice
+
+_NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
+_NAMES_OF_RESPONSES = ("input_tokens", "output_tokens", "input_tokens_details")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,16 @@ class Usage:
 
     @classmethod
     def parse(cls, reported: object) -> Usage | None:
-        """Read the `usage` object of an answer; None where it is absent or makes no sense."""
-        if not isinstance(reported, Mapping):
+        """Read the `usage` object of an answer; None where it is absent or makes no sense.
+
+        The Responses API has other names for the same; embeddings have no output.
+        """
+        if not isinstance(reported, dict):
             return None
-        details = reported.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-        read, written = _count(reported.get("prompt_tokens")), _count(reported.get("completion_tokens", 0))
+        names = _NAMES if "prompt_tokens" in reported else _NAMES_OF_RESPONSES
+        details = reported.get(names[2])
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        read, written = _count(reported.get(names[0])), _count(reported.get(names[1]) or 0)
         if read is None or written is None:
             return None
         return cls(read, written, min(_count(cached) or 0, read))

@@ -54,6 +54,7 @@ class CandidateTable:
         self.column_M = np.array(columns, dtype=np.intp)
         self.tested_M: Truths = self.column_M != UNTESTED
         self.all_tested = bool(self.tested_M.all())
+        self._is_in_order = columns == list(range(len(predicted)))
         self._card_shares: dict[str, Floats] = {}
 
     def __len__(self) -> int:
@@ -68,6 +69,8 @@ class CandidateTable:
 
     def spread(self, predicted: npt.NDArray[np.floating]) -> Floats:
         """Numbers per column of the artifact as numbers per model [M, ...]; NaN for untested ones."""
+        if self._is_in_order:
+            return predicted.astype(np.float64)
         if not self.all_tested:
             # The extra row at the end is what UNTESTED points to.
             predicted = np.concatenate((predicted, np.full((1, *predicted.shape[1:]), math.nan)))

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +20,7 @@ from app.domain.decision import Estimate
 from app.domain.dimensions import Floats, Labels
 from app.domain.request import Preferences, Request
 from app.routing.candidates import CandidateTable, FleetColumns
+from app.routing.lazily import lazily
 
 
 class Prediction(Protocol):
@@ -53,8 +52,7 @@ class Prediction(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """The part of a request that decides, without its text; kept with the decision."""
 
     model: str | None
@@ -65,6 +63,14 @@ class Question:
     uses: frozenset[str]
     preferences: Preferences
     allowed_models: frozenset[str] | None
+    longest_prompt_tokens: int | None = None
+    """Of several prompts that are read one by one; None where there is one."""
+
+    @property
+    def context_tokens(self) -> int:
+        """What a context has to hold: the longest prompt, and as much of an answer as the caller allows."""
+        longest = self.input_tokens if self.longest_prompt_tokens is None else self.longest_prompt_tokens
+        return longest + (self.max_tokens or 0)
 
     @classmethod
     def of(cls, request: Request) -> Question:
@@ -77,11 +83,11 @@ class Question:
             request.uses,
             request.preferences,
             request.allowed_models,
+            request.longest_prompt_tokens,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """All that a decision follows from. Small: what is expected is computed from it again when it is asked for."""
 
     table: CandidateTable
@@ -94,11 +100,17 @@ class Expected:
     """What is known and expected of all models: the `Columns` that dimensions and constraints read."""
 
     def __init__(self, case: Case) -> None:
-        self.table, self.fleet = case.table, case.fleet
-        self.question, self.prediction = case.question, case.prediction
-        self.cards: Mapping[str, Floats] = case.table.cards
-        self.input_tokens = case.question.input_tokens
+        self.case = case
+        self.table, self.question, self.fleet, self.prediction = case
         self._shares: dict[str, Floats] = {}
+
+    @property
+    def cards(self) -> Mapping[str, Floats]:
+        return self.table.cards
+
+    @property
+    def input_tokens(self) -> int:
+        return self.question.input_tokens
 
     @property
     def names(self) -> Labels:
@@ -120,39 +132,39 @@ class Expected:
     def uses(self) -> frozenset[str]:
         return self.question.uses
 
-    @cached_property
+    @lazily
     def quality(self) -> Floats:
         return self._unknown if self.prediction is None else self.table.spread(self.prediction.quality)
 
-    @cached_property
+    @lazily
     def output_tokens(self) -> Floats:
         return self._unknown if self.prediction is None else self.table.spread(self.prediction.output_tokens)
 
-    @cached_property
+    @lazily
     def written_tokens(self) -> Floats:
         most = self.question.max_tokens
         return self.output_tokens if most is None else np.minimum(self.output_tokens, most)
 
-    @cached_property
+    @lazily
     def cost_usd(self) -> Floats:
         cost_M = self.written_tokens * self.table.output_usd_M
         cost_M += self.table.input_usd_M * self.input_tokens
         return cost_M
 
-    @cached_property
+    @lazily
     def ttft_s(self) -> Floats:
         return self.table.s_per_input_token_M * self.input_tokens + self.fleet.wait_s_M
 
-    @cached_property
+    @lazily
     def latency_s(self) -> Floats:
         return self.written_tokens * self.fleet.s_per_output_token_M + self.ttft_s
 
-    @cached_property
+    @lazily
     def quality_interval(self) -> Floats:
         """[M, 2]."""
         return self._no_interval if self.prediction is None else self.table.spread(self.prediction.quality_interval)
 
-    @cached_property
+    @lazily
     def output_tokens_interval(self) -> Floats:
         """[M, 2]."""
         if self.prediction is None:

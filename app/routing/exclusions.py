@@ -86,8 +86,9 @@ def _together(reasons: list[Exclusion]) -> dict[str, object]:
 def _too_long(expected: Expected, visible_M: Truths) -> ContextLengthExceeded:
     question, most = expected.question, int(expected.table.context_tokens_M[visible_M].max())
     answer = f" and an answer of {question.max_tokens}" if question.max_tokens else ""
+    prompt_tokens = question.context_tokens - (question.max_tokens or 0)
     return ContextLengthExceeded(
-        f"about {question.input_tokens} tokens of prompt{answer} do not fit: the largest context has {most} tokens; "
+        f"about {prompt_tokens} tokens of prompt{answer} do not fit: the largest context has {most} tokens; "
         "shorten the conversation or lower max_tokens",
         param="messages",
     )
@@ -124,7 +125,7 @@ def _lacking(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
 
 def _overfull(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
     question = expected.question
-    tokens = question.input_tokens + (question.max_tokens or 0)
+    tokens = question.context_tokens
     for model in np.flatnonzero(visible_M & ~roomy(expected.table, question)).tolist():
         most = int(expected.table.context_tokens_M[model])
         exclusion = Exclusion(

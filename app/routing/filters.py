@@ -9,16 +9,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from app.domain.dimensions import Columns, Truths
-from app.routing.candidates import CandidateTable, FleetColumns
-from app.routing.estimates import Expected, Question
+from app.routing.candidates import CandidateTable
+from app.routing.estimates import Case, Expected, Question
 
 # Keys of a gateway times the few limits that its callers set again and again; each entry takes a byte per model.
 REMEMBERED = 256
+
+
+class Passing(NamedTuple):
+    """Models that pass, and what fits into each of them."""
+
+    models_M: Truths
+    """Not to be written to."""
+    context_tokens: float
 
 
 class CardFilter:
@@ -30,27 +38,27 @@ class CardFilter:
     def __init__(self, table: CandidateTable) -> None:
         self._table = table
         self._constraints = table.vocabulary.constraint
-        self._known: OrderedDict[Hashable, Truths] = OrderedDict()
+        self._known: OrderedDict[Hashable, Passing] = OrderedDict()
 
-    def passing(self, expected: Expected) -> Truths:
-        """[M]; not to be written to."""
-        question = expected.question
-        limits = [each for each in question.preferences.limits.items() if self._constraints[each[0]].stage == "card"]
+    def passing(self, case: Case) -> Passing:
+        question, constraints = case.question, self._constraints
+        limits: list[tuple[str, Any]] = []
+        if question.preferences.limits:
+            limits = [each for each in question.preferences.limits.items() if constraints[each[0]].stage == "card"]
         key = (question.allowed_models, question.needs, question.uses, *limits)
-        passing_M = self._known.get(key)
-        if passing_M is None:
-            passing_M = self._known[key] = self._compute(expected, limits)
+        passing = self._known.get(key)
+        if passing is None:
+            passing = self._known[key] = self._compute(case, limits)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-        return passing_M
+        return passing
 
-    def _compute(self, expected: Expected, limits: list[tuple[str, Any]]) -> Truths:
-        question = expected.question
-        table = self._table
-        passing_M: Truths = allowed(table, question.allowed_models) & capable(table, question.needs)
+    def _compute(self, case: Case, limits: list[tuple[str, Any]]) -> Passing:
+        table, expected = self._table, Expected(case)
+        passing_M: Truths = allowed(table, case.question.allowed_models) & capable(table, case.question.needs)
         for name, limit in limits:
             passing_M &= self._constraints[name].passes(expected, limit)
-        return passing_M
+        return Passing(passing_M, float(table.context_tokens_M[passing_M].min(initial=np.inf)))
 
 
 def allowed(table: CandidateTable, names: frozenset[str] | None) -> Truths:
@@ -74,26 +82,26 @@ def capable(table: CandidateTable, needs: frozenset[str]) -> Truths:
 
 def roomy(table: CandidateTable, question: Question) -> Truths:
     """Models whose context holds the prompt and as much of an answer as the caller allows."""
-    result: Truths = table.context_tokens_M >= question.input_tokens + (question.max_tokens or 0)
+    result: Truths = table.context_tokens_M >= question.context_tokens
     return result
 
 
-def reachable(passing_M: Truths, expected: Expected, fleet: FleetColumns) -> Truths:
-    """Of these models, those that the request fits into and that have a replica."""
-    passing_M = passing_M & roomy(expected.table, expected.question)
-    if not fleet.all_available:
-        passing_M &= fleet.available_M
-    return passing_M
+def reachable(passing: Passing, case: Case) -> Truths:
+    """Of these models, those that the request fits into and that have a replica; not to be written to."""
+    reachable_M, question = passing.models_M, case.question
+    if question.input_tokens + (question.max_tokens or 0) > passing.context_tokens:
+        reachable_M = reachable_M & roomy(case.table, question)
+    return reachable_M if case.fleet.all_available else reachable_M & case.fleet.available_M
 
 
-def has_limits_on_estimates(expected: Expected) -> bool:
-    constraints = expected.table.vocabulary.constraint
-    return any(constraints[name].stage == "estimate" for name in expected.question.preferences.limits)
+def has_limits_on_estimates(case: Case) -> bool:
+    limits, constraints = case.question.preferences.limits, case.table.vocabulary.constraint
+    return bool(limits) and any(constraints[name].stage == "estimate" for name in limits)
 
 
-def has_limits_on_quality(expected: Expected) -> bool:
-    constraints = expected.table.vocabulary.constraint
-    return any(constraints[name].reads_quality for name in expected.question.preferences.limits)
+def has_limits_on_quality(case: Case) -> bool:
+    limits, constraints = case.question.preferences.limits, case.table.vocabulary.constraint
+    return bool(limits) and any(constraints[name].reads_quality for name in limits)
 
 
 def affordable(passing_M: Truths, expected: Expected) -> Truths:

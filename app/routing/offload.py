@@ -15,11 +15,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from app.domain.request import Conversation
 from app.routing.estimates import Prediction
@@ -38,27 +34,8 @@ OPEN_S = 5.0
 STUCK_AFTER_LIMITS = 5
 
 
-class PredictedBatch(Protocol):
-    """A `Prediction` for several conversations: the first axis of all arrays is theirs."""
-
-    @property
-    def quality(self) -> npt.NDArray[np.floating]: ...
-
-    @property
-    def quality_interval(self) -> npt.NDArray[np.floating]: ...
-
-    @property
-    def output_tokens(self) -> npt.NDArray[np.floating]: ...
-
-    @property
-    def output_tokens_interval(self) -> npt.NDArray[np.floating]: ...
-
-    @property
-    def unfamiliar(self) -> npt.NDArray[np.bool_]: ...
-
-
-class BatchPredictor(Protocol):
-    """Predicts for several conversations at once, at either speed."""
+class BlockingPredictor(Protocol):
+    """Predicts for one conversation, at either speed; a number per model in the order of `models`."""
 
     @property
     def models(self) -> Sequence[str]: ...
@@ -69,30 +46,9 @@ class BatchPredictor(Protocol):
     @property
     def static_error(self) -> float: ...
 
-    def glance(self, conversations: Sequence[Conversation]) -> PredictedBatch: ...
+    def glance(self, conversation: Conversation) -> Prediction: ...
 
-    def predict(self, conversations: Sequence[Conversation]) -> PredictedBatch: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PredictedRow:
-    """The prediction for one conversation of a batch."""
-
-    quality: npt.NDArray[np.floating]
-    quality_interval: npt.NDArray[np.floating]
-    output_tokens: npt.NDArray[np.floating]
-    output_tokens_interval: npt.NDArray[np.floating]
-    unfamiliar: bool = False
-
-    @classmethod
-    def of(cls, batch: PredictedBatch, row: int) -> PredictedRow:
-        return cls(
-            batch.quality[row],
-            batch.quality_interval[row],
-            batch.output_tokens[row],
-            batch.output_tokens_interval[row],
-            bool(batch.unfamiliar[row]),
-        )
+    def predict(self, conversation: Conversation) -> Prediction: ...
 
 
 class Breaker:
@@ -130,7 +86,7 @@ class OffLoopPredictor:
 
     def __init__(
         self,
-        predictor: BatchPredictor,
+        predictor: BlockingPredictor,
         limit_s: float = LIMIT_S,
         clock: Clock = time.monotonic,
         speeds: frozenset[str] | None = None,
@@ -157,7 +113,7 @@ class OffLoopPredictor:
         if "static" not in self.speeds:
             return None
         try:
-            return PredictedRow.of(self._predictor.glance((conversation,)), 0)
+            return self._predictor.glance(conversation)
         except Exception as exc:  # whatever it raises, there is no prediction
             raise PredictorFailed(f"{type(exc).__name__} at a glance") from exc
 
@@ -209,7 +165,7 @@ class OffLoopPredictor:
         turn.began_at = self._clock()
         self._running = turn
         try:
-            return PredictedRow.of(self._predictor.predict((conversation,)), 0)
+            return self._predictor.predict(conversation)
         finally:
             self._running = None
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import overload
 
-from app.domain.decision import Candidate
+from app.domain.decision import Candidate, Estimate
 from app.domain.dimensions import Floats
 from app.routing.estimates import Case, Expected, known
 from app.routing.objective import utility
+from app.routing.view import View
 from app.routing.why import Ground
 
 
@@ -18,9 +20,12 @@ class Ranking(Sequence[Candidate]):
     Arrays over the catalogue are not kept, for decisions are remembered for a while: they follow from the case again.
     """
 
-    def __init__(self, case: Case, expected: Expected, ground: Ground) -> None:
-        self._case, self._order, self._weights = case, ground.order, ground.terms.weights
-        self._made = {0: self._make(0, expected, utility(expected, self._weights))}
+    __slots__ = ("_case", "_made", "_order", "_weights")
+
+    def __init__(self, view: View, ground: Ground) -> None:
+        self._case, self._order, self._weights = view.case, ground.order, ground.terms.weights
+        usefulness_M = view.usefulness if ground.terms is view.terms else utility(view.expected, self._weights)
+        self._made = {0: self._make(0, view.expected, usefulness_M)}
 
     def __len__(self) -> int:
         return len(self._order)
@@ -50,5 +55,10 @@ class Ranking(Sequence[Candidate]):
                 self._made[place] = self._make(place, expected, utility_M)
 
     def _make(self, place: int, expected: Expected, utility_M: Floats) -> Candidate:
-        number = int(self._order[place])
-        return Candidate(expected.table.models[number], expected.of(number), known(utility_M[number]))
+        number = self._order.item(place)
+        quality, usefulness = known(expected.quality[number]), known(utility_M[number])
+        return Candidate(self._case.table.models[number], quality, partial(_estimate, self._case, number), usefulness)
+
+
+def _estimate(case: Case, number: int) -> Estimate:
+    return Expected(case).of(number)

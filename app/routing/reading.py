@@ -7,8 +7,7 @@ fails leaves the glance. Whatever an encoder does, the caller gets a reading, if
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.domain.decision import Encoder
 from app.domain.request import Conversation
@@ -49,8 +48,7 @@ class QualityPredictor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What is predicted, and by whom; or why nothing is."""
 
     prediction: Prediction | None = None
@@ -76,7 +74,7 @@ async def look(predictor: QualityPredictor, conversation: Conversation, glanced:
     try:
         return Reading(await predictor.predict(conversation), "transformer", glanced.failure)
     except PredictorFailed as exc:
-        return replace(glanced, failure=_told(exc))
+        return glanced._replace(failure=_told(exc))
 
 
 def _told(failure: PredictorFailed) -> str:

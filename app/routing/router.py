@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,7 +30,7 @@ from app.routing.objective import Positions
 from app.routing.operating_points import OperatingCurve, OperatingPoints, OperatingTable
 from app.routing.ranking import Ranking
 from app.routing.reading import QualityPredictor, Reading, glance, look
-from app.routing.view import Terms, View, first_of
+from app.routing.view import NO_TERMS, Terms, View, first_of
 from app.routing.why import Ground, why_abstained, why_best, why_default
 
 # A glance decides alone when its margin is this many times its typical error: with errors that are distributed normally
@@ -44,8 +46,7 @@ class Learned:
     curve: OperatingCurve | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What a decision was made from; the record follows from it."""
 
     case: Case
@@ -93,10 +94,11 @@ class Router:
         """
         case = Case(self._table, Question.of(request), self._columns(fleet))
         self._check_names(case.question)
-        usable_M = self._usable(Expected(case))
-        terms = await self._terms(case.question, usable_M)
+        usable_M = self._usable(case)
+        loss = request.preferences.max_quality_loss
+        terms = Terms(request.preferences.weights) if loss is None else await self._terms(case.question, usable_M, loss)
         view = await self._read(request, View(case, usable_M, terms))
-        if not view.eligible.any():
+        if not np.count_nonzero(view.eligible):
             raise nothing_left(view.expected, estimated=True)
         return self._decision(view, await self._rank(view))
 
@@ -113,20 +115,19 @@ class Router:
         if name is not None and (name not in self._table.position or (allowed is not None and name not in allowed)):
             raise _unknown(name)
 
-    def _usable(self, expected: Expected) -> Truths:
+    def _usable(self, case: Case) -> Truths:
         """Models that can answer, as far as is known without a prediction."""
-        passing_M = self._card_filter.passing(expected)
-        if expected.question.model is not None:
-            passing_M = passing_M & _only(self._table.position[expected.question.model], len(self._table))
-        usable_M = reachable(passing_M, expected, expected.fleet)
-        if not usable_M.any():
-            raise nothing_left(expected, estimated=False)
+        usable_M = reachable(self._card_filter.passing(case), case)
+        if case.question.model is not None:
+            usable_M = usable_M & _only(self._table.position[case.question.model], len(self._table))
+        if not np.count_nonzero(usable_M):
+            raise nothing_left(Expected(case), estimated=False)
         return usable_M
 
-    async def _terms(self, question: Question, usable_M: Truths) -> Terms:
-        """The weights, with the one on cost that a `max_quality_loss` allows among these models."""
-        weights, loss = question.preferences.weights, question.preferences.max_quality_loss
-        if loss is None or self._predictor is None or question.model is not None:
+    async def _terms(self, question: Question, usable_M: Truths, loss: float) -> Terms:
+        """The weights, with the one on cost that this loss of quality allows among these models."""
+        weights = question.preferences.weights
+        if self._predictor is None or question.model is not None:
             return Terms(weights)
         point = await self._point(usable_M)
         cost_weight = point.cost_weight(loss) if point is not None else None
@@ -137,7 +138,7 @@ class Router:
 
     async def _read(self, request: Request, unread: View) -> View:
         """What is seen at a glance if that settles the choice, else what the transformer sees."""
-        is_needed = request.model is None or request.explain or has_limits_on_estimates(unread.expected)
+        is_needed = request.model is None or request.explain or has_limits_on_estimates(unread.case)
         if self._predictor is None or not is_needed:
             return unread
         view = unread.after(glance(self._predictor, request.conversation))
@@ -156,58 +157,63 @@ class Router:
         if self._predictor is None or prediction is None or prediction.unfamiliar or request.explain:
             return False
         # Nobody is refused at a glance, and no floor of quality is judged by one.
-        if has_limits_on_quality(glanced.expected) or not glanced.eligible.any():
+        if has_limits_on_quality(glanced.case) or not np.count_nonzero(glanced.eligible):
             return False
         return glanced.margin > CLEAR_MARGIN * self._predictor.static_error
 
     async def _rank(self, view: View) -> Ground:
-        if view.reading.prediction is None or not (view.eligible & self._table.tested_M).any():
+        if view.reading.prediction is None or not self._is_any_tested(view.eligible):
             return Ground("default", self._default_order(view))
         if view.is_unfamiliar and len(view.order) > 1:
             return await self._abstain(view)
         return Ground("best", view.order, view.terms)
 
+    def _is_any_tested(self, eligible_M: Truths) -> bool:
+        return self._table.all_tested or bool(np.count_nonzero(eligible_M & self._table.tested_M))
+
     async def _abstain(self, view: View) -> Ground:
         """The profile's order; where it has none, the best single model first."""
         order = self._default_order(view)
-        if view.expected.question.profile in self._ordered:
+        if view.case.question.profile in self._ordered:
             return Ground("abstained", order)
         point = view.terms.point or await self._point(view.usable_M)
         if point is not None and point.best_model is not None:
             order = first_of(order, self._table.position[point.best_model])
-        return Ground("abstained", order, Terms(point=point))
+        return Ground("abstained", order, NO_TERMS._replace(point=point))
 
     def _default_order(self, view: View) -> Positions:
         eligible_E = view.eligible.nonzero()[0]
-        position_M = self._default_position[view.expected.question.profile]
+        position_M = self._default_position[view.case.question.profile]
         return eligible_E[position_M[eligible_E].argsort()]
 
     def _decision(self, view: View, ground: Ground) -> Decision:
-        reason, why = self._reason(view, ground)
         failure = view.reading.failure
         evidence = Evidence(view.case, ground, view.reading, self._versions)
+        reason: Reason = "only" if len(ground.order) == 1 else ground.rule
+        if view.case.question.model is not None:
+            reason = "named"
         return Decision(
             decision_id=f"dec-{os.urandom(12).hex()}",
-            candidates=Ranking(view.case, view.expected, ground),
+            candidates=Ranking(view, ground),
             reason=reason,
-            why=why,
+            explain=partial(self._why, reason, evidence),
             details={"predictor_failure": failure} if failure else {},
             evidence=evidence,
         )
 
-    def _reason(self, view: View, ground: Ground) -> tuple[Reason, str]:
-        question = view.expected.question
-        if question.model is not None:
-            return "named", "asked for by name"
-        if len(ground.order) == 1:
-            return "only", "the only eligible model"
-        if ground.rule == "default":
-            return "default", why_default(view.reading.failure, self._predictor is not None)
-        if ground.rule == "abstained":
+    def _why(self, reason: Reason, evidence: Evidence) -> str:
+        case, ground = evidence.case, evidence.ground
+        if reason == "named":
+            return "asked for by name"
+        if reason == "only":
+            return "the only eligible model"
+        if reason == "default":
+            return why_default(evidence.reading.failure, self._predictor is not None)
+        if reason == "abstained":
             point, first = ground.terms.point, self._table.names[int(ground.order[0])]
             best_single = first if point is not None and point.best_model == first else None
-            return "abstained", why_abstained(question.profile in self._ordered, best_single)
-        return "best", why_best(view.expected, ground)
+            return why_abstained(case.question.profile in self._ordered, best_single)
+        return why_best(Expected(case), ground)
 
 
 def _positions(table: CandidateTable, order: Sequence[str]) -> Positions:

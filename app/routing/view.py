@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from app.domain.dimensions import Floats, Truths
 from app.routing.estimates import Case, Expected
 from app.routing.filters import affordable
+from app.routing.lazily import lazily
 from app.routing.objective import Positions, ranked, utility
 from app.routing.operating_points import OperatingTable
 from app.routing.reading import UNREAD, Reading
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What quality is given up for in one request."""
 
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float]
     """As applied."""
     max_quality_loss: float | None = None
     """As asked for, unless a weight on cost was."""
@@ -43,36 +42,42 @@ class Terms:
         return self.point.best_model
 
 
+NO_TERMS = Terms({})
+"""Nothing but quality counts."""
+
+
 class View:
     """One reading, applied to one request."""
 
     def __init__(self, case: Case, usable_M: Truths, terms: Terms, reading: Reading = UNREAD) -> None:
         """`usable_M` are the models that can answer, as far as is known without a reading."""
         self.case, self.usable_M, self.terms, self.reading = case, usable_M, terms, reading
-        self.expected = Expected(case)
 
     def after(self, reading: Reading) -> View:
         """The same request, seen with this reading."""
-        if reading.prediction is None:
-            return View(self.case, self.usable_M, self.terms, reading)
-        return View(replace(self.case, prediction=reading.prediction), self.usable_M, self.terms, reading)
+        table, question, fleet, _ = self.case
+        return View(Case(table, question, fleet, reading.prediction), self.usable_M, self.terms, reading)
+
+    @lazily
+    def expected(self) -> Expected:
+        return Expected(self.case)
 
     @property
     def is_unfamiliar(self) -> bool:
         prediction = self.reading.prediction
         return prediction is not None and prediction.unfamiliar
 
-    @cached_property
+    @lazily
     def eligible(self) -> Truths:
         """[M]."""
-        return affordable(self.usable_M, self.expected)
+        return affordable(self.usable_M, self.expected) if self.case.question.preferences.limits else self.usable_M
 
-    @cached_property
+    @lazily
     def usefulness(self) -> Floats:
         """[M]; NaN where nothing is predicted."""
         return utility(self.expected, self.terms.weights)
 
-    @cached_property
+    @lazily
     def order(self) -> Positions:
         """The eligible models, most useful first."""
         order, best_single = ranked(self.usefulness, self.eligible), self.terms.best_single

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from app.routing.estimates import Expected
 from app.routing.objective import Positions
-from app.routing.view import Terms
+from app.routing.view import NO_TERMS, Terms
 
 Rule = Literal["best", "abstained", "default"]
 """Usefulness by what is predicted; the profile's order, because that is not to be trusted; the same without any."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
+class Ground(NamedTuple):
     """What a ranking rests on."""
 
     rule: Rule
     order: Positions
     """Positions of the eligible models, first choice first."""
-    terms: Terms = field(default_factory=Terms)
+    terms: Terms = NO_TERMS
     """Empty where no weight had a part in the order."""
 
 

@@ -15,7 +15,7 @@ from app.setup.measure import AT_ONCE, Measured
 from app.setup.probe import Served
 
 # As capabilities are listed in the catalogue.
-_CAPABILITIES = ("chat", "completion", "tools", "vision", "json_schema", "logprobs")
+_CAPABILITIES = ("chat", "completion", "responses", "embeddings", "tools", "vision", "json_schema", "logprobs")
 # What says the same of an adapter as of the model under it.
 _SHARED = ("parameters_b", "license", "context_tokens", "capabilities")
 _OF_A_NAME = ("parameters_b", "released", "license")

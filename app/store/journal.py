@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.domain.decision import Decision
 from app.domain.usage import Usage
 
-# A decision over ten models keeps about 10 KiB alive, so this is some 20 MiB.
-REMEMBERED = 2_000
+# A decision over ten models keeps about 10 KiB alive, one over more so much more.
+REMEMBERED, REMEMBERED_BYTES = 2_000, 32 << 20
+BYTES_PER_CANDIDATE, BYTES_OF_THE_REST = 1 << 10, 2 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a request ended."""
 
     result: str
@@ -60,8 +60,10 @@ class Journal(Protocol):
 class RecentDecisions:
     """A bounded memory of the latest decisions, lost when the process ends."""
 
-    def __init__(self, remembered: int = REMEMBERED) -> None:
-        self._remembered = remembered
+    def __init__(self, remembered: int = REMEMBERED, remembered_bytes: int = REMEMBERED_BYTES) -> None:
+        """Both are maxima; the bytes are estimated by the number of candidates."""
+        self._remembered, self._remembered_bytes = remembered, remembered_bytes
+        self._bytes = 0
         self._entries: OrderedDict[str, Entry] = OrderedDict()
 
     def admitted(self, entry: Entry) -> None:
@@ -70,9 +72,14 @@ class RecentDecisions:
     def decided(self, entry: Entry) -> None:
         if entry.decision is None:
             return
-        self._entries[entry.decision.decision_id] = entry
-        if len(self._entries) > self._remembered:
-            self._entries.popitem(last=False)
+        decision_id = entry.decision.decision_id
+        if known := self._entries.pop(decision_id, None):
+            self._bytes -= _bytes(known)
+        self._entries[decision_id] = entry
+        self._bytes += _bytes(entry)
+        while len(self._entries) > self._remembered or self._bytes > self._remembered_bytes:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= _bytes(oldest)
 
     def closed(self, entry: Entry) -> None:
         """The entry is the same object: what happened is in it by now."""
@@ -80,3 +87,8 @@ class RecentDecisions:
     def find(self, decision_id: str, key_id: str) -> Entry | None:
         entry = self._entries.get(decision_id)
         return entry if entry is not None and entry.key_id == key_id else None
+
+
+def _bytes(entry: Entry) -> int:
+    candidates = len(entry.decision.candidates) if entry.decision else 0
+    return BYTES_OF_THE_REST + candidates * BYTES_PER_CANDIDATE

@@ -9,11 +9,12 @@ is over a limit hears so at once, with the seconds to wait.
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-from app.errors import Overloaded, RateLimited
+from app.errors import RateLimited
 
 Clock = Callable[[], float]
 """Monotonic seconds: a jump of the wall clock must not open or close a limiter."""
@@ -40,6 +41,10 @@ class Slot(Protocol):
     def release(self, used_tokens: int) -> None:
         """Give it back, once, and settle the tokens taken at the start with those that were used."""
 
+    def headers(self) -> dict[str, str]:
+        """What the key has left, as OpenAI tells it: `x-ratelimit-*`."""
+        ...
+
 
 class Limits(Protocol):
     """Takes places for requests; an implementation that is shared between processes may wait for its store."""
@@ -49,8 +54,11 @@ class Limits(Protocol):
 
         Raises:
             RateLimited: the key is over one of its limits.
-            Overloaded: the gateway has as many requests in flight as it may.
         """
+        ...
+
+    def fullness(self) -> float:
+        """The share of this gateway's places that are taken; 1 is all of them."""
         ...
 
 
@@ -60,6 +68,7 @@ class Bucket:
     def __init__(self, per_minute: float, clock: Clock) -> None:
         self._per_minute, self._clock = per_minute, clock
         self._level, self._filled_at = per_minute, clock()
+        self._told = f"{per_minute:.10g}"
 
     def wait_s(self, amount: float) -> float:
         """Seconds until `amount` can be taken; 0 when it can be now. More than the bucket holds counts as all of it."""
@@ -72,6 +81,16 @@ class Bucket:
         """Take `amount`, or give back when negative; never fuller than a minute's worth."""
         self._level = min(self._per_minute, self._level - amount)
 
+    def headers(self, unit: str) -> dict[str, str]:
+        """What is left, and in how many seconds nothing will be missing."""
+        self._fill()
+        missing_s = math.ceil((self._per_minute - self._level) / self._per_minute * SECONDS_PER_MINUTE)
+        return {
+            f"x-ratelimit-limit-{unit}": self._told,
+            f"x-ratelimit-remaining-{unit}": str(max(0, int(self._level))),
+            f"x-ratelimit-reset-{unit}": f"{missing_s}s",
+        }
+
     def _fill(self) -> None:
         now = self._clock()
         self._level = min(
@@ -80,19 +99,23 @@ class Bucket:
         self._filled_at = now
 
 
-@dataclass
+@dataclass(slots=True)
 class _KeyState:
     requests: Bucket | None
     tokens: Bucket | None
     in_flight: int = 0
 
+    def headers(self) -> dict[str, str]:
+        headers = self.requests.headers("requests") if self.requests else {}
+        return headers | self.tokens.headers("tokens") if self.tokens else headers
 
-@dataclass
+
+@dataclass(slots=True)
 class _MemorySlot:
     limits: MemoryLimits
     state: _KeyState
     taken_tokens: int
-    held: bool = field(default=True)
+    held: bool = True
 
     def release(self, used_tokens: int) -> None:
         if not self.held:
@@ -103,6 +126,9 @@ class _MemorySlot:
         if self.state.tokens:
             self.state.tokens.take(used_tokens - self.taken_tokens)
 
+    def headers(self) -> dict[str, str]:
+        return self.state.headers()
+
 
 class MemoryLimits:
     """Limits of one process. State exists for keys that asked, and keys are the operator's, so it is bounded."""
@@ -112,12 +138,10 @@ class MemoryLimits:
         self._states: dict[str, _KeyState] = {}
         self.in_flight = 0
 
+    def fullness(self) -> float:
+        return self.in_flight / self._max_in_flight
+
     async def acquire(self, allowance: Allowance, tokens: int) -> Slot:
-        if self.in_flight >= self._max_in_flight:
-            raise Overloaded(
-                f"the gateway has {self._max_in_flight} requests in flight, all it takes; try again in a second",
-                retry_after_s=1,
-            )
         state = self._states.get(allowance.id) or self._new_state(allowance)
         self._check(allowance, state, tokens)
         return self._take(state, tokens)
@@ -136,11 +160,12 @@ class MemoryLimits:
             raise RateLimited(
                 f"this key may have {allowance.concurrency} requests in flight; wait until one of them is answered",
                 retry_after_s=1,
+                left=state.headers(),
             )
         if state.requests and (wait_s := state.requests.wait_s(1)):
-            raise _over(f"{allowance.requests_per_minute:g} requests", wait_s)
+            raise _over(f"{allowance.requests_per_minute:.10g} requests", wait_s, state)
         if state.tokens and (wait_s := state.tokens.wait_s(tokens)):
-            raise _over(f"{allowance.tokens_per_minute:g} tokens", wait_s)
+            raise _over(f"{allowance.tokens_per_minute:.10g} tokens", wait_s, state)
 
     def _take(self, state: _KeyState, tokens: int) -> _MemorySlot:
         self.in_flight += 1
@@ -152,6 +177,17 @@ class MemoryLimits:
         return _MemorySlot(self, state, tokens)
 
 
-def _over(limit: str, wait_s: float) -> RateLimited:
+def _over(limit: str, wait_s: float, state: _KeyState) -> RateLimited:
     wait = math.ceil(wait_s)
-    return RateLimited(f"this key may use {limit} per minute; try again in {wait} s", retry_after_s=wait)
+    message = f"this key may use {limit} per minute; try again in {wait} s"
+    return RateLimited(message, retry_after_s=wait, left=state.headers())
+
+
+def max_connections(open_files: int | None = None) -> int:
+    """How many connections callers may have: half of the open files that the system allows this process.
+
+    Each of them may need one more to a backend; what is left, a tenth at least, is for health, admin and files.
+    """
+    if open_files is None:
+        open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, open_files // 2)

@@ -14,3 +14,6 @@ class Telemetry:
 
     metrics: Metrics = field(default_factory=Metrics)
     log: EventLog = field(default_factory=EventLog)
+
+    def __post_init__(self) -> None:
+        self.metrics.refresh_with(lambda: self.metrics.log_lines_dropped.values.update({(): float(self.log.dropped)}))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
+
+import orjson
+
+from app.telemetry.sinks import BackgroundSink, Sink, StreamSink
 
 EVENTS = {
     "request.completed": "one per admitted request, with everything about it",
     "request.rejected": "refused before it was admitted, with the code",
     "request.crashed": "a bug of ours: kind and places, no values",
-    "replica.ejected": "taken out after failures",
+    "replica.ejected": "taken out after failures in a row, or too many of them",
     "replica.restored": "an ejected replica answers again",
     "replica.refused_key": "a backend does not accept the gateway's key",
     "predictor.failed": "an encoder failed: the other one decided, or the profile's default order",
@@ -22,24 +27,54 @@ EVENTS = {
 }
 """Every event, and when it is written."""
 
-_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
-
 
 class EventLog:
-    """Writes events to a text stream; a stream that fails costs the line, never the request."""
+    """Writes events: to a stream at once, or to standard error by a thread that holds nobody up."""
 
-    def __init__(self, stream: TextIO | None = None, wall_clock: Callable[[], float] = time.time) -> None:
-        self._stream = stream if stream is not None else sys.stderr
+    def __init__(
+        self, stream: TextIO | None = None, wall_clock: Callable[[], float] = time.time, sink: Sink | None = None
+    ) -> None:
+        """Without a stream or a sink it is standard error."""
+        self._sink = sink or (_standard_error() if stream is None else StreamSink(stream))
         self._wall_clock = wall_clock
-        self.dropped = 0
-        """Lines that could not be written."""
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were lost, because the stream failed or its reader stalled."""
+        return self._sink.dropped
 
     def write(self, event: str, **fields: Any) -> None:
         """Write one line. Fields that are None are left out; control characters come out escaped."""
-        line = {"time": round(self._wall_clock(), 3), "event": event}
-        line.update((name, value) for name, value in fields.items() if value is not None)
-        try:
-            self._stream.write(_encode(line) + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            self.dropped += 1
+        self.record(event, {name: value for name, value in fields.items() if value is not None})
+
+    def record(self, event: str, fields: Mapping[str, Any]) -> None:
+        """The same with the fields as they are, for what is written once for each request."""
+        self._sink.write(_encoded({"time": round(self._wall_clock(), 3), "event": event, **fields}))
+
+    def close(self) -> None:
+        """Write what waits; nothing can be written afterwards."""
+        self._sink.close()
+
+
+def _standard_error() -> Sink:
+    if sys.stderr is None:
+        return BackgroundSink(os.open(os.devnull, os.O_WRONLY))
+    try:
+        return BackgroundSink(os.dup(sys.stderr.fileno()))
+    except (OSError, ValueError):
+        # It is closed, or no file.
+        return StreamSink(sys.stderr)
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    try:
+        encoded = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # Half of a UTF-16 pair, or an integer of more than 64 bits.
+        return _ascii(line)
+    # Some terminals obey control characters beyond ASCII too, and orjson does not escape those.
+    return encoded if encoded.isascii() else _ascii(line)
+
+
+def _ascii(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, separators=(",", ":"), default=str).encode() + b"\n"

@@ -1,19 +1,21 @@
 """Every metric, declared once: base units in the names, labels from closed sets.
 
 Names of models, profiles and backends are the operator's; anything else becomes `other`, so that no caller can make a
-series. Nothing here is touched per chunk of a stream.
+series. Nothing here is touched per chunk of a stream; `app.telemetry.series` says what counting costs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TypeVar, cast
+from typing import Literal, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
 
 from app import errors
+from app.telemetry.series import Count, Distribution, Level, Series, State
 
 OTHER = "other"
 # From a refused connection on loopback (1 ms) to a long answer (10 minutes).
@@ -24,102 +26,151 @@ OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 REASONS = frozenset({"named", "best", "only", "session", "explored", "abstained", "default", "fallback"})
 ENCODERS = frozenset({"static", "transformer"})
 
-
-_Labelled = TypeVar("_Labelled", Counter, Gauge, Histogram)
+_Declared = TypeVar("_Declared", bound=Series)
 
 
 class Metrics:
     """All series of one process, in a registry of their own."""
 
     def __init__(self, models: Iterable[str] = (), profiles: Iterable[str] = (), backends: Iterable[str] = ()) -> None:
-        self.registry = CollectorRegistry()
         self._models, self._profiles, self._backends = frozenset(models), frozenset(profiles), frozenset(backends)
         self._codes = frozenset(_codes(errors.GatewayError)) | {"ok", "cancelled"}
-        self._series: dict[tuple[object, tuple[str, ...]], object] = {}
-        counter, histogram = self._counter, self._histogram
-        self._requests = counter("requests", "Requests by how they ended.", ("operation", "outcome"))
-        self._decisions = counter("decisions", "Decisions made.", ("model", "profile", "reason"))
-        self._attempts = counter("attempts", "Exchanges with backends by how they began.", ("model", "outcome"))
-        self._upstream_errors = counter("upstream_errors", "Failures of backends.", ("backend", "code"))
-        self._ejections = counter("ejections", "Replicas taken out after failures.", ("backend",))
-        self._done_added = counter("done_added", "Whole streams whose [DONE] was missing.", ("backend",))
-        self._tokens = counter("tokens", "Tokens read and written.", ("model", "direction"))
-        self._cost_usd = counter("cost_usd", "Realised cost in USD.", ("model",))
-        self._overhead = histogram("overhead_seconds", "The gateway's own time.", ("stage",), OVERHEAD_SECONDS)
-        self._ttft = histogram("ttft_seconds", "From the request to the answer's first piece.", ("model",), SECONDS)
-        self._duration = histogram("request_duration_seconds", "The whole request.", ("operation",), SECONDS)
-        self._predictions = counter("predictions", "Decisions made from a prediction.", ("encoder",))
-        self.predictor_failures = counter("predictor_failures", "Decisions for which an encoder failed.", ())
-        self.in_flight = Gauge("thalamus_requests_in_flight", "Admitted and not yet closed.", registry=self.registry)
-        self._tasks = Gauge("thalamus_event_loop_tasks", "Tasks that are not done.", registry=self.registry)
-        self.replicas_out = Gauge(
-            "thalamus_replicas_out", "Replicas ejected now.", ("backend",), registry=self.registry
+        self._all: dict[str, Series] = {}
+        count, level, distribution = self._count, self._level, self._distribution
+        self._requests = count("requests", "Requests by how they ended.", ("operation", "outcome"))
+        self._decisions = count("decisions", "Decisions made.", ("model", "profile", "reason"))
+        self._attempts = count("attempts", "Exchanges with backends by how they began.", ("model", "outcome"))
+        self._upstream_errors = count("upstream_errors", "Failures of backends.", ("backend", "code"))
+        self._ejections = count("ejections", "Replicas taken out after failures.", ("backend",))
+        self._probes = count(
+            "probes", "Completions of one token asked of workers that are out.", ("backend", "outcome")
         )
+        self._hedges = count("hedges", "Second attempts beside late ones by how they ended.", ("model", "outcome"))
+        self._done_added = count("done_added", "Whole streams whose [DONE] was missing.", ("backend",))
+        self._tokens = count("tokens", "Tokens read and written.", ("model", "direction"))
+        self._cost_usd = count("cost_usd", "Realised cost in USD.", ("model",))
+        self._overhead = distribution("overhead_seconds", "The gateway's own time.", ("stage",), OVERHEAD_SECONDS)
+        self._ttft = distribution("ttft_seconds", "From the request to the answer's first piece.", ("model",), SECONDS)
+        self._duration = distribution("request_duration_seconds", "The whole request.", ("operation",), SECONDS)
+        self._predictions = count("predictions", "Decisions made from a prediction.", ("encoder",))
+        self.predictor_failures = count("predictor_failures", "Decisions for which an encoder failed.")
+        self.in_flight = level("requests_in_flight", "Admitted and not yet closed.")
+        self._tasks = level("event_loop_tasks", "Tasks that are not done.")
+        self.replicas_out = level("replicas_out", "Replicas ejected now.", ("backend",), max)
+        self._shed = count("shed", "Requests turned away because it was crowded.", ("priority",))
+        self._pressure = level("pressure", "How full the gateway is, by reading; 1 is full.", ("reading",), max)
+        self.log_lines_dropped = count("log_lines_dropped", "Log lines that could not be written.")
+        self._before_telling: list[Callable[[], None]] = []
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
-        with suppress(RuntimeError):  # no loop runs, so there are no tasks
-            self._tasks.set(len(asyncio.all_tasks()))
         return generate_latest(self.registry)
 
+    def collect(self) -> Iterator[Metric]:
+        """All families, for the registry."""
+        self._refresh()
+        return (series.family() for series in self._all.values())
+
+    def refresh_with(self, reader: Callable[[], None]) -> None:
+        """Call this before each telling: it sets what is read rather than counted."""
+        self._before_telling.append(reader)
+
+    def snapshot(self) -> dict[str, State]:
+        """All numbers, fit for JSON, for another process to `absorb`."""
+        self._refresh()
+        return {name: series.state() for name, series in self._all.items()}
+
+    def absorb(self, snapshot: Mapping[str, State]) -> None:
+        """Add what another process of the same release counted."""
+        for name, state in snapshot.items():
+            self._all[name].absorb(state)
+
+    def _refresh(self) -> None:
+        with suppress(RuntimeError):  # no loop runs, so there are no tasks
+            self._tasks.set(len(asyncio.all_tasks()))
+        for reader in self._before_telling:
+            reader()
+
     def completed(self, operation: str, outcome: str, duration_s: float) -> None:
-        self._of(self._requests, operation, self._code(outcome)).inc()
-        self._of(self._duration, operation).observe(duration_s)
+        self._requests.inc(operation, self._code(outcome))
+        self._duration.observe(duration_s, operation)
 
     def rejected(self, operation: str, code: str) -> None:
         """A request that was refused before it was admitted."""
-        self._of(self._requests, operation, self._code(code)).inc()
+        self._requests.inc(operation, self._code(code))
+
+    def shed(self, priority: str) -> None:
+        """A request was turned away because it was crowded."""
+        self._shed.inc(priority)
+
+    def pressed(self, readings: Mapping[str, float]) -> None:
+        """How full the gateway is."""
+        for reading, pressure in readings.items():
+            self._pressure.set(pressure, reading)
 
     def decided(self, model: str, profile: str, reason: str, seconds: float) -> None:
         known_profile = profile if profile in self._profiles else OTHER
         known_reason = reason if reason in REASONS else OTHER
-        self._of(self._decisions, self._model(model), known_profile, known_reason).inc()
-        self._of(self._overhead, "decision").observe(seconds)
+        self._decisions.inc(self._model(model), known_profile, known_reason)
+        self._overhead.observe(seconds, "decision")
 
     def predicted(self, encoder: str) -> None:
         """A decision was made from what this encoder said."""
-        self._of(self._predictions, encoder if encoder in ENCODERS else OTHER).inc()
+        self._predictions.inc(encoder if encoder in ENCODERS else OTHER)
 
     def attempted(self, model: str, outcome: str) -> None:
-        self._of(self._attempts, self._model(model), self._code(outcome)).inc()
+        self._attempts.inc(self._model(model), self._code(outcome))
 
     def upstream_failed(self, backend: str, code: str) -> None:
-        self._of(self._upstream_errors, self._backend(backend), self._code(code)).inc()
+        self._upstream_errors.inc(self._backend(backend), self._code(code))
 
     def ejected(self, backend: str) -> None:
-        self._of(self._ejections, self._backend(backend)).inc()
-        self._of(self.replicas_out, self._backend(backend)).inc()
+        self._ejections.inc(self._backend(backend))
+        self.replicas_out.inc(self._backend(backend))
 
     def restored(self, backend: str) -> None:
-        self._of(self.replicas_out, self._backend(backend)).dec()
+        self.replicas_out.dec(self._backend(backend))
+
+    def probed(self, backend: str, outcome: Literal["ok", "failed"]) -> None:
+        self._probes.inc(self._backend(backend), outcome)
+
+    def hedged(self, model: str, outcome: Literal["won", "lost"]) -> None:
+        self._hedges.inc(self._model(model), outcome)
 
     def done_was_added(self, backend: str) -> None:
-        self._of(self._done_added, self._backend(backend)).inc()
+        self._done_added.inc(self._backend(backend))
 
     def served(self, model: str, ttft_s: float, overhead_s: float) -> None:
-        self._of(self._ttft, self._model(model)).observe(ttft_s)
-        self._of(self._overhead, "total").observe(overhead_s)
+        self._ttft.observe(ttft_s, self._model(model))
+        self._overhead.observe(overhead_s, "total")
 
     def used(self, model: str, input_tokens: int, output_tokens: int, cost_usd: float | None) -> None:
         name = self._model(model)
-        self._of(self._tokens, name, "input").inc(input_tokens)
-        self._of(self._tokens, name, "output").inc(output_tokens)
+        self._tokens.inc(name, "input", amount=input_tokens)
+        self._tokens.inc(name, "output", amount=output_tokens)
         if cost_usd is not None:
-            self._of(self._cost_usd, name).inc(cost_usd)
+            self._cost_usd.inc(name, amount=cost_usd)
 
-    def _of(self, metric: _Labelled, *labels: str) -> _Labelled:
-        """One series of a metric. The sets of labels are closed, so this memory is bounded; `labels()` is slow."""
-        key = (metric, labels)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = metric.labels(*labels)
-        return cast("_Labelled", series)
+    def _count(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Count:
+        return self._declared(Count(f"thalamus_{name}", text, labels))
 
-    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(f"thalamus_{name}", text, labels, registry=self.registry)
+    def _level(
+        self,
+        name: str,
+        text: str,
+        labels: tuple[str, ...] = (),
+        merge: Callable[[float, float], float] = float.__add__,
+    ) -> Level:
+        return self._declared(Level(f"thalamus_{name}", text, labels, merge))
 
-    def _histogram(self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"thalamus_{name}", text, labels, registry=self.registry, buckets=buckets)
+    def _distribution(self, name: str, text: str, labels: tuple[str, ...], bounds: tuple[float, ...]) -> Distribution:
+        return self._declared(Distribution(f"thalamus_{name}", text, labels, bounds))
+
+    def _declared(self, series: _Declared) -> _Declared:
+        self._all[series.name] = series
+        return series
 
     def _model(self, name: str) -> str:
         return name if name in self._models else OTHER

@@ -11,11 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from app.errors import UsageError
 
-_NAT64 = ip_network("64:ff9b::/96")
+# IPv6 networks whose addresses end in an IPv4 one: NAT64, translated (RFC 2765), and compatible (RFC 4291).
+_CARRIERS = tuple(map(ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
+# All of IPv6 that is given out for the public Internet.
+_PUBLIC_6 = ip_network("2000::/3")
 # Metadata services outside the link-local range: AWS on IPv6, Alibaba, Oracle.
 _METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
 _CHAT = "/chat/completions"
@@ -42,7 +45,9 @@ class AddressPolicy:
             return False
         if self._networks:
             return any(plain in network for network in self._networks)
-        return self._allow_loopback if plain.is_loopback else plain.is_global
+        if plain.is_loopback:
+            return self._allow_loopback
+        return plain.is_global and (plain.version == 4 or plain in _PUBLIC_6)
 
 
 def check_url(url: str, policy: AddressPolicy) -> None:
@@ -51,12 +56,14 @@ def check_url(url: str, policy: AddressPolicy) -> None:
     Raises:
         UsageError: it is not plain http(s), or is an address that the policy forbids. Names are checked when resolved.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_sound_port(url):
+    if not url.isprintable() or " " in url:
+        raise UsageError(f"{url!r}: leave out the space, or the line break")
+    parts = _parts(url)
+    if parts is None or parts.scheme not in ("http", "https") or not _is_host(parts.hostname):
         raise UsageError(f"{url}: write a URL such as http://10.0.0.11:8000")
     if "@" in parts.netloc or parts.query or parts.fragment or "\\" in url:
         raise UsageError(f"{url}: leave out user, password, query and fragment; a backend's key goes into key_env")
-    if _is_address(parts.hostname) and not policy.allows(parts.hostname):
+    if is_address(parts.hostname or "") and not policy.allows(parts.hostname or ""):
         raise UsageError(f"{url}: the address is not allowed; list its network in the backend's allow_cidr")
 
 
@@ -76,14 +83,8 @@ def root(url: str) -> str:
     return versioned(url).removesuffix("/v1").rstrip("/")
 
 
-def _has_sound_port(url: str) -> bool:
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
-
-
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address as it stands, and no resolver need be asked."""
     try:
         ip_address(host.partition("%")[0])
     except ValueError:
@@ -91,9 +92,28 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def _parts(url: str) -> SplitResult | None:
+    """None where brackets or the port are not as they must be."""
+    try:
+        parts = urlsplit(url)
+        return None if parts.port == 0 else parts
+    except ValueError:
+        return None
+
+
+def _is_host(host: str | None) -> bool:
+    """Whether a resolver can be asked for it: labels may be neither empty nor longer than 63 bytes."""
+    try:
+        return bool(host and host.encode("idna"))
+    except UnicodeError:
+        return False
+
+
 def _unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     if isinstance(address, IPv4Address):
         return address
-    if address in _NAT64:
+    if address.is_loopback or address.is_unspecified:
+        return address
+    if any(address in network for network in _CARRIERS):
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour or address

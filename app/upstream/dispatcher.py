@@ -1,20 +1,21 @@
 """From a decision to an answer: attempts, in the decision's order, until one begins to answer.
 
-How it works: each candidate's replicas are tried least loaded first, none of them twice, then the next candidate's.
-Which replicas are worth trying is for `Replicas` to say, which hears of every failure: a backend that is over its rate
-limit rests, so the next attempt goes to another. An attempt fails only while nothing of its answer was sent.
+How it works: each candidate's replicas are tried, none of them twice, then the next candidate's. Which replicas are
+worth trying is for `Replicas` to say, which hears of every failure: a backend that is over its rate limit rests, so the
+next attempt goes to another. When no other is left, the last one is asked again after a moment, if what went wrong is
+of that kind. An attempt fails only while nothing of its answer was sent.
 
 Not tried: anything after a refusal that is about the request itself; a third worker after two broke over the same
-request; an attempt that the deadline, the number of attempts, or the retry budget leaves no room for; under
-`require_parameters`, a backend for which the catalogue leaves out a parameter of the request.
+request; an attempt that the deadline, the number of attempts, or the retry budget leaves no room for; a retry while all
+replicas are out; under `require_parameters`, a backend for which the catalogue leaves out a parameter of the request.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from app.domain.decision import Candidate, Decision
 from app.domain.models import Model
@@ -23,26 +24,30 @@ from app.errors import (
     GatewayError,
     NoEligibleModel,
     UpstreamBroken,
+    UpstreamBusy,
     UpstreamError,
+    UpstreamRateLimited,
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
 from app.telemetry import Telemetry
-from app.upstream.answer import Answer, Form, read_answer
+from app.upstream.answer import Answer, read_answer
 from app.upstream.client import Message
-from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime, Timeouts
+from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime, Timeouts, Within
 from app.upstream.exchange import Exchange, Pace
-from app.upstream.payload import dump, expected_choices, renamed
+from app.upstream.faults import NoAnswer
+from app.upstream.forwarding import PATHS, body_for, form_of
+from app.upstream.hedging import Hedging
 from app.upstream.refusals import RefusedKey, refusal
-from app.upstream.replicas import Replica, Replicas
-from app.upstream.retries import RetryBudget
+from app.upstream.replica import Replica
+from app.upstream.replicas import Replicas
+from app.upstream.retries import Backoff, RetryBudget
 
 # An attempt that begins with less cannot bring a first token over a network.
 MIN_ATTEMPT_S = 0.05
 # A request that broke two workers is taken for the cause.
 MAX_BROKEN = 2
-PATHS = {"chat": "/chat/completions", "completion": "/completions"}
 
 
 class Upstream(Protocol):
@@ -70,6 +75,8 @@ class Served:
     """Time spent in attempts, failed ones included."""
     overhead_s: float = 0.0
     """Time that the gateway took besides, before the answer began; known when the answer is handed over."""
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Headers that say what the caller's key has left; known when the answer is handed over."""
 
     @property
     def reason(self) -> str:
@@ -81,8 +88,9 @@ class Served:
         return None if usage is None else usage.cost_usd(self.candidate.model.price)
 
     def headers(self) -> dict[str, str]:
-        """The `x-thalamus-*` headers of the answer; the cost only where it is known before the body is sent."""
+        """The answer's `x-thalamus-*` and `x-ratelimit-*`; the cost only where it is known before the body is sent."""
         headers = {
+            **self.left,
             "x-thalamus-decision-id": self.decision.decision_id,
             "x-thalamus-model": self.candidate.model.name,
             "x-thalamus-reason": self.reason,
@@ -101,23 +109,32 @@ class DispatchLimits:
 
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_attempts: int = 3
+    hedge: bool = False
+    """Whether another replica is asked as well when one is unusually long in beginning its answer."""
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Target(NamedTuple):
+    """What an attempt is made on."""
+
+    candidate: Candidate
+    replica: Replica
 
 
 @dataclass(slots=True)
 class _Call:
-    """One request on its way: what failed so far, and where."""
+    """One request on its way: what was tried so far, and what failed."""
 
     request: Request
+    decision: Decision
     deadline: Deadline
+    session: str | None
+    began_at: float
+    tried: list[Target] = field(default_factory=list)
     failures: list[UpstreamError] = field(default_factory=list)
-    tried: set[Replica] = field(default_factory=set)
 
     @property
-    def attempts(self) -> int:
-        return len(self.failures) + 1
-
-    @property
-    def poisonous(self) -> bool:
+    def is_poison(self) -> bool:
         return sum(isinstance(failure, UpstreamBroken) for failure in self.failures) >= MAX_BROKEN
 
 
@@ -130,40 +147,48 @@ class Dispatcher:
         self._upstream, self._replicas, self._limits, self._clock = upstream, replicas, limits, clock
         self._metrics, self._log = telemetry.metrics, telemetry.log
         self._retries = RetryBudget(clock)
+        self._hedging = Hedging(self._retries, clock, telemetry.metrics) if limits.hedge else None
 
-    async def dispatch(self, request: Request, decision: Decision, deadline: Deadline) -> Served:
-        """Return the first answer that begins.
+    async def dispatch(self, request: Request, decision: Decision, deadline: Deadline, caller: str = "") -> Served:
+        """Return the first answer that begins. Sessions are told apart by `caller`, too.
 
         Raises:
             UpstreamError: the last failure, when no attempt began to answer.
             NoEligibleModel: the request requires its parameters, and every backend is spared one of them.
         """
-        call = _Call(request, deadline)
+        session = f"{caller}\n{request.session_id}" if request.session_id else None
+        call = _Call(request, decision, deadline, session, self._clock())
         self._retries.request_began()
-        began_at = self._clock()
-        for candidate, replica in self._targets(decision, call):
+        while (target := self._next(call)) is not None:
             self._check_room(call)
+            if call.tried and target is call.tried[-1]:
+                await self._limits.backoff.sleep(self._limits.backoff.draw_s(len(call.failures)))
             try:
-                answer = await self._attempt(call, candidate, replica)
+                return await self._begin(call, target)
+            except UpstreamRejected:
+                raise
             except UpstreamError as exc:
-                self._note(exc, candidate, replica)
-                if isinstance(exc, UpstreamRejected):
-                    raise
                 call.failures.append(exc)
-            else:
-                spent_s = self._clock() - began_at
-                return Served(decision, candidate, call.attempts, answer, replica.url, spent_s)
-        raise self._nothing_left(call, decision)
+        raise self._nothing_left(call)
 
-    def _targets(self, decision: Decision, call: _Call) -> Iterator[tuple[Candidate, Replica]]:
+    def _next(self, call: _Call) -> Target | None:
         """What to try next, given how the earlier attempts went."""
-        for candidate in decision.candidates:
+        if (target := self._find(call)) is not None:
+            return target
+        if (target := self._find(call, last_resort=True)) is not None:
+            return target
+        return call.tried[-1] if call.failures and _is_momentary(call.failures[-1]) else None
+
+    def _find(self, call: _Call, *, last_resort: bool = False) -> Target | None:
+        tried = [target.replica for target in call.tried] if call.tried else ()
+        for candidate in call.decision.candidates:
             backend = candidate.model.backend
             if self._left_out(call.request, backend):
                 continue
-            while (replica := self._replicas.least_loaded(backend, call.tried)) is not None:
-                call.tried.add(replica)
-                yield candidate, replica
+            replica = self._replicas.pick(backend, tried, call.session, last_resort=last_resort)
+            if replica is not None:
+                return Target(candidate, replica)
+        return None
 
     def _left_out(self, request: Request, backend: str) -> list[str]:
         """Parameters of a request that requires all of them, without which it would be sent to this backend."""
@@ -176,26 +201,52 @@ class Dispatcher:
         """Raise the last failure, or that time is over, unless one more attempt may be made."""
         if call.deadline.remaining_s() < MIN_ATTEMPT_S:
             raise OutOfTime("the request's time was over before a backend answered")
-        if not call.failures:
-            return
-        if len(call.failures) >= self._limits.max_attempts or call.poisonous or not self._retries.take():
-            raise _final(call.failures, may_retry=len(call.failures) >= self._limits.max_attempts)
+        if call.failures and not self._may_retry(call):
+            raise self._final(call)
 
-    async def _attempt(self, call: _Call, candidate: Candidate, replica: Replica) -> Answer:
-        request, model = call.request, candidate.model
-        limit_s = begins_within_s(self._limits.timeouts, request, model)
-        with self._replicas.lease(replica, model, request.input_tokens) as lease:
-            try:
-                async with asyncio.timeout(min(limit_s, call.deadline.remaining_s())):
-                    answer = await self._exchange(call, model, replica)
-            except TimeoutError as exc:
-                if call.deadline.remaining_s() <= 0:
-                    raise OutOfTime("the request's time was over before the backend answered") from exc
-                raise UpstreamTimeout(f"the backend did not begin to answer within {limit_s:g} s") from exc
-            lease.hand_to(answer, self._clock())
-        answer.on_close(lambda closed: self._closed(closed, model))
+    def _may_retry(self, call: _Call) -> bool:
+        # Where all replicas are out, one attempt may find one that is back; a second would only add to their load.
+        if len(call.tried) >= self._limits.max_attempts or call.is_poison or self._replicas.all_out:
+            return False
+        return self._retries.take()
+
+    async def _begin(self, call: _Call, target: Target) -> Served:
+        if self._hedging is None:
+            return await self._attempt(call, target)
+        kind = (target.candidate.model.name, call.request.stream)
+        return await self._hedging.race(kind, self._attempt(call, target), lambda: self._spare(call, target.candidate))
+
+    def _spare(self, call: _Call, candidate: Candidate) -> Coroutine[Any, Any, Served] | None:
+        """A second attempt beside one that takes long, where another replica has the model."""
+        tried = [target.replica for target in call.tried]
+        replica = self._replicas.pick(candidate.model.backend, tried, call.session)
+        if replica is None or call.deadline.remaining_s() < MIN_ATTEMPT_S:
+            return None
+        return self._attempt(call, Target(candidate, replica))
+
+    async def _attempt(self, call: _Call, target: Target) -> Served:
+        candidate, replica = target
+        model = candidate.model
+        call.tried.append(target)
+        try:
+            with self._replicas.lease(replica, model, call.request.input_tokens) as lease:
+                answer = await self._answer(call, model, replica)
+                lease.hand_to(answer)
+        except UpstreamError as exc:
+            self._note(exc, model, replica)
+            raise
         self._metrics.attempted(model.name, "ok")
-        return answer
+        return Served(call.decision, candidate, len(call.tried), answer, replica.url, self._clock() - call.began_at)
+
+    async def _answer(self, call: _Call, model: Model, replica: Replica) -> Answer:
+        limit_s = begins_within_s(self._limits.timeouts, call.request, model)
+        try:
+            with Within(min(limit_s, call.deadline.remaining_s())):
+                return await self._exchange(call, model, replica)
+        except TimeoutError as exc:
+            if call.deadline.remaining_s() <= 0:
+                raise OutOfTime("the request's time was over before the backend answered") from exc
+            raise UpstreamTimeout(f"the backend did not begin to answer within {limit_s:g} s") from exc
 
     async def _exchange(self, call: _Call, model: Model, replica: Replica) -> Answer:
         request = call.request
@@ -217,25 +268,19 @@ class Dispatcher:
             self._replicas.used_up(replica, wait_s)
         call_later: CallLater = asyncio.get_running_loop().call_later
         pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, call_later)
-        return await read_answer(exchange, _form(request, model), pace)
+        return await read_answer(exchange, form_of(request, model), pace)
 
-    def _note(self, error: UpstreamError, candidate: Candidate, replica: Replica) -> None:
-        model, backend = candidate.model, replica.backend.name
+    def _note(self, error: UpstreamError, model: Model, replica: Replica) -> None:
+        backend = replica.backend.name
         self._metrics.attempted(model.name, error.code)
         self._metrics.upstream_failed(backend, error.code)
         if isinstance(error, RefusedKey):
             self._log.write("replica.refused_key", backend=backend, replica=replica.url)
 
-    def _closed(self, answer: Answer, model: Model) -> None:
-        if answer.error is not None:
-            self._metrics.upstream_failed(model.backend, answer.error.code)
-        if answer.done_added:
-            self._metrics.done_was_added(model.backend)
-
-    def _nothing_left(self, call: _Call, decision: Decision) -> GatewayError:
+    def _nothing_left(self, call: _Call) -> GatewayError:
         if call.failures:
-            return _final(call.failures, may_retry=not call.poisonous)
-        backends = {candidate.model.backend for candidate in decision.candidates}
+            return self._final(call)
+        backends = {candidate.model.backend for candidate in call.decision.candidates}
         left_out = {backend: self._left_out(call.request, backend) for backend in backends}
         if all(left_out.values()):
             names = ", ".join(sorted({name for names in left_out.values() for name in names}))
@@ -244,6 +289,25 @@ class Dispatcher:
         return UpstreamUnreachable(
             "no backend that could answer is reachable", retry_after_s=self._replicas.retry_after_s(backends)
         )
+
+    def _final(self, call: _Call) -> UpstreamError:
+        """The last failure, with the shortest wait that any backend named; every 429 and 503 names one."""
+        last = call.failures[-1]
+        if last.status in (429, 503):
+            waits = [failure.retry_after_s for failure in call.failures if failure.retry_after_s]
+            last.retry_after_s = min(waits, default=1)
+        last.may_retry = not call.is_poison and not self._retries.is_empty
+        return last
+
+
+def _is_momentary(failure: UpstreamError) -> bool:
+    """Whether the same replica may do what it just failed to do: its connection was being closed, or it was full.
+
+    One that says when to come back is not asked before, so the caller is told instead of kept waiting.
+    """
+    if isinstance(failure, UpstreamRateLimited) or failure.retry_after_s is not None:
+        return False
+    return isinstance(failure, NoAnswer | UpstreamBusy)
 
 
 def begins_within_s(timeouts: Timeouts, request: Request, model: Model) -> float:
@@ -258,28 +322,3 @@ def begins_within_s(timeouts: Timeouts, request: Request, model: Model) -> float
         return timeouts.total_s
     writing_s = 2 * request.max_tokens * model.speed.s_per_output_token
     return min(timeouts.total_s, timeouts.first_byte_s + writing_s)
-
-
-def body_for(request: Request, replica: Replica, model: Model) -> bytes:
-    """What is sent to a backend: the caller's body, under the backend's names and without what it refuses."""
-    fields: dict[str, Any] = {**request.body, "model": model.served_as, "stream": request.stream}
-    if request.stream:
-        options = request.body.get("stream_options")
-        fields["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
-    return dump(renamed(fields, replica.backend.rename))
-
-
-def _form(request: Request, model: Model) -> Form:
-    options = request.body.get("stream_options")
-    wants_usage = isinstance(options, Mapping) and options.get("include_usage") is True
-    return Form(model.name, request.stream, expected_choices(request.body), wants_usage)
-
-
-def _final(failures: list[UpstreamError], *, may_retry: bool) -> UpstreamError:
-    """The last failure, with the shortest wait that any backend named; every 429 and 503 names one."""
-    last = failures[-1]
-    if last.status in (429, 503):
-        waits = [failure.retry_after_s for failure in failures if failure.retry_after_s]
-        last.retry_after_s = min(waits, default=1)
-    last.may_retry = may_retry
-    return last

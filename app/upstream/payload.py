@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from app.errors import GatewayError, UpstreamBroken, UpstreamDisconnected
 
 
@@ -17,7 +19,6 @@ def _refuse_constant(name: str) -> float:
 BYTES_PER_TOKEN, ONE_TOKEN_BYTES = 4, 16
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def parse(data: bytes) -> dict[str, Any]:
@@ -27,23 +28,27 @@ def parse(data: bytes) -> dict[str, Any]:
         UpstreamBroken: they hold something else.
     """
     try:
-        text = data.decode()
-        # Most payloads have no space around them; `decode` would look for it with two regular expressions.
-        parsed, end = _decoder.raw_decode(text) if text.startswith("{") else (_decoder.decode(text), len(text))
-        if end != len(text) and text[end:].strip(" \t\r\n"):
-            raise ValueError("more than one value")
-    except (ValueError, RecursionError) as exc:
-        raise UpstreamBroken("the backend's answer is not JSON") from exc
-    if not isinstance(parsed, dict):
+        parsed = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        parsed = _parse_leniently(data)
+    if type(parsed) is not dict:
         raise UpstreamBroken("the backend's answer is not a JSON object")
     return parsed
 
 
-def dump(value: object) -> bytes:
-    """Compact JSON in UTF-8."""
+def _parse_leniently(data: bytes) -> Any:
+    """Half of a UTF-16 pair has no form of its own in UTF-8, but servers that cut texts send them escaped."""
     try:
-        return _encode(value).encode()
-    except UnicodeEncodeError:  # a lone surrogate has no UTF-8 form; it is passed on escaped
+        return _decoder.decode(data.decode())
+    except (ValueError, RecursionError) as exc:
+        raise UpstreamBroken("the backend's answer is not JSON") from exc
+
+
+def dump(value: object) -> bytes:
+    """Compact JSON in UTF-8; what has no UTF-8 form is passed on escaped."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -69,6 +74,12 @@ def sound_choices(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
     return choices
 
 
+def count_text_tokens(text: str) -> int:
+    """About how many tokens a piece of streamed text has, which is none only if it is empty."""
+    size = len(text) if text.isascii() else len(text.encode(errors="replace"))
+    return size // BYTES_PER_TOKEN if size > ONE_TOKEN_BYTES else int(size > 0)
+
+
 def says_something(choice: Mapping[str, Any]) -> bool:
     """Whether a streamed choice brings output, as opposed to a role or a finish reason."""
     delta = choice.get("delta")
@@ -84,12 +95,7 @@ def count_tokens(parsed: Mapping[str, Any]) -> int:
 
 def count_streamed_tokens(choice: Mapping[str, Any]) -> int:
     """About how many tokens a streamed choice that says something brings: one with vLLM, several elsewhere."""
-    said = _said(choice)
-    text = said.get("content")
-    # Nearly every chunk ends here.
-    if isinstance(text, str) and 0 < len(text) <= ONE_TOKEN_BYTES and text.isascii():
-        return 1
-    size = _said_bytes(said)
+    size = _said_bytes(_said(choice))
     return 1 if size <= ONE_TOKEN_BYTES else size // BYTES_PER_TOKEN
 
 
@@ -125,33 +131,50 @@ def expected_choices(body: Mapping[str, Any]) -> int:
     return prompts * (n if isinstance(n, int) else 1)
 
 
+def error_object(error: GatewayError) -> dict[str, Any]:
+    """An error as OpenAI's clients know it."""
+    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+
+
 def error_event(error: GatewayError) -> bytes:
     """The one event that ends a begun stream; OpenAI's client raises at it."""
-    body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return b"data: %b\n\n" % dump({"error": body})
+    return b"data: %b\n\n" % dump({"error": error_object(error)})
 
 
 class Renamer:
-    """Puts the caller's name of the model into each chunk, by replacing bytes where that is safe.
+    """Puts the caller's name of the model in place of the backend's, by replacing bytes where that is safe.
 
     `"model":"x"` cannot occur inside a JSON string, whose quotes are escaped; so where it occurs exactly once it is the
-    field itself.
+    field itself. The chunks of a stream mostly begin alike up to this field, so that one comparison finds it again.
     """
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
-        self._seen: str | None = None
-        self._tight = self._spaced = b""
+        self._field = b'"model":%b' % dump(shown)
+        self._seen: object = None
+        self._head = self._new_head = b""
 
-    def rename(self, data: bytes, chunk: dict[str, Any]) -> bytes:
-        name = chunk.get("model")
-        if name == self._shown:
-            return data if b"\n" not in data else dump(chunk)
-        if name != self._seen:
-            self._seen = name
-            self._tight = b'"model":%b' % dump(name)
-            self._spaced = b'"model": %b' % dump(name)
-        for pattern in (self._tight, self._spaced):
-            if data.count(pattern) == 1 and b"\n" not in data:
-                return data.replace(pattern, b'"model":%b' % dump(self._shown))
-        return dump({**chunk, "model": self._shown})
+    def rename(self, data: bytes, parsed: dict[str, Any], holder: dict[str, Any] | None = None) -> bytes:
+        """The same JSON under the caller's name, in one line; `holder` is the object that has it, if not the whole."""
+        holder = parsed if holder is None else holder
+        name = holder.get("model")
+        if b"\n" not in data:
+            if name == self._shown:
+                return data
+            for space in (b"", b" "):
+                field = b'"model":%b%b' % (space, dump(name))
+                if data.count(field) == 1:
+                    return self._replace(data, field, name)
+        holder["model"] = self._shown
+        return dump(parsed)
+
+    def event(self, data: bytes, parsed: dict[str, Any]) -> bytes:
+        """The event with this data, under the caller's name."""
+        if self._head and data.startswith(self._head) and parsed["model"] == self._seen and b"\n" not in data:
+            return self._new_head + data[len(self._head) :] + b"\n\n"
+        return b"data: " + self.rename(data, parsed) + b"\n\n"
+
+    def _replace(self, data: bytes, field: bytes, name: object) -> bytes:
+        before, _, after = data.partition(field)
+        self._seen, self._head, self._new_head = name, before + field, b"data: " + before + self._field
+        return before + self._field + after

@@ -1,7 +1,8 @@
 """Asks vLLM workers, about once a second, how many requests run and wait on them.
 
 The gauges are of all clients of a worker, so they correct what one gateway knows. They are not a sign of health: a
-worker whose engine hangs goes on answering this page. Only a page that refuses connections says something.
+worker whose engine hangs goes on answering this page. Only a page that refuses connections says something, and one that
+was silent and answers again: the worker was started anew.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import re
 from collections.abc import Iterable
 from typing import Protocol
 
-from app.errors import UpstreamError, UpstreamUnreachable
+from app.errors import UpstreamError
 from app.upstream.addresses import root
-from app.upstream.replicas import Replica, Replicas
+from app.upstream.replica import Replica
+from app.upstream.replicas import Replicas
 
 POLL_EVERY_S = 1.0
 # A page that takes longer would be stale when it comes.
@@ -67,10 +69,8 @@ class Poller:
         async with self._at_once:
             try:
                 page = await self._pages.fetch(replica.backend.name, root(replica.url) + "/metrics", PAGE_WITHIN_S)
-            except UpstreamUnreachable as exc:
-                self._replicas.unreachable(replica, exc)
-            except UpstreamError:
-                return
+            except UpstreamError as exc:
+                self._replicas.silent(replica, exc)
             else:
                 self._take(replica, page)
 

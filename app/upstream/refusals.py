@@ -41,8 +41,8 @@ async def refusal(exchange: Exchange, model: Model) -> UpstreamError:
     """
     status = exchange.status
     wait_s = exchange.retry_after_s
-    # Callers are told whole seconds; a part of one less would be too early.
-    retry_after_s = None if wait_s is None else math.ceil(wait_s)
+    # Callers are told whole seconds; a part of one less would be too early. None at all says as little as nothing.
+    retry_after_s = math.ceil(wait_s) if wait_s else None
     if status == 429:
         return UpstreamRateLimited("the backend's rate limit is reached", retry_after_s=retry_after_s)
     if status in (503, OVERLOADED):

@@ -1,127 +1,110 @@
-"""Which replicas a backend has, how busy and how healthy each is, and how fast its models were of late.
+"""Which replica of a backend gets a request, which are out, and what the router is told about all of them.
 
-How it works: a request takes a `Lease` on the least loaded replica and gives it back when its answer is closed. Five
-failures in a row eject a replica; after `PROBE_AFTER_S`, or as soon as its metrics page answers again, one request is
-let through, and decides. A busy answer (429, 503) is no failure: it only rests the replica, and so does an answer
-that used up what a backend grants for now. When every replica of the
-fleet is ejected, ejection means nothing and all are tried: an empty pool helps nobody.
+How it works: a request takes a `Lease` on a replica and gives it back when its answer is closed. A replica goes out
+after five failures in a row, or when the share of its failures is high and stands out among its backend's replicas. One
+that is merely slow stays, and is chosen seldom. A busy answer (429, 503) is no failure: it only rests the replica, and
+so does an answer that used up what a backend grants for now.
+
+A vLLM worker that is out comes back when a probe, which is a completion of one token, succeeds; a service that is paid
+for is probed with a caller's request, one at a time. A replica that only failed too often is still a last resort for
+who has no other choice. When every replica of the fleet is out, all are tried: an empty pool helps nobody.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from app.domain.decision import Fleet
-from app.domain.models import Backend, Catalog, Model
+from app.domain.models import Catalog, Model
 from app.errors import UpstreamBusy, UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnreachable
 from app.telemetry import Telemetry
 from app.upstream.answer import Answer
+from app.upstream.choosing import cheaper_of_two, fingerprint, home_of
 from app.upstream.deadline import Clock, OutOfTime
 from app.upstream.faults import why
+from app.upstream.replica import EJECTED_FOR_S, SCRAPE_IS_FRESH_S, Replica
+from app.upstream.speeds import Attempted, Speeds
 
 FAILURES_TO_EJECT = 5
-# A replica gets one probe after this long: short enough to notice a restart that /metrics does not show.
-PROBE_AFTER_S = 10.0
+# Fewer requests than this make a share by chance; a fifth of them failing is what retries can still hide.
+MIN_REQUESTS, SHARE_TO_EJECT, TIMES_PEERS = 20, 0.25, 2.0
+# A probe costs a worker one token. Sooner would be no news, later would keep callers waiting for a healthy fleet.
+PROBE_EVERY_S = 1.0
 # A full queue drains within one answer's time; longer rests are for backends that name one.
 REST_WHEN_FULL_S = 0.25
 MAX_REST_S = 120.0
-# Scraped gauges and observed speeds say nothing about now after so long.
-SCRAPE_IS_FRESH_S = 5.0
-SPEED_IS_FRESH_S = 300.0
-# A wait that was seen fades, or a model that was slow once would never be asked again.
-WAIT_FADES_S = 30.0
-NEWEST_WEIGHS = 0.2
-# Fewer tokens than this say more about the first token than about speed.
-MIN_TOKENS_FOR_SPEED = 8
+# Prompts differ, so a factor below this says little, and so does one over times that nobody notices.
+DRAG_FROM, MIN_BEGINNINGS, NOTICED_S = 3.0, 10, 0.02
+COMPARE_EVERY_S = 0.25
 # The fleet's picture is taken at most this often; choosing the replica itself always looks at the present.
 FLEET_IS_FRESH_S = 0.05
 
 
-@dataclass(slots=True, eq=False)
-class Replica:
-    """One running server of a backend."""
-
-    backend: Backend
-    url: str
-    in_flight: int = 0
-    """Our own requests on it."""
-    failures: int = 0
-    """In a row."""
-    ejected_until: float | None = None
-    probing: bool = False
-    """One request is finding out whether an ejected replica is back."""
-    rests_until: float = -math.inf
-    running: int = 0
-    waiting: int = 0
-    """As the worker said, for all its clients."""
-    scraped_at: float = -math.inf
-    in_flight_when_scraped: int = 0
-
-    def load(self, now: float) -> int:
-        """Requests on it, as far as is known."""
-        if now - self.scraped_at > SCRAPE_IS_FRESH_S:
-            return self.in_flight
-        return max(self.in_flight, self.running + self.waiting + self.in_flight - self.in_flight_when_scraped)
-
-    def queued(self, now: float) -> int:
-        """Requests that wait on it; 0 when nothing is known."""
-        if now - self.scraped_at > SCRAPE_IS_FRESH_S or not self.waiting:
-            return 0
-        return max(0, self.waiting + self.in_flight - self.in_flight_when_scraped)
-
-
 @dataclass(slots=True)
-class _Seen:
-    """How one model answered of late: moving averages, None before the first answer."""
+class _Pool:
+    """The replicas of one backend."""
 
-    ttft_s: float | None = None
-    excess_s: float | None = None
-    """Time to the first token beyond the prefill that the card promises."""
-    s_per_output_token: float | None = None
-    duration_s: float | None = None
-    ttft_at: float = -math.inf
-    speed_at: float = -math.inf
+    replicas: tuple[Replica, ...]
+    at_ease: bool = True
+    """Nothing is out, rests, or has just come back: all can be chosen without looking at each."""
+    compared_at: float = field(default=-math.inf)
 
 
 class Replicas:
     """All replicas of a catalogue. Every method decides without waiting."""
 
-    def __init__(self, catalog: Catalog, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self, catalog: Catalog, clock: Clock, telemetry: Telemetry, chance: Callable[[], float] = random.random
+    ) -> None:
+        """`chance` draws from [0, 1)."""
         self._models = catalog.models
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
-        self._by_backend: Mapping[str, tuple[Replica, ...]] = {
-            backend.name: tuple(Replica(backend, url.rstrip("/")) for url in backend.urls)
+        self._chance = chance
+        self._pools = {
+            backend.name: _Pool(
+                tuple(Replica(backend, url, fingerprint(url)) for url in (one.rstrip("/") for one in backend.urls))
+            )
             for backend in catalog.backends
         }
-        self._position = {model.name: number for number, model in enumerate(catalog.models)}
-        self._seen: dict[str, _Seen] = {}
-        """Of models that answered; the others cost nothing, however many the catalogue has."""
-        self._turn = 0
+        self.all = tuple(replica for pool in self._pools.values() for replica in pool.replicas)
+        self._out = 0
+        self._speeds = Speeds(catalog.models)
         self._usable: dict[str, bool] = {}
         self._available: tuple[bool, ...] = ()
         self._fleet: Fleet | None = None
         self._fleet_at = -math.inf
 
     @property
-    def all(self) -> tuple[Replica, ...]:
-        return tuple(replica for replicas in self._by_backend.values() for replica in replicas)
+    def all_out(self) -> bool:
+        return self._out == len(self.all)
 
     def of(self, backend: str) -> tuple[Replica, ...]:
-        return self._by_backend.get(backend, ())
+        pool = self._pools.get(backend)
+        return pool.replicas if pool else ()
 
-    def least_loaded(self, backend: str, without: Collection[Replica] = ()) -> Replica | None:
-        """The replica of a backend to try now; None when all of them rest, are ejected, or are in `without`."""
-        now = self.clock()
-        usable = [r for r in self.of(backend) if r not in without and self._is_usable(r, now)]
-        if not usable:
+    def pick(
+        self, backend: str, without: Collection[Replica] = (), session: str | None = None, *, last_resort: bool = False
+    ) -> Replica | None:
+        """The replica of a backend to try now; None when all of them rest, are out, or are in `without`.
+
+        As a `last_resort` one that fails too often will do.
+        """
+        pool = self._pools.get(backend)
+        if pool is None:
             return None
-        # Equal loads take turns, else the first replica would get all of a quiet fleet's requests.
-        self._turn += 1
-        shift = self._turn % len(usable)
-        return min(usable[shift:] + usable[:shift], key=lambda r: r.load(now))
+        now = self.clock()
+        if pool.at_ease and not without:
+            usable: Sequence[Replica] = pool.replicas
+        else:
+            usable = self._choices(pool, without, last_resort, now)
+        if len(usable) < 2:
+            return usable[0] if usable else None
+        return home_of(session, usable, now) if session else cheaper_of_two(usable, now, self._chance)
 
     def fleet(self) -> Fleet:
         """What the router needs to know, one entry per model of the catalogue, in its order."""
@@ -132,151 +115,217 @@ class Replicas:
 
     def any_healthy(self) -> bool:
         """Whether any replica of any backend is not ejected."""
-        return any(replica.ejected_until is None for replica in self.all)
+        return not self.all_out
 
     def lease(self, replica: Replica, model: Model, input_tokens: int) -> Lease:
         """Take a place on a replica for one attempt."""
         return Lease(self, replica, Attempted(model, input_tokens, self.clock()))
 
-    def failed(self, replica: Replica, error: UpstreamError) -> None:
-        """An attempt failed; the last failure in a row that is allowed ejects."""
-        replica.probing = False
-        if isinstance(error, OutOfTime):
-            return
+    def failed(self, replica: Replica, error: UpstreamError, *, begun: bool = False) -> None:
+        """An attempt failed; the last failure in a row that is allowed ejects, and so does too high a share."""
         if isinstance(error, UpstreamRejected):
             self.succeeded(replica)
+            return
+        self._probe_ended(replica)
+        if isinstance(error, OutOfTime):
             return
         if isinstance(error, UpstreamBusy):
             # A rate limit belongs to the account, a full queue to one server.
             account = isinstance(error, UpstreamRateLimited)
             self._rest(self.of(replica.backend.name) if account else (replica,), error.retry_after_s)
-            return
-        replica.failures += 1
-        if replica.failures >= FAILURES_TO_EJECT:
-            self._eject(replica, error)
+        else:
+            self._count(replica, error, begun)
 
-    def succeeded(self, replica: Replica) -> None:
-        """It answered: whatever went wrong before is over."""
+    def succeeded(self, replica: Replica, started_at: float = math.inf) -> None:
+        """It answered a request that started then: a row of failures is over, and one that was dead is back."""
+        now = self.clock()
         replica.failures = 0
+        replica.outcomes.begun(now)
+        may_return = self._probe_ended(replica) or replica.is_dead
+        if replica.ejected_until is not None and started_at >= replica.ejected_at and may_return:
+            self._restore(replica, now)
+
+    def began(self, replica: Replica, seconds: float) -> None:
+        """An answer took so long to begin."""
+        now, pool = self.clock(), self._pools[replica.backend.name]
+        replica.began(seconds, now)
+        if len(pool.replicas) > 1 and now - pool.compared_at >= COMPARE_EVERY_S:
+            pool.compared_at = now
+            _compare(pool.replicas)
+
+    def left(self, replica: Replica, seconds: float) -> None:
+        """Somebody gave up waiting for it to begin. Longer than usual is slow, however long it would have been."""
+        if replica.beginnings and math.log(max(seconds, 1e-4)) > replica.log_beginning:
+            self.began(replica, seconds)
+
+    def due_probes(self) -> list[Replica]:
+        """Workers that are out and should be probed now; each is taken as being probed until it is told how it went."""
+        now = self.clock()
+        due = [replica for replica in self.all if self._is_due(replica, now)] if self._out else []
+        for replica in due:
+            replica.probing, replica.probed_at = True, now
+        return due
+
+    def probed(self, replica: Replica, error: UpstreamError | None) -> None:
+        """How a probe went."""
         replica.probing = False
-        if replica.ejected_until is not None:
-            replica.ejected_until = None
-            self._metrics.restored(replica.backend.name)
-            self._log.write("replica.restored", backend=replica.backend.name, replica=replica.url)
-            self._fleet = None
+        failed = error is not None and not isinstance(error, UpstreamRejected)
+        self._metrics.probed(replica.backend.name, "failed" if failed else "ok")
+        if replica.ejected_until is not None and not failed:
+            self._restore(replica, self.clock())
 
     def scraped(self, replica: Replica, running: int, waiting: int) -> None:
-        """The worker told its queue. An ejected one may be probed at once: it is there again."""
+        """The worker told its queue. One that was away may be probed at once: it was started again."""
+        now = self.clock()
         replica.running, replica.waiting = running, waiting
-        replica.scraped_at, replica.in_flight_when_scraped = self.clock(), replica.in_flight
-        if replica.ejected_until is not None:
-            replica.ejected_until = min(replica.ejected_until, self.clock())
+        replica.scraped_at, replica.in_flight_when_scraped = now, replica.in_flight
+        if replica.ejected_until is not None and replica.is_away:
+            replica.ejected_until = min(replica.ejected_until, now)
+        replica.is_away = False
 
-    def unreachable(self, replica: Replica, error: UpstreamUnreachable) -> None:
-        """Its metrics page refuses connections: that counts like a failed attempt, until it is out."""
-        if replica.ejected_until is None:
+    def silent(self, replica: Replica, error: UpstreamError) -> None:
+        """Its metrics page cannot be had. A refused connection counts like a failed attempt, until it is out."""
+        replica.is_away = True
+        if replica.ejected_until is None and isinstance(error, UpstreamUnreachable):
             self.failed(replica, error)
 
     def used_up(self, replica: Replica, wait_s: float) -> None:
         """It answered, and said that this was the last request of a window that ends after `wait_s`."""
         self._rest(self.of(replica.backend.name), wait_s)
 
-    def answered(self, attempted: Attempted, answer: Answer, first_at: float) -> None:
-        """Learn from a complete answer how fast the model is."""
-        seen, now = self._seen.setdefault(attempted.model.name, _Seen()), self.clock()
-        tokens = answer.usage.output_tokens if answer.usage else answer.counted_tokens
-        seen.duration_s = _average(seen.duration_s, now - attempted.started_at)
-        ttft_s = first_at - attempted.started_at
-        if answer.form.stream:
-            prefill_s = (
-                attempted.input_tokens / attempted.model.speed.prefill_tokens_per_s if attempted.model.speed else 0
-            )
-            seen.ttft_s = _average(seen.ttft_s, ttft_s)
-            seen.excess_s = _average(self._faded(seen, now), max(0.0, ttft_s - prefill_s))
-            seen.ttft_at = now
-        if tokens >= MIN_TOKENS_FOR_SPEED:
-            # A plain answer shows no first token, so what is known from streams is taken off its whole duration.
-            began_s = ttft_s if answer.form.stream else min(seen.ttft_s or 0.0, 0.5 * ttft_s)
-            writing_s = now - attempted.started_at - began_s
-            seen.s_per_output_token = _average(seen.s_per_output_token, max(0.0, writing_s) / (tokens - 1))
-            seen.speed_at = now
+    def closed(self, lease: Lease, answer: Answer, first_at: float) -> None:
+        """An answer is over: learn from it."""
+        backend = lease.replica.backend.name
+        if answer.error is not None:
+            self._metrics.upstream_failed(backend, answer.error.code)
+        if answer.done_added:
+            self._metrics.done_was_added(backend)
+        if isinstance(answer.error, UpstreamError):
+            self.failed(lease.replica, answer.error, begun=True)
+        elif answer.complete:
+            self._speeds.learn(lease.attempted, answer, first_at, self.clock())
 
     def retry_after_s(self, backends: Collection[str]) -> int:
         """Whole seconds until one of these backends may be tried again."""
         now = self.clock()
         waits = [
-            max(replica.rests_until, replica.ejected_until or -math.inf) - now
+            max(replica.rests_until - now, min((replica.ejected_until or -math.inf) - now, EJECTED_FOR_S))
             for name in backends
             for replica in self.of(name)
         ]
         return max(1, math.ceil(min(waits, default=1.0)))
 
-    def _is_usable(self, replica: Replica, now: float) -> bool:
+    def _choices(self, pool: _Pool, without: Collection[Replica], last_resort: bool, now: float) -> Sequence[Replica]:
+        """What can be chosen, where not all of a pool can: at times the one that has just come back, else the rest."""
+        usable = [r for r in pool.replicas if r not in without and self._is_usable(r, now, last_resort)]
+        warming = [r for r in usable if r.warmth(now) < 1.0]
+        for replica in warming:
+            replica.credit += replica.warmth(now) / len(usable)
+            if replica.credit >= 1.0:
+                replica.credit -= 1.0
+                return (replica,)
+        if not warming and len(usable) == len(pool.replicas):
+            pool.at_ease = all(replica.ejected_until is None for replica in usable)
+        return [r for r in usable if r not in warming] or usable
+
+    def _is_usable(self, replica: Replica, now: float, last_resort: bool) -> bool:
         if replica.rests_until > now:
             return False
         if replica.ejected_until is None:
             return True
-        may_probe = replica.ejected_until <= now and not replica.probing
-        return may_probe or all(other.ejected_until is not None for other in self.all)
+        if replica.backend.kind == "openai" and replica.ejected_until <= now and not replica.probing:
+            return True
+        return last_resort and (not replica.is_dead or self.all_out)
+
+    def _is_due(self, replica: Replica, now: float) -> bool:
+        if replica.ejected_until is None or replica.backend.kind != "vllm" or replica.probing:
+            return False
+        return now - replica.probed_at >= PROBE_EVERY_S and (replica.ejected_until <= now or self.all_out)
 
     def _rest(self, replicas: Sequence[Replica], wait_s: float | None) -> None:
         rest_s = REST_WHEN_FULL_S if wait_s is None else min(wait_s, MAX_REST_S)
         for replica in replicas:
             replica.rests_until = max(replica.rests_until, self.clock() + rest_s)
+            self._pools[replica.backend.name].at_ease = False
         self._fleet = None
 
-    def _eject(self, replica: Replica, error: UpstreamError) -> None:
+    @staticmethod
+    def _probe_ended(replica: Replica) -> bool:
+        """Whether a caller's request was a probe, which it is no longer; those of workers are not callers'."""
+        was_probe = replica.probing and replica.backend.kind == "openai"
+        replica.probing = replica.probing and not was_probe
+        return was_probe
+
+    def _count(self, replica: Replica, error: UpstreamError, begun: bool) -> None:
+        now = self.clock()
+        replica.failures += 1
+        replica.outcomes.failed(now, begun=begun)
+        if replica.failures >= FAILURES_TO_EJECT:
+            self._eject(replica, error, "in a row")
+        elif replica.ejected_until is None and self._stands_out(replica, now) and self._can_be_spared(replica):
+            self._eject(replica, error, "share")
+
+    def _stands_out(self, replica: Replica, now: float) -> bool:
+        failures, requests = replica.outcomes.counts(now)
+        if requests < MIN_REQUESTS or failures < SHARE_TO_EJECT * requests:
+            return False
+        peers = [r for r in self.of(replica.backend.name) if r is not replica and r.ejected_until is None]
+        counts = [peer.outcomes.counts(now) for peer in peers]
+        of_peers = sum(count[1] for count in counts)
+        if of_peers < MIN_REQUESTS:
+            return True
+        return failures / requests >= TIMES_PEERS * sum(count[0] for count in counts) / of_peers
+
+    def _can_be_spared(self, replica: Replica) -> bool:
+        """Half of a backend stays, and something of the fleet: who only fails too often is better than nobody."""
+        peers = self.of(replica.backend.name)
+        out = sum(peer.ejected_until is not None for peer in peers)
+        return out < max(1, len(peers) // 2) and self._out + 1 < len(self.all)
+
+    def _eject(self, replica: Replica, error: UpstreamError, rule: str) -> None:
+        dead, now = rule == "in a row", self.clock()
+        self._fleet = None
+        self._pools[replica.backend.name].at_ease = False
         if replica.ejected_until is None:
+            self._out += 1
+            replica.eject(now, dead=dead)
             self._metrics.ejected(replica.backend.name)
             where = {"backend": replica.backend.name, "replica": replica.url}
-            self._log.write("replica.ejected", **where, code=error.code, why=why(error, replica.url))
-        replica.ejected_until = self.clock() + PROBE_AFTER_S
+            told = {"rule": rule, "for_s": replica.ejected_for_s, "code": error.code, "why": why(error, replica.url)}
+            self._log.write("replica.ejected", **where, **told)
+        else:
+            replica.is_dead = replica.is_dead or dead
+            if replica.ejected_until <= now and replica.backend.kind == "openai":
+                replica.ejected_until = now + EJECTED_FOR_S
+
+    def _restore(self, replica: Replica, now: float) -> None:
+        self._out -= 1
+        replica.come_back(now)
+        self._metrics.restored(replica.backend.name)
+        self._log.write("replica.restored", backend=replica.backend.name, replica=replica.url)
         self._fleet = None
 
     def _picture(self, now: float) -> Fleet:
-        usable = {name: any(self._is_usable(r, now) for r in replicas) for name, replicas in self._by_backend.items()}
+        usable = {
+            name: any(self._is_usable(r, now, last_resort=True) for r in pool.replicas)
+            for name, pool in self._pools.items()
+        }
         if usable != self._usable:
             self._usable = usable
             self._available = tuple(usable.get(model.backend, False) for model in self._models)
-        rounds = {name: self._rounds(name, now) for name in self._by_backend}
-        wait_s = [0.0] * len(self._models)
-        s_per_output_token: list[float | None] = [None] * len(self._models)
-        for name, seen in self._seen.items():
-            number = self._position[name]
-            wait_s[number] = self._wait_s(rounds.get(self._models[number].backend), seen, now)
-            if now - seen.speed_at < SPEED_IS_FRESH_S:
-                s_per_output_token[number] = seen.s_per_output_token
-        return Fleet(self._available, tuple(wait_s), tuple(s_per_output_token))
+        rounds = {name: self._rounds(pool, now) for name, pool in self._pools.items()}
+        return Fleet(self._available, *self._speeds.picture(rounds, now))
 
-    def _rounds(self, backend: str, now: float) -> float | None:
+    def _rounds(self, pool: _Pool, now: float) -> float | None:
         """Requests that wait before a new one, over those served at a time; None where the workers do not say.
 
         To be multiplied by the duration of an answer: in a queue, that many rounds pass before one's turn.
         """
-        scraped = [r for r in self.of(backend) if now - r.scraped_at <= SCRAPE_IS_FRESH_S and self._is_usable(r, now)]
+        fresh = [r for r in pool.replicas if now - r.scraped_at <= SCRAPE_IS_FRESH_S]
+        scraped = [r for r in fresh if self._is_usable(r, now, last_resort=True)]
         if not scraped:
             return None
         return min(r.queued(now) / max(1, r.running) for r in scraped)
-
-    def _wait_s(self, rounds: float | None, seen: _Seen, now: float) -> float:
-        if rounds is not None:
-            return rounds * (seen.duration_s or 0.0)
-        return self._faded(seen, now) or 0.0
-
-    @staticmethod
-    def _faded(seen: _Seen, now: float) -> float | None:
-        if seen.excess_s is None:
-            return None
-        return seen.excess_s * math.exp(-(now - seen.ttft_at) / WAIT_FADES_S)
-
-
-@dataclass(frozen=True, slots=True)
-class Attempted:
-    """What one attempt asked for, and when."""
-
-    model: Model
-    input_tokens: int
-    started_at: float
 
 
 @dataclass(slots=True)
@@ -290,7 +339,8 @@ class Lease:
 
     def __enter__(self) -> Lease:
         self.replica.in_flight += 1
-        if self.replica.ejected_until is not None:
+        out_until = self.replica.ejected_until
+        if out_until is not None and out_until <= self.attempted.started_at and self.replica.backend.kind == "openai":
             self.replica.probing = True
         return self
 
@@ -300,25 +350,35 @@ class Lease:
         self._give_back()
         if isinstance(error, UpstreamError):
             self.replicas.failed(self.replica, error)
+        elif isinstance(error, asyncio.CancelledError):
+            self.replicas.left(self.replica, self.replicas.clock() - self.attempted.started_at)
 
-    def hand_to(self, answer: Answer, now: float) -> None:
+    def hand_to(self, answer: Answer) -> None:
         """The answer has begun; from here on its closing gives the place back."""
-        self.first_at = now
-        self.replicas.succeeded(self.replica)
+        started_at = self.attempted.started_at
+        self.first_at = self.replicas.clock()
+        self.replicas.succeeded(self.replica, started_at)
+        self.replicas.began(self.replica, self.first_at - started_at)
         answer.on_close(self._answer_closed)
 
     def _answer_closed(self, answer: Answer) -> None:
         self._give_back()
-        if isinstance(answer.error, UpstreamError):
-            self.replicas.failed(self.replica, answer.error)
-        elif answer.complete and self.first_at is not None:
-            self.replicas.answered(self.attempted, answer, self.first_at)
+        if self.first_at is not None:
+            self.replicas.closed(self, answer, self.first_at)
 
     def _give_back(self) -> None:
         self.replica.in_flight -= 1
-        if self.first_at is None:
+        if self.first_at is None and self.replica.backend.kind == "openai":
             self.replica.probing = False
 
 
-def _average(so_far: float | None, newest: float) -> float:
-    return newest if so_far is None else (1 - NEWEST_WEIGHS) * so_far + NEWEST_WEIGHS * newest
+def _compare(replicas: Sequence[Replica]) -> None:
+    """Note who is much slower than the middle one of those that answered enough; of two, than the other one."""
+    known = sorted((r for r in replicas if r.beginnings >= MIN_BEGINNINGS), key=lambda r: r.log_beginning)
+    if len(known) < 2:
+        return
+    usual_s = math.exp(known[(len(known) - 1) // 2].log_beginning)
+    for replica in known:
+        seconds = math.exp(replica.log_beginning)
+        stands_out = seconds >= DRAG_FROM * usual_s and seconds - usual_s >= NOTICED_S
+        replica.drag = seconds / usual_s if stands_out else 1.0

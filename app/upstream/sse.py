@@ -41,10 +41,10 @@ class EventSplitter:
         """
         if self._head is not None:
             piece = self._without_bom(piece)
-        if self._is_one_event(piece):
-            return [piece[6:-2]]
+        if (events := self._whole_events(piece)) is not None:
+            return events
         lines = self._normalised(piece).split(b"\n")
-        events: list[bytes] = []
+        events = []
         for line in lines[:-1]:
             if self._line:
                 self._line += line
@@ -55,16 +55,18 @@ class EventSplitter:
         self._check_length()
         return events
 
-    def _is_one_event(self, piece: bytes) -> bool:
-        """Whether this is one whole event of one line, as workers mostly write them; the rest of `feed` is general."""
-        return (
-            piece.startswith(b"data: ")
-            and piece.find(b"\n") == len(piece) - 2
-            and piece.endswith(b"\n")
-            and b"\r" not in piece
-            and not (self._line or self._data or self._ended_in_cr)
-            and len(piece) <= self._max_event_bytes
-        )
+    def _whole_events(self, piece: bytes) -> list[bytes] | None:
+        """The events of a piece that is nothing but whole ones of one line, as workers mostly write them; else None."""
+        if (
+            not (piece.startswith(b"data: ") and piece.endswith(b"\n\n") and len(piece) <= self._max_event_bytes)
+            or self._line
+            or self._data
+            or self._ended_in_cr
+            or b"\r" in piece
+        ):
+            return None
+        events = piece[6:-2].split(b"\n\ndata: ")
+        return events if piece.count(b"\n") == 2 * len(events) else None
 
     def _without_bom(self, piece: bytes) -> bytes:
         head = (self._head or b"") + piece

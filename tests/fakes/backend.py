@@ -14,7 +14,9 @@ import ssl
 import struct
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+from tests.fakes.other_answers import framed, is_response, response_events, whole_embeddings, whole_response
 
 TOKENS = ("Par", "is", " is", " the", " capital", ".")
 USAGE = {"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13}
@@ -114,7 +116,7 @@ class FakeBackend:
     def calls(self) -> int:
         return len(self.requests)
 
-    async def __aenter__(self) -> FakeBackend:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -177,7 +179,7 @@ class FakeBackend:
             return True
         self.requests.append(request)
         self.in_flight += 1
-        work = asyncio.ensure_future(self._complete(request, writer))
+        work = asyncio.ensure_future(self._complete(self.script_for(request), request, writer))
         gone = asyncio.ensure_future(ended)
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -211,8 +213,7 @@ class FakeBackend:
         else:
             await _send(writer, 200 if request.path == "/health" else 404, b"")
 
-    async def _complete(self, request: Received, writer: asyncio.StreamWriter) -> bool:
-        script = self.script_for(request)
+    async def _complete(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
         await asyncio.sleep(script.delay_s)
         if script.hang:
             await asyncio.Event().wait()
@@ -263,7 +264,7 @@ class FakeBackend:
             if number == script.error_after:
                 await write(f"data: {json.dumps({'error': _ENGINE_DIED})}\n\ndata: [DONE]\n\n".encode())
                 break
-            data = f"data: {event}\n\n".encode()
+            data = framed(event, request)
             await write(data)
             self.streamed_bytes += len(data)
         await write.end()
@@ -299,6 +300,9 @@ class _Chunks:
 
 
 def _events(script: Script, request: Received) -> list[str]:
+    if is_response(request):
+        return response_events(script, request)
+
     def chunk(choices: list[dict[str, Any]], **more: Any) -> str:
         kind = "chat.completion.chunk" if _is_chat(request) else "text_completion"
         head = {"id": "chatcmpl-1", "object": kind, "created": 1, "model": request.body.get("model")}
@@ -328,6 +332,10 @@ def _events(script: Script, request: Received) -> list[str]:
 
 
 def _whole(script: Script, request: Received) -> dict[str, Any]:
+    if is_response(request):
+        return whole_response(script, request)
+    if request.path.endswith("/embeddings"):
+        return whole_embeddings(script, request)
     if script.error is not None:
         return {"error": script.error}
     text = "".join(script.tokens)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from router_models.conversation import Conversation
-from router_models.prediction import Prediction
+from router_models.prediction import PredictionRow
 
 # Half of a 90 % interval, in quality, and as a share of the answer's length.
 QUALITY_MARGIN, LENGTH_MARGIN = 0.05, 0.5
@@ -41,29 +41,25 @@ class FakePredictor:
         self.asked: list[Conversation] = []
         self.glanced: list[Conversation] = []
 
-    def glance(self, conversations: Sequence[Conversation]) -> Prediction:
-        self.glanced.extend(conversations)
+    def glance(self, conversation: Conversation) -> PredictionRow:
+        self.glanced.append(conversation)
         if self.glance_fails:
             raise self.glance_fails
-        return self._prediction(self._seen_M, len(conversations), "static")
+        return self._row(self._seen_M, "static")
 
-    def predict(
-        self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
-    ) -> Prediction:
-        self.asked.extend(conversations)
+    def predict(self, conversation: Conversation) -> PredictionRow:
+        self.asked.append(conversation)
         time.sleep(self.takes_s)
         if self.fails:
             raise self.fails
-        for _ in conversations:
-            advance()
-        return self._prediction(self._quality_M, len(conversations), "transformer")
+        return self._row(self._quality_M, "transformer")
 
-    def _prediction(self, quality_M: np.ndarray, count: int, encoder: str) -> Prediction:
-        quality_BM, tokens_BM = np.tile(quality_M, (count, 1)), np.tile(self._tokens_M, (count, 1))
-        return Prediction(
-            quality=quality_BM,
-            quality_interval=np.stack((quality_BM - QUALITY_MARGIN, quality_BM + QUALITY_MARGIN), -1).clip(0, 1),
-            output_tokens=tokens_BM,
-            output_tokens_interval=np.stack((tokens_BM * (1 - LENGTH_MARGIN), tokens_BM * (1 + LENGTH_MARGIN)), -1),
-            unfamiliar=np.full(count, encoder in self.unfamiliar),
+    def _row(self, quality_M: np.ndarray, encoder: str) -> PredictionRow:
+        tokens_M = self._tokens_M
+        return PredictionRow(
+            quality=quality_M,
+            quality_interval=np.stack((quality_M - QUALITY_MARGIN, quality_M + QUALITY_MARGIN), -1).clip(0, 1),
+            output_tokens=tokens_M,
+            output_tokens_interval=np.stack((tokens_M * (1 - LENGTH_MARGIN), tokens_M * (1 + LENGTH_MARGIN)), -1),
+            unfamiliar=encoder in self.unfamiliar,
         )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import aiohttp
 import psutil
 import yaml
 
+from tests.conftest import free_ports
 from tests.fakes.deployment import SECRET, write_config
 
 HEADERS = {"authorization": f"Bearer {SECRET}"}
@@ -42,6 +42,24 @@ class GatewayProcess:
     @property
     def completed(self) -> list[dict[str, Any]]:
         return self.events("request.completed")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def forget_peak(self) -> int:
+        """Begin to look for the highest memory anew; returns what it is now, in bytes."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return self.peak_bytes()
+
+    def peak_bytes(self) -> int:
+        """The most memory that was in use since it was forgotten."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+    def read_bytes(self) -> int:
+        """What the process has read from files and sockets."""
+        return int(Path(f"/proc/{self.pid}/io").read_text().split()[1])
 
     def rss_bytes(self) -> int:
         size: int = self.seen_by_system.memory_info().rss
@@ -82,7 +100,7 @@ async def gateway_process(
     folder: Path, urls: Mapping[str, str], backend: Mapping[str, Any] | None = None, **changes: Any
 ) -> AsyncIterator[GatewayProcess]:
     """One model per URL, named like it, tried in this order; `backend` is said of all backends in the catalogue."""
-    data, admin = (f"127.0.0.1:{port}" for port in _free_ports(2))
+    data, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
     config = write_config(folder, urls, listen=data, admin_listen=admin, **changes)
     if backend:
         _amend(folder / "catalog.yaml", backend)
@@ -105,9 +123,3 @@ def _amend(path: Path, backend: Mapping[str, Any]) -> None:
     for one in content["backends"]:
         one.update(backend)
     path.write_text(yaml.safe_dump(content))
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]

@@ -16,10 +16,10 @@ from app.domain.preferences import Profile, parse_body
 from app.domain.request import Conversation, Request
 from app.domain.vocabulary import VOCABULARY, Vocabulary
 from app.routing.candidates import CandidateTable
-from app.routing.offload import PredictedRow
 from app.routing.operating_points import OperatingCurve, OperatingTable
 from app.routing.reading import PredictorFailed
 from app.routing.router import Learned, Router
+from router_models.prediction import PredictionRow
 from tests.fakes.world import request
 
 CARD = {
@@ -72,7 +72,7 @@ class FakeQualityPredictor:
     """Of the transformer."""
     glanced: list[Conversation] = field(default_factory=list)
 
-    def glance(self, conversation: Conversation) -> PredictedRow | None:
+    def glance(self, conversation: Conversation) -> PredictionRow | None:
         if self.seen is None:
             return None
         self.glanced.append(conversation)
@@ -80,20 +80,20 @@ class FakeQualityPredictor:
             raise PredictorFailed(self.glance_failure)
         return self._row([self.seen[name] for name in self.quality], "static")
 
-    async def predict(self, conversation: Conversation) -> PredictedRow:
+    async def predict(self, conversation: Conversation) -> PredictionRow:
         self.asked.append(conversation)
         if self.failure:
             raise PredictorFailed(self.failure)
         return self.row()
 
-    def row(self) -> PredictedRow:
+    def row(self) -> PredictionRow:
         """What the transformer says."""
         return self._row(list(self.quality.values()), "transformer")
 
-    def _row(self, values: list[float], encoder: str) -> PredictedRow:
+    def _row(self, values: list[float], encoder: str) -> PredictionRow:
         quality = np.array(values)
         tokens = np.array([self.output_tokens.get(name, 100.0) for name in self.quality])
-        return PredictedRow(
+        return PredictionRow(
             quality,
             np.stack((quality - 0.1, quality + 0.1), axis=1).clip(0, 1),
             tokens,

@@ -60,13 +60,17 @@ class FakeExchange:
         self.closed += 1
 
 
+Does = UpstreamError | FakeExchange | bytes
+
+
 class FakeUpstream:
     """`FakeUpstream(small=UpstreamTimeout("..."), large=b"hello")`: what each model does when asked.
 
-    Bytes are the text of an answer, in the form that was asked for; an exchange is used as it is.
+    Bytes are the text of an answer, in the form that was asked for; an exchange is used as it is. Of a list each time
+    the next one is what it does.
     """
 
-    def __init__(self, **answers: UpstreamError | FakeExchange | bytes) -> None:
+    def __init__(self, **answers: Does | list[Does]) -> None:
         self.answers = answers
         self.asked: list[str] = []
         self.messages: list[Message] = []
@@ -75,7 +79,8 @@ class FakeUpstream:
         model = json.loads(message.body)["model"]
         self.asked.append(model)
         self.messages.append(message)
-        answer = self.answers[model]
+        does = self.answers[model]
+        answer = does.pop(0) if isinstance(does, list) else does
         if isinstance(answer, UpstreamError):
             raise answer
         if isinstance(answer, FakeExchange):

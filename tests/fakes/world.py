@@ -56,10 +56,11 @@ def catalog(*models: Model, urls: Mapping[str, tuple[str, ...]] | None = None) -
 
 def decision(*models: Model | str, reason: Reason = "best", quality: float | None = 0.9) -> Decision:
     """A decision for these models, in this order."""
+    estimate = replace(UNKNOWN, quality=quality)
     candidates = tuple(
-        Candidate(one if isinstance(one, Model) else model(one), replace(UNKNOWN, quality=quality)) for one in models
+        Candidate(one if isinstance(one, Model) else model(one), quality, lambda: estimate) for one in models
     )
-    return Decision("dec-1", candidates, reason, "it was asked for")
+    return Decision("dec-1", candidates, reason, lambda: "it was asked for")
 
 
 @dataclass(frozen=True)

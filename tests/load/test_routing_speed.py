@@ -11,7 +11,7 @@ import pytest
 
 from app.domain.models import Speed, TokenPrice
 from app.domain.preferences import parse_body
-from app.routing.offload import PredictedRow
+from router_models.prediction import PredictionRow
 from tests.fakes.routing import fleet_of, llm, world_of
 from tests.fakes.world import request
 
@@ -42,7 +42,7 @@ def test_a_decision_keeps_its_budget(models: int, budget_ms: float, repeats: int
     async def predict(_: object) -> object:
         return row
 
-    def glance(conversation: object) -> PredictedRow | None:
+    def glance(conversation: object) -> PredictionRow | None:
         return row if encoder == "static" else None
 
     # What encoders cost is not measured here.

@@ -62,10 +62,10 @@ class Service(FakeBackend):
 class Picky(Service):
     """Knows `max_completion_tokens` only."""
 
-    async def _complete(self, request: Received, writer: asyncio.StreamWriter) -> bool:
+    async def _complete(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
         refused = "max_tokens" in request.body
-        self.script = Script(status=400, error={"message": REFUSES}) if refused else Script()
-        return await super()._complete(request, writer)
+        script = Script(status=400, error={"message": REFUSES}) if refused else Script()
+        return await super()._complete(script, request, writer)
 
 
 def catalogue(folder: Path) -> dict[str, Any]:

@@ -151,6 +151,31 @@ async def test_a_full_gateway_refuses_before_any_work() -> None:
         await world.gateway.complete(request(), KEY)
 
 
+async def test_a_crowded_gateway_keeps_its_last_places_for_what_must_not_wait() -> None:
+    world = gateway(FakeUpstream(small=b"x"), max_in_flight=10)
+    for _ in range(9):
+        await world.gateway.complete(request(), KEY)
+    for priority in ("low", "normal"):
+        with pytest.raises(Overloaded):
+            world.gateway.let_in(priority)
+        with pytest.raises(Overloaded):
+            await world.gateway.complete(request(priority=priority), KEY)
+    world.gateway.let_in("high")
+    await world.gateway.complete(request(priority="high"), KEY)
+    with pytest.raises(Overloaded):
+        world.gateway.let_in("high")
+    assert world.sample("thalamus_shed_total", priority="normal") == 2
+    assert world.sample("thalamus_requests_total", operation="chat", outcome="overloaded") == 2
+    assert world.sample("thalamus_pressure", reading="places") == 1
+    assert [event["code"] for event in world.events("request.rejected")] == ["overloaded"] * 2
+
+
+async def test_an_answer_says_what_its_key_has_left() -> None:
+    world = gateway(FakeUpstream(small=b"x"))
+    served = await world.gateway.complete(request(), FakeKey(requests_per_minute=60))
+    assert served.headers()["x-ratelimit-remaining-requests"] == "59"
+
+
 async def test_a_draining_gateway_lets_nothing_new_in_and_is_not_ready() -> None:
     world = gateway(FakeUpstream(small=b"x"))
     assert world.gateway.ready()
@@ -159,6 +184,7 @@ async def test_a_draining_gateway_lets_nothing_new_in_and_is_not_ready() -> None
     assert not world.gateway.ready()
     with pytest.raises(Draining):
         await world.gateway.complete(request(), KEY)
+    assert world.sample("thalamus_requests_total", operation="chat", outcome="draining") == 1
     assert b"x" in await read(begun)
 
 

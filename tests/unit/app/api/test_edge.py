@@ -1,4 +1,4 @@
-"""The outermost ring, without sockets: who is let in, and what every answer carries."""
+"""The outermost ring of the control routes, without sockets: who is let in, and what every answer carries."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import admin_plane, data_plane
+from app.api import Plane, admin_plane, data_plane
 from app.api.edge import Edge
 from app.api.policy import PUBLIC, Policy, needs
 from app.store.keys import SCOPES, Key
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
-from tests.fakes.upstream import FakeExchange, FakeUpstream
+from tests.fakes.upstream import FakeUpstream
 from tests.fakes.world import catalog, model
 
 CATALOG = catalog(model("small"), model("large"))
@@ -28,7 +28,7 @@ def world() -> Bench:
     return bench(CATALOG, FakeUpstream(small=b"hello", large=b"hello"))
 
 
-def plane(a_bench: Bench | None = None) -> FastAPI:
+def plane(a_bench: Bench | None = None) -> Plane:
     return data_plane(doors(a_bench or world(), CATALOG, keys(sk_narrow=NARROW)))
 
 
@@ -95,8 +95,8 @@ def _receive(pending: list[Message]) -> Callable[[], Awaitable[Message]]:
 CHAT = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}]}).encode()
 ROUTES = [
     (method, str(getattr(route, "path")), route)  # noqa: B009 - the base class has none
-    for application in (plane(), admin_plane(doors(world(), CATALOG)))
-    for route in application.routes
+    for each in (plane(), admin_plane(doors(world(), CATALOG), plane()))
+    for route in each.app.routes
     for method in route.methods  # type: ignore[attr-defined]
 ]
 
@@ -104,9 +104,9 @@ ROUTES = [
 @pytest.mark.parametrize("disguise", ["{}", "/{}", "{}/", "{}/.", "{}?x", "{};x", "{}%2f", "/v1/..{}"])
 @pytest.mark.parametrize(("method", "path", "route"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
 async def test_without_a_key_no_route_is_open_but_health(method: str, path: str, route: Any, disguise: str) -> None:
-    if path == "/metrics":
+    if path in ("/metrics", "/openapi.json"):
         return
-    reply = await ask(plane(), method, disguise.format(path), CHAT, {"authorization": ""})
+    reply = await ask(plane().app, method, disguise.format(path), CHAT, {"authorization": ""})
     is_open = route.endpoint.needed_scope == PUBLIC and disguise == "{}"
     assert (reply.status == 200) is is_open
     assert reply.status in (200, 401, 404)
@@ -115,7 +115,7 @@ async def test_without_a_key_no_route_is_open_but_health(method: str, path: str,
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "PATCH", "CONNECT"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/healthz"])
 async def test_other_methods_are_refused_with_those_allowed(method: str, path: str) -> None:
-    reply = await ask(plane(), method, path)
+    reply = await ask(plane().app, method, path)
     assert (reply.status, reply.json["error"]["code"]) == (405, "method_not_allowed")
     assert reply.headers["allow"] in ("POST", "GET")
 
@@ -139,20 +139,20 @@ def test_a_route_without_a_known_scope_cannot_be_started(scope: str | None) -> N
 
 @pytest.mark.parametrize("host", ["evil.example/v1/models?x=", "x/healthz#", "a@b"])
 async def test_a_forged_host_decides_nothing(host: str) -> None:
-    reply = await ask(plane(), "GET", "/v1/models", headers={"host": host, "authorization": ""})
+    reply = await ask(plane().app, "GET", "/v1/models", headers={"host": host, "authorization": ""})
     assert reply.status == 401
 
 
 async def test_a_key_sees_and_uses_its_own_models_only() -> None:
     headers = {"authorization": "Bearer sk-narrow"}
-    listed = await ask(plane(), "GET", "/v1/models", headers=headers)
+    listed = await ask(plane().app, "GET", "/v1/models", headers=headers)
     assert [entry["id"] for entry in listed.json["data"]] == ["auto", "small"]
-    assert (await ask(plane(), "GET", "/v1/models/small", headers=headers)).status == 200
-    hidden = await ask(plane(), "GET", "/v1/models/large", headers=headers)
-    unknown = await ask(plane(), "GET", "/v1/models/nope!", headers=headers)
+    assert (await ask(plane().app, "GET", "/v1/models/small", headers=headers)).status == 200
+    hidden = await ask(plane().app, "GET", "/v1/models/large", headers=headers)
+    unknown = await ask(plane().app, "GET", "/v1/models/nope!", headers=headers)
     assert hidden.status == unknown.status == 404
     assert hidden.body.replace(b"large", b"nope!") == unknown.body
-    assert (await ask(plane(), "POST", "/v1/chat/completions", CHAT, headers)).status == 403
+    assert (await ask(plane().app, "POST", "/v1/routing/explain", CHAT, headers)).status == 403
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,14 @@ async def test_a_key_sees_and_uses_its_own_models_only() -> None:
     ],
 )
 async def test_a_request_id_is_kept_if_it_is_harmless(asked: str, kept: bool) -> None:
-    reply = await ask(plane(), "GET", "/healthz", headers={"x-request-id": asked})
+    reply = await ask(plane().app, "GET", "/healthz", headers={"x-request-id": asked})
     assert (reply.headers["x-request-id"] == asked) is kept
     assert len(reply.headers["x-request-id"]) >= 11
 
 
 async def test_every_answer_forbids_caches_and_guesses() -> None:
-    for method, path in (("GET", "/healthz"), ("GET", "/nowhere"), ("POST", "/v1/chat/completions")):
-        reply = await ask(plane(), method, path, CHAT)
+    for method, path in (("GET", "/healthz"), ("GET", "/nowhere"), ("POST", "/v1/routing/explain")):
+        reply = await ask(plane().app, method, path, CHAT)
         assert reply.headers["cache-control"] == "private, no-store"
         assert reply.headers["x-content-type-options"] == "nosniff"
 
@@ -186,7 +186,7 @@ async def test_a_bug_is_a_500_that_tells_an_id_and_nothing_else() -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("canary: what somebody wrote")
 
-    edge = Edge(broken, Policy(plane().routes), doors(a_bench, CATALOG))
+    edge = Edge(broken, Policy(plane().app.routes), doors(a_bench, CATALOG))
     reply = await ask(edge, "GET", "/v1/models", headers={"x-request-id": "id-1"})
     assert (reply.status, reply.json["error"]["code"]) == (500, "internal")
     assert "id-1" in reply.json["error"]["message"]
@@ -202,66 +202,38 @@ async def test_a_bug_after_the_answer_began_does_not_begin_a_second_one() -> Non
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise RuntimeError
 
-    edge = Edge(broken, Policy(plane().routes), doors(world(), CATALOG))
+    edge = Edge(broken, Policy(plane().app.routes), doors(world(), CATALOG))
     reply = await ask(edge, "GET", "/v1/models")
     assert [message["type"] for message in reply.messages] == ["http.response.start"]
 
 
-async def test_a_refused_call_is_counted_and_logged_once() -> None:
-    a_bench = world()
-    await ask(plane(a_bench), "POST", "/v1/chat/completions", b"{", {"x-request-id": "id-1"})
-    (event,) = a_bench.events("request.rejected")
-    assert (event["request_id"], event["key"], event["code"]) == ("id-1", "tester", "invalid_request")
-    assert a_bench.sample("thalamus_requests_total", operation="chat", outcome="invalid_request") == 1
-    # What the gateway refuses, it records itself.
-    body = json.dumps({**json.loads(CHAT), "routing": {"explain": True}}).encode()
-    narrow = Key("narrow", models=("*",), scopes=frozenset({"inference"}), **UNLIMITED)
-    app = data_plane(doors(a_bench, CATALOG, keys(sk_narrow=narrow)))
-    reply = await ask(app, "POST", "/v1/chat/completions", body, {"authorization": "Bearer sk-narrow"})
-    assert reply.status == 403
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_that_cannot_be_sent_is_closed_once(stream: bool) -> None:
-    a_bench = world()
-    body = json.dumps({**json.loads(CHAT), "stream": stream}).encode()
-
-    async def send(message: Message) -> None:
-        raise OSError("the connection is gone")
-
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-    await plane(a_bench)(_scope("POST", "/v1/chat/completions"), _receive(pending), send)
-    assert a_bench.in_flight == (0, 0, 0)
-    assert len(a_bench.completed) == 1
-
-
-async def test_a_caller_who_is_gone_before_the_work_begins_costs_none() -> None:
-    upstream = FakeUpstream(small=FakeExchange(hangs=True))
-    a_bench = bench(CATALOG, upstream)
-    gone: list[Message] = [{"type": "http.request", "body": CHAT}, {"type": "http.disconnect"}]
-    reply = Reply()
-    await plane(a_bench)(_scope("POST", "/v1/chat/completions"), _receive(gone), reply.send)
-    assert reply.messages == []
-    assert a_bench.in_flight == (0, 0, 0)
-    assert [one["outcome"] for one in a_bench.completed] in ([], ["cancelled"])
-
-
 async def test_web_sockets_are_closed() -> None:
     reply = Reply()
-    await plane()({"type": "websocket", "path": "/v1/models", "headers": []}, _receive([]), reply.send)
+    await plane().app({"type": "websocket", "path": "/v1/models", "headers": []}, _receive([]), reply.send)
     assert reply.messages == [{"type": "websocket.close", "code": 1008}]
 
 
 async def test_readiness_follows_the_gateway_and_says_no_more() -> None:
     a_bench = world()
-    assert (await ask(plane(a_bench), "GET", "/readyz", headers={"authorization": ""})).json == {"status": "ok"}
+    assert (await ask(plane(a_bench).app, "GET", "/readyz", headers={"authorization": ""})).json == {"status": "ok"}
     a_bench.gateway.drain()
-    reply = await ask(plane(a_bench), "GET", "/readyz", headers={"authorization": ""})
+    reply = await ask(plane(a_bench).app, "GET", "/readyz", headers={"authorization": ""})
     assert (reply.status, reply.json) == (503, {"status": "draining"})
-    assert (await ask(plane(a_bench), "GET", "/healthz", headers={"authorization": ""})).status == 200
+    assert (await ask(plane(a_bench).app, "GET", "/healthz", headers={"authorization": ""})).status == 200
 
 
 async def test_metrics_are_on_the_admin_plane_only() -> None:
-    admin = admin_plane(doors(world(), CATALOG))
-    assert b"thalamus_requests_in_flight" in (await ask(admin, "GET", "/metrics")).body
-    assert (await ask(plane(), "GET", "/metrics")).status == 404
+    admin = admin_plane(doors(world(), CATALOG), plane())
+    assert b"thalamus_requests_in_flight" in (await ask(admin.app, "GET", "/metrics")).body
+    assert (await ask(plane().app, "GET", "/metrics")).status == 404
+
+
+async def test_the_document_has_every_path_and_every_parameter() -> None:
+    admin = admin_plane(doors(world(), CATALOG), plane())
+    written = (await ask(admin.app, "GET", "/openapi.json")).json
+    paths = written["paths"]
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/routing/explain"} <= paths.keys()
+    schema = paths["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert {"messages", "routing", "temperature", "tools"} <= schema["properties"].keys()
+    assert "prompt" not in schema["properties"]
+    assert (await ask(plane().app, "GET", "/openapi.json")).status == 404

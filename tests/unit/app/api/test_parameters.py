@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.api.parameters import TABLE, Operation, check_parameters
+from app.api.parameters import TABLE, check_parameters
+from app.domain.request import Operation
 from app.errors import InvalidRequest, UnsupportedParameter
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.access import Access
-from app.api.call import Call
 from app.api.parsing import parse_chat, parse_completion
 from app.domain.preferences import Profile
 from app.domain.request import Preferences, Request
 from app.errors import CallerError, NotAllowed, UnknownModel
 from app.store.keys import Key
+from tests.fakes.call import FREE, FakeCall
 from tests.fakes.world import catalog, model
 
 CATALOG = catalog(model("small"), model("large"), model("org/other"))
@@ -25,16 +25,10 @@ PROFILES = {
     "careful": Profile(Preferences(max_quality_loss=0.01)),
     "private": Profile(Preferences(limits={"min_security": 2.0})),
 }
-FREE = Key("free", models=("*",), flags_in_prompt=True, max_priority="high", chat_template_kwargs=True)
 
 
-def call(key: Key = FREE, headers: Mapping[str, str] | None = None) -> Call:
-    async def nothing() -> Any:
-        raise AssertionError
-
-    access = Access(CATALOG, PROFILES)
-    gateway: Any = None
-    return Call(gateway, access, key, "req-1", headers or {}, 1 << 20, nothing, "chat")
+def call(key: Key = FREE, headers: Mapping[str, str] | None = None) -> FakeCall:
+    return FakeCall(key, headers or {}, Access(CATALOG, PROFILES))
 
 
 def chat(

@@ -267,9 +267,9 @@ def _routing() -> st.SearchStrategy[Preferences]:
 def _eligible(preferences: Preferences) -> set[str]:
     asked = request(preferences=preferences, uses=frozenset({"tools"}))
     fleet = FleetColumns(TABLE, fleet_of(*MODELS))
-    expected = Expected(Case(TABLE, Question.of(asked), fleet, PREDICTOR.row()))
-    usable_M = reachable(CardFilter(TABLE).passing(expected), expected, fleet)
-    return {MODELS[number].name for number in affordable(usable_M, expected).nonzero()[0]}
+    case = Case(TABLE, Question.of(asked), fleet, PREDICTOR.row())
+    usable_M = reachable(CardFilter(TABLE).passing(case), case)
+    return {MODELS[number].name for number in affordable(usable_M, Expected(case)).nonzero()[0]}
 
 
 @patient

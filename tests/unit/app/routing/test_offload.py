@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 
 import pytest
 
 from app.routing.offload import FAILURES_TO_OPEN, OPEN_S, OffLoopPredictor
 from app.routing.reading import PredictorFailed
 from router_models.conversation import Conversation
-from router_models.prediction import Prediction
+from router_models.prediction import PredictionRow
 from tests.fakes.clock import FakeClock
 from tests.fakes.predictor import FakePredictor
 
@@ -28,13 +28,11 @@ class Blocking(FakePredictor):
         self.calls = 0
         self.threads: set[str] = set()
 
-    def predict(
-        self, conversations: Sequence[Conversation], advance: Callable[[], object] = lambda: None
-    ) -> Prediction:
+    def predict(self, conversation: Conversation) -> PredictionRow:
         self.calls += 1
         self.threads.add(threading.current_thread().name)
         assert self.go.wait(10)
-        return super().predict(conversations)
+        return super().predict(conversation)
 
 
 @pytest.fixture

@@ -37,3 +37,22 @@ def test_only_the_latest_are_remembered() -> None:
     for number in range(10):
         journal.decided(entry(number))
     assert [number for number in range(10) if journal.find(f"dec-{number}", "mine")] == [7, 8, 9]
+
+
+def test_large_decisions_push_more_of_the_others_out() -> None:
+    journal = RecentDecisions(remembered_bytes=100 << 10)
+    for number in range(10):
+        journal.decided(entry(number))
+    many = Entry("req-many", "mine", replace(decision(*map(str, range(80))), decision_id="dec-many"))
+    journal.decided(many)
+    kept = [number for number in range(10) if journal.find(f"dec-{number}", "mine")]
+    assert journal.find("dec-many", "mine") is many
+    assert kept == [4, 5, 6, 7, 8, 9], "82 KiB, and six times 3"
+
+
+def test_a_decision_that_is_told_twice_counts_once() -> None:
+    journal = RecentDecisions(remembered_bytes=10 << 10)
+    journal.decided(entry(1))
+    for _ in range(100):
+        journal.decided(entry(2))
+    assert journal.find("dec-1", "mine")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import Overloaded, RateLimited
-from app.store.limits import Bucket, MemoryLimits
+from app.errors import RateLimited
+from app.store.limits import Bucket, MemoryLimits, max_connections
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import FakeKey
 
@@ -31,13 +33,50 @@ async def test_a_key_has_as_many_requests_in_flight_as_it_may_and_no_more() -> N
 
 async def test_all_keys_together_fill_the_gateway() -> None:
     limits = MemoryLimits(2, FakeClock())
-    slots = [await limits.acquire(FREE, 0) for _ in range(2)]
-    with pytest.raises(Overloaded) as caught:
-        await limits.acquire(FakeKey(id="another"), 0)
-    assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
-    for slot in slots:
-        slot.release(0)
-    assert limits.in_flight == 0
+    first, second = await limits.acquire(FREE, 0), await limits.acquire(FakeKey(id="another"), 0)
+    assert limits.fullness() == 1
+    first.release(0)
+    first.release(0)
+    assert limits.fullness() == 0.5
+    second.release(0)
+    assert (limits.fullness(), limits.in_flight) == (0, 0)
+
+
+async def test_a_key_hears_what_it_has_left() -> None:
+    clock = FakeClock()
+    limits = MemoryLimits(100, clock)
+    key = FakeKey(requests_per_minute=60, tokens_per_minute=1_000_000)
+    slot = await limits.acquire(key, 250_000)
+    assert slot.headers() == {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "59",
+        "x-ratelimit-reset-requests": "1s",
+        "x-ratelimit-limit-tokens": "1000000",
+        "x-ratelimit-remaining-tokens": "750000",
+        "x-ratelimit-reset-tokens": "15s",
+    }
+    clock.advance(15)
+    assert slot.headers()["x-ratelimit-remaining-tokens"] == "1000000"
+    free = await limits.acquire(FakeKey(id="free"), 0)
+    assert free.headers() == {}, "there is nothing to be left of no limit"
+
+
+@pytest.mark.parametrize("concurrency", [1, None])
+async def test_who_is_refused_hears_what_is_left_too(concurrency: int | None) -> None:
+    limits = MemoryLimits(100, FakeClock())
+    key = FakeKey(requests_per_minute=1, concurrency=concurrency)
+    await limits.acquire(key, 0)
+    with pytest.raises(RateLimited) as caught:
+        await limits.acquire(key, 0)
+    headers = caught.value.headers()
+    assert headers["retry-after"] == ("1" if concurrency else "60")
+    assert (headers["x-ratelimit-remaining-requests"], headers["x-ratelimit-reset-requests"]) == ("0", "60s")
+
+
+def test_half_of_the_open_files_are_for_callers() -> None:
+    assert max_connections(1024) == 512
+    assert max_connections(1) == 1
+    assert max_connections() == resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
 
 async def test_requests_per_minute_refill_evenly() -> None:

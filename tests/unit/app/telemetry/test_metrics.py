@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
+
 from app import errors
+from app.telemetry import Telemetry
+from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
 
 
@@ -50,3 +55,30 @@ def test_cost_of_a_model_without_a_price_is_not_zero_but_absent() -> None:
     metrics.used("small", 1, 2, None)
     assert metrics.registry.get_sample_value("thalamus_cost_usd_total", {"model": "small"}) is None
     assert metrics.registry.get_sample_value("thalamus_tokens_total", {"model": "small", "direction": "output"}) == 2
+
+
+def test_another_process_is_told_as_part_of_this_one() -> None:
+    def counted(requests: int) -> Metrics:
+        metrics = Metrics(["small"], ["default"], ["pool"])
+        for _ in range(requests):
+            metrics.in_flight.inc()
+            metrics.completed("chat", "ok", 0.2)
+        metrics.ejected("pool")
+        metrics.pressed({"memory": requests / 10})
+        return metrics
+
+    metrics = counted(2)
+    metrics.absorb(json.loads(json.dumps(counted(3).snapshot())))
+    sample = metrics.registry.get_sample_value
+    assert sample("thalamus_requests_total", {"operation": "chat", "outcome": "ok"}) == 5
+    assert sample("thalamus_requests_in_flight") == 5
+    assert sample("thalamus_replicas_out", {"backend": "pool"}) == 1, "both see the same replica"
+    assert sample("thalamus_pressure", {"reading": "memory"}) == 0.3
+
+
+def test_lines_that_the_log_dropped_are_counted() -> None:
+    closed = io.StringIO()
+    closed.close()
+    telemetry = Telemetry(log=EventLog(closed))
+    telemetry.log.write("gateway.started")
+    assert telemetry.metrics.registry.get_sample_value("thalamus_log_lines_dropped_total") == 1

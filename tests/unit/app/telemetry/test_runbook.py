@@ -24,5 +24,5 @@ def test_every_event_has_its_line() -> None:
 
 def test_every_event_that_is_written_is_declared() -> None:
     sources = "\n".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
-    written = set(re.findall(r"\.write\(\s*\"([a-z]+\.[a-z_]+)\"", sources))
+    written = set(re.findall(r"\.(?:write|record)\(\s*\"([a-z]+\.[a-z_]+)\"", sources))
     assert written == set(EVENTS)

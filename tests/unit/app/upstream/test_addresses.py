@@ -19,6 +19,8 @@ NEVER = [
     "::ffff:169.254.169.254",
     "64:ff9b::a9fe:a9fe",
     "2002:a9fe:a9fe::",
+    "::169.254.169.254",
+    "::ffff:0:169.254.169.254",
     "2130706433",
     "0x7f000001",
     "localhost",
@@ -42,6 +44,12 @@ def test_some_addresses_are_refused_whatever_the_list_says(address: str) -> None
         ("127.0.0.1", False, True, False),
         ("::1", False, True, False),
         ("::ffff:127.0.0.1", False, True, False),
+        ("::127.0.0.1", False, True, False),
+        ("::ffff:0:127.0.0.1", False, True, False),
+        ("64:ff9b::8.8.8.8", False, True, True),
+        ("64:ff9b:1::7f00:1", False, False, False),
+        ("fec0::1", False, False, False),
+        ("2001:4860:4860::8888", False, True, True),
     ],
 )
 def test_a_list_allows_what_it_names_and_no_list_what_is_public(
@@ -67,6 +75,11 @@ def test_a_list_allows_what_it_names_and_no_list_what_is_public(
         "http://192.168.0.1:8000",
         "http://host:99999",
         "http://host:port",
+        "http://host\t/",
+        "http://ho st/",
+        "http://host/\r\nx-injected: 1",
+        "http://a..b/",
+        "http://" + "a" * 64 + "/",
     ],
 )
 def test_a_url_that_may_not_be_used_is_refused_at_the_start(url: str) -> None:

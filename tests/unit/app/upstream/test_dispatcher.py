@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -26,10 +27,11 @@ from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.deadline import Deadline, OutOfTime, Timeouts
 from app.upstream.dispatcher import Dispatcher, DispatchLimits, begins_within_s
-from app.upstream.replicas import MAX_REST_S, Replicas
-from app.upstream.retries import SAVED_AT_MOST, RetryBudget
+from app.upstream.faults import NoAnswer
+from app.upstream.replicas import FAILURES_TO_EJECT, MAX_REST_S, REST_WHEN_FULL_S, Replicas
+from app.upstream.retries import BASE_S, SAVED_AT_MOST, Backoff
 from tests.fakes.clock import FakeClock
-from tests.fakes.upstream import FakeExchange, FakeUpstream, texts
+from tests.fakes.upstream import Does, FakeExchange, FakeUpstream, texts
 from tests.fakes.world import REQUEST, catalog, decision, model, request
 
 WHOLE = b'{"choices": [{"message": {"content": "x"}}], "model": "small"}'
@@ -43,7 +45,12 @@ class World:
         self.models = models or (SMALL, LARGE)
         telemetry = Telemetry(log=EventLog(io.StringIO()))
         self.replicas = Replicas(catalog(*self.models, urls=urls), self.clock, telemetry)
-        self.dispatcher = Dispatcher(upstream, self.replicas, DispatchLimits(), self.clock, telemetry)
+        self.slept_s: list[float] = []
+        limits = DispatchLimits(backoff=Backoff(sleep=self._sleep))
+        self.dispatcher = Dispatcher(upstream, self.replicas, limits, self.clock, telemetry)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
 
     async def dispatch(self, the_request: Any = REQUEST, seconds: float = 60) -> Any:
         return await self.dispatcher.dispatch(the_request, decision(*self.models), Deadline.after(seconds, self.clock))
@@ -108,13 +115,114 @@ async def test_no_attempt_begins_with_less_than_fifty_milliseconds_left() -> Non
 
 
 async def test_retries_stop_when_their_budget_is_spent() -> None:
-    world = World(FakeUpstream(small=UpstreamUnreachable("no"), large=UpstreamUnreachable("no")))
     requests = 1000
+    small: list[Does] = [UpstreamBusy("full") for _ in range(3 * requests)]
+    large: list[Does] = [UpstreamBusy("full") for _ in range(3 * requests)]
+    world = World(FakeUpstream(small=small, large=large))
     for _ in range(requests):
+        world.clock.advance(REST_WHEN_FULL_S + 0.01)
+        with pytest.raises(UpstreamBusy) as caught:
+            await world.dispatch()
+    earned = (REST_WHEN_FULL_S + 0.01) * requests
+    assert requests + SAVED_AT_MOST < len(world.upstream.asked) <= requests + SAVED_AT_MOST + earned
+    assert not caught.value.may_retry, "the caller's client should not do what the gateway would not"
+
+
+async def test_nothing_is_retried_while_all_replicas_are_out() -> None:
+    world = World(FakeUpstream(small=UpstreamUnreachable("no"), large=UpstreamUnreachable("no")))
+    for _ in range(FAILURES_TO_EJECT):
         with pytest.raises(UpstreamUnreachable):
             await world.dispatch()
-    assert len(world.upstream.asked) <= requests + SAVED_AT_MOST + 0.1 * requests
-    assert len(world.upstream.asked) > requests + SAVED_AT_MOST
+    assert world.replicas.all_out
+    world.upstream.asked.clear()
+    for _ in range(10):
+        with pytest.raises(UpstreamUnreachable):
+            await world.dispatch()
+    assert len(world.upstream.asked) == 10
+
+
+@pytest.mark.parametrize("failure", [NoAnswer("closed"), UpstreamBusy("full")])
+async def test_the_only_replica_is_asked_again_after_a_moment_when_its_failure_may_be_over(
+    failure: UpstreamError,
+) -> None:
+    world = World(FakeUpstream(small=[failure, b"hi"]), SMALL)
+    served = await world.dispatch()
+    assert (served.attempts, served.reason, world.upstream.asked) == (2, "best", ["small", "small"])
+    assert len(world.slept_s) == 1
+    assert 0 <= world.slept_s[0] <= BASE_S
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        UpstreamBusy("full", retry_after_s=2),
+        UpstreamRateLimited("no"),
+        UpstreamUnreachable("no"),
+        UpstreamTimeout("no"),
+        UpstreamBroken("status 500"),
+    ],
+)
+async def test_the_only_replica_is_not_asked_again_when_waiting_a_moment_is_no_help(failure: UpstreamError) -> None:
+    world = World(FakeUpstream(small=failure), SMALL)
+    with pytest.raises(type(failure)):
+        await world.dispatch()
+    assert (world.upstream.asked, world.slept_s) == (["small"], [])
+
+
+async def test_a_replica_that_said_when_to_come_back_is_asked_by_nobody_before() -> None:
+    world = World(FakeUpstream(small=[UpstreamBusy("full", retry_after_s=2) for _ in range(99)]), SMALL)
+    asked_at = []
+    for _ in range(50):
+        asked = len(world.upstream.asked)
+        with pytest.raises(UpstreamError) as caught:
+            await world.dispatch()
+        assert caught.value.headers()["retry-after"] in ("1", "2")
+        if len(world.upstream.asked) > asked:
+            asked_at.append(world.clock())
+        world.clock.advance(0.1)
+    assert len(asked_at) >= 2
+    assert min(later - before for before, later in pairwise(asked_at)) >= 2 - 1e-6
+
+
+async def test_a_replica_that_fails_too_often_is_used_where_there_is_no_other() -> None:
+    world = World(FakeUpstream(small=b"hi", large=b"hello"))
+    (small,) = world.replicas.of("small-backend")
+    for number in range(40):
+        if number % 2:
+            world.replicas.failed(small, UpstreamBroken("now and then"))
+        else:
+            world.replicas.succeeded(small)
+    assert small.ejected_until is not None
+    assert (await world.dispatch()).candidate.model.name == "large"
+    named = await world.dispatcher.dispatch(REQUEST, decision(SMALL), Deadline.after(60, world.clock))
+    assert named.candidate.model.name == "small"
+
+
+async def test_poison_is_not_to_be_sent_again_by_the_caller_either() -> None:
+    broken = UpstreamBroken("status 500")
+    world = World(FakeUpstream(small=broken, large=broken, third=b"x"), SMALL, LARGE, THIRD)
+    with pytest.raises(UpstreamBroken) as caught:
+        await world.dispatch()
+    assert world.upstream.asked == ["small", "large"]
+    assert caught.value.headers()["x-should-retry"] == "false"
+
+
+async def test_a_session_stays_with_its_replica_and_is_another_one_under_another_key() -> None:
+    urls = tuple(f"http://127.0.0.1:{number}" for number in range(9001, 9005))
+    world = World(FakeUpstream(small=b"hi"), SMALL, **{"small-backend": urls})
+
+    async def replica_of(session: str, caller: str) -> str:
+        served = await world.dispatcher.dispatch(
+            request(session_id=session), decision(SMALL), Deadline.after(60, world.clock), caller
+        )
+        served.answer.close()
+        return str(served.replica)
+
+    homes = {name: {await replica_of(name, "tester") for _ in range(5)} for name in map(str, range(40))}
+    assert all(len(home) == 1 for home in homes.values())
+    assert len(set.union(*homes.values())) == 4
+    others = [await replica_of(name, "somebody") for name in homes]
+    assert 0 < sum(other in homes[name] for name, other in zip(homes, others, strict=True)) < 25
 
 
 async def test_when_nobody_can_be_tried_the_caller_hears_when_to_come_back() -> None:
@@ -253,13 +361,3 @@ def test_a_plain_answer_may_take_as_long_as_writing_it_takes(
 ) -> None:
     asked = request(stream=stream, max_tokens=max_tokens)
     assert begins_within_s(Timeouts(), asked, SMALL) == pytest.approx(expected_s)
-
-
-def test_the_retry_budget_refills_with_time_and_is_bounded() -> None:
-    clock = FakeClock()
-    budget = RetryBudget(clock)
-    assert sum(budget.take() for _ in range(1000)) == SAVED_AT_MOST
-    clock.advance(10)
-    assert sum(budget.take() for _ in range(1000)) == 10
-    clock.advance(10**6)
-    assert sum(budget.take() for _ in range(1000)) == SAVED_AT_MOST

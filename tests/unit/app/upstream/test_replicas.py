@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +21,8 @@ from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.answer import Answer, Form
 from app.upstream.deadline import OutOfTime
-from app.upstream.replicas import FAILURES_TO_EJECT, PROBE_AFTER_S, Lease, Replica, Replicas
+from app.upstream.replica import EJECTED_AT_MOST_S, EJECTED_FOR_S, Replica
+from app.upstream.replicas import FAILURES_TO_EJECT, Lease, Replicas
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model
 
@@ -54,20 +56,21 @@ def world() -> World:
 
 def test_the_replica_with_the_fewest_requests_is_taken(world: World) -> None:
     with world.lease(world.a):
-        assert {world.replicas.least_loaded("pair") for _ in range(4)} == {world.b}
+        assert {world.replicas.pick("pair") for _ in range(4)} == {world.b}
     assert (world.a.in_flight, world.b.in_flight) == (0, 0)
 
 
-def test_equal_replicas_take_turns(world: World) -> None:
-    assert {world.replicas.least_loaded("pair") for _ in range(2)} == {world.a, world.b}
+def test_equal_replicas_share_by_chance(world: World) -> None:
+    picked = [world.replicas.pick("pair") for _ in range(1_000)]
+    assert 400 < picked.count(world.a) < 600
 
 
 def test_what_other_gateways_put_on_a_worker_counts(world: World) -> None:
     world.replicas.scraped(world.a, running=3, waiting=2)
-    assert world.replicas.least_loaded("pair") is world.b
-    assert world.replicas.least_loaded("pair") is world.b
+    assert world.replicas.pick("pair") is world.b
+    assert world.replicas.pick("pair") is world.b
     world.clock.advance(6)
-    assert {world.replicas.least_loaded("pair") for _ in range(2)} == {world.a, world.b}, "an old page says nothing"
+    assert {world.replicas.pick("pair") for _ in range(99)} == {world.a, world.b}, "an old page says nothing"
 
 
 def test_five_failures_in_a_row_eject_and_four_do_not(world: World) -> None:
@@ -76,7 +79,7 @@ def test_five_failures_in_a_row_eject_and_four_do_not(world: World) -> None:
     world.fail(world.a, FAILURES_TO_EJECT - 1)
     assert world.a.ejected_until is None
     world.fail(world.a, 1)
-    assert {world.replicas.least_loaded("pair") for _ in range(4)} == {world.b}
+    assert {world.replicas.pick("pair") for _ in range(4)} == {world.b}
     assert "replica.ejected" in world.log.getvalue()
 
 
@@ -92,64 +95,159 @@ def test_what_is_not_the_replicas_fault_never_ejects_it(
     assert world.a.ejected_until is None
 
 
-def test_an_ejected_replica_gets_one_request_after_a_while_and_then_all(world: World) -> None:
-    world.fail(world.a)
-    world.clock.advance(PROBE_AFTER_S)
-    with world.lease(world.a) as probe:
-        assert {world.replicas.least_loaded("pair") for _ in range(4)} == {world.b}, "one probe at a time"
-        probe.hand_to(Answer(Form("small", stream=True)), world.clock())
-    assert {world.replicas.least_loaded("pair") for _ in range(2)} <= {world.a, world.b}
-    assert world.a.ejected_until is None
-    assert "replica.restored" in world.log.getvalue()
+class Paid(World):
+    """The same fleet, of services that are paid for: no probe of ours is sent to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for replica in self.replicas.all:
+            replica.backend = replace(replica.backend, kind="openai")
 
 
-def test_a_probe_that_fails_keeps_it_out(world: World) -> None:
-    world.fail(world.a)
-    world.clock.advance(PROBE_AFTER_S)
-    with pytest.raises(UpstreamTimeout), world.lease(world.a):
+@pytest.fixture
+def paid() -> Paid:
+    return Paid()
+
+
+def test_a_paid_service_that_is_out_gets_one_request_after_a_while_and_then_more(paid: Paid) -> None:
+    paid.fail(paid.a)
+    paid.clock.advance(EJECTED_FOR_S)
+    with paid.lease(paid.a) as probe:
+        assert {paid.replicas.pick("pair") for _ in range(9)} == {paid.b}, "one probe at a time"
+        probe.hand_to(Answer(Form("small", stream=True)))
+    assert paid.a.ejected_until is None
+    assert "replica.restored" in paid.log.getvalue()
+
+
+def test_a_request_that_probes_in_vain_keeps_it_out(paid: Paid) -> None:
+    paid.fail(paid.a)
+    paid.clock.advance(EJECTED_FOR_S)
+    with pytest.raises(UpstreamTimeout), paid.lease(paid.a):
         raise UpstreamTimeout("silent")
-    assert {world.replicas.least_loaded("pair") for _ in range(4)} == {world.b}
+    assert {paid.replicas.pick("pair") for _ in range(9)} == {paid.b}
+    paid.clock.advance(EJECTED_FOR_S)
+    assert paid.replicas.pick("pair", without={paid.b}) is paid.a
 
 
-def test_a_probe_whose_caller_left_lets_the_next_request_probe(world: World) -> None:
-    world.fail(world.a)
-    world.clock.advance(PROBE_AFTER_S)
-    with pytest.raises(KeyboardInterrupt), world.lease(world.a):
+def test_a_probing_request_whose_caller_left_lets_the_next_one_probe(paid: Paid) -> None:
+    paid.fail(paid.a)
+    paid.clock.advance(EJECTED_FOR_S)
+    with pytest.raises(KeyboardInterrupt), paid.lease(paid.a):
         raise KeyboardInterrupt
-    assert world.replicas.least_loaded("pair", without={world.b}) is world.a
+    assert paid.replicas.pick("pair", without={paid.b}) is paid.a
 
 
-def test_a_page_that_answers_again_lets_the_probe_come_early(world: World) -> None:
+def test_a_paid_service_is_never_due_for_a_probe_of_ours(paid: Paid) -> None:
+    for replica in paid.replicas.all:
+        paid.fail(replica)
+    paid.clock.advance(EJECTED_FOR_S)
+    assert paid.replicas.due_probes() == []
+
+
+def test_callers_are_not_sent_to_a_worker_that_is_out_until_a_probe_has_succeeded(world: World) -> None:
     world.fail(world.a)
-    assert world.replicas.least_loaded("pair", without={world.b}) is None
+    assert world.replicas.due_probes() == []
+    world.clock.advance(EJECTED_FOR_S)
+    assert world.replicas.due_probes() == [world.a]
+    assert world.replicas.due_probes() == [], "one probe at a time"
+    world.replicas.probed(world.a, UpstreamTimeout("no token"))
+    assert world.replicas.due_probes() == [], "at most one each second"
+    assert world.replicas.pick("pair", without={world.b}) is None
+    world.clock.advance(1.0)
+    assert world.replicas.due_probes() == [world.a]
+    world.replicas.probed(world.a, None)
+    assert world.replicas.pick("pair", without={world.b}) is world.a
+
+
+def test_a_probe_that_is_refused_for_its_content_shows_a_worker_that_answers(world: World) -> None:
+    world.fail(world.a)
+    world.replicas.probed(world.a, UpstreamRejected("no chat template", status=400))
+    assert world.a.ejected_until is None
+
+
+def test_a_worker_that_was_started_again_is_probed_at_once(world: World) -> None:
+    world.fail(world.a)
     world.replicas.scraped(world.a, running=0, waiting=0)
-    assert world.replicas.least_loaded("pair", without={world.b}) is world.a
+    assert world.replicas.due_probes() == [], "its page answered all the time, so nothing is new"
+    world.replicas.silent(world.a, UpstreamUnreachable("no"))
+    world.replicas.scraped(world.a, running=0, waiting=0)
+    assert world.replicas.due_probes() == [world.a]
+
+
+def test_when_all_are_out_each_worker_is_probed_every_second(world: World) -> None:
+    for replica in world.replicas.all:
+        world.fail(replica)
+    probes = 0
+    for _ in range(40):
+        world.clock.advance(0.25)
+        due = world.replicas.due_probes()
+        probes += len(due)
+        for replica in due:
+            world.replicas.probed(replica, BROKEN)
+    assert 3 * 9 <= probes <= 3 * 10
+
+
+def test_each_ejection_is_longer_than_the_last_and_well_behaved_minutes_forgive(world: World) -> None:
+    lasted_s = []
+    for well_s in (0, 1, 1, 1, 300, 1):
+        world.clock.advance(well_s)
+        world.fail(world.a)
+        assert world.a.ejected_until
+        lasted_s.append(world.a.ejected_until - world.clock())
+        world.replicas.probed(world.a, None)
+    assert lasted_s == [10, 20, 30, 40, 10, 20]
+    for _ in range(50):
+        world.fail(world.a)
+        world.replicas.probed(world.a, None)
+    assert world.a.ejected_for_s == EJECTED_AT_MOST_S
+
+
+def test_who_is_back_gets_a_tenth_of_its_share_at_first_and_all_of_it_after_a_while(world: World) -> None:
+    world.fail(world.a)
+    world.replicas.probed(world.a, None)
+    shares = []
+    for _ in range(3):
+        picked = []
+        for _ in range(1_000):
+            picked.append(world.replicas.pick("pair"))
+            world.clock.advance(0.01)
+        shares.append(picked.count(world.a) / 500)
+    assert 0.05 <= shares[0] <= 0.1
+    assert 0.4 < shares[1] < 0.7
+    assert 0.8 < shares[2] < 1.2
+
+
+def test_who_is_back_takes_everything_where_there_is_nobody_else(world: World) -> None:
+    world.fail(world.other)
+    world.replicas.probed(world.other, None)
+    assert {world.replicas.pick("other") for _ in range(99)} == {world.other}
 
 
 def test_a_page_that_refuses_connections_ejects_before_any_request_fails(world: World) -> None:
     for _ in range(FAILURES_TO_EJECT):
-        world.replicas.unreachable(world.a, UpstreamUnreachable("no"))
+        world.replicas.silent(world.a, UpstreamUnreachable("no"))
     assert world.a.ejected_until is not None
 
 
 def test_when_all_replicas_are_ejected_all_are_tried(world: World) -> None:
     for replica in world.replicas.all:
         world.fail(replica)
-    assert {world.replicas.least_loaded("pair") for _ in range(2)} == {world.a, world.b}
+    assert world.replicas.pick("pair") is None
+    assert {world.replicas.pick("pair", last_resort=True) for _ in range(99)} == {world.a, world.b}
     assert world.replicas.fleet().available == (True, True)
     assert not world.replicas.any_healthy()
 
 
 def test_a_full_replica_rests_a_moment_and_a_limited_backend_as_long_as_it_says(world: World) -> None:
     world.replicas.failed(world.a, UpstreamBusy("full"))
-    assert {world.replicas.least_loaded("pair") for _ in range(4)} == {world.b}
+    assert {world.replicas.pick("pair") for _ in range(4)} == {world.b}
     world.clock.advance(0.3)
     world.replicas.failed(world.a, UpstreamRateLimited("slow down", retry_after_s=7))
-    assert world.replicas.least_loaded("pair") is None
+    assert world.replicas.pick("pair") is None
     assert world.replicas.retry_after_s({"pair"}) == 7
     assert world.replicas.fleet().available == (False, True)
     world.clock.advance(7)
-    assert world.replicas.least_loaded("pair") is not None
+    assert world.replicas.pick("pair") is not None
 
 
 def test_a_rest_is_never_longer_than_two_minutes(world: World) -> None:
@@ -169,7 +267,7 @@ def test_the_fleet_learns_speed_and_wait_from_answers(world: World) -> None:
     with world.lease() as lease:
         # 100 tokens at 1000 a second: 0.1 s of prefill are expected, 0.4 s more were waiting.
         world.clock.advance(0.5)
-        lease.hand_to(answer, world.clock())
+        lease.hand_to(answer)
     world.clock.advance(1.0)
     answer.close()
 
@@ -185,7 +283,7 @@ def test_the_fleet_learns_speed_and_wait_from_answers(world: World) -> None:
 def test_a_queue_that_a_worker_reports_is_waited_for(world: World) -> None:
     answer = streamed(tokens=11)
     with world.lease() as lease:
-        lease.hand_to(answer, world.clock())
+        lease.hand_to(answer)
     world.clock.advance(2.0)
     answer.close()
     for replica in (world.a, world.b):
@@ -198,7 +296,7 @@ def test_a_cut_answer_counts_against_its_replica_and_teaches_nothing(world: Worl
     answer = streamed(tokens=11)
     answer.complete, answer.error = False, UpstreamDisconnected("cut")
     with world.lease() as lease:
-        lease.hand_to(answer, world.clock())
+        lease.hand_to(answer)
     answer.close()
     assert (world.a.failures, world.a.in_flight) == (1, 0)
     assert world.replicas.fleet().s_per_output_token == (None, None)

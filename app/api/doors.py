@@ -1,0 +1,96 @@
+"""What every call passes, whichever way it came in: who calls, may they, and how refusals are counted."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from starlette.types import Receive
+
+from app.api.access import Access
+from app.api.call import Call, nothing_more
+from app.api.policy import PUBLIC, Rule
+from app.errors import GatewayError, NotAllowed, Unauthorized
+from app.gateway import Gateway
+from app.store.keys import PRIORITIES, Key, Keys
+from app.telemetry import Telemetry
+
+_REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,64}")
+_NOBODY = Key("nobody", scopes=frozenset())
+"""Who calls a public route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What calls are let in by, and what they are let through to."""
+
+    keys: Keys
+    access: Access
+    gateway: Gateway
+    telemetry: Telemetry
+    body_limit_bytes: int
+
+    def let_in(self, rule: Rule, headers: Mapping[str, str], request_id: str, receive: Receive = nothing_more) -> Call:
+        """The call, once it is known who makes it. Nothing of a body is read before that.
+
+        Raises:
+            Unauthorized: there is no valid key.
+            NotAllowed: the key lacks the scope.
+        """
+        key = _NOBODY if rule.scope == PUBLIC else self._authenticated(headers)
+        if rule.scope != PUBLIC and rule.scope not in key.scopes:
+            raise NotAllowed(f"this key may not do that; it needs the scope {rule.scope}")
+        return Call(self.gateway, self.access, key, request_id, headers, self.body_limit_bytes, receive, rule.operation)
+
+    def count(self, error: GatewayError, call: Call | None, request_id: str) -> None:
+        """Count a call that never came as far as the gateway, which records all others itself."""
+        if call and call.begun:
+            return
+        operation = call.operation if call else "none"
+        self.telemetry.metrics.rejected(operation, error.code)
+        self.telemetry.log.write(
+            "request.rejected",
+            request_id=request_id,
+            key=call.key.id if call else None,
+            operation=operation,
+            code=error.code,
+            param=error.param,
+        )
+
+    def crashed(self, error: Exception, request_id: str) -> None:
+        """Note a bug of ours: its kind and places, no values, which may be somebody's."""
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames]
+        where = f"{type(error).__name__} at {' > '.join(places[-6:])}"
+        self.telemetry.log.write("request.crashed", request_id=request_id, where=where)
+
+    def _authenticated(self, headers: Mapping[str, str]) -> Key:
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        key = self.keys.find(secret.strip() if scheme.lower() == "bearer" else "")
+        if key is None:
+            raise Unauthorized("send a valid key in the header authorization: Bearer KEY")
+        return key
+
+
+def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by name; of a name that occurs twice, the values joined by a comma. Names are in lower case already."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in raw:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
+
+
+def request_id_of(headers: Mapping[str, str]) -> str:
+    """The caller's own id where it is harmless, else a new one."""
+    asked = headers.get("x-request-id")
+    return asked if asked and _REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
+
+
+def priority_of(call: Call) -> str:
+    """The priority that a call has at most, as far as that is known before its body is read."""
+    asked = call.headers.get("x-thalamus-priority")
+    return asked if asked in PRIORITIES else call.key.max_priority

@@ -1,0 +1,70 @@
+"""What all connections of a listener share, and the timer that looks through them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from app.api.doors import Doors
+from app.api.operations import Operation
+
+# A connection is at most this much later closed than it is overdue.
+SWEEP_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that the parts of a connection may take."""
+
+    head_s: float = 10.0
+    body_s: float = 30.0
+    """4 MiB at 1 Mbit/s; who is slower keeps a connection from others."""
+    idle_s: float = 75.0
+    """Between calls. Front proxies keep connections for 60 s; who closes first risks a call that meets the closing."""
+    unread_s: float = 60.0
+    """For a caller who reads nothing of what is written to him."""
+
+
+class Connection(Protocol):
+    """What the timer looks at."""
+
+    due_at: float
+    """When its present phase has taken too long, in the loop's time."""
+
+    def overdue(self) -> None:
+        """It has."""
+
+
+@dataclass(slots=True, eq=False)
+class Front:
+    """What all connections of a listener share."""
+
+    doors: Doors
+    operations: Mapping[str, Operation]
+    """What is answered without the control routes, by path."""
+    patience: Patience = field(default_factory=Patience)
+    max_connections: int = 1 << 20
+    connections: set[Connection] = field(default_factory=set)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.connections) > self.max_connections
+
+    def join(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        """Look after a connection until it leaves."""
+        if not self.connections:
+            loop.call_later(SWEEP_EVERY_S, self._sweep, loop)
+        self.connections.add(connection)
+
+    def leave(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for connection in tuple(self.connections):
+            if connection.due_at <= now:
+                connection.overdue()
+        if self.connections:
+            loop.call_later(SWEEP_EVERY_S, self._sweep, loop)

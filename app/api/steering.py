@@ -1,0 +1,99 @@
+"""What was asked of a decision by everybody: the profile, the key, the prompt, the headers, the body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from app.api.access import Access
+from app.domain.dimensions import Source
+from app.domain.preferences import Context, FlagLine, Policy, Priority, merged, narrow, parse_body, parse_headers
+from app.domain.request import Preferences
+from app.errors import InvalidRequest, NotAllowed
+from app.store.keys import PRIORITIES, Key
+
+# Gateways like this one that a call may pass; more means that two of them send it round and round.
+MAX_HOPS = 3
+HOP_HEADER = "x-thalamus-hop"
+_DIGITS = frozenset("0123456789")
+_NO_PREFERENCES = Preferences()
+
+
+class Call(Protocol):
+    """Who calls, as far as a request depends on it."""
+
+    @property
+    def key(self) -> Key: ...
+    @property
+    def access(self) -> Access: ...
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
+        ...
+
+    @property
+    def request_id(self) -> str: ...
+
+
+@dataclass(slots=True)
+class Steering:
+    """What was asked, combined and checked."""
+
+    model: str | None
+    profile: str
+    preferences: Preferences
+    context: Context
+
+
+def steer(body: Mapping[str, Any], call: Call, flags: FlagLine | None) -> Steering:
+    """Combine what profile, key, prompt, headers and body say, in this order.
+
+    Raises:
+        CallerError: one of them says something impossible, or that it may not say.
+    """
+    name, key = body.get("model"), call.key
+    if not name:
+        raise InvalidRequest('model is missing; send "auto", or a name from GET /v1/models', param="model")
+    model, profile = call.access.resolve(name, key)
+    # Who names a model has made the choice that a profile is about; what holds for the key holds for him too.
+    held = _NO_PREFERENCES if model else call.access.preferences(profile)
+    policy = Policy(merged(held, key.routing), key.scopes, key.may_set, key.flags_in_prompt)
+    in_headers, in_body = parse_headers(call.headers), parse_body(body.get("routing"))
+    if flags:
+        policy = narrow(policy, Source.PROMPT, flags.preferences)
+    policy = narrow(policy, Source.HEADER, in_headers.preferences)
+    policy = narrow(policy, Source.BODY, in_body.preferences)
+    return Steering(model, profile, policy.preferences, in_body.context.over(in_headers.context))
+
+
+def allowed_priority(asked: Priority | None, key: Key) -> Priority:
+    """What was asked for, else normal, as far as the key goes.
+
+    Raises:
+        NotAllowed: more was asked for than the key allows.
+    """
+    if asked is None:
+        return "low" if key.max_priority == "low" else "normal"
+    if PRIORITIES.index(asked) > PRIORITIES.index(key.max_priority):
+        raise NotAllowed(f"routing.priority is at most {key.max_priority} for this key", param="routing.priority")
+    return asked
+
+
+def count_hops(headers: Mapping[str, str]) -> int:
+    """Gateways like this one that a call has passed.
+
+    Raises:
+        InvalidRequest: too many, or it does not say.
+    """
+    passed = headers.get(HOP_HEADER, "0")
+    if passed == "0":
+        return 0
+    if not (passed and set(passed) <= _DIGITS and len(passed) < 3):
+        raise InvalidRequest(f"the header {HOP_HEADER} must be a number; leave it out", param=HOP_HEADER)
+    if int(passed) >= MAX_HOPS:
+        raise InvalidRequest(
+            f"this call has passed {passed} gateways, at most {MAX_HOPS} may be; does a backend lead back here?",
+            param=HOP_HEADER,
+        )
+    return int(passed)

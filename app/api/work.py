@@ -1,0 +1,160 @@
+"""What a connection does for a call: it collects the body of a call for a model, or feeds a control route with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.server import ServerState
+
+from app.api.answering import answer
+from app.api.call import Call, too_large
+from app.api.doors import Doors
+from app.api.guard import Head
+from app.api.line import Line
+from app.api.operations import Operation
+
+_NO_LOG = logging.getLogger("uvicorn.error")
+
+
+class Work(Protocol):
+    """One call under way."""
+
+    def take(self, piece: bytes) -> None:
+        """A piece of the body came.
+
+        Raises:
+            TooLarge: there is more than may be.
+        """
+
+    def begin(self) -> None:
+        """The body is whole."""
+
+    def close_after(self) -> None:
+        """Take no other call after this one."""
+
+    def abandon(self) -> None:
+        """The caller has left."""
+
+
+class ModelCall:
+    """A call for a model: answered in a task of its own once its body is there."""
+
+    __slots__ = ("_call", "_done", "_doors", "_line", "_operation", "_pieces", "_server", "_size", "_task")
+
+    def __init__(
+        self, doors: Doors, call: Call, operation: Operation, line: Line, server: ServerState, done: Callable[[], None]
+    ) -> None:
+        """`done` is called when the answer is complete and what it held is given back."""
+        self._doors, self._call, self._operation = doors, call, operation
+        self._line, self._server, self._done = line, server, done
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def take(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._doors.body_limit_bytes:
+            raise too_large(self._doors.body_limit_bytes)
+        self._pieces.append(piece)
+
+    def begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._answer())
+        # The server waits for these when it stops.
+        self._server.tasks.add(self._task)
+        self._task.add_done_callback(self._server.tasks.discard)
+
+    def close_after(self) -> None:
+        self._line.keep_alive = False
+
+    def abandon(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _answer(self) -> None:
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        await answer(self._doors, self._call, self._operation, body, self._line)
+        self._done()
+
+
+class ControlCall:
+    """A call of a control route: an ASGI application answers it, and may do so before the body is there."""
+
+    __slots__ = ("_cycle", "_flow")
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        scope: dict[str, Any],
+        transport: asyncio.Transport,
+        flow: FlowControl,
+        server: ServerState,
+        done: Callable[[], None],
+        *,
+        keep_alive: bool,
+        expect_continue: bool,
+    ) -> None:
+        self._flow = flow
+        self._cycle = RequestResponseCycle(
+            scope=cast("Any", scope),
+            transport=transport,
+            flow=flow,
+            logger=_NO_LOG,
+            access_logger=_NO_LOG,
+            access_log=False,
+            default_headers=server.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=expect_continue,
+            keep_alive=keep_alive,
+            on_response=done,
+        )
+        task = asyncio.get_running_loop().create_task(self._cycle.run_asgi(cast("Any", app)))
+        server.tasks.add(task)
+        task.add_done_callback(server.tasks.discard)
+
+    def take(self, piece: bytes) -> None:
+        if self._cycle.response_complete:
+            return
+        self._cycle.body += piece
+        if len(self._cycle.body) > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+        self._cycle.message_event.set()
+
+    def begin(self) -> None:
+        self._cycle.more_body = False
+        self._cycle.message_event.set()
+
+    def close_after(self) -> None:
+        self._cycle.keep_alive = False
+
+    def abandon(self) -> None:
+        self._cycle.disconnected = True
+        self._cycle.message_event.set()
+
+
+def asgi_scope(found: Head, app_state: dict[str, Any], transport: asyncio.Transport) -> dict[str, Any]:
+    """What ASGI says of a call before its body."""
+    raw_path, _, query = found.target.partition("?")
+    peer = transport.get_extra_info("peername")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": found.version,
+        "server": None,
+        "client": peer[:2] if isinstance(peer, tuple) else None,
+        "scheme": "http",
+        "root_path": "",
+        "method": found.method,
+        "path": unquote(raw_path),
+        "raw_path": raw_path.encode(),
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in found.headers.items()],
+        "state": app_state.copy(),
+    }

@@ -1,0 +1,76 @@
+"""What every answer is: bytes for the caller, what became of them, and what is given back at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.domain.request import Operation
+from app.domain.usage import Usage
+from app.errors import GatewayError
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the caller asked for, as far as the form of the answer depends on it."""
+
+    model: str
+    """The name that the caller sees in place of the backend's."""
+    stream: bool
+    choices: int = 1
+    wants_usage: bool = False
+    """Whether a stream's caller asked for the usage chunk; the backend is always asked for it."""
+    operation: Operation = "chat"
+
+
+class Answer:
+    """Bytes for the caller, and what became of them. Iterate at most once; close always."""
+
+    status = 200
+    content_type = "application/json"
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self.usage: Usage | None = None
+        """As the backend reported it, else None."""
+        self.counted_tokens = 0
+        """Output tokens as far as the gateway can tell from what passed."""
+        self.error: GatewayError | None = None
+        """What ended a begun answer."""
+        self.complete = False
+        """Whether the caller was handed all of it, without an error."""
+        self.done_added = False
+        """Whether the backend forgot the `[DONE]` of a stream that was whole."""
+        self._record: Callable[[], Mapping[str, Any]] | None = None
+        self._closers: list[Callable[[Answer], None]] = []
+        self._closed = False
+
+    def attach(self, record: Callable[[], Mapping[str, Any]]) -> None:
+        """Add this object to the answer as `thalamus`: in a plain body, or on the last chunk of a stream."""
+        self._record = record
+
+    def on_close(self, closer: Callable[[Answer], None]) -> None:
+        """Call this when the answer is closed; the latest first, as with nested blocks."""
+        self._closers.append(closer)
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Cut the exchange if it still runs, and give back what the answer held. Does not wait for anything."""
+        self.close()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._end_exchange()
+        for closer in reversed(self._closers):
+            closer(self)
+
+    def _end_exchange(self) -> None:
+        """Give the connection back."""

@@ -1,0 +1,85 @@
+"""The stream of a chat or text completion: chunks with choices, usage on a last one, `[DONE]`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.domain.usage import Usage
+from app.errors import UpstreamError
+from app.upstream.base_answer import Form
+from app.upstream.exchange import Exchange, Pace
+from app.upstream.payload import (
+    ONE_TOKEN_BYTES,
+    Renamer,
+    count_streamed_tokens,
+    dump,
+    error_event,
+    parse,
+    says_something,
+    sound_choices,
+)
+from app.upstream.stream_answer import StreamAnswer
+
+DONE = b"[DONE]"
+
+
+class ChatStream(StreamAnswer):
+    """Chunks under the caller's name of the model. `[DONE]` is added to a whole answer that lacks it."""
+
+    def __init__(self, form: Form, exchange: Exchange, pace: Pace) -> None:
+        super().__init__(form, exchange, pace)
+        self._renamer = Renamer(form.model)
+        self._last: dict[str, Any] = {}
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
+
+    def _event(self, data: bytes) -> bytes:
+        if data == DONE:
+            return self._done()
+        chunk = parse(data)
+        choices = sound_choices(chunk)
+        self._last = chunk
+        for choice in choices:
+            self._note(choice)
+        if usage := chunk.get("usage"):
+            self.usage = Usage.parse(usage) or self.usage
+            if not choices and not self.form.wants_usage:
+                return b""
+        return self._renamer.event(data, chunk)
+
+    def _note(self, choice: dict[str, Any]) -> None:
+        index, delta = choice.get("index"), choice.get("delta")
+        index = index if type(index) is int else 0
+        self._begun.add(index)
+        if choice.get("finish_reason"):
+            self._finished.add(index)
+            self._real = True
+        text = delta.get("content") if type(delta) is dict else choice.get("text")
+        # Nearly every choice ends here.
+        if type(text) is str and 0 < len(text) <= ONE_TOKEN_BYTES and text.isascii():
+            self.counted_tokens += 1
+            self._real = True
+        elif says_something(choice):
+            self.counted_tokens += count_streamed_tokens(choice)
+            self._real = True
+
+    def _done(self) -> bytes:
+        self._ended = self.complete = True
+        return self._epilogue() + b"data: [DONE]\n\n"
+
+    def _end_of_body(self) -> bytes:
+        whole = len(self._finished) >= self.form.choices and self._begun <= self._finished
+        if whole and not self._splitter.pending:
+            self.done_added = True
+            return self._done()
+        return super()._end_of_body()
+
+    def _error_event(self, error: UpstreamError) -> bytes:
+        return error_event(error)
+
+    def _epilogue(self) -> bytes:
+        if self._record is None:
+            return b""
+        kept: dict[str, Any] = {name: self._last[name] for name in ("id", "object", "created") if name in self._last}
+        chunk = {**kept, "model": self.form.model, "choices": [], "thalamus": self._record()}
+        return b"data: %b\n\n" % dump(chunk)

@@ -1,0 +1,37 @@
+"""What a backend is sent for a request, and what its answer has to look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.domain.models import Model
+from app.domain.request import Operation, Request
+from app.upstream.base_answer import Form
+from app.upstream.payload import dump, expected_choices, renamed
+from app.upstream.replica import Replica
+
+PATHS: Mapping[Operation, str] = {
+    "chat": "/chat/completions",
+    "completion": "/completions",
+    "responses": "/responses",
+    "embeddings": "/embeddings",
+}
+
+
+def body_for(request: Request, replica: Replica, model: Model) -> bytes:
+    """What is sent to a backend: the caller's body, under the backend's names and without what it refuses."""
+    fields: dict[str, Any] = {**request.body, "model": model.served_as}
+    if request.operation != "embeddings":
+        fields["stream"] = request.stream
+    if request.stream and request.operation != "responses":
+        fields["stream_options"] = {**(request.body.get("stream_options") or {}), "include_usage": True}
+    rename = replica.backend.rename
+    return dump(renamed(fields, rename) if rename else fields)
+
+
+def form_of(request: Request, model: Model) -> Form:
+    """What the answer to a request has to look like."""
+    options = request.body.get("stream_options") or {}
+    wants_usage = options.get("include_usage") is True
+    return Form(model.name, request.stream, expected_choices(request.body), wants_usage, request.operation)

@@ -1,0 +1,339 @@
+"""One connection to a backend that speaks HTTP/1.1, and the exchanges that happen on it one after the other.
+
+How it works: `Connection` is what the event loop calls; httptools cuts what arrives into head and body. `HttpExchange`
+keeps them for its reader. Bytes are read into one buffer that all connections share, so a connection that nobody reads
+from costs what is unread and no more: past `PAUSE_ABOVE_BYTES` it is not read from until its reader comes.
+
+A worker is not trusted: a head has a limit, so have trailers and whatever else is no body; two lengths, a coding other
+than chunked, a compressed body and a change of protocol are refused. A connection is used again only if the answer
+was whole, said so, and nothing came after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
+from app.upstream import pacing
+from app.upstream.faults import NoAnswer
+
+MAX_HEAD_BYTES, MAX_HEADERS = 32 << 10, 100
+PAUSE_ABOVE_BYTES = 64 << 10
+READ_BYTES = 64 << 10
+# A larger body is not copied once more to stand behind its head.
+JOIN_BELOW_BYTES = 64 << 10
+_WITHOUT_BODY = frozenset((204, 304))
+
+
+class Home(Protocol):
+    """Where connections belong."""
+
+    def made(self, connection: Connection) -> None:
+        """The connection is there."""
+
+    def take_back(self, connection: Connection, *, reusable: bool) -> None:
+        """The exchange on this connection is over."""
+
+    def lost(self, connection: Connection) -> None:
+        """The connection is closed."""
+
+
+class HttpExchange:
+    """See `Exchange`. Made by `Connection.ask`."""
+
+    __slots__ = (
+        "_broken",
+        "_connection",
+        "_decoded",
+        "_failed",
+        "_pieces",
+        "_waiter",
+        "ended",
+        "headers",
+        "keep_alive",
+        "status",
+        "unread_bytes",
+        "until_close",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection
+        self.status = 0
+        """0 until the head is there."""
+        self.headers: dict[bytes, bytes] = {}
+        """Names in lower case; of several with one name, the first."""
+        self.keep_alive = False
+        self.until_close = False
+        """Whether the body has no length, and ends with the connection."""
+        self.ended = False
+        """Whether all of the body has arrived."""
+        self.unread_bytes = 0
+        self._pieces: list[bytes] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._broken: UpstreamError | None = None
+        """What ended the answer; what came before it can still be read."""
+        self._failed: UpstreamError | None = None
+        """What `fail` was called with."""
+        self._decoded: dict[str, str] | None = None
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get(b"content-type", b"").decode("latin-1")
+
+    @property
+    def location(self) -> str:
+        return self.headers.get(b"location", b"").decode("latin-1")
+
+    @property
+    def retry_after_s(self) -> float | None:
+        return pacing.retry_after_s(self._text_headers(), time.time())
+
+    @property
+    def used_up_s(self) -> float | None:
+        return pacing.used_up_s(self._text_headers(), time.time())
+
+    async def head(self) -> None:
+        """Return when the head is there.
+
+        Raises:
+            UpstreamError: there will be none.
+        """
+        while not self.status:
+            if self._broken:
+                raise self._broken
+            await self._news()
+
+    async def read(self) -> bytes:
+        while self._failed is None:
+            if self._pieces:
+                return self._take()
+            if self._broken is not None:
+                raise self._broken
+            if self.ended:
+                return b""
+            await self._news()
+        raise self._failed
+
+    def fail(self, error: UpstreamError) -> None:
+        self._failed = error
+        self.wake()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.leave(reusable=self.ended and self.keep_alive)
+            self.wake()
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self.unread_bytes += len(piece)
+
+    def end_with(self, error: UpstreamError) -> None:
+        """No more of the answer can be had, unless all of it is there already."""
+        if not self.ended and self._broken is None:
+            self._broken = error
+
+    def wake(self) -> None:
+        """Something has changed for the reader."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _news(self) -> None:
+        if self._connection is None:
+            raise UpstreamDisconnected("the exchange was closed before its end")
+        self._waiter = self._connection.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _take(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        if self.unread_bytes > PAUSE_ABOVE_BYTES and self._connection is not None:
+            self._connection.resume()
+        self.unread_bytes = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _text_headers(self) -> Mapping[str, str]:
+        if self._decoded is None:
+            self._decoded = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers.items()}
+        return self._decoded
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Made by the event loop; `ask` and `abort` are for its home, the rest for the loop and the parser."""
+
+    def __init__(self, home: Home, buffer: memoryview, loop: asyncio.AbstractEventLoop) -> None:
+        """`buffer` may be shared with other connections of the same loop."""
+        self.loop = loop
+        self.idle_since = 0.0
+        self._home, self._buffer = home, buffer
+        self._transport: asyncio.Transport
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._exchange: HttpExchange | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._bytes_without_body = 0
+        """Read since the last piece of body: a head, trailers, or the sizes of chunks."""
+        self._paused = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be sent on it: the other side has not closed it, as far as can be known here."""
+        return not self._transport.is_closing()
+
+    async def ask(self, head: bytes, body: bytes) -> HttpExchange:
+        """Send a request; return when the head of its answer is there.
+
+        Raises:
+            UpstreamError: there is none. The connection is given up, as it is when this is cancelled.
+        """
+        exchange = self._exchange = HttpExchange(self)
+        if not self.usable:
+            exchange.end_with(_no_answer())
+        elif len(body) < JOIN_BELOW_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        try:
+            await exchange.head()
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
+    def leave(self, *, reusable: bool) -> None:
+        """The exchange is closed: its body was read, or nobody wants it."""
+        self._exchange = None
+        reusable = reusable and self.usable and not self._transport.get_write_buffer_size()
+        if reusable:
+            self.resume()
+        else:
+            self.abort()
+        self._home.take_back(self, reusable=reusable)
+
+    def abort(self) -> None:
+        """Close at once, without sending what is unsent."""
+        self._transport.abort()
+
+    def resume(self) -> None:
+        if self._paused and self.usable:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._home.made(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._parser = None  # it refers to this object
+        exchange = self._exchange
+        if exchange is not None:
+            if exchange.until_close and exc is None:
+                exchange.ended = True
+            elif exchange.status:
+                exchange.end_with(_because(exc, UpstreamDisconnected("the backend's answer was cut")))
+            else:
+                exchange.end_with(_because(exc, _no_answer()))
+            exchange.wake()
+        self._home.lost(self)
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        exchange, parser = self._exchange, self._parser
+        if exchange is None or exchange.ended or parser is None:
+            # Nothing was asked for. What it is would be taken for the next answer.
+            self.abort()
+            return
+        self._bytes_without_body += nbytes
+        try:
+            parser.feed_data(self._buffer[:nbytes])
+        except (HttpParserError, HttpParserUpgrade) as exc:
+            self._give_up(UpstreamBroken("the backend's answer is not HTTP") if exchange.status else _no_answer(), exc)
+        if self._bytes_without_body > MAX_HEAD_BYTES and not exchange.ended:
+            self._give_up(UpstreamBroken("the backend's answer has too large a head"))
+        if exchange.unread_bytes > PAUSE_ABOVE_BYTES and not self._paused:
+            self._pause()
+        exchange.wake()
+
+    def on_message_begin(self) -> None:
+        if self._exchange is None or self._exchange.ended:
+            self.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._exchange is not None and not self._exchange.status:  # else it is a trailer
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        exchange, parser = self._exchange, self._parser
+        found, self._headers = self._headers, []
+        if exchange is None or exchange.ended or parser is None:
+            return
+        status = parser.get_status_code()
+        if status < 200 and status != 101:
+            return  # 100 Continue, 103 Early Hints: the answer is yet to come
+        headers = {name.lower(): value for name, value in reversed(found)}
+        if fault := _fault_in(status, headers, found):
+            self._give_up(UpstreamBroken(fault))
+            return
+        exchange.status, exchange.headers = status, headers
+        exchange.keep_alive = parser.should_keep_alive()
+        exchange.until_close = (
+            b"content-length" not in headers and b"transfer-encoding" not in headers and status not in _WITHOUT_BODY
+        )
+        if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+            # Its status counts all the same; only its body is of no use.
+            exchange.end_with(UpstreamBroken("the backend compressed its answer, which it was not asked to"))
+        self._bytes_without_body = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._bytes_without_body = 0
+        if self._exchange is not None and not self._exchange.ended:
+            self._exchange.add(body)
+
+    def on_message_complete(self) -> None:
+        if self._exchange is not None and self._exchange.status:
+            self._exchange.ended = True
+            self._bytes_without_body = 0
+
+    def _pause(self) -> None:
+        if self.usable:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _give_up(self, error: UpstreamError, cause: Exception | None = None) -> None:
+        """An answer that was whole before the fault stands; the connection is of no use in any case."""
+        self.abort()
+        if self._exchange is not None:
+            self._exchange.end_with(_because(cause, error))
+
+
+def _fault_in(status: int, headers: Mapping[bytes, bytes], found: Sequence[tuple[bytes, bytes]]) -> str | None:
+    """What is wrong with a head that the parser accepts."""
+    if len(found) > MAX_HEADERS or sum(len(name) + len(value) for name, value in found) > MAX_HEAD_BYTES:
+        return "the backend's answer has too large a head"
+    if status == 101:
+        return "the backend wants to speak another protocol"
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None and (coding.lower() != b"chunked" or _names(found).count(b"transfer-encoding") > 1):
+        return "the backend's answer has a transfer coding that was not asked for"
+    return None
+
+
+def _names(found: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+    return [name.lower() for name, _ in found]
+
+
+def _no_answer() -> NoAnswer:
+    return NoAnswer("the backend closed the connection before it answered")
+
+
+def _because(cause: BaseException | None, error: UpstreamError) -> UpstreamError:
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,78 @@
+"""A plain answer: one JSON object, read whole before the caller sees anything of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from app.domain.request import Operation
+from app.domain.usage import Usage
+from app.errors import UpstreamBroken, UpstreamDisconnected
+from app.upstream.base_answer import Answer, Form
+from app.upstream.payload import BYTES_PER_TOKEN, Renamer, count_tokens, dump, parse, sound_choices
+
+# States of a response in which there is no answer, or not all of it.
+UNFINISHED = frozenset({"failed", "cancelled", "in_progress", "queued"})
+
+
+class PlainAnswer(Answer):
+    """One JSON object, read whole before the caller sees anything."""
+
+    def __init__(self, form: Form, body: bytes) -> None:
+        super().__init__(form)
+        self._parsed = parse(body)
+        check, count = _KINDS[form.operation]
+        check(self._parsed)
+        self.usage = Usage.parse(self._parsed.get("usage"))
+        self.counted_tokens = count(self._parsed) if self.usage is None else self.usage.output_tokens
+        self._body = Renamer(form.model).rename(body, self._parsed)
+        self._handed_over = False
+
+    @property
+    def body(self) -> bytes:
+        if self._record is None:
+            return self._body
+        return dump({**self._parsed, "model": self.form.model, "thalamus": self._record()})
+
+    async def __anext__(self) -> bytes:
+        if self._handed_over or self._closed:
+            self.close()
+            raise StopAsyncIteration
+        self._handed_over = True
+        self.complete = True
+        return self.body
+
+
+def _check_choices(parsed: Mapping[str, Any]) -> None:
+    sound_choices(parsed)
+    if not isinstance(parsed.get("choices"), list):
+        raise UpstreamBroken("the backend's answer has no choices")
+
+
+def _check_response(parsed: Mapping[str, Any]) -> None:
+    if parsed.get("error"):
+        raise UpstreamBroken("the backend failed while it answered")
+    if parsed.get("status") in UNFINISHED:
+        raise UpstreamDisconnected("the backend stopped before the answer was complete")
+    if not isinstance(parsed.get("output"), list):
+        raise UpstreamBroken("the backend's answer has no output")
+
+
+def _check_embeddings(parsed: Mapping[str, Any]) -> None:
+    if parsed.get("error"):
+        raise UpstreamBroken("the backend failed while it answered")
+    if not isinstance(parsed.get("data"), list):
+        raise UpstreamBroken("the backend's answer has no embeddings")
+
+
+def _count_output(parsed: Mapping[str, Any]) -> int:
+    """About how many tokens the output of a response has."""
+    return len(dump(parsed["output"])) // BYTES_PER_TOKEN
+
+
+_KINDS: Mapping[Operation, tuple[Callable[[dict[str, Any]], None], Callable[[dict[str, Any]], int]]] = {
+    "chat": (_check_choices, count_tokens),
+    "completion": (_check_choices, count_tokens),
+    "responses": (_check_response, _count_output),
+    "embeddings": (_check_embeddings, lambda _: 0),
+}

@@ -1,0 +1,91 @@
+"""Asks workers that are out for one token, to find out whether they are back.
+
+A page such as /health says that a process lives; its engine may hang all the same, and only a completion tells. The
+probe is nobody's request: no caller waits for it, none is billed. Services that are paid for are not probed like this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+from app.domain.models import Catalog, Model
+from app.errors import UpstreamError, UpstreamTimeout
+from app.upstream.client import Message
+from app.upstream.dispatcher import Upstream
+from app.upstream.exchange import read_body
+from app.upstream.payload import dump, parse, renamed, sound_choices
+from app.upstream.refusals import refusal
+from app.upstream.replica import Replica
+from app.upstream.replicas import Replicas
+
+LOOK_EVERY_S = 0.25
+# One token takes milliseconds; a worker that needs longer has a queue that callers should not stand in yet.
+PROBE_WITHIN_S = 5.0
+MAX_BYTES = 64 << 10
+
+
+class Prober:
+    """A task that brings workers back. Start it in a running loop, stop it at shutdown."""
+
+    def __init__(self, upstream: Upstream, replicas: Replicas, catalog: Catalog, every_s: float = LOOK_EVERY_S) -> None:
+        self._upstream, self._replicas, self._every_s = upstream, replicas, every_s
+        self._models: dict[str, Model] = {}
+        for model in catalog.models:
+            self._models.setdefault(model.backend, model)
+        self._task: asyncio.Task[None] | None = None
+        self._probes: set[asyncio.Task[None]] = set()
+        """At most one for each replica."""
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="prober")
+
+    async def stop(self) -> None:
+        tasks = [*self._probes, *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def probe(self, replica: Replica) -> None:
+        """Ask this one, and tell `Replicas` how it went."""
+        error: UpstreamError | None = UpstreamTimeout("the probe was given up")
+        try:
+            async with asyncio.timeout(PROBE_WITHIN_S):
+                await self._ask(replica)
+            error = None
+        except UpstreamError as exc:
+            error = exc
+        except TimeoutError:
+            error = UpstreamTimeout(f"no token within {PROBE_WITHIN_S:g} s")
+        finally:
+            self._replicas.probed(replica, error)
+
+    async def _run(self) -> None:
+        while True:
+            for replica in self._replicas.due_probes():
+                task = asyncio.create_task(self.probe(replica), name="probe")
+                self._probes.add(task)
+                task.add_done_callback(self._probes.discard)
+            await asyncio.sleep(self._every_s)
+
+    async def _ask(self, replica: Replica) -> None:
+        model = self._models.get(replica.backend.name)
+        if model is None:
+            return
+        message = _one_token(model, replica)
+        exchange = await self._upstream.send(replica.backend.name, replica.url, message)
+        try:
+            if exchange.status != 200:
+                raise await refusal(exchange, model)
+            sound_choices(parse(await read_body(exchange, MAX_BYTES)))
+        finally:
+            exchange.close()
+
+
+def _one_token(model: Model, replica: Replica) -> Message:
+    chat = "chat" in model.card.capabilities
+    prompt: dict[str, Any] = {"messages": [{"role": "user", "content": "1"}]} if chat else {"prompt": "1"}
+    body = dump(renamed({**prompt, "model": model.served_as, "max_tokens": 1}, replica.backend.rename))
+    path = "/chat/completions" if chat else "/completions"
+    return Message(path, body, stream=False, request_id=f"probe-{uuid.uuid4().hex[:12]}")

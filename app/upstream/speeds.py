@@ -1,0 +1,98 @@
+"""How fast the models answered of late, and how long one would wait for them: what the router is told of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.domain.models import Model
+from app.upstream.answer import Answer
+
+# Observed speeds say nothing about now after so long.
+SPEED_IS_FRESH_S = 300.0
+# A wait that was seen fades, or a model that was slow once would never be asked again.
+WAIT_FADES_S = 30.0
+NEWEST_WEIGHS = 0.2
+# Fewer tokens than this say more about the first token than about speed.
+MIN_TOKENS_FOR_SPEED = 8
+
+
+@dataclass(slots=True)
+class Attempted:
+    """What one attempt asked for, and when."""
+
+    model: Model
+    input_tokens: int
+    started_at: float
+
+
+@dataclass(slots=True)
+class Seen:
+    """How one model answered of late: moving averages, None before the first answer."""
+
+    ttft_s: float | None = None
+    excess_s: float | None = None
+    """Time to the first token beyond the prefill that the card promises."""
+    s_per_output_token: float | None = None
+    duration_s: float | None = None
+    ttft_at: float = -math.inf
+    speed_at: float = -math.inf
+
+    def wait_s(self, rounds: float | None, now: float) -> float:
+        """Expected time in a queue where so many rounds of answers pass before one's turn; None is not known."""
+        if rounds is not None:
+            return rounds * (self.duration_s or 0.0)
+        return self.faded(now) or 0.0
+
+    def faded(self, now: float) -> float | None:
+        if self.excess_s is None:
+            return None
+        return self.excess_s * math.exp(-(now - self.ttft_at) / WAIT_FADES_S)
+
+    def learn(self, attempted: Attempted, answer: Answer, first_at: float, now: float) -> None:
+        tokens = answer.usage.output_tokens if answer.usage else answer.counted_tokens
+        self.duration_s = _average(self.duration_s, now - attempted.started_at)
+        ttft_s = first_at - attempted.started_at
+        if answer.form.stream:
+            speed = attempted.model.speed
+            prefill_s = attempted.input_tokens / speed.prefill_tokens_per_s if speed else 0.0
+            self.ttft_s = _average(self.ttft_s, ttft_s)
+            self.excess_s = _average(self.faded(now), max(0.0, ttft_s - prefill_s))
+            self.ttft_at = now
+        if tokens >= MIN_TOKENS_FOR_SPEED:
+            # A plain answer shows no first token, so what is known from streams is taken off its whole duration.
+            began_s = ttft_s if answer.form.stream else min(self.ttft_s or 0.0, 0.5 * ttft_s)
+            writing_s = now - attempted.started_at - began_s
+            self.s_per_output_token = _average(self.s_per_output_token, max(0.0, writing_s) / (tokens - 1))
+            self.speed_at = now
+
+
+class Speeds:
+    """Of models that answered; the others cost nothing, however many the catalogue has."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        self._models = models
+        self._position = {model.name: number for number, model in enumerate(models)}
+        self._seen: dict[str, Seen] = {}
+
+    def learn(self, attempted: Attempted, answer: Answer, first_at: float, now: float) -> None:
+        """Learn from a complete answer how fast its model is."""
+        self._seen.setdefault(attempted.model.name, Seen()).learn(attempted, answer, first_at, now)
+
+    def picture(
+        self, rounds: Mapping[str, float | None], now: float
+    ) -> tuple[tuple[float, ...], tuple[float | None, ...]]:
+        """Waiting times and seconds per output token, one per model; `rounds` by backend, see `Seen.wait_s`."""
+        wait_s = [0.0] * len(self._models)
+        s_per_output_token: list[float | None] = [None] * len(self._models)
+        for name, seen in self._seen.items():
+            number = self._position[name]
+            wait_s[number] = seen.wait_s(rounds.get(self._models[number].backend), now)
+            if now - seen.speed_at < SPEED_IS_FRESH_S:
+                s_per_output_token[number] = seen.s_per_output_token
+        return tuple(wait_s), tuple(s_per_output_token)
+
+
+def _average(so_far: float | None, newest: float) -> float:
+    return newest if so_far is None else (1 - NEWEST_WEIGHS) * so_far + NEWEST_WEIGHS * newest

@@ -1,0 +1,134 @@
+"""A stream of events on its way through: when it is committed, when it is given up, and how it ends.
+
+What an event says is for the classes that derive from this one; here is what all streams have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
+from app.upstream.base_answer import Answer, Form
+from app.upstream.exchange import Exchange, Pace, Watch
+from app.upstream.sse import MAX_EVENT_BYTES, EventSplitter, EventTooLong
+
+EVENT_STREAM = "text/event-stream"
+
+
+class StreamAnswer(Answer):
+    """Server-sent events, passed on as they come: one item is the events that arrived together."""
+
+    content_type = EVENT_STREAM
+    max_event_bytes = MAX_EVENT_BYTES
+
+    def __init__(self, form: Form, exchange: Exchange, pace: Pace) -> None:
+        super().__init__(form)
+        self._exchange = exchange
+        self._splitter = EventSplitter(self.max_event_bytes)
+        self._watch = Watch(exchange, pace)
+        self._ready: list[bytes] = []
+        self._held_bytes = 0
+        self._real = False
+        """Whether there was any output, or the end of it."""
+        self._ended = False
+
+    async def open(self) -> None:
+        """Read until there is output for the caller; what comes before it, such as the role, is held back.
+
+        Raises:
+            UpstreamError: the stream fails or ends before that.
+        """
+        while not self._real:
+            piece = await self._exchange.read()
+            if not piece:
+                raise UpstreamBroken("the backend ended its stream before it said anything")
+            self._begin(self._split(piece))
+            self._held_bytes += len(piece)
+            if self._held_bytes > 2 * self.max_event_bytes and not self._real:
+                raise UpstreamBroken("the backend sent very much before it said anything")
+
+    def _begin(self, events: Sequence[bytes]) -> None:
+        for number, data in enumerate(events, 1):
+            self._ready.append(self._event(data))
+            if self._real:
+                # Once there is something to send, a failure is an event: the same however the network cut the stream.
+                self._ready.append(self._events(events[number:]))
+                return
+            if self._ended:
+                raise UpstreamBroken("the backend sent an empty stream")
+
+    async def __anext__(self) -> bytes:
+        if self._ready and not self._closed:
+            ready, self._ready = self._ready, []
+            return b"".join(ready)
+        while not self._ended and not self._closed:
+            if sendable := await self._next():
+                return sendable
+        if not self._closed and self.complete:
+            await self._read_to_end()
+        self.close()
+        raise StopAsyncIteration
+
+    async def _next(self) -> bytes:
+        self._watch.wait()
+        try:
+            piece = await self._exchange.read()
+            events = self._split(piece)
+        except UpstreamError as exc:
+            return self._fail(exc)
+        if not piece:
+            return self._end_of_body()
+        if events:
+            self._watch.relax()
+        return self._events(events)
+
+    def _split(self, piece: bytes) -> list[bytes]:
+        try:
+            return self._splitter.feed(piece)
+        except EventTooLong as exc:
+            raise UpstreamBroken(f"the backend's stream is broken: {exc}") from exc
+
+    def _events(self, events: Sequence[bytes]) -> bytes:
+        sendable: list[bytes] = []
+        for data in events:
+            if self._ended:
+                break
+            try:
+                sendable.append(self._event(data))
+            except UpstreamError as exc:
+                sendable.append(self._fail(exc))
+        return b"".join(sendable)
+
+    def _event(self, data: bytes) -> bytes:
+        """What the caller gets for one event; empty for what is hidden.
+
+        Raises:
+            UpstreamError: the event is broken, or says that the backend is.
+        """
+        raise NotImplementedError
+
+    def _end_of_body(self) -> bytes:
+        """What the caller gets when the body ends and nothing has said that the answer does."""
+        return self._fail(UpstreamDisconnected("the backend's answer ended before it was complete"))
+
+    def _error_event(self, error: UpstreamError) -> bytes:
+        """The one event that ends a begun stream; OpenAI's client raises at it."""
+        raise NotImplementedError
+
+    def _fail(self, error: UpstreamError) -> bytes:
+        self._ended = True
+        self.error = error
+        return self._error_event(error)
+
+    async def _read_to_end(self) -> None:
+        """The end of the body usually follows the last event; a connection read to its end can be used again."""
+        self._watch.hurry()
+        try:
+            while await self._exchange.read():
+                pass
+        except UpstreamError:
+            return
+
+    def _end_exchange(self) -> None:
+        self._watch.stop()
+        self._exchange.close()

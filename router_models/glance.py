@@ -1,0 +1,276 @@
+"""One conversation at a glance: what `TryageHead` says by the static encoder alone, in a fifth of its time.
+
+How it works: for a single prompt NumPy's calls cost more than their numbers do. So everything that does not depend on
+the prompt is worked out once, many steps become one matrix product, and arrays are one-dimensional. What decides is
+computed at once, lengths and intervals when somebody asks for them. Only the models that are served have columns; the
+others are carried along where logits are shrunk towards the mean of all. The numbers are those of `TryageHead` up to
+the rounding of float32.
+
+On the way, a quality q is kept as 2q - 1, which is the tanh of half its logit; all logits here are halves.
+
+Legend of array suffixes: F inputs and a one, D embedding, K clusters, O outputs of the first product, T tasks, P pools,
+Y both, M models that are carried along, R their rules, N places (a pool and a model) without a rule, Q both, C models
+that are served, L their rules, X sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import log, sqrt, tanh
+
+import numpy as np
+
+from router_models.layout import LEAST_POOL, LEAST_SHARE, Layout
+from router_models.odds import LEAST_PROBABILITY
+from router_models.prediction import LOG_MOST_TOKENS, Z_90
+from router_models.surface import NAMES as SURFACE_NAMES
+from router_models.tryage import MOST_DEVIATIONS, HeadSettings, Stage, Tensors
+
+_SURFACE = len(SURFACE_NAMES)
+_MOST = np.float32(1 - 2 * LEAST_PROBABILITY)
+
+
+class Glance:
+    """The prediction for one conversation: quality and lengths [C], their intervals [C, 2]."""
+
+    __slots__ = ("_head", "_log_tokens_L", "alarm", "pool_P", "quality", "unfamiliar", "within_T")
+
+    def __init__(
+        self, head: GlanceHead, quality_C: np.ndarray, alarm: float, mix: Mix, log_tokens_L: np.ndarray
+    ) -> None:
+        self.quality, self.alarm, self.unfamiliar = quality_C, alarm, alarm > head.threshold
+        self.within_T, self.pool_P = mix
+        self._head, self._log_tokens_L = head, log_tokens_L
+
+    @property
+    def quality_interval(self) -> np.ndarray:
+        return self._head.interval(self.quality, self.alarm)
+
+    @property
+    def output_tokens(self) -> np.ndarray:
+        return self._tokens[:, 0]
+
+    @property
+    def output_tokens_interval(self) -> np.ndarray:
+        return self._tokens[:, 1:]
+
+    @property
+    def tasks(self) -> np.ndarray:
+        """Probability of each task [T]."""
+        return self._head.tasks(self.within_T, self.pool_P)
+
+    @property
+    def _tokens(self) -> np.ndarray:
+        return self._head.lengths.of(self.within_T, self.pool_P, self._log_tokens_L)
+
+
+Mix = tuple[np.ndarray, np.ndarray]
+"""Probability of each task within its pool [T]; weight of each pool, up to a factor [P]."""
+
+
+class GlanceHead:
+    """Inputs of the static encoder to a glance at the models that are served."""
+
+    def __init__(self, tensors: Tensors, settings: HeadSettings, models: int, served: Sequence[int]) -> None:
+        """`models` are those that it was trained on, `served` the columns to predict, in their order."""
+        stage: Stage = "full" if len(settings.speeds) == 1 else "static"
+        layout = Layout(tensors, models)
+        self.threshold = settings.alarm_static if stage == "static" else settings.alarm_full
+        self._settings, self._pool_T = settings, layout.pool_T
+        self.qualities = _Qualities(tensors, layout, stage, list(served))
+        self.lengths = _Lengths(tensors, layout, list(served))
+        self._prepare_inputs(tensors)
+        self._prepare_outputs(tensors, layout)
+        tasks, pools = layout.tasks, layout.pools
+        self._tasks, self._pools = tasks, pools
+        same_TT = layout.pool_TP[:, layout.pool_T] + LEAST_SHARE
+        self._sum_TX = np.hstack([same_TT, layout.pool_TP + LEAST_POOL, np.ones((tasks, 1), np.float32)])
+        self._center_KD = np.ascontiguousarray(tensors["static.center_KD"])
+        self._alarm_A = [float(weight) for weight in tensors[f"{stage}.alarm_A"]]
+
+    def _prepare_inputs(self, tensors: Tensors) -> None:
+        """The one at the end of the inputs takes the biases along."""
+        inverse_F = 1 / tensors["static.scale_F"].astype(np.float64)
+        self._inverse_F = np.append(inverse_F, 1).astype(np.float32)
+        self._shift_F = np.append(tensors["static.mean_F"] * inverse_F, 0).astype(np.float32)
+        self._one_F = np.ones_like(self._inverse_F)
+        self._most_F = np.full_like(self._inverse_F, MOST_DEVIATIONS)
+        self._least_F = -self._most_F
+
+    def _prepare_outputs(self, tensors: Tensors, layout: Layout) -> None:
+        """Of one product: tasks, residuals of pools, residuals of rules, log lengths."""
+        tasks, rules = layout.tasks, layout.rules
+        whole_FO = np.vstack([tensors["static.weight_FO"], tensors["static.bias_O"]]).astype(np.float64)
+        residual_FR = whole_FO[:, tasks : tasks + rules]
+        parts = [
+            whole_FO[:, :tasks],
+            residual_FR @ layout.share_RP / 2,
+            self.qualities.mapped(residual_FR),
+            whole_FO[:, tasks + rules :][:, self.lengths.rules],
+        ]
+        self._weight_OF = np.ascontiguousarray(np.hstack(parts).T, dtype=np.float32)
+        ends = np.cumsum([part.shape[1] for part in parts])
+        self._mixed = int(ends[1])
+        self._of_rules, self._of_lengths = (slice(*pair) for pair in pairwise(ends[1:].tolist()))
+
+    def read(self, embedding_D: np.ndarray, surface: np.ndarray) -> Glance:
+        """What is seen at once."""
+        size = len(embedding_D)
+        standard_F = self._one_F.copy()
+        standard_F[:size] = embedding_D
+        standard_F[size:-1] = surface
+        standard_F *= self._inverse_F
+        standard_F -= self._shift_F
+        np.maximum(standard_F, self._least_F, out=standard_F)
+        np.minimum(standard_F, self._most_F, out=standard_F)
+        output_O = self._weight_OF.dot(standard_F)
+        logit_T = output_O[: self._tasks]
+        logit_T -= logit_T[logit_T.argmax()]
+        weight_T = np.exp(logit_T)
+        sum_X = weight_T.dot(self._sum_TX)
+        total = sum_X.item(-1)
+        entropy = log(total) - float(weight_T.dot(logit_T)) / total
+        # The tasks within their pools take the place of their logits, and residuals of pools are beside them.
+        within_T = np.divide(weight_T, sum_X[: self._tasks], out=logit_T)
+        pool_P = sum_X[self._tasks : -1]
+        quality_C = self.qualities.of(output_O[: self._mixed], pool_P, output_O[self._of_rules])
+        alarm = self._alarm(entropy, standard_F, embedding_D)
+        return Glance(self, quality_C, alarm, (within_T, pool_P), output_O[self._of_lengths])
+
+    def _alarm(self, entropy: float, standard_F: np.ndarray, embedding_D: np.ndarray) -> float:
+        """See `TryageHead.alarm`."""
+        bias, by_entropy, by_embedding, by_surface, by_distance = self._alarm_A
+        size = len(embedding_D)
+        ahead_D, behind_F = standard_F[:size], standard_F[size:-1]
+        cosine_K = self._center_KD.dot(embedding_D)
+        alarm_logit = (
+            bias
+            + by_entropy * entropy
+            + by_embedding * sqrt(float(ahead_D.dot(ahead_D)) / size)
+            + by_surface * sqrt(float(behind_F.dot(behind_F)) / _SURFACE)
+            + by_distance * (1 - cosine_K.item(cosine_K.argmax()))
+        )
+        return 0.5 * (1 + tanh(0.5 * alarm_logit))
+
+    def interval(self, quality_C: np.ndarray, alarm: float) -> np.ndarray:
+        """90 % interval of the rate of acceptable answers [C, 2]."""
+        variance = self._settings.variance_floor + self._settings.variance_unfamiliar * alarm
+        half = np.float32(Z_90 * sqrt(variance))
+        ends_C2: np.ndarray = np.stack([np.maximum(quality_C - half, 0), np.minimum(quality_C + half, 1)], axis=1)
+        return ends_C2
+
+    def tasks(self, within_T: np.ndarray, pool_P: np.ndarray) -> np.ndarray:
+        """Probability of each task [T]."""
+        weight_T = within_T * pool_P[self._pool_T]
+        task_T: np.ndarray = weight_T / weight_T.sum()
+        return task_T
+
+
+class _Qualities:
+    """From tasks, pools and residuals to the quality of the models that are served."""
+
+    def __init__(self, tensors: Tensors, layout: Layout, stage: Stage, served: list[int]) -> None:
+        trust_P = tensors[f"{stage}.trust_P"]
+        self._shrinks = bool((trust_P != 1).any())
+        carried = list(range(layout.models)) if self._shrinks else served
+        self.rules, place_R, place_N = _places(layout, carried)
+        slope_R, offset_R = tensors[f"{stage}.platt_2P"][:, layout.pool_R[self.rules]].astype(np.float64)
+        self._slope_R, self._offset_R = slope_R.astype(np.float32), offset_R
+        complete_TN = tensors["complete.logit_TM"][:, np.array(carried)[place_N % len(carried)]]
+        complete_TN = complete_TN * (layout.pool_T[:, None] == place_N // len(carried)) / 2
+        own_TR = layout.pool_T[:, None] == layout.pool_R[self.rules]
+        table_TQ = np.hstack([(2 * layout.table_TR[:, self.rules] - 1) * own_TR, complete_TN])
+        pool_PQ = np.arange(layout.pools)[:, None] == np.append(np.full_like(place_R, -1), place_N // len(carried))
+        self._table_YQ = np.vstack([table_TQ, pool_PQ]).astype(np.float32)
+        self._order_PM = np.concatenate([place_R, place_N]).argsort().reshape(layout.pools, -1)
+        self._size_R = len(self.rules)
+        self._most_R = np.full(self._size_R, _MOST)
+        self._least_R = -self._most_R
+        self._prepare_mixing(tensors, layout, stage, carried, served)
+
+    def _prepare_mixing(
+        self, tensors: Tensors, layout: Layout, stage: Stage, carried: list[int], served: list[int]
+    ) -> None:
+        self._counts_PM = np.ascontiguousarray(layout.weight_PM[:, carried])
+        measured_PC = layout.measured_PM[:, served]
+        trust_PC = tensors[f"{stage}.trust_P"][:, None] * measured_PC
+        self._size_M, self._size_C = len(carried), len(served)
+        self._sums_PX = np.hstack([self._counts_PM, trust_PC, measured_PC]) if self._shrinks else self._counts_PM
+        self._share_M = np.full(self._size_M, 1 / self._size_M, np.float32)
+        self._served, self._standing_C = np.array(served), tensors[f"{stage}.standing_M"][served] / 2
+        self._half_C = np.full(self._size_C, 0.5, np.float32)
+        self._most_M, self._one_M = np.full(self._size_M, _MOST), np.ones(self._size_M, np.float32)
+        self._least_M = -self._most_M
+
+    def mapped(self, residual_FR: np.ndarray) -> np.ndarray:
+        """Weights of the residuals of the rules that are carried along, after the map of their pool, as half logits."""
+        mapped_FR: np.ndarray = residual_FR[:, self.rules] * self._slope_R / 2
+        mapped_FR[-1] += self._offset_R / 2
+        return mapped_FR
+
+    def of(self, mixed_Y: np.ndarray, pool_P: np.ndarray, residual_R: np.ndarray) -> np.ndarray:
+        """[C], from the tasks within their pools and what the prompt adds to each pool."""
+        logit_Q = mixed_Y.dot(self._table_YQ)
+        rule_R = logit_Q[: self._size_R]
+        np.maximum(rule_R, self._least_R, out=rule_R)
+        np.minimum(rule_R, self._most_R, out=rule_R)
+        np.arctanh(rule_R, out=rule_R)
+        rule_R *= self._slope_R
+        rule_R += residual_R
+        np.tanh(logit_Q, out=logit_Q)
+        value_PM = logit_Q.take(self._order_PM)
+        value_PM *= self._counts_PM
+        sums_X = pool_P.dot(self._sums_PX)
+        mixed_M = pool_P.dot(value_PM)
+        mixed_M /= sums_X[: self._size_M]
+        np.maximum(mixed_M, self._least_M, out=mixed_M)
+        np.minimum(mixed_M, self._most_M, out=mixed_M)
+        mixed_C = self._shrunk(mixed_M, sums_X) if self._shrinks else mixed_M
+        mixed_C *= self._half_C
+        mixed_C += self._half_C
+        return mixed_C
+
+    def _shrunk(self, mixed_M: np.ndarray, sums_X: np.ndarray) -> np.ndarray:
+        """See `shrunk_logit`; [C]."""
+        size_M, size_C = self._size_M, self._size_C
+        logit_M = np.arctanh(mixed_M)
+        usual_C = self._standing_C + logit_M.dot(self._share_M)
+        own_C: np.ndarray = logit_M.take(self._served)
+        own_C -= usual_C
+        own_C *= sums_X[size_M : size_M + size_C]
+        own_C /= sums_X[size_M + size_C :]
+        own_C += usual_C
+        np.tanh(own_C, out=own_C)
+        return own_C
+
+
+class _Lengths:
+    """From tasks, pools and what the prompt adds to the lengths of the models that are served."""
+
+    def __init__(self, tensors: Tensors, layout: Layout, served: list[int]) -> None:
+        self.rules, self._place_L, _ = _places(layout, served)
+        self._table_TL = np.ascontiguousarray(layout.log_tokens_TR[:, self.rules])
+        counts_PM = layout.counts(tensors["tokens.known_R"])
+        self._counts_PC = np.ascontiguousarray(counts_PM[:, served])
+        self._unknown_C = np.where((counts_PM > 1e-3).any(0), 0, np.nan)[served].astype(np.float32)
+        self._spread_C3 = tensors["tokens.spread_M3"][served] + self._unknown_C[:, None]
+
+    def of(self, within_T: np.ndarray, pool_P: np.ndarray, log_tokens_L: np.ndarray) -> np.ndarray:
+        """Mean, and the ends of nine of ten answers [C, 3]."""
+        value_PC = np.zeros_like(self._counts_PC)
+        value_PC.reshape(-1)[self._place_L] = within_T.dot(self._table_TL) + log_tokens_L
+        value_PC *= self._counts_PC
+        mean_C = pool_P.dot(value_PC) / pool_P.dot(self._counts_PC)
+        log_C3 = np.minimum(mean_C[:, None] + self._spread_C3, LOG_MOST_TOKENS)
+        tokens_C3: np.ndarray = np.exp(log_C3, out=log_C3)
+        return tokens_C3
+
+
+def _places(layout: Layout, models: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rules of these models, their places (pool times models, plus model), and the places without a rule."""
+    position = {model: number for number, model in enumerate(models)}
+    rules = [rule for rule, model in enumerate(layout.model_R.tolist()) if model in position]
+    place_R = [int(layout.pool_R[rule]) * len(models) + position[int(layout.model_R[rule])] for rule in rules]
+    place_N = sorted(set(range(layout.pools * len(models))) - set(place_R))
+    return np.array(rules, np.intp), np.array(place_R, np.intp), np.array(place_N, np.intp)

@@ -1,0 +1,75 @@
+"""Callers that come at a rate of their own, whether or not the earlier ones were answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from app.domain.request import Request
+from app.errors import GatewayError
+from app.gateway import Gateway
+from tests.fakes.world import FakeKey, request
+
+KEY = FakeKey()
+
+
+@dataclass
+class Heard:
+    """What callers heard."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Answers by `ok`, `cut` or the code of their error."""
+    times_s: list[float] = field(default_factory=list)
+    """Of each request, until its answer was complete."""
+    errors: list[GatewayError] = field(default_factory=list)
+
+    @property
+    def requests(self) -> int:
+        return self.outcomes.total()
+
+    @property
+    def ok_share(self) -> float:
+        return self.outcomes["ok"] / max(1, self.requests)
+
+    def at(self, share: float) -> float:
+        """Seconds within which this share of the requests was over."""
+        return sorted(self.times_s)[int(share * (len(self.times_s) - 1))]
+
+    def say(self, **figures: object) -> None:
+        """Print the figures of a test as one JSON line."""
+        times = {f"p{share:g}_ms": round(1e3 * self.at(share / 100), 1) for share in (50, 99)} if self.times_s else {}
+        print(json.dumps({"requests": self.requests, **self.outcomes, **times, **figures}))
+
+
+async def ask(gateway: Gateway, asked: Request, heard: Heard) -> None:
+    """One request, read to its end."""
+    began_at = time.monotonic()
+    try:
+        served = await gateway.complete(asked, KEY)
+        try:
+            async for _ in served.answer:
+                pass
+        finally:
+            await served.answer.aclose()
+        heard.outcomes["ok" if served.answer.complete else "cut"] += 1
+    except GatewayError as exc:
+        heard.outcomes[exc.code] += 1
+        heard.errors.append(exc)
+    heard.times_s.append(time.monotonic() - began_at)
+
+
+async def ask_at(
+    rate: float, seconds: float, gateway: Gateway, asked: Request | None = None, heard: Heard | None = None
+) -> Heard:
+    """So many requests a second, half of them streams unless told otherwise; returns when all are over."""
+    heard = Heard() if heard is None else heard
+    began_at = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(round(rate * seconds)):
+            await asyncio.sleep(began_at + number / rate - time.monotonic())
+            one = asked or request(stream=bool(number % 2), max_tokens=1)
+            tasks.create_task(ask(gateway, replace(one, request_id=f"req-{number}"), heard))
+    return heard

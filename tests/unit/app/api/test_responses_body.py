@@ -1,0 +1,170 @@
+"""Bodies of the Responses API: what is let in, what decides, and what is forwarded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.api.parsing import parse_responses
+from app.domain.request import Request
+from app.errors import InvalidRequest, NotAllowed, UnsupportedParameter
+from app.store.keys import Key
+from tests.fakes.call import FREE, FakeCall
+
+
+def parsed(key: Key = FREE, /, **fields: Any) -> Request:
+    return parse_responses({"model": "auto", "input": "hi", **fields}, FakeCall(key))
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+FUNCTION = {"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": None}
+SCHEMA = {"type": "json_schema", "name": "x", "schema": {"type": "object"}}
+PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "auto"}
+
+
+def test_a_text_is_one_message_of_the_user() -> None:
+    request = parsed(instructions="Be kind.", max_output_tokens=5)
+    assert (request.operation, request.conversation) == ("responses", (("system", "Be kind."), ("user", "hi")))
+    assert (request.max_tokens, request.stream) == (5, False)
+    assert request.needs == {"responses"}
+    assert request.body == {"input": "hi", "instructions": "Be kind.", "max_output_tokens": 5, "store": False}
+
+
+def test_the_conversation_is_what_was_said_by_whom_and_what_functions_returned() -> None:
+    answer: dict[str, Any] = {"type": "output_text", "text": "three?", "annotations": [], "logprobs": None}
+    request = parsed(
+        input=[
+            {"role": "developer", "content": "Be brief."},
+            user([{"type": "input_text", "text": "one"}, PICTURE, {"type": "input_text", "text": "two"}]),
+            {"type": "reasoning", "id": "rs", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+            {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [answer]},
+            {"type": "function_call", "id": "f", "call_id": "c", "name": "add", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "3"},
+        ],
+        tools=[FUNCTION],
+    )
+    assert request.conversation == (
+        ("developer", "Be brief."),
+        ("user", "one\ntwo"),
+        ("assistant", "three?"),
+        ("assistant", ""),
+        ("tool", "3"),
+        ("tools", "add"),
+    )
+    assert request.needs == {"responses", "tools", "vision"}
+    assert request.input_tokens > 1000, "a picture is long"
+
+
+@pytest.mark.parametrize(
+    ("fields", "needs", "uses"),
+    [
+        ({"tools": [FUNCTION]}, {"tools"}, set()),
+        ({"tools": [FUNCTION], "tool_choice": "none"}, set(), {"tools"}),
+        ({"text": {"format": SCHEMA}}, {"json_schema"}, set()),
+        ({"text": {"format": {"type": "json_object"}}}, set(), {"json_schema"}),
+        ({"text": {"format": None, "verbosity": "low"}}, set(), set()),
+        ({"include": ["message.output_text.logprobs"]}, {"logprobs"}, set()),
+        ({"include": ["reasoning.encrypted_content"]}, set(), set()),
+    ],
+)
+def test_a_model_has_to_do_what_is_asked_for(fields: dict[str, Any], needs: set[str], uses: set[str]) -> None:
+    request = parsed(**fields)
+    assert request.needs == {"responses", *needs}
+    assert request.uses == {"responses", *needs, *uses}
+
+
+FINE: list[dict[str, Any]] = [
+    {"tool_choice": {"type": "function", "name": "add"}, "tools": [FUNCTION]},
+    {"reasoning": {"effort": "high", "summary": "auto"}},
+    {"reasoning": {"effort": None}},
+    {"store": False, "background": False, "truncation": "auto", "previous_response_id": None},
+    {"metadata": {"a": "b"}, "service_tier": "auto", "user": "me", "prompt_cache_key": "k"},
+    {"stream": True, "stream_options": {"include_obfuscation": False}},
+    {"top_k": 5, "seed": 1, "stop": ["x"], "chat_template_kwargs": {"enable_thinking": False}},
+    {"input": [{"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "3"}]}]},
+]
+
+
+@pytest.mark.parametrize("fields", FINE, ids=str)
+def test_these_are_fine(fields: dict[str, Any]) -> None:
+    assert parsed(**fields).body["store"] is False
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"store": True}, "store must be false: nothing is stored"),
+    ({"previous_response_id": "resp_1"}, "previous_response_id must be left out: no response is stored here"),
+    ({"conversation": "conv_1"}, "conversation must be left out"),
+    ({"background": True}, "background must be false"),
+    ({"tools": [{"type": "web_search"}]}, "tools must be a list of at most 128 tools of the type function"),
+    ({"tools": [{"type": "function"}]}, "tools must be"),
+    ({"tools": [{**FUNCTION, "name": "x" * 65}]}, "tools must be"),
+    ({"tool_choice": {"type": "mcp"}}, "tool_choice must be"),
+    ({"text": {"format": {"type": "json_schema"}}}, "text must be"),
+    ({"text": {"format": {**SCHEMA, "type": None}}}, "text must be"),
+    ({"text": {"format": {**SCHEMA, "schema": {"x": "y" * 70_000}}}}, "text must be"),
+    ({"reasoning": {"effort": "much"}}, "reasoning must be"),
+    ({"include": ["file_search_call.results"]}, "include must be"),
+    ({"max_output_tokens": 0}, "max_output_tokens must be"),
+    ({"temperature": 3}, "temperature must be"),
+    ({"input": None}, "input is missing"),
+    ({"input": []}, "input is missing"),
+    ({"input": 7}, "input must be a text, or a list of items"),
+    ({"input": [user("x")] * 2049}, "more than 2048 items"),
+    ({"input": ["hi"]}, r"input\[0\].type must be one of message"),
+    ({"input": [{"type": "web_search_call", "id": "1"}]}, r"input\[0\].type must be one of message"),
+    ({"input": [{"type": ["message"]}]}, r"input\[0\].type must be one of message"),
+    ({"input": [{"role": "tool", "content": "x"}]}, r"input\[0\].role must be one of user"),
+    ({"input": [{"role": "user"}]}, r"input\[0\].content must be a text or a list of parts"),
+    ({"input": [{**user("x"), "extra": 1}]}, r"input\[0\] must be a message"),
+    ({"input": [user([])]}, r"input\[0\].content must be"),
+    ({"input": [user([{"type": "text", "text": "x"}])]}, r"input\[0\].content\[0\].type must be"),
+    ({"input": [user([{"type": "input_text"}])]}, r"input\[0\].content\[0\] must be an object"),
+    ({"input": [user([{"type": "input_file", "file_id": "f"}])]}, r"content\[0\].type must be"),
+    ({"input": [user([{**PICTURE, "image_url": "http://x/y.png"}])]}, "image_url must be a data: URL"),
+    ({"input": [user([{"type": "input_image", "file_id": "f"}])]}, "pictures belong into user messages"),
+    ({"input": [{"role": "system", "content": [PICTURE]}]}, "pictures belong into user messages"),
+    ({"input": [{"type": "function_call", "name": "f"}]}, r"input\[0\] must be a function_call with a call_id"),
+    ({"input": [{"type": "function_call_output", "call_id": "c", "output": 3}]}, "must be a function_call_output"),
+    ({"input": [{"type": "reasoning", "summary": ["x"]}]}, "must be a reasoning"),
+]
+
+
+@pytest.mark.parametrize(("fields", "says"), REFUSED, ids=lambda value: str(value)[:60])
+def test_these_are_refused_with_a_reason(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        parsed(**fields)
+
+
+@pytest.mark.parametrize("name", ["messages", "max_tokens", "prompt", "n", "request_id", "max_tool_calls", "priority"])
+def test_other_fields_are_refused_by_name(name: str) -> None:
+    with pytest.raises(UnsupportedParameter, match=f"{name} is not a parameter"):
+        parsed(**{name: 1})
+
+
+def test_template_arguments_are_for_keys_that_may_set_them() -> None:
+    with pytest.raises(NotAllowed, match="chat_template_kwargs"):
+        parsed(Key("k", models=("*",)), chat_template_kwargs={"enable_thinking": True})
+
+
+def test_no_model_writes_more_than_its_limit() -> None:
+    request = parsed(max_output_tokens=50, routing={"max_output_tokens": 20})
+    assert (request.max_tokens, request.body["max_output_tokens"]) == (20, 20)
+    assert "max_tokens" not in request.body
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["[flag: cheap]\nhi", [user("[flag: cheap]\nhi")], [user([{"type": "input_text", "text": "[flag: cheap]\nhi"}])]],
+)
+def test_flags_are_read_and_taken_out_of_the_last_message_of_the_user(asked: Any) -> None:
+    request = parsed(input=asked)
+    assert (request.preferences.weights, request.conversation) == ({"cost": 0.3}, (("user", "hi"),))
+    assert "flag" not in str(request.body)
+
+
+def test_flags_stay_where_a_key_does_not_allow_them() -> None:
+    assert parsed(Key("k", models=("*",)), input="[flag: cheap]\nhi").body["input"] == "[flag: cheap]\nhi"

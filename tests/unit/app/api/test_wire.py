@@ -1,0 +1,273 @@
+"""A caller's connection, without sockets: framing, phases, refusals, and what is left behind by none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.api import Plane, data_plane
+from app.api.front import Patience
+from app.api.wire import LINGER_BYTES, MAX_EARLY_BYTES
+from app.store.keys import Key
+from tests.fakes.connection import FakeConnection
+from tests.fakes.gateway import Bench, bench
+from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
+from tests.fakes.upstream import FakeExchange, FakeUpstream
+from tests.fakes.world import catalog, model
+
+CATALOG = catalog(model("small"), model("large"))
+BODY = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}]}).encode()
+
+
+def world() -> Bench:
+    return bench(CATALOG, FakeUpstream(small=b"hello", large=b"hello"))
+
+
+def plane(a_bench: Bench | None = None, **more: Any) -> Plane:
+    narrow = Key("narrow", models=("*",), scopes=frozenset({"inference"}), **UNLIMITED)
+    return data_plane(doors(a_bench or world(), CATALOG, keys(sk_narrow=narrow)), **more)
+
+
+def chat(body: bytes = BODY, *headers: str, key: str = SECRET, path: str = "/v1/chat/completions") -> bytes:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "host: x",
+        "content-type: application/json",
+        f"authorization: Bearer {key}",
+        f"content-length: {len(body)}",
+        *headers,
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def chunked(*pieces: bytes) -> bytes:
+    head = chat(b"").replace(b"content-length: 0", b"transfer-encoding: chunked")
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (*pieces, b""))
+
+
+def statuses(written: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", written)]
+
+
+def code(written: bytes) -> str:
+    found: str = json.loads(written.partition(b"\r\n\r\n")[2])["error"]["code"]
+    return found
+
+
+async def test_a_call_is_answered_in_one_write_and_the_connection_stays() -> None:
+    caller = FakeConnection(plane())
+    answer = await caller.ask(chat())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert statuses(answer) == [200]
+    assert json.loads(body)["choices"][0]["message"]["content"] == "hello"
+    assert b"content-length: %d" % len(body) in head
+    assert b"connection: close" not in head
+    assert caller.transport.writes == 1
+    assert statuses(await caller.ask(chat())) == [200]
+    assert not caller.transport.closed
+
+
+@given(cuts=st.lists(st.integers(0, 400), max_size=8), framing=st.sampled_from(["length", "chunks"]))
+@settings(max_examples=60, deadline=None)
+def test_where_the_network_cuts_a_call_makes_no_difference(cuts: list[int], framing: str) -> None:
+    whole = chat() if framing == "length" else chunked(BODY[:7], BODY[7:])
+
+    async def ask() -> bytes:
+        caller = FakeConnection(plane())
+        places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
+        for start, end in pairwise(places):
+            caller.send(whole[start:end])
+        await caller.settle()
+        caller.leave()
+        return caller.written
+
+    assert statuses(asyncio.run(ask())) == [200]
+
+
+async def test_calls_that_come_together_are_answered_in_order_one_at_a_time() -> None:
+    a_bench = world()
+    caller = FakeConnection(plane(a_bench))
+    caller.send(chat(BODY, "x-request-id: first") + chat(BODY, "x-request-id: second"))
+    await asyncio.sleep(0)
+    assert a_bench.in_flight[0] <= 1
+    while len(caller.server.tasks):
+        await caller.settle()
+    assert re.findall(rb"x-request-id: (\w+)", caller.written) == [b"first", b"second"]
+
+
+async def test_who_sends_too_much_too_early_is_cut_off() -> None:
+    a_bench = bench(CATALOG, FakeUpstream(small=FakeExchange(hangs=True), large=FakeExchange(hangs=True)))
+    caller = FakeConnection(plane(a_bench))
+    caller.send(chat())
+    await asyncio.sleep(0)
+    caller.send(b"x" * MAX_EARLY_BYTES)
+    assert not caller.transport.closed
+    caller.send(b"x")
+    assert caller.transport.aborted
+    caller.leave()
+    await caller.settle()
+    assert a_bench.in_flight == (0, 0, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_caller_who_leaves_cancels_what_works_for_him(stream: bool) -> None:
+    a_bench = bench(CATALOG, FakeUpstream(small=FakeExchange(hangs=True), large=FakeExchange(hangs=True)))
+    caller = FakeConnection(plane(a_bench))
+    caller.send(chat(json.dumps({**json.loads(BODY), "stream": stream}).encode()))
+    await asyncio.sleep(0.001)
+    assert a_bench.in_flight[0] == 1
+    caller.leave()
+    await caller.settle()
+    assert a_bench.in_flight == (0, 0, 0)
+    assert [one["outcome"] for one in a_bench.completed] == ["cancelled"]
+    assert caller.written == b""
+
+
+async def test_without_a_key_the_answer_does_not_wait_for_the_body() -> None:
+    caller = FakeConnection(plane())
+    caller.send(chat(b"x" * 1000, key="sk-wrong")[:-1000])
+    assert statuses(caller.written) == [401]
+    assert b"connection: close" in caller.written
+    assert caller.transport.half_closed
+    assert (caller.transport.paused, caller.transport.closed) == (True, False)
+    caller.wire.overdue()
+    assert caller.transport.aborted
+
+
+@pytest.mark.parametrize("framing", ["announced", "in chunks"])
+async def test_a_body_that_is_too_large_is_refused(framing: str) -> None:
+    a_bench = world()
+    small = data_plane(doors(a_bench, CATALOG, body_limit_bytes=100))
+    caller = FakeConnection(small)
+    caller.send(chat(b"x" * 101)[:-101] if framing == "announced" else chunked(b"x" * 60, b"x" * 60))
+    assert (statuses(caller.written), code(caller.written)) == ([413], "too_large")
+    caller.send(b"x" * (LINGER_BYTES - 1))
+    assert not caller.transport.paused
+    caller.send(b"x")
+    assert caller.transport.paused
+
+
+async def test_a_slow_head_and_a_slow_body_are_refused_and_idle_connections_closed() -> None:
+    for sent, status in ((b"POST /v1", 408), (chat()[:-5], 408), (b"", None)):
+        a_plane = plane(patience=Patience(head_s=0.0, body_s=0.0))
+        caller = FakeConnection(a_plane)
+        caller.send(sent)
+        caller.wire.overdue()
+        assert statuses(caller.written) == ([status] if status else [])
+        assert caller.transport.closed or caller.transport.half_closed
+
+
+async def test_a_caller_who_reads_nothing_is_cut_off_and_a_slow_one_is_not() -> None:
+    a_bench = bench(CATALOG, FakeUpstream(small=FakeExchange(hangs=True), large=FakeExchange(hangs=True)))
+    caller = FakeConnection(plane(a_bench))
+    caller.send(chat())
+    await asyncio.sleep(0)
+    caller.transport.unsent = 1000
+    caller.wire.pause_writing()
+    caller.transport.unsent = 900
+    caller.wire.overdue()
+    assert not caller.transport.closed
+    caller.wire.overdue()
+    assert caller.transport.aborted
+    caller.leave()
+    await caller.settle()
+
+
+async def test_a_full_front_takes_no_further_connection() -> None:
+    a_plane = plane(max_connections=1)
+    first, second = FakeConnection(a_plane), FakeConnection(a_plane)
+    assert statuses(second.written) == [503]
+    assert b"retry-after: " in second.written
+    assert statuses(await first.ask(chat())) == [200]
+
+
+async def test_a_refused_call_is_counted_and_logged_once() -> None:
+    a_bench = world()
+    await FakeConnection(plane(a_bench)).ask(chat(b"{", "x-request-id: id-1"))
+    (event,) = a_bench.events("request.rejected")
+    assert (event["request_id"], event["key"], event["code"]) == ("id-1", "tester", "invalid_request")
+    assert a_bench.sample("thalamus_requests_total", operation="chat", outcome="invalid_request") == 1
+
+
+async def test_an_explanation_without_its_scope_is_refused() -> None:
+    body = json.dumps({**json.loads(BODY), "routing": {"explain": True}}).encode()
+    assert statuses(await FakeConnection(plane()).ask(chat(body, key="sk-narrow"))) == [403]
+
+
+async def test_a_bug_is_a_500_that_tells_an_id_and_nothing_else() -> None:
+    a_bench = world()
+    a_plane = plane(a_bench)
+
+    def broken(body: Any, call: Any) -> Any:
+        raise RuntimeError("canary: what somebody wrote")
+
+    operation = a_plane.front.operations["/v1/chat/completions"]
+    a_plane.front.operations = {"/v1/chat/completions": replace(operation, parse=broken)}
+    answer = await FakeConnection(a_plane).ask(chat(BODY, "x-request-id: id-1"))
+    assert (statuses(answer), code(answer)) == ([500], "internal")
+    assert b"id-1" in answer
+    assert b"canary" not in answer
+    (event,) = a_bench.events("request.crashed")
+    assert event["where"].startswith("RuntimeError at ")
+    assert "canary" not in a_bench.log.getvalue()
+
+
+async def test_control_routes_are_answered_on_the_same_connection() -> None:
+    caller = FakeConnection(plane())
+    listed = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n\r\n" % SECRET.encode()
+    assert statuses(await caller.ask(listed)) == [200]
+    assert statuses(await caller.ask(chat())) == [200]
+    assert statuses(await caller.ask(listed.replace(b"/v1/models", b"/v1/chat/completions"))) == [405]
+    assert statuses(await caller.ask(chat(path="/v1/chat/completions/"))) == [404]
+
+
+async def test_while_the_gateway_drains_answers_say_that_the_connection_closes() -> None:
+    a_bench = world()
+    caller = FakeConnection(plane(a_bench))
+    a_bench.gateway.drain()
+    answer = await caller.ask(chat())
+    assert b"connection: close" in answer
+    assert caller.transport.closed or caller.transport.half_closed
+
+
+async def test_an_old_client_gets_a_stream_that_ends_with_the_connection() -> None:
+    body = json.dumps({**json.loads(BODY), "stream": True}).encode()
+    caller = FakeConnection(plane())
+    answer = await caller.ask(chat(body).replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\n", 1))
+    assert b"transfer-encoding" not in answer
+    assert answer.endswith(b"data: [DONE]\n\n")
+    assert caller.transport.closed
+
+
+async def test_who_asks_before_sending_is_told_to_go_on() -> None:
+    caller = FakeConnection(plane())
+    caller.send(chat(BODY, "expect: 100-continue")[: -len(BODY)])
+    assert caller.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert statuses(await caller.ask(BODY)) == [200]
+
+
+@pytest.mark.parametrize(("highest", "asked", "status"), [("high", "", 200), ("high", "low", 503), ("normal", "", 503)])
+async def test_when_it_is_crowded_who_must_wait_hears_so_before_the_body_is_read(
+    highest: Any, asked: str, status: int
+) -> None:
+    a_bench = bench(CATALOG, FakeUpstream(small=b"hello"), max_in_flight=10)
+    key = Key("urgent", models=("*",), max_priority=highest, **UNLIMITED)
+    a_bench.limits.in_flight = 9
+    body = json.dumps({**json.loads(BODY), "routing": {"priority": "high"}}).encode()
+    caller = FakeConnection(data_plane(doors(a_bench, CATALOG, keys(sk_urgent=key))))
+    more = (f"x-thalamus-priority: {asked}",) if asked else ()
+    answer = await caller.ask(chat(body, *more, key="sk-urgent")[: -len(body) if status == 503 else None])
+    assert statuses(answer) == [status]
+    if status == 503:
+        assert code(answer) == "overloaded"
+        assert re.search(rb"retry-after: [1-4]\r\n", answer)
+        (event,) = a_bench.events("request.rejected")
+        assert (event["key"], event["operation"], event["code"]) == ("urgent", "chat", "overloaded")
