@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from app.domain.decision import Decision
 from app.domain.request import Request
@@ -25,7 +25,7 @@ from app.shedding import Shedding
 from app.store.journal import Entry, Journal, Outcome
 from app.store.limits import Allowance, Limits, Slot
 from app.telemetry import Telemetry
-from app.upstream.deadline import Clock, Deadline
+from app.upstream.deadline import Clock, CutShort, Deadline
 from app.upstream.dispatcher import Served
 
 OK, CANCELLED = "ok", "cancelled"
@@ -45,23 +45,54 @@ class Ledger:
     limits: Limits
     journal: Journal
     telemetry: Telemetry
+    config: str | None = None
+    """Version of the configuration that these requests see."""
+    open: set[Admitted] = field(default_factory=set)
+    """Requests that have not ended."""
+
+
+@dataclass(slots=True)
+class Gate:
+    """Whether requests should come here at all; one for a process, whatever its configuration."""
+
+    leaving: bool = False
+    """Requests are served, but load balancers are told to send no more."""
+    closed: bool = False
+    """Nothing new is let in."""
 
 
 class Admission:
     """Lets requests in."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, total_s: float, shedding: Shedding | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Clock,
+        total_s: float,
+        shedding: Shedding | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         """`total_s` is the longest time that any request may take; a request may ask for less."""
         self.ledger, self._clock, self._total_s = ledger, clock, total_s
         self._shedding = shedding or Shedding(ledger.limits.fullness)
-        metrics = ledger.telemetry.metrics
-        metrics.refresh_with(lambda: metrics.pressed(self._shedding.readings()))
-        self.draining = False
-        """When set, nothing new is let in."""
+        self.gate = gate or Gate()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.ledger.open)
+
+    def cut(self, backends: Collection[str] | None = None) -> None:
+        """End what is in flight, or what these backends are answering: streams with an error event, others with a 503.
+
+        Returns at once; the requests end as their tasks run.
+        """
+        for admitted in tuple(self.ledger.open):
+            if backends is None or admitted.backend in backends:
+                admitted.cut()
 
     def sheds(self, priority: str) -> bool:
         """Whether a request of this priority would be turned away now. Cheap: to be asked before a body is read."""
-        return self.draining or self._shedding.sheds(priority)
+        return self.gate.closed or self._shedding.sheds(priority)
 
     def turn_away(self, priority: str) -> NoReturn:
         """Tell one that is not let in.
@@ -69,8 +100,8 @@ class Admission:
         Raises:
             Overloaded: always: the gateway is full, or draining.
         """
-        if self.draining:
-            raise Draining("the gateway is about to stop; send the request again", retry_after_s=1)
+        if self.gate.closed:
+            raise _draining()
         self.ledger.telemetry.metrics.shed(priority)
         raise self._shedding.refusal()
 
@@ -94,12 +125,14 @@ class Admitted:
         "_began_s",
         "_caller",
         "_entry",
-        "_handed_over",
+        "_is_cut",
         "_ledger",
         "_operation",
         "_request",
+        "_served",
         "_slot",
         "_started_at",
+        "_task",
         "deadline",
     )
 
@@ -112,8 +145,23 @@ class Admitted:
         self._entry = Entry(request.request_id, caller.id)
         self._started_at = deadline.clock()
         self._slot: Slot | None = None
-        self._handed_over = False
         self._began_s = 0.0
+        self._task: asyncio.Task[Any] | None = None
+        self._served: Served | None = None
+        self._is_cut = False
+
+    @property
+    def backend(self) -> str | None:
+        """Whose answer it is; None before one has begun."""
+        return self._served.candidate.model.backend if self._served else None
+
+    def cut(self) -> None:
+        """End it now, whatever it waits for."""
+        if self._served:
+            self._served.answer.cut(CutShort("the gateway ended this answer before it was complete; ask again"))
+        elif self._task and not self._is_cut:
+            self._is_cut = True
+            self._task.cancel()
 
     async def __aenter__(self) -> Admitted:
         request, telemetry = self._request, self._ledger.telemetry
@@ -128,13 +176,18 @@ class Admitted:
             raise
         telemetry.metrics.in_flight.inc()
         self._ledger.journal.admitted(self._entry)
+        self._task = asyncio.current_task()
+        self._ledger.open.add(self)
         return self
 
     async def __aexit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if self._handed_over:
+        if self._served:
             return
+        if self._is_cut and isinstance(error, asyncio.CancelledError) and self._task and self._task.uncancel() == 0:
+            self._end(Outcome(Draining.code, duration_s=self._elapsed_s()), self._request.input_tokens)
+            raise _draining() from error
         result = OK if error is None else _name(error)
         # Who leaves before the answer has still made somebody read the prompt.
         used_tokens = self._request.input_tokens if result == CANCELLED else 0
@@ -150,7 +203,7 @@ class Admitted:
         served.overhead_s = max(0.0, began_s - served.upstream_s)
         if self._slot:
             served.left = self._slot.headers()
-        self._handed_over = True
+        self._served = served
         served.answer.on_close(lambda _: self._answer_closed(served))
         self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, served.overhead_s)
         return served
@@ -188,6 +241,7 @@ class Admitted:
 
     def _end(self, outcome: Outcome, used_tokens: int) -> None:
         self._entry.outcome = outcome
+        self._ledger.open.discard(self)
         if self._slot:
             self._slot.release(used_tokens)
         self._ledger.journal.closed(self._entry)
@@ -207,6 +261,7 @@ class Admitted:
             "priority": request.priority,
             "outcome": outcome.result,
             "duration_s": round(outcome.duration_s, 6),
+            "config": self._ledger.config,
         }
         if decision:
             _add_decision(fields, decision)
@@ -218,6 +273,10 @@ class Admitted:
 
     def _elapsed_s(self) -> float:
         return self.deadline.clock() - self._started_at
+
+
+def _draining() -> Draining:
+    return Draining("the gateway is about to stop; send the request again", retry_after_s=1)
 
 
 def _name(error: BaseException) -> str:

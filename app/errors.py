@@ -136,6 +136,13 @@ class NoEligibleModel(CallerError):
     code = "no_eligible_model"
 
 
+class ConfigRejected(CallerError):
+    """A configuration that is wrong; `details` has a line for each thing. For operators only."""
+
+    status = 422
+    code = "config_rejected"
+
+
 class RateLimited(CallerError):
     """The caller's key is over one of its limits."""
 

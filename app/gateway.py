@@ -92,16 +92,12 @@ class Gateway:
 
     def ready(self) -> bool:
         """Whether requests should be sent here."""
-        return not self._admission.draining and self._replicas.any_healthy()
+        return not self._admission.gate.leaving and self._replicas.any_healthy()
 
     @property
     def draining(self) -> bool:
-        """Whether the gateway is about to stop."""
-        return self._admission.draining
-
-    def drain(self) -> None:
-        """Let nothing new in; what is in flight goes on."""
-        self._admission.draining = True
+        """Whether the gateway is about to stop, so that connections close with their answers."""
+        return self._admission.gate.leaving
 
     async def _decide(self, request: Request) -> Decision:
         began_at = self._replicas.clock()

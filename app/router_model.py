@@ -87,6 +87,20 @@ class RouterModel:
         return cls(f"{artifact.name}@{artifact.fingerprint[:12]}", predictor, create_curve(settings, artifact))
 
 
+def source(settings: Settings) -> object:
+    """What the settings' router model is made from: while it is equal, the model is the same. None without one."""
+    if settings.artifact is None:
+        return None
+    try:
+        # It has the hashes of all other files.
+        manifest = (settings.artifact / "manifest.json").read_bytes()
+    except OSError:
+        manifest = b""
+    columns = frozenset(model.predicted_as for model in settings.catalog.models)
+    scale = settings.scales.get("cost")
+    return settings.artifact, manifest, columns, settings.encoder, settings.predictor_limit_s, scale
+
+
 @contextmanager
 def load_router_model(settings: Settings) -> Iterator[RouterModel | None]:
     """The router model that the settings name, for as long as the block runs; None where they name none.

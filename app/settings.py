@@ -6,6 +6,7 @@ while the listener is on loopback.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from app.store.keys import (
     Secret,
 )
 from app.upstream.deadline import Timeouts
-from app.yaml_files import load_form, refuse
+from app.yaml_files import load_form, read_bytes, refuse
 
 __all__ = ["Address", "Settings", "load_catalog", "load_settings"]
 
@@ -176,6 +177,7 @@ class _LimitsForm(Form):
     in_flight: Count = 512
     memory_mib: Annotated[int, Field(ge=64)] | None = None
     """None leaves it to the limit of the control group, where there is one."""
+    accept_s: Annotated[float, Field(ge=0, le=600)] = 5.0
     drain_s: Positive = 20.0
 
 
@@ -184,6 +186,7 @@ class GatewayForm(Form):
 
     listen: Listen = Address("127.0.0.1", 8080)
     admin_listen: Listen = Address("127.0.0.1", 8081)
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
     catalog: Path
     artifact: Path | None = None
     encoder: Literal["auto", "transformer", "static"] = "auto"
@@ -202,7 +205,23 @@ class Limits:
     body_bytes: int
     in_flight: int
     memory_mib: int | None
+    accept_s: float
+    """After SIGTERM: how long requests are still taken while load balancers read that the gateway leaves."""
     drain_s: float
+    """How long what is in flight after that may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The content of the gateway's file and of the catalogue that it names."""
+
+    gateway: bytes
+    catalog: bytes
+
+    @property
+    def version(self) -> str:
+        """A fingerprint."""
+        return hashlib.sha256(self.gateway + self.catalog).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -210,8 +229,11 @@ class Settings:
     """All of it, checked."""
 
     path: Path
+    files: Files
+    """As they were read."""
     listen: Address
     admin_listen: Address
+    workers: int
     catalog: Catalog
     catalog_path: Path
     backend_keys: Mapping[str, Secret]
@@ -229,21 +251,30 @@ class Settings:
     hedge: bool
     limits: Limits
 
+    @property
+    def version(self) -> str:
+        """What records and logs call it."""
+        return self.files.version
 
-def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read and check the gateway's file and the catalogue that it names.
+
+def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files: Files | None = None) -> Settings:
+    """Read and check the gateway's file and the catalogue that it names; or `files`, which were read from there.
 
     Raises:
         UsageError: with one line for each thing that is wrong.
     """
-    form = load_form(path, GatewayForm)
+    content = files.gateway if files else read_bytes(path)
+    form = load_form(path, GatewayForm, content)
     catalog_path = path.parent / form.catalog
-    catalog = load_catalog(catalog_path)
+    files = files or Files(content, read_bytes(catalog_path))
+    catalog = load_catalog(catalog_path, files.catalog)
     refuse(catalog_path, list(_missing_backend_keys(catalog, environment)))
     refuse(path, [*_problems(form, catalog), *_key_problems(form, environment)])
     upstream, limits = form.upstream, form.limits
     return Settings(
         path=path,
+        files=files,
+        workers=form.workers,
         listen=form.listen,
         admin_listen=form.admin_listen,
         catalog=catalog,
@@ -264,7 +295,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
         ),
         max_attempts=upstream.max_attempts,
         hedge=upstream.hedge,
-        limits=Limits(limits.body_bytes, limits.in_flight, limits.memory_mib, limits.drain_s),
+        limits=Limits(limits.body_bytes, limits.in_flight, limits.memory_mib, limits.accept_s, limits.drain_s),
     )
 
 

@@ -59,6 +59,10 @@ class Shedding(AbstractContextManager["Shedding"]):
         self._probes = 0
         self._timer: Timer | None = None
 
+    def watch(self, memory: Callable[[], float]) -> None:
+        """Look at another limit of the memory from now on."""
+        self._memory = memory
+
     def sheds(self, priority: str) -> bool:
         """Whether a request of this priority is turned away now. Takes a fraction of a microsecond."""
         begin, end = BANDS[priority]

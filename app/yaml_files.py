@@ -34,29 +34,36 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
+def read_bytes(path: Path, option: str = "--config") -> bytes:
+    """The content of a file; `option` is the one that names it.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise UsageError(f"{path}: {exc.strerror or exc}; say where it is with {option}") from exc
+
+
 def read_yaml(path: Path, option: str = "--config") -> Any:
-    """What a file says; `option` is the one that names it.
+    """What a file says.
 
     Raises:
         UsageError: it cannot be read, or is no YAML.
     """
-    try:
-        return yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - it is a SafeLoader
-    except OSError as exc:
-        raise UsageError(f"{path}: {exc.strerror or exc}; say where it is with {option}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{path}: {_yaml_problem(exc)}") from exc
+    return _parsed(path, read_bytes(path, option))
 
 
-def load_form(path: Path, form: type[Form]) -> Form:
-    """Read a file into a form.
+def load_form(path: Path, form: type[Form], content: bytes | None = None) -> Form:
+    """Read a file, or the content that was read from it, into a form.
 
     Raises:
         UsageError: it cannot be read, is no YAML, or does not fit; one line for each thing that is wrong.
     """
-    content = read_yaml(path)
+    said = _parsed(path, read_bytes(path) if content is None else content)
     try:
-        return form.model_validate({} if content is None else content)
+        return form.model_validate({} if said is None else said)
     except ValidationError as exc:
         raise UsageError("\n".join(f"{path}: {line}" for line in _lines(exc, form))) from exc
 
@@ -65,6 +72,18 @@ def refuse(path: Path, problems: Sequence[str]) -> None:
     """Raise UsageError with one line for each problem, if there are any."""
     if problems:
         raise UsageError("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+def _parsed(path: Path, content: bytes) -> Any:
+    try:
+        return yaml.load(content, _Loader)  # noqa: S506 - it is a SafeLoader
+    except RecursionError as exc:
+        raise UsageError(f"{path}: expected a file that is not nested as deep as this one") from exc
+    except yaml.YAMLError as exc:
+        raise UsageError(f"{path}: {_yaml_problem(exc)}") from exc
+    # PyYAML recognises a date or a number by its look, and says this of those that are none: 2025-13-45, `!!int x`.
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as exc:
+        raise UsageError(f"{path}: expected YAML in UTF-8, with dates and numbers that exist; got {exc}") from exc
 
 
 def _yaml_problem(exc: Exception) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
 
-from app.api import health, metrics, models, openapi, routing
+from app.api import admin, health, metrics, models, openapi, routing
+from app.api.admin import Running
 from app.api.doors import Doors
 from app.api.edge import Edge
 from app.api.front import Front, Patience
@@ -37,10 +38,11 @@ def data_plane(doors: Doors, patience: Patience | None = None, max_connections: 
     return Plane(_application((models.routes, routing.routes, health.routes), doors, OPERATIONS), front)
 
 
-def admin_plane(doors: Doors, data: Plane) -> Plane:
+def admin_plane(doors: Doors, data: Plane, running: Running) -> Plane:
     """What operators see, on a listener of their own."""
-    application = _application((metrics.routes, health.routes, openapi.routes), doors, {})
-    application.state.metrics = doors.telemetry.metrics
+    groups = (metrics.routes, health.routes, openapi.routes, admin.routes)
+    application = _application(groups, doors, {})
+    application.state.running = running
     application.state.openapi = openapi.document(data.app, data.front.operations)
     return Plane(application, Front(doors, {}))
 

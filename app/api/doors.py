@@ -23,9 +23,12 @@ _NOBODY = Key("nobody", scopes=frozenset())
 """Who calls a public route."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Doors:
-    """What calls are let in by, and what they are let through to."""
+    """What calls are let in by, and what they are let through to.
+
+    A reload changes all of it at once. So a call takes what it needs in one step, and keeps that to its end.
+    """
 
     keys: Keys
     access: Access
@@ -44,6 +47,11 @@ class Doors:
         if rule.scope != PUBLIC and rule.scope not in key.scopes:
             raise NotAllowed(f"this key may not do that; it needs the scope {rule.scope}")
         return Call(self.gateway, self.access, key, request_id, headers, self.body_limit_bytes, receive, rule.operation)
+
+    def become(self, other: Doors) -> None:
+        """Lead to where the others lead, for all calls from now on."""
+        self.keys, self.access, self.gateway = other.keys, other.access, other.gateway
+        self.telemetry, self.body_limit_bytes = other.telemetry, other.body_limit_bytes
 
     def count(self, error: GatewayError, call: Call | None, request_id: str) -> None:
         """Count a call that never came as far as the gateway, which records all others itself."""

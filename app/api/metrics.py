@@ -7,6 +7,7 @@ from fastapi import Request as HttpRequest
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from app.api.admin import running
 from app.api.policy import PUBLIC, needs
 
 routes = APIRouter()
@@ -16,4 +17,4 @@ routes = APIRouter()
 @needs(PUBLIC)
 async def metrics(http_request: HttpRequest) -> Response:
     """All series."""
-    return Response(http_request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await running(http_request).metrics(), media_type=CONTENT_TYPE_LATEST)

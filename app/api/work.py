@@ -60,8 +60,8 @@ class ModelCall:
 
     def take(self, piece: bytes) -> None:
         self._size += len(piece)
-        if self._size > self._doors.body_limit_bytes:
-            raise too_large(self._doors.body_limit_bytes)
+        if self._size > self._call.body_limit_bytes:
+            raise too_large(self._call.body_limit_bytes)
         self._pieces.append(piece)
 
     def begin(self) -> None:

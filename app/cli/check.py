@@ -138,7 +138,7 @@ def _report(findings: Findings, path: Path) -> None:
 
 
 async def _probe(settings: Settings) -> list[Probed]:
-    from app.main import create_client
+    from app.snapshot import create_client
 
     try:
         async with create_client(settings) as client:

@@ -80,9 +80,9 @@ def _decided(settings: Settings, request: Request) -> tuple[Record, Expectation 
     """The decision for a request, and what its preferences would do on calibration prompts; None if that is unknown."""
     from app.domain.decision import Fleet
     from app.expectation import Prospect
-    from app.main import create_router
     from app.router_model import load_router_model
     from app.routing.record import describe
+    from app.snapshot import create_router
 
     idle = Fleet.idle(len(settings.catalog.models))
     with load_router_model(settings) as router_model:

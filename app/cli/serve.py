@@ -13,15 +13,26 @@ DEFAULT_CONFIG = Path("configs/gateway.yaml")
 
 def serve(
     config: Annotated[Path, typer.Option(help="The gateway's YAML; it names the catalogue.")] = DEFAULT_CONFIG,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer; as the YAML says if absent.", min=1, max=64)
+    ] = None,
 ) -> None:
-    """Answer requests until SIGTERM or Ctrl-C; what is in flight then is answered first.
+    """Answer requests until SIGTERM or Ctrl-C; what is in flight then is answered first. SIGHUP reads the files again.
 
-    Example: `thalamus serve --config configs/gateway.yaml`
+    Example: `thalamus serve --config configs/gateway.yaml --workers 4`
     """
     # Read when NumPy is first imported. A second BLAS thread spins for the few microseconds that a head takes, which
     # doubled the CPU of a decision (5.9 against 3.2 ms) and saved no time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from app.main import serve as run
     from app.settings import load_settings
 
-    run(load_settings(config))
+    settings = load_settings(config)
+    count = workers or settings.workers
+    if count > 1:
+        from app.crew import serve as serve_together
+
+        serve_together(settings, count)
+    else:
+        from app.main import serve as serve_alone
+
+        serve_alone(settings)

@@ -18,7 +18,9 @@ from app.domain.request import Preferences
 
 SCOPES = frozenset(
     {"inference", "embeddings", "models:read", "route:explain", "route:feedback", "route:upgrade", "metrics:read"}
+    | {"admin:config"}
 )
+"""The last ones count on the admin listener only."""
 DEFAULT_SCOPES = frozenset({"inference", "embeddings", "models:read", "route:explain", "route:feedback"})
 # Of a key that states none: enough for one person's tools, and a runaway loop is noticed. More is set on purpose.
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, CONCURRENCY = 60.0, 100_000.0, 8

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +61,9 @@ class Limits(Protocol):
         """The share of this gateway's places that are taken; 1 is all of them."""
         ...
 
+    def adopt(self, max_in_flight: int, allowances: Iterable[Allowance]) -> None:
+        """Go on with other limits: what keys have used and hold is kept, and forgotten of those that are gone."""
+
 
 class Bucket:
     """Holds at most a minute's worth, refills evenly, and may be in debt."""
@@ -81,6 +84,25 @@ class Bucket:
         """Take `amount`, or give back when negative; never fuller than a minute's worth."""
         self._level = min(self._per_minute, self._level - amount)
 
+    @classmethod
+    def restored(cls, per_minute: float, clock: Clock, level: float, filled_at: float) -> Bucket:
+        """A bucket as it was kept elsewhere."""
+        bucket = cls(per_minute, clock)
+        bucket._level, bucket._filled_at = level, filled_at
+        return bucket
+
+    @property
+    def kept(self) -> tuple[float, float, float]:
+        """Its size, its level, and when that was so."""
+        return self._per_minute, self._level, self._filled_at
+
+    def rerated(self, per_minute: float) -> Bucket:
+        """A bucket of another size that is as full as this one; a debt stays as it is."""
+        self._fill()
+        bucket = Bucket(per_minute, self._clock)
+        bucket._level = self._level if self._level < 0 else self._level / self._per_minute * per_minute
+        return bucket
+
     def headers(self, unit: str) -> dict[str, str]:
         """What is left, and in how many seconds nothing will be missing."""
         self._fill()
@@ -100,10 +122,19 @@ class Bucket:
 
 
 @dataclass(slots=True)
-class _KeyState:
+class KeyState:
+    """What one key has left, and how many requests it has in flight."""
+
     requests: Bucket | None
     tokens: Bucket | None
     in_flight: int = 0
+
+    def take(self, tokens: int) -> None:
+        self.in_flight += 1
+        if self.requests:
+            self.requests.take(1)
+        if self.tokens:
+            self.tokens.take(tokens)
 
     def headers(self) -> dict[str, str]:
         headers = self.requests.headers("requests") if self.requests else {}
@@ -113,7 +144,7 @@ class _KeyState:
 @dataclass(slots=True)
 class _MemorySlot:
     limits: MemoryLimits
-    state: _KeyState
+    state: KeyState
     taken_tokens: int
     held: bool = True
 
@@ -135,49 +166,64 @@ class MemoryLimits:
 
     def __init__(self, max_in_flight: int, clock: Clock) -> None:
         self._max_in_flight, self._clock = max_in_flight, clock
-        self._states: dict[str, _KeyState] = {}
+        self._states: dict[str, KeyState] = {}
         self.in_flight = 0
 
     def fullness(self) -> float:
         return self.in_flight / self._max_in_flight
 
+    def adopt(self, max_in_flight: int, allowances: Iterable[Allowance]) -> None:
+        self._max_in_flight = max_in_flight
+        kept = {one.id: one for one in allowances}
+        for key_id, state in tuple(self._states.items()):
+            if key_id in kept:
+                state.requests = self._adopted(state.requests, kept[key_id].requests_per_minute)
+                state.tokens = self._adopted(state.tokens, kept[key_id].tokens_per_minute)
+            elif not state.in_flight:
+                del self._states[key_id]
+
+    def _adopted(self, bucket: Bucket | None, per_minute: float | None) -> Bucket | None:
+        if per_minute is None:
+            return None
+        return bucket.rerated(per_minute) if bucket else Bucket(per_minute, self._clock)
+
     async def acquire(self, allowance: Allowance, tokens: int) -> Slot:
         state = self._states.get(allowance.id) or self._new_state(allowance)
-        self._check(allowance, state, tokens)
+        check(allowance, state, tokens)
         return self._take(state, tokens)
 
-    def _new_state(self, allowance: Allowance) -> _KeyState:
+    def _new_state(self, allowance: Allowance) -> KeyState:
         requests, tokens = allowance.requests_per_minute, allowance.tokens_per_minute
-        state = _KeyState(
+        state = KeyState(
             requests=None if requests is None else Bucket(requests, self._clock),
             tokens=None if tokens is None else Bucket(tokens, self._clock),
         )
         return self._states.setdefault(allowance.id, state)
 
-    @staticmethod
-    def _check(allowance: Allowance, state: _KeyState, tokens: int) -> None:
-        if allowance.concurrency is not None and state.in_flight >= allowance.concurrency:
-            raise RateLimited(
-                f"this key may have {allowance.concurrency} requests in flight; wait until one of them is answered",
-                retry_after_s=1,
-                left=state.headers(),
-            )
-        if state.requests and (wait_s := state.requests.wait_s(1)):
-            raise _over(f"{allowance.requests_per_minute:.10g} requests", wait_s, state)
-        if state.tokens and (wait_s := state.tokens.wait_s(tokens)):
-            raise _over(f"{allowance.tokens_per_minute:.10g} tokens", wait_s, state)
-
-    def _take(self, state: _KeyState, tokens: int) -> _MemorySlot:
+    def _take(self, state: KeyState, tokens: int) -> _MemorySlot:
         self.in_flight += 1
-        state.in_flight += 1
-        if state.requests:
-            state.requests.take(1)
-        if state.tokens:
-            state.tokens.take(tokens)
+        state.take(tokens)
         return _MemorySlot(self, state, tokens)
 
 
-def _over(limit: str, wait_s: float, state: _KeyState) -> RateLimited:
+def check(allowance: Allowance, state: KeyState, tokens: int) -> None:
+    """
+    Raises:
+        RateLimited: the key is over one of its limits.
+    """
+    if allowance.concurrency is not None and state.in_flight >= allowance.concurrency:
+        raise RateLimited(
+            f"this key may have {allowance.concurrency} requests in flight; wait until one of them is answered",
+            retry_after_s=1,
+            left=state.headers(),
+        )
+    if state.requests and (wait_s := state.requests.wait_s(1)):
+        raise _over(f"{allowance.requests_per_minute:.10g} requests", wait_s, state)
+    if state.tokens and (wait_s := state.tokens.wait_s(tokens)):
+        raise _over(f"{allowance.tokens_per_minute:.10g} tokens", wait_s, state)
+
+
+def _over(limit: str, wait_s: float, state: KeyState) -> RateLimited:
     wait = math.ceil(wait_s)
     message = f"this key may use {limit} per minute; try again in {wait} s"
     return RateLimited(message, retry_after_s=wait, left=state.headers())

@@ -22,7 +22,11 @@ EVENTS = {
     "replica.refused_key": "a backend does not accept the gateway's key",
     "predictor.failed": "an encoder failed: the other one decided, or the profile's default order",
     "gateway.started": "both listeners take requests, at these addresses",
+    "gateway.draining": "asked to stop: requests are served for a while, and load balancers told to send no more",
     "gateway.stopped": "all that was in flight is over, everything is closed",
+    "worker.died": "a process of this gateway ended without being asked to, and is started again",
+    "config.applied": "the files were read again, and requests see them from now on",
+    "config.rejected": "the files were read again and are wrong: what was before stays",
     "keys.missing": "the configuration has no keys: every caller on this machine is let in",
 }
 """Every event, and when it is written."""

@@ -33,7 +33,7 @@ class Metrics:
     """All series of one process, in a registry of their own."""
 
     def __init__(self, models: Iterable[str] = (), profiles: Iterable[str] = (), backends: Iterable[str] = ()) -> None:
-        self._models, self._profiles, self._backends = frozenset(models), frozenset(profiles), frozenset(backends)
+        self.know(models, profiles, backends)
         self._codes = frozenset(_codes(errors.GatewayError)) | {"ok", "cancelled"}
         self._all: dict[str, Series] = {}
         count, level, distribution = self._count, self._level, self._distribution
@@ -54,6 +54,9 @@ class Metrics:
         self._duration = distribution("request_duration_seconds", "The whole request.", ("operation",), SECONDS)
         self._predictions = count("predictions", "Decisions made from a prediction.", ("encoder",))
         self.predictor_failures = count("predictor_failures", "Decisions for which an encoder failed.")
+        self.config_applied = count("config_applied", "Configurations taken over while running.")
+        self.config_rejected = count("config_rejected", "Configurations that were wrong, and not taken over.")
+        self.worker_deaths = count("worker_deaths", "Processes of this gateway that ended without being asked to.")
         self.in_flight = level("requests_in_flight", "Admitted and not yet closed.")
         self._tasks = level("event_loop_tasks", "Tasks that are not done.")
         self.replicas_out = level("replicas_out", "Replicas ejected now.", ("backend",), max)
@@ -63,6 +66,10 @@ class Metrics:
         self._before_telling: list[Callable[[], None]] = []
         self.registry = CollectorRegistry()
         self.registry.register(self)
+
+    def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
+        """Have series of their own for these names, and for no others; what was counted before stays."""
+        self._models, self._profiles, self._backends = frozenset(models), frozenset(profiles), frozenset(backends)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
@@ -82,10 +89,11 @@ class Metrics:
         self._refresh()
         return {name: series.state() for name, series in self._all.items()}
 
-    def absorb(self, snapshot: Mapping[str, State]) -> None:
-        """Add what another process of the same release counted."""
+    def absorb(self, snapshot: Mapping[str, State], *, ended: bool = False) -> None:
+        """Add what another process of the same release counted; of one that has ended, what only grows."""
         for name, state in snapshot.items():
-            self._all[name].absorb(state)
+            if not (ended and isinstance(self._all[name], Level)):
+                self._all[name].absorb(state)
 
     def _refresh(self) -> None:
         with suppress(RuntimeError):  # no loop runs, so there are no tasks

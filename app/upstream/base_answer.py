@@ -8,7 +8,7 @@ from typing import Any
 
 from app.domain.request import Operation
 from app.domain.usage import Usage
-from app.errors import GatewayError
+from app.errors import GatewayError, UpstreamError
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,9 @@ class Answer:
 
     async def __anext__(self) -> bytes:
         raise NotImplementedError
+
+    def cut(self, error: UpstreamError) -> None:
+        """End it before its time; what is left of a stream is this error. An answer that is whole is not touched."""
 
     async def aclose(self) -> None:
         """Cut the exchange if it still runs, and give back what the answer held. Does not wait for anything."""

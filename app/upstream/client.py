@@ -138,6 +138,8 @@ class UpstreamClient:
 
 
 def _headers_of(message: Message) -> str:
+    if not f"{message.request_id}{message.traceparent}".isprintable():
+        raise ValueError("a line break in a header would begin another one")
     accept = "text/event-stream" if message.stream else "application/json"
     lines = f"accept: {accept}\r\nx-request-id: {message.request_id}\r\n{HOPS}: {message.hops + 1}\r\n"
     if message.traceparent is not None:

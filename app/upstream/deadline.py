@@ -41,6 +41,13 @@ class OutOfTime(UpstreamTimeout):
     """The caller's time was over. Says nothing against the replica, or callers could eject it with short deadlines."""
 
 
+class CutShort(OutOfTime):
+    """The gateway itself ends the answer: it stops, or the backend was taken out of its configuration."""
+
+    status = 503
+    code = "draining"
+
+
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """A point in time that covers all attempts and the waiting between them."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from app.domain.decision import Fleet
-from app.domain.models import Catalog, Model
+from app.domain.models import Backend, Catalog, Model
 from app.errors import UpstreamBusy, UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnreachable
 from app.telemetry import Telemetry
 from app.upstream.answer import Answer
@@ -59,25 +59,33 @@ class Replicas:
     """All replicas of a catalogue. Every method decides without waiting."""
 
     def __init__(
-        self, catalog: Catalog, clock: Clock, telemetry: Telemetry, chance: Callable[[], float] = random.random
+        self,
+        catalog: Catalog,
+        clock: Clock,
+        telemetry: Telemetry,
+        chance: Callable[[], float] = random.random,
+        before: Replicas | None = None,
     ) -> None:
-        """`chance` draws from [0, 1)."""
+        """`chance` draws from [0, 1). `before` are those of the configuration that this one follows: who stays keeps
+        its load and its health."""
         self._models = catalog.models
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
         self._chance = chance
         self._pools = {
-            backend.name: _Pool(
-                tuple(Replica(backend, url, fingerprint(url)) for url in (one.rstrip("/") for one in backend.urls))
-            )
+            backend.name: _Pool(tuple(_kept(backend, url.rstrip("/"), before) for url in backend.urls), before is None)
             for backend in catalog.backends
         }
         self.all = tuple(replica for pool in self._pools.values() for replica in pool.replicas)
-        self._out = 0
-        self._speeds = Speeds(catalog.models)
+        self.speeds: Speeds = Speeds(catalog.models, before.speeds if before else None)
         self._usable: dict[str, bool] = {}
         self._available: tuple[bool, ...] = ()
         self._fleet: Fleet | None = None
         self._fleet_at = -math.inf
+
+    @property
+    def _out(self) -> int:
+        """Counted anew each time: another configuration's replicas may be the same ones."""
+        return sum(replica.ejected_until is not None for replica in self.all)
 
     @property
     def all_out(self) -> bool:
@@ -116,6 +124,13 @@ class Replicas:
     def any_healthy(self) -> bool:
         """Whether any replica of any backend is not ejected."""
         return not self.all_out
+
+    def gone(self, after: Replicas) -> None:
+        """Others have taken over: nobody waits any more for those of ours that were out and are not among them."""
+        for replica in self.all:
+            if replica.ejected_until is not None and replica not in after.all:
+                replica.ejected_until = None
+                self._metrics.restored(replica.backend.name)
 
     def lease(self, replica: Replica, model: Model, input_tokens: int) -> Lease:
         """Take a place on a replica for one attempt."""
@@ -203,7 +218,7 @@ class Replicas:
         if isinstance(answer.error, UpstreamError):
             self.failed(lease.replica, answer.error, begun=True)
         elif answer.complete:
-            self._speeds.learn(lease.attempted, answer, first_at, self.clock())
+            self.speeds.learn(lease.attempted, answer, first_at, self.clock())
 
     def retry_after_s(self, backends: Collection[str]) -> int:
         """Whole seconds until one of these backends may be tried again."""
@@ -287,7 +302,6 @@ class Replicas:
         self._fleet = None
         self._pools[replica.backend.name].at_ease = False
         if replica.ejected_until is None:
-            self._out += 1
             replica.eject(now, dead=dead)
             self._metrics.ejected(replica.backend.name)
             where = {"backend": replica.backend.name, "replica": replica.url}
@@ -299,7 +313,6 @@ class Replicas:
                 replica.ejected_until = now + EJECTED_FOR_S
 
     def _restore(self, replica: Replica, now: float) -> None:
-        self._out -= 1
         replica.come_back(now)
         self._metrics.restored(replica.backend.name)
         self._log.write("replica.restored", backend=replica.backend.name, replica=replica.url)
@@ -314,7 +327,7 @@ class Replicas:
             self._usable = usable
             self._available = tuple(usable.get(model.backend, False) for model in self._models)
         rounds = {name: self._rounds(pool, now) for name, pool in self._pools.items()}
-        return Fleet(self._available, *self._speeds.picture(rounds, now))
+        return Fleet(self._available, *self.speeds.picture(rounds, now))
 
     def _rounds(self, pool: _Pool, now: float) -> float | None:
         """Requests that wait before a new one, over those served at a time; None where the workers do not say.
@@ -382,3 +395,12 @@ def _compare(replicas: Sequence[Replica]) -> None:
         seconds = math.exp(replica.log_beginning)
         stands_out = seconds >= DRAG_FROM * usual_s and seconds - usual_s >= NOTICED_S
         replica.drag = seconds / usual_s if stands_out else 1.0
+
+
+def _kept(backend: Backend, url: str, before: Replicas | None) -> Replica:
+    """The replica of before at this URL, under the backend's new description, or a new one."""
+    for replica in before.of(backend.name) if before else ():
+        if replica.url == url:
+            replica.backend = backend
+            return replica
+    return Replica(backend, url, fingerprint(url))

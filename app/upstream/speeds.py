@@ -71,10 +71,12 @@ class Seen:
 class Speeds:
     """Of models that answered; the others cost nothing, however many the catalogue has."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    def __init__(self, models: Sequence[Model], before: Speeds | None = None) -> None:
+        """What `before` knows of these models is kept."""
         self._models = models
         self._position = {model.name: number for number, model in enumerate(models)}
-        self._seen: dict[str, Seen] = {}
+        known: Mapping[str, Seen] = before._seen if before else {}
+        self._seen: dict[str, Seen] = {name: seen for name, seen in known.items() if name in self._position}
 
     def learn(self, attempted: Attempted, answer: Answer, first_at: float, now: float) -> None:
         """Learn from a complete answer how fast its model is."""

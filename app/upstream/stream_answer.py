@@ -32,6 +32,10 @@ class StreamAnswer(Answer):
         """Whether there was any output, or the end of it."""
         self._ended = False
 
+    def cut(self, error: UpstreamError) -> None:
+        if not self._ended:
+            self._exchange.fail(error)
+
     async def open(self) -> None:
         """Read until there is output for the caller; what comes before it, such as the role, is held back.
 

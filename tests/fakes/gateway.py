@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.admission import Admission, Ledger
+from app.admission import Admission, Gate, Ledger
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
 from app.gateway import Desk, Gateway, Router
+from app.shedding import Shedding
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
 from app.telemetry import Telemetry
@@ -36,6 +37,7 @@ class Bench:
     replicas: Replicas
     limits: MemoryLimits
     metrics: Metrics
+    admission: Admission
     log: io.StringIO = field(repr=False)
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -76,10 +78,12 @@ def bench(
     limits, journal = MemoryLimits(max_in_flight, clock), RecentDecisions()
     replicas = Replicas(the_catalog, clock, telemetry)
     dispatcher = Dispatcher(upstream, replicas, DispatchLimits(timeouts), clock, telemetry)
-    admission = Admission(Ledger(limits, journal, telemetry), clock, timeouts.total_s)
+    shedding = Shedding(limits.fullness)
+    metrics.refresh_with(lambda: metrics.pressed(shedding.readings()))
+    admission = Admission(Ledger(limits, journal, telemetry, "v1"), clock, timeouts.total_s, shedding, Gate())
     desk = Desk(router or FakeRouter(models), journal, describe)
     gateway = Gateway(admission, desk, dispatcher, replicas, telemetry)
-    return Bench(gateway, replicas, limits, metrics, log)
+    return Bench(gateway, replicas, limits, metrics, admission, log)
 
 
 def catalog_of(**backends: FakeBackend) -> Catalog:

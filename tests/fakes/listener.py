@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -13,11 +14,14 @@ import uvicorn
 from app.api import Plane, data_plane
 from app.api.access import Access
 from app.api.doors import Doors
+from app.api.wire import SEND_BUFFER_BYTES
 from app.domain.models import Catalog
 from app.domain.preferences import Profile
+from app.errors import ConfigRejected
 from app.store.keys import Key, Keys, Secret, StaticKeys
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
+from app.telemetry.metrics import Metrics
 from tests.fakes.gateway import Bench
 
 UNLIMITED: Mapping[str, Any] = {"requests_per_minute": None, "tokens_per_minute": None, "concurrency": None}
@@ -38,6 +42,30 @@ def doors(bench: Bench, catalog: Catalog, known: Keys | None = None, body_limit_
     return Doors(known or keys(), access, bench.gateway, telemetry, body_limit_bytes)
 
 
+@dataclass
+class FakeRunning:
+    """A running gateway of which only the configuration can be wrong."""
+
+    problems: Sequence[str] = ()
+    reloads: int = 0
+    leaving: bool = False
+
+    async def reload(self) -> Mapping[str, Any]:
+        if self.problems:
+            raise ConfigRejected("wrong", details={"problems": list(self.problems)})
+        self.reloads += 1
+        return {"config": f"v{self.reloads}"}
+
+    async def metrics(self) -> bytes:
+        return Metrics().render()
+
+    def leave(self) -> None:
+        self.leaving = True
+
+    def stay(self) -> None:
+        self.leaving = False
+
+
 def application(bench: Bench, catalog: Catalog, known: Keys | None = None, **more: Any) -> Plane:
     return data_plane(doors(bench, catalog, known, **more))
 
@@ -55,6 +83,7 @@ async def listening(plane: Plane) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     # Asyncio forgets to set this for listeners that it did not make: each answer would take 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     config = uvicorn.Config(plane.app, http=plane.protocol, log_level="critical", lifespan="off", server_header=False)
     config.load()
     server = _Server(config)
@@ -67,4 +96,13 @@ async def listening(plane: Plane) -> AsyncIterator[str]:
         await server.shutdown(sockets=[listener])
         for task in tuple(server.server_state.tasks):
             task.cancel()
+        await asyncio.sleep(0)
+        await _end(plane)
+
+
+async def _end(plane: Plane) -> None:
+    """Wait for nobody: what is open yet has its time cut short, phase by phase."""
+    for _ in range(5):
+        for connection in tuple(plane.front.connections):
+            connection.overdue()
         await asyncio.sleep(0)

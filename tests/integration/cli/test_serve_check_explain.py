@@ -46,7 +46,7 @@ async def thalamus(*arguments: str) -> tuple[int | None, str, str]:
 async def serving(folder: Path, backend: FakeBackend) -> AsyncIterator[tuple[asyncio.subprocess.Process, str, str]]:
     """The program, and the addresses of both listeners."""
     data, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    config = write_config(folder, {"small": backend.url}, listen=data, admin_listen=admin)
+    config = write_config(folder, {"small": backend.url}, listen=data, admin_listen=admin, limits={"accept_s": 0})
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app.cli", "serve", "--config", str(config), stderr=asyncio.subprocess.PIPE
     )
@@ -78,7 +78,7 @@ async def test_a_gateway_answers_on_two_listeners_and_ends_what_it_began(tmp_pat
         said = (await asyncio.wait_for(process.stderr.read(), 10)).decode().splitlines()
         assert await process.wait() == 0
         events = [json.loads(line)["event"] for line in said]
-        assert events == ["request.rejected", "request.completed", "gateway.stopped"]
+        assert events == ["request.rejected", "gateway.draining", "request.completed", "gateway.stopped"]
         assert texts(rest).endswith(TOKENS[-1])
 
 

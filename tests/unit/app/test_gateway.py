@@ -176,16 +176,63 @@ async def test_an_answer_says_what_its_key_has_left() -> None:
     assert served.headers()["x-ratelimit-remaining-requests"] == "59"
 
 
-async def test_a_draining_gateway_lets_nothing_new_in_and_is_not_ready() -> None:
+async def test_a_gateway_that_leaves_is_not_ready_but_serves_until_it_is_closed() -> None:
     world = gateway(FakeUpstream(small=b"x"))
     assert world.gateway.ready()
     begun = await world.gateway.complete(request(), KEY)
-    world.gateway.drain()
+    world.admission.gate.leaving = True
     assert not world.gateway.ready()
+    assert b"x" in await read(await world.gateway.complete(request(), KEY))
+    world.admission.gate.closed = True
     with pytest.raises(Draining):
         await world.gateway.complete(request(), KEY)
     assert world.sample("thalamus_requests_total", operation="chat", outcome="draining") == 1
     assert b"x" in await read(begun)
+
+
+async def test_a_stream_that_is_cut_ends_with_one_error_event_and_harms_no_replica() -> None:
+    world = gateway(FakeUpstream(small=FakeExchange([event(chunk("Par")), event(chunk("is"))], hangs=True)))
+    served = await world.gateway.complete(STREAMED, KEY)
+    reading = asyncio.create_task(read(served))
+    await asyncio.sleep(0)
+    world.admission.cut()
+    sent = await reading
+    assert texts(sent) == "Paris"
+    assert (sent.count(b'"code":"draining"'), sent.count(b"[DONE]")) == (1, 0)
+    assert [record["outcome"] for record in world.completed] == ["draining"]
+    assert world.in_flight == (0, 0, 0)
+    assert sum(replica.failures for replica in world.replicas.all) == 0
+
+
+async def test_a_request_that_is_cut_before_its_answer_hears_that_the_gateway_stops() -> None:
+    world = gateway(FakeUpstream(small=FakeExchange(hangs=True)))
+    waiting = asyncio.create_task(world.gateway.complete(request(), KEY))
+    await asyncio.sleep(0.01)
+    assert world.admission.in_flight == 1
+    world.admission.cut()
+    world.admission.cut()
+    with pytest.raises(Draining):
+        await waiting
+    assert [record["outcome"] for record in world.completed] == ["draining"]
+    assert (world.in_flight, world.admission.in_flight) == ((0, 0, 0), 0)
+
+
+async def test_only_answers_of_certain_backends_can_be_cut() -> None:
+    world = gateway(FakeUpstream(small=FakeExchange([event(chunk("Par"))], hangs=True)))
+    served = await world.gateway.complete(STREAMED, KEY)
+    reading = asyncio.create_task(read(served))
+    await asyncio.sleep(0)
+    world.admission.cut({"another"})
+    await asyncio.sleep(0.01)
+    assert not reading.done()
+    world.admission.cut({SMALL.backend})
+    assert b"draining" in await reading
+
+
+async def test_a_record_says_which_configuration_the_request_saw() -> None:
+    world = gateway(FakeUpstream(small=b"x"))
+    await read(await world.gateway.complete(request(), KEY))
+    assert [record["config"] for record in world.completed] == ["v1"]
 
 
 async def test_the_deadline_of_a_request_covers_its_attempts() -> None:

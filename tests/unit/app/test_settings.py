@@ -114,7 +114,7 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
         ({"keys": [{**KEY, "secret_env": "A"}]}, "keys[0]: expected either secret_env"),
         ({"keys": [{"id": "a"}]}, "keys[0]: expected either secret_env"),
         ({"keys": [{"id": "a", "secret_env": "NOPE"}]}, "keys[0].secret_env: the environment has no NOPE"),
-        ({"keys": [{**KEY, "scopes": ["admin"]}]}, "keys[0].scopes[0]: expected one of embeddings"),
+        ({"keys": [{**KEY, "scopes": ["admin"]}]}, "keys[0].scopes[0]: expected one of admin:config, embeddings"),
         ({"keys": [{**KEY, "may_set": ["speed"]}]}, "keys[0].may_set: there is no 'speed'; known are"),
         ({"keys": [{**KEY, "routing": {"max_cost": 1}}]}, "keys[0].routing: routing.max_cost does not exist"),
         ({"keys": [{**KEY, "budget": 10}]}, "keys[0].budget: budgets are not kept yet; expected null, or nothing"),

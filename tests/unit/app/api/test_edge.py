@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import Plane, admin_plane, data_plane
@@ -16,7 +16,7 @@ from app.api.edge import Edge
 from app.api.policy import PUBLIC, Policy, needs
 from app.store.keys import SCOPES, Key
 from tests.fakes.gateway import Bench, bench
-from tests.fakes.listener import SECRET, UNLIMITED, doors, keys
+from tests.fakes.listener import SECRET, UNLIMITED, FakeRunning, doors, keys
 from tests.fakes.upstream import FakeUpstream
 from tests.fakes.world import catalog, model
 
@@ -95,7 +95,7 @@ def _receive(pending: list[Message]) -> Callable[[], Awaitable[Message]]:
 CHAT = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}]}).encode()
 ROUTES = [
     (method, str(getattr(route, "path")), route)  # noqa: B009 - the base class has none
-    for each in (plane(), admin_plane(doors(world(), CATALOG), plane()))
+    for each in (plane(), admin_plane(doors(world(), CATALOG), plane(), FakeRunning()))
     for route in each.app.routes
     for method in route.methods  # type: ignore[attr-defined]
 ]
@@ -216,20 +216,20 @@ async def test_web_sockets_are_closed() -> None:
 async def test_readiness_follows_the_gateway_and_says_no_more() -> None:
     a_bench = world()
     assert (await ask(plane(a_bench).app, "GET", "/readyz", headers={"authorization": ""})).json == {"status": "ok"}
-    a_bench.gateway.drain()
+    a_bench.admission.gate.leaving = True
     reply = await ask(plane(a_bench).app, "GET", "/readyz", headers={"authorization": ""})
     assert (reply.status, reply.json) == (503, {"status": "draining"})
     assert (await ask(plane(a_bench).app, "GET", "/healthz", headers={"authorization": ""})).status == 200
 
 
 async def test_metrics_are_on_the_admin_plane_only() -> None:
-    admin = admin_plane(doors(world(), CATALOG), plane())
+    admin = admin_plane(doors(world(), CATALOG), plane(), FakeRunning())
     assert b"thalamus_requests_in_flight" in (await ask(admin.app, "GET", "/metrics")).body
     assert (await ask(plane().app, "GET", "/metrics")).status == 404
 
 
 async def test_the_document_has_every_path_and_every_parameter() -> None:
-    admin = admin_plane(doors(world(), CATALOG), plane())
+    admin = admin_plane(doors(world(), CATALOG), plane(), FakeRunning())
     written = (await ask(admin.app, "GET", "/openapi.json")).json
     paths = written["paths"]
     assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/routing/explain"} <= paths.keys()
@@ -237,3 +237,42 @@ async def test_the_document_has_every_path_and_every_parameter() -> None:
     assert {"messages", "routing", "temperature", "tools"} <= schema["properties"].keys()
     assert "prompt" not in schema["properties"]
     assert (await ask(plane().app, "GET", "/openapi.json")).status == 404
+
+
+OPERATOR = Key("operator", scopes=frozenset({"admin:config"}))
+
+
+def admin(running: FakeRunning) -> FastAPI:
+    return admin_plane(doors(world(), CATALOG, keys(sk_operator=OPERATOR)), plane(), running).app
+
+
+async def ask_admin(running: FakeRunning, method: str, path: str, secret: str = "sk-operator") -> Reply:
+    return await ask(admin(running), method, path, headers={"authorization": f"Bearer {secret}"})
+
+
+async def test_an_operator_reloads_and_hears_the_version() -> None:
+    running = FakeRunning()
+    reply = await ask_admin(running, "POST", "/admin/reload")
+    assert (reply.status, reply.json, running.reloads) == (200, {"config": "v1"}, 1)
+
+
+async def test_a_configuration_that_is_wrong_is_told_line_by_line() -> None:
+    reply = await ask_admin(FakeRunning(problems=("a: b", "c: d")), "POST", "/admin/reload")
+    assert (reply.status, reply.json["error"]["code"]) == (422, "config_rejected")
+    assert reply.json["error"]["details"] == {"problems": ["a: b", "c: d"]}
+
+
+async def test_an_operator_drains_and_takes_it_back() -> None:
+    running = FakeRunning()
+    assert (await ask_admin(running, "POST", "/admin/drain")).status == 200
+    assert running.leaving
+    assert (await ask_admin(running, "DELETE", "/admin/drain")).status == 200
+    assert not running.leaving
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/admin/reload"), ("POST", "/admin/drain")])
+@pytest.mark.parametrize(("secret", "status"), [("", 401), ("sk-nobody", 401), (SECRET, 403)])
+async def test_nobody_else_operates(method: str, path: str, secret: str, status: int) -> None:
+    running = FakeRunning()
+    assert (await ask_admin(running, method, path, secret)).status == status
+    assert (running.reloads, running.leaving) == (0, False)

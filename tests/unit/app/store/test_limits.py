@@ -137,3 +137,65 @@ def test_no_window_gives_more_than_its_share_and_one_minutes_worth(steps: list[t
             bucket.take(amount)
             taken += amount
         assert taken <= 60 + (clock.now - began_at) + 1e-3
+
+
+async def test_other_limits_keep_what_was_used_and_what_is_held() -> None:
+    clock = FakeClock()
+    limits = MemoryLimits(100, clock)
+    before = FakeKey(requests_per_minute=10, concurrency=2)
+    held = await limits.acquire(before, 0)
+    for _ in range(4):
+        (await limits.acquire(before, 0)).release(0)
+
+    after = FakeKey(requests_per_minute=20, concurrency=1)
+    limits.adopt(100, [after])
+    with pytest.raises(RateLimited, match="1 requests in flight"):
+        await limits.acquire(after, 0)
+    held.release(0)
+    for _ in range(10):
+        (await limits.acquire(after, 0)).release(0)
+    with pytest.raises(RateLimited, match="20 requests per minute"):
+        await limits.acquire(after, 0)
+
+
+async def test_a_limit_that_is_new_or_gone_counts_from_then_on() -> None:
+    limits = MemoryLimits(100, FakeClock())
+    key = FakeKey(tokens_per_minute=10)
+    (await limits.acquire(key, 10)).release(10)
+    limits.adopt(100, [FakeKey(requests_per_minute=1)])
+    (await limits.acquire(FakeKey(requests_per_minute=1), 1_000)).release(1_000)
+    with pytest.raises(RateLimited, match="1 requests per minute"):
+        await limits.acquire(FakeKey(requests_per_minute=1), 0)
+
+
+async def test_a_smaller_gateway_is_fuller() -> None:
+    limits = MemoryLimits(100, FakeClock())
+    slots = [await limits.acquire(FREE, 0) for _ in range(3)]
+    limits.adopt(2, [FREE])
+    assert limits.fullness() == 1.5
+    for slot in slots:
+        slot.release(0)
+    assert limits.fullness() == 0
+
+
+async def test_a_key_that_is_taken_out_is_forgotten_once_it_holds_nothing() -> None:
+    limits = MemoryLimits(100, FakeClock())
+    key = FakeKey(requests_per_minute=1)
+    held = await limits.acquire(key, 0)
+    limits.adopt(100, [])
+    with pytest.raises(RateLimited):
+        await limits.acquire(key, 0)
+    held.release(0)
+    limits.adopt(100, [])
+    await limits.acquire(key, 0)
+
+
+@given(st.floats(1, 1e6), st.floats(1, 1e6), st.floats(0, 1))
+def test_another_size_leaves_a_bucket_as_full_as_it_was(before: float, after: float, taken: float) -> None:
+    bucket = Bucket(before, FakeClock())
+    bucket.take(before * taken)
+    share = 1 - taken
+    changed = bucket.rerated(after)
+    assert changed.wait_s(after * share * 0.999) == 0
+    if share < 0.99:
+        assert changed.wait_s(after * (share + 0.01)) > 0

@@ -306,3 +306,30 @@ def test_a_refused_connection_gives_the_place_back_and_counts(world: World) -> N
     with pytest.raises(UpstreamUnreachable), world.lease(world.a):
         raise UpstreamUnreachable("no")
     assert (world.a.failures, world.a.in_flight) == (1, 0)
+
+
+def test_another_configuration_keeps_the_replicas_that_stay(world: World) -> None:
+    world.fail(world.a)
+    with world.lease(world.b):
+        urls = {"pair": ("http://127.0.0.1:1", "http://127.0.0.1:2/", "http://127.0.0.1:3")}
+        the_catalog = catalog(world.small, urls=urls)
+        after = Replicas(the_catalog, world.clock, Telemetry(log=EventLog(world.log)), before=world.replicas)
+        a, b, new = after.of("pair")
+        assert (a, b) == (world.a, world.b)
+        assert (a.ejected_until, b.in_flight, new.in_flight) == (world.clock() + EJECTED_FOR_S, 1, 0)
+        assert after.of("other") == ()
+        assert all(replica.backend is the_catalog.backends[0] for replica in (a, b, new))
+    assert b.in_flight == 0
+
+
+def test_a_replica_that_is_out_and_taken_out_of_the_configuration_is_not_counted_as_out(world: World) -> None:
+    telemetry = Telemetry(log=EventLog(world.log))
+    before = Replicas(catalog(world.small, world.large), world.clock, telemetry)
+    for replica in before.all:
+        for _ in range(FAILURES_TO_EJECT):
+            before.failed(replica, BROKEN)
+    after = Replicas(catalog(world.small), world.clock, telemetry, before=before)
+    before.gone(after)
+    (kept,) = after.all
+    assert kept.ejected_until is not None
+    assert telemetry.metrics.registry.get_sample_value("thalamus_replicas_out", {"backend": "other"}) == 1

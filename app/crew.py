@@ -1,0 +1,328 @@
+"""The parent of several workers: it holds their port, starts them, and makes them look like one gateway.
+
+How it works: the parent listens, the workers accept; so a worker that ends leaves no caller refused, and another one is
+started in its place. What is asked of the gateway goes to all workers: signals, drains, and reloads in two halves, so
+that all of them take a configuration over or none does. The parent serves the admin listener itself: metrics are the
+workers' together, with those of workers that have ended. Limits are in memory that all share (`store.shared_limits`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Coroutine, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import uvloop
+
+from app.admission import Gate
+from app.api import admin_plane, data_plane
+from app.api.access import Access
+from app.api.doors import Doors
+from app.channel import Channel, OtherSideGone
+from app.errors import ConfigRejected, UsageError
+from app.gateway import Gateway
+from app.reload import rejected, rejection
+from app.serving import Listener, Signals, listening_socket
+from app.settings import Settings, load_settings
+from app.snapshot import check_lasting, create_keys
+from app.store.shared_limits import SharedLimits, Table
+from app.telemetry import Telemetry
+from app.telemetry.metrics import Metrics
+from app.telemetry.series import State
+from app.worker import Post, told
+
+# How old readiness may be, and what is counted of a worker that is killed.
+LOOK_EVERY_S = 1.0
+# A worker that dies again and again is started after longer and longer.
+RESTART_AFTER_S, RESTART_AFTER_AT_MOST_S, LIVED_LONG_S = 0.1, 5.0, 10.0
+# Beyond what a worker may take to leave, before it is killed.
+PATIENCE_S = 5.0
+
+
+@dataclass(eq=False)
+class Member:
+    """One worker: its process now, and what it said last."""
+
+    number: int
+    process: asyncio.subprocess.Process | None = None
+    channel: Channel | None = None
+    version: str = ""
+    """Of the configuration that it was told of."""
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: str | None = None
+    ready: bool = False
+    in_flight: int = 0
+    counted: Mapping[str, State] = field(default_factory=dict)
+
+    async def ask(self, what: str, value: Any = None) -> Any:
+        """None when it is not there."""
+        if self.channel is None:
+            return None
+        with suppress(OtherSideGone):
+            return await self.channel.ask(what, value)
+        return None
+
+    async def look(self) -> None:
+        """Hear how it is."""
+        if seen := await self.ask("look"):
+            self.ready, self.in_flight, self.counted = seen["ready"], seen["in_flight"], seen["metrics"]
+
+    def send(self, number: signal.Signals) -> None:
+        if self.process:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+
+class Crew:
+    """All workers, and what an operator may do to them."""
+
+    def __init__(self, settings: Settings, workers: int, listener: socket.socket, telemetry: Telemetry) -> None:
+        self.settings, self._listener, self._telemetry = settings, listener, telemetry
+        self.gate = Gate()
+        self._members = [Member(number) for number in range(workers)]
+        self._table = Table.create(workers)
+        # The parent's own number is nobody's: it only gives back.
+        self._limits = SharedLimits(self._table, 0, settings.limits.in_flight, time.monotonic)
+        self._ended = Metrics()
+        self._stopping = False
+        self._turn = asyncio.Lock()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._errands: set[asyncio.Task[None]] = set()
+        self.doors = self._doors(settings)
+
+    async def start(self) -> None:
+        """Return when all answer.
+
+        Raises:
+            UsageError: one of them cannot start; the message says why.
+        """
+        self._keepers = [asyncio.create_task(self._keep(member)) for member in self._members]
+        await asyncio.gather(*(member.started.wait() for member in self._members))
+        if failures := {member.failure for member in self._members if member.failure}:
+            raise UsageError("\n".join(sorted(failures)))
+        await asyncio.gather(*(member.look() for member in self._members))
+        self._errand(self._look())
+
+    async def stop(self, number: signal.Signals, within_s: float, hurried: asyncio.Event) -> None:
+        """Have all of them leave; who does not is killed."""
+        self._stopping = True
+        self._signal(number)
+        hurrying = asyncio.create_task(self._hurry(hurried))
+        _, stuck = await asyncio.wait(self._keepers, timeout=within_s)
+        if stuck:
+            self._signal(signal.SIGKILL)
+        hurrying.cancel()
+
+    async def aclose(self) -> None:
+        self._stopping = True
+        self._signal(signal.SIGKILL)
+        for task in tuple(self._errands):
+            task.cancel()
+        await asyncio.gather(*self._keepers, *self._errands, return_exceptions=True)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(member.in_flight for member in self._members)
+
+    # What the admin plane asks of a gateway.
+
+    def ready(self) -> bool:
+        """Whether a worker is."""
+        return not self.gate.leaving and any(member.ready for member in self._members)
+
+    @property
+    def draining(self) -> bool:
+        return self.gate.leaving
+
+    async def metrics(self) -> bytes:
+        await asyncio.gather(*(member.look() for member in self._members))
+        together = Metrics()
+        together.absorb(self._telemetry.metrics.snapshot())
+        together.absorb(self._ended.snapshot(), ended=True)
+        for member in self._members:
+            together.absorb(member.counted)
+        return together.render()
+
+    async def reload(self) -> Mapping[str, Any]:
+        """See `Live.reload`: all workers, or none."""
+        async with self._turn:
+            began_at = time.monotonic()
+            try:
+                settings = await self._prepare()
+            except ConfigRejected as exc:
+                await self._ask_all("discard")
+                rejected(self._telemetry, exc)
+                raise
+            self.settings = settings
+            self.doors.become(self._doors(settings))
+            await self._ask_all("commit")
+            for member in self._members:
+                member.version = settings.version
+            self._telemetry.metrics.config_applied.inc()
+            seconds = round(time.monotonic() - began_at, 3)
+            self._telemetry.log.write("config.applied", config=settings.version, seconds=seconds)
+            return {"config": settings.version, "seconds": seconds}
+
+    def leave(self) -> None:
+        self._tell_all("leave", leaving=True)
+
+    def stay(self) -> None:
+        self._tell_all("stay", leaving=False)
+
+    def _tell_all(self, what: str, *, leaving: bool) -> None:
+        self.gate.leaving = leaving
+        self._errand(self._ask_all(what))
+
+    async def _prepare(self) -> Settings:
+        try:
+            settings = await asyncio.to_thread(load_settings, self.settings.path)
+            check_lasting(settings, self.settings)
+        except UsageError as exc:
+            raise rejection(str(exc).splitlines()) from exc
+        answers = await asyncio.gather(*(member.ask("prepare", told(settings.files)) for member in self._members))
+        if problems := dict.fromkeys(line for answer in answers for line in answer or ()):
+            raise rejection(list(problems))
+        return settings
+
+    async def _ask_all(self, what: str) -> None:
+        await asyncio.gather(*(member.ask(what) for member in self._members))
+
+    def _doors(self, settings: Settings) -> Doors:
+        access = Access(settings.catalog, settings.profiles)
+        # Of a gateway the admin plane needs only whether it is ready, and whether it leaves.
+        return Doors(create_keys(settings), access, cast("Gateway", self), self._telemetry, settings.limits.body_bytes)
+
+    # Workers.
+
+    async def _keep(self, member: Member) -> None:
+        """Have a worker at all times."""
+        delay_s = RESTART_AFTER_S
+        while not self._stopping:
+            began_at = time.monotonic()
+            status = await self._run(member)
+            if self._stopping:
+                return
+            if member.failure and not member.started.is_set():
+                member.started.set()
+                return
+            self._bury(member, status)
+            delay_s = RESTART_AFTER_S if time.monotonic() - began_at > LIVED_LONG_S else 2 * delay_s
+            await asyncio.sleep(min(delay_s, RESTART_AFTER_AT_MOST_S))
+
+    async def _run(self, member: Member) -> int:
+        """One process, from its start to its end."""
+        ours, theirs = socket.socketpair()
+        descriptors = (self._listener.fileno(), theirs.fileno(), self._table.descriptor)
+        post = Post(str(self.settings.path), member.number, len(self._members), *descriptors)
+        # In a session of its own: Ctrl-C is the parent's to pass on. After each connection that a worker takes from the
+        # queue the others get their turn; otherwise the first to wake would take all.
+        environment = {**os.environ, "UV_TCP_SINGLE_ACCEPT": "1"}
+        with theirs:
+            member.process = await asyncio.create_subprocess_exec(
+                *post.arguments, pass_fds=descriptors, start_new_session=True, env=environment
+            )
+        member.channel = await Channel.over(ours, lambda what, value: self._answer(member, what, value))
+        status = await member.process.wait()
+        await member.channel.aclose()
+        member.process = member.channel = None
+        return status
+
+    async def _answer(self, member: Member, what: str, value: Any) -> Any:
+        """What a worker asks."""
+        if what == "files":
+            member.version = self.settings.version
+            return told(self.settings.files)
+        if what == "failed":
+            member.failure = str(value)
+        elif what == "started":
+            member.failure = None
+            member.started.set()
+            self._errand(self._bring_up_to_date(member))
+        return None
+
+    async def _bring_up_to_date(self, member: Member) -> None:
+        """Tell one that has just started what was told to the others meanwhile."""
+        async with self._turn:
+            if member.version != self.settings.version:
+                await member.ask("prepare", told(self.settings.files))
+                await member.ask("commit")
+                member.version = self.settings.version
+        if self.gate.leaving:
+            await member.ask("leave")
+
+    def _bury(self, member: Member, status: int) -> None:
+        """Keep what it had counted, and give back what it had taken."""
+        self._ended.absorb(member.counted, ended=True)
+        member.counted, member.ready, member.in_flight = {}, False, 0
+        self._limits.forget(member.number)
+        self._telemetry.metrics.worker_deaths.inc()
+        self._telemetry.log.write("worker.died", number=member.number, status=status, why=member.failure)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.gather(*(member.look() for member in self._members))
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _errand(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _hurry(self, hurried: asyncio.Event) -> None:
+        await hurried.wait()
+        self._signal(signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for member in self._members:
+            member.send(number)
+
+
+def serve(settings: Settings, workers: int) -> None:
+    """Have so many workers answer until SIGTERM or SIGINT; see `app.main.serve`.
+
+    Raises:
+        UsageError: something cannot be opened; the message is one line.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, workers))
+
+
+async def _serve(settings: Settings, workers: int) -> None:
+    telemetry = Telemetry()
+    with (
+        closing(telemetry.log),
+        listening_socket(settings.listen) as data_socket,
+        listening_socket(settings.admin_listen) as admin_socket,
+    ):
+        crew = Crew(settings, workers, data_socket, telemetry)
+        try:
+            await _lead(crew, data_socket, admin_socket, telemetry)
+        finally:
+            await crew.aclose()
+        telemetry.log.write("gateway.stopped")
+
+
+async def _lead(crew: Crew, data_socket: socket.socket, admin_socket: socket.socket, telemetry: Telemetry) -> None:
+    admin = Listener(admin_plane(crew.doors, data_plane(crew.doors), crew))
+    with Signals(crew) as signals:
+        await crew.start()
+        await admin.open(admin_socket)
+        listen, admin_listen = str(crew.settings.listen), str(crew.settings.admin_listen)
+        telemetry.log.write("gateway.started", listen=listen, admin=admin_listen, workers=len(crew._members))
+        accept = await signals.asked_to_stop()
+        telemetry.log.write("gateway.draining", in_flight=crew.in_flight)
+        crew.gate.leaving = True
+        # The workers go on accepting; the last one that stops closes the port.
+        data_socket.close()
+        limits = crew.settings.limits
+        within_s = limits.accept_s + limits.drain_s + PATIENCE_S
+        await crew.stop(signal.SIGTERM if accept else signal.SIGINT, within_s, signals.hurried)
+        admin.refuse()
+        admin.let_go()
+        await admin.aclose()

@@ -1,0 +1,190 @@
+"""All that one configuration makes. It is never changed: another configuration makes another one.
+
+How it works: what takes long (reading files, loading an artifact, tables of thousands of models) makes a `Draft`, away
+from the event loop and without touching what runs. Opening the draft takes over from the snapshot before it, in one
+step: replicas that stay keep their load and health, keys that stay what they have used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from app.admission import Admission, Gate, Ledger
+from app.api.access import Access
+from app.api.doors import Doors
+from app.errors import UsageError
+from app.gateway import Desk, Gateway
+from app.memory import memory_share
+from app.router_model import RouterModel, source
+from app.routing.candidates import CandidateTable
+from app.routing.record import describe
+from app.routing.router import Learned, Router
+from app.settings import Settings
+from app.shedding import Shedding
+from app.store.journal import RecentDecisions
+from app.store.keys import Keys, OpenToAll, StaticKeys
+from app.store.limits import Limits
+from app.telemetry import Telemetry
+from app.upstream.client import UpstreamClient
+from app.upstream.dispatcher import Dispatcher, DispatchLimits
+from app.upstream.poller import Poller
+from app.upstream.prober import Prober
+from app.upstream.replicas import Replicas
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """What outlives a configuration: whether the gateway stops, and what is counted and remembered."""
+
+    limits: Limits
+    shedding: Shedding
+    telemetry: Telemetry
+    journal: RecentDecisions = field(default_factory=RecentDecisions)
+    gate: Gate = field(default_factory=Gate)
+
+    def __post_init__(self) -> None:
+        metrics = self.telemetry.metrics
+        metrics.refresh_with(lambda: metrics.pressed(self.shedding.readings()))
+
+
+class LentModel:
+    """A router model that several snapshots may use at a time; the last one closes it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """
+        Raises:
+            UsageError: the artifact cannot be used.
+        """
+        self.source = source(settings)
+        self.model = RouterModel.of(settings) if settings.artifact else None
+        self._users = 0
+
+    def serves(self, settings: Settings) -> bool:
+        """Whether it is what these settings want."""
+        return self.source == source(settings)
+
+    def take(self) -> None:
+        self._users += 1
+
+    def give_back(self) -> None:
+        self._users -= 1
+        if not self._users and self.model:
+            self.model.predictor.close()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A configuration that can be used; nothing of it runs yet."""
+
+    settings: Settings
+    lent: LentModel
+    router: Router
+    client: UpstreamClient
+
+    @classmethod
+    def of(cls, settings: Settings, telemetry: Telemetry, before: Snapshot | None = None) -> Draft:
+        """Takes up to some seconds; may run in any thread.
+
+        Raises:
+            UsageError: the artifact or a backend cannot be used, or an address is not the one that is listened on.
+        """
+        if before:
+            check_lasting(settings, before.settings)
+        client = create_client(settings)
+        lent = before.lent if before and before.lent.serves(settings) else LentModel(settings)
+        lent.take()
+        return cls(settings, lent, create_router(settings, lent.model, telemetry.metrics.predicted), client)
+
+    async def discard(self) -> None:
+        """It is not to run after all, or no longer."""
+        await self.client.aclose()
+        self.lent.give_back()
+
+
+class Snapshot:
+    """A configuration at work."""
+
+    def __init__(self, draft: Draft, lasting: Lasting, before: Snapshot | None = None) -> None:
+        """Make it from a draft whose client is open; `before` is what it takes over from."""
+        settings, telemetry = draft.settings, lasting.telemetry
+        self._draft, self.settings, self.lent, self.router = draft, settings, draft.lent, draft.router
+        known = before.replicas if before else None
+        self.replicas: Replicas = Replicas(settings.catalog, time.monotonic, telemetry, before=known)
+        self.poller = Poller(draft.client, self.replicas)
+        self.prober = Prober(draft.client, self.replicas, settings.catalog)
+        ledger = Ledger(lasting.limits, lasting.journal, telemetry, settings.version)
+        total_s = settings.timeouts.total_s
+        self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
+        dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
+        dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
+        desk = Desk(self.router, lasting.journal, describe)
+        self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
+        access = Access(settings.catalog, settings.profiles)
+        self.doors = Doors(create_keys(settings), access, self.gateway, telemetry, settings.limits.body_bytes)
+        self._adopt(lasting)
+
+    @property
+    def backends(self) -> frozenset[str]:
+        return frozenset(backend.name for backend in self.settings.catalog.backends)
+
+    async def start(self) -> None:
+        """Begin to look after the replicas."""
+        await self.poller.start()
+        await self.prober.start()
+
+    async def stop(self) -> None:
+        """Leave them alone: another snapshot looks after them."""
+        await self.prober.stop()
+        await self.poller.stop()
+
+    async def close(self) -> None:
+        """Nothing uses it any more."""
+        await self.stop()
+        await self._draft.discard()
+
+    def _adopt(self, lasting: Lasting) -> None:
+        catalog = self.settings.catalog
+        lasting.shedding.watch(memory_share(self.settings.limits.memory_mib))
+        lasting.limits.adopt(self.settings.limits.in_flight, [key for _, key in self.settings.keys])
+        lasting.telemetry.metrics.know(
+            [model.name for model in catalog.models], self.settings.profiles, [one.name for one in catalog.backends]
+        )
+        if not self.settings.keys:
+            # Settings have checked that nobody but this machine can reach the listener.
+            lasting.telemetry.log.write(
+                "keys.missing", meaning="every caller on this machine is let in, with the default limits"
+            )
+
+
+def create_router(
+    settings: Settings, router_model: RouterModel | None, count: Callable[[str], None] = lambda _: None
+) -> Router:
+    """The router alone: it needs no backend. `count` hears which encoder each predicted decision was made with."""
+    versions = {"config": settings.version}
+    if router_model is None:
+        return Router(CandidateTable(settings.catalog, (), settings.scales), Learned(), settings.profiles, versions)
+    learned = Learned(router_model.predictor, router_model.curve)
+    table = CandidateTable(settings.catalog, router_model.predictor.models, settings.scales)
+    return Router(table, learned, settings.profiles, versions | {"artifact": router_model.version}, count)
+
+
+def create_client(settings: Settings) -> UpstreamClient:
+    keys = {backend: secret.reveal() for backend, secret in settings.backend_keys.items()}
+    loopback = settings.listen.is_loopback
+    return UpstreamClient(settings.catalog.backends, keys, settings.timeouts, allow_loopback=loopback)
+
+
+def create_keys(settings: Settings) -> Keys:
+    return StaticKeys(settings.keys) if settings.keys else OpenToAll()
+
+
+def check_lasting(settings: Settings, before: Settings) -> None:
+    """
+    Raises:
+        UsageError: something differs that only a restart can change.
+    """
+    for name in ("listen", "admin_listen", "workers"):
+        if getattr(settings, name) != getattr(before, name):
+            raise UsageError(f"{settings.path}: {name}: a running gateway keeps this as it is; restart it instead")

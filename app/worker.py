@@ -1,0 +1,121 @@
+"""One of several processes that answer on a gateway's port. Its parent starts it, and asks it what all are asked.
+
+It gets three descriptors: the listening socket that all workers share, the table of limits that all workers share, and
+its end of the channel to the parent. A parent that is gone is a request to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from app.channel import Channel
+from app.errors import ConfigRejected, UsageError
+from app.main import Application, create_app
+from app.serving import Listener, Signals, depart
+from app.settings import Files, load_settings
+from app.store.shared_limits import SharedLimits, Table
+
+ENDED_BY_USAGE = 64
+"""Exit status of a worker that cannot start; its parent says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Who a worker is, and what it inherits."""
+
+    config: str
+    number: int
+    workers: int
+    listener: int
+    channel: int
+    limits: int
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command that starts it."""
+        return [sys.executable, "-m", "app.worker", json.dumps(asdict(self))]
+
+
+async def work(post: Post) -> None:
+    """Answer until asked to stop."""
+    worker = _Worker()
+    channel = await Channel.over(socket.socket(fileno=post.channel), worker.answer)
+    try:
+        settings = load_settings(Path(post.config), files=files_of(await channel.ask("files")))
+        limits = SharedLimits(Table(post.limits, post.workers), post.number, settings.limits.in_flight, time.monotonic)
+        async with create_app(settings, limits) as application:
+            worker.application = application
+            await _serve(application, socket.socket(fileno=post.listener), channel)
+    except UsageError as exc:
+        await channel.ask("failed", str(exc))
+        raise SystemExit(ENDED_BY_USAGE) from exc
+    finally:
+        await channel.aclose()
+
+
+async def _serve(application: Application, listener: socket.socket, channel: Channel) -> None:
+    data, live = Listener(application.data), application.live
+    with Signals(live) as signals:
+        await data.open(listener)
+        await channel.ask("started")
+        orphaned = asyncio.create_task(channel.closed.wait())
+        asked = asyncio.create_task(signals.asked_to_stop())
+        done, _ = await asyncio.wait((orphaned, asked), return_when=asyncio.FIRST_COMPLETED)
+        accept = asked.result() if asked in done else True
+        orphaned.cancel()
+        limits = live.now.settings.limits
+        await depart(live, (data,), limits.accept_s if accept else 0.0, limits.drain_s, signals.hurried)
+
+
+class _Worker:
+    """Answers the parent."""
+
+    def __init__(self) -> None:
+        self.application: Application | None = None
+
+    async def answer(self, what: str, value: Any) -> Any:
+        if self.application is None:
+            return None
+        live, metrics = self.application.live, self.application.telemetry.metrics
+        if what == "look":
+            return {"ready": live.now.gateway.ready(), "in_flight": live.in_flight, "metrics": metrics.snapshot()}
+        if what == "prepare":
+            return await self._prepare(value)
+        if what in ("commit", "discard"):
+            await (live.commit() if what == "commit" else live.discard())
+        elif what in ("leave", "stay"):
+            live.leave() if what == "leave" else live.stay()
+        return None
+
+    async def _prepare(self, files: Mapping[str, str]) -> Any:
+        """What is wrong, if anything."""
+        assert self.application  # noqa: S101 - for the type checker
+        try:
+            await self.application.live.prepare(files_of(files))
+        except ConfigRejected as exc:
+            return (exc.details or {})["problems"]
+        return []
+
+
+def files_of(told: Mapping[str, str]) -> Files:
+    return Files(told["gateway"].encode("latin-1"), told["catalog"].encode("latin-1"))
+
+
+def told(files: Files) -> dict[str, str]:
+    """The same, fit for JSON."""
+    return {"gateway": files.gateway.decode("latin-1"), "catalog": files.catalog.decode("latin-1")}
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work(Post(**json.loads(sys.argv[1]))))

@@ -1,0 +1,207 @@
+"""Several workers on one port are one gateway: for callers, for operators, and for the limits of a key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+import yaml
+
+from tests.conftest import free_ports
+from tests.fakes.backend import FakeBackend, Script
+from tests.fakes.deployment import GATEWAY, SECRET, write_config
+from tests.fakes.mutants import mutant
+from tests.fakes.program import Callers, Program, serving
+
+pytestmark = pytest.mark.slow
+
+WORKERS = 3
+OPERATOR = "sk-operator"
+LIMITED: dict[str, Any] = {"id": "limited", "secret": "sk-limited", "models": ["*"], "tokens_per_minute": None}
+CHAT: Mapping[str, Any] = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@dataclass
+class World:
+    program: Program
+    config: Path
+    backend: FakeBackend
+    session: aiohttp.ClientSession
+
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.program.process.pid).children()
+
+    async def metrics(self) -> dict[str, float]:
+        async with self.session.get(f"{self.program.admin}/metrics") as page:
+            lines = [line for line in (await page.text()).splitlines() if not line.startswith("#")]
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+    async def post(self, path: str) -> int:
+        headers = {"authorization": f"Bearer {OPERATOR}"}
+        async with self.session.post(f"{self.program.admin}{path}", headers=headers) as answer:
+            return answer.status
+
+    async def ask(self, secret: str) -> int:
+        """With a connection of its own, so that any worker may get it."""
+        headers = {"authorization": f"Bearer {secret}", "connection": "close"}
+        async with self.session.post(
+            f"{self.program.url}/v1/chat/completions", json=dict(CHAT), headers=headers
+        ) as answer:
+            await answer.read()
+            return answer.status
+
+
+@asynccontextmanager
+async def running(folder: Path, script: Script | None = None, **limited: Any) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        backend = await stack.enter_async_context(FakeBackend(script))
+        data, admin = free_ports(2)
+        listen: dict[str, Any] = {"listen": f"127.0.0.1:{data}", "admin_listen": f"127.0.0.1:{admin}"}
+        operator = {"id": "operator", "secret": OPERATOR, "scopes": ["admin:config"]}
+        keys = [*GATEWAY["keys"], operator, {**LIMITED, **limited}]
+        limits = {"accept_s": 1, "drain_s": 5}
+        config = write_config(folder, {"small": backend.url}, keys=keys, limits=limits, workers=WORKERS, **listen)
+        program = await stack.enter_async_context(serving(config))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        yield World(program, config, backend, session)
+
+
+async def test_they_share_the_work_and_are_counted_together(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        assert len(world.workers()) == WORKERS
+        callers = Callers(world.program.url, CHAT, aiohttp.TCPConnector(force_close=True))
+        await callers.run(per_s=150, count=600)
+        metrics = await world.metrics()
+        seconds = [worker.cpu_times().user for worker in world.workers()]
+    print(json.dumps({"requests": 600, "outcomes": callers.outcomes, "cpu_s_by_worker": seconds}))
+    assert callers.outcomes == {"200": 600}
+    assert metrics['thalamus_requests_total{operation="chat",outcome="ok"}'] == 600
+    assert metrics["thalamus_requests_in_flight"] == 0
+
+
+async def test_a_key_has_its_concurrency_once_not_once_per_worker(tmp_path: Path) -> None:
+    async with running(tmp_path, Script(delay_s=1), concurrency=7, requests_per_minute=None) as world:
+        outcomes = Counter(await asyncio.gather(*(world.ask("sk-limited") for _ in range(40))))
+        assert outcomes == {200: 7, 429: 33}
+        outcomes = Counter(await asyncio.gather(*(world.ask("sk-limited") for _ in range(40))))
+        assert outcomes == {200: 7, 429: 33}
+
+
+async def test_a_key_has_its_requests_per_minute_once(tmp_path: Path) -> None:
+    async with running(tmp_path, concurrency=None, requests_per_minute=20) as world:
+        outcomes = Counter(await asyncio.gather(*(world.ask("sk-limited") for _ in range(60))))
+    # One more is there after three seconds.
+    assert outcomes[200] in (20, 21)
+    assert outcomes[200] + outcomes[429] == 60
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_what_it_held_is_given_back(tmp_path: Path) -> None:
+    async with running(tmp_path, Script(hang=True), concurrency=6, requests_per_minute=None) as world:
+        stuck = [asyncio.create_task(world.ask("sk-limited")) for _ in range(6)]
+        await world.backend.until(in_flight=6)
+        counted = (await world.metrics())["thalamus_requests_in_flight"]
+        for worker in world.workers():
+            os.kill(worker.pid, signal.SIGKILL)
+        gone = await asyncio.gather(*stuck, return_exceptions=True)
+        await world.program.until("worker.died", WORKERS)
+        world.backend.script = Script()
+        callers = Callers(world.program.url, CHAT)
+        # Nobody is refused meanwhile: the parent holds the port.
+        await callers.run(per_s=50, count=100)
+        again = Counter(await asyncio.gather(*(world.ask("sk-limited") for _ in range(6))))
+        metrics = await world.metrics()
+        assert len(world.workers()) == WORKERS
+    assert (counted, len(gone), callers.outcomes, again) == (6, 6, {"200": 100}, {200: 6})
+    assert all(isinstance(one, aiohttp.ClientError) for one in gone)
+    assert metrics["thalamus_worker_deaths_total"] == WORKERS
+    assert {event["status"] for event in world.program.events("worker.died")} == {-9}
+
+
+async def test_what_a_worker_had_counted_is_not_lost_with_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        callers = Callers(world.program.url, CHAT, aiohttp.TCPConnector(force_close=True))
+        await callers.run(per_s=100, count=100)
+        # The parent looks once a second.
+        await asyncio.sleep(2)
+        os.kill(world.workers()[0].pid, signal.SIGKILL)
+        await world.program.until("worker.died")
+        assert (await world.metrics())['thalamus_requests_total{operation="chat",outcome="ok"}'] == 100
+
+
+async def test_all_of_them_take_a_configuration_over_or_none(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        gateway, catalog = (yaml.safe_load((tmp_path / name).read_text()) for name in ("gateway.yaml", "catalog.yaml"))
+        files = [mutant(gateway, catalog, number) for number in range(40)]
+        callers = Callers(world.program.url, {**CHAT, "routing": {"explain": True}})
+        load = asyncio.create_task(callers.run(per_s=50))
+        statuses = Counter[tuple[bool, int]]()
+        last = ""
+        for one in files:
+            world.config.write_bytes(one.gateway)
+            (tmp_path / "catalog.yaml").write_bytes(one.catalog)
+            statuses[one.is_wrong, await world.post("/admin/reload")] += 1
+            last = last if one.is_wrong else world.program.events("config.applied")[-1]["config"]
+        began_at = len(callers.answers)
+        await asyncio.sleep(1)
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
+        seen = {json.loads(body)["thalamus"]["versions"]["config"] for _, body in callers.answers[began_at + 10 :]}
+    print(json.dumps({"reloads": len(files), "outcomes": callers.outcomes, "versions_at_the_end": len(seen)}))
+    assert statuses.keys() == {(False, 200), (True, 422)}
+    assert callers.outcomes.keys() == {"200"}
+    assert seen == {last}
+
+
+async def test_a_worker_that_starts_late_has_the_configuration_of_the_others_whatever_the_files_say(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as world:
+        world.config.write_text("nonsense: true\n")
+        assert await world.post("/admin/reload") == 422
+        os.kill(world.workers()[0].pid, signal.SIGKILL)
+        await world.program.until("worker.died")
+        callers = Callers(world.program.url, CHAT, aiohttp.TCPConnector(force_close=True))
+        await callers.run(per_s=50, count=100)
+        await asyncio.sleep(3)
+        assert len(world.workers()) == WORKERS
+        assert len(world.program.events("worker.died")) == 1
+        assert callers.outcomes == {"200": 100}
+
+
+async def test_they_are_drained_together(tmp_path: Path) -> None:
+    async with running(tmp_path, Script(tuple("abcdefghij"), event_delay_s=0.2)) as world:
+        callers = Callers(world.program.url, {**CHAT, "stream": True}, aiohttp.TCPConnector(force_close=True))
+        load = asyncio.create_task(callers.run(per_s=30, count=30))
+        await asyncio.sleep(0.5)
+        world.program.send(signal.SIGTERM)
+        assert await asyncio.wait_for(world.program.process.wait(), 10) == 0
+        await load
+    late = sum(outcome != "200" for _, outcome in callers.ended)
+    whole = sum(b"[DONE]" in body for _, body in callers.answers)
+    print(json.dumps({"outcomes": callers.outcomes, "streams_whole": whole}))
+    assert whole == callers.outcomes["200"] == 30 - late
+    assert whole >= 28
+    assert world.program.events()[-1]["event"] == "gateway.stopped"
+
+
+async def test_what_keeps_one_of_them_from_starting_is_said_once(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"small": "http://169.254.169.254"}, workers=WORKERS)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app.cli", "serve", "--config", str(config)), stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    assert said.decode().count("169.254.169.254") == 1
+    assert SECRET not in said.decode()
