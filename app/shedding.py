@@ -33,6 +33,9 @@ LATE_S = 0.02
 # The strain per second while the loop is so many times later than `LATE_S`, less one. At 3, one pause of 100 ms leaves
 # less than the 0.4 at which the first are turned away, and a loop that is asked for four times too much takes a second.
 MOST_STRAIN_PER_S = 3.0
+# What a first late step counts for at most. Start-up, and a machine that pauses as a whole, take longer; afterwards
+# nobody is to be turned away. Where there is too much to do, the next step is late as well.
+FIRST_STEP_S = 0.13
 LOW_MEMORY, FULL_MEMORY = 0.85, 0.95
 MEMORY_EVERY = 50
 """Probes, which is once in a second."""
@@ -101,7 +104,8 @@ class Shedding(AbstractContextManager["Shedding"]):
     def _look(self, since_s: float) -> None:
         late_by_s = max(0.0, since_s - PROBE_EVERY_S)
         per_s = min(MOST_STRAIN_PER_S, late_by_s / LATE_S - 1)
-        self._strain = min(1.0, max(0.0, self._strain + per_s * since_s))
+        step_s = since_s if self._strain else min(since_s, FIRST_STEP_S)
+        self._strain = min(1.0, max(0.0, self._strain + per_s * step_s))
         if self._probes % MEMORY_EVERY == 0:
             self._memory_pressure = _memory_pressure(self._memory())
         self._probes += 1

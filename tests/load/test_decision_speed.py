@@ -15,10 +15,10 @@ import pytest
 
 from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
-from app.snapshot import create_router
 from app.router_model import RouterModel, load_router_model
 from app.routing.router import Router
 from app.settings import Settings, load_settings
+from app.snapshot import create_router
 from tests.fakes.world import request
 
 pytestmark = pytest.mark.slow
