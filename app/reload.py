@@ -145,13 +145,13 @@ class Live:
             self._doors = replace(now.doors)
         else:
             self._doors.become(now.doors)
-        await now.start()
+        await now.watch()
         if before:
             self._retired[before] = asyncio.create_task(self._retire(before), name="retire")
 
     async def _retire(self, snapshot: Snapshot) -> None:
         """Close a snapshot after its last request; whoever still waits for a backend that is gone is cut at last."""
-        await snapshot.stop()
+        await snapshot.retire()
         cut_at = time.monotonic() + BACKEND_DRAINS_S
         # A call that came just before may still be sending its body, and is not in flight before that is here.
         await asyncio.sleep(Patience().body_s + 1)

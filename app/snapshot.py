@@ -112,8 +112,8 @@ class Snapshot:
         self._draft, self.settings, self.lent, self.router = draft, settings, draft.lent, draft.router
         known = before.replicas if before else None
         self.replicas: Replicas = Replicas(settings.catalog, time.monotonic, telemetry, before=known)
-        self.poller = Poller(draft.client, self.replicas)
-        self.prober = Prober(draft.client, self.replicas, settings.catalog)
+        self._poller = Poller(draft.client, self.replicas)
+        self._prober = Prober(draft.client, self.replicas, settings.catalog)
         ledger = Ledger(lasting.limits, lasting.journal, telemetry, settings.version)
         total_s = settings.timeouts.total_s
         self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
@@ -129,19 +129,19 @@ class Snapshot:
     def backends(self) -> frozenset[str]:
         return frozenset(backend.name for backend in self.settings.catalog.backends)
 
-    async def start(self) -> None:
-        """Begin to look after the replicas."""
-        await self.poller.start()
-        await self.prober.start()
+    async def watch(self) -> None:
+        """Look after its replicas."""
+        await self._poller.start()
+        await self._prober.start()
 
-    async def stop(self) -> None:
-        """Leave them alone: another snapshot looks after them."""
-        await self.prober.stop()
-        await self.poller.stop()
+    async def retire(self) -> None:
+        """Another snapshot looks after them."""
+        await self._prober.stop()
+        await self._poller.stop()
 
     async def close(self) -> None:
         """Nothing uses it any more."""
-        await self.stop()
+        await self.retire()
         await self._draft.discard()
 
     def _adopt(self, lasting: Lasting) -> None:

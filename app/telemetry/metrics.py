@@ -42,9 +42,7 @@ class Metrics:
         self._attempts = count("attempts", "Exchanges with backends by how they began.", ("model", "outcome"))
         self._upstream_errors = count("upstream_errors", "Failures of backends.", ("backend", "code"))
         self._ejections = count("ejections", "Replicas taken out after failures.", ("backend",))
-        self._probes = count(
-            "probes", "Completions of one token asked of workers that are out.", ("backend", "outcome")
-        )
+        self._probes = count("probes", "Tokens asked of workers that are out.", ("backend", "outcome"))
         self._hedges = count("hedges", "Second attempts beside late ones by how they ended.", ("model", "outcome"))
         self._done_added = count("done_added", "Whole streams whose [DONE] was missing.", ("backend",))
         self._tokens = count("tokens", "Tokens read and written.", ("model", "direction"))
@@ -85,7 +83,7 @@ class Metrics:
         self._before_telling.append(reader)
 
     def snapshot(self) -> dict[str, State]:
-        """All numbers, fit for JSON, for another process to `absorb`."""
+        """All numbers, fit for JSON, for another process to tell them as well."""
         self._refresh()
         return {name: series.state() for name, series in self._all.items()}
 

@@ -84,7 +84,9 @@ class UpstreamClient:
             headers, dialling = self._headers[name], self._dialling[name]
             self._replicas[name] = replicas_of(backend.urls, headers, dialling, backend.max_connections)
             for url in backend.urls:
-                self._targets[name, url] = self._replicas[name][origin(url)], path_of(versioned(url))
+                target = self._replicas[name][origin(url)], path_of(versioned(url))
+                # With a slash at its end or without, it is the same replica.
+                self._targets[name, url] = self._targets[name, url.rstrip("/")] = target
 
     async def aclose(self) -> None:
         for replicas in self._replicas.values():

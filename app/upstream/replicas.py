@@ -12,34 +12,32 @@ who has no other choice. When every replica of the fleet is out, all are tried: 
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from app.domain.decision import Fleet
 from app.domain.models import Backend, Catalog, Model
+from app.domain.request import Request
 from app.errors import UpstreamBusy, UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnreachable
 from app.telemetry import Telemetry
 from app.upstream.answer import Answer
 from app.upstream.choosing import cheaper_of_two, fingerprint, home_of
 from app.upstream.deadline import Clock, OutOfTime
 from app.upstream.faults import why
+from app.upstream.lease import Lease
+from app.upstream.outliers import fails_too_often, note_slow_ones
 from app.upstream.replica import EJECTED_FOR_S, SCRAPE_IS_FRESH_S, Replica
 from app.upstream.speeds import Attempted, Speeds
 
 FAILURES_TO_EJECT = 5
-# Fewer requests than this make a share by chance; a fifth of them failing is what retries can still hide.
-MIN_REQUESTS, SHARE_TO_EJECT, TIMES_PEERS = 20, 0.25, 2.0
 # A probe costs a worker one token. Sooner would be no news, later would keep callers waiting for a healthy fleet.
 PROBE_EVERY_S = 1.0
 # A full queue drains within one answer's time; longer rests are for backends that name one.
 REST_WHEN_FULL_S = 0.25
 MAX_REST_S = 120.0
-# Prompts differ, so a factor below this says little, and so does one over times that nobody notices.
-DRAG_FROM, MIN_BEGINNINGS, NOTICED_S = 3.0, 10, 0.02
+# How slow a replica is compared with others changes from answer to answer; a change need not be known at once.
 COMPARE_EVERY_S = 0.25
 # The fleet's picture is taken at most this often; choosing the replica itself always looks at the present.
 FLEET_IS_FRESH_S = 0.05
@@ -50,8 +48,6 @@ class _Pool:
     """The replicas of one backend."""
 
     replicas: tuple[Replica, ...]
-    at_ease: bool = True
-    """Nothing is out, rests, or has just come back: all can be chosen without looking at each."""
     compared_at: float = field(default=-math.inf)
 
 
@@ -66,17 +62,24 @@ class Replicas:
         chance: Callable[[], float] = random.random,
         before: Replicas | None = None,
     ) -> None:
-        """`chance` draws from [0, 1). `before` are those of the configuration that this one follows: who stays keeps
-        its load and its health."""
+        """`chance` draws from [0, 1).
+
+        `before` are those of the configuration that this one follows: who stays keeps its load and its health, and what
+        is still to be heard of it is for this one to hear.
+        """
         self._models = catalog.models
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
         self._chance = chance
         self._pools = {
-            backend.name: _Pool(tuple(_kept(backend, url.rstrip("/"), before) for url in backend.urls), before is None)
+            backend.name: _Pool(tuple(_kept(backend, url.rstrip("/"), before) for url in backend.urls))
             for backend in catalog.backends
         }
         self.all = tuple(replica for pool in self._pools.values() for replica in pool.replicas)
-        self.speeds: Speeds = Speeds(catalog.models, before.speeds if before else None)
+        self._known = frozenset(self.all)
+        self._speeds: Speeds = Speeds(catalog.models, before._speeds if before else None)
+        self._heir: Replicas | None = None
+        if before:
+            before._heir = self
         self._usable: dict[str, bool] = {}
         self._available: tuple[bool, ...] = ()
         self._fleet: Fleet | None = None
@@ -106,10 +109,9 @@ class Replicas:
         if pool is None:
             return None
         now = self.clock()
-        if pool.at_ease and not without:
-            usable: Sequence[Replica] = pool.replicas
-        else:
-            usable = self._choices(pool, without, last_resort, now)
+        usable: Sequence[Replica] = pool.replicas
+        if without or not all(replica.is_ready for replica in usable):
+            usable = self._choices(usable, without, last_resort, now)
         if len(usable) < 2:
             return usable[0] if usable else None
         return home_of(session, usable, now) if session else cheaper_of_two(usable, now, self._chance)
@@ -125,6 +127,11 @@ class Replicas:
         """Whether any replica of any backend is not ejected."""
         return not self.all_out
 
+    def keeper(self, replica: Replica) -> Replicas:
+        """Who looks after a replica now: those of the latest configuration that it is in."""
+        heir = self._heir
+        return heir.keeper(replica) if heir and replica in heir._known else self
+
     def gone(self, after: Replicas) -> None:
         """Others have taken over: nobody waits any more for those of ours that were out and are not among them."""
         for replica in self.all:
@@ -132,9 +139,9 @@ class Replicas:
                 replica.ejected_until = None
                 self._metrics.restored(replica.backend.name)
 
-    def lease(self, replica: Replica, model: Model, input_tokens: int) -> Lease:
+    def lease(self, replica: Replica, model: Model, request: Request) -> Lease:
         """Take a place on a replica for one attempt."""
-        return Lease(self, replica, Attempted(model, input_tokens, self.clock()))
+        return Lease(self, replica, Attempted(model, request.input_tokens, request.stream, self.clock()))
 
     def failed(self, replica: Replica, error: UpstreamError, *, begun: bool = False) -> None:
         """An attempt failed; the last failure in a row that is allowed ejects, and so does too high a share."""
@@ -160,18 +167,19 @@ class Replicas:
         if replica.ejected_until is not None and started_at >= replica.ejected_at and may_return:
             self._restore(replica, now)
 
-    def began(self, replica: Replica, seconds: float) -> None:
+    def began(self, replica: Replica, seconds: float, *, stream: bool) -> None:
         """An answer took so long to begin."""
         now, pool = self.clock(), self._pools[replica.backend.name]
-        replica.began(seconds, now)
+        replica.began(seconds, now, stream=stream)
         if len(pool.replicas) > 1 and now - pool.compared_at >= COMPARE_EVERY_S:
             pool.compared_at = now
-            _compare(pool.replicas)
+            note_slow_ones(pool.replicas)
 
-    def left(self, replica: Replica, seconds: float) -> None:
+    def left(self, replica: Replica, seconds: float, *, stream: bool) -> None:
         """Somebody gave up waiting for it to begin. Longer than usual is slow, however long it would have been."""
-        if replica.beginnings and math.log(max(seconds, 1e-4)) > replica.log_beginning:
-            self.began(replica, seconds)
+        usual = replica.beginnings[stream]
+        if usual.count and seconds > usual.usual_s:
+            self.began(replica, seconds, stream=stream)
 
     def due_probes(self) -> list[Replica]:
         """Workers that are out and should be probed now; each is taken as being probed until it is told how it went."""
@@ -206,7 +214,8 @@ class Replicas:
 
     def used_up(self, replica: Replica, wait_s: float) -> None:
         """It answered, and said that this was the last request of a window that ends after `wait_s`."""
-        self._rest(self.of(replica.backend.name), wait_s)
+        keeper = self.keeper(replica)
+        keeper._rest(keeper.of(replica.backend.name), wait_s)
 
     def closed(self, lease: Lease, answer: Answer, first_at: float) -> None:
         """An answer is over: learn from it."""
@@ -218,7 +227,7 @@ class Replicas:
         if isinstance(answer.error, UpstreamError):
             self.failed(lease.replica, answer.error, begun=True)
         elif answer.complete:
-            self.speeds.learn(lease.attempted, answer, first_at, self.clock())
+            self._speeds.learn(lease.attempted, answer, first_at, self.clock())
 
     def retry_after_s(self, backends: Collection[str]) -> int:
         """Whole seconds until one of these backends may be tried again."""
@@ -230,18 +239,21 @@ class Replicas:
         ]
         return max(1, math.ceil(min(waits, default=1.0)))
 
-    def _choices(self, pool: _Pool, without: Collection[Replica], last_resort: bool, now: float) -> Sequence[Replica]:
-        """What can be chosen, where not all of a pool can: at times the one that has just come back, else the rest."""
-        usable = [r for r in pool.replicas if r not in without and self._is_usable(r, now, last_resort)]
+    def _choices(
+        self, replicas: Sequence[Replica], without: Collection[Replica], last_resort: bool, now: float
+    ) -> Sequence[Replica]:
+        """What can be chosen, where not all can: at times the one that has just come back, else the rest."""
+        usable = [r for r in replicas if r not in without and self._is_usable(r, now, last_resort)]
         warming = [r for r in usable if r.warmth(now) < 1.0]
         for replica in warming:
             replica.credit += replica.warmth(now) / len(usable)
             if replica.credit >= 1.0:
                 replica.credit -= 1.0
                 return (replica,)
-        if not warming and len(usable) == len(pool.replicas):
-            pool.at_ease = all(replica.ejected_until is None for replica in usable)
-        return [r for r in usable if r not in warming] or usable
+        warm = [r for r in usable if r not in warming]
+        for replica in warm:
+            replica.is_ready = replica.ejected_until is None
+        return warm or usable
 
     def _is_usable(self, replica: Replica, now: float, last_resort: bool) -> bool:
         if replica.rests_until > now:
@@ -261,7 +273,7 @@ class Replicas:
         rest_s = REST_WHEN_FULL_S if wait_s is None else min(wait_s, MAX_REST_S)
         for replica in replicas:
             replica.rests_until = max(replica.rests_until, self.clock() + rest_s)
-            self._pools[replica.backend.name].at_ease = False
+            replica.is_ready = False
         self._fleet = None
 
     @staticmethod
@@ -277,19 +289,12 @@ class Replicas:
         replica.outcomes.failed(now, begun=begun)
         if replica.failures >= FAILURES_TO_EJECT:
             self._eject(replica, error, "in a row")
-        elif replica.ejected_until is None and self._stands_out(replica, now) and self._can_be_spared(replica):
+        elif (
+            replica.ejected_until is None
+            and fails_too_often(replica, self.of(replica.backend.name), now)
+            and self._can_be_spared(replica)
+        ):
             self._eject(replica, error, "share")
-
-    def _stands_out(self, replica: Replica, now: float) -> bool:
-        failures, requests = replica.outcomes.counts(now)
-        if requests < MIN_REQUESTS or failures < SHARE_TO_EJECT * requests:
-            return False
-        peers = [r for r in self.of(replica.backend.name) if r is not replica and r.ejected_until is None]
-        counts = [peer.outcomes.counts(now) for peer in peers]
-        of_peers = sum(count[1] for count in counts)
-        if of_peers < MIN_REQUESTS:
-            return True
-        return failures / requests >= TIMES_PEERS * sum(count[0] for count in counts) / of_peers
 
     def _can_be_spared(self, replica: Replica) -> bool:
         """Half of a backend stays, and something of the fleet: who only fails too often is better than nobody."""
@@ -299,8 +304,7 @@ class Replicas:
 
     def _eject(self, replica: Replica, error: UpstreamError, rule: str) -> None:
         dead, now = rule == "in a row", self.clock()
-        self._fleet = None
-        self._pools[replica.backend.name].at_ease = False
+        self._fleet, replica.is_ready = None, False
         if replica.ejected_until is None:
             replica.eject(now, dead=dead)
             self._metrics.ejected(replica.backend.name)
@@ -327,7 +331,7 @@ class Replicas:
             self._usable = usable
             self._available = tuple(usable.get(model.backend, False) for model in self._models)
         rounds = {name: self._rounds(pool, now) for name, pool in self._pools.items()}
-        return Fleet(self._available, *self.speeds.picture(rounds, now))
+        return Fleet(self._available, *self._speeds.picture(rounds, now))
 
     def _rounds(self, pool: _Pool, now: float) -> float | None:
         """Requests that wait before a new one, over those served at a time; None where the workers do not say.
@@ -339,62 +343,6 @@ class Replicas:
         if not scraped:
             return None
         return min(r.queued(now) / max(1, r.running) for r in scraped)
-
-
-@dataclass(slots=True)
-class Lease:
-    """A place on a replica: given back when the attempt fails, or handed to its answer and given back with it."""
-
-    replicas: Replicas
-    replica: Replica
-    attempted: Attempted
-    first_at: float | None = None
-
-    def __enter__(self) -> Lease:
-        self.replica.in_flight += 1
-        out_until = self.replica.ejected_until
-        if out_until is not None and out_until <= self.attempted.started_at and self.replica.backend.kind == "openai":
-            self.replica.probing = True
-        return self
-
-    def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self.first_at is not None:
-            return
-        self._give_back()
-        if isinstance(error, UpstreamError):
-            self.replicas.failed(self.replica, error)
-        elif isinstance(error, asyncio.CancelledError):
-            self.replicas.left(self.replica, self.replicas.clock() - self.attempted.started_at)
-
-    def hand_to(self, answer: Answer) -> None:
-        """The answer has begun; from here on its closing gives the place back."""
-        started_at = self.attempted.started_at
-        self.first_at = self.replicas.clock()
-        self.replicas.succeeded(self.replica, started_at)
-        self.replicas.began(self.replica, self.first_at - started_at)
-        answer.on_close(self._answer_closed)
-
-    def _answer_closed(self, answer: Answer) -> None:
-        self._give_back()
-        if self.first_at is not None:
-            self.replicas.closed(self, answer, self.first_at)
-
-    def _give_back(self) -> None:
-        self.replica.in_flight -= 1
-        if self.first_at is None and self.replica.backend.kind == "openai":
-            self.replica.probing = False
-
-
-def _compare(replicas: Sequence[Replica]) -> None:
-    """Note who is much slower than the middle one of those that answered enough; of two, than the other one."""
-    known = sorted((r for r in replicas if r.beginnings >= MIN_BEGINNINGS), key=lambda r: r.log_beginning)
-    if len(known) < 2:
-        return
-    usual_s = math.exp(known[(len(known) - 1) // 2].log_beginning)
-    for replica in known:
-        seconds = math.exp(replica.log_beginning)
-        stands_out = seconds >= DRAG_FROM * usual_s and seconds - usual_s >= NOTICED_S
-        replica.drag = seconds / usual_s if stands_out else 1.0
 
 
 def _kept(backend: Backend, url: str, before: Replicas | None) -> Replica:

@@ -24,6 +24,7 @@ class Attempted:
 
     model: Model
     input_tokens: int
+    stream: bool
     started_at: float
 
 

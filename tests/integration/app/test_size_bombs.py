@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from tests.fakes.backend import FakeBackend
 from tests.fakes.deployment import SECRET
-from tests.fakes.process import Gateway, serving
+from tests.fakes.process import GatewayProcess, gateway_process
 
 KIB, MIB = 1 << 10, 1 << 20
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
@@ -105,14 +105,14 @@ async def backend() -> AsyncIterator[FakeBackend]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory, backend: FakeBackend) -> AsyncIterator[Gateway]:
-    async with serving(tmp_path_factory.mktemp("s3"), backend) as running:
+async def gateway(tmp_path_factory: pytest.TempPathFactory, backend: FakeBackend) -> AsyncIterator[GatewayProcess]:
+    async with gateway_process(tmp_path_factory.mktemp("s3"), {"small": backend.url}) as running:
         await explode(running, body(chat())())
         backend.requests.clear()
         yield running
 
 
-async def explode(gateway: Gateway, pieces: Iterator[bytes]) -> Cost:
+async def explode(gateway: GatewayProcess, pieces: Iterator[bytes]) -> Cost:
     """Send these pieces until all are sent or an answer has come."""
     before = gateway.forget_peak()
     waiting = asyncio.create_task(_longest_wait_s(gateway))
@@ -134,7 +134,7 @@ async def explode(gateway: Gateway, pieces: Iterator[bytes]) -> Cost:
     return Cost(status, sent, gateway.peak_bytes() - before, await waiting)
 
 
-async def _longest_wait_s(gateway: Gateway) -> float:
+async def _longest_wait_s(gateway: GatewayProcess) -> float:
     """How long the gateway at most took for the simplest question, until cancelled."""
     longest_s = 0.0
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
@@ -154,7 +154,7 @@ async def _longest_wait_s(gateway: Gateway) -> float:
 
 
 @pytest.mark.parametrize("name", BOMBS)
-async def test_a_bomb_is_refused_and_costs_little(name: str, gateway: Gateway, backend: FakeBackend) -> None:
+async def test_a_bomb_is_refused_and_costs_little(name: str, gateway: GatewayProcess, backend: FakeBackend) -> None:
     expected, make = BOMBS[name]
     costs = [await explode(gateway, make()) for _ in range(3)]
     lag_s = min(cost.lag_s for cost in costs)

@@ -27,7 +27,7 @@ from tests.fakes.program import Callers, Program, serving
 
 pytestmark = pytest.mark.slow
 
-WORKERS = 3
+WORKERS = 2
 OPERATOR = "sk-operator"
 LIMITED: dict[str, Any] = {"id": "limited", "secret": "sk-limited", "models": ["*"], "tokens_per_minute": None}
 CHAT: Mapping[str, Any] = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
@@ -82,12 +82,12 @@ async def test_they_share_the_work_and_are_counted_together(tmp_path: Path) -> N
     async with running(tmp_path) as world:
         assert len(world.workers()) == WORKERS
         callers = Callers(world.program.url, CHAT, aiohttp.TCPConnector(force_close=True))
-        await callers.run(per_s=150, count=600)
+        await callers.run(per_s=100, count=300)
         metrics = await world.metrics()
         seconds = [worker.cpu_times().user for worker in world.workers()]
-    print(json.dumps({"requests": 600, "outcomes": callers.outcomes, "cpu_s_by_worker": seconds}))
-    assert callers.outcomes == {"200": 600}
-    assert metrics['thalamus_requests_total{operation="chat",outcome="ok"}'] == 600
+    print(json.dumps({"requests": 300, "outcomes": callers.outcomes, "cpu_s_by_worker": seconds}))
+    assert callers.outcomes == {"200": 300}
+    assert metrics['thalamus_requests_total{operation="chat",outcome="ok"}'] == 300
     assert metrics["thalamus_requests_in_flight"] == 0
 
 
@@ -143,7 +143,7 @@ async def test_what_a_worker_had_counted_is_not_lost_with_it(tmp_path: Path) -> 
 async def test_all_of_them_take_a_configuration_over_or_none(tmp_path: Path) -> None:
     async with running(tmp_path) as world:
         gateway, catalog = (yaml.safe_load((tmp_path / name).read_text()) for name in ("gateway.yaml", "catalog.yaml"))
-        files = [mutant(gateway, catalog, number) for number in range(40)]
+        files = [mutant(gateway, catalog, number) for number in range(20)]
         callers = Callers(world.program.url, {**CHAT, "routing": {"explain": True}})
         load = asyncio.create_task(callers.run(per_s=50))
         statuses = Counter[tuple[bool, int]]()
@@ -153,11 +153,11 @@ async def test_all_of_them_take_a_configuration_over_or_none(tmp_path: Path) -> 
             (tmp_path / "catalog.yaml").write_bytes(one.catalog)
             statuses[one.is_wrong, await world.post("/admin/reload")] += 1
             last = last if one.is_wrong else world.program.events("config.applied")[-1]["config"]
-        began_at = len(callers.answers)
-        await asyncio.sleep(1)
         load.cancel()
         await asyncio.gather(load, return_exceptions=True)
-        seen = {json.loads(body)["thalamus"]["versions"]["config"] for _, body in callers.answers[began_at + 10 :]}
+        after = Callers(world.program.url, callers.body, aiohttp.TCPConnector(force_close=True))
+        await after.run(per_s=50, count=50)
+        seen = {json.loads(body)["thalamus"]["versions"]["config"] for _, body in after.answers}
     print(json.dumps({"reloads": len(files), "outcomes": callers.outcomes, "versions_at_the_end": len(seen)}))
     assert statuses.keys() == {(False, 200), (True, 422)}
     assert callers.outcomes.keys() == {"200"}

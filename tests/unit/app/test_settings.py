@@ -47,10 +47,12 @@ def test_what_is_left_out_takes_what_the_commented_file_shows(tmp_path: Path) ->
         "idle_timeout_s",
         "total_timeout_s",
         "max_attempts",
+        "hedge",
     }
-    assert (left_out.timeouts, left_out.max_attempts, left_out.limits) == (
+    assert (left_out.timeouts, left_out.max_attempts, left_out.hedge, left_out.limits) == (
         shipped.timeouts,
         shipped.max_attempts,
+        shipped.hedge,
         shipped.limits,
     )
     assert (left_out.listen, left_out.admin_listen) == (shipped.listen, shipped.admin_listen)

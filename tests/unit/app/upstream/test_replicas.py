@@ -21,10 +21,11 @@ from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.answer import Answer, Form
 from app.upstream.deadline import OutOfTime
+from app.upstream.lease import Lease
 from app.upstream.replica import EJECTED_AT_MOST_S, EJECTED_FOR_S, Replica
-from app.upstream.replicas import FAILURES_TO_EJECT, Lease, Replicas
+from app.upstream.replicas import FAILURES_TO_EJECT, Replicas
 from tests.fakes.clock import FakeClock
-from tests.fakes.world import catalog, model
+from tests.fakes.world import catalog, model, request
 
 BROKEN = UpstreamBroken("no")
 
@@ -46,7 +47,7 @@ class World:
             self.replicas.failed(replica, BROKEN)
 
     def lease(self, replica: Replica | None = None) -> Lease:
-        return self.replicas.lease(replica or self.a, self.small, input_tokens=100)
+        return self.replicas.lease(replica or self.a, self.small, request(stream=True, input_tokens=100))
 
 
 @pytest.fixture
@@ -316,7 +317,8 @@ def test_another_configuration_keeps_the_replicas_that_stay(world: World) -> Non
         after = Replicas(the_catalog, world.clock, Telemetry(log=EventLog(world.log)), before=world.replicas)
         a, b, new = after.of("pair")
         assert (a, b) == (world.a, world.b)
-        assert (a.ejected_until, b.in_flight, new.in_flight) == (world.clock() + EJECTED_FOR_S, 1, 0)
+        assert (a.ejected_until, b.in_flight, new.in_flight) == (world.a.ejected_until, 1, 0)
+        assert a.ejected_until is not None
         assert after.of("other") == ()
         assert all(replica.backend is the_catalog.backends[0] for replica in (a, b, new))
     assert b.in_flight == 0
@@ -333,3 +335,26 @@ def test_a_replica_that_is_out_and_taken_out_of_the_configuration_is_not_counted
     (kept,) = after.all
     assert kept.ejected_until is not None
     assert telemetry.metrics.registry.get_sample_value("thalamus_replicas_out", {"backend": "other"}) == 1
+
+
+def test_what_ends_after_a_reload_is_heard_by_those_who_have_taken_over(world: World) -> None:
+    leases = [world.lease(world.a).__enter__() for _ in range(FAILURES_TO_EJECT)]
+    the_catalog = catalog(world.small, urls={"pair": (world.a.url, world.b.url)})
+    after = Replicas(the_catalog, world.clock, Telemetry(log=EventLog(world.log)), before=world.replicas)
+    for lease in leases:
+        lease.__exit__(type(BROKEN), BROKEN, None)
+    assert (world.a.in_flight, world.a.ejected_until is None) == (0, False)
+    assert after.pick("pair") is world.b
+
+
+def test_what_is_known_of_a_models_speed_outlives_a_reload(world: World) -> None:
+    lease = world.lease(world.a).__enter__()
+    answer = Answer(Form("small", stream=True))
+    answer.usage, answer.complete = Usage(100, 50), True
+    world.clock.advance(1)
+    lease.hand_to(answer)
+    world.clock.advance(4.9)
+    answer.close()
+    after = Replicas(catalog(world.small), world.clock, Telemetry(log=EventLog(world.log)), before=world.replicas)
+    (speed,) = after.fleet().s_per_output_token
+    assert speed == pytest.approx(0.1)
