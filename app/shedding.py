@@ -39,6 +39,9 @@ MUCH_TOO_LATE_S = 0.2
 # A loop that is late and had less of a processor than this share of the time waited for the machine, not for itself:
 # something else keeps it busy, and turning callers away would not make it faster.
 OWN_SHARE = 0.7
+# What a first late step counts for at most. Start-up, and a machine that pauses as a whole, take longer; afterwards
+# nobody is to be turned away. Where there is too much to do, the next step is late as well.
+FIRST_STEP_S = 0.13
 LOW_MEMORY, FULL_MEMORY = 0.85, 0.95
 MEMORY_EVERY = 50
 """Probes, which is once in a second."""
@@ -108,7 +111,8 @@ class Shedding(AbstractContextManager["Shedding"]):
         late_by_s = max(0.0, since_s - PROBE_EVERY_S) if used_s >= OWN_SHARE * since_s else 0.0
         per_s = min(MOST_STRAIN_PER_S, late_by_s / LATE_S - 1)
         most, _ = BANDS["high"] if late_by_s < MUCH_TOO_LATE_S else (1.0, 1.0)
-        self._strain = min(most, max(0.0, self._strain + per_s * since_s))
+        step_s = since_s if self._strain else min(since_s, FIRST_STEP_S)
+        self._strain = min(most, max(0.0, self._strain + per_s * step_s))
         if self._probes % MEMORY_EVERY == 0:
             self._memory_pressure = _memory_pressure(self._memory())
         self._probes += 1
