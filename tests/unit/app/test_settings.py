@@ -66,7 +66,15 @@ def test_a_catalogue_becomes_models_and_backends(tmp_path: Path) -> None:
     catalog = load_catalog(tmp_path / "catalog.yaml")
     (model,) = catalog.models
     assert (model.name, model.served_as, model.backend, model.predicted_as) == ("small", "org/small", "small", None)
-    assert model.card.capabilities == {"chat", "completion", "tools", "json_schema", "logprobs"}
+    assert model.card.capabilities == {
+        "chat",
+        "completion",
+        "tools",
+        "json_schema",
+        "logprobs",
+        "responses",
+        "embeddings",
+    }
     assert model.card.values["parameters_b"] == 8
     assert model.card.values["released"] == 739370
     assert "security" not in model.card.values
@@ -244,7 +252,15 @@ def test_a_field_may_have_another_name_or_be_left_out(tmp_path: Path) -> None:
 )
 def test_models_cannot_do_what_takes_a_field_that_is_left_out(tmp_path: Path, field: str, capability: str) -> None:
     (model,) = load_catalog(renaming(tmp_path, **{field: None})).models
-    assert model.card.capabilities == {"chat", "completion", "tools", "json_schema", "logprobs"} - {capability}
+    assert model.card.capabilities == {
+        "chat",
+        "completion",
+        "tools",
+        "json_schema",
+        "logprobs",
+        "responses",
+        "embeddings",
+    } - {capability}
 
 
 @pytest.mark.parametrize(
