@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 from app.api.front import Patience
-from tests.fakes.deployment import Deployment, deployed
+from tests.fakes.deployment import FIRST_KEYS, Deployment, deployed
 from tests.fakes.front_proxies import in_front_of
 from tests.fakes.probes import Probe, good_request, probes
 
@@ -46,7 +46,7 @@ class Fate:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def deployment(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
-    async with deployed(tmp_path_factory.mktemp("config"), "small") as running:
+    async with deployed(tmp_path_factory.mktemp("config"), "small", keys=FIRST_KEYS) as running:
         # A proxy keeps connections; a probe that waits for more than it sent is not to be closed by our impatience.
         running.application.data.front.patience = Patience(head_s=30, body_s=30)
         yield running
