@@ -20,8 +20,8 @@ test: install .venv-vllm ## prove it: every test, slow ones at a smaller size
 test-all: install .venv-vllm ## prove it at full size
 	@THALAMUS_TEST_SIZE=full $(BIN)/pytest -q
 
-bench: install ## measure what a decision costs, over 10 and over 10,000 models
-	@$(BIN)/pytest -q -s tests/load
+bench: install ## measure this gateway beside others: CPU and latency, a table and a plot in var/bench
+	@$(BIN)/python -m tests.load.bench
 
 train: install ## make the demo's router model anew from the committed outcomes
 	@$(BIN)/thalamus train configs/training/demo-v2.yaml --output var/demo-v2

@@ -227,16 +227,16 @@ class Admitted:
         answer, model = served.answer, served.candidate.model
         usage = answer.usage or Usage(self._request.input_tokens, answer.counted_tokens, counted=True)
         return Outcome(
-            answer.error.code if answer.error else OK if answer.complete else CANCELLED,
-            model.name,
-            served.replica,
-            served.reason,
-            served.attempts,
-            usage,
-            usage.cost_usd(model.price),
-            ttft_s,
-            self._elapsed_s(),
-            served.overhead_s,
+            result=answer.error.code if answer.error else OK if answer.complete else CANCELLED,
+            model=model.name,
+            replica=served.replica,
+            reason=served.reason,
+            attempts=served.attempts,
+            usage=usage,
+            cost_usd=usage.cost_usd(model.price),
+            ttft_s=ttft_s,
+            duration_s=self._elapsed_s(),
+            overhead_s=served.overhead_s,
         )
 
     def _end(self, outcome: Outcome, used_tokens: int) -> None:

@@ -12,7 +12,7 @@ import uvloop
 
 from app.api import Plane, admin_plane, data_plane
 from app.reload import Live
-from app.serving import Listener, Signals, depart, listening_socket
+from app.serving import Listener, Signals, depart, listening_socket, settle
 from app.settings import Settings
 from app.shedding import Shedding
 from app.snapshot import Lasting
@@ -77,6 +77,7 @@ async def _serve(settings: Settings) -> None:
             with Signals(live) as signals:
                 await data.open(data_socket)
                 await admin.open(admin_socket)
+                settle()
                 log.write("gateway.started", listen=str(settings.listen), admin=str(settings.admin_listen))
                 accept = await signals.asked_to_stop()
                 limits = live.now.settings.limits

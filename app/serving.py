@@ -9,6 +9,7 @@ whose callers do not read are cut.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -31,6 +32,9 @@ BACKLOG = 1024
 FIRST_REQUEST_S = 0.5
 # For the last events to reach their callers.
 LAST_WORDS_S = 1.0
+
+# Of the three ages: some hundred requests' worth of objects, then twenty and fifty times that.
+COLLECT_AFTER = (20_000, 20, 50)
 
 
 class Serving(Protocol):
@@ -155,6 +159,17 @@ async def depart(
     await asyncio.gather(*(_until_idle(listener, asyncio.Event(), LAST_WORDS_S) for listener in listeners))
     for listener in listeners:
         await listener.aclose()
+
+
+def settle() -> None:
+    """What was made by now stays to the end: spare the garbage collector looking at it again and again.
+
+    A request's own objects hardly ever refer to each other in a circle, so they go without a collector, and looking
+    less often took a tenth off a request's cost.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 def listening_socket(address: Address) -> socket.socket:

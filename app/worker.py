@@ -21,7 +21,7 @@ import uvloop
 from app.channel import Channel
 from app.errors import ConfigRejected, UsageError
 from app.main import Application, Peers, create_app
-from app.serving import Listener, Signals, depart
+from app.serving import Listener, Signals, depart, settle
 from app.settings import Files, load_settings
 from app.store.shared_limits import SharedLimits, Table
 from app.upstream.replicas import Change
@@ -69,6 +69,7 @@ async def _serve(application: Application, listener: socket.socket, channel: Cha
     data, live = Listener(application.data), application.live
     with Signals(live) as signals:
         await data.open(listener)
+        settle()
         await channel.ask("started")
         orphaned = asyncio.create_task(channel.closed.wait())
         asked = asyncio.create_task(signals.asked_to_stop())

@@ -77,8 +77,13 @@ def refuse(path: Path, problems: Sequence[str]) -> None:
 def _parsed(path: Path, content: bytes) -> Any:
     try:
         return yaml.load(content, _Loader)  # noqa: S506 - it is a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+    except RecursionError as exc:
+        raise UsageError(f"{path}: expected a file that is not nested as deep as this one") from exc
+    except yaml.YAMLError as exc:
         raise UsageError(f"{path}: {_yaml_problem(exc)}") from exc
+    # PyYAML recognises a date or a number by its look, and says this of those that are none: 2025-13-45, `!!int x`.
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as exc:
+        raise UsageError(f"{path}: expected YAML in UTF-8, with dates and numbers that exist; got {exc}") from exc
 
 
 def _yaml_problem(exc: Exception) -> str:

@@ -49,20 +49,16 @@ class Glance:
 
     @property
     def output_tokens(self) -> np.ndarray:
-        return self._tokens[:, 0]
+        return self._head.lengths.mean(self.within_T, self.pool_P, self._log_tokens_L)
 
     @property
     def output_tokens_interval(self) -> np.ndarray:
-        return self._tokens[:, 1:]
+        return self._head.lengths.ends(self.within_T, self.pool_P, self._log_tokens_L)
 
     @property
     def tasks(self) -> np.ndarray:
         """Probability of each task [T]."""
         return self._head.tasks(self.within_T, self.pool_P)
-
-    @property
-    def _tokens(self) -> np.ndarray:
-        return self._head.lengths.of(self.within_T, self.pool_P, self._log_tokens_L)
 
 
 Mix = tuple[np.ndarray, np.ndarray]
@@ -82,10 +78,9 @@ class GlanceHead:
         self.lengths = _Lengths(tensors, layout, list(served))
         self._prepare_inputs(tensors)
         self._prepare_outputs(tensors, layout)
-        tasks, pools = layout.tasks, layout.pools
-        self._tasks, self._pools = tasks, pools
+        self._tasks = layout.tasks
         same_TT = layout.pool_TP[:, layout.pool_T] + LEAST_SHARE
-        self._sum_TX = np.hstack([same_TT, layout.pool_TP + LEAST_POOL, np.ones((tasks, 1), np.float32)])
+        self._sum_TX = np.hstack([same_TT, layout.pool_TP + LEAST_POOL, np.ones((layout.tasks, 1), np.float32)])
         self._center_KD = np.ascontiguousarray(tensors["static.center_KD"])
         self._alarm_A = [float(weight) for weight in tensors[f"{stage}.alarm_A"]]
 
@@ -253,18 +248,36 @@ class _Lengths:
         self._table_TL = np.ascontiguousarray(layout.log_tokens_TR[:, self.rules])
         counts_PM = layout.counts(tensors["tokens.known_R"])
         self._counts_PC = np.ascontiguousarray(counts_PM[:, served])
-        self._unknown_C = np.where((counts_PM > 1e-3).any(0), 0, np.nan)[served].astype(np.float32)
-        self._spread_C3 = tensors["tokens.spread_M3"][served] + self._unknown_C[:, None]
+        self._nothing_PC = np.zeros_like(self._counts_PC)
+        known_M: np.ndarray = counts_PM.max(0) > 1e-3
+        spread_C3 = np.where(known_M[:, None], tensors["tokens.spread_M3"], np.nan)[served]
+        self._mean_C, self._ends_C2 = np.ascontiguousarray(spread_C3[:, 0]), spread_C3[:, 1:]
+        self._most_C = np.full_like(self._mean_C, LOG_MOST_TOKENS)
 
-    def of(self, within_T: np.ndarray, pool_P: np.ndarray, log_tokens_L: np.ndarray) -> np.ndarray:
-        """Mean, and the ends of nine of ten answers [C, 3]."""
-        value_PC = np.zeros_like(self._counts_PC)
-        value_PC.reshape(-1)[self._place_L] = within_T.dot(self._table_TL) + log_tokens_L
+    def mean(self, within_T: np.ndarray, pool_P: np.ndarray, log_tokens_L: np.ndarray) -> np.ndarray:
+        """[C]."""
+        log_C = self._log_tokens(within_T, pool_P, log_tokens_L)
+        log_C += self._mean_C
+        np.minimum(log_C, self._most_C, out=log_C)
+        np.exp(log_C, out=log_C)
+        return log_C
+
+    def ends(self, within_T: np.ndarray, pool_P: np.ndarray, log_tokens_L: np.ndarray) -> np.ndarray:
+        """Of nine of ten answers [C, 2]."""
+        log_C2 = self._log_tokens(within_T, pool_P, log_tokens_L)[:, None] + self._ends_C2
+        ends_C2: np.ndarray = np.exp(np.minimum(log_C2, LOG_MOST_TOKENS))
+        return ends_C2
+
+    def _log_tokens(self, within_T: np.ndarray, pool_P: np.ndarray, log_tokens_L: np.ndarray) -> np.ndarray:
+        """Mean over pools [C]; a number without a meaning where no length was ever known."""
+        value_L = within_T.dot(self._table_TL)
+        value_L += log_tokens_L
+        value_PC = self._nothing_PC.copy()
+        value_PC.reshape(-1)[self._place_L] = value_L
         value_PC *= self._counts_PC
-        mean_C = pool_P.dot(value_PC) / pool_P.dot(self._counts_PC)
-        log_C3 = np.minimum(mean_C[:, None] + self._spread_C3, LOG_MOST_TOKENS)
-        tokens_C3: np.ndarray = np.exp(log_C3, out=log_C3)
-        return tokens_C3
+        log_C: np.ndarray = pool_P.dot(value_PC)
+        log_C /= pool_P.dot(self._counts_PC)
+        return log_C
 
 
 def _places(layout: Layout, models: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

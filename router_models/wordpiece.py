@@ -1,10 +1,10 @@
 """Word-piece ids of a text: those of the `tokenizers` library, at a tenth of its price.
 
-How it works: an uncased BERT tokenizer reads runs of letters and digits, and single punctuation marks, each on its own.
-So the ids of every such unit are kept, as bytes, and those of every word, which is what stands between white space: a
-text of known words costs one split and one join. Words not seen before are put together from their units; units not
-seen before go through the library, all in one call. A text with letters beyond ASCII, control characters or special
-tokens is taken word by word: plain words as above, the others whole, by the library.
+How it works: an uncased BERT tokenizer reads runs of letters and digits, and single punctuation marks, each on its own,
+and cuts each into the longest pieces that it knows, from left to right. So the ids of every word, which is what stands
+between white space, are kept as bytes, and a text of known words costs one split and one join. Words not seen before
+are cut here, for a call of the library costs as much as five of them. A text with letters beyond ASCII, control
+characters or special tokens is taken word by word: plain words as above, the others whole, by the library.
 
 Not kept: what is long, since it rarely comes twice. When the store is full it starts anew; traffic fills it in seconds.
 
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from array import array
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,14 +41,19 @@ class FastWordPiece:
         Raises:
             ValueError: it is not an uncased BERT tokenizer, so ids of units would not add up to those of a text.
         """
-        _check(json.loads(tokenizer_json))
+        form = json.loads(tokenizer_json)
+        _check(form)
         self._library = Tokenizer.from_str(tokenizer_json.decode())
         self._library.no_padding()
+        self._cutter = _Cutter(form["model"], self._library.token_to_id)
         self._library.no_truncation()
         self._special = tuple(token.content for token in self._library.get_added_tokens_decoder().values())
         self.vocabulary_size = int(self._library.get_vocab_size())
         self._most_known = most_known
         self._known = {"": b""}
+        """Words of lower-case ASCII."""
+        self._foreign: dict[str, bytes] = {}
+        """Other words, as they are written."""
 
     def special(self, token: str) -> int:
         """The id of a special token.
@@ -71,58 +77,92 @@ class FastWordPiece:
             line = text.lower().replace("\n", " ").replace("\t", " ").replace("\r", " ")
             if line.isprintable():
                 return self._of_words(line.split(" "))
-        units = _units_by_word(text)
-        return _array(map(self._ids_of_units(units).__getitem__, units))
+        return self._of_mixed(_WORDS.findall(text))
 
     def _of_words(self, words: list[str]) -> np.ndarray:
         known = self._known
         try:
             return _array(map(known.__getitem__, words))
         except KeyError:
-            new = {word: _UNITS.findall(word) for word in words if word not in known}
-            ids_of = self._ids_of_units([unit for units in new.values() for unit in units])
-            of_new = {word: b"".join(map(ids_of.__getitem__, units)) for word, units in new.items()}
-            self._keep(of_new)
-            return _array(of_new[word] if word in of_new else known[word] for word in words)
+            return _array([known[word] if word in known else self._of_word(word) for word in words])
 
-    def _ids_of_units(self, units: list[str]) -> dict[str, bytes]:
-        known, distinct = self._known, set(units)
-        new = [unit for unit in distinct if unit not in known]
+    def _of_word(self, word: str) -> bytes:
+        """Of one that is not known yet."""
+        ids = _bytes([token_id for unit in _UNITS.findall(word) for token_id in self._cutter.ids(unit)])
+        self._known = self._kept(self._known, {word: ids})
+        return ids
+
+    def _of_mixed(self, words: list[str]) -> np.ndarray:
+        known, foreign = self._known, self._foreign
+        new = [word for word in set(words) if word not in foreign and not _is_plain(word)]
         of_new = dict(zip(new, self._from_library(new), strict=True))
-        self._keep(of_new)
-        return {unit: known[unit] for unit in distinct if unit not in of_new} | of_new
+        self._foreign = self._kept(foreign, of_new)
+        ids = []
+        for word in words:
+            if _is_plain(word):
+                ids.append(known.get(word.lower()) or self._of_word(word.lower()))
+            else:
+                ids.append(of_new[word] if word in of_new else foreign[word])
+        return _array(ids)
 
-    def _keep(self, ids_of: dict[str, bytes]) -> None:
-        """For the next time."""
-        if len(self._known) > self._most_known:
-            self._known = {"": b""}  # not cleared: another thread may be reading it
-        self._known.update(
-            (unit, ids) for unit, ids in ids_of.items() if len(unit) <= MOST_CHARS and unit.isprintable()
-        )
+    def _kept(self, known: dict[str, bytes], ids_of: dict[str, bytes]) -> dict[str, bytes]:
+        """What is known from now on."""
+        if len(known) > self._most_known:
+            known = {"": b""}  # not cleared: another thread may be reading it
+        known.update((word, ids) for word, ids in ids_of.items() if len(word) <= MOST_CHARS)
+        return known
 
-    def _from_library(self, units: list[str]) -> list[bytes]:
-        pieces: list[list[int]] = [[] for _ in units]
-        if units:
-            encoding = self._library.encode(units, is_pretokenized=True, add_special_tokens=False)
-            for token_id, unit in zip(encoding.ids, encoding.word_ids, strict=True):
-                if unit is not None:  # only tokens that belong to no unit have none, and none is added
-                    pieces[unit].append(token_id)
-        return [np.array(ids, dtype=np.int64).tobytes() for ids in pieces]
+    def _from_library(self, words: list[str]) -> list[bytes]:
+        pieces: list[list[int]] = [[] for _ in words]
+        encoding = self._library.encode(words, is_pretokenized=True, add_special_tokens=False)
+        for token_id, word in zip(encoding.ids, encoding.word_ids, strict=True):
+            if word is not None:  # only tokens that belong to no word have none, and none is added
+                pieces[word].append(token_id)
+        return list(map(_bytes, pieces))
+
+
+class _Cutter:
+    """Cuts a plain unit into the longest pieces of a vocabulary, from left to right."""
+
+    def __init__(self, model: Mapping[str, Any], number: Callable[[str], int | None]) -> None:
+        """`number` is the id of a piece; a vocabulary of our own would take 3 MB beside the library's."""
+        self._number, self._unknown = number, int(model["vocab"][model["unk_token"]])
+        self._inside: str = model["continuing_subword_prefix"]
+        self._most_chars: int = model["max_input_chars_per_word"]
+        self._longest: dict[str, int] = {}
+        """Of all pieces that begin alike, by their first two letters, so that few have to be tried."""
+        for piece in filter(str.isascii, model["vocab"]):
+            within = len(self._inside) if piece.startswith(self._inside) else 0
+            begin = piece[: within + 2]
+            self._longest[begin] = max(self._longest.get(begin, 1), len(piece) - within)
+
+    def ids(self, unit: str) -> list[int]:
+        """Of its pieces; of the unknown one alone, where it is too long or some part of it is none."""
+        ids, start, prefix = [], 0, ""
+        if len(unit) > self._most_chars:
+            return [self._unknown]
+        while start < len(unit):
+            end = start + self._longest.get(prefix + unit[start : start + 2], 1)
+            while (token_id := self._number(prefix + unit[start:end])) is None:
+                end -= 1
+                if end == start:
+                    return [self._unknown]
+            ids.append(token_id)
+            start, prefix = min(end, len(unit)), self._inside
+        return ids
 
 
 def _array(ids: Iterable[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(ids), dtype=np.int64)
 
 
-def _units_by_word(text: str) -> list[str]:
-    """Units of the plain words; the other words whole, for only the library knows how they are cut."""
-    units: list[str] = []
-    for word in _WORDS.findall(text):
-        if word.isascii() and word.isprintable() and "[" not in word:
-            units += _UNITS.findall(word.lower())
-        else:
-            units.append(word)
-    return units
+def _bytes(ids: list[int]) -> bytes:
+    return array("q", ids).tobytes()
+
+
+def _is_plain(word: str) -> bool:
+    """Whether it is cut as the library would; only that knows about special tokens, and letters beyond ASCII."""
+    return word.isascii() and word.isprintable() and "[" not in word
 
 
 def _check(tokenizer: dict[str, Any]) -> None:

@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from app.cli.processes import Children
 
@@ -41,8 +43,10 @@ class Stack:
     admin: str
     workers: Mapping[str, str]
     """Address by kind: base, small."""
-    pids: Mapping[str, int]
+    pids: dict[str, int]
     """Process group by kind."""
+    start_worker: Callable[[str], None]
+    """Start the worker of a kind, which has ended, on its port of before; it is ready when its /health says so."""
     key: str = "sk-demo"
 
 
@@ -54,26 +58,36 @@ def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @contextmanager
-def running_demo(folder: Path) -> Iterator[Stack]:
-    """Real vLLM workers with the demo's models, and the gateway in front of them, on free ports."""
+def running_demo(folder: Path, **changes: Any) -> Iterator[Stack]:
+    """Real vLLM workers with the demo's models, and the gateway in front of them, on free ports.
+
+    `changes` replace keys of the gateway's file.
+    """
     ports = dict(zip(("8080", "8081", "8101", "8102"), map(str, free_ports(4)), strict=True))
     for name in ("demo.yaml", "demo-catalog.yaml"):
         text = (ROOT / "configs" / name).read_text().replace("../router_models", str(ROOT / "router_models"))
         for fixed, free in ports.items():
             text = text.replace(f"127.0.0.1:{fixed}", f"127.0.0.1:{free}")
         (folder / name).write_text(text)
+    config = folder / "demo.yaml"
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **changes}))
     subprocess.run([ROOT / ".venv-vllm/bin/python", ROOT / "deploy/demo/build_models.py"], check=True, cwd=ROOT)
     gateway, admin, base, small = (f"http://127.0.0.1:{port}" for port in ports.values())
-    pids: dict[str, int] = {}
+    workers, pids = {"base": base, "small": small}, dict[str, int]()
     with Children(folder / "log") as children:
-        for kind, url in (("base", base), ("small", small)):
+
+        def start_worker(kind: str) -> None:
+            url = workers[kind]
             command = [str(ROOT / "deploy/vllm/serve.sh"), kind, url.rpartition(":")[2]]
             pids[kind] = children.start(f"worker-{kind}", command, f"{url}/health").process.pid
+
+        for kind in workers:
+            start_worker(kind)
         children.wait_until_ready(240)
-        serve = [sys.executable, "-m", "app.cli", "serve", "--config", str(folder / "demo.yaml")]
+        serve = [sys.executable, "-m", "app.cli", "serve", "--config", str(config)]
         children.start("gateway", serve, f"{gateway}/readyz")
         children.wait_until_ready(240)
-        yield Stack(gateway, admin, {"base": base, "small": small}, pids)
+        yield Stack(gateway, admin, workers, pids, start_worker)
 
 
 def free_ports(count: int) -> list[int]:

@@ -137,9 +137,9 @@ def end_of_head(buffer: bytes | bytearray, searched: int = 0) -> int:
     end = buffer.find(b"\r\n\r\n", max(searched - 3, 0), MAX_HEAD_BYTES)
     if end > 0:
         return end + 4
+    _check_unfinished(buffer, searched)
     if len(buffer) >= MAX_HEAD_BYTES:
         raise _too_long_a_head()
-    _check_unfinished(buffer, searched)
     return -1
 
 

@@ -145,6 +145,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         explain=context.explain or False,
         longest_prompt_tokens=prompt.longest_tokens,
         hops=count_hops(call.headers),
+        key_id=call.key.id,
     )
 
 

@@ -7,7 +7,7 @@ from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse
 
 from app.api.call import call_of
-from app.api.parsing import parse_chat, parse_completion
+from app.api.parsing import parse_chat, parse_completion, parse_responses
 from app.api.policy import needs
 
 routes = APIRouter()
@@ -16,10 +16,11 @@ routes = APIRouter()
 @routes.post("/v1/routing/explain", name="explain")
 @needs("route:explain")
 async def explain(http_request: HttpRequest) -> JSONResponse:
-    """The decision that a chat or text completion with this body would get."""
+    """The decision that a chat or text completion, or a response, with this body would get."""
     call = call_of(http_request)
     body = await call.json()
-    request = parse_completion(body, call) if "prompt" in body else parse_chat(body, call)
+    parse = parse_completion if "prompt" in body else parse_responses if "input" in body else parse_chat
+    request = parse(body, call)
     async with call.while_there():
         return JSONResponse(await call.gateway.explain(request, call.key))
 

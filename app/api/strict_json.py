@@ -25,22 +25,22 @@ MAX_DIGITS = 20
 # Texts, lists and objects in a body. The longest conversation with a tool call in each message has some 40,000; more
 # than this takes a parser, and what checks the parameters, longer than others should wait.
 MAX_PARTS = 100_000
-# Values in a body: token ids, above all.
-MAX_VALUES = 250_000
+# Values in a body: token ids, above all. OpenAI takes as many to embed at a time.
+MAX_VALUES = 300_000
 # In larger bodies what is wrong is looked for without a call for each number.
 STRICT_BYTES = 256 << 10
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _PART = re.compile(_STRING.pattern + rb"|[\[{]", re.DOTALL)
 _NOT_A_BRACKET = re.compile(rb"[^\[\]{}]+")
-_LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])(?=[0-9-]{%d})-?[0-9]++(?![.eE])" % (MAX_DIGITS + 1))
+# Longer than the quick parser reads as an integer, whatever its digits are.
+_LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{20}[0-9]*+(?![.eE])")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_OBJECT = 'the body must be a JSON object, such as {"model": "auto", ...}'
-_TOO_LONG = f"an integer has more than {MAX_DIGITS} digits; send a smaller one"
 # The quick parser makes a float of a longer integer.
 _SAFE_FLOAT = 1e15
 _NO_COLONS = frozenset({int, bool, type(None)})
-_SCALARS = frozenset({*_NO_COLONS, str, float})
+_NESTED = frozenset({dict, list})
 
 
 class _Doubtful(Exception):
@@ -55,18 +55,17 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """
     if len(body) > MAX_PARTS:
         _check_size(body)
+    is_large = len(body) > STRICT_BYTES
     try:
         parsed = orjson.loads(body)
-        # An object that brings a key twice has more colons than the one that was made of it.
-        if type(parsed) is dict and _colons(parsed, 1) == body.count(b":") and b"\\u003" not in body:
-            return parsed
-    except _Doubtful:
-        pass
     except orjson.JSONDecodeError as exc:
-        if len(body) > STRICT_BYTES:
-            place = f"line {exc.lineno} column {exc.colno}"
-            raise InvalidRequest(f"the body is not JSON that all read alike: {exc.msg} at {place}") from exc
-    return parse_strictly(body) if len(body) <= STRICT_BYTES else _parse_large(body)
+        if not is_large:
+            return parse_strictly(body)
+        place = f"line {exc.lineno} column {exc.colno}"
+        raise InvalidRequest(f"the body is not JSON that all read alike: {exc.msg} at {place}") from exc
+    if type(parsed) is dict and _is_plainly_sound(parsed, body):
+        return parsed
+    return _checked(parsed, body) if is_large else parse_strictly(body)
 
 
 def _check_size(body: bytes) -> None:
@@ -76,6 +75,15 @@ def _check_size(body: bytes) -> None:
         raise InvalidRequest(f"the body has more than {MAX_PARTS} texts, lists and objects; send less at a time")
     if body.count(b",") > MAX_VALUES and _STRING.sub(b"", body).count(b",") > MAX_VALUES:
         raise InvalidRequest(f"the body has more than {MAX_VALUES} values; send less at a time")
+
+
+def _is_plainly_sound(parsed: dict[str, Any], body: bytes) -> bool:
+    """Whether nothing was lost on reading; False may also mean that it is not so easy to tell."""
+    # An object that brings a key twice has more colons than the one that was made of it; an escaped colon is none.
+    try:
+        return _colons(parsed, 1) == body.count(b":") and b"\\u003" not in body
+    except _Doubtful:
+        return False
 
 
 def _colons(value: dict[str, Any] | list[Any], depth: int) -> int:
@@ -100,7 +108,7 @@ def _colons(value: dict[str, Any] | list[Any], depth: int) -> int:
         elif kind is float:
             if not -_SAFE_FLOAT < item < _SAFE_FLOAT:
                 raise _Doubtful
-        elif kind not in _SCALARS:
+        elif kind in _NESTED:
             found += _colons(item, depth + 1)
     return found
 
@@ -124,15 +132,25 @@ def parse_strictly(body: bytes) -> dict[str, Any]:
     return parsed
 
 
-def _parse_large(body: bytes) -> dict[str, Any]:
-    """The same for what the quick parser could read, but perhaps as something else."""
+def _checked(parsed: object, body: bytes) -> dict[str, Any]:
+    """What the quick parser made of a large body, when nothing was lost on the way."""
     _check_depth(body)
-    if _LONG_INTEGER.search(_STRING.sub(b"", body)):
-        raise InvalidRequest(_TOO_LONG)
-    parsed = _decode_large(body.decode())
     if not isinstance(parsed, dict):
         raise InvalidRequest(_NO_OBJECT)
+    bare = _STRING.sub(b"", body)
+    if _LONG_INTEGER.search(bare):
+        raise InvalidRequest("an integer has more than 64 bits; send a smaller one")
+    if _count_keys(parsed) != bare.count(b":"):
+        raise InvalidRequest("a key occurs twice in one object; send it once")
     return parsed
+
+
+def _count_keys(value: Any) -> int:
+    if type(value) is dict:
+        return len(value) + sum([_count_keys(item) for item in value.values() if type(item) in _NESTED])
+    if set(map(type, value)).isdisjoint(_NESTED):
+        return 0
+    return sum([_count_keys(item) for item in value if type(item) in _NESTED])
 
 
 def _check_depth(body: bytes) -> None:
@@ -170,7 +188,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
-        raise InvalidRequest(_TOO_LONG)
+        raise InvalidRequest(f"an integer has more than {MAX_DIGITS} digits; send a smaller one")
     return int(digits)
 
 
@@ -188,4 +206,3 @@ def _refuse_constant(name: str) -> NoReturn:
 _decode = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
 ).decode
-_decode_large = json.JSONDecoder(object_pairs_hook=_unique).decode

@@ -48,6 +48,8 @@ LINGER_S = 1.0
 LINGER_BYTES = 12 << 20
 # The kernel's share of what a slow reader may leave unread; its own default grows to megabytes.
 SEND_BUFFER_BYTES = 128 << 10
+# Who takes less than this, while more waits for him than we and the kernel keep, is not reading but holding on.
+LEAST_READ_BYTES = 4 << 10
 
 
 # Where bytes arrive, for all connections one after the other. Left to itself, uvloop reads 250 KiB at once, whoever
@@ -78,7 +80,7 @@ class Wire(asyncio.BufferedProtocol):
         """Bytes of the body that have not come, where its length was announced; of chunks, 1 until the last came."""
         self._chunks: ChunkedBody | None = None
         self._work: Work | None = None
-        self._unread: tuple[int, int] | None = None
+        self._unread_bytes = 0
         self._linger_bytes = 0
 
     # What the transport calls.
@@ -123,7 +125,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._flow.pause_writing()
-        self._unread = self._unsent()
+        self._unread_bytes = self._unsent_bytes()
         self.due_at = self._loop.time() + self._front.patience.unread_s
 
     def resume_writing(self) -> None:
@@ -152,8 +154,8 @@ class Wire(asyncio.BufferedProtocol):
             self._refuse(RequestTimeout(f"the body did not arrive within {patience.body_s:g} s; send it faster"))
         elif self._phase is HEAD and self._early:
             self._refuse(RequestTimeout(f"the head did not arrive within {patience.head_s:g} s; send it faster"))
-        elif self._phase is BUSY and self._unread != (unsent := self._unsent()):
-            self._unread, self.due_at = unsent, self._loop.time() + patience.unread_s
+        elif self._phase is BUSY and self._unread_bytes - (unsent := self._unsent_bytes()) >= LEAST_READ_BYTES:
+            self._unread_bytes, self.due_at = unsent, self._loop.time() + patience.unread_s
         else:
             self._transport.abort()
 
@@ -263,6 +265,8 @@ class Wire(asyncio.BufferedProtocol):
             return
         self._flow.resume_reading()
         if not (self._keep_alive and whole):
+            # Closed once all is read, or when the caller has had the time for it.
+            self._unread_bytes, self.due_at = self._unsent_bytes(), self._loop.time() + self._front.patience.unread_s
             self._transport.close()
             return
         self._phase, self.due_at = HEAD, self._loop.time() + self._front.patience.idle_s
@@ -291,13 +295,11 @@ class Wire(asyncio.BufferedProtocol):
     def _line(self, version: str) -> Line:
         return Line(self._transport, self._flow, self._server, modern=version == "1.1", keep_alive=self._keep_alive)
 
-    def _unsent(self) -> tuple[int, int]:
-        """Bytes that the caller has not taken yet: ours, and the kernel's."""
+    def _unsent_bytes(self) -> int:
+        """What the caller has not taken yet: our share, and the kernel's."""
         sock: socket.socket | None = self._transport.get_extra_info("socket")
-        if sock is None:
-            return self._transport.get_write_buffer_size(), 0
-        queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        return self._transport.get_write_buffer_size(), struct.unpack("i", queued)[0]
+        queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4) if sock else b"\0" * 4
+        return self._transport.get_write_buffer_size() + int(struct.unpack("i", queued)[0])
 
 
 def protocol(front: Front) -> type[asyncio.Protocol]:

@@ -59,3 +59,5 @@ class Request:
     """Of several prompts that are read one by one; None where there is one."""
     hops: int = 0
     """Gateways like this one that the call has passed already."""
+    key_id: str = ""
+    """Whose call it is: nothing that is remembered for one key is used for another."""

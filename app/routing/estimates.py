@@ -143,6 +143,8 @@ class Expected:
     @lazily
     def written_tokens(self) -> Floats:
         most = self.question.max_tokens
+        if most == 0:
+            return np.zeros(len(self.table))
         return self.output_tokens if most is None else np.minimum(self.output_tokens, most)
 
     @lazily

@@ -1,11 +1,12 @@
 """A predictor that computes: its glance on the event loop, its transformer off it, within a limit, behind a breaker.
 
 How it works: a glance takes less time than handing it to a thread would. For the rest, one thread predicts, one
-conversation at a time. Each call's limit runs from the moment when its own turn comes: waiting for others is not its
-fault. A call that is overdue is given up, though its thread goes on until it is done; those behind it wait. Failures in
-a row open the breaker, and for a while nobody asks; then the next call tries. When too many wait, or one waits too
-long, there is no prediction either, but nothing is held against the predictor. While the thread is stuck in a call that
-was given up long ago, nobody waits for it.
+conversation at a time; a second one gained nothing on two cores, and took from the event loop. More processes do. Each
+call's limit runs from the moment when its own turn comes: waiting for others is not its fault. A call that is overdue
+is given up, though its thread goes on until it is done; those behind it wait. Failures in a row open the breaker, and
+for a while nobody asks; then the next call tries. When too many wait, or one waits too long, there is no prediction
+either, but nothing is held against the predictor. While the thread is stuck in a call that was given up long ago,
+nobody waits for it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol
 
 from app.domain.request import Conversation
@@ -72,13 +74,40 @@ class Breaker:
             self._open_until = self._clock() + OPEN_S
 
 
-class _Turn:
-    """When one call's turn came; None while it waits."""
+class _Call:
+    """One conversation on its way through the thread; everything but `begun_at` belongs to the event loop."""
 
-    __slots__ = ("began_at",)
+    __slots__ = ("asked_at", "begun_at", "conversation", "is_given_up", "loop", "result", "timer")
 
-    def __init__(self) -> None:
-        self.began_at: float | None = None
+    def __init__(self, conversation: Conversation, asked_at: float) -> None:
+        self.conversation, self.asked_at = conversation, asked_at
+        self.begun_at: float | None = None
+        """When its turn came; None while it waits."""
+        self.is_given_up = False
+        self.loop = asyncio.get_running_loop()
+        self.result: asyncio.Future[Prediction] = self.loop.create_future()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more."""
+        self.is_given_up = True
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def done(self, work: Future[Prediction | None]) -> None:
+        """In the thread: pass on what came out, unless the event loop is closed."""
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._tell, work)
+
+    def _tell(self, work: Future[Prediction | None]) -> None:
+        if self.result.done():
+            return
+        if work.cancelled():
+            self.result.set_exception(PredictorFailed("closed before its turn came"))
+        elif (failure := work.exception()) is not None:
+            self.result.set_exception(failure)
+        elif (prediction := work.result()) is not None:
+            self.result.set_result(prediction)
 
 
 class OffLoopPredictor:
@@ -99,7 +128,7 @@ class OffLoopPredictor:
         self._breaker = Breaker(clock)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="predictor")
         self._waiting = 0
-        self._running: _Turn | None = None
+        self._running: _Call | None = None
 
     def close(self) -> None:
         """Stop the thread; a call that still runs is not waited for."""
@@ -135,51 +164,57 @@ class OffLoopPredictor:
             self._waiting -= 1
 
     async def _within_limit(self, conversation: Conversation) -> Prediction:
-        loop, turn = asyncio.get_running_loop(), _Turn()
-        asked_at = self._clock()
-        work = loop.run_in_executor(self._thread, self._predict, conversation, turn)
+        call = _Call(conversation, self._clock())
+        self._thread.submit(self._predict, call).add_done_callback(call.done)
+        self._look_after(call)
         try:
-            while not work.done():
-                left_s = self._left_s(turn, asked_at)
-                if left_s <= 0:
-                    raise self._overdue(turn)
-                await asyncio.wait((work,), timeout=left_s)
+            prediction = await call.result
+        except PredictorFailed:
+            raise
+        except Exception as exc:  # whatever a model's runtime raises, there is no prediction
+            self._breaker.failed()
+            raise PredictorFailed(f"{type(exc).__name__} while predicting") from exc
         finally:
-            work.cancel()
-        return self._result(work)
+            call.give_up()
+        self._breaker.succeeded()
+        return prediction
 
-    def _left_s(self, turn: _Turn, asked_at: float) -> float:
+    def _look_after(self, call: _Call) -> None:
+        """End a call that takes too long, as often as it is worth looking."""
+        if call.result.done():
+            return
+        left_s = self._left_s(call)
+        if left_s > 0:
+            call.timer = call.loop.call_later(left_s, self._look_after, call)
+        else:
+            call.result.set_exception(self._overdue(call))
+
+    def _left_s(self, call: _Call) -> float:
         """How long until it is worth looking again; 0 or less when time is over."""
         now = self._clock()
-        if turn.began_at is not None:
-            return turn.began_at + self._limit_s - now
-        return 0.0 if self._is_stuck() else min(self._limit_s, asked_at + MOST_WAIT_S - now)
+        if call.begun_at is not None:
+            return call.begun_at + self._limit_s - now
+        return 0.0 if self._is_stuck() else min(self._limit_s, call.asked_at + MOST_WAIT_S - now)
 
-    def _overdue(self, turn: _Turn) -> PredictorFailed:
-        if turn.began_at is None:
+    def _overdue(self, call: _Call) -> PredictorFailed:
+        if call.begun_at is None:
             return PredictorFailed("its turn did not come in time")
         self._breaker.failed()
         return PredictorFailed(f"took longer than {self._limit_s:g} s")
 
-    def _predict(self, conversation: Conversation, turn: _Turn) -> Prediction:
-        turn.began_at = self._clock()
-        self._running = turn
+    def _predict(self, call: _Call) -> Prediction | None:
+        """In the thread; None where nobody waits any more."""
+        if call.is_given_up:
+            return None
+        call.begun_at = self._clock()
+        self._running = call
         try:
-            return self._predictor.predict(conversation)
+            return self._predictor.predict(call.conversation)
         finally:
             self._running = None
 
     def _is_stuck(self) -> bool:
         running = self._running
-        if running is None or running.began_at is None:
+        if running is None or running.begun_at is None:
             return False
-        return self._clock() > running.began_at + self._limit_s * STUCK_AFTER_LIMITS
-
-    def _result(self, work: asyncio.Future[Prediction]) -> Prediction:
-        try:
-            prediction = work.result()
-        except Exception as exc:  # whatever a model's runtime raises, there is no prediction
-            self._breaker.failed()
-            raise PredictorFailed(f"{type(exc).__name__} while predicting") from exc
-        self._breaker.succeeded()
-        return prediction
+        return self._clock() > running.begun_at + self._limit_s * STUCK_AFTER_LIMITS

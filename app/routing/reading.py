@@ -2,7 +2,8 @@
 
 How it works: a glance costs some microseconds and is taken on the event loop; a look costs milliseconds, elsewhere. Who
 wants a prediction takes the glance first and asks for the look only where the glance leaves something open. A look that
-fails leaves the glance. Whatever an encoder does, the caller gets a reading, if need be an empty one that says why.
+fails leaves the glance. What an encoder has said before to the same caller is not asked again (`app.routing.recall`).
+Whatever an encoder does, the caller gets a reading, if need be an empty one that says why.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from app.domain.decision import Encoder
-from app.domain.request import Conversation
+from app.domain.request import Conversation, Request
 from app.routing.estimates import Prediction
+from app.routing.recall import Recall
 
 
 class PredictorFailed(Exception):
@@ -60,21 +62,32 @@ class Reading(NamedTuple):
 UNREAD = Reading()
 
 
-def glance(predictor: QualityPredictor, conversation: Conversation) -> Reading:
+def glance(predictor: QualityPredictor, request: Request, recall: Recall) -> Reading:
     """What the static encoder says; nothing without one, or when it fails."""
-    try:
-        prediction = predictor.glance(conversation)
-    except PredictorFailed as exc:
-        return Reading(failure=_told(exc))
-    return UNREAD if prediction is None else Reading(prediction, "static")
+    name = recall.name("static", request)
+    prediction = recall.find(name)
+    if prediction is None:
+        try:
+            prediction = predictor.glance(request.conversation)
+        except PredictorFailed as exc:
+            return Reading(failure=_told(exc))
+        if prediction is None:
+            return UNREAD
+        recall.keep(name, prediction)
+    return Reading(prediction, "static")
 
 
-async def look(predictor: QualityPredictor, conversation: Conversation, glanced: Reading) -> Reading:
+async def look(predictor: QualityPredictor, request: Request, recall: Recall, glanced: Reading) -> Reading:
     """What the transformer says; when it fails, what was seen at a glance."""
-    try:
-        return Reading(await predictor.predict(conversation), "transformer", glanced.failure)
-    except PredictorFailed as exc:
-        return glanced._replace(failure=_told(exc))
+    name = recall.name("transformer", request)
+    prediction = recall.find(name)
+    if prediction is None:
+        try:
+            prediction = await predictor.predict(request.conversation)
+        except PredictorFailed as exc:
+            return glanced._replace(failure=_told(exc))
+        recall.keep(name, prediction)
+    return Reading(prediction, "transformer", glanced.failure)
 
 
 def _told(failure: PredictorFailed) -> str:

@@ -30,6 +30,7 @@ from app.routing.objective import Positions
 from app.routing.operating_points import OperatingCurve, OperatingPoints, OperatingTable
 from app.routing.ranking import Ranking
 from app.routing.reading import QualityPredictor, Reading, glance, look
+from app.routing.recall import Recall
 from app.routing.view import NO_TERMS, Terms, View, first_of
 from app.routing.why import Ground, why_abstained, why_best, why_default
 
@@ -71,7 +72,7 @@ class Router:
         `versions` are kept with decisions; `count` hears which encoder each predicted decision was made with.
         """
         self._table, self._predictor, self._count = table, learned.predictor, count
-        self._versions = dict(versions or {})
+        self._versions, self._recall = dict(versions or {}), Recall()
         self._points = OperatingPoints(table, learned.curve) if learned.curve else None
         self._card_filter = CardFilter(table)
         self._default_position = {name: _positions(table, profile.order) for name, profile in profiles.items()}
@@ -98,7 +99,7 @@ class Router:
         loss = request.preferences.max_quality_loss
         terms = Terms(request.preferences.weights) if loss is None else await self._terms(case.question, usable_M, loss)
         view = await self._read(request, View(case, usable_M, terms))
-        if not np.count_nonzero(view.eligible):
+        if request.preferences.limits and not np.count_nonzero(view.eligible):
             raise nothing_left(view.expected, estimated=True)
         return self._decision(view, await self._rank(view))
 
@@ -141,9 +142,9 @@ class Router:
         is_needed = request.model is None or request.explain or has_limits_on_estimates(unread.case)
         if self._predictor is None or not is_needed:
             return unread
-        view = unread.after(glance(self._predictor, request.conversation))
+        view = unread.after(glance(self._predictor, request, self._recall))
         if "transformer" in self._predictor.speeds and not self._is_settled(request, view):
-            view = unread.after(await look(self._predictor, request.conversation, view.reading))
+            view = unread.after(await look(self._predictor, request, self._recall, view.reading))
         if view.reading.encoder is not None:
             self._count(view.reading.encoder)
         return view
@@ -174,7 +175,7 @@ class Router:
     async def _abstain(self, view: View) -> Ground:
         """The profile's order; where it has none, the best single model first."""
         order = self._default_order(view)
-        if view.case.question.profile in self._ordered:
+        if self._follows_order(view):
             return Ground("abstained", order)
         point = view.terms.point or await self._point(view.usable_M)
         if point is not None and point.best_model is not None:
@@ -196,24 +197,30 @@ class Router:
             decision_id=f"dec-{os.urandom(12).hex()}",
             candidates=Ranking(view, ground),
             reason=reason,
-            explain=partial(self._why, reason, evidence),
+            explain=partial(_why, reason, evidence, self._predictor is not None, self._follows_order(view)),
             details={"predictor_failure": failure} if failure else {},
             evidence=evidence,
         )
 
-    def _why(self, reason: Reason, evidence: Evidence) -> str:
-        case, ground = evidence.case, evidence.ground
-        if reason == "named":
-            return "asked for by name"
-        if reason == "only":
-            return "the only eligible model"
-        if reason == "default":
-            return why_default(evidence.reading.failure, self._predictor is not None)
-        if reason == "abstained":
-            point, first = ground.terms.point, self._table.names[int(ground.order[0])]
-            best_single = first if point is not None and point.best_model == first else None
-            return why_abstained(case.question.profile in self._ordered, best_single)
-        return why_best(Expected(case), ground)
+    def _follows_order(self, view: View) -> bool:
+        """Whether the profile says who answers where the numbers do not."""
+        return view.case.question.profile in self._ordered
+
+
+# No method: a decision is remembered for a while, and a router with its artifact must not be for that.
+def _why(reason: Reason, evidence: Evidence, has_predictor: bool, follows_order: bool) -> str:
+    case, ground = evidence.case, evidence.ground
+    if reason == "named":
+        return "asked for by name"
+    if reason == "only":
+        return "the only eligible model"
+    if reason == "default":
+        return why_default(evidence.reading.failure, has_predictor)
+    if reason == "abstained":
+        point, first = ground.terms.point, case.table.names[int(ground.order[0])]
+        best_single = first if point is not None and point.best_model == first else None
+        return why_abstained(follows_order, best_single)
+    return why_best(Expected(case), ground)
 
 
 def _positions(table: CandidateTable, order: Sequence[str]) -> Positions:

@@ -123,9 +123,7 @@ def _url(stated: Any, known: Provider) -> str:
     url = stated.rstrip("/").replace("//0.0.0.0", "//127.0.0.1", 1)
     try:
         check_url(url, _ANY_ADDRESS)
-    except ValueError as exc:  # its text may hold a password
-        raise NotCarriedError("its api_base is no URL") from exc
-    except UsageError as exc:
+    except UsageError as exc:  # its text begins with the URL, which may hold a password
         raise NotCarriedError(f"its api_base cannot be used; {str(exc).removeprefix(f'{url}: ')}") from exc
     return url if known.is_under_v1 or versioned(url) == url else f"{url}/chat/completions"
 

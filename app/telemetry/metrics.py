@@ -6,7 +6,9 @@ series. Nothing here is touched per chunk of a stream; `app.telemetry.series` sa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -40,9 +42,7 @@ class Metrics:
         self._attempts = count("attempts", "Exchanges with backends by how they began.", ("model", "outcome"))
         self._upstream_errors = count("upstream_errors", "Failures of backends.", ("backend", "code"))
         self._ejections = count("ejections", "Replicas taken out after failures.", ("backend",))
-        self._probes = count(
-            "probes", "Completions of one token asked of workers that are out.", ("backend", "outcome")
-        )
+        self._probes = count("probes", "Tokens asked of workers that are out.", ("backend", "outcome"))
         self._hedges = count("hedges", "Second attempts beside late ones by how they ended.", ("model", "outcome"))
         self._done_added = count("done_added", "Whole streams whose [DONE] was missing.", ("backend",))
         self._tokens = count("tokens", "Tokens read and written.", ("model", "direction"))
@@ -56,6 +56,7 @@ class Metrics:
         self.config_rejected = count("config_rejected", "Configurations that were wrong, and not taken over.")
         self.worker_deaths = count("worker_deaths", "Processes of this gateway that ended without being asked to.")
         self.in_flight = level("requests_in_flight", "Admitted and not yet closed.")
+        self._tasks = level("event_loop_tasks", "Tasks that are not done.")
         self.replicas_out = level("replicas_out", "Replicas ejected now.", ("backend",), max)
         self._shed = count("shed", "Requests turned away because it was crowded.", ("priority",))
         self._pressure = level("pressure", "How full the gateway is, by reading; 1 is full.", ("reading",), max)
@@ -82,7 +83,7 @@ class Metrics:
         self._before_telling.append(reader)
 
     def snapshot(self) -> dict[str, State]:
-        """All numbers, fit for JSON, for another process to `absorb`."""
+        """All numbers, fit for JSON, for another process to tell them as well."""
         self._refresh()
         return {name: series.state() for name, series in self._all.items()}
 
@@ -93,6 +94,8 @@ class Metrics:
                 self._all[name].absorb(state)
 
     def _refresh(self) -> None:
+        with suppress(RuntimeError):  # no loop runs, so there are no tasks
+            self._tasks.set(len(asyncio.all_tasks()))
         for reader in self._before_telling:
             reader()
 

@@ -57,7 +57,7 @@ def check_url(url: str, policy: AddressPolicy) -> None:
         UsageError: it is not plain http(s), or is an address that the policy forbids. Names are checked when resolved.
     """
     if not url.isprintable() or " " in url:
-        raise UsageError(f"{url!r}: leave out the space, or the line break")
+        raise UsageError(f"{url}: leave out the space, or the line break")
     parts = _parts(url)
     if parts is None or parts.scheme not in ("http", "https") or not _is_host(parts.hostname):
         raise UsageError(f"{url}: write a URL such as http://10.0.0.11:8000")

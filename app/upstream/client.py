@@ -84,7 +84,9 @@ class UpstreamClient:
             headers, dialling = self._headers[name], self._dialling[name]
             self._replicas[name] = replicas_of(backend.urls, headers, dialling, backend.max_connections)
             for url in backend.urls:
-                self._targets[name, url] = self._replicas[name][origin(url)], path_of(versioned(url))
+                target = self._replicas[name][origin(url)], path_of(versioned(url))
+                # With a slash at its end or without, it is the same replica.
+                self._targets[name, url] = self._targets[name, url.rstrip("/")] = target
 
     async def aclose(self) -> None:
         for replicas in self._replicas.values():
@@ -138,6 +140,8 @@ class UpstreamClient:
 
 
 def _headers_of(message: Message) -> str:
+    if not f"{message.request_id}{message.traceparent}".isprintable():
+        raise ValueError("a line break in a header would begin another one")
     accept = "text/event-stream" if message.stream else "application/json"
     lines = f"accept: {accept}\r\nx-request-id: {message.request_id}\r\n{HOPS}: {message.hops + 1}\r\n"
     if message.traceparent is not None:

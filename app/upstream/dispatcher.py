@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from app.domain.decision import Candidate, Decision
@@ -132,10 +133,12 @@ class _Call:
     began_at: float
     tried: list[Target] = field(default_factory=list)
     failures: list[UpstreamError] = field(default_factory=list)
+    broken: set[Replica] = field(default_factory=set)
+    """Those that broke over it."""
 
     @property
     def is_poison(self) -> bool:
-        return sum(isinstance(failure, UpstreamBroken) for failure in self.failures) >= MAX_BROKEN
+        return len(self.broken) >= MAX_BROKEN
 
 
 class Dispatcher:
@@ -148,6 +151,10 @@ class Dispatcher:
         self._metrics, self._log = telemetry.metrics, telemetry.log
         self._retries = RetryBudget(clock)
         self._hedging = Hedging(self._retries, clock, telemetry.metrics) if limits.hedge else None
+
+    @cached_property
+    def _call_later(self) -> CallLater:
+        return asyncio.get_running_loop().call_later
 
     async def dispatch(self, request: Request, decision: Decision, deadline: Deadline, caller: str = "") -> Served:
         """Return the first answer that begins. Sessions are told apart by `caller`, too.
@@ -162,7 +169,7 @@ class Dispatcher:
         while (target := self._next(call)) is not None:
             self._check_room(call)
             if call.tried and target is call.tried[-1]:
-                await self._limits.backoff.sleep(self._limits.backoff.draw_s(len(call.failures)))
+                await self._pause(call)
             try:
                 return await self._begin(call, target)
             except UpstreamRejected:
@@ -210,6 +217,14 @@ class Dispatcher:
             return False
         return self._retries.take()
 
+    async def _pause(self, call: _Call) -> None:
+        """Wait before the same replica is asked again, unless time would be over by then."""
+        backoff = self._limits.backoff
+        wait_s = backoff.draw_s(len(call.failures))
+        if call.deadline.remaining_s() - wait_s < MIN_ATTEMPT_S:
+            raise self._final(call)
+        await backoff.sleep(wait_s)
+
     async def _begin(self, call: _Call, target: Target) -> Served:
         if self._hedging is None:
             return await self._attempt(call, target)
@@ -229,11 +244,13 @@ class Dispatcher:
         model = candidate.model
         call.tried.append(target)
         try:
-            with self._replicas.lease(replica, model, call.request.input_tokens) as lease:
+            with self._replicas.lease(replica, model, call.request) as lease:
                 answer = await self._answer(call, model, replica)
                 lease.hand_to(answer)
         except UpstreamError as exc:
             self._note(exc, model, replica)
+            if isinstance(exc, UpstreamBroken):
+                call.broken.add(replica)
             raise
         self._metrics.attempted(model.name, "ok")
         return Served(call.decision, candidate, len(call.tried), answer, replica.url, self._clock() - call.began_at)
@@ -256,6 +273,7 @@ class Dispatcher:
             request.stream,
             request.request_id,
             request.hops,
+            deadline_s=call.deadline.remaining_s(),
         )
         exchange = await self._upstream.send(model.backend, replica.url, message)
         if exchange.status != 200:
@@ -266,8 +284,7 @@ class Dispatcher:
         # vLLM has no quotas, so its headers are not looked at.
         if replica.backend.kind == "openai" and (wait_s := exchange.used_up_s):
             self._replicas.used_up(replica, wait_s)
-        call_later: CallLater = asyncio.get_running_loop().call_later
-        pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, call_later)
+        pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, self._call_later)
         return await read_answer(exchange, form_of(request, model), pace)
 
     def _note(self, error: UpstreamError, model: Model, replica: Replica) -> None:
@@ -313,12 +330,13 @@ def _is_momentary(failure: UpstreamError) -> bool:
 def begins_within_s(timeouts: Timeouts, request: Request, model: Model) -> float:
     """How long an attempt may take to begin its answer.
 
-    A plain answer shows nothing before it is whole: the time to write as much as the caller allows is added, doubled,
-    at the model's own speed. Where either is unknown only the total limit can tell that a worker hangs.
+    A plain answer shows nothing before it is whole: the time to read the prompt and to write as much as the caller
+    allows is added, doubled, at the model's own speed. Where one is unknown only the total limit can tell a hang.
     """
     if request.stream:
         return timeouts.first_byte_s
     if request.max_tokens is None or model.speed is None:
         return timeouts.total_s
-    writing_s = 2 * request.max_tokens * model.speed.s_per_output_token
-    return min(timeouts.total_s, timeouts.first_byte_s + writing_s)
+    writing_s = request.max_tokens * model.speed.s_per_output_token
+    working_s = request.input_tokens / model.speed.prefill_tokens_per_s + writing_s
+    return min(timeouts.total_s, timeouts.first_byte_s + 2 * working_s)

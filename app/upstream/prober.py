@@ -29,8 +29,15 @@ MAX_BYTES = 64 << 10
 class Prober:
     """A task that brings workers back. Start it in a running loop, stop it at shutdown."""
 
-    def __init__(self, upstream: Upstream, replicas: Replicas, catalog: Catalog, every_s: float = LOOK_EVERY_S) -> None:
-        self._upstream, self._replicas, self._every_s = upstream, replicas, every_s
+    def __init__(
+        self,
+        upstream: Upstream,
+        replicas: Replicas,
+        catalog: Catalog,
+        every_s: float = LOOK_EVERY_S,
+        within_s: float = PROBE_WITHIN_S,
+    ) -> None:
+        self._upstream, self._replicas, self._every_s, self._within_s = upstream, replicas, every_s, within_s
         self._models: dict[str, Model] = {}
         for model in catalog.models:
             self._models.setdefault(model.backend, model)
@@ -51,13 +58,13 @@ class Prober:
         """Ask this one, and tell `Replicas` how it went."""
         error: UpstreamError | None = UpstreamTimeout("the probe was given up")
         try:
-            async with asyncio.timeout(PROBE_WITHIN_S):
+            async with asyncio.timeout(self._within_s):
                 await self._ask(replica)
             error = None
         except UpstreamError as exc:
             error = exc
         except TimeoutError:
-            error = UpstreamTimeout(f"no token within {PROBE_WITHIN_S:g} s")
+            error = UpstreamTimeout(f"no token within {self._within_s:g} s")
         finally:
             self._replicas.probed(replica, error)
 

@@ -25,7 +25,7 @@ CALM_S = 60.0
 WARMS_FOR_S, WARM_AFTER_S, COLD = 10.0, 20.0, 0.09
 # What was slow is tried again as if it were not, once nothing was heard of it for a while.
 DRAG_FADES_S, LITTLE_DRAG = 10.0, 1.5
-NEWEST_BEGINNING_WEIGHS = 0.1
+NEWEST_BEGINNING_WEIGHS, SHORTEST_S = 0.1, 1e-4
 
 
 class Outcomes:
@@ -65,6 +65,24 @@ class Outcomes:
         self._slice = number
 
 
+@dataclass(slots=True)
+class Beginnings:
+    """How long answers of one kind took to begin of late."""
+
+    count: int = 0
+    mean_log_s: float = 0.0
+    """Moving average of the logarithm, which one odd answer does not move far."""
+
+    def note(self, seconds: float) -> None:
+        self.count += 1
+        weighs = max(NEWEST_BEGINNING_WEIGHS, 1.0 / self.count)
+        self.mean_log_s += weighs * (math.log(max(seconds, SHORTEST_S)) - self.mean_log_s)
+
+    @property
+    def usual_s(self) -> float:
+        return math.exp(self.mean_log_s)
+
+
 @dataclass(slots=True, eq=False)
 class Replica:
     """One running server of a backend."""
@@ -73,6 +91,8 @@ class Replica:
     url: str
     place: int = 0
     """A number of its own, the same in every process."""
+    is_ready: bool = True
+    """It is in, does not rest, and has not just come back: nothing else has to be looked at to choose it."""
     in_flight: int = 0
     """Our own requests on it."""
     failures: int = 0
@@ -99,9 +119,8 @@ class Replica:
     """As the worker said, for all its clients."""
     scraped_at: float = -math.inf
     in_flight_when_scraped: int = 0
-    log_beginning: float = 0.0
-    """Moving average of the logarithm of the seconds until answers begin."""
-    beginnings: int = 0
+    beginnings: tuple[Beginnings, Beginnings] = field(default_factory=lambda: (Beginnings(), Beginnings()))
+    """Of plain answers, which begin when they are whole, and of streams."""
     begun_at: float = -math.inf
     drag: float = 1.0
     """How many times slower than its peers it is; 1 where that is not much."""
@@ -133,12 +152,9 @@ class Replica:
             return 1.0
         return COLD + (1.0 - COLD) * max(0.0, back_s - WARMS_FOR_S) / (WARM_AFTER_S - WARMS_FOR_S)
 
-    def began(self, seconds: float, now: float) -> None:
+    def began(self, seconds: float, now: float, *, stream: bool) -> None:
         """An answer took so long to begin."""
-        log = math.log(max(seconds, 1e-4))
-        self.beginnings += 1
-        weighs = max(NEWEST_BEGINNING_WEIGHS, 1.0 / self.beginnings)
-        self.log_beginning += weighs * (log - self.log_beginning)
+        self.beginnings[stream].note(seconds)
         self.begun_at = now
 
     def eject(self, now: float, *, dead: bool) -> None:
@@ -153,5 +169,6 @@ class Replica:
 
     def come_back(self, now: float) -> None:
         self.ejected_until, self.back_at, self.credit = None, now, 0.0
-        self.failures, self.beginnings, self.drag = 0, 0, 1.0
+        self.failures, self.drag = 0, 1.0
+        self.beginnings = (Beginnings(), Beginnings())
         self.outcomes.clear()

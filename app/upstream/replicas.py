@@ -12,28 +12,27 @@ who has no other choice. When every replica of the fleet is out, all are tried: 
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Literal
 
 from app.domain.decision import Fleet
 from app.domain.models import Backend, Catalog, Model
+from app.domain.request import Request
 from app.errors import UpstreamBusy, UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnreachable
 from app.telemetry import Telemetry
 from app.upstream.answer import Answer
 from app.upstream.choosing import cheaper_of_two, fingerprint, home_of
 from app.upstream.deadline import Clock, OutOfTime
 from app.upstream.faults import why
+from app.upstream.lease import Lease
+from app.upstream.outliers import fails_too_often, note_slow_ones
 from app.upstream.replica import EJECTED_FOR_S, SCRAPE_IS_FRESH_S, Replica
 from app.upstream.speeds import Attempted, Speeds
 
 FAILURES_TO_EJECT = 5
-# Fewer requests than this make a share by chance; a fifth of them failing is what retries can still hide.
-MIN_REQUESTS, SHARE_TO_EJECT, TIMES_PEERS = 20, 0.25, 2.0
 # A probe costs a worker one token. Sooner would be no news, later would keep callers waiting for a healthy fleet.
 PROBE_EVERY_S = 1.0
 # A full queue drains within one answer's time; longer rests are for backends that name one.
@@ -41,8 +40,7 @@ REST_WHEN_FULL_S = 0.25
 MAX_REST_S = 120.0
 # What is over sooner is over before another process has heard of it.
 RESTS_LONG_S = 1.0
-# Prompts differ, so a factor below this says little, and so does one over times that nobody notices.
-DRAG_FROM, MIN_BEGINNINGS, NOTICED_S = 3.0, 10, 0.02
+# How slow a replica is compared with others changes from answer to answer; a change need not be known at once.
 COMPARE_EVERY_S = 0.25
 # The fleet's picture is taken at most this often; choosing the replica itself always looks at the present.
 FLEET_IS_FRESH_S = 0.05
@@ -66,8 +64,6 @@ class _Pool:
     """The replicas of one backend."""
 
     replicas: tuple[Replica, ...]
-    at_ease: bool = True
-    """Nothing is out, rests, or has just come back: all can be chosen without looking at each."""
     compared_at: float = field(default=-math.inf)
 
 
@@ -92,14 +88,11 @@ class Replicas:
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
         self._chance, self._tell = chance, tell
         self._pools = {
-            backend.name: _Pool(
-                tuple(_kept(backend, url.rstrip("/"), before) for url in backend.urls), at_ease=before is None
-            )
+            backend.name: _Pool(tuple(_kept(backend, url.rstrip("/"), before) for url in backend.urls))
             for backend in catalog.backends
         }
         self.all = tuple(replica for pool in self._pools.values() for replica in pool.replicas)
         self._known = frozenset(self.all)
-        self._out = sum(replica.ejected_until is not None for replica in self.all)
         self._speeds: Speeds = Speeds(catalog.models, before._speeds if before else None)
         self._heir: Replicas | None = None
         if before:
@@ -108,6 +101,11 @@ class Replicas:
         self._available: tuple[bool, ...] = ()
         self._fleet: Fleet | None = None
         self._fleet_at = -math.inf
+
+    @property
+    def _out(self) -> int:
+        """Counted anew each time: another configuration's replicas may be the same ones."""
+        return sum(replica.ejected_until is not None for replica in self.all)
 
     @property
     def all_out(self) -> bool:
@@ -128,10 +126,9 @@ class Replicas:
         if pool is None:
             return None
         now = self.clock()
-        if pool.at_ease and not without:
-            usable: Sequence[Replica] = pool.replicas
-        else:
-            usable = self._choices(pool, without, last_resort, now)
+        usable: Sequence[Replica] = pool.replicas
+        if without or not all(replica.is_ready for replica in usable):
+            usable = self._choices(usable, without, last_resort, now)
         if len(usable) < 2:
             return usable[0] if usable else None
         return home_of(session, usable, now) if session else cheaper_of_two(usable, now, self._chance)
@@ -166,9 +163,9 @@ class Replicas:
                 replica.ejected_until = None
                 self._metrics.restored(replica.backend.name)
 
-    def lease(self, replica: Replica, model: Model, input_tokens: int) -> Lease:
+    def lease(self, replica: Replica, model: Model, request: Request) -> Lease:
         """Take a place on a replica for one attempt."""
-        return Lease(self, replica, Attempted(model, input_tokens, self.clock()))
+        return Lease(self, replica, Attempted(model, request.input_tokens, request.stream, self.clock()))
 
     def failed(self, replica: Replica, error: UpstreamError, *, begun: bool = False) -> None:
         """An attempt failed; the last failure in a row that is allowed ejects, and so does too high a share."""
@@ -194,18 +191,19 @@ class Replicas:
         if replica.ejected_until is not None and started_at >= replica.ejected_at and may_return:
             self._restore(replica, now)
 
-    def began(self, replica: Replica, seconds: float) -> None:
+    def began(self, replica: Replica, seconds: float, *, stream: bool) -> None:
         """An answer took so long to begin."""
         now, pool = self.clock(), self._pools[replica.backend.name]
-        replica.began(seconds, now)
+        replica.began(seconds, now, stream=stream)
         if len(pool.replicas) > 1 and now - pool.compared_at >= COMPARE_EVERY_S:
             pool.compared_at = now
-            _compare(pool.replicas)
+            note_slow_ones(pool.replicas)
 
-    def left(self, replica: Replica, seconds: float) -> None:
+    def left(self, replica: Replica, seconds: float, *, stream: bool) -> None:
         """Somebody gave up waiting for it to begin. Longer than usual is slow, however long it would have been."""
-        if replica.beginnings and math.log(max(seconds, 1e-4)) > replica.log_beginning:
-            self.began(replica, seconds)
+        usual = replica.beginnings[stream]
+        if usual.count and seconds > usual.usual_s:
+            self.began(replica, seconds, stream=stream)
 
     def due_probes(self) -> list[Replica]:
         """Workers that are out and should be probed now; each is taken as being probed until it is told how it went."""
@@ -265,18 +263,21 @@ class Replicas:
         ]
         return max(1, math.ceil(min(waits, default=1.0)))
 
-    def _choices(self, pool: _Pool, without: Collection[Replica], last_resort: bool, now: float) -> Sequence[Replica]:
-        """What can be chosen, where not all of a pool can: at times the one that has just come back, else the rest."""
-        usable = [r for r in pool.replicas if r not in without and self._is_usable(r, now, last_resort)]
+    def _choices(
+        self, replicas: Sequence[Replica], without: Collection[Replica], last_resort: bool, now: float
+    ) -> Sequence[Replica]:
+        """What can be chosen, where not all can: at times the one that has just come back, else the rest."""
+        usable = [r for r in replicas if r not in without and self._is_usable(r, now, last_resort)]
         warming = [r for r in usable if r.warmth(now) < 1.0]
         for replica in warming:
             replica.credit += replica.warmth(now) / len(usable)
             if replica.credit >= 1.0:
                 replica.credit -= 1.0
                 return (replica,)
-        if not warming and len(usable) == len(pool.replicas):
-            pool.at_ease = all(replica.ejected_until is None for replica in usable)
-        return [r for r in usable if r not in warming] or usable
+        warm = [r for r in usable if r not in warming]
+        for replica in warm:
+            replica.is_ready = replica.ejected_until is None
+        return warm or usable
 
     def _is_usable(self, replica: Replica, now: float, last_resort: bool) -> bool:
         if replica.rests_until > now:
@@ -296,7 +297,7 @@ class Replicas:
         rest_s = REST_WHEN_FULL_S if wait_s is None else min(wait_s, MAX_REST_S)
         for replica in replicas:
             replica.rests_until = max(replica.rests_until, self.clock() + rest_s)
-            self._pools[replica.backend.name].at_ease = False
+            replica.is_ready = False
             if rest_s >= RESTS_LONG_S:
                 self._tell(Change(replica.backend.name, replica.url, "rests", rest_s))
         self._fleet = None
@@ -314,19 +315,12 @@ class Replicas:
         replica.outcomes.failed(now, begun=begun)
         if replica.failures >= FAILURES_TO_EJECT:
             self._eject(replica, error, "in a row")
-        elif replica.ejected_until is None and self._stands_out(replica, now) and self._can_be_spared(replica):
+        elif (
+            replica.ejected_until is None
+            and fails_too_often(replica, self.of(replica.backend.name), now)
+            and self._can_be_spared(replica)
+        ):
             self._eject(replica, error, "share")
-
-    def _stands_out(self, replica: Replica, now: float) -> bool:
-        failures, requests = replica.outcomes.counts(now)
-        if requests < MIN_REQUESTS or failures < SHARE_TO_EJECT * requests:
-            return False
-        peers = [r for r in self.of(replica.backend.name) if r is not replica and r.ejected_until is None]
-        counts = [peer.outcomes.counts(now) for peer in peers]
-        of_peers = sum(count[1] for count in counts)
-        if of_peers < MIN_REQUESTS:
-            return True
-        return failures / requests >= TIMES_PEERS * sum(count[0] for count in counts) / of_peers
 
     def _can_be_spared(self, replica: Replica) -> bool:
         """Half of a backend stays, and something of the fleet: who only fails too often is better than nobody."""
@@ -336,10 +330,8 @@ class Replicas:
 
     def _eject(self, replica: Replica, error: UpstreamError, rule: str) -> None:
         dead, now = rule == "in a row", self.clock()
-        self._fleet = None
-        self._pools[replica.backend.name].at_ease = False
+        self._fleet, replica.is_ready = None, False
         if replica.ejected_until is None:
-            self._out += 1
             replica.eject(now, dead=dead)
             self._metrics.ejected(replica.backend.name)
             where = {"backend": replica.backend.name, "replica": replica.url}
@@ -352,7 +344,6 @@ class Replicas:
                 replica.ejected_until = now + EJECTED_FOR_S
 
     def _restore(self, replica: Replica, now: float) -> None:
-        self._out -= 1
         replica.come_back(now)
         self._metrics.restored(replica.backend.name)
         self._log.write("replica.restored", backend=replica.backend.name, replica=replica.url)
@@ -361,16 +352,13 @@ class Replicas:
 
     def _hear(self, replica: Replica, change: Change) -> None:
         now, is_out = self.clock(), replica.ejected_until is not None
-        self._fleet = None
-        self._pools[change.backend].at_ease = False
+        self._fleet, replica.is_ready = None, False
         if change.what == "rests":
             replica.rests_until = max(replica.rests_until, now + change.seconds)
         elif change.what == "back" and is_out:
-            self._out -= 1
             replica.come_back(now)
             self._metrics.restored(change.backend)
         elif change.what in ("out", "dead") and not is_out:
-            self._out += 1
             replica.eject(now, dead=change.what == "dead")
             self._metrics.heard_of_ejection(change.backend)
 
@@ -397,55 +385,6 @@ class Replicas:
         return min(r.queued(now) / max(1, r.running) for r in scraped)
 
 
-@dataclass(slots=True)
-class Lease:
-    """A place on a replica: given back when the attempt fails, or handed to its answer and given back with it."""
-
-    replicas: Replicas
-    replica: Replica
-    attempted: Attempted
-    first_at: float | None = None
-
-    def __enter__(self) -> Lease:
-        self.replica.in_flight += 1
-        out_until = self.replica.ejected_until
-        if out_until is not None and out_until <= self.attempted.started_at and self.replica.backend.kind == "openai":
-            self.replica.probing = True
-        return self
-
-    def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self.first_at is not None:
-            return
-        self._give_back()
-        if isinstance(error, UpstreamError):
-            self._keeper.failed(self.replica, error)
-        elif isinstance(error, asyncio.CancelledError):
-            self._keeper.left(self.replica, self.replicas.clock() - self.attempted.started_at)
-
-    def hand_to(self, answer: Answer) -> None:
-        """The answer has begun; from here on its closing gives the place back."""
-        started_at = self.attempted.started_at
-        self.first_at = self.replicas.clock()
-        keeper = self._keeper
-        keeper.succeeded(self.replica, started_at)
-        keeper.began(self.replica, self.first_at - started_at)
-        answer.on_close(self._answer_closed)
-
-    def _answer_closed(self, answer: Answer) -> None:
-        self._give_back()
-        if self.first_at is not None:
-            self._keeper.closed(self, answer, self.first_at)
-
-    @property
-    def _keeper(self) -> Replicas:
-        return self.replicas.keeper(self.replica)
-
-    def _give_back(self) -> None:
-        self.replica.in_flight -= 1
-        if self.first_at is None and self.replica.backend.kind == "openai":
-            self.replica.probing = False
-
-
 def _kept(backend: Backend, url: str, before: Replicas | None) -> Replica:
     """The replica of before at this URL, under the backend's new description, or a new one."""
     for replica in before.of(backend.name) if before else ():
@@ -453,15 +392,3 @@ def _kept(backend: Backend, url: str, before: Replicas | None) -> Replica:
             replica.backend = backend
             return replica
     return Replica(backend, url, fingerprint(url))
-
-
-def _compare(replicas: Sequence[Replica]) -> None:
-    """Note who is much slower than the middle one of those that answered enough; of two, than the other one."""
-    known = sorted((r for r in replicas if r.beginnings >= MIN_BEGINNINGS), key=lambda r: r.log_beginning)
-    if len(known) < 2:
-        return
-    usual_s = math.exp(known[(len(known) - 1) // 2].log_beginning)
-    for replica in known:
-        seconds = math.exp(replica.log_beginning)
-        stands_out = seconds >= DRAG_FROM * usual_s and seconds - usual_s >= NOTICED_S
-        replica.drag = seconds / usual_s if stands_out else 1.0

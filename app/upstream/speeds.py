@@ -24,6 +24,7 @@ class Attempted:
 
     model: Model
     input_tokens: int
+    stream: bool
     started_at: float
 
 
@@ -72,16 +73,15 @@ class Speeds:
     """Of models that answered; the others cost nothing, however many the catalogue has."""
 
     def __init__(self, models: Sequence[Model], before: Speeds | None = None) -> None:
-        """`before` knows what was seen of these models so far."""
+        """What `before` knows of these models is kept."""
         self._models = models
         self._position = {model.name: number for number, model in enumerate(models)}
-        known = before._seen if before else {}
+        known: Mapping[str, Seen] = before._seen if before else {}
         self._seen: dict[str, Seen] = {name: seen for name, seen in known.items() if name in self._position}
 
     def learn(self, attempted: Attempted, answer: Answer, first_at: float, now: float) -> None:
         """Learn from a complete answer how fast its model is."""
-        if attempted.model.name in self._position:
-            self._seen.setdefault(attempted.model.name, Seen()).learn(attempted, answer, first_at, now)
+        self._seen.setdefault(attempted.model.name, Seen()).learn(attempted, answer, first_at, now)
 
     def picture(
         self, rounds: Mapping[str, float | None], now: float

@@ -12,7 +12,7 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -141,6 +141,10 @@ class FakeBackend:
             await self._server.wait_closed()
         self._server = None
 
+    def script_for(self, request: Received) -> Script:
+        """How this request is answered."""
+        return self.scripts.get(request.body.get("model", ""), self.script)
+
     async def until(self, in_flight: int, within_s: float = 5.0) -> None:
         """Wait until so many requests are in flight."""
         async with asyncio.timeout(within_s):
@@ -152,31 +156,31 @@ class FakeBackend:
         assert task
         self._connections.add(task)
         self._writers.add(writer)
+        unread = bytearray()
         try:
-            while request := await _read_request(reader):
-                if not await self._answer(request, reader, writer):
+            while request := await _read_request(reader, unread):
+                if not await self._answer(request, _ended(reader, unread), writer):
                     break
         except _Reset:
             _reset(writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
+        except (OSError, RuntimeError, asyncio.CancelledError):
+            pass  # uvloop has a RuntimeError for what is written to a closed connection
         finally:
             self._connections.discard(task)
             self._writers.discard(writer)
             writer.close()
 
-    async def _answer(self, request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer; return whether the connection can be used again."""
+    async def _answer(self, request: Received, ended: Coroutine[Any, Any, None], writer: asyncio.StreamWriter) -> bool:
+        """Answer; return whether the connection can be used again. It cannot once the connection has `ended`."""
         if request.method != "POST":
+            ended.close()
             self.pages.append(request.path)
             await self._page(request, writer)
             return True
         self.requests.append(request)
         self.in_flight += 1
-        # The client says nothing while it waits, so anything to read is the end of the connection.
-        script = self.scripts.get(request.body.get("model", ""), self.script)
-        work = asyncio.ensure_future(self._complete(script, request, writer))
-        gone = asyncio.ensure_future(reader.read(1))
+        work = asyncio.ensure_future(self._complete(self.script_for(request), request, writer))
+        gone = asyncio.ensure_future(ended)
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
@@ -358,14 +362,29 @@ def _is_chat(request: Received) -> bool:
     return request.path.endswith("/chat/completions")
 
 
-async def _read_request(reader: asyncio.StreamReader) -> Received | None:
-    with contextlib.suppress(asyncio.IncompleteReadError):
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        method, path, _ = head[0].split(" ")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
-        return Received(method, path, headers, json.loads(body) if body else {})
-    return None
+async def _ended(reader: asyncio.StreamReader, unread: bytearray) -> None:
+    """Wait until the client has left; the next request, which may come early, is kept in `unread`."""
+    while piece := await reader.read(1 << 16):
+        unread += piece
+
+
+async def _read_request(reader: asyncio.StreamReader, unread: bytearray) -> Received | None:
+    """The next request; None where the connection ends first. What was read too much stays in `unread`."""
+    while (end := unread.find(b"\r\n\r\n")) < 0:
+        if not (piece := await reader.read(1 << 16)):
+            return None
+        unread += piece
+    head = unread[:end].decode("latin-1").split("\r\n")
+    method, path, _ = head[0].split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+    total = end + 4 + int(headers.get("content-length", 0))
+    while len(unread) < total:
+        if not (piece := await reader.read(1 << 16)):
+            return None
+        unread += piece
+    body = bytes(unread[end + 4 : total])
+    del unread[:total]
+    return Received(method, path, headers, json.loads(body) if body else {})
 
 
 def _head(status: int, content_type: str, headers: Mapping[str, str], length: int | None) -> bytes:
@@ -385,6 +404,6 @@ async def _send(
 def _reset(writer: asyncio.StreamWriter) -> None:
     """Close so that the peer gets RST, not FIN."""
     sock = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # one that is closed already may have no socket
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

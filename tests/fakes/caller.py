@@ -75,17 +75,17 @@ def session_to(url: str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(url, headers=headers, timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
 
 
-async def hear(session: aiohttp.ClientSession, **fields: Any) -> Heard:
+async def hear(session: aiohttp.ClientSession, headers: Mapping[str, str] | None = None, **fields: Any) -> Heard:
     """Ask, and listen to the end, whichever it is."""
     began_at, body, whole = time.monotonic(), bytearray(), True
-    async with session.post(CHAT, json=chat(**fields)) as response:
+    async with session.post(CHAT, json=chat(**fields), headers=headers) as response:
         try:
             async for piece in response.content.iter_any():
                 body += piece
         except aiohttp.ClientPayloadError:
             whole = False
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Heard(response.status, headers, bytes(body), whole, time.monotonic() - began_at)
+    told = {name.lower(): value for name, value in response.headers.items()}
+    return Heard(response.status, told, bytes(body), whole, time.monotonic() - began_at)
 
 
 async def call(port: int, **fields: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

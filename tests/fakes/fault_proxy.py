@@ -212,7 +212,8 @@ class _Joined:
                 flow.cancel()
             self._client.close(reset=reset)
             self._backend.close(reset=reset)
-            await asyncio.gather(up, down, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(up, down, return_exceptions=True)
 
     def _answers(self) -> Read:
         reader = self._backend.reader

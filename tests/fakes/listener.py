@@ -14,6 +14,7 @@ import uvicorn
 from app.api import Plane, data_plane
 from app.api.access import Access
 from app.api.doors import Doors
+from app.api.wire import SEND_BUFFER_BYTES
 from app.domain.models import Catalog
 from app.domain.preferences import Profile
 from app.errors import ConfigRejected
@@ -82,6 +83,7 @@ async def listening(plane: Plane) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     # Asyncio forgets to set this for listeners that it did not make: each answer would take 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     config = uvicorn.Config(plane.app, http=plane.protocol, log_level="critical", lifespan="off", server_header=False)
     config.load()
     server = _Server(config)
@@ -94,4 +96,13 @@ async def listening(plane: Plane) -> AsyncIterator[str]:
         await server.shutdown(sockets=[listener])
         for task in tuple(server.server_state.tasks):
             task.cancel()
+        await asyncio.sleep(0)
+        await _end(plane)
+
+
+async def _end(plane: Plane) -> None:
+    """Wait for nobody: what is open yet has its time cut short, phase by phase."""
+    for _ in range(5):
+        for connection in tuple(plane.front.connections):
+            connection.overdue()
         await asyncio.sleep(0)

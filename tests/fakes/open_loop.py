@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from app.domain.request import Request
@@ -25,6 +26,8 @@ class Heard:
     times_s: list[float] = field(default_factory=list)
     """Of each request, until its answer was complete."""
     errors: list[GatewayError] = field(default_factory=list)
+    lags_s: list[float] = field(default_factory=list)
+    """How late each request was sent, because the machine was busy."""
 
     @property
     def requests(self) -> int:
@@ -36,12 +39,18 @@ class Heard:
 
     def at(self, share: float) -> float:
         """Seconds within which this share of the requests was over."""
-        return sorted(self.times_s)[int(share * (len(self.times_s) - 1))]
+        return _quantile(self.times_s, share)
+
+    @property
+    def lag_s(self) -> float:
+        """What the machine itself adds to the slowest hundredth."""
+        return _quantile(self.lags_s, 0.99)
 
     def say(self, **figures: object) -> None:
         """Print the figures of a test as one JSON line."""
         times = {f"p{share:g}_ms": round(1e3 * self.at(share / 100), 1) for share in (50, 99)} if self.times_s else {}
-        print(json.dumps({"requests": self.requests, **self.outcomes, **times, **figures}))
+        lag = {"machine_lag_p99_ms": round(1e3 * self.lag_s, 1)} if self.lags_s else {}
+        print(json.dumps({"requests": self.requests, **self.outcomes, **times, **lag, **figures}))
 
 
 async def ask(gateway: Gateway, asked: Request, heard: Heard) -> None:
@@ -70,6 +79,11 @@ async def ask_at(
     async with asyncio.TaskGroup() as tasks:
         for number in range(round(rate * seconds)):
             await asyncio.sleep(began_at + number / rate - time.monotonic())
+            heard.lags_s.append(max(0.0, time.monotonic() - began_at - number / rate))
             one = asked or request(stream=bool(number % 2), max_tokens=1)
             tasks.create_task(ask(gateway, replace(one, request_id=f"req-{number}"), heard))
     return heard
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))]

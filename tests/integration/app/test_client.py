@@ -19,6 +19,7 @@ from tests.fakes.gateway import QUICK, bench, catalog_of
 from tests.fakes.world import FakeKey, request
 
 MESSAGE = Message("/chat/completions", b'{"model": "small", "messages": []}', stream=False, request_id="r1")
+SPLIT = "r1\r\nx-injected: 1"
 
 
 def backend_at(url: str, **more: object) -> Backend:
@@ -42,6 +43,34 @@ async def test_headers_are_built_from_nothing() -> None:
             "x-thalamus-hop": "2",
             "content-length": str(len(MESSAGE.body)),
         }
+
+
+async def test_a_backend_is_told_the_trace_and_the_time_that_is_left() -> None:
+    async with FakeBackend() as server, UpstreamClient([backend_at(server.url)]) as client:
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        for deadline_s in (1.5, -0.1):
+            (await client.send("pool", server.url, replace(MESSAGE, traceparent=trace, deadline_s=deadline_s))).close()
+        assert [one.headers["traceparent"] for one in server.requests] == [trace, trace]
+        assert [one.headers["x-thalamus-deadline-ms"] for one in server.requests] == ["1500", "0"]
+
+
+@pytest.mark.parametrize(
+    "message", [replace(MESSAGE, request_id=SPLIT), replace(MESSAGE, traceparent=SPLIT)], ids=["request id", "trace"]
+)
+async def test_no_field_can_begin_another_header(message: Message) -> None:
+    async with FakeBackend() as server, UpstreamClient([backend_at(server.url)]) as client:
+        with pytest.raises(ValueError, match="line break"):
+            await client.send("pool", server.url, message)
+        assert server.calls == 0
+
+
+async def test_a_large_body_arrives_whole() -> None:
+    body = b'{"model": "small", "messages": [], "padding": "%b"}' % (b"x" * (3 << 20))
+    async with FakeBackend() as server, UpstreamClient([backend_at(server.url)]) as client:
+        exchange = await client.send("pool", server.url, replace(MESSAGE, body=body))
+        assert exchange.status == 200
+        exchange.close()
+        assert len(server.requests[0].body["padding"]) == 3 << 20
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])

@@ -89,3 +89,17 @@ def test_a_fake_clock_runs_its_timers_in_order_and_not_the_cancelled_ones() -> N
     clock.call_later(9, lambda: seen.append(("later", clock())))
     clock.advance(3)
     assert (seen, clock()) == ([("first", 1), ("second", 2)], 3)
+
+
+async def test_a_client_that_is_quick_with_its_next_request_has_not_left() -> None:
+    """Sent with the first one here: what matters is that it lies there before the first answer is over."""
+    body = json.dumps({**STREAM, "stream": False}).encode()
+    one = b"POST %b HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (PATH.encode(), len(body), body)
+    async with FakeBackend(Script(delay_s=0.02)) as backend:
+        reader, writer = await asyncio.open_connection("127.0.0.1", backend.port)
+        writer.write(one + one)
+        for _ in range(2):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            assert b"Paris is" in await reader.readuntil(b"}}")
+        writer.close()
+        assert (backend.calls, backend.aborted) == (2, 0)

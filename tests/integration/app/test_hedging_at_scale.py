@@ -108,7 +108,7 @@ async def test_hedging_brings_late_answers_forward_for_a_twentieth_of_the_calls(
     assert p99_s[1] < 0.6 * p99_s[0]
     assert len(set(world.texts)) == 1, "an answer is one replica's"
     assert in_flight == 0
-    assert calls - requests == world.hedges("won") + world.hedges("lost")
+    assert calls - requests <= world.hedges("won") + world.hedges("lost"), "some losers are cut before they are sent"
 
 
 async def test_the_loser_is_cut_within_fifty_milliseconds() -> None:

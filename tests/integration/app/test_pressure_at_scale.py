@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -165,7 +166,7 @@ async def test_streams_that_arrive_in_slices_leave_unchanged(tmp_path: Path, ful
         proxy.down = Toxics(slicer=True)
         for _ in range(streams):
             backend.script = Script(tuple("".join(rng.choices(PIECES, k=rng.randint(1, 5))) for _ in range(8)))
-            options = {"stream": True, "stream_options": {"include_usage": True}}
+            options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
             whole = await hear(session, model="small", **options)
             sliced = await hear(session, model="large", **options)
             assert whole.text == "".join(backend.script.tokens)

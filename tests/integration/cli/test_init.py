@@ -63,8 +63,8 @@ class Picky(Service):
     """Knows `max_completion_tokens` only."""
 
     async def _complete(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
-        refused = "max_tokens" in request.body
-        script = Script(status=400, error={"message": REFUSES}) if refused else Script()
+        if "max_tokens" in request.body:
+            script = Script(status=400, error={"message": REFUSES})
         return await super()._complete(script, request, writer)
 
 

@@ -47,10 +47,12 @@ def test_what_is_left_out_takes_what_the_commented_file_shows(tmp_path: Path) ->
         "idle_timeout_s",
         "total_timeout_s",
         "max_attempts",
+        "hedge",
     }
-    assert (left_out.timeouts, left_out.max_attempts, left_out.limits) == (
+    assert (left_out.timeouts, left_out.max_attempts, left_out.hedge, left_out.limits) == (
         shipped.timeouts,
         shipped.max_attempts,
+        shipped.hedge,
         shipped.limits,
     )
     assert (left_out.listen, left_out.admin_listen) == (shipped.listen, shipped.admin_listen)
@@ -64,7 +66,15 @@ def test_a_catalogue_becomes_models_and_backends(tmp_path: Path) -> None:
     catalog = load_catalog(tmp_path / "catalog.yaml")
     (model,) = catalog.models
     assert (model.name, model.served_as, model.backend, model.predicted_as) == ("small", "org/small", "small", None)
-    assert model.card.capabilities == {"chat", "completion", "tools", "json_schema", "logprobs"}
+    assert model.card.capabilities == {
+        "chat",
+        "completion",
+        "tools",
+        "json_schema",
+        "logprobs",
+        "responses",
+        "embeddings",
+    }
     assert model.card.values["parameters_b"] == 8
     assert model.card.values["released"] == 739370
     assert "security" not in model.card.values
@@ -242,7 +252,15 @@ def test_a_field_may_have_another_name_or_be_left_out(tmp_path: Path) -> None:
 )
 def test_models_cannot_do_what_takes_a_field_that_is_left_out(tmp_path: Path, field: str, capability: str) -> None:
     (model,) = load_catalog(renaming(tmp_path, **{field: None})).models
-    assert model.card.capabilities == {"chat", "completion", "tools", "json_schema", "logprobs"} - {capability}
+    assert model.card.capabilities == {
+        "chat",
+        "completion",
+        "tools",
+        "json_schema",
+        "logprobs",
+        "responses",
+        "embeddings",
+    } - {capability}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def tokenizer_of(**changes: Any) -> bytes:
     return json.dumps(bert_tokenizer(numbers, SPECIAL) | changes).encode()
 
 
+BERT = json.loads(tokenizer_of())
 RELEASED = sorted(Path("router_models/artifacts").glob("*/tokenizer.json"))
 FILES = [tokenizer_of(), *(path.read_bytes() for path in RELEASED)]
 FAST = [FastWordPiece(file) for file in FILES]
@@ -85,6 +86,16 @@ def test_ids_are_the_same_before_and_after_they_are_known(text: str) -> None:
     assert [fast.ids(text) for fast in fresh] == expected(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["skying", "sk", "1234567", "the " * 9 + "unknown", " ".join(f"un{n}" for n in range(99))]
+)
+def test_words_are_cut_as_the_library_does_whatever_it_holds_to_be_too_long(text: str) -> None:
+    file = tokenizer_of(model=BERT["model"] | {"max_input_chars_per_word": 4})
+    library = Tokenizer.from_str(file.decode())
+
+    assert FastWordPiece(file).ids(text) == library.encode(text, add_special_tokens=False).ids
+
+
 def test_a_control_character_that_was_read_alone_still_joins_the_words_around_it() -> None:
     fast = FastWordPiece(FILES[0])
     fast.ids("\0")
@@ -116,9 +127,6 @@ def test_special_tokens_have_ids() -> None:
     assert FAST[0].vocabulary_size == LIBRARY[0].get_vocab_size()
     with pytest.raises(ValueError, match=r"\[NONE\]"):
         FAST[0].special("[NONE]")
-
-
-BERT = json.loads(tokenizer_of())
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.api.embeddings_body import TABLE
 from app.api.parsing import parse_embeddings
 from app.domain.request import Request
-from app.errors import InvalidRequest, UnknownModel, UnsupportedParameter
+from app.errors import CallerError, InvalidRequest, UnknownModel, UnsupportedParameter
 from tests.fakes.call import FakeCall
 
 
@@ -81,3 +84,23 @@ def test_no_model_is_chosen_for_embeddings() -> None:
         parsed(model="auto")
     with pytest.raises(UnknownModel):
         parsed(model="nobody")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@given(_JSON, st.dictionaries(st.sampled_from([*TABLE, "nonsense"]), _JSON, max_size=2))
+def test_any_body_is_a_request_or_the_callers_error(asked: Any, fields: dict[str, Any]) -> None:
+    assert status({"model": "small", "input": asked, **fields}) in (200, 400, 404)
+
+
+def status(body: dict[str, Any]) -> int:
+    try:
+        parse_embeddings(body, FakeCall())
+    except CallerError as exc:
+        return exc.status
+    return 200

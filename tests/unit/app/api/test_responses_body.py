@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.api.parsing import parse_responses
+from app.api.responses_body import TABLE
 from app.domain.request import Request
-from app.errors import InvalidRequest, NotAllowed, UnsupportedParameter
+from app.errors import CallerError, InvalidRequest, NotAllowed, UnsupportedParameter
 from app.store.keys import Key
 from tests.fakes.call import FREE, FakeCall
 
@@ -168,3 +171,50 @@ def test_flags_are_read_and_taken_out_of_the_last_message_of_the_user(asked: Any
 
 def test_flags_stay_where_a_key_does_not_allow_them() -> None:
     assert parsed(Key("k", models=("*",)), input="[flag: cheap]\nhi").body["input"] == "[flag: cheap]\nhi"
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.sampled_from(["", "x", "message", "input_text", "user", "text"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "role", "content", "text", "output", "summary", "format", "name", "image_url"]),
+            inner,
+        )
+    ),
+    max_leaves=8,
+)
+_PART = st.fixed_dictionaries(
+    {"type": st.sampled_from(["input_text", "output_text", "refusal", "input_image"]) | _JSON},
+    optional={"text": _JSON, "refusal": _JSON, "image_url": _JSON, "annotations": _JSON, "detail": _JSON},
+)
+_ITEM = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": st.sampled_from(["message", "function_call", "function_call_output", "reasoning"]) | _JSON,
+        "role": st.sampled_from(["user", "assistant", "system"]) | _JSON,
+        "content": st.text(max_size=3) | st.lists(_PART, max_size=2) | _JSON,
+        "call_id": st.just("c") | _JSON,
+        "name": st.just("f") | _JSON,
+        "arguments": st.just("{}") | _JSON,
+        "output": st.just("3") | st.lists(_PART, max_size=2) | _JSON,
+        "summary": st.just([]) | _JSON,
+    },
+)
+_FIELDS = st.dictionaries(st.sampled_from([*TABLE, "nonsense"]), _JSON, max_size=3)
+
+
+@given(st.text(max_size=3) | st.lists(_ITEM, max_size=3) | _JSON, _FIELDS)
+def test_any_body_is_a_request_or_the_callers_error(asked: Any, fields: dict[str, Any]) -> None:
+    assert status({"model": "auto", "input": asked, **fields}) in (200, 400, 404)
+
+
+def status(body: dict[str, Any]) -> int:
+    try:
+        parse_responses(body, FakeCall())
+    except CallerError as exc:
+        return exc.status
+    return 200

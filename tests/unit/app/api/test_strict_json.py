@@ -52,9 +52,10 @@ PADDING = b'"padding": "%b", ' % (b"x" * STRICT_BYTES)
 @pytest.mark.parametrize(
     ("rest", "says"),
     [
-        (b'"model": "a", "model": "b"}', "'model' occurs twice"),
-        (b'"a": %s}' % (b"9" * 21), "more than 20 digits"),
-        (b'"a": [-%s]}' % (b"9" * 20), "more than 20 digits"),
+        (b'"model": "a", "model": "b"}', "occurs twice"),
+        (b'"a": [{"x": 1, "x": "\\u003a"}]}', "occurs twice"),
+        (b'"a": %s}' % (b"9" * 21), "more than 64 bits"),
+        (b'"a": [-%s]}' % (b"9" * 20), "more than 64 bits"),
         (b'"a": %b1%b}' % (b"[" * MAX_DEPTH, b"]" * MAX_DEPTH), "nested deeper"),
         (b'"a": NaN}', "not JSON that all read alike"),
         (b'"a": 1e999}', "not JSON that all read alike"),
@@ -67,8 +68,8 @@ def test_the_same_holds_for_a_large_body(rest: bytes, says: str) -> None:
 
 
 def test_a_large_body_may_say_unusual_things() -> None:
-    parsed = parse_object(b"{" + PADDING + b'"a": 12345678901234567890, "b": 123456789012345678901.5, "c": "\\u003a"}')
-    assert list(parsed.values())[1:] == [12345678901234567890, 123456789012345678901.5, ":"]
+    parsed = parse_object(b"{" + PADDING + b'"a": 1234567890123456789, "b": 123456789012345678901.5, "c": "\\u003a"}')
+    assert list(parsed.values())[1:] == [1234567890123456789, 123456789012345678901.5, ":"]
 
 
 SMALL_THINGS = {"texts": b'"ab",', "objects": b"{},", "lists": b"[],", "fields": b'{"a":""},'}
@@ -95,7 +96,7 @@ def test_what_a_text_says_is_not_counted() -> None:
 def test_a_key_that_occurs_twice_is_found_in_no_time_among_many() -> None:
     pairs = ",".join(f'"k{number}":1' for number in range(90_000))
     began_at = time.process_time()
-    with pytest.raises(InvalidRequest, match="'k89999' occurs twice"):
+    with pytest.raises(InvalidRequest, match="occurs twice"):
         parse_object(f'{{{pairs},"k89999":1}}'.encode())
     assert time.process_time() - began_at < 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from app.api import Plane, data_plane
 from app.api.front import Patience
-from app.api.wire import LINGER_BYTES, MAX_EARLY_BYTES
+from app.api.wire import LEAST_READ_BYTES, LINGER_BYTES, MAX_EARLY_BYTES
 from app.store.keys import Key
 from tests.fakes.connection import FakeConnection
 from tests.fakes.gateway import Bench, bench
@@ -165,16 +166,28 @@ async def test_a_slow_head_and_a_slow_body_are_refused_and_idle_connections_clos
         assert caller.transport.closed or caller.transport.half_closed
 
 
+async def test_who_never_takes_the_end_of_a_last_answer_is_cut_off() -> None:
+    caller = FakeConnection(plane())
+    caller.transport.unsent = 1000
+    caller.send(chat().replace(b"\r\n", b"\r\nconnection: close\r\n", 1))
+    await caller.settle()
+    assert (statuses(caller.written), caller.transport.closed, caller.transport.aborted) == ([200], True, False)
+    assert caller.wire.due_at < math.inf
+    caller.wire.overdue()
+    assert caller.transport.aborted
+
+
 async def test_a_caller_who_reads_nothing_is_cut_off_and_a_slow_one_is_not() -> None:
     a_bench = bench(CATALOG, FakeUpstream(small=FakeExchange(hangs=True), large=FakeExchange(hangs=True)))
     caller = FakeConnection(plane(a_bench))
     caller.send(chat())
     await asyncio.sleep(0)
-    caller.transport.unsent = 1000
+    caller.transport.unsent = 100_000
     caller.wire.pause_writing()
-    caller.transport.unsent = 900
+    caller.transport.unsent -= LEAST_READ_BYTES
     caller.wire.overdue()
     assert not caller.transport.closed
+    caller.transport.unsent -= LEAST_READ_BYTES - 1
     caller.wire.overdue()
     assert caller.transport.aborted
     caller.leave()

@@ -115,6 +115,19 @@ def test_prompt_and_answer_must_fit_the_context() -> None:
     assert (caught.value.status, caught.value.param) == (400, "messages")
 
 
+def test_of_several_prompts_each_must_fit_by_itself() -> None:
+    world = world_of(llm("short", context_tokens=100), llm("long", context_tokens=1000))
+    assert world.order(input_tokens=5000, longest_prompt_tokens=100, max_tokens=0) == ["short", "long"]
+    assert world.order(input_tokens=5000, longest_prompt_tokens=101, max_tokens=0) == ["long"]
+    with pytest.raises(ContextLengthExceeded, match="about 1001 tokens of prompt do not fit"):
+        world.decide(input_tokens=5000, longest_prompt_tokens=1001, max_tokens=0)
+
+
+def test_where_nothing_is_written_a_limit_on_cost_needs_no_prediction() -> None:
+    world = world_of(llm("cheap", price=TokenPrice(1.0, 9.0), tested=False), llm("dear", price=TokenPrice(3.0, 9.0)))
+    assert world.order({"max_cost_usd": 0.002}, input_tokens=1000, max_tokens=0) == ["cheap"]
+
+
 def test_load_alone_is_a_503_and_not_the_callers_fault() -> None:
     world = world_of(llm("up", parameters_b=70), llm("down"))
     fleet = fleet_of(*world.models, down={"down"})

@@ -141,6 +141,32 @@ async def test_a_caller_who_leaves_takes_nothing_with_him(blocking: Blocking) ->
     predictor.close()
 
 
+async def test_who_waits_when_it_is_closed_gets_no_prediction(blocking: Blocking) -> None:
+    predictor = OffLoopPredictor(blocking, limit_s=5)
+    blocking.go.clear()
+    running, waiting = (asyncio.create_task(predictor.predict(HELLO)) for _ in range(2))
+    await asyncio.to_thread(_until_called, blocking)
+    predictor.close()
+    with pytest.raises(PredictorFailed, match="closed"):
+        await waiting
+    blocking.go.set()
+    assert (await running).quality.tolist() == [0.5, 0.9]
+
+
+async def test_a_call_that_was_given_up_before_its_turn_is_not_made(blocking: Blocking) -> None:
+    predictor = OffLoopPredictor(blocking, limit_s=5)
+    blocking.go.clear()
+    running, leaving = (asyncio.create_task(predictor.predict(HELLO)) for _ in range(2))
+    await asyncio.to_thread(_until_called, blocking)
+    leaving.cancel()
+    await asyncio.wait((leaving,))
+    blocking.go.set()
+    await running
+    await predictor.predict(HELLO)
+    assert blocking.calls == 2
+    predictor.close()
+
+
 async def test_a_glance_is_taken_at_once_and_by_nobody_else(blocking: Blocking) -> None:
     predictor = OffLoopPredictor(blocking)
     blocking.go.clear()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -201,3 +203,13 @@ def test_candidates_are_always_the_same_objects() -> None:
 def test_decisions_have_ids_of_their_own() -> None:
     world = world_of(SMALL, LARGE, quality=QUALITY)
     assert len({world.decide().decision_id for _ in range(50)}) == 50
+
+
+def test_a_remembered_decision_keeps_no_router_model_in_memory() -> None:
+    world = world_of(SMALL, MIDDLE, LARGE, quality=QUALITY)
+    assert world.predictor is not None
+    decision, predictor = world.decide(), weakref.ref(world.predictor)
+    del world
+    gc.collect()
+    assert predictor() is None
+    assert decision.why.startswith("highest predicted quality")

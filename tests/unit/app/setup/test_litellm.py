@@ -336,7 +336,8 @@ def test_the_gateway_asks_where_litellm_did(address: str, url: str, tmp_path: Pa
         ("h.example.org", "write a URL such as"),
         ("http://169.254.169.254/v1", "the address is not allowed"),
         ("https://me:sk-made-up@h.example.org/v1", "leave out user, password"),
-        ("http://[bad/v1", "its api_base cannot be used; write a URL"),
+        ("http://me:sk-made-up@[bad/v1", "write a URL such as"),
+        ("http://me:sk-made-up@h.example.org/v 1", "leave out the space"),
     ],
 )
 def test_an_address_that_cannot_be_used_leaves_the_entry_out(address: str, reason: str, tmp_path: Path) -> None:

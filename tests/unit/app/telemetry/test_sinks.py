@@ -67,6 +67,13 @@ def test_a_reader_that_is_gone_costs_lines_only(pipe: tuple[int, int]) -> None:
     assert sink.dropped == 2
 
 
+def test_a_disk_that_is_full_costs_lines_only() -> None:
+    with closing(BackgroundSink(os.open("/dev/full", os.O_WRONLY))) as sink:
+        for _ in range(3):
+            sink.write(b"a line\n")
+    assert sink.dropped == 3
+
+
 def test_what_comes_after_the_end_is_dropped(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     sink = BackgroundSink(writing)

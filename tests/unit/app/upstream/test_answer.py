@@ -299,6 +299,39 @@ async def test_every_name_is_replaced(name: str) -> None:
     assert sent.count(b'"shown"') == 2
 
 
+async def test_half_of_a_pair_passes_as_the_backend_sent_it() -> None:
+    """Servers that cut texts at any place send the halves of an emoji escaped, one after the other."""
+    half = event(b'{"model":"small","choices":[{"index":0,"delta":{"content":"\\ud83d"},"finish_reason":null}]}')
+    sent, answer = await stream(half, event(chunk("", "stop")), DONE)
+    assert (b'"content":"\\ud83d"' in sent, b'"model":"shown"' in sent, answer.complete) == (True, True, True)
+
+
+async def test_a_beginning_that_says_nothing_is_not_held_for_ever() -> None:
+    exchange = FakeExchange([event({**chunk(""), "padding": "x" * 100_000})] * 100)
+    with pytest.raises(UpstreamBroken, match="very much before"):
+        await read_answer(exchange, STREAM, pace())
+    assert exchange.unread > 50
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        b'{"id":"1","model":"small","choices":[{"index":0,"delta":{"content":"b"}}],"model":"other"}',
+        b'{"id":"1","model":"other","choices":[{"index":0,"delta":{"content":"b"}}]}',
+        b'{"id":"1","choices":[{"index":0,"delta":{"content":"b"}}],"model":"small"}',
+        b'{"id":"1","model" : "small","choices":[{"index":0,"delta":{"content":"b"}}]}',
+        b'{"id":"1","model":"small","choices":[{"index":0,"delta":{"content":"b"},"model":"small"}]}',
+        b'{"id":"1","choices":[{"index":0,"delta":{"content":"b"}}]}',
+    ],
+)
+async def test_a_chunk_that_begins_otherwise_than_the_last_one_is_renamed_too(second: bytes) -> None:
+    first = b'{"id":"1","model":"small","choices":[{"index":0,"delta":{"content":"a"}}]}'
+    sent, _ = await stream(event(first), event(second), event(first), event(chunk("", "stop")), DONE)
+    told = [json.loads(part[6:]) for part in sent.split(b"\n\n")[:-2]]
+    assert [one["model"] for one in told] == ["shown"] * 4
+    assert texts(sent) == "aba"
+
+
 async def test_usage_of_the_wrong_form_is_ignored() -> None:
     usages: list[Any] = [{"prompt_tokens": "3"}, {"prompt_tokens": -1, "completion_tokens": 2}, [], 7, {}]
     for usage in usages:

@@ -11,11 +11,13 @@ from app.errors import UpstreamBroken, UpstreamDisconnected
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.answer import Answer, Form
+from app.upstream.outliers import MIN_BEGINNINGS, MIN_REQUESTS
 from app.upstream.replica import SLICE_S, SLICES, Outcomes, Replica
-from app.upstream.replicas import MIN_BEGINNINGS, MIN_REQUESTS, Replicas
+from app.upstream.replicas import Replicas
 from tests.fakes.clock import FakeClock
-from tests.fakes.world import catalog, model
+from tests.fakes.world import catalog, model, request
 
+STREAM = request(stream=True)
 BROKEN = UpstreamBroken("no")
 
 
@@ -39,7 +41,7 @@ class World:
 
     def ask(self, replica: Replica, *, fails: bool = False, seconds: float = 0.05) -> None:
         try:
-            with self.replicas.lease(replica, self.small, 10) as lease:
+            with self.replicas.lease(replica, self.small, STREAM) as lease:
                 self.clock.advance(seconds)
                 if fails:
                     raise BROKEN
@@ -108,7 +110,7 @@ def test_the_last_one_of_the_fleet_does_not_go_out_by_its_share() -> None:
 def test_streams_that_are_cut_count_once() -> None:
     world = World()
     for _ in range(MIN_REQUESTS):
-        with world.replicas.lease(world.pool[0], world.small, 10) as lease:
+        with world.replicas.lease(world.pool[0], world.small, STREAM) as lease:
             answer = Answer(Form("small", stream=True))
             lease.hand_to(answer)
         answer.error = UpstreamDisconnected("cut")
@@ -161,3 +163,25 @@ def test_differences_that_nobody_notices_are_none() -> None:
         for number, replica in enumerate(world.pool):
             world.ask(replica, seconds=0.01 if number == 0 else 0.001)
     assert {replica.drag for replica in world.pool} == {1.0}
+
+
+def test_plain_answers_are_compared_with_plain_ones() -> None:
+    world = World(count=2)
+    streaming, plain = world.pool
+    for _ in range(MIN_BEGINNINGS + 10):
+        world.replicas.began(streaming, 0.05, stream=True)
+        world.replicas.began(plain, 5.0, stream=False)
+        world.clock.advance(0.1)
+    assert (streaming.drag, plain.drag) == (1.0, 1.0)
+
+
+def test_who_is_left_waiting_for_longer_than_usual_says_that_a_replica_is_slow() -> None:
+    world = World()
+    for _ in range(MIN_BEGINNINGS + 10):
+        for replica in world.pool:
+            world.ask(replica, seconds=0.05)
+    for seconds in (0.01, 2.0):
+        for _ in range(10):
+            world.clock.advance(seconds)
+            world.replicas.left(world.pool[0], seconds, stream=True)
+        assert (world.pool[0].drag > 1) == (seconds > 0.05)

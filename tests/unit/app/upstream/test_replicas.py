@@ -21,10 +21,11 @@ from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.answer import Answer, Form
 from app.upstream.deadline import OutOfTime
+from app.upstream.lease import Lease
 from app.upstream.replica import EJECTED_AT_MOST_S, EJECTED_FOR_S, Replica
-from app.upstream.replicas import FAILURES_TO_EJECT, Change, Lease, Replicas
+from app.upstream.replicas import FAILURES_TO_EJECT, Change, Replicas
 from tests.fakes.clock import FakeClock
-from tests.fakes.world import catalog, model
+from tests.fakes.world import catalog, model, request
 
 BROKEN = UpstreamBroken("no")
 
@@ -46,7 +47,7 @@ class World:
             self.replicas.failed(replica, BROKEN)
 
     def lease(self, replica: Replica | None = None) -> Lease:
-        return self.replicas.lease(replica or self.a, self.small, input_tokens=100)
+        return self.replicas.lease(replica or self.a, self.small, request(stream=True, input_tokens=100))
 
 
 @pytest.fixture

@@ -63,6 +63,14 @@ def test_a_stream_that_comes_byte_by_byte_yields_the_same_events(stream: bytes) 
     assert [event for byte in stream for event in splitter.feed(bytes([byte]))] == read_at_once(stream)
 
 
+@given(st.lists(st.one_of(VALUES, st.just(b"\n\ndata: ")), min_size=1, max_size=6), LINE_ENDS)
+def test_whole_events_that_arrive_together_are_told_apart(values: list[bytes], end: bytes) -> None:
+    stream = b"".join(b"data: " + value + b"\n\n" for value in values) + b"data: x" + end + end
+    splitter = EventSplitter()
+    assert splitter.feed(stream) == read_at_once(stream)
+    assert splitter.feed(stream) == read_at_once(stream)
+
+
 @pytest.mark.parametrize("rest", [b"data: x", b"data: x\n", b"da"])
 def test_what_is_left_at_the_end_is_no_event_but_is_seen(rest: bytes) -> None:
     splitter = EventSplitter()

@@ -1,0 +1,65 @@
+"""A place on a replica, for as long as one attempt and its answer take."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from app.errors import UpstreamError
+from app.upstream.answer import Answer
+from app.upstream.replica import Replica
+from app.upstream.speeds import Attempted
+
+if TYPE_CHECKING:
+    from app.upstream.replicas import Replicas
+
+
+@dataclass(slots=True)
+class Lease:
+    """A place on a replica: given back when the attempt fails, or handed to its answer and given back with it."""
+
+    replicas: Replicas
+    replica: Replica
+    attempted: Attempted
+    first_at: float | None = None
+
+    def __enter__(self) -> Lease:
+        self.replica.in_flight += 1
+        out_until = self.replica.ejected_until
+        if out_until is not None and out_until <= self.attempted.started_at and self.replica.backend.kind == "openai":
+            self.replica.probing = True
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self.first_at is not None:
+            return
+        self._give_back()
+        if isinstance(error, UpstreamError):
+            self._keeper.failed(self.replica, error)
+        elif isinstance(error, asyncio.CancelledError):
+            waited_s = self.replicas.clock() - self.attempted.started_at
+            self._keeper.left(self.replica, waited_s, stream=self.attempted.stream)
+
+    def hand_to(self, answer: Answer) -> None:
+        """The answer has begun; from here on its closing gives the place back."""
+        attempted, keeper = self.attempted, self._keeper
+        self.first_at = keeper.clock()
+        keeper.succeeded(self.replica, attempted.started_at)
+        keeper.began(self.replica, self.first_at - attempted.started_at, stream=attempted.stream)
+        answer.on_close(self._answer_closed)
+
+    def _answer_closed(self, answer: Answer) -> None:
+        self._give_back()
+        if self.first_at is not None:
+            self._keeper.closed(self, answer, self.first_at)
+
+    @property
+    def _keeper(self) -> Replicas:
+        return self.replicas.keeper(self.replica)
+
+    def _give_back(self) -> None:
+        self.replica.in_flight -= 1
+        if self.first_at is None and self.replica.backend.kind == "openai":
+            self.replica.probing = False

@@ -1,0 +1,23 @@
+"""What is listed of the models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from app.api.access import Access
+from app.api.models import _entries
+from app.domain.models import Card
+from app.domain.preferences import Profile
+from tests.fakes.call import FakeCall
+from tests.fakes.world import catalog, model
+
+
+def test_a_virtual_model_can_do_all_but_embeddings_for_which_none_is_chosen() -> None:
+    talker, embedder = (
+        replace(model(name), card=Card(context_tokens=100, capabilities=frozenset({name})))
+        for name in ("responses", "embeddings")
+    )
+    call: Any = FakeCall(access=Access(catalog(talker, embedder), {"default": Profile()}))
+    listed = {entry["id"]: entry["capabilities"] for entry in _entries(call)}
+    assert listed == {"auto": ["responses"], "responses": ["responses"], "embeddings": ["embeddings"]}
