@@ -59,9 +59,12 @@ class Channel:
             self._write({"ask": what, "number": next(self._numbers), "value": value})
 
     async def aclose(self) -> None:
+        """Hang up, whatever is still to be answered."""
         self._writer.close()
-        self._task.cancel()
-        await asyncio.gather(self._task, *self._answers, return_exceptions=True)
+        tasks = [self._task, *self._answers]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self) -> None:
         try:

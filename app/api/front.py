@@ -52,6 +52,11 @@ class Front:
     def is_full(self) -> bool:
         return len(self.connections) > self.max_connections
 
+    @property
+    def is_overfull(self) -> bool:
+        """Whether there is no room even for those who are refused."""
+        return len(self.connections) > self.max_connections + max(1, self.max_connections // 10)
+
     def join(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
         """Look after a connection until it leaves."""
         if not self.connections:

@@ -90,7 +90,9 @@ class Wire(asyncio.BufferedProtocol):
         self._flow = FlowControl(self._transport)
         self._server.connections.add(cast("Any", self))
         self._front.join(self, self._loop)
-        if self._front.is_full:
+        if self._front.is_overfull:
+            self._transport.abort()
+        elif self._front.is_full:
             self._refuse(Overloaded("the gateway has no connection to spare; try again in a second", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason makes no difference

@@ -229,11 +229,15 @@ def _over(limit: str, wait_s: float, state: KeyState) -> RateLimited:
     return RateLimited(message, retry_after_s=wait, left=state.headers())
 
 
-def max_connections(open_files: int | None = None) -> int:
-    """How many connections callers may have: half of the open files that the system allows this process.
+# Standard streams, the event loop, listeners, the log, an artifact's files.
+OWN_FILES = 32
 
-    Each of them may need one more to a backend; what is left, a tenth at least, is for health, admin and files.
+
+def max_connections(open_files: int | None = None) -> int:
+    """How many connections callers may have: less than half of the open files that the system allows this process.
+
+    Each of them may need one more to a backend. A tenth is left for health and admin, and for those who are refused.
     """
     if open_files is None:
         open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, open_files // 2)
+    return max(1, (open_files * 9 // 10 - OWN_FILES) // 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 import time
@@ -50,15 +49,15 @@ class Program:
 
 
 @asynccontextmanager
-async def serving(config: Path, *arguments: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Program]:
-    """The program with this configuration, once it takes requests."""
+async def serving(config: Path, open_files: int | None = None) -> AsyncIterator[Program]:
+    """The program with this configuration, once it takes requests; with so many open files at most."""
     log = config.with_suffix(f".{time.monotonic_ns()}.log")
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "app.cli", "serve", "--config", str(config), *arguments),
+            *_limited(open_files),
+            *(sys.executable, "-m", "app.cli", "serve", "--config", str(config)),
             stdout=output,
             stderr=output,
-            env={**os.environ, **(env or {})},
         )
     program = Program(process, log, "", "")
     try:
@@ -71,6 +70,10 @@ async def serving(config: Path, *arguments: str, env: Mapping[str, str] | None =
         await process.wait()
 
 
+def _limited(open_files: int | None) -> tuple[str, ...]:
+    return () if open_files is None else ("sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh")
+
+
 @dataclass
 class Callers:
     """Sends requests at a steady rate, whether the ones before are answered or not."""
@@ -78,6 +81,7 @@ class Callers:
     url: str
     body: Mapping[str, Any]
     connector: aiohttp.TCPConnector | None = None
+    timeout_s: float = 60.0
     outcomes: Counter[str] = field(default_factory=Counter)
     """By what happened: the status, or the name of the exception."""
     ended: list[tuple[float, str]] = field(default_factory=list)
@@ -87,7 +91,9 @@ class Callers:
 
     async def run(self, per_s: float, count: int | None = None) -> None:
         """So many, or until cancelled; then waits for the answers."""
-        async with aiohttp.ClientSession(connector=self.connector) as session:
+        async with aiohttp.ClientSession(
+            connector=self.connector, timeout=aiohttp.ClientTimeout(total=self.timeout_s)
+        ) as session:
             began_at, number = time.monotonic(), 0
             try:
                 while count is None or number < count:

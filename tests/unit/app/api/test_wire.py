@@ -251,6 +251,13 @@ async def test_while_the_gateway_drains_answers_say_that_the_connection_closes()
     assert caller.transport.closed or caller.transport.half_closed
 
 
+async def test_who_comes_when_even_those_who_are_refused_are_many_is_let_go_at_once() -> None:
+    a_plane = plane(max_connections=1)
+    callers = [FakeConnection(a_plane) for _ in range(3)]
+    assert [statuses(caller.written) for caller in callers] == [[], [503], []]
+    assert [caller.transport.closed for caller in callers] == [False, False, True]
+
+
 async def test_doors_that_become_others_lead_new_calls_there() -> None:
     before, after = world(), world()
     the_doors = doors(before, CATALOG)

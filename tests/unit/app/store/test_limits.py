@@ -73,10 +73,10 @@ async def test_who_is_refused_hears_what_is_left_too(concurrency: int | None) ->
     assert (headers["x-ratelimit-remaining-requests"], headers["x-ratelimit-reset-requests"]) == ("0", "60s")
 
 
-def test_half_of_the_open_files_are_for_callers() -> None:
-    assert max_connections(1024) == 512
+def test_less_than_half_of_the_open_files_are_for_callers() -> None:
+    assert max_connections(1024) == 444
     assert max_connections(1) == 1
-    assert max_connections() == resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+    assert max_connections() == max_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 async def test_requests_per_minute_refill_evenly() -> None:
