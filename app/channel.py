@@ -53,6 +53,11 @@ class Channel:
         self._write({"ask": what, "number": number, "value": value})
         return await answer
 
+    def tell(self, what: str, value: Any) -> None:
+        """Ask without waiting for the answer."""
+        if not self.closed.is_set():
+            self._write({"ask": what, "number": next(self._numbers), "value": value})
+
     async def aclose(self) -> None:
         self._writer.close()
         self._task.cancel()

@@ -90,6 +90,8 @@ class Crew:
         # The parent's own number is nobody's: it only gives back.
         self._limits = SharedLimits(self._table, 0, settings.limits.in_flight, time.monotonic)
         self._ended = Metrics()
+        self._out: dict[tuple[str, str], Mapping[str, Any]] = {}
+        """Replicas that workers have taken out, as they told."""
         self._stopping = False
         self._turn = asyncio.Lock()
         self._keepers: list[asyncio.Task[None]] = []
@@ -240,6 +242,8 @@ class Crew:
             return told(self.settings.files)
         if what == "failed":
             member.failure = str(value)
+        elif what == "changed":
+            self._changed(member, value)
         elif what == "started":
             member.failure = None
             member.started.set()
@@ -255,6 +259,19 @@ class Crew:
                 member.version = self.settings.version
         if self.gate.leaving:
             await member.ask("leave")
+        for change in self._out.values():
+            await member.ask("changed", change)
+
+    def _changed(self, teller: Member, change: Mapping[str, Any]) -> None:
+        """One has noticed something about a replica: tell the others."""
+        replica = (change["backend"], change["url"])
+        if change["what"] in ("out", "dead"):
+            self._out[replica] = change
+        elif change["what"] == "back":
+            self._out.pop(replica, None)
+        for member in self._members:
+            if member is not teller and member.channel:
+                member.channel.tell("changed", change)
 
     def _bury(self, member: Member, status: int) -> None:
         """Keep what it had counted, and give back what it had taken."""

@@ -18,6 +18,16 @@ from app.shedding import Shedding
 from app.snapshot import Lasting
 from app.store.limits import Limits, MemoryLimits, max_connections
 from app.telemetry import Telemetry
+from app.upstream.replicas import Tell
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """What one process shares with the others of its gateway."""
+
+    limits: Limits
+    tell: Tell = lambda _: None
+    """Hears of changes of replicas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +41,16 @@ class Application:
 
 
 @asynccontextmanager
-async def create_app(settings: Settings, shared: Limits | None = None) -> AsyncIterator[Application]:
-    """Build everything and open it, for as long as the block runs; `shared` are the limits of several processes.
+async def create_app(settings: Settings, peers: Peers | None = None) -> AsyncIterator[Application]:
+    """Build everything and open it, for as long as the block runs; `peers` are the other processes, if any.
 
     Raises:
         UsageError: the artifact or a backend's address cannot be used.
     """
-    limits, telemetry = shared or MemoryLimits(settings.limits.in_flight, time.monotonic), Telemetry()
-    with closing(telemetry.log), Shedding(limits.fullness) as shedding:
-        live = Live(Lasting(limits, shedding, telemetry))
+    peers = peers or Peers(MemoryLimits(settings.limits.in_flight, time.monotonic))
+    telemetry = Telemetry()
+    with closing(telemetry.log), Shedding(peers.limits.fullness) as shedding:
+        live = Live(Lasting(peers.limits, shedding, telemetry, tell=peers.tell))
         try:
             await live.open(settings)
             data = data_plane(live.doors, max_connections=max_connections())

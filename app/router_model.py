@@ -156,8 +156,9 @@ def load_checked(settings: Settings) -> Artifact:
 def _opened(settings: Settings, artifact: Artifact) -> ServingPredictor:
     """For the columns that the catalogue names, in its order; for all where it names none."""
     named = dict.fromkeys(model.predicted_as for model in settings.catalog.models)
+    models = [name for name in named if name is not None] or artifact.models
     try:
-        return ServingPredictor(artifact, [name for name in named if name is not None] or artifact.models)
+        return ServingPredictor(artifact, models, glances_only=settings.encoder == "static")
     except ArtifactError as exc:
         raise UsageError(f"{settings.artifact}: {exc}") from exc
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
@@ -36,6 +37,11 @@ MOST_STRAIN_PER_S = 3.0
 # What a first late step counts for at most. Start-up, and a machine that pauses as a whole, take longer; afterwards
 # nobody is to be turned away. Where there is too much to do, the next step is late as well.
 FIRST_STEP_S = 0.13
+# What is urgent is left alone until a loop is so late that nothing else would help either.
+MUCH_TOO_LATE_S = 0.2
+# A loop that is late and had less of a processor than this share of the time waited for the machine, not for itself:
+# something else keeps it busy, and turning callers away would not make it faster.
+OWN_SHARE = 0.7
 LOW_MEMORY, FULL_MEMORY = 0.85, 0.95
 MEMORY_EVERY = 50
 """Probes, which is once in a second."""
@@ -84,28 +90,29 @@ class Shedding(AbstractContextManager["Shedding"]):
 
     def __enter__(self) -> Shedding:
         loop = asyncio.get_running_loop()
-        self.probe(loop.time, loop.call_later)
+        self.probe(loop.time, loop.call_later, time.thread_time)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._timer:
             self._timer.cancel()
 
-    def probe(self, clock: Callable[[], float], call_later: CallLater) -> None:
-        """Begin to look, for as long as the timers run."""
-        asked_at = clock()
+    def probe(self, clock: Callable[[], float], call_later: CallLater, cpu_s: Callable[[], float]) -> None:
+        """Begin to look, for as long as the timers run; `cpu_s` is what the loop's thread has used of a processor."""
+        asked_at, used_s = clock(), cpu_s()
 
         def look() -> None:
-            self._look(clock() - asked_at)
-            self.probe(clock, call_later)
+            self._look(clock() - asked_at, cpu_s() - used_s)
+            self.probe(clock, call_later, cpu_s)
 
         self._timer = call_later(PROBE_EVERY_S, look)
 
-    def _look(self, since_s: float) -> None:
-        late_by_s = max(0.0, since_s - PROBE_EVERY_S)
+    def _look(self, since_s: float, used_s: float) -> None:
+        late_by_s = max(0.0, since_s - PROBE_EVERY_S) if used_s >= OWN_SHARE * since_s else 0.0
         per_s = min(MOST_STRAIN_PER_S, late_by_s / LATE_S - 1)
         step_s = since_s if self._strain else min(since_s, FIRST_STEP_S)
-        self._strain = min(1.0, max(0.0, self._strain + per_s * step_s))
+        most, _ = BANDS["high"] if late_by_s < MUCH_TOO_LATE_S else (1.0, 1.0)
+        self._strain = min(most, max(0.0, self._strain + per_s * step_s))
         if self._probes % MEMORY_EVERY == 0:
             self._memory_pressure = _memory_pressure(self._memory())
         self._probes += 1

@@ -31,7 +31,7 @@ from app.upstream.client import UpstreamClient
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
 from app.upstream.poller import Poller
 from app.upstream.prober import Prober
-from app.upstream.replicas import Replicas
+from app.upstream.replicas import Replicas, Tell
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Lasting:
     telemetry: Telemetry
     journal: RecentDecisions = field(default_factory=RecentDecisions)
     gate: Gate = field(default_factory=Gate)
+    tell: Tell = lambda _: None
+    """Hears of changes of replicas that other processes should hear of."""
 
     def __post_init__(self) -> None:
         metrics = self.telemetry.metrics
@@ -111,7 +113,7 @@ class Snapshot:
         settings, telemetry = draft.settings, lasting.telemetry
         self._draft, self.settings, self.lent, self.router = draft, settings, draft.lent, draft.router
         known = before.replicas if before else None
-        self.replicas: Replicas = Replicas(settings.catalog, time.monotonic, telemetry, before=known)
+        self.replicas: Replicas = Replicas(settings.catalog, time.monotonic, telemetry, before=known, tell=lasting.tell)
         self._poller = Poller(draft.client, self.replicas)
         self._prober = Prober(draft.client, self.replicas, settings.catalog)
         ledger = Ledger(lasting.limits, lasting.journal, telemetry, settings.version)

@@ -20,10 +20,11 @@ import uvloop
 
 from app.channel import Channel
 from app.errors import ConfigRejected, UsageError
-from app.main import Application, create_app
+from app.main import Application, Peers, create_app
 from app.serving import Listener, Signals, depart, settle
 from app.settings import Files, load_settings
 from app.store.shared_limits import SharedLimits, Table
+from app.upstream.replicas import Change
 
 ENDED_BY_USAGE = 64
 """Exit status of a worker that cannot start; its parent says why."""
@@ -53,7 +54,8 @@ async def work(post: Post) -> None:
     try:
         settings = load_settings(Path(post.config), files=files_of(await channel.ask("files")))
         limits = SharedLimits(Table(post.limits, post.workers), post.number, settings.limits.in_flight, time.monotonic)
-        async with create_app(settings, limits) as application:
+        peers = Peers(limits, lambda change: channel.tell("changed", asdict(change)))
+        async with create_app(settings, peers) as application:
             worker.application = application
             await _serve(application, socket.socket(fileno=post.listener), channel)
     except UsageError as exc:
@@ -94,6 +96,8 @@ class _Worker:
             return await self._prepare(value)
         if what in ("commit", "discard"):
             await (live.commit() if what == "commit" else live.discard())
+        elif what == "changed":
+            live.now.replicas.hear(Change(**value))
         elif what in ("leave", "stay"):
             live.leave() if what == "leave" else live.stay()
         return None

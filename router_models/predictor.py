@@ -20,19 +20,20 @@ __all__ = ["ArtifactPredictor", "Prediction"]
 class ArtifactPredictor:
     """Predictions of an artifact; stateless after construction but for a cache of words, so threads may share it."""
 
-    def __init__(self, artifact: Artifact) -> None:
-        """Open the encoders and try all parts once.
+    def __init__(self, artifact: Artifact, glances_only: bool = False) -> None:
+        """Open the encoders and try all parts once; with `glances_only` not the transformer, if there is another.
 
         Raises:
             ArtifactError: ONNX Runtime or the tokenizer refuses its file, or encoders and heads do not fit together.
         """
         self.models = artifact.models
-        self._slowest = artifact.settings.speeds[-1]
-        self.speeds: frozenset[Speed] = frozenset(artifact.settings.speeds)
+        self._speeds = artifact.settings.speeds
+        self.speeds: frozenset[Speed] = frozenset(self._speeds)
         self.static_error = artifact.settings.static_error
         self._head = TryageHead(artifact.heads, artifact.settings, len(artifact.trained_models))
         try:
-            self.encoders = _open_encoders(artifact)
+            speeds: Sequence[Speed] = ("static",) if glances_only and "static" in self.speeds else self._speeds
+            self.encoders = _open_encoders(artifact, speeds)
             self.predict([(("user", "ready?"),)])
         except Exception as exc:  # ONNX Runtime and tokenizers raise what they like
             raise ArtifactError(
@@ -81,15 +82,15 @@ class ArtifactPredictor:
         """What the heads read, per encoder [B, F]."""
         texts = [parts(conversation) for conversation in conversations]
         return {
-            speed: inputs_of(encoder, texts, advance if speed == self._slowest else lambda: None)
+            speed: inputs_of(encoder, texts, advance if speed == self._speeds[-1] else lambda: None)
             for speed, encoder in self.encoders.items()
         }
 
 
-def _open_encoders(artifact: Artifact) -> dict[Speed, Encoder]:
+def _open_encoders(artifact: Artifact, speeds: Sequence[Speed]) -> dict[Speed, Encoder]:
     wordpiece = FastWordPiece(artifact.tokenizer)
     encoders: dict[Speed, Encoder] = {}
-    for speed in artifact.settings.speeds:
+    for speed in speeds:
         if speed == "static":
             assert artifact.static is not None  # noqa: S101 - loading has checked it
             encoders[speed] = StaticEncoder(artifact.static["table_VD"], artifact.static["scale_V"], wordpiece)

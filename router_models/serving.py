@@ -23,8 +23,10 @@ from router_models.tryage import Speed
 class ServingPredictor:
     """Predictions for some models of an artifact, by either encoder; threads may share it."""
 
-    def __init__(self, artifact: Artifact, models: Sequence[str]) -> None:
+    def __init__(self, artifact: Artifact, models: Sequence[str], glances_only: bool = False) -> None:
         """`models` are those to predict, in this order; what the artifact knows of others has no column here.
+
+        With `glances_only` a transformer beside a static encoder is not opened, and `predict` is not to be asked.
 
         Raises:
             ArtifactError: as in `ArtifactPredictor`.
@@ -32,7 +34,7 @@ class ServingPredictor:
         """
         if not models or not set(models) <= set(artifact.models):
             raise ValueError(f"the artifact {artifact.name} cannot serve {', '.join(models) or 'no model'}")
-        self._whole = ArtifactPredictor(artifact)
+        self._whole = ArtifactPredictor(artifact, glances_only)
         self.models = tuple(models)
         self.speeds: frozenset[Speed] = self._whole.speeds
         self.static_error = artifact.settings.static_error

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class FastWordPiece:
         _check(form)
         self._library = Tokenizer.from_str(tokenizer_json.decode())
         self._library.no_padding()
-        self._cutter = _Cutter(form["model"])
+        self._cutter = _Cutter(form["model"], self._library.token_to_id)
         self._library.no_truncation()
         self._special = tuple(token.content for token in self._library.get_added_tokens_decoder().values())
         self.vocabulary_size = int(self._library.get_vocab_size())
@@ -124,14 +124,14 @@ class FastWordPiece:
 class _Cutter:
     """Cuts a plain unit into the longest pieces of a vocabulary, from left to right."""
 
-    def __init__(self, model: Mapping[str, Any]) -> None:
-        self._vocabulary: dict[str, int] = model["vocab"]
-        self._unknown = self._vocabulary[model["unk_token"]]
+    def __init__(self, model: Mapping[str, Any], number: Callable[[str], int | None]) -> None:
+        """`number` is the id of a piece; a vocabulary of our own would take 3 MB beside the library's."""
+        self._number, self._unknown = number, int(model["vocab"][model["unk_token"]])
         self._inside: str = model["continuing_subword_prefix"]
         self._most_chars: int = model["max_input_chars_per_word"]
         self._longest: dict[str, int] = {}
         """Of all pieces that begin alike, by their first two letters, so that few have to be tried."""
-        for piece in self._vocabulary:
+        for piece in filter(str.isascii, model["vocab"]):
             within = len(self._inside) if piece.startswith(self._inside) else 0
             begin = piece[: within + 2]
             self._longest[begin] = max(self._longest.get(begin, 1), len(piece) - within)
@@ -143,7 +143,7 @@ class _Cutter:
             return [self._unknown]
         while start < len(unit):
             end = start + self._longest.get(prefix + unit[start : start + 2], 1)
-            while (token_id := self._vocabulary.get(prefix + unit[start:end])) is None:
+            while (token_id := self._number(prefix + unit[start:end])) is None:
                 end -= 1
                 if end == start:
                     return [self._unknown]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -10,7 +10,6 @@ from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse
 
 from app.api.operations import Operation
-from app.api.parameters import TABLE
 from app.api.policy import PUBLIC, needs
 
 routes = APIRouter()
@@ -33,7 +32,7 @@ def document(app: FastAPI, operations: Mapping[str, Operation]) -> dict[str, Any
 
 
 def _described(operation: Operation) -> dict[str, Any]:
-    fields = dict(_fields(operation.rule.operation))
+    fields = {name: {"description": f"Must be {one.expected}."} for name, one in operation.fields.items()}
     body = {"type": "object", "properties": fields, "required": ["model"], "additionalProperties": False}
     return {
         "operationId": operation.rule.operation,
@@ -42,9 +41,3 @@ def _described(operation: Operation) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {"200": {"description": "An answer in OpenAI's form, or its stream."}},
     }
-
-
-def _fields(operation: str) -> Iterator[tuple[str, dict[str, str]]]:
-    for parameter in TABLE:
-        if operation in parameter.operations:
-            yield parameter.name, {"description": f"Must be {parameter.expected}."}

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.api import embeddings_body, responses_body
 from app.api.call import Call
-from app.api.parsing import parse_chat, parse_completion
+from app.api.parameters import TABLES, Parameter
+from app.api.parsing import parse_chat, parse_completion, parse_embeddings, parse_responses
 from app.api.policy import Rule
 from app.domain.request import Request
 
@@ -18,11 +20,21 @@ class Operation:
 
     rule: Rule
     parse: Callable[[Mapping[str, Any], Call], Request]
+    fields: Mapping[str, Parameter]
+    """What the body may hold."""
     summary: str
 
 
 OPERATIONS: Mapping[str, Operation] = {
-    "/v1/chat/completions": Operation(Rule("inference", "chat"), parse_chat, "Answer a conversation."),
-    "/v1/completions": Operation(Rule("inference", "completion"), parse_completion, "Continue a text."),
+    "/v1/chat/completions": Operation(Rule("inference", "chat"), parse_chat, TABLES["chat"], "Answer a conversation."),
+    "/v1/completions": Operation(
+        Rule("inference", "completion"), parse_completion, TABLES["completion"], "Continue a text."
+    ),
+    "/v1/responses": Operation(
+        Rule("inference", "responses"), parse_responses, responses_body.TABLE, "Answer in the form of Responses."
+    ),
+    "/v1/embeddings": Operation(
+        Rule("embeddings", "embeddings"), parse_embeddings, embeddings_body.TABLE, "Turn texts into vectors."
+    ),
 }
 """By path. Each takes POST only."""

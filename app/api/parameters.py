@@ -240,14 +240,15 @@ TABLE: tuple[Parameter, ...] = (
     ),
 )
 
-_TABLES: Mapping[str, Mapping[str, Parameter]] = {
+TABLES: Mapping[str, Mapping[str, Parameter]] = {
     operation: {one.name: one for one in TABLE if operation in one.operations} for operation in ("chat", "completion")
 }
+"""By operation."""
 
 
 def shared(*names: str) -> dict[str, Parameter]:
     """Parameters of this table by name, for the table of another operation."""
-    return {name: _TABLES["completion"].get(name) or _TABLES["chat"][name] for name in names}
+    return {name: TABLES["completion"].get(name) or TABLES["chat"][name] for name in names}
 
 
 def check_parameters(body: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
@@ -257,7 +258,7 @@ def check_parameters(body: Mapping[str, Any], operation: Operation) -> dict[str,
         UnsupportedParameter: a field is not in the table.
         InvalidRequest: a value is out of its bounds.
     """
-    return check_fields(body, _TABLES[operation])
+    return check_fields(body, TABLES[operation])
 
 
 def check_fields(body: Mapping[str, Any], table: Mapping[str, Parameter]) -> dict[str, Any]:

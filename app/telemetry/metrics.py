@@ -136,6 +136,10 @@ class Metrics:
         self._ejections.inc(self._backend(backend))
         self.replicas_out.inc(self._backend(backend))
 
+    def heard_of_ejection(self, backend: str) -> None:
+        """Another process took a replica out, which counts there."""
+        self.replicas_out.inc(self._backend(backend))
+
     def restored(self, backend: str) -> None:
         self.replicas_out.dec(self._backend(backend))
 

@@ -133,10 +133,12 @@ class _Call:
     began_at: float
     tried: list[Target] = field(default_factory=list)
     failures: list[UpstreamError] = field(default_factory=list)
+    broken: set[Replica] = field(default_factory=set)
+    """Those that broke over it."""
 
     @property
     def is_poison(self) -> bool:
-        return sum(isinstance(failure, UpstreamBroken) for failure in self.failures) >= MAX_BROKEN
+        return len(self.broken) >= MAX_BROKEN
 
 
 class Dispatcher:
@@ -247,6 +249,8 @@ class Dispatcher:
                 lease.hand_to(answer)
         except UpstreamError as exc:
             self._note(exc, model, replica)
+            if isinstance(exc, UpstreamBroken):
+                call.broken.add(replica)
             raise
         self._metrics.attempted(model.name, "ok")
         return Served(call.decision, candidate, len(call.tried), answer, replica.url, self._clock() - call.began_at)
@@ -326,12 +330,13 @@ def _is_momentary(failure: UpstreamError) -> bool:
 def begins_within_s(timeouts: Timeouts, request: Request, model: Model) -> float:
     """How long an attempt may take to begin its answer.
 
-    A plain answer shows nothing before it is whole: the time to write as much as the caller allows is added, doubled,
-    at the model's own speed. Where either is unknown only the total limit can tell that a worker hangs.
+    A plain answer shows nothing before it is whole: the time to read the prompt and to write as much as the caller
+    allows is added, doubled, at the model's own speed. Where one is unknown only the total limit can tell a hang.
     """
     if request.stream:
         return timeouts.first_byte_s
     if request.max_tokens is None or model.speed is None:
         return timeouts.total_s
-    writing_s = 2 * request.max_tokens * model.speed.s_per_output_token
-    return min(timeouts.total_s, timeouts.first_byte_s + writing_s)
+    writing_s = request.max_tokens * model.speed.s_per_output_token
+    working_s = request.input_tokens / model.speed.prefill_tokens_per_s + writing_s
+    return min(timeouts.total_s, timeouts.first_byte_s + 2 * working_s)

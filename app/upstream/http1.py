@@ -33,9 +33,6 @@ _WITHOUT_BODY = frozenset((204, 304))
 class Home(Protocol):
     """Where connections belong."""
 
-    def made(self, connection: Connection) -> None:
-        """The connection is there."""
-
     def take_back(self, connection: Connection, *, reusable: bool) -> None:
         """The exchange on this connection is over."""
 
@@ -172,6 +169,7 @@ class Connection(asyncio.BufferedProtocol):
         """`buffer` may be shared with other connections of the same loop."""
         self.loop = loop
         self.idle_since = 0.0
+        self.is_lost = False
         self._home, self._buffer = home, buffer
         self._transport: asyncio.Transport
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
@@ -193,13 +191,8 @@ class Connection(asyncio.BufferedProtocol):
             UpstreamError: there is none. The connection is given up, as it is when this is cancelled.
         """
         exchange = self._exchange = HttpExchange(self)
-        if not self.usable:
-            exchange.end_with(_no_answer())
-        elif len(body) < JOIN_BELOW_BYTES:
-            self._transport.write(head + body)
-        else:
-            self._transport.writelines((head, body))
         try:
+            self._send(head, body)
             await exchange.head()
         except BaseException:
             exchange.close()
@@ -227,9 +220,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._home.made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
         self._parser = None  # it refers to this object
         exchange = self._exchange
         if exchange is not None:
@@ -301,6 +294,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._exchange is not None and self._exchange.status:
             self._exchange.ended = True
             self._bytes_without_body = 0
+
+    def _send(self, head: bytes, body: bytes) -> None:
+        if not self.usable:
+            raise _no_answer()
+        if len(body) < JOIN_BELOW_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
 
     def _pause(self) -> None:
         if self.usable:

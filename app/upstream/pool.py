@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -29,6 +30,8 @@ KEEP_ALIVE_S = 4.0
 # A half-open backend is noticed after 15 s + 3 probes; without this it would be the idle limit.
 PROBE_TCP_AFTER_S, PROBE_TCP_EVERY_S, PROBES = 15, 5, 3
 HTTP_PORT = 80
+# A connection that is cut is gone in the loop's next round; shutting down must not hang on one.
+CLOSED_WITHIN_S = 1.0
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """All addresses of a name.
@@ -173,10 +176,6 @@ class Replica:
             raise
         return await connection.ask(head, body or b"")
 
-    def made(self, connection: Connection) -> None:
-        """See `Home`."""
-        self._open.add(connection)
-
     def take_back(self, connection: Connection, *, reusable: bool) -> None:
         """See `Home`."""
         if reusable:
@@ -202,7 +201,9 @@ class Replica:
         for connection in tuple(self._open):
             connection.abort()
         if self._open:
-            await self._all_lost.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSED_WITHIN_S):
+                    await self._all_lost.wait()
 
     def _warm(self) -> Connection | None:
         while self._idle:
@@ -240,7 +241,10 @@ class Replica:
                 ssl=trust,
                 server_hostname=self._host if self._tls else None,
             )
-        _probe_tcp(transport.get_extra_info("socket"))
+        if not connection.is_lost:
+            # Not before: of a connection that was cancelled while it was made, uvloop never says that it is lost.
+            self._open.add(connection)
+            _probe_tcp(transport.get_extra_info("socket"))
         return connection
 
     def _close_idle(self) -> None:
@@ -289,7 +293,9 @@ def _refuse(waiter: asyncio.Future[None]) -> None:
         waiter.set_exception(UpstreamBusy("all connections to the backend are in use", retry_after_s=0))
 
 
-def _probe_tcp(sock: socket.socket) -> None:
+def _probe_tcp(sock: socket.socket | None) -> None:
+    if sock is None:  # closed meanwhile
+        return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):  # not on macOS
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_TCP_AFTER_S)

@@ -16,6 +16,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from app.domain.decision import Fleet
 from app.domain.models import Backend, Catalog, Model
@@ -37,10 +38,25 @@ PROBE_EVERY_S = 1.0
 # A full queue drains within one answer's time; longer rests are for backends that name one.
 REST_WHEN_FULL_S = 0.25
 MAX_REST_S = 120.0
+# What is over sooner is over before another process has heard of it.
+RESTS_LONG_S = 1.0
 # How slow a replica is compared with others changes from answer to answer; a change need not be known at once.
 COMPARE_EVERY_S = 0.25
 # The fleet's picture is taken at most this often; choosing the replica itself always looks at the present.
 FLEET_IS_FRESH_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What has become of a replica, for other processes."""
+
+    backend: str
+    url: str
+    what: Literal["out", "dead", "back", "rests"]
+    seconds: float = 0.0
+
+
+Tell = Callable[[Change], None]
 
 
 @dataclass(slots=True)
@@ -61,15 +77,16 @@ class Replicas:
         telemetry: Telemetry,
         chance: Callable[[], float] = random.random,
         before: Replicas | None = None,
+        tell: Tell = lambda _: None,
     ) -> None:
-        """`chance` draws from [0, 1).
+        """`chance` draws from [0, 1); `tell` hears of each change that other processes should `hear` of.
 
         `before` are those of the configuration that this one follows: who stays keeps its load and its health, and what
         is still to be heard of it is for this one to hear.
         """
         self._models = catalog.models
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
-        self._chance = chance
+        self._chance, self._tell = chance, tell
         self._pools = {
             backend.name: _Pool(tuple(_kept(backend, url.rstrip("/"), before) for url in backend.urls))
             for backend in catalog.backends
@@ -126,6 +143,13 @@ class Replicas:
     def any_healthy(self) -> bool:
         """Whether any replica of any backend is not ejected."""
         return not self.all_out
+
+    def hear(self, change: Change) -> None:
+        """Another process that looks after the same replicas has told of a change."""
+        pool = self._pools.get(change.backend)
+        for replica in pool.replicas if pool else ():
+            if replica.url == change.url:
+                self._hear(replica, change)
 
     def keeper(self, replica: Replica) -> Replicas:
         """Who looks after a replica now: those of the latest configuration that it is in."""
@@ -274,6 +298,8 @@ class Replicas:
         for replica in replicas:
             replica.rests_until = max(replica.rests_until, self.clock() + rest_s)
             replica.is_ready = False
+            if rest_s >= RESTS_LONG_S:
+                self._tell(Change(replica.backend.name, replica.url, "rests", rest_s))
         self._fleet = None
 
     @staticmethod
@@ -311,6 +337,7 @@ class Replicas:
             where = {"backend": replica.backend.name, "replica": replica.url}
             told = {"rule": rule, "for_s": replica.ejected_for_s, "code": error.code, "why": why(error, replica.url)}
             self._log.write("replica.ejected", **where, **told)
+            self._tell(Change(replica.backend.name, replica.url, "dead" if dead else "out"))
         else:
             replica.is_dead = replica.is_dead or dead
             if replica.ejected_until <= now and replica.backend.kind == "openai":
@@ -321,6 +348,19 @@ class Replicas:
         self._metrics.restored(replica.backend.name)
         self._log.write("replica.restored", backend=replica.backend.name, replica=replica.url)
         self._fleet = None
+        self._tell(Change(replica.backend.name, replica.url, "back"))
+
+    def _hear(self, replica: Replica, change: Change) -> None:
+        now, is_out = self.clock(), replica.ejected_until is not None
+        self._fleet, replica.is_ready = None, False
+        if change.what == "rests":
+            replica.rests_until = max(replica.rests_until, now + change.seconds)
+        elif change.what == "back" and is_out:
+            replica.come_back(now)
+            self._metrics.restored(change.backend)
+        elif change.what in ("out", "dead") and not is_out:
+            replica.eject(now, dead=change.what == "dead")
+            self._metrics.heard_of_ejection(change.backend)
 
     def _picture(self, now: float) -> Fleet:
         usable = {

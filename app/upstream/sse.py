@@ -92,12 +92,15 @@ class EventSplitter:
                 events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
                 self._data, self._data_bytes = [], 0
         elif line.startswith(b"data:"):
-            value = line[6:] if line[5:6] == b" " else line[5:]
-            self._data.append(value)
-            self._data_bytes += len(value) + 1
-            self._check_length()
+            self._keep(line[6:] if line[5:6] == b" " else line[5:], len(line))
         elif line == b"data":
-            self._data.append(b"")
+            self._keep(b"", len(line))
+
+    def _keep(self, value: bytes, size: int) -> None:
+        self._data.append(value)
+        # Each line takes some room of its own, even an empty one; so all of it counts.
+        self._data_bytes += size + 1
+        self._check_length()
 
     def _check_length(self) -> None:
         if self._data_bytes + len(self._line) > self._max_event_bytes:

@@ -18,7 +18,11 @@ from tests.fakes.listener import listening
 
 SECRET = "sk-test"
 PLAIN_SECRET = "sk-plain"
-CARD = {"context_tokens": 4096, "capabilities": ["chat", "tools", "json_schema", "logprobs"], "parameters_b": 8}
+CARD = {
+    "context_tokens": 4096,
+    "capabilities": ["chat", "tools", "json_schema", "logprobs", "responses", "embeddings"],
+    "parameters_b": 8,
+}
 GATEWAY: Mapping[str, Any] = {
     "catalog": "catalog.yaml",
     "upstream": {"connect_timeout_s": 0.5, "first_byte_timeout_s": 2, "idle_timeout_s": 2, "total_timeout_s": 10},

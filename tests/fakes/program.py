@@ -17,7 +17,11 @@ from typing import Any
 
 import aiohttp
 
-from tests.fakes.deployment import SECRET
+from tests.fakes.deployment import GATEWAY, SECRET
+
+URGENT = {"priority": "high"}
+"""`routing` of requests that are not to be turned away when the machine itself is busy with something else."""
+KEYS: list[dict[str, Any]] = [{**GATEWAY["keys"][0], "max_priority": "high"}]
 
 
 @dataclass(frozen=True)

@@ -38,20 +38,17 @@ class FakeTransport(asyncio.Transport):
 
 @dataclass
 class FakeHome:
-    """Where a connection belongs; `made` by `Wire`."""
+    """Where a connection belongs."""
 
     given_back: list[bool] = field(default_factory=list)
     """Whether the connection could be used again, for each exchange."""
-    open: int = 0
-
-    def made(self, _connection: Connection) -> None:
-        self.open += 1
+    lost_count: int = 0
 
     def take_back(self, _connection: Connection, *, reusable: bool) -> None:
         self.given_back.append(reusable)
 
     def lost(self, _connection: Connection) -> None:
-        self.open -= 1
+        self.lost_count += 1
 
 
 class Wire:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import aiohttp
 import uvloop
 
-Row = tuple[int, float, str, int, float, int]
+Row = tuple[int, float, str, int, float, int, float]
 Phase = tuple[float, float, dict[str, float]]
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 GIVEN_UP = 0
@@ -51,8 +51,9 @@ async def crowd(url: str, phases: list[Phase]) -> list[Row]:
     rows: list[Row] = []
 
     async def one(phase: int, due_s: float, priority: str) -> None:
+        late_s = loop.time() - began_at - due_s
         status, retry_after_s = await send(session, url, priority)
-        rows.append((phase, due_s, priority, status, loop.time() - began_at - due_s, retry_after_s))
+        rows.append((phase, due_s, priority, status, loop.time() - began_at - due_s, retry_after_s, late_s))
 
     timeout = aiohttp.ClientTimeout(total=30)
     async with (

@@ -10,6 +10,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +45,8 @@ class Sent:
     status: int
     took_s: float
     retry_after_s: int
+    late_s: float
+    """How late it was sent."""
 
     @property
     def ok(self) -> bool:
@@ -89,6 +93,33 @@ def running(folder: Path) -> Iterator[World]:
         yield World(urls[1], urls[2], process.pid)
 
 
+class Control:
+    """How late a sleep of 10 ms ends in a process that has nothing to do: what the machine itself adds to a wait."""
+
+    def __init__(self) -> None:
+        self._late_s: list[float] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Control:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def p99_s(self) -> float:
+        return at(0.99, self._late_s)
+
+    def _watch(self) -> None:
+        began_at = time.monotonic()
+        while not self._over.wait(0.01):
+            now = time.monotonic()
+            self._late_s.append(now - began_at - 0.01)
+            began_at = now
+
+
 def at(share: float, values: Sequence[float]) -> float:
     return sorted(values)[int(share * (len(values) - 1))] if values else 0.0
 
@@ -131,19 +162,21 @@ def _count(sent: list[Sent], priority: str) -> int:
 
 def test_four_times_what_can_be_answered(tmp_path: Path, full_size: bool) -> None:
     crowd_s, steady_s = (60.0, 10.0) if full_size else (8.0, 4.0)
-    # A machine that others use too is given more before a wait counts as the gateway's.
-    spare_s = 0.0 if full_size else 0.15
     everybody = {"normal": 1.0}
     with running(tmp_path) as world:
         quiet = (0.25 * PLENTY, 2.0, everybody)
         before_mib = world.peak_mib()
-        sent = world.send(
-            quiet,
-            (1.5 * PLENTY, steady_s, everybody),
-            (4 * PLENTY, crowd_s, PRIORITIES),
-            (0.5 * PLENTY, 7.0, everybody),
-        )
+        with Control() as control:
+            sent = world.send(
+                quiet,
+                (1.5 * PLENTY, steady_s, everybody),
+                (4 * PLENTY, crowd_s, PRIORITIES),
+                (0.5 * PLENTY, 7.0, everybody),
+            )
         found = figures(sent, crowd_s, steady_s) | {"grown_mib": round(world.peak_mib() - before_mib, 1)}
+    # The caller, the gateway and the worker each wait for the machine, going and coming; the caller for itself too.
+    spare_s = 6 * control.p99_s() + 2 * at(0.99, [one.late_s for one in sent if one.phase == CROWD])
+    found["spare_s"] = round(spare_s, 3)
     print(f"\n{json.dumps({'test': 'shedding', 'full': full_size, **found})}")
     assert found["goodput_rps"] >= 0.9 * found["peak_rps"] >= 0.8 * PLENTY
     assert found["accepted_p99_s"] <= 2 * found["base_p99_s"] + ALL_S + spare_s

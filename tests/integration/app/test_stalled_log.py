@@ -67,7 +67,7 @@ async def test_a_log_that_nobody_reads_holds_nothing_up(tmp_path: Path) -> None:
             stopped_s = time.monotonic() - stopping_at
         finally:
             process.kill()
-    figures = {"answers": answers, "took_s": round(took_s, 2), "stopped_s": round(stopped_s, 2)}
+    figures = {"status": status, "answers": answers, "took_s": round(took_s, 2), "stopped_s": round(stopped_s, 2)}
     print(f"\n{json.dumps(figures)}")
     assert answers == REQUESTS
     assert status == 0

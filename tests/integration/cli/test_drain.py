@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import free_ports
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.deployment import SECRET, write_config
-from tests.fakes.program import Callers, Program, serving
+from tests.fakes.program import KEYS, URGENT, Callers, Program, serving
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ SCRIPTS = {
 
 
 def chat(model: str, *, stream: bool = False) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    return {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": stream, "routing": URGENT}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def config_of(folder: Path, found: dict[str, FakeBackend], budget: Budget, **cha
     limits = {"accept_s": budget.accept_s, "drain_s": budget.drain_s}
     listen = {"listen": f"127.0.0.1:{data}", "admin_listen": f"127.0.0.1:{admin}"}
     urls = {name: backend.url for name, backend in found.items()}
-    return write_config(folder, urls, **{**listen, "limits": limits, "upstream": {"total_timeout_s": 60}, **changes})
+    return write_config(
+        folder, urls, **{**listen, "limits": limits, "keys": KEYS, "upstream": {"total_timeout_s": 60}, **changes}
+    )
 
 
 async def stream(url: str, model: str) -> bytes:

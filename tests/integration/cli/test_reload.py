@@ -20,18 +20,18 @@ import yaml
 
 from tests.conftest import free_ports
 from tests.fakes.backend import FakeBackend, Script
-from tests.fakes.deployment import GATEWAY, write_config
+from tests.fakes.deployment import write_config
 from tests.fakes.mutants import Mutant, mutant
-from tests.fakes.program import Callers, Program, serving
+from tests.fakes.program import KEYS, URGENT, Callers, Program, serving
 
 pytestmark = pytest.mark.slow
 
 OPERATOR = "sk-operator"
-KEYS = [*GATEWAY["keys"], {"id": "operator", "secret": OPERATOR, "scopes": ["admin:config"]}]
+ALL_KEYS = [*KEYS, {"id": "operator", "secret": OPERATOR, "scopes": ["admin:config"]}]
 CHAT: Mapping[str, Any] = {
     "model": "small",
     "messages": [{"role": "user", "content": "hi"}],
-    "routing": {"explain": True},
+    "routing": {**URGENT, "explain": True},
 }
 
 
@@ -66,7 +66,7 @@ async def running(folder: Path, script: Script | None = None) -> AsyncIterator[W
         data, admin = free_ports(2)
         listen: dict[str, Any] = {"listen": f"127.0.0.1:{data}", "admin_listen": f"127.0.0.1:{admin}"}
         urls = {"small": backend.url, "large": backend.url}
-        config = write_config(folder, urls, keys=KEYS, **listen, limits={"accept_s": 0, "drain_s": 2})
+        config = write_config(folder, urls, keys=ALL_KEYS, **listen, limits={"accept_s": 0, "drain_s": 2})
         program = await stack.enter_async_context(serving(config))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield World(program, config, backend, session)
@@ -109,7 +109,7 @@ async def test_a_thousand_changes_under_load(tmp_path: Path, full_size: bool) ->
                 checks_that_differ += await checks_out(world.config) is files.is_wrong
         load.cancel()
         await asyncio.gather(load, return_exceptions=True)
-        await world.program.until("request.completed", len(callers.answers))
+        await world.program.until("request.completed", callers.outcomes["200"])
         rejected, applied = [await world.sample(f"thalamus_config_{what}_total") for what in ("rejected", "applied")]
     served_as = {one.headers["x-request-id"]: one.body["model"] for one in world.backend.requests}
     logged = {one["request_id"]: one["config"] for one in world.program.events("request.completed")}

@@ -15,12 +15,17 @@ import pytest
 from tests.conftest import free_ports
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.deployment import write_config
-from tests.fakes.program import Callers, Program, serving
+from tests.fakes.program import KEYS, URGENT, Callers, Program, serving
 from tests.fakes.proxies import haproxy, nginx
 
 pytestmark = pytest.mark.slow
 
-STREAM: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+STREAM: dict[str, Any] = {
+    "model": "auto",
+    "messages": [{"role": "user", "content": "hi"}],
+    "stream": True,
+    "routing": URGENT,
+}
 PLAIN = {**STREAM, "stream": False}
 
 
@@ -32,7 +37,7 @@ class Replica:
         data, admin = free_ports(2)
         self.address = f"127.0.0.1:{data}"
         listen: dict[str, Any] = {"listen": self.address, "admin_listen": f"127.0.0.1:{admin}"}
-        self._config = write_config(folder, {"small": backend.url}, **listen, limits={"accept_s": 2})
+        self._config = write_config(folder, {"small": backend.url}, **listen, keys=KEYS, limits={"accept_s": 2})
         self._stack = AsyncExitStack()
         self.program: Program
 

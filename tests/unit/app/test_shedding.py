@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.shedding import LATE_S, PROBE_EVERY_S, RETRY_WITHIN_S, Shedding
+from app.shedding import LATE_S, MUCH_TOO_LATE_S, PROBE_EVERY_S, RETRY_WITHIN_S, Shedding
 from tests.fakes.clock import FakeClock
 
 PRIORITIES = ("low", "normal", "high")
@@ -23,11 +23,13 @@ class World:
 
     places: float = 0.0
     memory: float = 0.0
+    busy: float = 1.0
+    """The share of a processor that the loop has."""
     clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
         self.shedding = Shedding(lambda: self.places, lambda: self.memory)
-        self.shedding.probe(self.clock, self.clock.call_later)
+        self.shedding.probe(self.clock, self.clock.call_later, lambda: self.clock() * self.busy)
 
     def turned_away(self) -> tuple[str, ...]:
         return tuple(priority for priority in PRIORITIES if self.shedding.sheds(priority))
@@ -58,8 +60,8 @@ def test_the_lower_the_priority_the_earlier_it_is_turned_away(places: float, tur
 def test_a_loop_that_stays_late_turns_more_and_more_away_from_the_low_end() -> None:
     world = World()
     seen: list[tuple[str, ...]] = []
-    for _ in range(40):
-        world.late_by(2 * LATE_S)
+    for late_s in 40 * [2 * LATE_S] + 5 * [MUCH_TOO_LATE_S]:
+        world.late_by(late_s)
         if not seen or seen[-1] != world.turned_away():
             seen.append(world.turned_away())
     assert [each for each in seen if each in ((), ("low",), ("low", "normal"), PRIORITIES)] == sorted(seen, key=len)
@@ -82,11 +84,18 @@ def test_a_loop_that_is_in_time_again_takes_everybody_within_a_second() -> None:
     assert world.turned_away() == ()
 
 
+def test_a_loop_that_waits_for_a_busy_machine_turns_nobody_away() -> None:
+    world = World(busy=0.5)
+    world.late_by(0.3, times=50)
+    assert world.turned_away() == ()
+
+
 @dataclass
 class Loop:
     """An event loop that handles whatever has arrived, then its timers; an answer costs a unit, a refusal little."""
 
     rate: float
+    shares: tuple[float, float, float] = (0.3, 0.6, 0.1)
     unit_s: float = 0.001
     refusal_s: float = 0.00005
     waits_s: list[float] = field(default_factory=list)
@@ -96,13 +105,13 @@ class Loop:
     def run(self, seconds: float) -> None:
         chance, clock = random.Random(7), FakeClock()
         shedding = Shedding(lambda: 0.0, lambda: 0.0)
-        shedding.probe(clock, clock.call_later)
+        shedding.probe(clock, clock.call_later, clock)
         due_at, first_second, end = clock.now, clock.now + 1, clock.now + seconds
         while due_at < end:
             clock.advance(max(0.0, due_at - clock.now))
             now = clock.now
             while due_at <= now:
-                priority = chance.choices(PRIORITIES, (0.3, 0.6, 0.1))[0]
+                priority = chance.choices(PRIORITIES, self.shares)[0]
                 taken = not shedding.sheds(priority)
                 clock.now += self.unit_s if taken else self.refusal_s
                 if due_at > first_second:
@@ -129,6 +138,21 @@ def test_a_loop_with_too_much_to_do_does_as_much_as_it_can_and_nobody_waits_long
     assert wait_s < 0.1
     assert loop.share("high") >= 0.95
     assert loop.share("low") < loop.share("normal") < loop.share("high")
+
+
+def test_even_what_is_urgent_is_turned_away_where_nothing_else_helps() -> None:
+    loop = Loop(rate=2000, shares=(0, 0, 1))
+    loop.run(20)
+    wait_s = statistics.quantiles(loop.waits_s, n=100)[98]
+    assert loop.share("high") >= 0.4
+    assert wait_s < 0.5
+
+
+def test_a_loop_that_is_only_a_little_late_takes_what_is_urgent() -> None:
+    world = World()
+    for _ in range(200):
+        world.late_by(MUCH_TOO_LATE_S / 2)
+        assert not world.shedding.sheds("high")
 
 
 def test_a_loop_that_can_do_it_all_turns_hardly_anybody_away() -> None:
@@ -161,7 +185,7 @@ def test_memory_is_looked_at_about_once_a_second() -> None:
         return 0.0
 
     clock = FakeClock()
-    Shedding(lambda: 0.0, memory).probe(clock, clock.call_later)
+    Shedding(lambda: 0.0, memory).probe(clock, clock.call_later, clock)
     clock.advance(10.1)
     assert 8 <= looks <= 12
 

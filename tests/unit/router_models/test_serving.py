@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router_models.artifact import Artifact, load_artifact
+from router_models.artifact import Artifact, ArtifactError, load_artifact
 from router_models.corrected import Correction
 from router_models.glance import Glance
 from router_models.onboarding import exam_of, onboard
@@ -123,3 +123,17 @@ def test_without_a_static_encoder_there_is_no_glance() -> None:
     assert serving.speeds == {"transformer"}
     with pytest.raises(AttributeError):
         serving.glance(CONVERSATIONS[1])
+
+
+def test_who_only_glances_needs_no_transformer() -> None:
+    """What would not open is not opened."""
+    broken = replace(tiny_artifact(), encoder=b"no ONNX")
+    with pytest.raises(ArtifactError):
+        ServingPredictor(broken, broken.models)
+
+    glance = ServingPredictor(broken, broken.models, glances_only=True).glance(CONVERSATIONS[1])
+
+    assert (
+        glance.quality.tolist()
+        == ServingPredictor(tiny_artifact(), broken.models).glance(CONVERSATIONS[1]).quality.tolist()
+    )

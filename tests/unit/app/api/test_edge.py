@@ -236,6 +236,7 @@ async def test_the_document_has_every_path_and_every_parameter() -> None:
     schema = paths["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert {"messages", "routing", "temperature", "tools"} <= schema["properties"].keys()
     assert "prompt" not in schema["properties"]
+    assert {"/v1/responses", "/v1/embeddings"} <= paths.keys()
     assert (await ask(plane().app, "GET", "/openapi.json")).status == 404
 
 

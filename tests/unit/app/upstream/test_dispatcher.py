@@ -221,6 +221,11 @@ async def test_poison_is_not_to_be_sent_again_by_the_caller_either() -> None:
     assert caught.value.headers()["x-should-retry"] == "false"
 
 
+async def test_a_replica_that_breaks_twice_is_no_sign_of_poison() -> None:
+    world = World(FakeUpstream(small=[NoAnswer("closed"), NoAnswer("closed"), b"hi"]), SMALL)
+    assert (await world.dispatch()).attempts == 3
+
+
 async def test_a_session_stays_with_its_replica_and_is_another_one_under_another_key() -> None:
     urls = tuple(f"http://127.0.0.1:{number}" for number in range(9001, 9005))
     world = World(FakeUpstream(small=b"hi"), SMALL, **{"small-backend": urls})
@@ -374,4 +379,4 @@ def test_a_plain_answer_may_take_as_long_as_writing_it_takes(
     stream: bool, max_tokens: int | None, expected_s: float
 ) -> None:
     asked = request(stream=stream, max_tokens=max_tokens)
-    assert begins_within_s(Timeouts(), asked, SMALL) == pytest.approx(expected_s)
+    assert begins_within_s(Timeouts(), asked, SMALL) == pytest.approx(expected_s, rel=1e-3)

@@ -109,7 +109,7 @@ def test_an_event_of_several_lines_says_the_same_in_one(end: bytes) -> None:
 
 def test_a_line_as_long_as_an_event_may_be_passes() -> None:
     frame = len(json.dumps(chunk(""), separators=(",", ":")))
-    long = event(chunk("x" * (MAX_EVENT_BYTES - frame - 1)))
+    long = event(chunk("x" * (MAX_EVENT_BYTES - frame - len(b"data: ") - 1)))
     stream = event(chunk("a")) + long + event(chunk("", "stop")) + DONE
     sent, answer = asyncio.run(relayed(list(cut(stream, 1 << 16, 1))))
     assert (sent == stream, answer.complete) == (True, True)
@@ -132,3 +132,20 @@ def test_an_event_longer_than_that_is_one_error_event_and_takes_no_memory(form: 
     assert (sent.count(b'{"error"'), sent.count(b"bad_upstream"), sent.count(b"[DONE]")) == (1, 1, 0)
     assert most < 4 * MAX_EVENT_BYTES
     assert exchange.unread > len(endless) / 2
+
+
+@pytest.mark.parametrize("line", [b"data", b"data:", b"data: ab"], ids=repr)
+def test_an_event_of_endless_short_lines_is_one_error_event_too(line: bytes) -> None:
+    piece = (line + b"\n") * 1000
+    exchange = FakeExchange([event(chunk("a")), *[piece] * (4 * MAX_EVENT_BYTES // len(piece))])
+
+    async def read() -> bytes:
+        answer = await read_answer(exchange, Form("small", stream=True), pace())
+        return b"".join([piece async for piece in answer])
+
+    tracemalloc.start()
+    sent = asyncio.run(read())
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (sent.count(b"bad_upstream"), sent.count(b'{"error"')) == (1, 1)
+    assert most < 8 * MAX_EVENT_BYTES

@@ -23,7 +23,7 @@ from app.upstream.answer import Answer, Form
 from app.upstream.deadline import OutOfTime
 from app.upstream.lease import Lease
 from app.upstream.replica import EJECTED_AT_MOST_S, EJECTED_FOR_S, Replica
-from app.upstream.replicas import FAILURES_TO_EJECT, Replicas
+from app.upstream.replicas import FAILURES_TO_EJECT, Change, Replicas
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model, request
 
@@ -358,3 +358,34 @@ def test_what_is_known_of_a_models_speed_outlives_a_reload(world: World) -> None
     after = Replicas(catalog(world.small), world.clock, Telemetry(log=EventLog(world.log)), before=world.replicas)
     (speed,) = after.fleet().s_per_output_token
     assert speed == pytest.approx(0.1)
+
+
+def test_what_one_process_sees_of_a_replica_another_one_hears(world: World) -> None:
+    other = World()
+    told: list[Change] = []
+    the_catalog = catalog(world.small, urls={"pair": ("http://127.0.0.1:1", "http://127.0.0.1:2")})
+    teller = Replicas(the_catalog, world.clock, Telemetry(log=EventLog(world.log)), tell=told.append)
+    a, _ = teller.of("pair")
+    for _ in range(FAILURES_TO_EJECT):
+        teller.failed(a, BROKEN)
+    other.replicas.hear(told[0])
+    other.replicas.hear(told[0])
+    assert other.replicas.pick("pair") is other.b
+    assert "replica.ejected" not in other.log.getvalue(), "it is in the log of who saw it"
+    teller.succeeded(a, world.clock())
+    other.replicas.hear(told[1])
+    assert [change.what for change in told] == ["dead", "back"]
+    assert other.a.ejected_until is None
+    other.replicas.hear(Change("nobody", "http://127.0.0.1:1", "out"))
+
+
+def test_a_long_rest_is_told_and_a_short_one_is_not(world: World) -> None:
+    told: list[Change] = []
+    the_catalog = catalog(world.small, urls={"pair": ("http://127.0.0.1:1", "http://127.0.0.1:2")})
+    teller = Replicas(the_catalog, world.clock, Telemetry(log=EventLog(world.log)), tell=told.append)
+    a, b = teller.of("pair")
+    teller.failed(a, UpstreamBusy("full"))
+    teller.failed(b, UpstreamBusy("full", retry_after_s=5))
+    assert [(change.url, change.what, change.seconds) for change in told] == [(b.url, "rests", 5)]
+    world.replicas.hear(told[0])
+    assert {world.replicas.pick("pair") for _ in range(5)} == {world.a}
