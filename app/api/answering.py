@@ -14,12 +14,13 @@ from app.api.errors import error_body, internal
 from app.api.operations import Operation
 from app.api.strict_json import parse_object
 from app.errors import GatewayError
+from app.upstream.base_answer import Sink
 from app.upstream.dispatcher import Served
 
 JSON = {"content-type": "application/json"}
 
 
-class Line(Protocol):
+class Line(Sink, Protocol):
     """The caller's end of the connection: what is written reaches him in order, one answer."""
 
     begun: bool
@@ -31,14 +32,8 @@ class Line(Protocol):
     def begin(self, headers: Mapping[str, str], request_id: str) -> None:
         """Write the head of a stream, together with its first piece."""
 
-    def write_piece(self, piece: bytes, *, last: bool) -> None:
-        """Write a piece of a stream."""
-
     def end(self) -> None:
         """End a stream, unless its last piece did."""
-
-    async def writable(self) -> None:
-        """Wait while the caller reads more slowly than we write."""
 
     def cut(self) -> None:
         """Close the connection in the middle of an answer."""
@@ -80,9 +75,6 @@ async def _send(served: Served, request_id: str, line: Line) -> None:
 
 
 async def _send_stream(served: Served, headers: Mapping[str, str], request_id: str, line: Line) -> None:
-    answer = served.answer
     line.begin(headers, request_id)
-    async for piece in answer:
-        line.write_piece(piece, last=answer.complete or answer.error is not None)
-        await line.writable()
+    await served.answer.relay(line)
     line.end()

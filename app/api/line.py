@@ -58,6 +58,10 @@ class Line:
             self.begun = self._ended = True
             self._transport.write(self._head + (LAST_CHUNK if self._chunked else b""))
 
+    @property
+    def is_full(self) -> bool:
+        return self._flow.write_paused
+
     async def writable(self) -> None:
         """Wait while the caller reads more slowly than we write."""
         if self._flow.write_paused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from app.domain.request import Operation
 from app.domain.usage import Usage
@@ -22,6 +22,21 @@ class Form:
     wants_usage: bool = False
     """Whether a stream's caller asked for the usage chunk; the backend is always asked for it."""
     operation: Operation = "chat"
+
+
+class Sink(Protocol):
+    """Where a stream goes."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the caller reads more slowly than is written."""
+        ...
+
+    def write_piece(self, piece: bytes, *, last: bool) -> None:
+        """Write a piece, and the end with the last one."""
+
+    async def writable(self) -> None:
+        """Wait while it is full."""
 
 
 class Answer:
@@ -59,6 +74,12 @@ class Answer:
 
     async def __anext__(self) -> bytes:
         raise NotImplementedError
+
+    async def relay(self, sink: Sink) -> None:
+        """Write all of it as it comes, at the caller's pace."""
+        async for piece in self:
+            sink.write_piece(piece, last=self.complete or self.error is not None)
+            await sink.writable()
 
     def cut(self, error: UpstreamError) -> None:
         """End it before its time; what is left of a stream is this error. An answer that is whole is not touched."""

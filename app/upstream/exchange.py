@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +34,17 @@ class Exchange(Protocol):
             UpstreamError: the connection broke, or `fail` was called.
         """
         ...
+
+    def ready(self) -> bytes | None:
+        """What `read` would return at once; None where it would wait.
+
+        Raises:
+            UpstreamError: as `read` does.
+        """
+        ...
+
+    def listen(self, heard: Callable[[], None] | None) -> None:
+        """Call this whenever `ready` may have something new, instead of waking a reader; None ends that."""
 
     def fail(self, error: UpstreamError) -> None:
         """Let the pending or the next `read` raise this."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -48,6 +48,7 @@ class HttpExchange:
         "_connection",
         "_decoded",
         "_failed",
+        "_heard",
         "_pieces",
         "_waiter",
         "ended",
@@ -77,6 +78,7 @@ class HttpExchange:
         self._failed: UpstreamError | None = None
         """What `fail` was called with."""
         self._decoded: dict[str, str] | None = None
+        self._heard: Callable[[], None] | None = None
 
     @property
     def content_type(self) -> str:
@@ -106,15 +108,21 @@ class HttpExchange:
             await self._news()
 
     async def read(self) -> bytes:
-        while self._failed is None:
-            if self._pieces:
-                return self._take()
-            if self._broken is not None:
-                raise self._broken
-            if self.ended:
-                return b""
+        while (piece := self.ready()) is None:
             await self._news()
-        raise self._failed
+        return piece
+
+    def ready(self) -> bytes | None:
+        if self._failed is not None:
+            raise self._failed
+        if self._pieces:
+            return self._take()
+        if self._broken is not None:
+            raise self._broken
+        return b"" if self.ended else None
+
+    def listen(self, heard: Callable[[], None] | None) -> None:
+        self._heard = heard
 
     def fail(self, error: UpstreamError) -> None:
         self._failed = error
@@ -122,7 +130,7 @@ class HttpExchange:
 
     def close(self) -> None:
         if self._connection is not None:
-            connection, self._connection = self._connection, None
+            connection, self._connection, self._heard = self._connection, None, None
             connection.leave(reusable=self.ended and self.keep_alive)
             self.wake()
 
@@ -137,7 +145,9 @@ class HttpExchange:
 
     def wake(self) -> None:
         """Something has changed for the reader."""
-        if self._waiter is not None and not self._waiter.done():
+        if self._heard is not None:
+            self._heard()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def _news(self) -> None:

@@ -5,10 +5,11 @@ What an event says is for the classes that derive from this one; here is what al
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
-from app.upstream.base_answer import Answer, Form
+from app.upstream.base_answer import Answer, Form, Sink
 from app.upstream.exchange import Exchange, Pace, Watch
 from app.upstream.sse import MAX_EVENT_BYTES, EventSplitter, EventTooLong
 
@@ -61,30 +62,86 @@ class StreamAnswer(Answer):
             if self._ended:
                 raise UpstreamBroken("the backend sent an empty stream")
 
+    async def relay(self, sink: Sink) -> None:
+        """Write all of it as it comes, at the caller's pace.
+
+        What arrives is passed on where it arrives; nobody is woken before the end, or until the caller is too slow.
+        """
+        if self._ready:
+            sink.write_piece(self._held(), last=self._ended)
+        while not self._ended and not self._closed:
+            await sink.writable()
+            await self._flow(sink)
+        await self._close_up()
+
     async def __anext__(self) -> bytes:
         if self._ready and not self._closed:
-            ready, self._ready = self._ready, []
-            return b"".join(ready)
+            return self._held()
         while not self._ended and not self._closed:
             if sendable := await self._next():
                 return sendable
+        await self._close_up()
+        raise StopAsyncIteration
+
+    async def _close_up(self) -> None:
         if not self._closed and self.complete:
             await self._read_to_end()
         self.close()
-        raise StopAsyncIteration
+
+    async def _flow(self, sink: Sink) -> None:
+        """Pass on what arrives until the stream has ended, or the caller is too slow."""
+        over = asyncio.get_running_loop().create_future()
+
+        def heard() -> None:
+            try:
+                if not over.done() and not self._passes_on(sink):
+                    over.set_result(None)
+            except Exception as exc:  # noqa: BLE001 - it is raised where it can be handled: by who waits for the end
+                over.set_exception(exc)
+
+        self._exchange.listen(heard)
+        try:
+            heard()
+            await over
+        finally:
+            self._exchange.listen(None)
+
+    def _passes_on(self, sink: Sink) -> bool:
+        """Pass on all that is there; whether more may come."""
+        while not (self._ended or sink.is_full):
+            try:
+                piece = self._exchange.ready()
+                if piece is None:
+                    self._watch.wait()
+                    return True
+                sendable = self._sendable(piece)
+            except UpstreamError as exc:
+                sendable = self._fail(exc)
+            if sendable:
+                sink.write_piece(sendable, last=self._ended)
+        self._watch.relax()
+        return False
 
     async def _next(self) -> bytes:
         self._watch.wait()
         try:
-            piece = await self._exchange.read()
-            events = self._split(piece)
+            return self._sendable(await self._exchange.read())
         except UpstreamError as exc:
             return self._fail(exc)
+
+    def _sendable(self, piece: bytes) -> bytes:
+        """What the caller gets for a piece of the body; an empty one is its end."""
         if not piece:
             return self._end_of_body()
+        events = self._split(piece)
         if events:
             self._watch.relax()
         return self._events(events)
+
+    def _held(self) -> bytes:
+        """What was held back until there was output."""
+        ready, self._ready = self._ready, []
+        return b"".join(ready)
 
     def _split(self, piece: bytes) -> list[bytes]:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from app.errors import UpstreamError
@@ -31,6 +31,7 @@ class FakeExchange:
         self._pieces = list(pieces)
         self._hangs = hangs
         self._failed: UpstreamError | None = None
+        self._heard: Callable[[], None] | None = None
         self._wake = asyncio.Event()
         self.closed = 0
 
@@ -39,22 +40,38 @@ class FakeExchange:
         return len(self._pieces)
 
     async def read(self) -> bytes:
+        if (piece := self.ready()) is not None:
+            return piece
+        await self._wake.wait()
+        assert self._failed
+        raise self._failed
+
+    def ready(self) -> bytes | None:
         if self._failed:
             raise self._failed
-        if self._pieces:
-            piece = self._pieces.pop(0)
-            if isinstance(piece, UpstreamError):
-                raise piece
-            return piece
-        if self._hangs:
-            await self._wake.wait()
-            assert self._failed
-            raise self._failed
-        return b""
+        if not self._pieces:
+            return None if self._hangs else b""
+        piece = self._pieces.pop(0)
+        if isinstance(piece, UpstreamError):
+            raise piece
+        return piece
+
+    def listen(self, heard: Callable[[], None] | None) -> None:
+        self._heard = heard
+        if heard:
+            asyncio.get_running_loop().call_soon(self._tell)
 
     def fail(self, error: UpstreamError) -> None:
         self._failed = error
         self._wake.set()
+        if self._heard:
+            self._heard()
+
+    def _tell(self) -> None:
+        """As one piece after the other would arrive."""
+        if self._heard and (self._pieces or not self._hangs):
+            self._heard()
+            asyncio.get_running_loop().call_soon(self._tell)
 
     def close(self) -> None:
         self.closed += 1
