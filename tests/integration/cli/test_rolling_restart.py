@@ -18,7 +18,7 @@ from tests.fakes.deployment import write_config
 from tests.fakes.program import KEYS, URGENT, Callers, Program, serving
 from tests.fakes.proxies import haproxy, nginx
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STREAM: dict[str, Any] = {
     "model": "auto",
