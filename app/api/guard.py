@@ -150,7 +150,8 @@ def _check_unfinished(buffer: bytes | bytearray, searched: int) -> None:
         raise _too_long_a_line()
     if _BROKEN.search(buffer, max(searched - 1, 0)):
         raise _refusal(buffer.decode("latin-1"))
-    if line_end != -1 and not _REQUEST_LINE.match(buffer[: line_end + 2].decode("latin-1")):
+    is_new = searched < line_end + 2
+    if line_end != -1 and is_new and not _REQUEST_LINE.match(buffer[: line_end + 2].decode("latin-1")):
         raise _refusal(buffer.decode("latin-1"))
 
 

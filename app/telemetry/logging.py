@@ -18,6 +18,7 @@ EVENTS = {
     "request.rejected": "refused before it was admitted, with the code",
     "request.crashed": "a bug of ours: kind and places, no values",
     "replica.ejected": "taken out after failures in a row, or too many of them",
+    "replica.slowed": "begins its answers much later than others of its backend, so it is chosen seldom",
     "replica.restored": "an ejected replica answers again",
     "replica.refused_key": "a backend does not accept the gateway's key",
     "predictor.failed": "an encoder failed: the other one decided, or the profile's default order",

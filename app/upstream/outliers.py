@@ -26,14 +26,19 @@ def fails_too_often(replica: Replica, replicas: Sequence[Replica], now: float) -
     return failures / requests >= TIMES_PEERS * sum(count[0] for count in counts) / of_peers
 
 
-def note_slow_ones(replicas: Sequence[Replica]) -> None:
-    """Set the drag of those that are much slower than the middle one, at streams or at plain answers."""
+def note_slow_ones(replicas: Sequence[Replica]) -> list[Replica]:
+    """Set the drag of those that are much slower than the middle one, at streams or at plain answers.
+
+    Returns those that were not when this was noted last.
+    """
+    slow_before = {replica for replica in replicas if replica.drag > 1.0}
     for replica in replicas:
         replica.drag = 1.0
     for stream in (False, True):
         known = [replica for replica in replicas if replica.beginnings[stream].count >= MIN_BEGINNINGS]
         if len(known) > 1:
             _drag([(replica, replica.beginnings[stream].usual_s) for replica in known])
+    return [replica for replica in replicas if replica.drag > 1.0 and replica not in slow_before]
 
 
 def _drag(known: Sequence[tuple[Replica, float]]) -> None:

@@ -197,7 +197,9 @@ class Replicas:
         replica.began(seconds, now, stream=stream)
         if len(pool.replicas) > 1 and now - pool.compared_at >= COMPARE_EVERY_S:
             pool.compared_at = now
-            note_slow_ones(pool.replicas)
+            for slow in note_slow_ones(pool.replicas):
+                where = {"backend": slow.backend.name, "replica": slow.url}
+                self._log.write("replica.slowed", **where, times_slower=round(slow.drag, 1))
 
     def left(self, replica: Replica, seconds: float, *, stream: bool) -> None:
         """Somebody gave up waiting for it to begin. Longer than usual is slow, however long it would have been."""

@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from app.api.front import Patience
-from tests.fakes.deployment import Deployment, deployed
+from tests.fakes.backend import FakeBackend
+from tests.fakes.deployment import FIRST_KEYS
 from tests.fakes.front_proxies import in_front_of
 from tests.fakes.probes import Probe, good_request, probes
+from tests.fakes.process import gateway_process
 
 AT_ONCE = 48
 QUIET_S = 0.5
@@ -45,11 +46,17 @@ class Fate:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def deployment(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
-    async with deployed(tmp_path_factory.mktemp("config"), "small") as running:
-        # A proxy keeps connections; a probe that waits for more than it sent is not to be closed by our impatience.
-        running.application.data.front.patience = Patience(head_s=30, body_s=30)
+async def backend() -> AsyncIterator[FakeBackend]:
+    async with FakeBackend(models=("org/small",)) as running:
         yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def url(tmp_path_factory: pytest.TempPathFactory, backend: FakeBackend) -> AsyncIterator[str]:
+    """Of a gateway as it is run, before this backend."""
+    folder = tmp_path_factory.mktemp("s1")
+    async with gateway_process(folder, {"small": backend.url}, keys=FIRST_KEYS) as running:
+        yield running.url
 
 
 async def send(url: str, sent: bytes) -> tuple[tuple[int, ...], bool]:
@@ -77,9 +84,8 @@ def _statuses(received: bytes) -> tuple[int, ...]:
     return tuple(status for match in _STATUS.finditer(received) if (status := int(match[1])) >= 200)
 
 
-async def replay(url: str, deployment: Deployment) -> dict[Probe, Fate]:
+async def replay(url: str, backend: FakeBackend) -> dict[Probe, Fate]:
     """The fate of each probe."""
-    backend = deployment.backends["small"]
     backend.requests.clear()
     gate = asyncio.Semaphore(AT_ONCE)
 
@@ -103,8 +109,8 @@ def _wrong(probe: Probe, fate: Fate) -> bool:
     return not 1 <= len(fate.statuses) <= probe.answers
 
 
-async def test_odd_http_is_refused_or_answered_once(deployment: Deployment) -> None:
-    fates = await replay(deployment.url, deployment)
+async def test_odd_http_is_refused_or_answered_once(url: str, backend: FakeBackend) -> None:
+    fates = await replay(url, backend)
     refused = sum(1 for probe in fates if probe.refused)
     wrong = {probe.name: fate for probe, fate in fates.items() if _wrong(probe, fate)}
     print(json.dumps({"S1": {"probes": len(fates), "to_refuse": refused, "wrong": len(wrong)}}))
@@ -113,11 +119,11 @@ async def test_odd_http_is_refused_or_answered_once(deployment: Deployment) -> N
 
 @pytest.mark.parametrize("program", ["haproxy", "nginx"])
 async def test_a_proxy_and_the_gateway_agree_on_where_requests_begin(
-    program: str, deployment: Deployment, tmp_path: Path
+    program: str, url: str, backend: FakeBackend, tmp_path: Path
 ) -> None:
-    async with in_front_of(deployment.url, program, tmp_path) as url:
-        watching = asyncio.create_task(_ask_again_and_again(url))
-        fates = await replay(url, deployment)
+    async with in_front_of(url, program, tmp_path) as front_url:
+        watching = asyncio.create_task(_ask_again_and_again(front_url))
+        fates = await replay(front_url, backend)
         watching.cancel()
         asked, strangers = await watching
     refused = sum(1 for fate in fates.values() if all(status >= 400 for status in fate.statuses))

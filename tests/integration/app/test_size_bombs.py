@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.backend import FakeBackend
-from tests.fakes.deployment import SECRET
+from tests.fakes.deployment import FIRST_KEYS, SECRET
 from tests.fakes.process import GatewayProcess, gateway_process
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -106,7 +106,7 @@ async def backend() -> AsyncIterator[FakeBackend]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory, backend: FakeBackend) -> AsyncIterator[GatewayProcess]:
-    async with gateway_process(tmp_path_factory.mktemp("s3"), {"small": backend.url}) as running:
+    async with gateway_process(tmp_path_factory.mktemp("s3"), {"small": backend.url}, keys=FIRST_KEYS) as running:
         await explode(running, body(chat())())
         backend.requests.clear()
         yield running

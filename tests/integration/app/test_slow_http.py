@@ -17,12 +17,10 @@ import pytest
 
 from app.api.front import Patience
 from tests.fakes.backend import Script
-from tests.fakes.deployment import GATEWAY, SECRET, Deployment, deployed
+from tests.fakes.deployment import FIRST_KEYS, SECRET, Deployment, deployed
 from tests.fakes.probes import good_request
 
 DRIP_EVERY_S = 0.5
-# A machine that runs tests has other work, for which a gateway turns away whom it can. These would be the last ones.
-KEYS = [{**key, "max_priority": "high"} for key in GATEWAY["keys"]]
 _FIRST = b"\r\nConnection: close\r\nX-Thalamus-Priority: high\r\n"
 _HEAD = (
     "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -68,7 +66,7 @@ FULL = Size(300, Patience(head_s=10, body_s=11, unread_s=6), watch_s=15)
 
 async def test_slow_callers_are_let_go_and_the_others_notice_nothing(tmp_path: Path, full_size: bool) -> None:
     size = FULL if full_size else SMALL
-    async with deployed(tmp_path, "small", "large", keys=KEYS) as deployment:
+    async with deployed(tmp_path, "small", "large", keys=FIRST_KEYS) as deployment:
         # More than all buffers on the way hold.
         deployment.backends["large"].script = Script(tokens=("x" * 65536,) * 16)
         front = deployment.application.data.front

@@ -127,6 +127,14 @@ def test_what_cannot_become_a_head_is_refused_at_once(begun: bytes) -> None:
         end_of_head(begun)
 
 
+@pytest.mark.parametrize("begun", [b"GET /\r\n", b"\r\nGET / HTTP/2.0\r\n", b"GET / HTTP/1.1\r\nX: a\n", b"G\x00"])
+def test_what_cannot_become_a_head_is_refused_at_once_even_byte_by_byte(begun: bytes) -> None:
+    for size in range(1, len(begun)):
+        assert end_of_head(begun[:size], searched=size - 1) == -1
+    with pytest.raises(Refused):
+        end_of_head(begun, searched=len(begun) - 1)
+
+
 def test_the_end_of_a_head_is_found_however_it_arrives() -> None:
     sent = b"\r\n" + good_request("piecemeal")
     end = sent.index(b"\r\n\r\n") + 4

@@ -138,6 +138,7 @@ def test_a_replica_ten_times_slower_is_chosen_seldom_and_stays() -> None:
     assert picked.count(world.pool[0]) == 0
     assert world.out == []
     assert world.pool[0].drag == pytest.approx(10, rel=0.05)
+    assert world.log.getvalue().count("replica.slowed") == 1, "said once, as long as it lasts"
     for replica in world.pool[1:]:
         replica.in_flight = 30
     assert world.replicas.pick("pool", without={*world.pool[2:]}) is world.pool[0], "better slow than after thirty"
