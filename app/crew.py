@@ -1,15 +1,15 @@
-"""The parent of several workers: it holds their port, starts them, and makes them look like one gateway.
+"""The parent of several workers: it starts them on one port, and makes them look like one gateway.
 
-How it works: the parent listens, the workers accept; so a worker that ends leaves no caller refused, and another one is
-started in its place. What is asked of the gateway goes to all workers: signals, drains, and reloads in two halves, so
-that all of them take a configuration over or none does. The parent serves the admin listener itself: metrics are the
-workers' together, with those of workers that have ended. Limits are in memory that all share (`store.shared_limits`).
+How it works: each worker listens on a socket of its own at the same address, and the kernel deals connections out among
+those that listen. One that ends gets no more of them, and another one is started in its place. What is asked of the
+gateway goes to all workers: signals, drains, and reloads in two halves, so that all of them take a configuration over
+or none does. The parent serves the admin listener itself: metrics are the workers' together, with those of workers that
+have ended. Limits are in memory that all share (`store.shared_limits`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import time
@@ -28,7 +28,7 @@ from app.channel import Channel, OtherSideGone
 from app.errors import ConfigRejected, UsageError
 from app.gateway import Gateway
 from app.reload import rejected, rejection
-from app.serving import Listener, Signals, listening_socket
+from app.serving import Listener, Signals, listening_socket, shared_socket
 from app.settings import Settings, load_settings
 from app.snapshot import check_lasting, create_keys
 from app.store.shared_limits import SharedLimits, Table
@@ -82,8 +82,8 @@ class Member:
 class Crew:
     """All workers, and what an operator may do to them."""
 
-    def __init__(self, settings: Settings, workers: int, listener: socket.socket, telemetry: Telemetry) -> None:
-        self.settings, self._listener, self._telemetry = settings, listener, telemetry
+    def __init__(self, settings: Settings, workers: int, telemetry: Telemetry) -> None:
+        self.settings, self._telemetry = settings, telemetry
         self.gate = Gate()
         self._members = [Member(number) for number in range(workers)]
         self._table = Table.create(workers)
@@ -220,14 +220,12 @@ class Crew:
     async def _run(self, member: Member) -> int:
         """One process, from its start to its end."""
         ours, theirs = socket.socketpair()
-        descriptors = (self._listener.fileno(), theirs.fileno(), self._table.descriptor)
-        post = Post(str(self.settings.path), member.number, len(self._members), *descriptors)
-        # In a session of its own: Ctrl-C is the parent's to pass on. After each connection that a worker takes from the
-        # queue the others get their turn; otherwise the first to wake would take all.
-        environment = {**os.environ, "UV_TCP_SINGLE_ACCEPT": "1"}
-        with theirs:
+        with theirs, shared_socket(self.settings.listen) as listener:
+            descriptors = (listener.fileno(), theirs.fileno(), self._table.descriptor)
+            post = Post(str(self.settings.path), member.number, len(self._members), *descriptors)
+            # In a session of its own: Ctrl-C is the parent's to pass on.
             member.process = await asyncio.create_subprocess_exec(
-                *post.arguments, pass_fds=descriptors, start_new_session=True, env=environment
+                *post.arguments, pass_fds=descriptors, start_new_session=True
             )
         member.channel = await Channel.over(ours, lambda what, value: self._answer(member, what, value))
         status = await member.process.wait()
@@ -312,20 +310,18 @@ def serve(settings: Settings, workers: int) -> None:
 
 async def _serve(settings: Settings, workers: int) -> None:
     telemetry = Telemetry()
-    with (
-        closing(telemetry.log),
-        listening_socket(settings.listen) as data_socket,
-        listening_socket(settings.admin_listen) as admin_socket,
-    ):
-        crew = Crew(settings, workers, data_socket, telemetry)
+    # Workers would share the port with whoever else listens there, and never know.
+    listening_socket(settings.listen).close()
+    with closing(telemetry.log), listening_socket(settings.admin_listen) as admin_socket:
+        crew = Crew(settings, workers, telemetry)
         try:
-            await _lead(crew, data_socket, admin_socket, telemetry)
+            await _lead(crew, admin_socket, telemetry)
         finally:
             await crew.aclose()
         telemetry.log.write("gateway.stopped")
 
 
-async def _lead(crew: Crew, data_socket: socket.socket, admin_socket: socket.socket, telemetry: Telemetry) -> None:
+async def _lead(crew: Crew, admin_socket: socket.socket, telemetry: Telemetry) -> None:
     admin = Listener(admin_plane(crew.doors, data_plane(crew.doors), crew))
     with Signals(crew) as signals:
         await crew.start()
@@ -335,8 +331,6 @@ async def _lead(crew: Crew, data_socket: socket.socket, admin_socket: socket.soc
         accept = await signals.asked_to_stop()
         telemetry.log.write("gateway.draining", in_flight=crew.in_flight)
         crew.gate.leaving = True
-        # The workers go on accepting; the last one that stops closes the port.
-        data_socket.close()
         limits = crew.settings.limits
         within_s = limits.accept_s + limits.drain_s + PATIENCE_S
         await crew.stop(signal.SIGTERM if accept else signal.SIGINT, within_s, signals.hurried)

@@ -177,15 +177,31 @@ def listening_socket(address: Address) -> socket.socket:
     Raises:
         UsageError: it cannot be listened on.
     """
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        listener = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((address.host, address.port), family=_family(address), backlog=BACKLOG)
     except OSError as exc:
         cause = os.strerror(exc.errno or 0)
         raise UsageError(f"cannot listen on {address}: {cause}; stop what does, or change the address") from exc
     # Accepted connections inherit it.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     return listener
+
+
+def shared_socket(address: Address) -> socket.socket:
+    """A socket for one of several processes on an address: each begins to listen when it is ready.
+
+    The kernel gives each of them its share of the connections, and none to one that is gone.
+    """
+    listener = socket.socket(_family(address), socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    listener.bind((address.host, address.port))
+    return listener
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
 
 
 def _config(plane: Plane) -> uvicorn.Config:

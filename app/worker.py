@@ -1,7 +1,7 @@
 """One of several processes that answer on a gateway's port. Its parent starts it, and asks it what all are asked.
 
-It gets three descriptors: the listening socket that all workers share, the table of limits that all workers share, and
-its end of the channel to the parent. A parent that is gone is a request to stop.
+It gets three descriptors: a socket at the address of all workers, the table of limits that all share, and its end of
+the channel to the parent. A parent that is gone is a request to stop.
 """
 
 from __future__ import annotations

@@ -83,6 +83,8 @@ def check(
     findings = _files(config)
     if findings.settings and probe:
         findings.replicas = asyncio.run(_probe(findings.settings))
+    elif findings.settings:
+        findings.problems += _unusable(findings.settings)
     for one in findings.replicas:
         findings.problems += [f"{one.backend} ({one.url}): {problem}" for problem in one.problems]
     if report:
@@ -135,6 +137,17 @@ def _report(findings: Findings, path: Path) -> None:
         path.write_text(page(savings, dt.datetime.now(dt.UTC).date()), encoding="utf-8")
     except OSError as exc:
         raise UsageError(f"--report {path}: {exc.strerror}") from exc
+
+
+def _unusable(settings: Settings) -> list[str]:
+    """What keeps the backends from being asked at all."""
+    from app.snapshot import create_client
+
+    try:
+        create_client(settings)
+    except UsageError as exc:
+        return str(exc).splitlines()
+    return []
 
 
 async def _probe(settings: Settings) -> list[Probed]:

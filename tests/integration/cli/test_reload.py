@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from tests.fakes.deployment import write_config
 from tests.fakes.mutants import Mutant, mutant
 from tests.fakes.program import KEYS, URGENT, Callers, Program, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 OPERATOR = "sk-operator"
 ALL_KEYS = [*KEYS, {"id": "operator", "secret": OPERATOR, "scopes": ["admin:config"]}]
@@ -113,9 +114,13 @@ async def test_a_thousand_changes_under_load(tmp_path: Path, full_size: bool) ->
         rejected, applied = [await world.sample(f"thalamus_config_{what}_total") for what in ("rejected", "applied")]
     served_as = {one.headers["x-request-id"]: one.body["model"] for one in world.backend.requests}
     logged = {one["request_id"]: one["config"] for one in world.program.events("request.completed")}
-    mixed, seen = 0, set()
+    mixed, seen, codes = 0, set(), Counter[str]()
     for headers, body in callers.answers:
-        request_id, version = headers["x-request-id"], json.loads(body)["thalamus"]["versions"]["config"]
+        answer = json.loads(body)
+        if "error" in answer:
+            codes[answer["error"]["code"]] += 1
+            continue
+        request_id, version = headers["x-request-id"], answer["thalamus"]["versions"]["config"]
         seen.add(version)
         if version in good:
             mixed += served_as[request_id] != f"org/small-{good[version]}" or logged[request_id] != version
@@ -127,6 +132,7 @@ async def test_a_thousand_changes_under_load(tmp_path: Path, full_size: bool) ->
         "applied": applied,
         "requests": sum(callers.outcomes.values()),
         "failed": sum(callers.outcomes.values()) - callers.outcomes["200"],
+        "codes": codes,
         "mixed_versions": mixed,
         "versions_seen": len(seen),
         "checks_that_differ": checks_that_differ,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.fakes.deployment import write_config
 from tests.fakes.program import KEYS, URGENT, Callers, Program, serving
 from tests.fakes.proxies import haproxy, nginx
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 STREAM: dict[str, Any] = {
     "model": "auto",
@@ -78,7 +79,16 @@ async def test_a_rolling_restart_fails_no_request(
         await asyncio.gather(*load)
     outcomes = sum((one.outcomes for one in callers), start=type(callers[0].outcomes)())
     cut = sum(b"[DONE]" not in body for _, body in callers[1].answers)
-    figures = {"requests": sum(outcomes.values()), "restarts": restarts, "outcomes": outcomes, "streams_cut": cut}
+    codes = Counter(
+        json.loads(body)["error"]["code"] for one in callers for _, body in one.answers if b'{"error"' in body
+    )
+    figures = {
+        "codes": codes,
+        "requests": sum(outcomes.values()),
+        "restarts": restarts,
+        "outcomes": outcomes,
+        "streams_cut": cut,
+    }
     print(json.dumps(figures))
     assert (outcomes, cut) == ({"200": requests}, 0)
     assert restarts >= 2

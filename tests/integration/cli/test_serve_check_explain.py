@@ -131,6 +131,13 @@ async def test_a_worker_with_less_context_than_its_card_says_is_found(tmp_path: 
     assert f"WRONG small ({backend.url}): serves small with 1024 tokens of context; its card says 4096" in out
 
 
+async def test_an_address_that_may_not_be_asked_is_found_without_asking(tmp_path: Path) -> None:
+    path = write_config(tmp_path, {"small": "http://169.254.169.254"})
+    status, out, _ = await thalamus("check", "--config", str(path), "--no-probe")
+    assert status == 1
+    assert "169.254.169.254" in out.splitlines()[-1]
+
+
 async def test_wrong_files_are_checked_without_asking_backends(tmp_path: Path) -> None:
     status, out, _ = await thalamus("check", "--config", str(write_config(tmp_path, {"small": BACKEND}, encoder="x")))
     assert status == 1
