@@ -99,7 +99,7 @@ class _End:
     def close(self, *, reset: bool) -> None:
         if reset:
             sock: socket.socket = self.writer.get_extra_info("socket")
-            with suppress(OSError):
+            with suppress(OSError, AttributeError):  # one that is closed already may have no socket
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.writer.transport.abort()
         else:
