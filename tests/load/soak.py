@@ -48,7 +48,7 @@ LATE = {
     "falls silent": Script(hang_after=3),
 }
 """In a begun stream: the caller gets an error event."""
-UPSTREAM = {"connect_timeout_s": 1, "first_byte_timeout_s": 2, "idle_timeout_s": 1, "total_timeout_s": 30}
+UPSTREAM = {"connect_timeout_s": 1, "first_byte_timeout_s": 3, "idle_timeout_s": 3, "total_timeout_s": 30}
 NETWORKS = (Toxics(), Toxics(latency_s=0.005, jitter_s=0.005), Toxics(slicer=True), Toxics(slow_close_s=0.05))
 NETWORK_CHANGES_EVERY_S = 5.0
 WARM_UP_SHARE = 1 / 3
@@ -119,8 +119,8 @@ class Soak:
                 for task in watching:
                     task.cancel()
             await gateway.until_idle(60)
-            records = len(gateway.completed)
-            return self._report(before, await self._at_rest(gateway, proxies, self._plan.rest_s), records)
+            after = await self._at_rest(gateway, proxies, self._plan.rest_s)
+            return self._report(before, after, len(gateway.completed))
 
     async def _send(self, gateway: GatewayProcess, session: aiohttp.ClientSession) -> None:
         began_at = time.monotonic()

@@ -57,8 +57,8 @@ class Row:
     should_retry: str | None = None
     calls: int = 1
     """That reach the backend."""
-    tries: int | None = None
-    """Calls when nobody else can answer, where that is more: what is over in a moment is worth another try."""
+    again: int = 0
+    """More calls that reach it, after a moment each, where nobody else could answer."""
     elsewhere: bool = True
     """Whether another backend is asked."""
     counts: bool = True
@@ -87,7 +87,7 @@ ROWS = [
     *both("closes instead of answering", 502, "bad_upstream", up=Toxics(limit_bytes=0), calls=0),
     *both("says 502", 503, "no_backend", script=Script(status=502), retry_after="1"),
     *both("says 504", 503, "no_backend", script=Script(status=504), retry_after="1"),
-    *both("says 503", 503, "no_backend", script=Script(status=503), retry_after="1", tries=3, counts=False),
+    *both("says 503", 503, "no_backend", script=Script(status=503), retry_after="1", counts=False, again=2),
     *both(
         "says 503, and for how long",
         503,
@@ -182,7 +182,7 @@ async def test_alone(tmp_path: Path, row: Row, capsys: pytest.CaptureFixture[str
         heard = await asked(deployment, row, "small")
 
         assert_seen(heard, row)
-        assert backend.calls == (row.tries or row.calls)
+        assert backend.calls == row.calls + row.again
         await until(lambda: backend.in_flight, 0)
         (record,) = [line for line in logged(capsys) if line["event"] == "request.completed"]
         assert (record["outcome"], record.get("model")) == (row.code, "small" if row.status == 200 else None)
