@@ -6,7 +6,8 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from app.domain.request import Request
@@ -51,6 +52,24 @@ class Heard:
         times = {f"p{share:g}_ms": round(1e3 * self.at(share / 100), 1) for share in (50, 99)} if self.times_s else {}
         lag = {"machine_lag_p99_ms": round(1e3 * self.lag_s, 1)} if self.lags_s else {}
         print(json.dumps({"requests": self.requests, **self.outcomes, **times, **lag, **figures}))
+
+
+@asynccontextmanager
+async def loop_lag() -> AsyncIterator[list[float]]:
+    """Seconds by which a tick came late in the meantime, because the machine was busy."""
+    lags_s = [0.0]
+
+    async def tick() -> None:
+        while True:
+            due_at = time.monotonic() + 0.005
+            await asyncio.sleep(0.005)
+            lags_s.append(time.monotonic() - due_at)
+
+    task = asyncio.create_task(tick())
+    try:
+        yield lags_s
+    finally:
+        task.cancel()
 
 
 async def ask(gateway: Gateway, asked: Request, heard: Heard) -> None:
