@@ -1,9 +1,9 @@
 """A second attempt beside one that is unusually long in beginning: whoever begins first answers, the other is cut.
 
-How it works: the 95th percentile of the last beginnings of a model is when its answers are late. Then a second replica
-is asked, unless that would be more than 5 % of all calls, or half of the retry budget is gone: a fleet in trouble needs
-no more load. The loser is cancelled before the caller sees anything, so an answer is always one replica's, and paid
-once.
+How it works: the 95th percentile of the last beginnings of a model, or twice the usual one, is when its answers are
+late. Then a second replica is asked, unless that would be more than 5 % of all calls, or half of the retry budget is
+gone: a fleet in trouble needs no more load. The loser is cancelled before the caller sees anything, so an answer is
+always one replica's, and paid once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ class _Beginnings:
         self._seconds.append(seconds)
         self._noted += 1
         if self._noted % SORT_EVERY == 0 and self._noted >= MIN_REMEMBERED:
-            self.late_after_s = sorted(self._seconds)[int(LATE * len(self._seconds))]
+            ordered = sorted(self._seconds)
+            usual_s, late_s = ordered[len(ordered) // 2], ordered[int(LATE * len(ordered))]
+            # Whoever begins before a second replica could is not worth one, however evenly all others begin.
+            self.late_after_s = max(late_s, 2 * usual_s)
 
 
 class Hedging:
