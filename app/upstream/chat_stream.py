@@ -35,6 +35,13 @@ class ChatStream(StreamAnswer):
         self._finished: set[int] = set()
         self._alike = _Alike()
 
+    def _sendable(self, piece: bytes) -> bytes:
+        if self._between and (sendable := self._alike.line(piece)) is not None:
+            self.counted_tokens += 1
+            self._watch.again()
+            return sendable
+        return super()._sendable(piece)
+
     def _event(self, data: bytes) -> bytes:
         if (sendable := self._alike.sendable(data)) is not None:
             self.counted_tokens += 1
@@ -108,12 +115,19 @@ class _Alike:
     Most events of a stream are like that. Reading each would cost three times as much, and bring nothing new.
     """
 
-    __slots__ = ("_after", "_before", "_our_after", "_our_before")
+    __slots__ = ("_after", "_before", "_line_after", "_line_before", "_our_after", "_our_before")
 
     def __init__(self) -> None:
         # No event begins like this.
-        self._before, self._after = b"\n", b""
-        self._our_before = self._our_after = b""
+        self._before = self._line_before = b"\n"
+        self._after = self._line_after = self._our_before = self._our_after = b""
+
+    def line(self, piece: bytes) -> bytes | None:
+        """What the caller gets for a piece that is one whole event which is alike; None for any other."""
+        if not (piece.startswith(self._line_before) and piece.endswith(self._line_after)):
+            return None
+        text = piece[len(self._line_before) : len(piece) - len(self._line_after)]
+        return self._our_before + text + self._our_after if _PLAIN.fullmatch(text) else None
 
     def sendable(self, data: bytes) -> bytes | None:
         """What the caller gets for an event that is alike; None for any other."""
@@ -129,4 +143,5 @@ class _Alike:
         value = dump(text)
         if data.count(value) == 1 == sendable.count(value):
             self._before, self._after = data.split(value)
+            self._line_before, self._line_after = b"data: " + self._before, self._after + b"\n\n"
             self._our_before, self._our_after = sendable.split(value)

@@ -27,6 +27,11 @@ class Exchange(Protocol):
         """Seconds in which this answered request was the last that the backend grants; None where it was not."""
         ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of the body has arrived."""
+        ...
+
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end.
 
@@ -79,6 +84,10 @@ class Watch:
         """We wait for an event from now on, unless we did already."""
         if self._waiting_since is None:
             self._waiting_since = self._pace.clock()
+
+    def again(self) -> None:
+        """An event came, and we wait for the next one."""
+        self._waiting_since = self._pace.clock()
 
     def relax(self) -> None:
         """An event came: until the caller asks for the next one, silence is the caller's."""

@@ -32,6 +32,8 @@ class StreamAnswer(Answer):
         self._real = False
         """Whether there was any output, or the end of it."""
         self._ended = False
+        self._between = False
+        """Whether the next byte begins an event."""
 
     def cut(self, error: UpstreamError) -> None:
         if not self._ended:
@@ -108,17 +110,20 @@ class StreamAnswer(Answer):
 
     def _passes_on(self, sink: Sink) -> bool:
         """Pass on all that is there; whether more may come."""
-        while not (self._ended or sink.is_full):
+        exchange = self._exchange
+        while not self._ended:
             try:
-                piece = self._exchange.ready()
-                if piece is None:
-                    self._watch.wait()
-                    return True
-                sendable = self._sendable(piece)
+                piece = exchange.ready()
+                sendable = b"" if piece is None else self._sendable(piece)
             except UpstreamError as exc:
                 sendable = self._fail(exc)
             if sendable:
                 sink.write_piece(sendable, last=self._ended)
+            if sink.is_full:
+                break
+            if piece is None or not (exchange.ended or self._ended):
+                self._watch.wait()
+                return True
         self._watch.relax()
         return False
 
@@ -135,7 +140,7 @@ class StreamAnswer(Answer):
             return self._end_of_body()
         events = self._split(piece)
         if events:
-            self._watch.relax()
+            self._watch.again()
         return self._events(events)
 
     def _held(self) -> bytes:
@@ -145,7 +150,9 @@ class StreamAnswer(Answer):
 
     def _split(self, piece: bytes) -> list[bytes]:
         try:
-            return self._splitter.feed(piece)
+            events = self._splitter.feed(piece)
+            self._between = not self._splitter.pending
+            return events
         except EventTooLong as exc:
             raise UpstreamBroken(f"the backend's stream is broken: {exc}") from exc
 

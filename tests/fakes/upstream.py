@@ -46,6 +46,10 @@ class FakeExchange:
         assert self._failed
         raise self._failed
 
+    @property
+    def ended(self) -> bool:
+        return not self._pieces and not self._hangs
+
     def ready(self) -> bytes | None:
         if self._failed:
             raise self._failed
