@@ -70,8 +70,7 @@ async def _send(served: Served, request_id: str, line: Line) -> None:
     if served.answer.form.stream:
         await _send_stream(served, headers, request_id, line)
     else:
-        body = b"".join([piece async for piece in served.answer])
-        line.write_whole(served.answer.status, headers, request_id, body)
+        line.write_whole(served.answer.status, headers, request_id, await served.answer.whole())
 
 
 async def _send_stream(served: Served, headers: Mapping[str, str], request_id: str, line: Line) -> None:

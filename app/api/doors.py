@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 def request_id_of(headers: Mapping[str, str]) -> str:
     """The caller's own id where it is harmless, else a new one."""
     asked = headers.get("x-request-id")
-    return asked if asked and _REQUEST_ID.fullmatch(asked) else secrets.token_hex(16)
+    return asked if asked and _REQUEST_ID.fullmatch(asked) else os.urandom(16).hex()
 
 
 def priority_of(call: Call) -> str:

@@ -2,7 +2,8 @@
 
 How it works: two expressions describe the only heads that pass, so that whatever they do not foresee is refused. Only a
 head that fails them is looked at more closely, to say what is wrong with it. Then the few fields that decide where a
-request ends and whom it is for are read. Everything here is pure: bytes in, a `Head` or `Refused` out.
+request ends and whom it is for are read. Everything here is pure: bytes in, a `Head` or `Refused` out. Only `Heads`
+remembers: what a connection sends again, but for the length of its body, was checked already.
 
 Stricter than the RFCs where no client that we know of needs more: only the path as target (and `OPTIONS *`), no name
 with an underscore, no second Content-Length even if equal, no transfer coding but `chunked`, nothing in Connection that
@@ -38,6 +39,10 @@ _FIELD = re.compile(r"(?<=\n)(" + NAME + r"++):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)
 _HOST = re.compile(r"(?:[A-Za-z0-9\-._~]{1,255}|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?")
 # More digits than any body has. A leading zero is octal to some parsers.
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,14}")
+# The line with the length, below another line. Any such line may be added to a sound head that has none.
+_LENGTH_LINE = re.compile(rb"(?<=[^\r\n])\r\ncontent-length: ([1-9][0-9]{0,14})(?=\r\n)", re.IGNORECASE)
+# Of longer heads the size has to be looked at each time.
+_REMEMBERED_BYTES = 4 << 10
 _ONCE = frozenset({"host", "content-length", "transfer-encoding", "content-type", "authorization"})
 # What Connection may say; any other name in it could be that of a field which somebody relies on.
 _CONNECTION_OPTIONS = frozenset({"close", "keep-alive", "te", "upgrade", "http2-settings", "proxy-connection"})
@@ -124,6 +129,35 @@ def _head(method: str, target: str, headers: dict[str, str], *, modern: bool) ->
         _keeps_alive(find("connection", "")) and modern,
         expect is not None and modern,
     )
+
+
+class Heads:
+    """The heads of one connection, which are mostly all alike."""
+
+    __slots__ = ("_found", "_rest")
+
+    def __init__(self) -> None:
+        self._found: Head | None = None
+        self._rest = b""
+        """The last head without the line with its length, which `_found` was read from."""
+
+    def check(self, head: bytes) -> Head:
+        """What `check_head` says.
+
+        Raises:
+            Refused: as that does.
+        """
+        line = _LENGTH_LINE.search(head)
+        if line is None or len(head) > _REMEMBERED_BYTES:
+            return check_head(head)
+        rest = head[: line.start()] + head[line.end() :]
+        if self._found is None or rest != self._rest:
+            self._found, self._rest = check_head(head), rest
+            return self._found
+        length = line[1].decode()
+        return self._found._replace(
+            headers={**self._found.headers, "content-length": length}, content_length=int(length)
+        )
 
 
 def end_of_head(buffer: bytes | bytearray, searched: int = 0) -> int:

@@ -32,7 +32,7 @@ from app.api.call import Call, check_media, too_large
 from app.api.chunked import ChunkedBody
 from app.api.doors import priority_of, request_id_of
 from app.api.front import Front
-from app.api.guard import Head, Refused, check_head, end_of_head
+from app.api.guard import Head, Heads, Refused, end_of_head
 from app.api.head import CONTINUE
 from app.api.line import Line
 from app.api.operations import Operation
@@ -75,6 +75,7 @@ class Wire(asyncio.BufferedProtocol):
         self._early = bytearray()
         """What came and was not looked at yet."""
         self._searched = 0
+        self._heads = Heads()
         self._keep_alive = True
         self._left = 0
         """Bytes of the body that have not come, where its length was announced; of chunks, 1 until the last came."""
@@ -168,7 +169,7 @@ class Wire(asyncio.BufferedProtocol):
             if end == -1:
                 self._wait_for_head()
                 return
-            found = check_head(self._early[:end])
+            found = self._heads.check(bytes(self._early[:end]))
         except Refused as exc:
             self._refuse(exc)
             return

@@ -87,11 +87,13 @@ class Decision:
     evidence: object = field(default=None, repr=False, compare=False)
     """What `app.routing.record` makes the record from, when somebody asks for it."""
 
+    chosen: Candidate = field(init=False, repr=False, compare=False)
+    """The first candidate; every step of a request asks for it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chosen", self.candidates[0])
+
     @property
     def why(self) -> str:
         """The reason in plain words, put together when somebody looks."""
         return self.explain()
-
-    @property
-    def chosen(self) -> Candidate:
-        return self.candidates[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from app.domain.models import TOKENS_PER_PRICE, TokenPrice
 
@@ -31,12 +30,13 @@ class Usage:
         if not isinstance(reported, dict):
             return None
         names = _NAMES if "prompt_tokens" in reported else _NAMES_OF_RESPONSES
-        details = reported.get(names[2])
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        read, written = _count(reported.get(names[0])), _count(reported.get(names[1]) or 0)
-        if read is None or written is None:
+        read, written, details = map(reported.get, names)
+        written = written or 0
+        # No truth value is taken for a number, as `isinstance` would.
+        if not (type(read) is type(written) is int and read >= 0 and written >= 0):
             return None
-        return cls(read, written, min(_count(cached) or 0, read))
+        cached = details.get("cached_tokens") if type(details) is dict else None
+        return cls(read, written, min(cached, read) if type(cached) is int and cached > 0 else 0)
 
     def cost_usd(self, price: TokenPrice | None) -> float | None:
         """The price of these tokens; None where the model states no price."""
@@ -50,7 +50,3 @@ class Usage:
             + self.output_tokens * price.output_usd_per_m
         )
         return usd_times_million / TOKENS_PER_PRICE
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -64,7 +64,8 @@ class RecentDecisions:
         """Both are maxima; the bytes are estimated by the number of candidates."""
         self._remembered, self._remembered_bytes = remembered, remembered_bytes
         self._bytes = 0
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[Entry, int]] = OrderedDict()
+        """Each with its estimated bytes."""
 
     def admitted(self, entry: Entry) -> None:
         """Nothing can be asked about before there is a decision."""
@@ -73,22 +74,18 @@ class RecentDecisions:
         if entry.decision is None:
             return
         decision_id = entry.decision.decision_id
+        size = BYTES_OF_THE_REST + len(entry.decision.candidates) * BYTES_PER_CANDIDATE
         if known := self._entries.pop(decision_id, None):
-            self._bytes -= _bytes(known)
-        self._entries[decision_id] = entry
-        self._bytes += _bytes(entry)
+            self._bytes -= known[1]
+        self._entries[decision_id] = entry, size
+        self._bytes += size
         while len(self._entries) > self._remembered or self._bytes > self._remembered_bytes:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= _bytes(oldest)
+            _, (_, oldest_size) = self._entries.popitem(last=False)
+            self._bytes -= oldest_size
 
     def closed(self, entry: Entry) -> None:
         """The entry is the same object: what happened is in it by now."""
 
     def find(self, decision_id: str, key_id: str) -> Entry | None:
-        entry = self._entries.get(decision_id)
+        entry, _ = self._entries.get(decision_id, (None, 0))
         return entry if entry is not None and entry.key_id == key_id else None
-
-
-def _bytes(entry: Entry) -> int:
-    candidates = len(entry.decision.candidates) if entry.decision else 0
-    return BYTES_OF_THE_REST + candidates * BYTES_PER_CANDIDATE

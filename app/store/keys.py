@@ -6,6 +6,7 @@ nor a dump of the table says anything about a secret.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable, Mapping
@@ -100,7 +101,8 @@ class StaticKeys:
         return self._by_digest.get(self._digest(secret))
 
     def _digest(self, secret: str) -> bytes:
-        return hmac.digest(self._pepper, secret.encode(errors="surrogatepass"), "sha256")
+        # Its own mode for keys makes BLAKE2 a MAC, for a tenth of what HMAC costs.
+        return hashlib.blake2b(secret.encode(errors="surrogatepass"), digest_size=32, key=self._pepper).digest()
 
 
 class OpenToAll:

@@ -29,12 +29,25 @@ ENCODERS = frozenset({"static", "transformer"})
 _Declared = TypeVar("_Declared", bound=Series)
 
 
+class _Known(dict[str, str]):
+    """Names that have series of their own; whatever else it is asked for is `other`."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__({name: name for name in names})
+
+    def __missing__(self, name: str) -> str:
+        return OTHER
+
+
+_REASONS, _ENCODERS = _Known(REASONS), _Known(ENCODERS)
+
+
 class Metrics:
     """All series of one process, in a registry of their own."""
 
     def __init__(self, models: Iterable[str] = (), profiles: Iterable[str] = (), backends: Iterable[str] = ()) -> None:
         self.know(models, profiles, backends)
-        self._codes = frozenset(_codes(errors.GatewayError)) | {"ok", "cancelled"}
+        self._codes = _Known(_codes(errors.GatewayError) | {"ok", "cancelled"})
         self._all: dict[str, Series] = {}
         count, level, distribution = self._count, self._level, self._distribution
         self._requests = count("requests", "Requests by how they ended.", ("operation", "outcome"))
@@ -67,7 +80,7 @@ class Metrics:
 
     def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
         """Have series of their own for these names, and for no others; what was counted before stays."""
-        self._models, self._profiles, self._backends = frozenset(models), frozenset(profiles), frozenset(backends)
+        self._models, self._profiles, self._backends = _Known(models), _Known(profiles), _Known(backends)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
@@ -100,12 +113,12 @@ class Metrics:
             reader()
 
     def completed(self, operation: str, outcome: str, duration_s: float) -> None:
-        self._requests.inc(operation, self._code(outcome))
+        self._requests.values[operation, self._codes[outcome]] += 1.0
         self._duration.observe(duration_s, operation)
 
     def rejected(self, operation: str, code: str) -> None:
         """A request that was refused before it was admitted."""
-        self._requests.inc(operation, self._code(code))
+        self._requests.values[operation, self._codes[code]] += 1.0
 
     def shed(self, priority: str) -> None:
         """A request was turned away because it was crowded."""
@@ -117,51 +130,49 @@ class Metrics:
             self._pressure.set(pressure, reading)
 
     def decided(self, model: str, profile: str, reason: str, seconds: float) -> None:
-        known_profile = profile if profile in self._profiles else OTHER
-        known_reason = reason if reason in REASONS else OTHER
-        self._decisions.inc(self._model(model), known_profile, known_reason)
+        self._decisions.values[self._models[model], self._profiles[profile], _REASONS[reason]] += 1.0
         self._overhead.observe(seconds, "decision")
 
     def predicted(self, encoder: str) -> None:
         """A decision was made from what this encoder said."""
-        self._predictions.inc(encoder if encoder in ENCODERS else OTHER)
+        self._predictions.values[(_ENCODERS[encoder],)] += 1.0
 
     def attempted(self, model: str, outcome: str) -> None:
-        self._attempts.inc(self._model(model), self._code(outcome))
+        self._attempts.values[self._models[model], self._codes[outcome]] += 1.0
 
     def upstream_failed(self, backend: str, code: str) -> None:
-        self._upstream_errors.inc(self._backend(backend), self._code(code))
+        self._upstream_errors.inc(self._backends[backend], self._codes[code])
 
     def ejected(self, backend: str) -> None:
-        self._ejections.inc(self._backend(backend))
-        self.replicas_out.inc(self._backend(backend))
+        self._ejections.inc(self._backends[backend])
+        self.replicas_out.inc(self._backends[backend])
 
     def heard_of_ejection(self, backend: str) -> None:
         """Another process took a replica out, which counts there."""
-        self.replicas_out.inc(self._backend(backend))
+        self.replicas_out.inc(self._backends[backend])
 
     def restored(self, backend: str) -> None:
-        self.replicas_out.dec(self._backend(backend))
+        self.replicas_out.dec(self._backends[backend])
 
     def probed(self, backend: str, outcome: Literal["ok", "failed"]) -> None:
-        self._probes.inc(self._backend(backend), outcome)
+        self._probes.inc(self._backends[backend], outcome)
 
     def hedged(self, model: str, outcome: Literal["won", "lost"]) -> None:
-        self._hedges.inc(self._model(model), outcome)
+        self._hedges.inc(self._models[model], outcome)
 
     def done_was_added(self, backend: str) -> None:
-        self._done_added.inc(self._backend(backend))
+        self._done_added.inc(self._backends[backend])
 
     def served(self, model: str, ttft_s: float, overhead_s: float) -> None:
-        self._ttft.observe(ttft_s, self._model(model))
+        self._ttft.observe(ttft_s, self._models[model])
         self._overhead.observe(overhead_s, "total")
 
     def used(self, model: str, input_tokens: int, output_tokens: int, cost_usd: float | None) -> None:
-        name = self._model(model)
-        self._tokens.inc(name, "input", amount=input_tokens)
-        self._tokens.inc(name, "output", amount=output_tokens)
+        name = self._models[model]
+        self._tokens.values[name, "input"] += input_tokens
+        self._tokens.values[name, "output"] += output_tokens
         if cost_usd is not None:
-            self._cost_usd.inc(name, amount=cost_usd)
+            self._cost_usd.values[(name,)] += cost_usd
 
     def _count(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Count:
         return self._declared(Count(f"thalamus_{name}", text, labels))
@@ -181,15 +192,6 @@ class Metrics:
     def _declared(self, series: _Declared) -> _Declared:
         self._all[series.name] = series
         return series
-
-    def _model(self, name: str) -> str:
-        return name if name in self._models else OTHER
-
-    def _backend(self, name: str) -> str:
-        return name if name in self._backends else OTHER
-
-    def _code(self, code: str) -> str:
-        return code if code in self._codes else OTHER
 
 
 def _codes(cls: type[errors.GatewayError]) -> set[str]:

@@ -8,6 +8,7 @@ that several of them can be told as one. Nothing here is locked: one event loop 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Protocol
@@ -42,10 +43,11 @@ class Count:
     def __init__(self, name: str, text: str, labels: Labels = ()) -> None:
         """`name` is without `_total`."""
         self.name, self._text, self._labels = name, text, labels
-        self.values: dict[Labels, float] = {} if labels else {(): 0.0}
+        self.values: defaultdict[Labels, float] = defaultdict(float) if labels else defaultdict(float, {(): 0.0})
+        """What every request counts is added here, without a call."""
 
     def inc(self, *labels: str, amount: float = 1.0) -> None:
-        self.values[labels] = self.values.get(labels, 0.0) + amount
+        self.values[labels] += amount
 
     def family(self) -> Metric:
         family = CounterMetricFamily(self.name, self._text, labels=self._labels)
@@ -69,13 +71,13 @@ class Level:
     ) -> None:
         """`merge` says what two processes have together: the sum, unless both look at the same thing."""
         self.name, self._text, self._labels, self._merge = name, text, labels, merge
-        self.values: dict[Labels, float] = {} if labels else {(): 0.0}
+        self.values: defaultdict[Labels, float] = defaultdict(float) if labels else defaultdict(float, {(): 0.0})
 
     def inc(self, *labels: str, amount: float = 1.0) -> None:
-        self.values[labels] = self.values.get(labels, 0.0) + amount
+        self.values[labels] += amount
 
     def dec(self, *labels: str) -> None:
-        self.inc(*labels, amount=-1.0)
+        self.values[labels] -= 1.0
 
     def set(self, value: float, *labels: str) -> None:
         self.values[labels] = value
@@ -102,13 +104,11 @@ class Distribution:
         """`bounds` are the upper ends of the buckets, ascending; infinity follows of itself."""
         self.name, self._text, self._labels, self._bounds = name, text, labels, bounds
         self._names = [*map(floatToGoString, bounds), "+Inf"]
-        self.values: dict[Labels, list[float]] = {}
+        self.values: defaultdict[Labels, list[float]] = defaultdict(lambda: [0.0] * (len(bounds) + 2))
         """One number for each bucket, not cumulated, then the sum."""
 
     def observe(self, value: float, *labels: str) -> None:
-        numbers = self.values.get(labels)
-        if numbers is None:
-            numbers = self.values[labels] = [0.0] * (len(self._bounds) + 2)
+        numbers = self.values[labels]
         numbers[bisect_left(self._bounds, value)] += 1.0
         numbers[-1] += value
 
@@ -125,5 +125,4 @@ class Distribution:
     def absorb(self, state: State) -> None:
         for raw_labels, numbers in state:
             labels = tuple(raw_labels)
-            own = self.values.get(labels, [0.0] * len(numbers))
-            self.values[labels] = [one + other for one, other in zip(own, numbers, strict=True)]
+            self.values[labels] = [one + other for one, other in zip(self.values[labels], numbers, strict=True)]

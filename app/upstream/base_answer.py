@@ -75,6 +75,10 @@ class Answer:
     async def __anext__(self) -> bytes:
         raise NotImplementedError
 
+    async def whole(self) -> bytes:
+        """All of it, when it is no stream."""
+        return b"".join([piece async for piece in self])
+
     async def relay(self, sink: Sink) -> None:
         """Write all of it as it comes, at the caller's pace."""
         async for piece in self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -17,6 +18,9 @@ def _refuse_constant(name: str) -> float:
 
 # About four bytes of English are a token; nearly all single tokens of a vocabulary are shorter than 16.
 BYTES_PER_TOKEN, ONE_TOKEN_BYTES = 4, 16
+
+# A longer name of a model is no name; nothing is remembered of it.
+LONGEST_NAME = 256
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
@@ -55,7 +59,7 @@ def dump(value: object) -> bytes:
 def choices_of(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The choices of an answer or a chunk that have the form of one."""
     choices = parsed.get("choices")
-    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    return [choice for choice in choices if type(choice) is dict] if type(choices) is list else []
 
 
 def sound_choices(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -141,6 +145,13 @@ def error_event(error: GatewayError) -> bytes:
     return b"data: %b\n\n" % dump({"error": error_object(error)})
 
 
+@lru_cache(maxsize=256)
+def _fields(name: str) -> tuple[bytes, bytes]:
+    """The field with the name of a model in the two ways in which servers write it."""
+    shown = dump(name)
+    return b'"model":' + shown, b'"model": ' + shown
+
+
 class Renamer:
     """Puts the caller's name of the model in place of the backend's, by replacing bytes where that is safe.
 
@@ -150,7 +161,7 @@ class Renamer:
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
-        self._field = b'"model":%b' % dump(shown)
+        self._field = _fields(shown)[0]
         self._seen: object = None
         self._head = self._new_head = b""
 
@@ -161,8 +172,7 @@ class Renamer:
         if b"\n" not in data:
             if name == self._shown:
                 return data
-            for space in (b"", b" "):
-                field = b'"model":%b%b' % (space, dump(name))
+            for field in _fields(name) if type(name) is str and len(name) <= LONGEST_NAME else ():
                 if data.count(field) == 1:
                     return self._replace(data, field, name)
         holder["model"] = self._shown

@@ -20,12 +20,12 @@ class PlainAnswer(Answer):
 
     def __init__(self, form: Form, body: bytes) -> None:
         super().__init__(form)
-        self._parsed = parse(body)
+        self._parsed = parsed = parse(body)
         check, count = _KINDS[form.operation]
-        check(self._parsed)
-        self.usage = Usage.parse(self._parsed.get("usage"))
-        self.counted_tokens = count(self._parsed) if self.usage is None else self.usage.output_tokens
-        self._body = Renamer(form.model).rename(body, self._parsed)
+        check(parsed)
+        self.usage = Usage.parse(parsed.get("usage"))
+        self.counted_tokens = count(parsed) if self.usage is None else self.usage.output_tokens
+        self._body = Renamer(form.model).rename(body, parsed)
         self._handed_over = False
 
     @property
@@ -33,6 +33,10 @@ class PlainAnswer(Answer):
         if self._record is None:
             return self._body
         return dump({**self._parsed, "model": self.form.model, "thalamus": self._record()})
+
+    async def whole(self) -> bytes:
+        self.complete = self._handed_over = True
+        return self.body
 
     async def __anext__(self) -> bytes:
         if self._handed_over or self._closed:
@@ -45,7 +49,7 @@ class PlainAnswer(Answer):
 
 def _check_choices(parsed: Mapping[str, Any]) -> None:
     sound_choices(parsed)
-    if not isinstance(parsed.get("choices"), list):
+    if type(parsed.get("choices")) is not list:
         raise UpstreamBroken("the backend's answer has no choices")
 
 

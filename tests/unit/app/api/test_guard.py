@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.chunked import MAX_OVERHEAD_BYTES, ChunkedBody
-from app.api.guard import MAX_HEAD_BYTES, Head, Refused, check_head, clean_headers, end_of_head
+from app.api.guard import MAX_HEAD_BYTES, Head, Heads, Refused, check_head, clean_headers, end_of_head
 from tests.fakes.probes import Probe, good_request, probes
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n"
@@ -166,6 +167,35 @@ def test_whatever_passes_passes_again_when_it_is_written_anew(odd: bytes, more: 
         text = f"{head.method} {head.target} HTTP/{head.version}\r\n{fields}\r\n"
         assert check_head(text.encode("latin-1")) == head
         assert end_of_head(sent) == len(sent)
+
+
+_LINES = st.sampled_from(
+    [b"Content-Length: 5", b"content-length: 77", b"Content-Length: 05", b"Transfer-Encoding: chunked", b"X-A: b", b""]
+)
+
+
+def said_of(check: Callable[[bytes], Head], head: bytes) -> Head | str:
+    try:
+        return check(head)
+    except Refused as exc:
+        return exc.message
+
+
+@given(st.lists(st.lists(_LINES, max_size=4), min_size=2, max_size=5), _ODD)
+def test_a_connection_that_remembers_its_last_head_is_as_strict_as_one_that_does_not(
+    heads: list[list[bytes]], odd: bytes
+) -> None:
+    remembering = Heads()
+    for lines in (*heads, [odd, b"Content-Length: 7"]):
+        for sent in (b"\r\n".join([GET[:-2], *lines, b"", b""]), b"\r\n".join([b"", *lines, GET, b""])):
+            assert said_of(remembering.check, sent) == said_of(check_head, sent)
+
+
+def test_heads_that_differ_in_their_length_only_bring_each_its_own() -> None:
+    heads = Heads()
+    for length in (5, 12, 5):
+        head = heads.check(GET + b"Content-Length: %d\r\n\r\n" % length)
+        assert (head.content_length, head.headers["content-length"]) == (length, str(length))
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300)), st.integers(1, 40), st.binary(max_size=20))
