@@ -263,7 +263,6 @@ async def test_when_all_are_over_their_rate_the_shortest_wait_is_told(tmp_path: 
         assert (heard.status, heard.code, heard.headers["retry-after"]) == (429, "rate_limit_exceeded", "4")
 
 
-@pytest.mark.xfail(strict=True, reason="the second caller is told 503 no_backend, and to come back after 2 s")
 async def test_while_all_wait_for_their_rate_the_next_caller_is_told_the_same(tmp_path: Path) -> None:
     async with deployed(tmp_path, "small", "large", upstream=UPSTREAM) as deployment:
         for backend in deployment.backends.values():
