@@ -46,6 +46,8 @@ MAX_EARLY_BYTES = 64 << 10
 # dropped: some clients read only after they have written all.
 LINGER_S = 1.0
 LINGER_BYTES = 12 << 20
+# Our own share of what a slow reader may leave unread is this and one piece. A fast one never leaves as much.
+WRITE_BUFFER_BYTES = 16 << 10
 # The kernel's share of what a slow reader may leave unread; its own default grows to megabytes.
 SEND_BUFFER_BYTES = 128 << 10
 # Who takes less than this, while more waits for him than we and the kernel keep, is not reading but holding on.
@@ -88,6 +90,7 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self._flow = FlowControl(self._transport)
         self._server.connections.add(cast("Any", self))
         self._front.join(self, self._loop)

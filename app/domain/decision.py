@@ -66,6 +66,8 @@ class Fleet:
     """Expected time in the queue of the least loaded replica."""
     s_per_output_token: tuple[float | None, ...]
     """As seen of late; None where nothing was seen yet."""
+    limited_for_s: tuple[float | None, ...] = ()
+    """How long only its backend's rate limit makes a model unavailable, else None; empty while all are available."""
 
     @classmethod
     def idle(cls, models: int) -> Fleet:

@@ -83,6 +83,7 @@ class FleetColumns:
     def __init__(self, table: CandidateTable, fleet: Fleet) -> None:
         self.available_M: Truths = np.array(fleet.available, dtype=np.bool_)
         self.all_available = bool(self.available_M.all())
+        self.limited_for_s = fleet.limited_for_s
         self.wait_s_M: Floats = np.array(fleet.wait_s, dtype=np.float64)
         seen_M = np.array(fleet.s_per_output_token, dtype=np.float64)  # None becomes NaN
         self.s_per_output_token_M: Floats = np.where(np.isnan(seen_M), table.s_per_output_token_M, seen_M)

@@ -16,7 +16,15 @@ import numpy as np
 
 from app.domain.decision import Exclusion
 from app.domain.dimensions import Truths
-from app.errors import ContextLengthExceeded, GatewayError, NoEligibleModel, NotAllowed, UpstreamUnreachable
+from app.errors import (
+    ContextLengthExceeded,
+    GatewayError,
+    NoEligibleModel,
+    NotAllowed,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamUnreachable,
+)
 from app.routing.estimates import Expected
 from app.routing.filters import asked_for, roomy
 
@@ -50,11 +58,25 @@ def nothing_left(expected: Expected, estimated: bool) -> GatewayError:
         refusals.setdefault(model, []).append(exclusion)
     if all(any(each.constraint == CONTEXT for each in reasons) for reasons in refusals.values()):
         return _too_long(expected, visible_M)
-    if any(all(each.constraint == AVAILABILITY for each in reasons) for reasons in refusals.values()):
-        return UpstreamUnreachable(
-            "no backend of a model that could answer is reachable; send the request again", retry_after_s=RETRY_AFTER_S
+    out = [model for model, reasons in refusals.items() if all(each.constraint == AVAILABILITY for each in reasons)]
+    return _unavailable(expected, out) if out else _no_eligible_model(refusals)
+
+
+def _unavailable(expected: Expected, out: list[int]) -> UpstreamError:
+    """The error for models that lack nothing but a backend."""
+    waits = [wait_s for model in out if (wait_s := _limited_for_s(expected, model)) is not None]
+    if len(waits) == len(out):
+        return UpstreamRateLimited(
+            "every backend that could answer is over its rate limit", retry_after_s=max(1, math.ceil(min(waits)))
         )
-    return _no_eligible_model(refusals)
+    return UpstreamUnreachable(
+        "no backend of a model that could answer is reachable; send the request again", retry_after_s=RETRY_AFTER_S
+    )
+
+
+def _limited_for_s(expected: Expected, model: int) -> float | None:
+    limited = expected.fleet.limited_for_s
+    return limited[model] if limited else None
 
 
 def _no_eligible_model(refusals: dict[int, list[Exclusion]]) -> NoEligibleModel:
@@ -109,8 +131,9 @@ def _refusals(expected: Expected, visible_M: Truths, estimated: bool) -> Iterato
     yield from _beyond_limits(expected, visible_M, estimated)
     yield from _overfull(expected, visible_M)
     for model in np.flatnonzero(visible_M & ~expected.fleet.available_M).tolist():
-        name = expected.names[model]
-        yield Refusal(model, Exclusion(name, AVAILABILITY, "has no replica that is up", None))
+        limited = _limited_for_s(expected, model) is not None
+        message = "is over its backend's rate limit" if limited else "has no replica that is up"
+        yield Refusal(model, Exclusion(expected.names[model], AVAILABILITY, message, None))
 
 
 def _lacking(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:

@@ -11,7 +11,7 @@ What was used is counted here; what it cost is not this file's business.
 
 from __future__ import annotations
 
-from app.errors import UpstreamBroken
+from app.errors import UpstreamBroken, UpstreamDisconnected
 from app.upstream.base_answer import Answer, Form
 from app.upstream.chat_stream import ChatStream
 from app.upstream.exchange import Exchange, Pace, read_body
@@ -37,6 +37,9 @@ async def read_answer(exchange: Exchange, form: Form, pace: Pace) -> Answer:
             raise UpstreamBroken("the backend did not answer with a stream")
         kind = ResponseStream if form.operation == "responses" else ChatStream
         return await _opened(kind(form, exchange, pace))
+    except UpstreamDisconnected as exc:
+        exchange.close()
+        raise UpstreamBroken(f"{exc}, before any of it could be sent") from exc
     except BaseException:
         exchange.close()
         raise

@@ -13,7 +13,7 @@ replicas are out; under `require_parameters`, a backend for which the catalogue 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -302,10 +302,14 @@ class Dispatcher:
         if all(left_out.values()):
             names = ", ".join(sorted({name for names in left_out.values() for name in names}))
             return NoEligibleModel(f"no model honours {names}; leave it out, or routing.require_parameters")
-        backends = {backend for backend, names in left_out.items() if not names}
-        return UpstreamUnreachable(
-            "no backend that could answer is reachable", retry_after_s=self._replicas.retry_after_s(backends)
-        )
+        return self._unavailable([backend for backend, names in left_out.items() if not names])
+
+    def _unavailable(self, backends: Sequence[str]) -> UpstreamError:
+        """The error where none of these backends may be asked now."""
+        wait_s = self._replicas.retry_after_s(backends)
+        if all(self._replicas.limited_for_s(backend) is not None for backend in backends):
+            return UpstreamRateLimited("every backend that could answer is over its rate limit", retry_after_s=wait_s)
+        return UpstreamUnreachable("no backend that could answer is reachable", retry_after_s=wait_s)
 
     def _final(self, call: _Call) -> UpstreamError:
         """The last failure, with the shortest wait that any backend named; every 429 and 503 names one."""

@@ -23,7 +23,8 @@ from app.upstream import pacing
 from app.upstream.faults import NoAnswer
 
 MAX_HEAD_BYTES, MAX_HEADERS = 32 << 10, 100
-PAUSE_ABOVE_BYTES = 64 << 10
+# Of a stream whose caller is slow no more is kept than what was read at once; who listens has taken that by then.
+PAUSE_ABOVE_BYTES = 16 << 10
 READ_BYTES = 64 << 10
 # A larger body is not copied once more to stand behind its head.
 JOIN_BELOW_BYTES = 64 << 10
@@ -261,9 +262,9 @@ class Connection(asyncio.BufferedProtocol):
             self._give_up(UpstreamBroken("the backend's answer is not HTTP") if exchange.status else _no_answer(), exc)
         if self._bytes_without_body > MAX_HEAD_BYTES and not exchange.ended:
             self._give_up(UpstreamBroken("the backend's answer has too large a head"))
-        if exchange.unread_bytes > PAUSE_ABOVE_BYTES and not self._paused:
-            self._pause()
         exchange.wake()
+        if exchange.unread_bytes > PAUSE_ABOVE_BYTES and self._exchange is exchange and not self._paused:
+            self._pause()
 
     def on_message_begin(self) -> None:
         if self._exchange is None or self._exchange.ended:

@@ -114,6 +114,8 @@ class Replica:
     credit: float = 0.0
     """Requests that one that is back may get now."""
     rests_until: float = -math.inf
+    limited_until: float = -math.inf
+    """Until then it rests because its backend grants us no more requests."""
     running: int = 0
     waiting: int = 0
     """As the worker said, for all its clients."""
@@ -156,6 +158,13 @@ class Replica:
         """An answer took so long to begin."""
         self.beginnings[stream].note(seconds)
         self.begun_at = now
+
+    def rest(self, until: float, *, limited: bool) -> None:
+        """Let it be for a while; `limited` where it is a matter of what its backend grants."""
+        self.is_ready = False
+        self.rests_until = max(self.rests_until, until)
+        if limited:
+            self.limited_until = max(self.limited_until, until)
 
     def eject(self, now: float, *, dead: bool) -> None:
         forgiven = int((now - self.back_at) / CALM_S) if self.ejections else 0

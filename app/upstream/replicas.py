@@ -52,7 +52,7 @@ class Change:
 
     backend: str
     url: str
-    what: Literal["out", "dead", "back", "rests"]
+    what: Literal["out", "dead", "back", "rests", "limited"]
     seconds: float = 0.0
 
 
@@ -146,8 +146,7 @@ class Replicas:
 
     def hear(self, change: Change) -> None:
         """Another process that looks after the same replicas has told of a change."""
-        pool = self._pools.get(change.backend)
-        for replica in pool.replicas if pool else ():
+        for replica in self.of(change.backend):
             if replica.url == change.url:
                 self._hear(replica, change)
 
@@ -178,7 +177,7 @@ class Replicas:
         if isinstance(error, UpstreamBusy):
             # A rate limit belongs to the account, a full queue to one server.
             account = isinstance(error, UpstreamRateLimited)
-            self._rest(self.of(replica.backend.name) if account else (replica,), error.retry_after_s)
+            self._rest(self.of(replica.backend.name) if account else (replica,), error.retry_after_s, limited=account)
         else:
             self._count(replica, error, begun)
 
@@ -241,7 +240,7 @@ class Replicas:
     def used_up(self, replica: Replica, wait_s: float) -> None:
         """It answered, and said that this was the last request of a window that ends after `wait_s`."""
         keeper = self.keeper(replica)
-        keeper._rest(keeper.of(replica.backend.name), wait_s)
+        keeper._rest(keeper.of(replica.backend.name), wait_s, limited=True)
 
     def closed(self, lease: Lease, answer: Answer, first_at: float) -> None:
         """An answer is over: learn from it."""
@@ -264,6 +263,12 @@ class Replicas:
             for replica in self.of(name)
         ]
         return max(1, math.ceil(min(waits, default=1.0)))
+
+    def limited_for_s(self, backend: str) -> float | None:
+        """Seconds for which only its own rate limit keeps a backend from being asked; None where that is not so."""
+        now, up = self.clock(), [replica for replica in self.of(backend) if replica.ejected_until is None]
+        limited = up and all(replica.limited_until > now for replica in up)
+        return min(replica.rests_until for replica in up) - now if limited else None
 
     def _choices(
         self, replicas: Sequence[Replica], without: Collection[Replica], last_resort: bool, now: float
@@ -295,13 +300,12 @@ class Replicas:
             return False
         return now - replica.probed_at >= PROBE_EVERY_S and (replica.ejected_until <= now or self.all_out)
 
-    def _rest(self, replicas: Sequence[Replica], wait_s: float | None) -> None:
+    def _rest(self, replicas: Sequence[Replica], wait_s: float | None, *, limited: bool) -> None:
         rest_s = REST_WHEN_FULL_S if wait_s is None else min(wait_s, MAX_REST_S)
         for replica in replicas:
-            replica.rests_until = max(replica.rests_until, self.clock() + rest_s)
-            replica.is_ready = False
+            replica.rest(self.clock() + rest_s, limited=limited)
             if rest_s >= RESTS_LONG_S:
-                self._tell(Change(replica.backend.name, replica.url, "rests", rest_s))
+                self._tell(Change(replica.backend.name, replica.url, "limited" if limited else "rests", rest_s))
         self._fleet = None
 
     @staticmethod
@@ -355,8 +359,8 @@ class Replicas:
     def _hear(self, replica: Replica, change: Change) -> None:
         now, is_out = self.clock(), replica.ejected_until is not None
         self._fleet, replica.is_ready = None, False
-        if change.what == "rests":
-            replica.rests_until = max(replica.rests_until, now + change.seconds)
+        if change.what in ("rests", "limited"):
+            replica.rest(now + change.seconds, limited=change.what == "limited")
         elif change.what == "back" and is_out:
             replica.come_back(now)
             self._metrics.restored(change.backend)
@@ -373,7 +377,8 @@ class Replicas:
             self._usable = usable
             self._available = tuple(usable.get(model.backend, False) for model in self._models)
         rounds = {name: self._rounds(pool, now) for name, pool in self._pools.items()}
-        return Fleet(self._available, *self._speeds.picture(rounds, now))
+        limited = () if all(usable.values()) else tuple(self.limited_for_s(model.backend) for model in self._models)
+        return Fleet(self._available, *self._speeds.picture(rounds, now), limited)
 
     def _rounds(self, pool: _Pool, now: float) -> float | None:
         """Requests that wait before a new one, over those served at a time; None where the workers do not say.

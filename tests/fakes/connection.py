@@ -22,6 +22,7 @@ class CallerTransport(asyncio.Transport):
         self.unsent = 0
         """What `get_write_buffer_size` says."""
         self.writes = 0
+        self.high_water_bytes: int | None = None
 
     def write(self, data: Any) -> None:
         self.writes += 1
@@ -47,6 +48,9 @@ class CallerTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high_water_bytes = high
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default

@@ -16,6 +16,7 @@ class FakeTransport(asyncio.Transport):
         self.written = b""
         self.unsent = 0
         self.closing = self.paused = False
+        self.pauses = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
@@ -28,6 +29,7 @@ class FakeTransport(asyncio.Transport):
 
     def pause_reading(self) -> None:
         self.paused = True
+        self.pauses += 1
 
     def resume_reading(self) -> None:
         self.paused = False

@@ -63,8 +63,6 @@ class Row:
     """Whether another backend is asked."""
     counts: bool = True
     """Whether it speaks against the backend: five in a row take it out."""
-    not_yet: str = ""
-    """Why what a caller is told is not this yet."""
 
     @property
     def id(self) -> str:
@@ -80,7 +78,6 @@ def begun(name: str, code: str, said: str = "Par", **more: Any) -> Row:
     return Row(name, 200, code, said=said, elsewhere=False, counts=False, **more)
 
 
-CODE = "a cut before the first byte has the code of one in a begun stream: upstream_disconnected"
 ROWS = [
     *both("refuses connections", 503, "no_backend", refuses=True, retry_after="1", calls=0),
     *both("resets connections", 502, "bad_upstream", up=Toxics(reset_after_s=0), calls=0),
@@ -118,12 +115,12 @@ ROWS = [
     Row("never answers", 504, "upstream_timeout", script=Script(hang=True)),
     Row("is half open", 504, "upstream_timeout", down=Toxics(timeout_s=0)),
     Row("drips a byte a second", 504, "upstream_timeout", down=Toxics(bandwidth_bytes_per_s=1)),
-    Row("sends a head, and is reset", 502, "bad_upstream", not_yet=CODE, script=Script(head_then_reset=True)),
-    Row("ends before it said anything", 502, "bad_upstream", not_yet=CODE, events=EventFaults(cut_after=1)),
+    Row("sends a head, and is reset", 502, "bad_upstream", script=Script(head_then_reset=True)),
+    Row("ends before it said anything", 502, "bad_upstream", events=EventFaults(cut_after=1)),
     Row("brings an error first", 502, "bad_upstream", script=Script(error_after=1)),
     Row("sends no JSON first", 502, "bad_upstream", script=Script(garbage_after=0)),
-    Row("cuts its body", 502, "bad_upstream", stream=False, not_yet=CODE, script=Script(cut_after=1)),
-    Row("resets in its body", 502, "bad_upstream", stream=False, not_yet=CODE, script=Script(head_then_reset=True)),
+    Row("cuts its body", 502, "bad_upstream", stream=False, script=Script(cut_after=1)),
+    Row("resets in its body", 502, "bad_upstream", stream=False, script=Script(head_then_reset=True)),
     Row("sends no JSON", 502, "bad_upstream", stream=False, script=Script(body=b"oops")),
     Row("brings an error in a 200", 502, "bad_upstream", stream=False, script=Script(error=ENGINE_DIED)),
     begun("falls silent", "upstream_timeout", script=Script(hang_after=2)),
@@ -170,12 +167,7 @@ def assert_seen(heard: Heard, row: Row) -> None:
     assert "EngineCore" not in heard.errors[0]["message"]
 
 
-def row_of(row: Row) -> Any:
-    marks = [pytest.mark.xfail(strict=True, reason=row.not_yet)] if row.not_yet else []
-    return pytest.param(row, id=row.id, marks=marks)
-
-
-@pytest.mark.parametrize("row", [row_of(row) for row in ROWS])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 async def test_alone(tmp_path: Path, row: Row, capsys: pytest.CaptureFixture[str]) -> None:
     async with broken(tmp_path, row, "small") as deployment:
         backend = deployment.backends["small"]
@@ -271,7 +263,6 @@ async def test_when_all_are_over_their_rate_the_shortest_wait_is_told(tmp_path: 
         assert (heard.status, heard.code, heard.headers["retry-after"]) == (429, "rate_limit_exceeded", "4")
 
 
-@pytest.mark.xfail(strict=True, reason="the second caller is told 503 no_backend, and to come back after 2 s")
 async def test_while_all_wait_for_their_rate_the_next_caller_is_told_the_same(tmp_path: Path) -> None:
     async with deployed(tmp_path, "small", "large", upstream=UPSTREAM) as deployment:
         for backend in deployment.backends.values():

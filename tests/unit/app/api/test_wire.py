@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from app.api import Plane, data_plane
 from app.api.front import Patience
-from app.api.wire import LEAST_READ_BYTES, LINGER_BYTES, MAX_EARLY_BYTES
+from app.api.wire import LEAST_READ_BYTES, LINGER_BYTES, MAX_EARLY_BYTES, WRITE_BUFFER_BYTES
 from app.store.keys import Key
 from tests.fakes.connection import FakeConnection
 from tests.fakes.gateway import Bench, bench
@@ -192,6 +192,10 @@ async def test_a_caller_who_reads_nothing_is_cut_off_and_a_slow_one_is_not() -> 
     assert caller.transport.aborted
     caller.leave()
     await caller.settle()
+
+
+async def test_little_is_kept_for_a_caller_who_reads_slowly() -> None:
+    assert FakeConnection(plane()).transport.high_water_bytes == WRITE_BUFFER_BYTES
 
 
 async def test_a_full_front_takes_no_further_connection() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.domain.models import TokenPrice
 from app.domain.request import Preferences
-from app.errors import NoEligibleModel, UnknownModel, UpstreamUnreachable
+from app.errors import NoEligibleModel, UnknownModel, UpstreamError, UpstreamRateLimited, UpstreamUnreachable
 from tests.fakes.routing import FakeCurve, fleet_of, llm, world_of
 from tests.fakes.world import request
 
@@ -72,6 +73,26 @@ def test_a_named_model_without_a_replica_is_a_503() -> None:
     world = world_of(SMALL, LARGE, quality=QUALITY)
     with pytest.raises(UpstreamUnreachable):
         world.decide(model="large", fleet=fleet_of(*world.models, down={"large"}))
+
+
+@pytest.mark.parametrize(
+    ("limited_for_s", "status", "wait_s"), [((8.2, 4.2), 429, 5), ((8.2, None), 503, 2), ((), 503, 2)]
+)
+def test_models_that_only_wait_for_their_rate_limits_are_a_429(
+    limited_for_s: tuple[float | None, ...], status: int, wait_s: int
+) -> None:
+    world = world_of(SMALL, LARGE, quality=QUALITY)
+    fleet = replace(fleet_of(*world.models, down={"small", "large"}), limited_for_s=limited_for_s)
+    with pytest.raises(UpstreamError) as caught:
+        world.decide(fleet=fleet)
+    assert (caught.value.status, caught.value.retry_after_s) == (status, wait_s)
+
+
+def test_only_what_a_request_could_use_counts_for_whether_it_waits_for_a_rate_limit() -> None:
+    world = world_of(SMALL, LARGE, quality=QUALITY)
+    fleet = replace(fleet_of(*world.models, down={"small", "large"}), limited_for_s=(8.2, None))
+    with pytest.raises(UpstreamRateLimited):
+        world.decide({"exclude": ["large"]}, fleet=fleet)
 
 
 def test_a_model_that_is_not_there_and_one_that_is_not_allowed_look_the_same() -> None:

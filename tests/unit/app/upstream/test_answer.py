@@ -73,8 +73,9 @@ NOT_BEGUN: dict[str, list[Piece]] = {
 @pytest.mark.parametrize("pieces", NOT_BEGUN.values(), ids=NOT_BEGUN.keys())
 async def test_a_stream_that_says_nothing_raises_so_that_another_can_be_tried(pieces: list[Piece]) -> None:
     exchange = FakeExchange(pieces)
-    with pytest.raises(UpstreamBroken):
+    with pytest.raises(UpstreamBroken) as caught:
         await read_answer(exchange, STREAM, pace())
+    assert caught.value.code == "bad_upstream", "the other code is for streams that had begun"
     assert exchange.closed
 
 

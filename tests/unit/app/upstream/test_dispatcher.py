@@ -244,12 +244,14 @@ async def test_a_session_stays_with_its_replica_and_is_another_one_under_another
     assert 0 < sum(other in homes[name] for name, other in zip(homes, others, strict=True)) < 25
 
 
-async def test_when_nobody_can_be_tried_the_caller_hears_when_to_come_back() -> None:
-    world = World(FakeUpstream(small=UpstreamRateLimited("no", retry_after_s=9)), SMALL)
-    with pytest.raises(UpstreamRateLimited):
+@pytest.mark.parametrize("busy", [UpstreamBusy, UpstreamRateLimited])
+async def test_when_nobody_can_be_tried_the_caller_hears_why_and_when_to_come_back(busy: type[UpstreamBusy]) -> None:
+    world = World(FakeUpstream(small=busy("no", retry_after_s=9)), SMALL)
+    with pytest.raises(busy):
         await world.dispatch()
-    with pytest.raises(UpstreamUnreachable) as caught:
+    with pytest.raises(UpstreamError) as caught:
         await world.dispatch()
+    assert (caught.value.status, caught.value.code) == (busy.status, busy.code)
     assert caught.value.retry_after_s == 9
     assert world.upstream.asked == ["small"]
 

@@ -263,13 +263,22 @@ async def test_failing_ends_the_pending_read_and_every_next_one() -> None:
 async def test_a_connection_is_not_read_from_while_its_reader_is_behind() -> None:
     wire = Wire()
     exchange = await wire.ask(HEAD)
-    piece = b"8000\r\n%b\r\n" % bytes(0x8000)
+    piece = b"2000\r\n%b\r\n" % bytes(0x2000)
     wire.arrive(piece, piece)
     assert (exchange.unread_bytes, wire.transport.paused) == (PAUSE_ABOVE_BYTES, False)
     wire.arrive(piece)
     assert wire.transport.paused
-    assert len(await exchange.read()) == 3 * 0x8000
+    assert len(await exchange.read()) == 3 * 0x2000
     assert (exchange.unread_bytes, wire.transport.paused) == (0, False)
+
+
+async def test_a_connection_whose_listener_takes_all_that_arrives_is_never_paused() -> None:
+    wire = Wire()
+    exchange = await wire.ask(HEAD)
+    taken: list[bytes | None] = []
+    exchange.listen(lambda: taken.append(exchange.ready()))
+    wire.arrive(b"8000\r\n%b\r\n" % bytes(0x8000))
+    assert (taken, wire.transport.pauses) == ([bytes(0x8000)], 0)
 
 
 async def test_a_broken_connection_says_why() -> None:

@@ -389,3 +389,34 @@ def test_a_long_rest_is_told_and_a_short_one_is_not(world: World) -> None:
     assert [(change.url, change.what, change.seconds) for change in told] == [(b.url, "rests", 5)]
     world.replicas.hear(told[0])
     assert {world.replicas.pick("pair") for _ in range(5)} == {world.a}
+
+
+def test_a_rate_limit_is_told_apart_from_other_reasons_to_rest(world: World) -> None:
+    other = World()
+    told: list[Change] = []
+    the_catalog = catalog(world.small, urls={"pair": ("http://127.0.0.1:1", "http://127.0.0.1:2")})
+    teller = Replicas(the_catalog, world.clock, Telemetry(log=EventLog(world.log)), tell=told.append)
+    a, b = teller.of("pair")
+    for replica in (a, b):
+        teller.failed(replica, UpstreamBusy("full", retry_after_s=5))
+    assert (teller.limited_for_s("pair"), teller.fleet().limited_for_s) == (None, (None,))
+    teller.failed(a, UpstreamRateLimited("too many", retry_after_s=9))
+    for change in told:
+        other.replicas.hear(change)
+    for replicas in (teller, other.replicas):
+        assert (replicas.limited_for_s("pair"), replicas.fleet().limited_for_s[0]) == (9, 9)
+
+
+def test_a_replica_that_is_out_does_not_hide_that_the_others_are_over_their_rate_limit(world: World) -> None:
+    for _ in range(FAILURES_TO_EJECT):
+        world.replicas.failed(world.a, BROKEN)
+    assert world.replicas.limited_for_s("pair") is None
+    world.replicas.failed(world.b, UpstreamRateLimited("too many", retry_after_s=9))
+    assert world.replicas.limited_for_s("pair") == 9
+
+
+def test_nothing_is_limited_while_all_are_available_or_once_the_rest_is_over(world: World) -> None:
+    assert world.replicas.fleet().limited_for_s == ()
+    world.replicas.failed(world.a, UpstreamRateLimited("too many", retry_after_s=9))
+    world.clock.advance(9)
+    assert (world.replicas.limited_for_s("pair"), world.replicas.fleet().limited_for_s) == (None, ())
