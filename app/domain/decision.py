@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.domain.models import Model
+from app.domain.records import record
 
 Reason = Literal["named", "best", "only", "session", "explored", "abstained", "default", "fallback"]
 Encoder = Literal["static", "transformer"]
@@ -27,7 +28,7 @@ class Estimate:
     latency_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Candidate:
     """A model under consideration for one request."""
 
@@ -75,7 +76,7 @@ class Fleet:
         return cls((True,) * models, (0.0,) * models, (None,) * models)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Decision:
     """The ranked candidates, most useful first, and why."""
 

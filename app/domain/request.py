@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
+
+from app.domain.records import record
 
 Operation = Literal["chat", "completion", "responses", "embeddings"]
 Conversation = tuple[tuple[str, str], ...]
 """(role, text) pairs in order; tool names travel as one ("tools", "name name") pair."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Preferences:
     """What one or several sources ask of the decision; `narrow` in `app.domain.preferences` combines them."""
 
@@ -27,7 +29,7 @@ class Preferences:
         return bool(self.limits or self.weights) or self.max_quality_loss is not None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Request:
     """One call for a completion, free of HTTP."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from app.domain.models import TOKENS_PER_PRICE, TokenPrice
+from app.domain.records import record
 
 _NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
 _NAMES_OF_RESPONSES = ("input_tokens", "output_tokens", "input_tokens_details")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Usage:
     """What was read and written for one answer."""
 

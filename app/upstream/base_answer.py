@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from app.domain.records import record
 from app.domain.request import Operation
 from app.domain.usage import Usage
 from app.errors import GatewayError, UpstreamError
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Form:
     """What the caller asked for, as far as the form of the answer depends on it."""
 

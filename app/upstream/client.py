@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from app.domain.models import Backend
+from app.domain.records import record
 from app.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from app.upstream.addresses import AddressPolicy, check_url, versioned
 from app.upstream.deadline import Timeouts
@@ -25,7 +25,7 @@ HOPS = "x-thalamus-hop"
 DEADLINE = "x-thalamus-deadline-ms"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Message:
     """What is sent to a backend."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from app.domain.records import record
 from app.errors import UpstreamTimeout
 
 Clock = Callable[[], float]
@@ -48,7 +49,7 @@ class CutShort(OutOfTime):
     code = "draining"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Deadline:
     """A point in time that covers all attempts and the waiting between them."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+from app.domain.records import record
 from app.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime
 
@@ -58,7 +58,7 @@ class Exchange(Protocol):
         """Give the connection back if the body was read to its end, else cut it. May be called twice."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Pace:
     """How long a stream may be silent and last, and the clock that says so."""
 
