@@ -73,7 +73,7 @@ class Admission:
         gate: Gate | None = None,
     ) -> None:
         """`total_s` is the longest time that any request may take; a request may ask for less."""
-        self.ledger, self._clock, self._total_s = ledger, clock, total_s
+        self.ledger, self.clock, self._total_s = ledger, clock, total_s
         self._shedding = shedding or Shedding(ledger.limits.fullness)
         self.gate = gate or Gate()
 
@@ -112,9 +112,12 @@ class Admission:
             RateLimited: the caller is over a limit.
             Overloaded: the gateway is full, or draining.
         """
+        return Admitted(self, request, caller, operation or request.operation)
+
+    def deadline(self, request: Request, now: float) -> Deadline:
+        """When a request that came now must be over."""
         limit_s = self._total_s if request.deadline_s is None else min(request.deadline_s, self._total_s)
-        deadline = Deadline.after(limit_s, self._clock)
-        return Admitted(self, request, caller, operation or request.operation, deadline)
+        return Deadline(now + limit_s, self.clock)
 
 
 class Admitted:
@@ -124,6 +127,7 @@ class Admitted:
         "_admission",
         "_began_s",
         "_caller",
+        "_clock",
         "_entry",
         "_is_cut",
         "_ledger",
@@ -136,14 +140,13 @@ class Admitted:
         "deadline",
     )
 
-    def __init__(
-        self, admission: Admission, request: Request, caller: Caller, operation: str, deadline: Deadline
-    ) -> None:
-        self.deadline = deadline
+    def __init__(self, admission: Admission, request: Request, caller: Caller, operation: str) -> None:
+        self._clock = admission.clock
+        self._started_at = started_at = self._clock()
+        self.deadline = admission.deadline(request, started_at)
         self._admission, self._ledger = admission, admission.ledger
         self._request, self._caller, self._operation = request, caller, operation
         self._entry = Entry(request.request_id, caller.id)
-        self._started_at = deadline.clock()
         self._slot: Slot | None = None
         self._began_s = 0.0
         self._task: asyncio.Task[Any] | None = None
@@ -176,7 +179,7 @@ class Admitted:
             raise
         telemetry.metrics.in_flight.inc()
         self._ledger.journal.admitted(self._entry)
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(asyncio.get_running_loop())
         self._ledger.open.add(self)
         return self
 
@@ -272,7 +275,7 @@ class Admitted:
         return fields
 
     def _elapsed_s(self) -> float:
-        return self.deadline.clock() - self._started_at
+        return self._clock() - self._started_at
 
 
 def _draining() -> Draining:

@@ -89,8 +89,9 @@ class Served:
         return None if usage is None else usage.cost_usd(self.candidate.model.price)
 
     def headers(self) -> dict[str, str]:
-        """The answer's `x-thalamus-*` and `x-ratelimit-*`; the cost only where it is known before the body is sent."""
+        """The answer's kind, `x-thalamus-*` and `x-ratelimit-*`; the cost only where it is known before the body."""
         headers = {
+            "content-type": self.answer.content_type,
             **self.left,
             "x-thalamus-decision-id": self.decision.decision_id,
             "x-thalamus-model": self.candidate.model.name,
@@ -188,9 +189,10 @@ class Dispatcher:
 
     def _find(self, call: _Call, *, last_resort: bool = False) -> Target | None:
         tried = [target.replica for target in call.tried] if call.tried else ()
+        requires_all = call.request.preferences.limits.get("require_parameters")
         for candidate in call.decision.candidates:
             backend = candidate.model.backend
-            if self._left_out(call.request, backend):
+            if requires_all and self._left_out(call.request, backend):
                 continue
             replica = self._replicas.pick(backend, tried, call.session, last_resort=last_resort)
             if replica is not None:
@@ -256,16 +258,16 @@ class Dispatcher:
         return Served(call.decision, candidate, len(call.tried), answer, replica.url, self._clock() - call.began_at)
 
     async def _answer(self, call: _Call, model: Model, replica: Replica) -> Answer:
-        limit_s = begins_within_s(self._limits.timeouts, call.request, model)
+        limit_s, left_s = begins_within_s(self._limits.timeouts, call.request, model), call.deadline.remaining_s()
         try:
-            with Within(min(limit_s, call.deadline.remaining_s())):
-                return await self._exchange(call, model, replica)
+            with Within(min(limit_s, left_s)):
+                return await self._exchange(call, model, replica, left_s)
         except TimeoutError as exc:
             if call.deadline.remaining_s() <= 0:
                 raise OutOfTime("the request's time was over before the backend answered") from exc
             raise UpstreamTimeout(f"the backend did not begin to answer within {limit_s:g} s") from exc
 
-    async def _exchange(self, call: _Call, model: Model, replica: Replica) -> Answer:
+    async def _exchange(self, call: _Call, model: Model, replica: Replica, left_s: float) -> Answer:
         request = call.request
         message = Message(
             PATHS[request.operation],
@@ -273,7 +275,7 @@ class Dispatcher:
             request.stream,
             request.request_id,
             request.hops,
-            deadline_s=call.deadline.remaining_s(),
+            deadline_s=left_s,
         )
         exchange = await self._upstream.send(model.backend, replica.url, message)
         if exchange.status != 200:

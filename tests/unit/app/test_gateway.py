@@ -71,6 +71,7 @@ async def test_the_headers_say_who_answered_and_why() -> None:
     headers = served.headers()
     assert headers.pop("x-thalamus-overhead-ms") == "0.00"
     assert headers == {
+        "content-type": "application/json",
         "x-thalamus-decision-id": "dec-1",
         "x-thalamus-model": "large",
         "x-thalamus-reason": "fallback",
