@@ -41,8 +41,9 @@ class Outcomes:
         self._good, self._bad = [0] * SLICES, [0] * SLICES
 
     def begun(self, now: float) -> None:
-        self._go_on(now)
-        self._good[self._slice % SLICES] += 1
+        if (number := int(now / SLICE_S)) != self._slice:
+            self._go_on(now)
+        self._good[number % SLICES] += 1
 
     def failed(self, now: float, *, begun: bool) -> None:
         """One failed, which had been counted as begun or not."""

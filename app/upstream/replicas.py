@@ -187,9 +187,10 @@ class Replicas:
         now = self.clock() if now is None else now
         replica.failures = 0
         replica.outcomes.begun(now)
-        may_return = self._probe_ended(replica) or replica.is_dead
-        if replica.ejected_until is not None and started_at >= replica.ejected_at and may_return:
-            self._restore(replica, now)
+        if replica.probing or replica.ejected_until is not None:
+            may_return = self._probe_ended(replica) or replica.is_dead
+            if replica.ejected_until is not None and started_at >= replica.ejected_at and may_return:
+                self._restore(replica, now)
 
     def began(self, replica: Replica, seconds: float, now: float, *, stream: bool) -> None:
         """An answer took so long to begin."""
@@ -245,15 +246,15 @@ class Replicas:
 
     def closed(self, lease: Lease, answer: Answer, first_at: float) -> None:
         """An answer is over: learn from it."""
-        backend = lease.replica.backend.name
-        if answer.error is not None:
-            self._metrics.upstream_failed(backend, answer.error.code)
-        if answer.done_added:
-            self._metrics.done_was_added(backend)
-        if isinstance(answer.error, UpstreamError):
-            self.failed(lease.replica, answer.error, begun=True)
+        backend, error = lease.replica.backend.name, answer.error
+        if error is not None:
+            self._metrics.upstream_failed(backend, error.code)
+            if isinstance(error, UpstreamError):
+                self.failed(lease.replica, error, begun=True)
         elif answer.complete:
             self._speeds.learn(lease.attempted, answer, first_at, self.clock())
+        if answer.done_added:
+            self._metrics.done_was_added(backend)
 
     def retry_after_s(self, backends: Collection[str]) -> int:
         """Whole seconds until one of these backends may be tried again."""
