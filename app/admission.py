@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
@@ -25,6 +26,7 @@ from app.shedding import Shedding
 from app.store.journal import Entry, Journal, Outcome
 from app.store.limits import Allowance, Limits, Slot
 from app.telemetry import Telemetry
+from app.upstream.base_answer import Answer
 from app.upstream.deadline import Clock, CutShort, Deadline
 from app.upstream.dispatcher import Served
 
@@ -202,12 +204,12 @@ class Admitted:
 
     def hand_over(self, served: Served) -> Served:
         """From here on the answer holds what this request took; its closing ends the request."""
-        self._began_s = began_s = self._elapsed_s()
+        self._began_s = began_s = self._clock() - self._started_at
         served.overhead_s = max(0.0, began_s - served.upstream_s)
         if self._slot:
             served.left = self._slot.headers()
         self._served = served
-        served.answer.on_close(lambda _: self._answer_closed(served))
+        served.answer.on_close(partial(self._answer_closed, served))
         self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, served.overhead_s)
         return served
 
@@ -215,7 +217,7 @@ class Admitted:
         """What has happened by now, for the record that travels with the answer."""
         return self._outcome(served, None)
 
-    def _answer_closed(self, served: Served) -> None:
+    def _answer_closed(self, served: Served, _: Answer) -> None:
         outcome = self._outcome(served, self._began_s)
         usage = outcome.usage
         if usage is None:
@@ -228,7 +230,9 @@ class Admitted:
 
     def _outcome(self, served: Served, ttft_s: float | None) -> Outcome:
         answer, model = served.answer, served.candidate.model
-        usage = answer.usage or Usage(self._request.input_tokens, answer.counted_tokens, counted=True)
+        usage = answer.usage
+        if usage is None:
+            usage = Usage(self._request.input_tokens, answer.counted_tokens, counted=True)
         return Outcome(
             result=answer.error.code if answer.error else OK if answer.complete else CANCELLED,
             model=model.name,
@@ -238,7 +242,7 @@ class Admitted:
             usage=usage,
             cost_usd=usage.cost_usd(model.price),
             ttft_s=ttft_s,
-            duration_s=self._elapsed_s(),
+            duration_s=self._clock() - self._started_at,
             overhead_s=served.overhead_s,
         )
 
@@ -266,9 +270,9 @@ class Admitted:
             "duration_s": round(outcome.duration_s, 6),
             "config": self._ledger.config,
         }
-        if decision:
+        if decision is not None:
             _add_decision(fields, decision)
-        if usage:
+        if usage is not None:
             _add_answer(fields, outcome, usage)
         if outcome.result == CANCELLED:
             fields["status"] = 499

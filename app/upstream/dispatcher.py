@@ -151,7 +151,8 @@ class Dispatcher:
         self._upstream, self._replicas, self._limits, self._clock = upstream, replicas, limits, clock
         self._metrics, self._log = telemetry.metrics, telemetry.log
         self._retries = RetryBudget(clock)
-        self._hedging = Hedging(self._retries, clock, telemetry.metrics) if limits.hedge else None
+        self._hedging = Hedging(self._retries, clock, telemetry.metrics)
+        self._begin = self._race if limits.hedge else self._attempt
 
     @cached_property
     def _call_later(self) -> CallLater:
@@ -227,9 +228,7 @@ class Dispatcher:
             raise self._final(call)
         await backoff.sleep(wait_s)
 
-    async def _begin(self, call: _Call, target: Target) -> Served:
-        if self._hedging is None:
-            return await self._attempt(call, target)
+    async def _race(self, call: _Call, target: Target) -> Served:
         kind = (target.candidate.model.name, call.request.stream)
         return await self._hedging.race(kind, self._attempt(call, target), lambda: self._spare(call, target.candidate))
 
