@@ -97,7 +97,9 @@ class Answer:
             return
         self._closed = True
         self._end_exchange()
-        for closer in reversed(self._closers):
+        # They hold what holds the answer: let go of here, all of it goes at once, not when garbage is collected.
+        closers, self._closers = self._closers, []
+        for closer in reversed(closers):
             closer(self)
 
     def _end_exchange(self) -> None:

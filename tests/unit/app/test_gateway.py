@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,6 +64,26 @@ async def test_a_request_is_answered_and_recorded_once() -> None:
     assert record["cost_usd"] == pytest.approx((3 * 1.0 + 2 * 2.0) / 1e6)
     assert world.sample("thalamus_requests_total", operation="chat", outcome="ok") == 1
     assert world.sample("thalamus_tokens_total", model="small", direction="output") == 2
+
+
+@pytest.mark.parametrize("asked", [request(), STREAMED])
+async def test_a_request_that_is_over_leaves_nothing_for_the_garbage_collector(asked: Request) -> None:
+    """What holds itself stays until a collection, and that stops everybody."""
+    world = gateway(FakeUpstream(small=b"hello"))
+
+    async def answered() -> None:
+        served = await world.gateway.complete(asked, KEY)
+        await read(served)
+        await served.answer.aclose()
+
+    await answered()
+    gc.collect()
+    gc.disable()
+    try:
+        await answered()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 async def test_the_headers_say_who_answered_and_why() -> None:
