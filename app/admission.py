@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
@@ -25,6 +26,7 @@ from app.shedding import Shedding
 from app.store.journal import Entry, Journal, Outcome
 from app.store.limits import Allowance, Limits, Slot
 from app.telemetry import Telemetry
+from app.upstream.base_answer import Answer
 from app.upstream.deadline import Clock, CutShort, Deadline
 from app.upstream.dispatcher import Served
 
@@ -73,7 +75,7 @@ class Admission:
         gate: Gate | None = None,
     ) -> None:
         """`total_s` is the longest time that any request may take; a request may ask for less."""
-        self.ledger, self._clock, self._total_s = ledger, clock, total_s
+        self.ledger, self.clock, self._total_s = ledger, clock, total_s
         self._shedding = shedding or Shedding(ledger.limits.fullness)
         self.gate = gate or Gate()
 
@@ -112,9 +114,12 @@ class Admission:
             RateLimited: the caller is over a limit.
             Overloaded: the gateway is full, or draining.
         """
+        return Admitted(self, request, caller, operation or request.operation)
+
+    def deadline(self, request: Request, now: float) -> Deadline:
+        """When a request that came now must be over."""
         limit_s = self._total_s if request.deadline_s is None else min(request.deadline_s, self._total_s)
-        deadline = Deadline.after(limit_s, self._clock)
-        return Admitted(self, request, caller, operation or request.operation, deadline)
+        return Deadline(now + limit_s, self.clock)
 
 
 class Admitted:
@@ -124,6 +129,7 @@ class Admitted:
         "_admission",
         "_began_s",
         "_caller",
+        "_clock",
         "_entry",
         "_is_cut",
         "_ledger",
@@ -136,14 +142,13 @@ class Admitted:
         "deadline",
     )
 
-    def __init__(
-        self, admission: Admission, request: Request, caller: Caller, operation: str, deadline: Deadline
-    ) -> None:
-        self.deadline = deadline
+    def __init__(self, admission: Admission, request: Request, caller: Caller, operation: str) -> None:
+        self._clock = admission.clock
+        self._started_at = started_at = self._clock()
+        self.deadline = admission.deadline(request, started_at)
         self._admission, self._ledger = admission, admission.ledger
         self._request, self._caller, self._operation = request, caller, operation
         self._entry = Entry(request.request_id, caller.id)
-        self._started_at = deadline.clock()
         self._slot: Slot | None = None
         self._began_s = 0.0
         self._task: asyncio.Task[Any] | None = None
@@ -176,7 +181,7 @@ class Admitted:
             raise
         telemetry.metrics.in_flight.inc()
         self._ledger.journal.admitted(self._entry)
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(asyncio.get_running_loop())
         self._ledger.open.add(self)
         return self
 
@@ -199,12 +204,12 @@ class Admitted:
 
     def hand_over(self, served: Served) -> Served:
         """From here on the answer holds what this request took; its closing ends the request."""
-        self._began_s = began_s = self._elapsed_s()
+        self._began_s = began_s = self._clock() - self._started_at
         served.overhead_s = max(0.0, began_s - served.upstream_s)
         if self._slot:
             served.left = self._slot.headers()
         self._served = served
-        served.answer.on_close(lambda _: self._answer_closed(served))
+        served.answer.on_close(partial(self._answer_closed, served))
         self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, served.overhead_s)
         return served
 
@@ -212,7 +217,7 @@ class Admitted:
         """What has happened by now, for the record that travels with the answer."""
         return self._outcome(served, None)
 
-    def _answer_closed(self, served: Served) -> None:
+    def _answer_closed(self, served: Served, _: Answer) -> None:
         outcome = self._outcome(served, self._began_s)
         usage = outcome.usage
         if usage is None:
@@ -225,7 +230,9 @@ class Admitted:
 
     def _outcome(self, served: Served, ttft_s: float | None) -> Outcome:
         answer, model = served.answer, served.candidate.model
-        usage = answer.usage or Usage(self._request.input_tokens, answer.counted_tokens, counted=True)
+        usage = answer.usage
+        if usage is None:
+            usage = Usage(self._request.input_tokens, answer.counted_tokens, counted=True)
         return Outcome(
             result=answer.error.code if answer.error else OK if answer.complete else CANCELLED,
             model=model.name,
@@ -235,7 +242,7 @@ class Admitted:
             usage=usage,
             cost_usd=usage.cost_usd(model.price),
             ttft_s=ttft_s,
-            duration_s=self._elapsed_s(),
+            duration_s=self._clock() - self._started_at,
             overhead_s=served.overhead_s,
         )
 
@@ -263,16 +270,16 @@ class Admitted:
             "duration_s": round(outcome.duration_s, 6),
             "config": self._ledger.config,
         }
-        if decision:
+        if decision is not None:
             _add_decision(fields, decision)
-        if usage:
+        if usage is not None:
             _add_answer(fields, outcome, usage)
         if outcome.result == CANCELLED:
             fields["status"] = 499
         return fields
 
     def _elapsed_s(self) -> float:
-        return self.deadline.clock() - self._started_at
+        return self._clock() - self._started_at
 
 
 def _draining() -> Draining:

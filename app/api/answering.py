@@ -66,7 +66,7 @@ def refuse(error: GatewayError, request_id: str, line: Line) -> None:
 
 
 async def _send(served: Served, request_id: str, line: Line) -> None:
-    headers = {"content-type": served.answer.content_type, **served.headers()}
+    headers = served.headers()
     if served.answer.form.stream:
         await _send_stream(served, headers, request_id, line)
     else:

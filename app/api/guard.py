@@ -151,12 +151,22 @@ class Heads:
         if line is None or len(head) > _REMEMBERED_BYTES:
             return check_head(head)
         rest = head[: line.start()] + head[line.end() :]
-        if self._found is None or rest != self._rest:
+        found = self._found
+        if found is None or rest != self._rest:
             self._found, self._rest = check_head(head), rest
             return self._found
         length = line[1].decode()
-        return self._found._replace(
-            headers={**self._found.headers, "content-length": length}, content_length=int(length)
+        headers = {**found.headers, "content-length": length}
+        # With a length, nothing is chunked.
+        return Head(
+            found.method,
+            found.target,
+            found.version,
+            headers,
+            int(length),
+            False,
+            found.keep_alive,
+            found.expect_continue,
         )
 
 

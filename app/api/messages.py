@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.api.parameters import unsupported
@@ -53,19 +53,14 @@ def text_of(content: object) -> str:
 
 
 def count_images(messages: Sequence[Mapping[str, Any]]) -> int:
-    return sum(part["type"] == "image_url" for part in _parts(messages))
+    contents = [content for message in messages if type(content := message.get("content")) is list]
+    return sum(part["type"] == "image_url" for content in contents for part in content) if contents else 0
 
 
 def estimate_tokens(texts: Sequence[str], messages: int = 0, images: int = 0) -> int:
     """Tokens of a prompt, from the length of its texts."""
     size = sum([len(one) if one.isascii() else len(one.encode(errors="replace")) for one in texts])
     return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * messages + TOKENS_PER_IMAGE * images
-
-
-def _parts(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    for message in messages:
-        if isinstance(message.get("content"), list):
-            yield from message["content"]
 
 
 def _is_plain(message: object) -> bool:

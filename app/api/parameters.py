@@ -26,7 +26,6 @@ from app.api.checks import (
     small_object,
     text,
 )
-from app.domain.request import Operation
 from app.errors import InvalidRequest, UnsupportedParameter
 
 # OpenAI has no bound; vLLM allows 16,384 choices and advises 64. Each is a whole answer's work.
@@ -251,18 +250,13 @@ def shared(*names: str) -> dict[str, Parameter]:
     return {name: TABLES["completion"].get(name) or TABLES["chat"][name] for name in names}
 
 
-def check_parameters(body: Mapping[str, Any], operation: Operation) -> dict[str, Any]:
+def check_fields(body: Mapping[str, Any], table: Mapping[str, Parameter]) -> dict[str, Any]:
     """The fields of a body that are forwarded as they are, checked; null ones are left out.
 
     Raises:
         UnsupportedParameter: a field is not in the table.
         InvalidRequest: a value is out of its bounds.
     """
-    return check_fields(body, TABLES[operation])
-
-
-def check_fields(body: Mapping[str, Any], table: Mapping[str, Parameter]) -> dict[str, Any]:
-    """The same for any table of parameters by name."""
     forwarded: dict[str, Any] = {}
     for name, value in body.items():
         parameter = table.get(name)

@@ -9,7 +9,7 @@ from typing import Any
 from app.api import embeddings_body, responses_body
 from app.api.checks import json_bytes
 from app.api.messages import check_messages, count_images, estimate_tokens, text_of
-from app.api.parameters import check_fields, check_parameters
+from app.api.parameters import TABLES, check_fields
 from app.api.prompts import Prompts
 from app.api.responses_input import check_input, read_input
 from app.api.steering import Call, allowed_priority, count_hops, steer
@@ -53,11 +53,16 @@ def parse_chat(body: Mapping[str, Any], call: Call) -> Request:
     Raises:
         CallerError: something in it is wrong; the message says what to change.
     """
-    forwarded = check_parameters(body, "chat")
+    forwarded = check_fields(body, TABLES["chat"])
     messages = check_messages(forwarded.get("messages"))
     _check_template_arguments(forwarded, call)
     flags = _take_flags(messages) if call.key.flags_in_prompt else None
-    conversation = tuple([(message["role"], text_of(message.get("content"))) for message in messages])
+    conversation = tuple(
+        [
+            (message["role"], content if type(content := message.get("content")) is str else text_of(content))
+            for message in messages
+        ]
+    )
     images = count_images(messages)
     input_tokens = estimate_tokens([text for _, text in conversation], len(messages), images)
     if tools := forwarded.get("tools"):
@@ -72,7 +77,7 @@ def parse_completion(body: Mapping[str, Any], call: Call) -> Request:
     Raises:
         CallerError: something in it is wrong; the message says what to change.
     """
-    forwarded = check_parameters(body, "completion")
+    forwarded = check_fields(body, TABLES["completion"])
     prompt = forwarded.get("prompt")
     if prompt is None or prompt == []:
         raise InvalidRequest("prompt is missing; send a text", param="prompt")

@@ -8,7 +8,18 @@ from typing import Any, Protocol
 
 from app.api.access import Access
 from app.domain.dimensions import Source
-from app.domain.preferences import Context, FlagLine, Policy, Priority, merged, narrow, parse_body, parse_headers
+from app.domain.preferences import (
+    NO_CONTEXT,
+    NOTHING_ASKED,
+    Context,
+    FlagLine,
+    Policy,
+    Priority,
+    merged,
+    narrow,
+    parse_body,
+    parse_headers,
+)
 from app.domain.request import Preferences
 from app.errors import InvalidRequest, NotAllowed
 from app.store.keys import PRIORITIES, Key
@@ -58,8 +69,11 @@ def steer(body: Mapping[str, Any], call: Call, flags: FlagLine | None) -> Steeri
     model, profile = call.access.resolve(name, key)
     # Who names a model has made the choice that a profile is about; what holds for the key holds for him too.
     held = _NO_PREFERENCES if model else call.access.preferences(profile)
-    policy = Policy(merged(held, key.routing), key.scopes, key.may_set, key.flags_in_prompt)
+    held = merged(held, key.routing)
     in_headers, in_body = parse_headers(call.headers), parse_body(body.get("routing"))
+    if in_headers is in_body is NOTHING_ASKED and flags is None:
+        return Steering(model, profile, held, NO_CONTEXT)
+    policy = Policy(held, key.scopes, key.may_set, key.flags_in_prompt)
     if flags:
         policy = narrow(policy, Source.PROMPT, flags.preferences)
     policy = narrow(policy, Source.HEADER, in_headers.preferences)

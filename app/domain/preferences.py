@@ -46,7 +46,7 @@ class Context:
 
     def over(self, other: Context) -> Context:
         """Both, where this one is the more explicit; of two deadlines the earlier holds."""
-        if other is _NO_CONTEXT:
+        if other is NO_CONTEXT:
             return self
         deadlines_s = [each for each in (self.deadline_s, other.deadline_s) if each is not None]
         return Context(
@@ -85,8 +85,9 @@ class FlagLine:
     rest: str
 
 
-_NO_CONTEXT = Context()
-_NOTHING_ASKED = Asked(Preferences(), _NO_CONTEXT)
+NO_CONTEXT = Context()
+NOTHING_ASKED = Asked(Preferences(), NO_CONTEXT)
+"""What those say who say nothing: always this object."""
 
 
 def narrow(policy: Policy, source: Source, asked: Preferences, vocabulary: Vocabulary = VOCABULARY) -> Policy:
@@ -151,7 +152,7 @@ def parse_body(routing: object, vocabulary: Vocabulary = VOCABULARY, where: str 
         InvalidRequest: a value that is not what is expected.
     """
     if routing is None:
-        return _NOTHING_ASKED
+        return NOTHING_ASKED
     if not isinstance(routing, Mapping):
         raise InvalidRequest(f"{where} must be an object", param=where)
     values: dict[str, Any] = {}
@@ -174,6 +175,8 @@ def parse_headers(headers: Mapping[str, str], vocabulary: Vocabulary = VOCABULAR
         InvalidFlag: a weight of a dimension that does not exist.
         InvalidRequest: a value that is not what is expected.
     """
+    if HEADER_PREFIX not in "\n".join(headers):
+        return NOTHING_ASKED
     values: dict[str, Any] = {}
     for header, text in headers.items():
         if not header.startswith(HEADER_PREFIX):
@@ -187,7 +190,7 @@ def parse_headers(headers: Mapping[str, str], vocabulary: Vocabulary = VOCABULAR
                 values[name] = kind.parse(kind.from_text(text))
             except (ValueError, KeyError, OverflowError) as exc:
                 raise InvalidRequest(f"the header {header} must be {kind.expected}", param=header) from exc
-    return _asked(values, vocabulary, "routing") if values else _NOTHING_ASKED
+    return _asked(values, vocabulary, "routing") if values else NOTHING_ASKED
 
 
 def parse_flag_line(prompt: str, vocabulary: Vocabulary = VOCABULARY) -> FlagLine | None:

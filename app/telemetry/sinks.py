@@ -73,7 +73,7 @@ class BackgroundSink:
 
     def write(self, line: bytes) -> None:
         size = len(line)
-        if self._bytes_in - self._bytes_out + size > self._max_waiting_bytes or self._closing.is_set():
+        if self._bytes_in - self._bytes_out + size > self._max_waiting_bytes:
             self._refused += 1
             return
         self._bytes_in += size
@@ -85,6 +85,8 @@ class BackgroundSink:
         if self._closing.is_set():
             return
         self._closing.set()
+        # Nothing more is taken.
+        self._max_waiting_bytes = -1
         if self._thread:
             atexit.unregister(self.close)
             self._wake.set()

@@ -32,7 +32,9 @@ async def read_answer(exchange: Exchange, form: Form, pace: Pace) -> Answer:
     """
     try:
         if not form.stream:
-            return PlainAnswer(form, await _read_whole(exchange))
+            body = await read_body(exchange, MAX_ANSWER_BYTES)
+            exchange.close()
+            return PlainAnswer(form, body)
         if not exchange.content_type.startswith(EVENT_STREAM):
             raise UpstreamBroken("the backend did not answer with a stream")
         kind = ResponseStream if form.operation == "responses" else ChatStream
@@ -52,9 +54,3 @@ async def _opened(answer: StreamAnswer) -> StreamAnswer:
         answer.close()
         raise
     return answer
-
-
-async def _read_whole(exchange: Exchange) -> bytes:
-    body = await read_body(exchange, MAX_ANSWER_BYTES)
-    exchange.close()
-    return body

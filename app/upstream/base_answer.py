@@ -44,22 +44,22 @@ class Answer:
 
     status = 200
     content_type = "application/json"
+    usage: Usage | None = None
+    """As the backend reported it, else None."""
+    counted_tokens = 0
+    """Output tokens as far as the gateway can tell from what passed."""
+    error: GatewayError | None = None
+    """What ended a begun answer."""
+    complete = False
+    """Whether the caller was handed all of it, without an error."""
+    done_added = False
+    """Whether the backend forgot the `[DONE]` of a stream that was whole."""
+    _record: Callable[[], Mapping[str, Any]] | None = None
+    _closed = False
 
     def __init__(self, form: Form) -> None:
         self.form = form
-        self.usage: Usage | None = None
-        """As the backend reported it, else None."""
-        self.counted_tokens = 0
-        """Output tokens as far as the gateway can tell from what passed."""
-        self.error: GatewayError | None = None
-        """What ended a begun answer."""
-        self.complete = False
-        """Whether the caller was handed all of it, without an error."""
-        self.done_added = False
-        """Whether the backend forgot the `[DONE]` of a stream that was whole."""
-        self._record: Callable[[], Mapping[str, Any]] | None = None
         self._closers: list[Callable[[Answer], None]] = []
-        self._closed = False
 
     def attach(self, record: Callable[[], Mapping[str, Any]]) -> None:
         """Add this object to the answer as `thalamus`: in a plain body, or on the last chunk of a stream."""
@@ -97,7 +97,9 @@ class Answer:
             return
         self._closed = True
         self._end_exchange()
-        for closer in reversed(self._closers):
+        # They hold what holds the answer: let go of here, all of it goes at once, not when garbage is collected.
+        closers, self._closers = self._closers, []
+        for closer in reversed(closers):
             closer(self)
 
     def _end_exchange(self) -> None:

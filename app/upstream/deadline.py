@@ -78,11 +78,12 @@ class Within:
         self._expired = False
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a limit needs a task that can be cancelled")
         self._task, self._cancels = task, task.cancelling()
-        self._timer = task.get_loop().call_later(self._seconds, self._expire)
+        self._timer = loop.call_later(self._seconds, self._expire)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._timer.cancel()

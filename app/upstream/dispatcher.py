@@ -89,8 +89,9 @@ class Served:
         return None if usage is None else usage.cost_usd(self.candidate.model.price)
 
     def headers(self) -> dict[str, str]:
-        """The answer's `x-thalamus-*` and `x-ratelimit-*`; the cost only where it is known before the body is sent."""
+        """The answer's kind, `x-thalamus-*` and `x-ratelimit-*`; the cost only where it is known before the body."""
         headers = {
+            "content-type": self.answer.content_type,
             **self.left,
             "x-thalamus-decision-id": self.decision.decision_id,
             "x-thalamus-model": self.candidate.model.name,
@@ -150,7 +151,8 @@ class Dispatcher:
         self._upstream, self._replicas, self._limits, self._clock = upstream, replicas, limits, clock
         self._metrics, self._log = telemetry.metrics, telemetry.log
         self._retries = RetryBudget(clock)
-        self._hedging = Hedging(self._retries, clock, telemetry.metrics) if limits.hedge else None
+        self._hedging = Hedging(self._retries, clock, telemetry.metrics)
+        self._begin = self._race if limits.hedge else self._attempt
 
     @cached_property
     def _call_later(self) -> CallLater:
@@ -188,9 +190,10 @@ class Dispatcher:
 
     def _find(self, call: _Call, *, last_resort: bool = False) -> Target | None:
         tried = [target.replica for target in call.tried] if call.tried else ()
+        requires_all = call.request.preferences.limits.get("require_parameters")
         for candidate in call.decision.candidates:
             backend = candidate.model.backend
-            if self._left_out(call.request, backend):
+            if requires_all and self._left_out(call.request, backend):
                 continue
             replica = self._replicas.pick(backend, tried, call.session, last_resort=last_resort)
             if replica is not None:
@@ -225,9 +228,7 @@ class Dispatcher:
             raise self._final(call)
         await backoff.sleep(wait_s)
 
-    async def _begin(self, call: _Call, target: Target) -> Served:
-        if self._hedging is None:
-            return await self._attempt(call, target)
+    async def _race(self, call: _Call, target: Target) -> Served:
         kind = (target.candidate.model.name, call.request.stream)
         return await self._hedging.race(kind, self._attempt(call, target), lambda: self._spare(call, target.candidate))
 
@@ -256,16 +257,16 @@ class Dispatcher:
         return Served(call.decision, candidate, len(call.tried), answer, replica.url, self._clock() - call.began_at)
 
     async def _answer(self, call: _Call, model: Model, replica: Replica) -> Answer:
-        limit_s = begins_within_s(self._limits.timeouts, call.request, model)
+        limit_s, left_s = begins_within_s(self._limits.timeouts, call.request, model), call.deadline.remaining_s()
         try:
-            with Within(min(limit_s, call.deadline.remaining_s())):
-                return await self._exchange(call, model, replica)
+            with Within(min(limit_s, left_s)):
+                return await self._exchange(call, model, replica, left_s)
         except TimeoutError as exc:
             if call.deadline.remaining_s() <= 0:
                 raise OutOfTime("the request's time was over before the backend answered") from exc
             raise UpstreamTimeout(f"the backend did not begin to answer within {limit_s:g} s") from exc
 
-    async def _exchange(self, call: _Call, model: Model, replica: Replica) -> Answer:
+    async def _exchange(self, call: _Call, model: Model, replica: Replica, left_s: float) -> Answer:
         request = call.request
         message = Message(
             PATHS[request.operation],
@@ -273,7 +274,7 @@ class Dispatcher:
             request.stream,
             request.request_id,
             request.hops,
-            deadline_s=call.deadline.remaining_s(),
+            deadline_s=left_s,
         )
         exchange = await self._upstream.send(model.backend, replica.url, message)
         if exchange.status != 200:

@@ -32,6 +32,6 @@ def body_for(request: Request, replica: Replica, model: Model) -> bytes:
 
 def form_of(request: Request, model: Model) -> Form:
     """What the answer to a request has to look like."""
-    options = request.body.get("stream_options") or {}
-    wants_usage = options.get("include_usage") is True
+    options = request.body.get("stream_options")
+    wants_usage = options is not None and options.get("include_usage") is True
     return Form(model.name, request.stream, expected_choices(request.body), wants_usage, request.operation)

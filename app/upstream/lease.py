@@ -36,28 +36,25 @@ class Lease:
         if self.first_at is not None:
             return
         self._give_back()
+        keeper = self.replicas.keeper(self.replica)
         if isinstance(error, UpstreamError):
-            self._keeper.failed(self.replica, error)
+            keeper.failed(self.replica, error)
         elif isinstance(error, asyncio.CancelledError):
             waited_s = self.replicas.clock() - self.attempted.started_at
-            self._keeper.left(self.replica, waited_s, stream=self.attempted.stream)
+            keeper.left(self.replica, waited_s, stream=self.attempted.stream)
 
     def hand_to(self, answer: Answer) -> None:
         """The answer has begun; from here on its closing gives the place back."""
-        attempted, keeper = self.attempted, self._keeper
-        self.first_at = keeper.clock()
-        keeper.succeeded(self.replica, attempted.started_at)
-        keeper.began(self.replica, self.first_at - attempted.started_at, stream=attempted.stream)
+        attempted, keeper = self.attempted, self.replicas.keeper(self.replica)
+        self.first_at = self.replicas.clock()
+        keeper.succeeded(self.replica, attempted.started_at, self.first_at)
+        keeper.began(self.replica, self.first_at - attempted.started_at, self.first_at, stream=attempted.stream)
         answer.on_close(self._answer_closed)
 
     def _answer_closed(self, answer: Answer) -> None:
         self._give_back()
         if self.first_at is not None:
-            self._keeper.closed(self, answer, self.first_at)
-
-    @property
-    def _keeper(self) -> Replicas:
-        return self.replicas.keeper(self.replica)
+            self.replicas.keeper(self.replica).closed(self, answer, self.first_at)
 
     def _give_back(self) -> None:
         self.replica.in_flight -= 1

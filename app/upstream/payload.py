@@ -129,6 +129,8 @@ def renamed(body: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[st
 
 def expected_choices(body: Mapping[str, Any]) -> int:
     """How many choices an answer to this body has: `n` for each prompt."""
+    if "n" not in body and "prompt" not in body:
+        return 1
     prompt = body.get("prompt")
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
     n = body.get("n")

@@ -48,8 +48,7 @@ class PlainAnswer(Answer):
 
 
 def _check_choices(parsed: Mapping[str, Any]) -> None:
-    sound_choices(parsed)
-    if type(parsed.get("choices")) is not list:
+    if not sound_choices(parsed) and type(parsed.get("choices")) is not list:
         raise UpstreamBroken("the backend's answer has no choices")
 
 

@@ -25,7 +25,7 @@ CALM_S = 60.0
 WARMS_FOR_S, WARM_AFTER_S, COLD = 10.0, 20.0, 0.09
 # What was slow is tried again as if it were not, once nothing was heard of it for a while.
 DRAG_FADES_S, LITTLE_DRAG = 10.0, 1.5
-NEWEST_BEGINNING_WEIGHS, SHORTEST_S = 0.1, 1e-4
+MANY_BEGINNINGS, NEWEST_BEGINNING_WEIGHS, SHORTEST_S = 10, 0.1, 1e-4
 
 
 class Outcomes:
@@ -41,8 +41,9 @@ class Outcomes:
         self._good, self._bad = [0] * SLICES, [0] * SLICES
 
     def begun(self, now: float) -> None:
-        self._go_on(now)
-        self._good[self._slice % SLICES] += 1
+        if (number := int(now / SLICE_S)) != self._slice:
+            self._go_on(now)
+        self._good[number % SLICES] += 1
 
     def failed(self, now: float, *, begun: bool) -> None:
         """One failed, which had been counted as begun or not."""
@@ -75,7 +76,7 @@ class Beginnings:
 
     def note(self, seconds: float) -> None:
         self.count += 1
-        weighs = max(NEWEST_BEGINNING_WEIGHS, 1.0 / self.count)
+        weighs = NEWEST_BEGINNING_WEIGHS if self.count >= MANY_BEGINNINGS else 1.0 / self.count
         self.mean_log_s += weighs * (math.log(max(seconds, SHORTEST_S)) - self.mean_log_s)
 
     @property

@@ -125,12 +125,12 @@ class Replicas:
         pool = self._pools.get(backend)
         if pool is None:
             return None
-        now = self.clock()
         usable: Sequence[Replica] = pool.replicas
-        if without or not all(replica.is_ready for replica in usable):
-            usable = self._choices(usable, without, last_resort, now)
+        if without or False in [replica.is_ready for replica in usable]:
+            usable = self._choices(usable, without, last_resort, self.clock())
         if len(usable) < 2:
             return usable[0] if usable else None
+        now = self.clock()
         return home_of(session, usable, now) if session else cheaper_of_two(usable, now, self._chance)
 
     def fleet(self) -> Fleet:
@@ -181,18 +181,19 @@ class Replicas:
         else:
             self._count(replica, error, begun)
 
-    def succeeded(self, replica: Replica, started_at: float = math.inf) -> None:
+    def succeeded(self, replica: Replica, started_at: float = math.inf, now: float | None = None) -> None:
         """It answered a request that started then: a row of failures is over, and one that was dead is back."""
-        now = self.clock()
+        now = self.clock() if now is None else now
         replica.failures = 0
         replica.outcomes.begun(now)
-        may_return = self._probe_ended(replica) or replica.is_dead
-        if replica.ejected_until is not None and started_at >= replica.ejected_at and may_return:
-            self._restore(replica, now)
+        if replica.probing or replica.ejected_until is not None:
+            may_return = self._probe_ended(replica) or replica.is_dead
+            if replica.ejected_until is not None and started_at >= replica.ejected_at and may_return:
+                self._restore(replica, now)
 
-    def began(self, replica: Replica, seconds: float, *, stream: bool) -> None:
+    def began(self, replica: Replica, seconds: float, now: float, *, stream: bool) -> None:
         """An answer took so long to begin."""
-        now, pool = self.clock(), self._pools[replica.backend.name]
+        pool = self._pools[replica.backend.name]
         replica.began(seconds, now, stream=stream)
         if len(pool.replicas) > 1 and now - pool.compared_at >= COMPARE_EVERY_S:
             pool.compared_at = now
@@ -204,7 +205,7 @@ class Replicas:
         """Somebody gave up waiting for it to begin. Longer than usual is slow, however long it would have been."""
         usual = replica.beginnings[stream]
         if usual.count and seconds > usual.usual_s:
-            self.began(replica, seconds, stream=stream)
+            self.began(replica, seconds, self.clock(), stream=stream)
 
     def due_probes(self) -> list[Replica]:
         """Workers that are out and should be probed now; each is taken as being probed until it is told how it went."""
@@ -244,15 +245,15 @@ class Replicas:
 
     def closed(self, lease: Lease, answer: Answer, first_at: float) -> None:
         """An answer is over: learn from it."""
-        backend = lease.replica.backend.name
-        if answer.error is not None:
-            self._metrics.upstream_failed(backend, answer.error.code)
-        if answer.done_added:
-            self._metrics.done_was_added(backend)
-        if isinstance(answer.error, UpstreamError):
-            self.failed(lease.replica, answer.error, begun=True)
+        backend, error = lease.replica.backend.name, answer.error
+        if error is not None:
+            self._metrics.upstream_failed(backend, error.code)
+            if isinstance(error, UpstreamError):
+                self.failed(lease.replica, error, begun=True)
         elif answer.complete:
             self._speeds.learn(lease.attempted, answer, first_at, self.clock())
+        if answer.done_added:
+            self._metrics.done_was_added(backend)
 
     def retry_after_s(self, backends: Collection[str]) -> int:
         """Whole seconds until one of these backends may be tried again."""

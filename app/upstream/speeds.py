@@ -52,10 +52,11 @@ class Seen:
         return self.excess_s * math.exp(-(now - self.ttft_at) / WAIT_FADES_S)
 
     def learn(self, attempted: Attempted, answer: Answer, first_at: float, now: float) -> None:
-        tokens = answer.usage.output_tokens if answer.usage else answer.counted_tokens
-        self.duration_s = _average(self.duration_s, now - attempted.started_at)
-        ttft_s = first_at - attempted.started_at
-        if answer.form.stream:
+        usage, started_at, stream = answer.usage, attempted.started_at, attempted.stream
+        tokens = answer.counted_tokens if usage is None else usage.output_tokens
+        self.duration_s = _average(self.duration_s, now - started_at)
+        ttft_s = first_at - started_at
+        if stream:
             speed = attempted.model.speed
             prefill_s = attempted.input_tokens / speed.prefill_tokens_per_s if speed else 0.0
             self.ttft_s = _average(self.ttft_s, ttft_s)
@@ -63,8 +64,8 @@ class Seen:
             self.ttft_at = now
         if tokens >= MIN_TOKENS_FOR_SPEED:
             # A plain answer shows no first token, so what is known from streams is taken off its whole duration.
-            began_s = ttft_s if answer.form.stream else min(self.ttft_s or 0.0, 0.5 * ttft_s)
-            writing_s = now - attempted.started_at - began_s
+            began_s = ttft_s if stream else min(self.ttft_s or 0.0, 0.5 * ttft_s)
+            writing_s = now - started_at - began_s
             self.s_per_output_token = _average(self.s_per_output_token, max(0.0, writing_s) / (tokens - 1))
             self.speed_at = now
 
@@ -81,7 +82,10 @@ class Speeds:
 
     def learn(self, attempted: Attempted, answer: Answer, first_at: float, now: float) -> None:
         """Learn from a complete answer how fast its model is."""
-        self._seen.setdefault(attempted.model.name, Seen()).learn(attempted, answer, first_at, now)
+        seen = self._seen.get(attempted.model.name)
+        if seen is None:
+            seen = self._seen[attempted.model.name] = Seen()
+        seen.learn(attempted, answer, first_at, now)
 
     def picture(
         self, rounds: Mapping[str, float | None], now: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,12 +66,33 @@ async def test_a_request_is_answered_and_recorded_once() -> None:
     assert world.sample("thalamus_tokens_total", model="small", direction="output") == 2
 
 
+@pytest.mark.parametrize("asked", [request(), STREAMED])
+async def test_a_request_that_is_over_leaves_nothing_for_the_garbage_collector(asked: Request) -> None:
+    """What holds itself stays until a collection, and that stops everybody."""
+    world = gateway(FakeUpstream(small=b"hello"))
+
+    async def answered() -> None:
+        served = await world.gateway.complete(asked, KEY)
+        await read(served)
+        await served.answer.aclose()
+
+    await answered()
+    gc.collect()
+    gc.disable()
+    try:
+        await answered()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
 async def test_the_headers_say_who_answered_and_why() -> None:
     world = gateway(FakeUpstream(small=UpstreamBroken("no"), large=b"hello"))
     served = await world.gateway.complete(request(), KEY)
     headers = served.headers()
     assert headers.pop("x-thalamus-overhead-ms") == "0.00"
     assert headers == {
+        "content-type": "application/json",
         "x-thalamus-decision-id": "dec-1",
         "x-thalamus-model": "large",
         "x-thalamus-reason": "fallback",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.api.parameters import TABLE, check_parameters
+from app.api.parameters import TABLE, TABLES, check_fields
 from app.domain.request import Operation
 from app.errors import InvalidRequest, UnsupportedParameter
 
@@ -100,7 +100,7 @@ def test_each_parameter_is_checked(name: str) -> None:
             assert parameter.check(value), value
         for value in bad:
             with pytest.raises(InvalidRequest, match=name) as caught:
-                check_parameters({name: value}, operation)  # type: ignore[arg-type]
+                check_fields({name: value}, TABLES[operation])
             assert parameter.expected in caught.value.message
             assert caught.value.param == name
 
@@ -125,17 +125,17 @@ def test_each_parameter_is_checked(name: str) -> None:
 )
 def test_what_is_not_in_the_table_is_refused_by_name(name: str, operation: Operation) -> None:
     with pytest.raises(UnsupportedParameter, match=name) as caught:
-        check_parameters({name: None}, operation)
+        check_fields({name: None}, TABLES[operation])
     assert (caught.value.status, caught.value.param) == (400, name)
 
 
 def test_a_parameter_of_the_other_operation_is_refused() -> None:
     with pytest.raises(UnsupportedParameter):
-        check_parameters({"messages": []}, "completion")
+        check_fields({"messages": []}, TABLES["completion"])
     with pytest.raises(UnsupportedParameter):
-        check_parameters({"prompt": "x"}, "chat")
+        check_fields({"prompt": "x"}, TABLES["chat"])
 
 
 def test_only_what_is_about_the_answer_is_forwarded_and_null_is_nothing() -> None:
     body = {"model": "auto", "routing": {}, "stream": True, "user": "me", "temperature": 0, "stop": None}
-    assert check_parameters(body, "chat") == {"temperature": 0}
+    assert check_fields(body, TABLES["chat"]) == {"temperature": 0}

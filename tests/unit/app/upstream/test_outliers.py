@@ -170,8 +170,8 @@ def test_plain_answers_are_compared_with_plain_ones() -> None:
     world = World(count=2)
     streaming, plain = world.pool
     for _ in range(MIN_BEGINNINGS + 10):
-        world.replicas.began(streaming, 0.05, stream=True)
-        world.replicas.began(plain, 5.0, stream=False)
+        world.replicas.began(streaming, 0.05, world.replicas.clock(), stream=True)
+        world.replicas.began(plain, 5.0, world.replicas.clock(), stream=False)
         world.clock.advance(0.1)
     assert (streaming.drag, plain.drag) == (1.0, 1.0)
 
