@@ -74,7 +74,9 @@ class FastWordPiece:
     def ids_array(self, text: str) -> np.ndarray:
         """The same ids as a read-only int64 [T], ready to index with: 3 us for 24 known words, 12 us for 128."""
         if text.isascii() and not ("[" in text and any(token in text for token in self._special)):
-            line = text.lower().replace("\n", " ").replace("\t", " ").replace("\r", " ")
+            line = text.lower()
+            if not line.isprintable():
+                line = line.replace("\n", " ").replace("\t", " ").replace("\r", " ")
             if line.isprintable():
                 return self._of_words(line.split(" "))
         return self._of_mixed(_WORDS.findall(text))
