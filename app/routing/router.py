@@ -118,10 +118,12 @@ class Router:
 
     def _usable(self, case: Case) -> Truths:
         """Models that can answer, as far as is known without a prediction."""
-        usable_M = reachable(self._card_filter.passing(case), case)
+        passing = self._card_filter.passing(case)
+        usable_M = reachable(passing, case)
         if case.question.model is not None:
             usable_M = usable_M & _only(self._table.position[case.question.model], len(self._table))
-        if not np.count_nonzero(usable_M):
+        is_any = passing.is_any if usable_M is passing.models_M else np.count_nonzero(usable_M)
+        if not is_any:
             raise nothing_left(Expected(case), estimated=False)
         return usable_M
 
