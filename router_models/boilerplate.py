@@ -107,9 +107,9 @@ def split_question(text: str) -> tuple[str, str]:
 
 
 def _at_heads(text: str) -> tuple[str, str]:
-    heads = list(_HEADS.finditer(text))
-    if not heads:
+    if _HEADS.search(text) is None:
         return "", text
+    heads = list(_HEADS.finditer(text))
     kinds = [head.lastgroup for head in heads]
     asked = [place for place, kind in enumerate(kinds) if kind in _ASKING]
     if asked:

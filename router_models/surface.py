@@ -1,6 +1,6 @@
 """What a question looks like: eighteen figures of its surface, for a few microseconds.
 
-How it works: the text becomes bytes, plain letters and spaces go, each other byte becomes the letter of its kind (digit,
+How it works: the text becomes bytes, plain letters and spaces go, each other byte becomes the sign of its kind (digit,
 capital, bracket, ...), and the kinds are counted. Counts go in as logarithms or as shares, so that a prompt of 800
 characters weighs about as much as one of 80, and all of them are bounded: a crafted prompt cannot push a score
 arbitrarily far.
