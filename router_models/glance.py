@@ -28,6 +28,9 @@ from router_models.surface import NAMES as SURFACE_NAMES
 from router_models.tryage import MOST_DEVIATIONS, HeadSettings, Stage, Tensors
 
 _SURFACE = len(SURFACE_NAMES)
+# Where the largest logit of a task lies between these, its powers need no care: float32 ends at e^88, and what is lost
+# below e^-87 has less than e^-67 of the largest.
+_LOW_TOP, _HIGH_TOP = -20.0, 60.0
 _MOST = np.float32(1 - 2 * LEAST_PROBABILITY)
 
 
@@ -92,7 +95,7 @@ class GlanceHead:
         self._most_F = (MOST_DEVIATIONS * scale_F).astype(np.float32)
         self._least_F = -self._most_F
         size = len(scale_F) - 1 - _SURFACE
-        self._ends = size, len(scale_F) - 1
+        self._one = np.ones(1, np.float32)
         # Of squares: their sums over the embedding and over the surface, in deviations.
         square_2F = np.zeros((2, len(scale_F)))
         square_2F[0, :size], square_2F[1, size:-1] = self._inverse_F[:size] ** 2, self._inverse_F[size:-1] ** 2
@@ -116,15 +119,15 @@ class GlanceHead:
 
     def read(self, embedding_D: np.ndarray, surface: np.ndarray) -> Glance:
         """What is seen at once."""
-        size, one = self._ends
-        ahead_F = np.empty_like(self._mean_F)
-        ahead_F[:size], ahead_F[size:one], ahead_F[one] = embedding_D, surface, 1
+        ahead_F = np.concatenate((embedding_D, surface, self._one))
         ahead_F -= self._mean_F
         np.maximum(ahead_F, self._least_F, out=ahead_F)
         np.minimum(ahead_F, self._most_F, out=ahead_F)
         output_O = self._weight_OF.dot(ahead_F)
         logit_T = output_O[: self._tasks]
-        logit_T -= logit_T[logit_T.argmax()]
+        top = logit_T.item(logit_T.argmax())
+        if not _LOW_TOP < top < _HIGH_TOP:
+            logit_T -= np.float32(top)
         weight_T = np.exp(logit_T)
         sum_X = weight_T.dot(self._sum_TX)
         total = sum_X.item(-1)
