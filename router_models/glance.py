@@ -37,14 +37,14 @@ _MOST = np.float32(1 - 2 * LEAST_PROBABILITY)
 class Glance:
     """The prediction for one conversation: quality and lengths [C], their intervals [C, 2]."""
 
-    __slots__ = ("_head", "_log_tokens_L", "alarm", "pool_P", "quality", "unfamiliar", "within_T")
+    __slots__ = ("_head", "_output_O", "_sum_X", "alarm", "quality", "unfamiliar")
 
     def __init__(
-        self, head: GlanceHead, quality_C: np.ndarray, alarm: float, mix: Mix, log_tokens_L: np.ndarray
+        self, head: GlanceHead, quality_C: np.ndarray, alarm: float, output_O: np.ndarray, sum_X: np.ndarray
     ) -> None:
+        """Two arrays hold the rest: glances are remembered by the thousand, and every view of an array is an object."""
         self.quality, self.alarm, self.unfamiliar = quality_C, alarm, alarm > head.threshold
-        self.within_T, self.pool_P = mix
-        self._head, self._log_tokens_L = head, log_tokens_L
+        self._head, self._output_O, self._sum_X = head, output_O, sum_X
 
     @property
     def quality_interval(self) -> np.ndarray:
@@ -52,20 +52,16 @@ class Glance:
 
     @property
     def output_tokens(self) -> np.ndarray:
-        return self._head.lengths.mean(self.within_T, self.pool_P, self._log_tokens_L)
+        return self._head.lengths.mean(*self._head.mix(self._output_O, self._sum_X))
 
     @property
     def output_tokens_interval(self) -> np.ndarray:
-        return self._head.lengths.ends(self.within_T, self.pool_P, self._log_tokens_L)
+        return self._head.lengths.ends(*self._head.mix(self._output_O, self._sum_X))
 
     @property
     def tasks(self) -> np.ndarray:
         """Probability of each task [T]."""
-        return self._head.tasks(self.within_T, self.pool_P)
-
-
-Mix = tuple[np.ndarray, np.ndarray]
-"""Probability of each task within its pool [T]; weight of each pool, up to a factor [P]."""
+        return self._head.tasks(*self._head.mix(self._output_O, self._sum_X)[:2])
 
 
 class GlanceHead:
@@ -133,12 +129,16 @@ class GlanceHead:
         total = sum_X.item(-1)
         entropy = log(total) - float(weight_T.dot(logit_T)) / total
         # The tasks within their pools take the place of their logits, and residuals of pools are beside them.
-        within_T = np.divide(weight_T, sum_X[: self._tasks], out=logit_T)
+        np.divide(weight_T, sum_X[: self._tasks], out=logit_T)
         pool_P = sum_X[self._tasks : -1]
         quality_C = self.qualities.of(output_O[: self._mixed], pool_P, output_O[self._of_rules])
         ahead_F *= ahead_F
         alarm = self._alarm(entropy, self._square_2F.dot(ahead_F), embedding_D)
-        return Glance(self, quality_C, alarm, (within_T, pool_P), output_O[self._of_lengths])
+        return Glance(self, quality_C, alarm, output_O, sum_X)
+
+    def mix(self, output_O: np.ndarray, sum_X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of what `read` leaves: tasks within their pools [T], weights of pools up to a factor [P], log lengths [L]."""
+        return output_O[: self._tasks], sum_X[self._tasks : -1], output_O[self._of_lengths]
 
     def _alarm(self, entropy: float, squares: np.ndarray, embedding_D: np.ndarray) -> float:
         """See `TryageHead.alarm`."""
