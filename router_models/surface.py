@@ -66,6 +66,7 @@ _KIND_OF = bytes.maketrans(
     b"".join(members for _, members in _KINDS), b"".join(kind * len(members) for kind, members in _KINDS)
 )
 _PLAIN = bytes(set(range(256)) - {byte for _, members in _KINDS for byte in members})
+_FLOAT32 = np.dtype(np.float32)
 _FIGURES = Struct(f"{len(NAMES)}f")
 
 
@@ -100,4 +101,4 @@ def surface_features(question: str) -> np.ndarray:
         text.startswith(_FACT_STARTS),
         count(b"x") / chars,
     )
-    return np.frombuffer(figures, dtype=np.float32)
+    return np.frombuffer(figures, _FLOAT32)
