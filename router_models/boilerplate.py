@@ -79,6 +79,7 @@ _SIGNS = (
     *((word, signs, _SENTENCE_ENDS) for word, signs in _FORM_SIGNS.items()),
     *((word, signs, (*_SENTENCE_ENDS, ": ")) for word, signs in _LEAD_INS.items()),
 )
+_SIGN_WORDS = tuple({**_FORM_SIGNS, **_LEAD_INS})
 _SENTENCE_BEGINS = (". ", "\n", "? ", "! ", ": ")
 SENTENCE_CHARS = 400
 # A sign this near the beginning of its sentence takes the whole sentence with it; of "Compute the integral and put your
@@ -96,8 +97,9 @@ def split_question(text: str) -> tuple[str, str]:
         text = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
     text = without_courtesies(text)
     instruction, question = _at_heads(f"\n{text}\n")
-    for line in _OPTIONS_LINES:
-        question = question.replace(line, "\n")
+    if "\n" in text:
+        for line in _OPTIONS_LINES:
+            question = question.replace(line, "\n")
     question = question.strip()
     if len(question) > 2 * EDGE_CHARS:
         question = f"{question[:EDGE_CHARS]} {question[-EDGE_CHARS:]}"
@@ -105,9 +107,9 @@ def split_question(text: str) -> tuple[str, str]:
 
 
 def _at_heads(text: str) -> tuple[str, str]:
-    heads = list(_HEADS.finditer(text))
-    if not heads:
+    if _HEADS.search(text) is None:
         return "", text
+    heads = list(_HEADS.finditer(text))
     kinds = [head.lastgroup for head in heads]
     asked = [place for place, kind in enumerate(kinds) if kind in _ASKING]
     if asked:
@@ -175,6 +177,8 @@ def _without_form(text: str) -> str:
     lower = text.lower()
     if len(lower) != len(text):
         lower = text  # U+0130 becomes two letters in lower case, and places would no longer agree
+    if not any(map(lower.__contains__, _SIGN_WORDS)):
+        return text
     spans = [
         span
         for word, signs, ends in _SIGNS
@@ -182,8 +186,6 @@ def _without_form(text: str) -> str:
         for sign in signs
         for span in _sentences(lower, sign, ends)
     ]
-    if not spans:
-        return text
     kept, place = [], 0
     for start, end in sorted(spans):
         kept.append(text[place:start])

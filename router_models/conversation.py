@@ -46,10 +46,13 @@ def parts(conversation: Conversation) -> Parts:
     if asking < 0:
         return Parts("", "")
     instruction, question = split_question(conversation[asking][1])
+    question = _storable(_edges(question, EDGE_CHARS))
+    if len(conversation) == 1 and not instruction:
+        return Parts("", question)
     pieces = _surroundings(conversation, asking) if len(conversation) > 1 else []
     if instruction:
         pieces.append(instruction[:INSTRUCTION_CHARS])
-    return Parts(_storable(" ".join(pieces)), _storable(_edges(question, EDGE_CHARS)))
+    return Parts(_storable(" ".join(pieces)), question)
 
 
 def _surroundings(conversation: Conversation, asking: int) -> list[str]:
@@ -61,6 +64,8 @@ def _surroundings(conversation: Conversation, asking: int) -> list[str]:
 
 def _asking(conversation: Conversation) -> int:
     """Place of the last user message, else of the last one that is no list of tools, else -1."""
+    if conversation and conversation[-1][0] == "user":
+        return len(conversation) - 1
     last_spoken = -1
     for place in range(len(conversation) - 1, -1, -1):
         role = conversation[place][0]

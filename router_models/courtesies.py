@@ -69,7 +69,7 @@ def without_courtesies(text: str) -> str:
         start = courtesy.end()
     end = text[-CLOSING_CHARS:].lower()
     closing = _CLOSING.search(text, max(start, len(text) - CLOSING_CHARS)) if "thank" in end else None
-    rest = text[start : closing.start() if closing else len(text)]
     if start == 0 and closing is None:
         return text
+    rest = text[start : closing.start() if closing else len(text)]
     return rest.lstrip() if rest.strip() else text

@@ -15,7 +15,7 @@ that are served, L their rules, X sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import log, sqrt, tanh
 
@@ -28,20 +28,23 @@ from router_models.surface import NAMES as SURFACE_NAMES
 from router_models.tryage import MOST_DEVIATIONS, HeadSettings, Stage, Tensors
 
 _SURFACE = len(SURFACE_NAMES)
+# Where the largest logit of a task lies between these, its powers need no care: float32 ends at e^88, and what is lost
+# below e^-87 has less than e^-67 of the largest.
+_LOW_TOP, _HIGH_TOP = -20.0, 60.0
 _MOST = np.float32(1 - 2 * LEAST_PROBABILITY)
 
 
 class Glance:
     """The prediction for one conversation: quality and lengths [C], their intervals [C, 2]."""
 
-    __slots__ = ("_head", "_log_tokens_L", "alarm", "pool_P", "quality", "unfamiliar", "within_T")
+    __slots__ = ("_head", "_output_O", "_sum_X", "alarm", "quality", "unfamiliar")
 
     def __init__(
-        self, head: GlanceHead, quality_C: np.ndarray, alarm: float, mix: Mix, log_tokens_L: np.ndarray
+        self, head: GlanceHead, quality_C: np.ndarray, alarm: float, output_O: np.ndarray, sum_X: np.ndarray
     ) -> None:
+        """Two arrays hold the rest: glances are remembered by the thousand, and every view of an array is an object."""
         self.quality, self.alarm, self.unfamiliar = quality_C, alarm, alarm > head.threshold
-        self.within_T, self.pool_P = mix
-        self._head, self._log_tokens_L = head, log_tokens_L
+        self._head, self._output_O, self._sum_X = head, output_O, sum_X
 
     @property
     def quality_interval(self) -> np.ndarray:
@@ -49,20 +52,16 @@ class Glance:
 
     @property
     def output_tokens(self) -> np.ndarray:
-        return self._head.lengths.mean(self.within_T, self.pool_P, self._log_tokens_L)
+        return self._head.lengths.mean(*self._head.mix(self._output_O, self._sum_X))
 
     @property
     def output_tokens_interval(self) -> np.ndarray:
-        return self._head.lengths.ends(self.within_T, self.pool_P, self._log_tokens_L)
+        return self._head.lengths.ends(*self._head.mix(self._output_O, self._sum_X))
 
     @property
     def tasks(self) -> np.ndarray:
         """Probability of each task [T]."""
-        return self._head.tasks(self.within_T, self.pool_P)
-
-
-Mix = tuple[np.ndarray, np.ndarray]
-"""Probability of each task within its pool [T]; weight of each pool, up to a factor [P]."""
+        return self._head.tasks(*self._head.mix(self._output_O, self._sum_X)[:2])
 
 
 class GlanceHead:
@@ -86,12 +85,17 @@ class GlanceHead:
 
     def _prepare_inputs(self, tensors: Tensors) -> None:
         """The one at the end of the inputs takes the biases along."""
-        inverse_F = 1 / tensors["static.scale_F"].astype(np.float64)
-        self._inverse_F = np.append(inverse_F, 1).astype(np.float32)
-        self._shift_F = np.append(tensors["static.mean_F"] * inverse_F, 0).astype(np.float32)
-        self._one_F = np.ones_like(self._inverse_F)
-        self._most_F = np.full_like(self._inverse_F, MOST_DEVIATIONS)
+        scale_F = np.append(tensors["static.scale_F"], 1).astype(np.float64)
+        self._inverse_F = 1 / scale_F
+        self._mean_F = np.append(tensors["static.mean_F"], 0).astype(np.float32)
+        self._most_F = (MOST_DEVIATIONS * scale_F).astype(np.float32)
         self._least_F = -self._most_F
+        size = len(scale_F) - 1 - _SURFACE
+        self._one = np.ones(1, np.float32)
+        # Of squares: their sums over the embedding and over the surface, in deviations.
+        square_2F = np.zeros((2, len(scale_F)))
+        square_2F[0, :size], square_2F[1, size:-1] = self._inverse_F[:size] ** 2, self._inverse_F[size:-1] ** 2
+        self._square_2F = square_2F.astype(np.float32)
 
     def _prepare_outputs(self, tensors: Tensors, layout: Layout) -> None:
         """Of one product: tasks, residuals of pools, residuals of rules, log lengths."""
@@ -104,46 +108,48 @@ class GlanceHead:
             self.qualities.mapped(residual_FR),
             whole_FO[:, tasks + rules :][:, self.lengths.rules],
         ]
-        self._weight_OF = np.ascontiguousarray(np.hstack(parts).T, dtype=np.float32)
+        self._weight_OF = np.ascontiguousarray(np.hstack(parts).T * self._inverse_F, dtype=np.float32)
         ends = np.cumsum([part.shape[1] for part in parts])
         self._mixed = int(ends[1])
         self._of_rules, self._of_lengths = (slice(*pair) for pair in pairwise(ends[1:].tolist()))
 
     def read(self, embedding_D: np.ndarray, surface: np.ndarray) -> Glance:
         """What is seen at once."""
-        size = len(embedding_D)
-        standard_F = self._one_F.copy()
-        standard_F[:size] = embedding_D
-        standard_F[size:-1] = surface
-        standard_F *= self._inverse_F
-        standard_F -= self._shift_F
-        np.maximum(standard_F, self._least_F, out=standard_F)
-        np.minimum(standard_F, self._most_F, out=standard_F)
-        output_O = self._weight_OF.dot(standard_F)
+        ahead_F = np.concatenate((embedding_D, surface, self._one))
+        ahead_F -= self._mean_F
+        np.maximum(ahead_F, self._least_F, out=ahead_F)
+        np.minimum(ahead_F, self._most_F, out=ahead_F)
+        output_O = self._weight_OF.dot(ahead_F)
         logit_T = output_O[: self._tasks]
-        logit_T -= logit_T[logit_T.argmax()]
+        top = logit_T.item(logit_T.argmax())
+        if not _LOW_TOP < top < _HIGH_TOP:
+            logit_T -= np.float32(top)
         weight_T = np.exp(logit_T)
         sum_X = weight_T.dot(self._sum_TX)
         total = sum_X.item(-1)
         entropy = log(total) - float(weight_T.dot(logit_T)) / total
         # The tasks within their pools take the place of their logits, and residuals of pools are beside them.
-        within_T = np.divide(weight_T, sum_X[: self._tasks], out=logit_T)
+        np.divide(weight_T, sum_X[: self._tasks], out=logit_T)
         pool_P = sum_X[self._tasks : -1]
         quality_C = self.qualities.of(output_O[: self._mixed], pool_P, output_O[self._of_rules])
-        alarm = self._alarm(entropy, standard_F, embedding_D)
-        return Glance(self, quality_C, alarm, (within_T, pool_P), output_O[self._of_lengths])
+        ahead_F *= ahead_F
+        alarm = self._alarm(entropy, self._square_2F.dot(ahead_F), embedding_D)
+        return Glance(self, quality_C, alarm, output_O, sum_X)
 
-    def _alarm(self, entropy: float, standard_F: np.ndarray, embedding_D: np.ndarray) -> float:
+    def mix(self, output_O: np.ndarray, sum_X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of what `read` leaves: tasks within their pools [T], weights of pools up to a factor [P], log lengths [L]."""
+        return output_O[: self._tasks], sum_X[self._tasks : -1], output_O[self._of_lengths]
+
+    def _alarm(self, entropy: float, squares: np.ndarray, embedding_D: np.ndarray) -> float:
         """See `TryageHead.alarm`."""
         bias, by_entropy, by_embedding, by_surface, by_distance = self._alarm_A
-        size = len(embedding_D)
-        ahead_D, behind_F = standard_F[:size], standard_F[size:-1]
+        of_embedding, of_surface = squares.tolist()
         cosine_K = self._center_KD.dot(embedding_D)
         alarm_logit = (
             bias
             + by_entropy * entropy
-            + by_embedding * sqrt(float(ahead_D.dot(ahead_D)) / size)
-            + by_surface * sqrt(float(behind_F.dot(behind_F)) / _SURFACE)
+            + by_embedding * sqrt(of_embedding / len(embedding_D))
+            + by_surface * sqrt(of_surface / _SURFACE)
             + by_distance * (1 - cosine_K.item(cosine_K.argmax()))
         )
         return 0.5 * (1 + tanh(0.5 * alarm_logit))
@@ -189,13 +195,17 @@ class _Qualities:
     ) -> None:
         self._counts_PM = np.ascontiguousarray(layout.weight_PM[:, carried])
         measured_PC = layout.measured_PM[:, served]
-        trust_PC = tensors[f"{stage}.trust_P"][:, None] * measured_PC
-        self._size_M, self._size_C = len(carried), len(served)
-        self._sums_PX = np.hstack([self._counts_PM, trust_PC, measured_PC]) if self._shrinks else self._counts_PM
-        self._share_M = np.full(self._size_M, 1 / self._size_M, np.float32)
-        self._served, self._standing_C = np.array(served), tensors[f"{stage}.standing_M"][served] / 2
-        self._half_C = np.full(self._size_C, 0.5, np.float32)
-        self._most_M, self._one_M = np.full(self._size_M, _MOST), np.ones(self._size_M, np.float32)
+        trust_P, standing_C = tensors[f"{stage}.trust_P"], tensors[f"{stage}.standing_M"][served] / 2
+        self._size_M = len(carried)
+        self._sums_PX = self._counts_PM
+        self._shrunk: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+        if self._shrinks and (trust_P == trust_P[0]).all():
+            self._shrunk = _EvenShrinkage(float(trust_P[0]), standing_C, served, self._size_M)
+        elif self._shrinks:
+            self._sums_PX = np.hstack([self._counts_PM, trust_P[:, None] * measured_PC, measured_PC])
+            self._shrunk = _Shrinkage(standing_C, served, self._size_M)
+        self._half_C = np.full(len(served), 0.5, np.float32)
+        self._most_M = np.full(self._size_M, _MOST)
         self._least_M = -self._most_M
 
     def mapped(self, residual_FR: np.ndarray) -> np.ndarray:
@@ -221,14 +231,22 @@ class _Qualities:
         mixed_M /= sums_X[: self._size_M]
         np.maximum(mixed_M, self._least_M, out=mixed_M)
         np.minimum(mixed_M, self._most_M, out=mixed_M)
-        mixed_C = self._shrunk(mixed_M, sums_X) if self._shrinks else mixed_M
+        mixed_C = mixed_M if self._shrunk is None else self._shrunk(mixed_M, sums_X)
         mixed_C *= self._half_C
         mixed_C += self._half_C
         return mixed_C
 
-    def _shrunk(self, mixed_M: np.ndarray, sums_X: np.ndarray) -> np.ndarray:
-        """See `shrunk_logit`; [C]."""
-        size_M, size_C = self._size_M, self._size_C
+
+class _Shrinkage:
+    """Pulls models towards their usual standing, by each pool's own trust: see `shrunk_logit`."""
+
+    def __init__(self, standing_C: np.ndarray, served: list[int], models: int) -> None:
+        self._standing_C, self._served, self._size_M = standing_C, np.array(served), models
+        self._share_M = np.full(models, 1 / models, np.float32)
+
+    def __call__(self, mixed_M: np.ndarray, sums_X: np.ndarray) -> np.ndarray:
+        """[C]."""
+        size_M, size_C = self._size_M, len(self._served)
         logit_M = np.arctanh(mixed_M)
         usual_C = self._standing_C + logit_M.dot(self._share_M)
         own_C: np.ndarray = logit_M.take(self._served)
@@ -238,6 +256,22 @@ class _Qualities:
         own_C += usual_C
         np.tanh(own_C, out=own_C)
         return own_C
+
+
+class _EvenShrinkage:
+    """The same where all pools are trusted alike: one product does it."""
+
+    def __init__(self, trust: float, standing_C: np.ndarray, served: list[int], models: int) -> None:
+        own_CM = np.eye(models)[served]
+        self._mean_CM = (trust * own_CM + (1 - trust) / models).astype(np.float32)
+        self._standing_C = (1 - trust) * standing_C
+
+    def __call__(self, mixed_M: np.ndarray, _: np.ndarray) -> np.ndarray:
+        """[C]."""
+        logit_C: np.ndarray = self._mean_CM.dot(np.arctanh(mixed_M, out=mixed_M))
+        logit_C += self._standing_C
+        np.tanh(logit_C, out=logit_C)
+        return logit_C
 
 
 class _Lengths:

@@ -20,6 +20,8 @@ from router_models.conversation import Conversation, Parts, parts
 from router_models.features import Encoder
 from router_models.wordpiece import FastWordPiece
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 class StaticEncoder(Encoder):
     """Conversations to unit vectors in microseconds."""
@@ -44,7 +46,7 @@ class StaticEncoder(Encoder):
         """The embedding of one text as float32 [D], of length 1, or of zeros without text."""
         ids_T = self._ids(text)
         # `dot` costs half a microsecond less than `@` for arrays as small as these.
-        sum_D: np.ndarray = self._scale_V.take(ids_T).dot(self._table_VD.take(ids_T, axis=0).astype(np.float32))
+        sum_D: np.ndarray = self._scale_V.take(ids_T).dot(self._table_VD.take(ids_T, 0).astype(_FLOAT32))
         length = sqrt(sum_D.dot(sum_D))
         if length:
             sum_D *= 1 / length

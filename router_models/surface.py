@@ -1,8 +1,9 @@
 """What a question looks like: eighteen figures of its surface, for a few microseconds.
 
-How it works: the text becomes bytes, each byte becomes the letter of its class (digit, capital, bracket, ...), and the
-classes are counted. Counts go in as logarithms or as shares, so that a prompt of 800 characters weighs about as much as
-one of 80, and all of them are bounded: a crafted prompt cannot push a score arbitrarily far.
+How it works: the text becomes bytes, plain letters and spaces go, each other byte becomes the sign of its kind (digit,
+capital, bracket, ...), and the kinds are counted. Counts go in as logarithms or as shares, so that a prompt of 800
+characters weighs about as much as one of 80, and all of them are bounded: a crafted prompt cannot push a score
+arbitrarily far.
 
 Legend of array suffixes: F features.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import re
 from math import log1p
+from struct import Struct
 
 import numpy as np
 
@@ -47,47 +49,56 @@ _FACT_WORDS = ("who", "when", "what", "where", "which", "how", "why")
 _FACT_STARTS = (*_FACT_WORDS, *(word.capitalize() for word in _FACT_WORDS))
 
 
-def _classes() -> bytes:
-    """The class of each byte of UTF-8: d digit, u capital, b bracket or operator, x first beyond ASCII, - other."""
-    letters = bytearray(b"-" * 256)
-    for letter, members in (("d", b"0123456789"), ("u", bytes(range(65, 91))), ("b", b"{}[]()=_<>;")):
-        for byte in members:
-            letters[byte] = ord(letter)
-    letters[0xC0:] = b"x" * 0x40
-    return bytes(letters)
-
-
-_CLASSES = _classes()
+_KINDS = (
+    (b"d", b"0123456789"),
+    (b"u", bytes(range(65, 91))),
+    (b"b", b"{}[]()=_<>;"),
+    (b"x", bytes(range(0xC0, 0x100))),
+    (b"\\", b"\\"),
+    (b"$", b"$"),
+    (b",", b","),
+    (b"?", b"?"),
+    (b"\n", b"\n"),
+    (b"#", b"#`"),
+)
+"""Kinds of bytes of UTF-8: digits, capitals, brackets and operators, first bytes beyond ASCII, signs of their own."""
+_KIND_OF = bytes.maketrans(
+    b"".join(members for _, members in _KINDS), b"".join(kind * len(members) for kind, members in _KINDS)
+)
+_PLAIN = bytes(set(range(256)) - {byte for _, members in _KINDS for byte in members})
+_FLOAT32 = np.dtype(np.float32)
+_FIGURES = Struct(f"{len(NAMES)}f")
 
 
 def surface_features(question: str) -> np.ndarray:
-    """float32 [F], finite and in the order of `NAMES`, for any text: 5 us for 200 characters, 10 us for 800."""
+    """float32 [F], read-only, finite and in the order of `NAMES`, for any text: 3 us for 200 plain characters."""
     text = question[:_MOST_CHARS]
     raw = text.encode("utf-8", "surrogatepass")
-    classes = raw.translate(_CLASSES)
+    count = raw.translate(_KIND_OF, _PLAIN).count
     # Words are split as bytes: half the price of splitting the text.
-    chars, words, newlines = len(text) or 1, len(raw.split()) or 1, text.count("\n")
+    chars, words, newlines = len(text) or 1, len(raw.split()) or 1, count(b"\n")
     options = len(_OPTION.findall(text)) if newlines else 0
-    return np.array(
-        (
-            log1p(chars),
-            log1p(words),
-            min(chars / words, _MOST_CHARS_PER_WORD),
-            classes.count(b"d") / chars,
-            classes.count(b"u") / chars,
-            min(newlines / words, _MOST_NEWLINES_PER_WORD),
-            text[:1].isupper(),
-            text[-9:].rstrip()[-1:] == "?",
-            "?" in text,
-            log1p(text.count("\\")),
-            log1p(text.count("$")),
-            "def " in text or "```" in text or "    return" in text or "\nimport " in text or "#include" in text,
-            log1p(classes.count(b"b")),
-            log1p(text.count(",")),
-            options > 1,
-            log1p(options),
-            text.startswith(_FACT_STARTS),
-            classes.count(b"x") / chars,
-        ),
-        dtype=np.float32,
+    figures = _FIGURES.pack(
+        log1p(chars),
+        log1p(words),
+        min(chars / words, _MOST_CHARS_PER_WORD),
+        count(b"d") / chars,
+        count(b"u") / chars,
+        min(newlines / words, _MOST_NEWLINES_PER_WORD),
+        text[:1].isupper(),
+        text[-9:].rstrip()[-1:] == "?",
+        count(b"?") > 0,
+        log1p(count(b"\\")),
+        log1p(count(b"$")),
+        "def " in text
+        or "    return" in text
+        or (count(b"#") > 0 and ("```" in text or "#include" in text))
+        or (newlines > 0 and "\nimport " in text),
+        log1p(count(b"b")),
+        log1p(count(b",")),
+        options > 1,
+        log1p(options),
+        text.startswith(_FACT_STARTS),
+        count(b"x") / chars,
     )
+    return np.frombuffer(figures, _FLOAT32)

@@ -16,6 +16,7 @@ from app.domain.dimensions import Dimension, Floats, Labels, Scale, Truths
 from app.domain.models import TOKENS_PER_PRICE, Catalog, Speed, TokenPrice
 from app.domain.vocabulary import VOCABULARY, Vocabulary
 
+_FLOAT64 = np.dtype(np.float64)
 UNTESTED = -1
 """Column of a model that the artifact does not predict."""
 
@@ -70,7 +71,7 @@ class CandidateTable:
     def spread(self, predicted: npt.NDArray[np.floating]) -> Floats:
         """Numbers per column of the artifact as numbers per model [M, ...]; NaN for untested ones."""
         if self._is_in_order:
-            return predicted.astype(np.float64)
+            return predicted.astype(_FLOAT64)
         if not self.all_tested:
             # The extra row at the end is what UNTESTED points to.
             predicted = np.concatenate((predicted, np.full((1, *predicted.shape[1:]), math.nan)))

@@ -27,6 +27,8 @@ class Passing(NamedTuple):
     models_M: Truths
     """Not to be written to."""
     context_tokens: float
+    is_any: bool
+    """Whether there is one."""
 
 
 class CardFilter:
@@ -58,7 +60,7 @@ class CardFilter:
         passing_M: Truths = allowed(table, case.question.allowed_models) & capable(table, case.question.needs)
         for name, limit in limits:
             passing_M &= self._constraints[name].passes(expected, limit)
-        return Passing(passing_M, float(table.context_tokens_M[passing_M].min(initial=np.inf)))
+        return Passing(passing_M, float(table.context_tokens_M[passing_M].min(initial=np.inf)), bool(passing_M.any()))
 
 
 def allowed(table: CandidateTable, names: frozenset[str] | None) -> Truths:

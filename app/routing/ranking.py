@@ -20,12 +20,13 @@ class Ranking(Sequence[Candidate]):
     Arrays over the catalogue are not kept, for decisions are remembered for a while: they follow from the case again.
     """
 
-    __slots__ = ("_case", "_made", "_order", "_weights")
+    __slots__ = ("_case", "_first", "_made", "_order", "_weights")
 
     def __init__(self, view: View, ground: Ground) -> None:
         self._case, self._order, self._weights = view.case, ground.order, ground.terms.weights
         usefulness_M = view.usefulness if ground.terms is view.terms else utility(view.expected, self._weights)
-        self._made = {0: self._make(0, view.expected, usefulness_M)}
+        self._first = self._make(0, view.expected, usefulness_M)
+        self._made: tuple[Candidate, ...] | None = None
 
     def __len__(self) -> int:
         return len(self._order)
@@ -37,22 +38,21 @@ class Ranking(Sequence[Candidate]):
     def __getitem__(self, index: slice) -> Sequence[Candidate]: ...
 
     def __getitem__(self, index: int | slice) -> Candidate | Sequence[Candidate]:
+        if index == 0:
+            return self._first
         if isinstance(index, slice):
             return tuple(self)[index]
-        place = range(len(self._order))[index]
-        if place not in self._made:
-            self._make_all()
-        return self._made[place]
+        if self._made is None:
+            self._made = self._make_all()
+        return self._made[index]
 
     def __iter__(self) -> Iterator[Candidate]:
         return (self[place] for place in range(len(self._order)))
 
-    def _make_all(self) -> None:
+    def _make_all(self) -> tuple[Candidate, ...]:
         expected = Expected(self._case)
         utility_M = utility(expected, self._weights)
-        for place in range(len(self._order)):
-            if place not in self._made:
-                self._made[place] = self._make(place, expected, utility_M)
+        return (self._first, *(self._make(place, expected, utility_M) for place in range(1, len(self._order))))
 
     def _make(self, place: int, expected: Expected, utility_M: Floats) -> Candidate:
         number = self._order.item(place)

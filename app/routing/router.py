@@ -9,7 +9,6 @@ Legend of array suffixes: M models of the catalogue, E eligible ones.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Question
 from app.routing.exclusions import nothing_left
 from app.routing.filters import CardFilter, has_limits_on_estimates, has_limits_on_quality, reachable
+from app.routing.identifiers import Identifiers
 from app.routing.objective import Positions
 from app.routing.operating_points import OperatingCurve, OperatingPoints, OperatingTable
 from app.routing.ranking import Ranking
@@ -73,6 +73,7 @@ class Router:
         """
         self._table, self._predictor, self._count = table, learned.predictor, count
         self._versions, self._recall = dict(versions or {}), Recall()
+        self._identifiers = Identifiers()
         self._points = OperatingPoints(table, learned.curve) if learned.curve else None
         self._card_filter = CardFilter(table)
         self._default_position = {name: _positions(table, profile.order) for name, profile in profiles.items()}
@@ -118,10 +119,12 @@ class Router:
 
     def _usable(self, case: Case) -> Truths:
         """Models that can answer, as far as is known without a prediction."""
-        usable_M = reachable(self._card_filter.passing(case), case)
+        passing = self._card_filter.passing(case)
+        usable_M = reachable(passing, case)
         if case.question.model is not None:
             usable_M = usable_M & _only(self._table.position[case.question.model], len(self._table))
-        if not np.count_nonzero(usable_M):
+        is_any = passing.is_any if usable_M is passing.models_M else np.count_nonzero(usable_M)
+        if not is_any:
             raise nothing_left(Expected(case), estimated=False)
         return usable_M
 
@@ -163,14 +166,14 @@ class Router:
         return glanced.margin > CLEAR_MARGIN * self._predictor.static_error
 
     async def _rank(self, view: View) -> Ground:
-        if view.reading.prediction is None or not self._is_any_tested(view.eligible):
+        if view.reading.prediction is None or not (self._table.all_tested or self._is_any_tested(view)):
             return Ground("default", self._default_order(view))
         if view.is_unfamiliar and len(view.order) > 1:
             return await self._abstain(view)
         return Ground("best", view.order, view.terms)
 
-    def _is_any_tested(self, eligible_M: Truths) -> bool:
-        return self._table.all_tested or bool(np.count_nonzero(eligible_M & self._table.tested_M))
+    def _is_any_tested(self, view: View) -> bool:
+        return bool(np.count_nonzero(view.eligible & self._table.tested_M))
 
     async def _abstain(self, view: View) -> Ground:
         """The profile's order; where it has none, the best single model first."""
@@ -194,7 +197,7 @@ class Router:
         if view.case.question.model is not None:
             reason = "named"
         return Decision(
-            decision_id=f"dec-{os.urandom(12).hex()}",
+            decision_id=f"dec-{self._identifiers.next()}",
             candidates=Ranking(view, ground),
             reason=reason,
             explain=partial(_why, reason, evidence, self._predictor is not None, self._follows_order(view)),

@@ -40,6 +40,19 @@ def shrinking() -> Artifact:
     return with_heads(tiny_pools_artifact(), static__trust_P=trust_P, full__trust_P=trust_P)
 
 
+def shrinking_evenly() -> Artifact:
+    trust_P = np.array([0.6, 0.6], np.float32)
+    return with_heads(tiny_pools_artifact(), static__trust_P=trust_P, full__trust_P=trust_P)
+
+
+def with_task_logits_at(level: float) -> Artifact:
+    """Only differences between logits of tasks say anything."""
+    old = tiny_pools_artifact()
+    bias_O = old.heads["static.bias_O"].copy()
+    bias_O[: len(old.heads["layout.pool_T"])] += level
+    return with_heads(old, static__bias_O=bias_O)
+
+
 def without_lengths_of_the_large() -> Artifact:
     old = tiny_pools_artifact()
     return with_heads(old, tokens__known_R=(old.heads["layout.model_R"] != 1).astype(np.uint8))
@@ -65,6 +78,9 @@ ARTIFACTS = {
     "static only": tiny_artifact(("a", "b", "c"), speeds=("static",)),
     "two pools": tiny_pools_artifact(),
     "shrinking": shrinking(),
+    "shrinking evenly": shrinking_evenly(),
+    "high logits": with_task_logits_at(200),
+    "low logits": with_task_logits_at(-200),
     "lengths unknown": without_lengths_of_the_large(),
     "joined": joined(),
     "corrected": corrected(tiny_pools_artifact()),

@@ -1,0 +1,16 @@
+"""Names of decisions do not come twice, and have one form."""
+
+from __future__ import annotations
+
+import re
+
+from app.routing.identifiers import Identifiers
+
+
+def test_no_name_comes_twice_across_draws_and_sources() -> None:
+    first, second = Identifiers(), Identifiers()
+
+    names = [source.next() for source in (first, second) for _ in range(1_000)]
+
+    assert len(set(names)) == 2_000
+    assert all(re.fullmatch("[0-9a-f]{24}", name) for name in names)
