@@ -282,6 +282,7 @@ class Dispatcher:
             request.stream,
             request.request_id,
             request.hops,
+            request.traceparent,
             deadline_s=call.deadline.remaining_s(),
         )
         exchange = await self._upstream.send(model.backend, replica.url, message)
