@@ -104,6 +104,8 @@ class Soak:
         self.outcomes: Counter[str] = Counter()
         self.unexplained: list[str] = []
         self._rss: list[tuple[float, int]] = []
+        self.lag_s = 0.0
+        """How far this process, backends and callers alike, was behind at most: seconds are no fault of the gateway."""
 
     async def run(self, folder: Path) -> dict[str, Any]:
         async with AsyncExitStack() as stack:
@@ -155,8 +157,10 @@ class Soak:
     async def _watch(self, gateway: GatewayProcess) -> None:
         began_at = time.monotonic()
         while True:
-            self._rss.append((time.monotonic() - began_at, gateway.rss_bytes()))
+            now = time.monotonic()
+            self._rss.append((now - began_at, gateway.rss_bytes()))
             await asyncio.sleep(1)
+            self.lag_s = max(self.lag_s, time.monotonic() - now - 1)
 
     async def _weather(self, proxies: list[FaultProxy]) -> None:
         while True:
@@ -177,6 +181,7 @@ class Soak:
             "unexplained": len(self.unexplained),
             "examples": self.unexplained[:5],
             "records": records,
+            "lag_s": round(self.lag_s, 2),
             "rss_mib": round(self._rss[-1][1] / MIB, 1),
             "rss_mib_per_hour": round(slope_per_hour(self._rss) / MIB, 2),
             "before": [before.tasks, before.fds, before.upstream_connections],
