@@ -127,6 +127,7 @@ class Admitted:
 
     __slots__ = (
         "_admission",
+        "_attempts",
         "_began_s",
         "_caller",
         "_clock",
@@ -150,6 +151,7 @@ class Admitted:
         self._request, self._caller, self._operation = request, caller, operation
         self._entry = Entry(request.request_id, caller.id)
         self._slot: Slot | None = None
+        self._attempts = 0
         self._began_s = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._served: Served | None = None
@@ -191,16 +193,20 @@ class Admitted:
         if self._served:
             return
         if self._is_cut and isinstance(error, asyncio.CancelledError) and self._task and self._task.uncancel() == 0:
-            self._end(Outcome(Draining.code, duration_s=self._elapsed_s()), self._request.input_tokens)
+            self._end(self._unanswered(Draining.code), self._request.input_tokens)
             raise _draining() from error
         result = OK if error is None else _name(error)
         # Who leaves before the answer has still made somebody read the prompt.
         used_tokens = self._request.input_tokens if result == CANCELLED else 0
-        self._end(Outcome(result, duration_s=self._elapsed_s()), used_tokens)
+        self._end(self._unanswered(result), used_tokens)
 
     def decided(self, decision: Decision) -> None:
         self._entry.decision = decision
         self._ledger.journal.decided(self._entry)
+
+    def attempted(self) -> None:
+        """A backend is asked, for the first time or once more."""
+        self._attempts += 1
 
     def hand_over(self, served: Served) -> Served:
         """From here on the answer holds what this request took; its closing ends the request."""
@@ -227,6 +233,9 @@ class Admitted:
             served.candidate.model.name, usage.input_tokens, usage.output_tokens, outcome.cost_usd
         )
         self._end(outcome, usage.input_tokens + usage.output_tokens)
+
+    def _unanswered(self, result: str) -> Outcome:
+        return Outcome(result, attempts=self._attempts, duration_s=self._elapsed_s())
 
     def _outcome(self, served: Served, ttft_s: float | None) -> Outcome:
         answer, model = served.answer, served.candidate.model
@@ -267,6 +276,7 @@ class Admitted:
             "asked_for": request.model or f"auto:{request.profile}",
             "priority": request.priority,
             "outcome": outcome.result,
+            "attempts": outcome.attempts,
             "duration_s": round(outcome.duration_s, 6),
             "config": self._ledger.config,
         }
@@ -305,7 +315,6 @@ def _add_answer(fields: dict[str, object], outcome: Outcome, usage: Usage) -> No
     fields["model"] = outcome.model
     fields["replica"] = outcome.replica
     fields["reason"] = outcome.reason
-    fields["attempts"] = outcome.attempts
     fields["input_tokens"] = usage.input_tokens
     fields["cached_input_tokens"] = usage.cached_input_tokens
     fields["output_tokens"] = usage.output_tokens

@@ -68,7 +68,7 @@ class Gateway:
         async with self._admission.admit(request, key) as admitted:
             decision = await self._decide(request)
             admitted.decided(decision)
-            served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id)
+            served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id, admitted.attempted)
             admitted.hand_over(served)
             if request.explain:
                 served.answer.attach(lambda: self._record(decision, admitted.so_far(served)))

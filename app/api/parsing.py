@@ -12,7 +12,7 @@ from app.api.messages import check_messages, count_images, estimate_tokens, text
 from app.api.parameters import TABLES, check_fields
 from app.api.prompts import Prompts
 from app.api.responses_input import check_input, read_input
-from app.api.steering import Call, allowed_priority, count_hops, steer
+from app.api.steering import Call, allowed_priority, count_hops, steer, trace_of
 from app.domain.preferences import FlagLine, parse_flag_line
 from app.domain.request import Conversation, Operation, Preferences, Request
 from app.errors import InvalidRequest, NotAllowed
@@ -151,6 +151,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         longest_prompt_tokens=prompt.longest_tokens,
         hops=count_hops(call.headers),
         key_id=call.key.id,
+        traceparent=trace_of(call.headers),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,6 +28,9 @@ from app.store.keys import PRIORITIES, Key
 # Gateways like this one that a call may pass; more means that two of them send it round and round.
 MAX_HOPS = 3
 HOP_HEADER = "x-thalamus-hop"
+# https://www.w3.org/TR/trace-context/#traceparent-header: a version that is not ff, ids that are not all zeros. What a
+# later version appends to its fields is not known to be harmless.
+_TRACE = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _DIGITS = frozenset("0123456789")
 _NO_PREFERENCES = Preferences()
 
@@ -111,3 +115,9 @@ def count_hops(headers: Mapping[str, str]) -> int:
             param=HOP_HEADER,
         )
     return int(passed)
+
+
+def trace_of(headers: Mapping[str, str]) -> str | None:
+    """The caller's trace context, where it is well formed; what is not is left out, as its standard wants."""
+    trace = headers.get("traceparent")
+    return trace if trace and _TRACE.fullmatch(trace) else None

@@ -134,8 +134,13 @@ class Wire(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._flow.resume_writing()
+        if self._transport.is_closing():
+            return  # there is a time by which the rest must be read, too
+        self._unread_bytes = 0
         if self._phase is BUSY:
             self.due_at = math.inf
+        elif self._phase is HEAD and not self._early:
+            self.due_at = self._loop.time() + self._front.patience.idle_s
 
     # What the server and the front call.
 
@@ -158,8 +163,8 @@ class Wire(asyncio.BufferedProtocol):
             self._refuse(RequestTimeout(f"the body did not arrive within {patience.body_s:g} s; send it faster"))
         elif self._phase is HEAD and self._early:
             self._refuse(RequestTimeout(f"the head did not arrive within {patience.head_s:g} s; send it faster"))
-        elif self._phase is BUSY and self._unread_bytes - (unsent := self._unsent_bytes()) >= LEAST_READ_BYTES:
-            self._unread_bytes, self.due_at = unsent, self._loop.time() + patience.unread_s
+        elif self._phase in (HEAD, BUSY) and self._is_read():
+            self.due_at = self._loop.time() + patience.unread_s
         else:
             self._transport.abort()
 
@@ -298,6 +303,11 @@ class Wire(asyncio.BufferedProtocol):
 
     def _line(self, version: str) -> Line:
         return Line(self._transport, self._flow, self._server, modern=version == "1.1", keep_alive=self._keep_alive)
+
+    def _is_read(self) -> bool:
+        """Whether the caller has taken a little of what waited for him when this was asked last."""
+        before, self._unread_bytes = self._unread_bytes, self._unsent_bytes()
+        return before - self._unread_bytes >= LEAST_READ_BYTES
 
     def _unsent_bytes(self) -> int:
         """What the caller has not taken yet: our share, and the kernel's."""

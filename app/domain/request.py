@@ -63,3 +63,5 @@ class Request:
     """Gateways like this one that the call has passed already."""
     key_id: str = ""
     """Whose call it is: nothing that is remembered for one key is used for another."""
+    traceparent: str | None = None
+    """The caller's W3C trace context, for the backend."""

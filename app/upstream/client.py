@@ -7,6 +7,7 @@ environment, cookies or compressed answers, and no address is asked that is not 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
@@ -65,12 +66,14 @@ class UpstreamClient:
         self._targets: dict[tuple[str, str], tuple[Replica, str]] = {}
         """By backend and URL: the replica, and where its API begins."""
         self._headers: dict[str, dict[str, str]] = {}
+        self._system: ssl.SSLContext | None = None
+        """The system's authorities, which take a while to load."""
         for name, backend in self._backends.items():
             self._headers[name] = {"content-type": "application/json", **key_header(name, (keys or {}).get(name))}
             policy = AddressPolicy(backend.allow_cidr, allow_loopback=allow_loopback)
             for url in backend.urls:
                 check_url(url, policy)
-            self._dialling[name] = Dialling(policy, trusted(name, backend.ca_file), self._timeouts, resolve)
+            self._dialling[name] = Dialling(policy, self._trust(backend), self._timeouts, resolve)
 
     async def __aenter__(self) -> UpstreamClient:
         await self.open()
@@ -137,6 +140,13 @@ class UpstreamClient:
                 return await certificate_names(url, addresses[0], trusted(backend, ca_file))
         except OSError:  # a TimeoutError is one
             return ()
+
+    def _trust(self, backend: Backend) -> ssl.SSLContext | None:
+        if backend.ca_file:
+            return trusted(backend.name, backend.ca_file)
+        if self._system is None and any(urlsplit(url).scheme == "https" for url in backend.urls):
+            self._system = trusted(backend.name, None)
+        return self._system
 
 
 def _headers_of(message: Message) -> str:

@@ -28,8 +28,8 @@ class Timeouts:
     """Seconds that an exchange may take, by its parts."""
 
     connect_s: float = 2.0
-    pool_wait_s: float = 1.0
-    """A caller who waits longer than this for a connection is better served elsewhere."""
+    pool_wait_s: float = 0.8
+    """A caller who waits longer than this for a connection is better served elsewhere; he hears so within a second."""
     first_byte_s: float = 30.0
     """Until the first event of a stream; a 70B model with a full queue answers its first token in 8 to 20 s."""
     idle_s: float = 30.0

@@ -13,7 +13,7 @@ replicas are out; under `require_parameters`, a backend for which the catalogue 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -132,6 +132,7 @@ class _Call:
     deadline: Deadline
     session: str | None
     began_at: float
+    attempted: Callable[[], None]
     tried: list[Target] = field(default_factory=list)
     failures: list[UpstreamError] = field(default_factory=list)
     broken: set[Replica] = field(default_factory=set)
@@ -158,15 +159,22 @@ class Dispatcher:
     def _call_later(self) -> CallLater:
         return asyncio.get_running_loop().call_later
 
-    async def dispatch(self, request: Request, decision: Decision, deadline: Deadline, caller: str = "") -> Served:
-        """Return the first answer that begins. Sessions are told apart by `caller`, too.
+    async def dispatch(
+        self,
+        request: Request,
+        decision: Decision,
+        deadline: Deadline,
+        caller: str = "",
+        attempted: Callable[[], None] = lambda: None,
+    ) -> Served:
+        """Return the first answer that begins. Sessions are told apart by `caller`, too; each attempt is told.
 
         Raises:
             UpstreamError: the last failure, when no attempt began to answer.
             NoEligibleModel: the request requires its parameters, and every backend is spared one of them.
         """
         session = f"{caller}\n{request.session_id}" if request.session_id else None
-        call = _Call(request, decision, deadline, session, self._clock())
+        call = _Call(request, decision, deadline, session, self._clock(), attempted)
         self._retries.request_began()
         while (target := self._next(call)) is not None:
             self._check_room(call)
@@ -244,6 +252,7 @@ class Dispatcher:
         candidate, replica = target
         model = candidate.model
         call.tried.append(target)
+        call.attempted()
         try:
             with self._replicas.lease(replica, model, call.request) as lease:
                 answer = await self._answer(call, model, replica)
@@ -274,6 +283,7 @@ class Dispatcher:
             request.stream,
             request.request_id,
             request.hops,
+            request.traceparent,
             deadline_s=left_s,
         )
         exchange = await self._upstream.send(model.backend, replica.url, message)

@@ -57,7 +57,8 @@ class Dialling:
     """How connections to a backend are made."""
 
     policy: AddressPolicy
-    trust: ssl.SSLContext
+    trust: ssl.SSLContext | None
+    """What certificates are checked against; None where nothing speaks TLS."""
     timeouts: Timeouts
     resolve: Resolve = system_addresses
 

@@ -200,7 +200,7 @@ async def test_with_another(tmp_path: Path, row: Row, capsys: pytest.CaptureFixt
             assert other.calls == 1
         else:
             assert_seen(heard, row)
-            assert (record["outcome"], other.calls) == (row.code, 0)
+            assert (record["outcome"], record["attempts"], other.calls) == (row.code, 1, 0)
 
 
 async def test_a_stream_without_done_but_with_a_reason_is_whole(tmp_path: Path) -> None:

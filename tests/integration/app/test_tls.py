@@ -59,6 +59,18 @@ async def test_a_backend_whose_authority_is_pinned_answers_plain_and_streamed(
             assert len(server._writers) == 1, "the connection is used again"
 
 
+def test_the_systems_authorities_are_loaded_once_and_only_where_something_speaks_tls() -> None:
+    def trusts(*urls: str) -> list[ssl.SSLContext | None]:
+        client = UpstreamClient([Backend(url, "openai", (url,)) for url in urls])
+        return [client._dialling[url].trust for url in urls]
+
+    assert trusts("http://127.0.0.1:1", "http://127.0.0.1:2") == [None, None]
+    plain, one, two = trusts("http://127.0.0.1:1", "https://127.0.0.1:2", "HTTPS://127.0.0.1:3")
+    assert (plain, one) == (None, two)
+    assert one is not None
+    assert one.verify_mode is ssl.CERT_REQUIRED
+
+
 async def test_an_authority_of_somebody_else_is_not_trusted(authority: Authority, tmp_path: Path) -> None:
     async with FakeBackend(tls=authority.server()) as server:
         for ca_file in (None, Authority().file(tmp_path, "other.pem")):

@@ -108,7 +108,7 @@ async def test_a_failed_request_is_recorded_under_its_code(failure: Any) -> None
     world = gateway(FakeUpstream(small=failure, large=failure))
     with pytest.raises(type(failure)):
         await world.gateway.complete(request(), KEY)
-    assert [record["outcome"] for record in world.completed] == [failure.code]
+    assert [(record["outcome"], record["attempts"]) for record in world.completed] == [(failure.code, 2)]
     assert world.in_flight == (0, 0, 0)
 
 
@@ -137,7 +137,8 @@ async def test_a_caller_who_leaves_while_waiting_is_recorded_as_cancelled() -> N
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert [(record["outcome"], record["status"]) for record in world.completed] == [("cancelled", 499)]
+    (record,) = world.completed
+    assert (record["outcome"], record["status"], record["attempts"]) == ("cancelled", 499, 1)
     assert world.in_flight == (0, 0, 0)
 
 

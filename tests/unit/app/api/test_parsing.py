@@ -310,3 +310,26 @@ def test_any_body_is_a_request_or_the_callers_error(body: dict[str, Any]) -> Non
     else:
         assert failure.message
         assert failure.status in (400, 403, 404)
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed_on"),
+    [
+        (TRACE, True),
+        ("01" + TRACE[2:], True),
+        ("ff" + TRACE[2:], False),
+        (TRACE.upper(), False),
+        (TRACE + "-00", False),
+        (TRACE + "\n", False),
+        (f"{TRACE},{TRACE}", False),
+        (TRACE.replace("0af7651916cd43dd8448eb211c80319c", "0" * 32), False),
+        (TRACE.replace("b7ad6b7169203331", "0" * 16), False),
+        (TRACE.replace("0af", "０af"), False),
+        ("", False),
+    ],
+)
+def test_a_trace_is_passed_on_only_if_it_is_well_formed(sent: str, passed_on: bool) -> None:
+    assert chat(headers={"traceparent": sent}).traceparent == (sent if passed_on else None)

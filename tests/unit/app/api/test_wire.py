@@ -194,6 +194,31 @@ async def test_a_caller_who_reads_nothing_is_cut_off_and_a_slow_one_is_not() -> 
     await caller.settle()
 
 
+async def test_a_caller_who_reads_a_long_plain_answer_slowly_is_not_cut_off_before_its_end() -> None:
+    a_bench = bench(CATALOG, FakeUpstream(small=b"hi", large=b"hi"))
+    caller = FakeConnection(plane(a_bench))
+    assert statuses(await caller.ask(chat())) == [200]
+    caller.transport.unsent = 100_000
+    caller.wire.pause_writing()
+    caller.transport.unsent -= LEAST_READ_BYTES
+    caller.wire.overdue()
+    assert not caller.transport.closed
+    caller.transport.unsent = 0
+    caller.wire.due_at = 0
+    caller.wire.resume_writing()
+    assert caller.wire.due_at > asyncio.get_running_loop().time() + Patience().idle_s - 1
+    caller.wire.overdue()
+    assert caller.transport.aborted, "it has read all, and then sent nothing for long"
+
+
+async def test_the_rest_of_a_last_answer_has_to_be_read_in_time() -> None:
+    caller = FakeConnection(plane())
+    assert statuses(await caller.ask(chat(b"{}", "connection: close"))) == [400]
+    assert caller.transport.closed
+    caller.wire.resume_writing()
+    assert caller.wire.due_at < math.inf
+
+
 async def test_little_is_kept_for_a_caller_who_reads_slowly() -> None:
     assert FakeConnection(plane()).transport.high_water_bytes == WRITE_BUFFER_BYTES
 

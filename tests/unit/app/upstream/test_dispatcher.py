@@ -121,6 +121,13 @@ async def test_the_backend_is_told_how_long_it_has_at_each_attempt() -> None:
     assert [message.deadline_s for message in world.upstream.messages] == [7, 7]
 
 
+async def test_the_backend_is_told_the_callers_trace_at_each_attempt() -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    world = World(FakeUpstream(small=UpstreamBusy("full"), large=b"hello"))
+    await world.dispatch(request(traceparent=trace))
+    assert [message.traceparent for message in world.upstream.messages] == [trace, trace]
+
+
 async def test_retries_stop_when_their_budget_is_spent() -> None:
     requests = 1000
     small: list[Does] = [UpstreamBusy("full") for _ in range(3 * requests)]
