@@ -71,14 +71,28 @@ _FIGURES = Struct(f"{len(NAMES)}f")
 
 
 def surface_features(question: str) -> np.ndarray:
-    """float32 [F], read-only, finite and in the order of `NAMES`, for any text: 3 us for 200 plain characters."""
+    """float32 [F], read-only, finite and in the order of `NAMES`, for any text: 3 us for 200 characters."""
     text = question[:_MOST_CHARS]
     raw = text.encode("utf-8", "surrogatepass")
-    count = raw.translate(_KIND_OF, _PLAIN).count
+    signs = raw.translate(_KIND_OF, _PLAIN)
     # Words are split as bytes: half the price of splitting the text.
-    chars, words, newlines = len(text) or 1, len(raw.split()) or 1, count(b"\n")
+    chars, words = len(text) or 1, len(raw.split()) or 1
+    figures = _of_signs(text, signs, chars, words) if signs else _of_plain(text, chars, words)
+    return np.frombuffer(figures, _FLOAT32)
+
+
+def _of_plain(text: str, chars: int, words: int) -> bytes:
+    """Of a text without any sign: the same as `_of_signs`, for a third of its time."""
+    per_word, has_code = min(chars / words, _MOST_CHARS_PER_WORD), "def " in text or "    return" in text
+    is_fact = text.startswith(_FACT_STARTS)
+    return _FIGURES.pack(log1p(chars), log1p(words), per_word, 0, 0, 0, 0, 0, 0, 0, 0, has_code, 0, 0, 0, 0, is_fact, 0)
+
+
+def _of_signs(text: str, signs: bytes, chars: int, words: int) -> bytes:
+    count = signs.count
+    newlines = count(b"\n")
     options = len(_OPTION.findall(text)) if newlines else 0
-    figures = _FIGURES.pack(
+    return _FIGURES.pack(
         log1p(chars),
         log1p(words),
         min(chars / words, _MOST_CHARS_PER_WORD),
@@ -101,4 +115,3 @@ def surface_features(question: str) -> np.ndarray:
         text.startswith(_FACT_STARTS),
         count(b"x") / chars,
     )
-    return np.frombuffer(figures, _FLOAT32)

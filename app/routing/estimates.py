@@ -207,7 +207,7 @@ class Expected:
         return np.full((len(self.table), 2), math.nan)
 
 
-def known(value: np.float64) -> float | None:
+def known(value: float) -> float | None:
     """A number, or None for NaN."""
     number = float(value)
     return number if number == number else None

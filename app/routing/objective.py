@@ -52,7 +52,7 @@ def ranked(utility_M: Floats, eligible_M: Truths) -> Positions:
     eligible_E = eligible_M.nonzero()[0]
     # NaN sorts last.
     if len(eligible_E) == len(utility_M):
-        return (-utility_M).argsort(kind="stable")
+        return (-utility_M).argsort(-1, "stable")
     return eligible_E[(-utility_M[eligible_E]).argsort(kind="stable")]
 
 

@@ -56,7 +56,7 @@ class Ranking(Sequence[Candidate]):
 
     def _make(self, place: int, expected: Expected, utility_M: Floats) -> Candidate:
         number = self._order.item(place)
-        quality, usefulness = known(expected.quality[number]), known(utility_M[number])
+        quality, usefulness = known(expected.quality.item(number)), known(utility_M.item(number))
         return Candidate(self._case.table.models[number], quality, partial(_estimate, self._case, number), usefulness)
 
 

@@ -48,6 +48,15 @@ def test_signs_beyond_ascii_are_counted_as_characters_not_as_bytes() -> None:
     assert figures("é漢😀a")["non_ascii_share"] == pytest.approx(0.75)
 
 
+@given(st.text(st.sampled_from("who wdef.return' ! :\t"), max_size=60))
+def test_a_text_without_signs_has_the_figures_that_it_has_beside_one(text: str) -> None:
+    """A dollar at its end is counted, takes a place, and changes nothing else."""
+    plain, with_sign = figures(text), figures(f"{text}$")
+
+    changed = {name for name in NAMES if plain[name] != with_sign[name]}
+    assert changed <= {"log_chars", "log_words", "chars_per_word", "log_dollars"}
+
+
 @given(st.text(st.characters(), max_size=2_000))
 def test_every_figure_is_finite_and_bounded_for_any_text(text: str) -> None:
     feature_F = surface_features(text)
