@@ -88,6 +88,24 @@ async def test_slow_callers_are_let_go_and_the_others_notice_nothing(tmp_path: P
     assert _p99_ms(beside_s) <= 1.5 * _p99_ms(alone_s) + 30
 
 
+async def test_who_reads_a_long_plain_answer_slowly_gets_all_of_it(tmp_path: Path) -> None:
+    """Longer than connections may idle, because it does not."""
+    answer_bytes = 2 << 20
+    message = {"role": "assistant", "content": "x" * answer_bytes}
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "model": "org/small"}
+    async with deployed(tmp_path, "small", keys=FIRST_KEYS) as deployment:
+        deployment.backends["small"].script = Script(body=json.dumps(body).encode())
+        deployment.application.data.front.patience = Patience(idle_s=0.6, unread_s=0.6)
+        received = 0
+        with await _connected(int(deployment.url.rpartition(":")[2]), "") as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            await asyncio.get_running_loop().sock_sendall(reader, good_request("small"))
+            while received < answer_bytes and (piece := await asyncio.get_running_loop().sock_recv(reader, 65536)):
+                received += len(piece)
+                await asyncio.sleep(0.1)
+    assert received >= answer_bytes
+
+
 async def normal_calls(deployment: Deployment, watch_s: float) -> list[float]:
     """Seconds that each of ten calls a second took."""
     took_s = []
