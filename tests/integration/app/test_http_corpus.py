@@ -21,9 +21,9 @@ import pytest_asyncio
 
 from tests.fakes.backend import FakeBackend
 from tests.fakes.deployment import FIRST_KEYS
-from tests.fakes.front_proxies import in_front_of
 from tests.fakes.probes import Probe, good_request, probes
 from tests.fakes.process import gateway_process
+from tests.fakes.proxies import in_front_of
 
 AT_ONCE = 48
 QUIET_S = 0.5
