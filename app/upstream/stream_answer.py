@@ -114,14 +114,17 @@ class StreamAnswer(Answer):
         while not self._ended:
             try:
                 piece = exchange.ready()
-                sendable = b"" if piece is None else self._sendable(piece)
+                if piece is None:
+                    self._watch.wait()
+                    return True
+                sendable = self._sendable(piece)
             except UpstreamError as exc:
                 sendable = self._fail(exc)
             if sendable:
                 sink.write_piece(sendable, last=self._ended)
             if sink.is_full:
                 break
-            if piece is None or not (exchange.ended or self._ended):
+            if not (self._ended or exchange.ended):
                 self._watch.wait()
                 return True
         self._watch.relax()

@@ -118,7 +118,7 @@ async def test_explaining_asks_no_backend_and_answers_with_every_estimate(tmp_pa
         async with caller.post("/v1/routing/explain", json={"model": "auto", "prompt": "x"}) as answer:
             assert answer.status == 200
         async with caller.post("/v1/routing/explain", json={"model": "auto", "input": "x"}) as answer:
-            assert "cannot do responses" in await answer.text()
+            assert answer.status == 200
     (candidate,) = record["candidates"]
     assert candidate["model"] == "small"
     assert 0 <= candidate["quality_interval"][0] <= candidate["quality"] <= candidate["quality_interval"][1] <= 1

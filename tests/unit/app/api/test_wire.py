@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from app.api import Plane, data_plane
 from app.api.front import Patience
 from app.api.wire import LEAST_READ_BYTES, LINGER_BYTES, MAX_EARLY_BYTES, WRITE_BUFFER_BYTES
+from app.errors import UpstreamDisconnected
 from app.store.keys import Key
 from tests.fakes.connection import FakeConnection
 from tests.fakes.gateway import Bench, bench
@@ -25,6 +26,7 @@ from tests.fakes.upstream import FakeExchange, FakeUpstream
 from tests.fakes.world import catalog, model
 
 CATALOG = catalog(model("small"), model("large"))
+STREAMED = b'data: {"id":"c","model":"small","choices":[{"index":0,"delta":{"content":"Par"}}]}\n\n'
 BODY = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}]}).encode()
 
 
@@ -330,3 +332,16 @@ async def test_when_it_is_crowded_who_must_wait_hears_so_before_the_body_is_read
         assert re.search(rb"retry-after: [1-4]\r\n", answer)
         (event,) = a_bench.events("request.rejected")
         assert (event["key"], event["operation"], event["code"]) == ("urgent", "chat", "overloaded")
+
+
+async def test_a_stream_that_breaks_ends_in_one_error_event_and_the_connection_stays() -> None:
+    broken = FakeExchange([STREAMED, UpstreamDisconnected("it was cut")])
+    a_bench = bench(CATALOG, FakeUpstream(small=[broken, b"hello"], large=b"hello"))
+    caller = FakeConnection(plane(a_bench))
+    body = json.dumps({**json.loads(BODY), "stream": True}).encode()
+    answer = await caller.ask(chat(body))
+    assert answer.count(b'data: {"error"') == 1
+    assert answer.endswith(b"0\r\n\r\n")
+    assert b"[DONE]" not in answer
+    assert not a_bench.events("request.crashed")
+    assert statuses(await caller.ask(chat(body))) == [200]
