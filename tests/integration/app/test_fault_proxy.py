@@ -137,7 +137,7 @@ async def test_a_timeout_swallows_and_then_closes(proxy: FaultProxy) -> None:
     proxy.up = Toxics(timeout_s=0.05)
     began_at = time.monotonic()
     assert await say(proxy) == b""
-    assert time.monotonic() - began_at >= 0.05
+    assert time.monotonic() - began_at >= 0.045  # timers are good to a few milliseconds
 
 
 async def test_a_reset_is_one(proxy: FaultProxy, echo: Echo) -> None:
