@@ -64,6 +64,8 @@ UNREAD = Reading()
 
 def glance(predictor: QualityPredictor, request: Request, recall: Recall) -> Reading:
     """What the static encoder says; nothing without one, or when it fails."""
+    if "static" not in predictor.speeds:
+        return UNREAD
     name = recall.name("static", request)
     prediction = recall.find(name)
     if prediction is None:
