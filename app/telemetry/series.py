@@ -37,11 +37,13 @@ class Series(Protocol):
         ...
 
 
-class Count:
-    """What only grows."""
+_Family = CounterMetricFamily | GaugeMetricFamily
 
-    def __init__(self, name: str, text: str, labels: Labels = ()) -> None:
-        """`name` is without `_total`."""
+
+class _Numbers:
+    """One number for each set of labels; without labels there is one from the start."""
+
+    def __init__(self, name: str, text: str, labels: Labels) -> None:
         self.name, self._text, self._labels = name, text, labels
         self.values: defaultdict[Labels, float] = defaultdict(float) if labels else defaultdict(float, {(): 0.0})
         """What every request counts is added here, without a call."""
@@ -49,32 +51,39 @@ class Count:
     def inc(self, *labels: str, amount: float = 1.0) -> None:
         self.values[labels] += amount
 
-    def family(self) -> Metric:
-        family = CounterMetricFamily(self.name, self._text, labels=self._labels)
+    def state(self) -> State:
+        return [(labels, [value]) for labels, value in self.values.items()]
+
+    def _filled(self, family: _Family) -> _Family:
         for labels, value in self.values.items():
             family.add_metric(labels, value)
         return family
 
-    def state(self) -> State:
-        return [(labels, [value]) for labels, value in self.values.items()]
+
+class Count(_Numbers):
+    """What only grows."""
+
+    def __init__(self, name: str, text: str, labels: Labels = ()) -> None:
+        """`name` is without `_total`."""
+        super().__init__(name, text, labels)
+
+    def family(self) -> Metric:
+        return self._filled(CounterMetricFamily(self.name, self._text, labels=self._labels))
 
     def absorb(self, state: State) -> None:
         for labels, (value,) in state:
             self.inc(*labels, amount=value)
 
 
-class Level:
+class Level(_Numbers):
     """What goes up and down."""
 
     def __init__(
         self, name: str, text: str, labels: Labels = (), merge: Callable[[float, float], float] = float.__add__
     ) -> None:
         """`merge` says what two processes have together: the sum, unless both look at the same thing."""
-        self.name, self._text, self._labels, self._merge = name, text, labels, merge
-        self.values: defaultdict[Labels, float] = defaultdict(float) if labels else defaultdict(float, {(): 0.0})
-
-    def inc(self, *labels: str, amount: float = 1.0) -> None:
-        self.values[labels] += amount
+        super().__init__(name, text, labels)
+        self._merge = merge
 
     def dec(self, *labels: str) -> None:
         self.values[labels] -= 1.0
@@ -83,13 +92,7 @@ class Level:
         self.values[labels] = value
 
     def family(self) -> Metric:
-        family = GaugeMetricFamily(self.name, self._text, labels=self._labels)
-        for labels, value in self.values.items():
-            family.add_metric(labels, value)
-        return family
-
-    def state(self) -> State:
-        return [(labels, [value]) for labels, value in self.values.items()]
+        return self._filled(GaugeMetricFamily(self.name, self._text, labels=self._labels))
 
     def absorb(self, state: State) -> None:
         for raw_labels, (value,) in state:
