@@ -11,6 +11,7 @@ import pytest
 from app.gateway import Gateway
 from app.upstream.deadline import Timeouts
 from app.upstream.prober import Prober
+from app.upstream.retries import AHEAD_S, PER_REQUEST, PER_S, SAVED_AT_MOST
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.gateway import Bench, bench, catalog_of, client_of
 from tests.fakes.moody import Moody
@@ -93,7 +94,10 @@ async def test_retries_of_a_fleet_that_fails_now_and_then_everywhere_stay_within
         calls_per_request=round(overall, 3),
         should_not_retry=len(refused),
     )
-    assert settled <= 1.10 + (0 if full_size else 0.03), "three seconds are a small sample"
+    retries = calls(servers) - heard.requests
+    assert retries <= SAVED_AT_MOST + PER_REQUEST * heard.requests + PER_S * AHEAD_S
+    # When what was saved is gone depends on how fast the machine is; a minute is long enough for any.
+    assert settled <= 1.10 or not full_size
     assert heard.ok_share > 0.7
     assert refused
 
