@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from app.serving import Listener, Signals, depart, listening_socket, settle
 from app.settings import Settings
 from app.shedding import Shedding
 from app.snapshot import Lasting
-from app.store.limits import Limits, MemoryLimits, max_connections
+from app.store.limits import Limits, max_connections
+from app.stores import open_stores
 from app.telemetry import Telemetry
 from app.upstream.replicas import Tell
 
@@ -25,7 +25,8 @@ from app.upstream.replicas import Tell
 class Peers:
     """What one process shares with the others of its gateway."""
 
-    limits: Limits
+    limits: Limits | None = None
+    """What callers may use at a time, where it is kept outside this process."""
     tell: Tell = lambda _: None
     """Hears of changes of replicas."""
 
@@ -47,16 +48,17 @@ async def create_app(settings: Settings, peers: Peers | None = None) -> AsyncIte
     Raises:
         UsageError: the artifact or a backend's address cannot be used.
     """
-    peers = peers or Peers(MemoryLimits(settings.limits.in_flight, time.monotonic))
-    telemetry = Telemetry()
-    with closing(telemetry.log), Shedding(peers.limits.fullness) as shedding:
-        live = Live(Lasting(peers.limits, shedding, telemetry, tell=peers.tell))
-        try:
-            await live.open(settings)
-            data = data_plane(live.doors, max_connections=max_connections())
-            yield Application(live, data, admin_plane(live.doors, data, live), telemetry)
-        finally:
-            await live.aclose()
+    peers, telemetry = peers or Peers(), Telemetry()
+    with closing(telemetry.log):
+        async with open_stores(settings, peers.limits) as stores:
+            with Shedding(stores.limits.fullness) as shedding:
+                live = Live(Lasting(stores, shedding, telemetry, tell=peers.tell))
+                try:
+                    await live.open(settings)
+                    data = data_plane(live.doors, max_connections=max_connections())
+                    yield Application(live, data, admin_plane(live.doors, data, live), telemetry)
+                finally:
+                    await live.aclose()
 
 
 def serve(settings: Settings) -> None:

@@ -181,12 +181,27 @@ class _LimitsForm(Form):
     drain_s: Positive = 20.0
 
 
+def _store(value: object) -> str | None:
+    """The address of Redis; None for what the gateway keeps itself."""
+    text = str(value)
+    if text == "embedded":
+        return None
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("expected embedded, or the address of a Redis, such as redis://127.0.0.1:6379/0")
+    if "@" in text:
+        raise ValueError("expected an address without a password; name its environment variable in store_password_env")
+    return text
+
+
 class GatewayForm(Form):
     """The file as a whole."""
 
     listen: Listen = Address("127.0.0.1", 8080)
     admin_listen: Listen = Address("127.0.0.1", 8081)
     workers: Annotated[int, Field(ge=1, le=64)] = 1
+    store: Annotated[str | None, PlainValidator(_store)] = None
+    store_password_env: str | None = None
+    state_dir: Path = Path("state")
     catalog: Path
     artifact: Path | None = None
     encoder: Literal["auto", "transformer", "static"] = "auto"
@@ -234,6 +249,11 @@ class Settings:
     listen: Address
     admin_listen: Address
     workers: int
+    store: str | None
+    """The address of the Redis that several gateways share; None for what this one keeps itself."""
+    store_password: Secret | None
+    state_dir: Path
+    """The folder of what this gateway keeps."""
     catalog: Catalog
     catalog_path: Path
     backend_keys: Mapping[str, Secret]
@@ -269,7 +289,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
     files = files or Files(content, read_bytes(catalog_path))
     catalog = load_catalog(catalog_path, files.catalog)
     refuse(catalog_path, list(_missing_backend_keys(catalog, environment)))
-    refuse(path, [*_problems(form, catalog), *_key_problems(form, environment)])
+    refuse(path, [*_problems(form, catalog, environment), *_key_problems(form, environment)])
     upstream, limits = form.upstream, form.limits
     return Settings(
         path=path,
@@ -277,6 +297,9 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
         workers=form.workers,
         listen=form.listen,
         admin_listen=form.admin_listen,
+        store=form.store,
+        store_password=Secret(environment[form.store_password_env]) if form.store_password_env else None,
+        state_dir=path.parent / form.state_dir,
         catalog=catalog,
         catalog_path=catalog_path,
         backend_keys={one.name: Secret(environment[one.key_env]) for one in catalog.backends if one.key_env},
@@ -305,8 +328,10 @@ def _missing_backend_keys(catalog: Catalog, environment: Mapping[str, str]) -> I
             yield f"backends[{index}].key_env: the environment has no {backend.key_env}; set it to the backend's key"
 
 
-def _problems(form: GatewayForm, catalog: Catalog) -> Iterator[str]:
+def _problems(form: GatewayForm, catalog: Catalog, environment: Mapping[str, str]) -> Iterator[str]:
     known = {model.name for model in catalog.models}
+    if form.store_password_env and not environment.get(form.store_password_env):
+        yield f"store_password_env: the environment has no {form.store_password_env}; set it to the store's password"
     for name, profile in form.profiles.items():
         for model in profile.order:
             if model not in known:

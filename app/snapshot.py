@@ -23,9 +23,8 @@ from app.routing.record import describe
 from app.routing.router import Learned, Router
 from app.settings import Settings
 from app.shedding import Shedding
-from app.store.journal import RecentDecisions
 from app.store.keys import Keys, OpenToAll, StaticKeys
-from app.store.limits import Limits
+from app.stores import Stores
 from app.telemetry import Telemetry
 from app.upstream.client import UpstreamClient
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
@@ -38,10 +37,9 @@ from app.upstream.replicas import Replicas, Tell
 class Lasting:
     """What outlives a configuration: whether the gateway stops, and what is counted and remembered."""
 
-    limits: Limits
+    stores: Stores
     shedding: Shedding
     telemetry: Telemetry
-    journal: RecentDecisions = field(default_factory=RecentDecisions)
     gate: Gate = field(default_factory=Gate)
     tell: Tell = lambda _: None
     """Hears of changes of replicas that other processes should hear of."""
@@ -116,12 +114,12 @@ class Snapshot:
         self.replicas: Replicas = Replicas(settings.catalog, time.monotonic, telemetry, before=known, tell=lasting.tell)
         self._poller = Poller(draft.client, self.replicas)
         self._prober = Prober(draft.client, self.replicas, settings.catalog)
-        ledger = Ledger(lasting.limits, lasting.journal, telemetry, settings.version)
+        ledger = Ledger(lasting.stores.limits, lasting.stores.journal, telemetry, settings.version)
         total_s = settings.timeouts.total_s
         self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
         dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
-        desk = Desk(self.router, lasting.journal, describe)
+        desk = Desk(self.router, lasting.stores.journal, describe)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
         access = Access(settings.catalog, settings.profiles)
         self.doors = Doors(create_keys(settings), access, self.gateway, telemetry, settings.limits.body_bytes)
@@ -149,7 +147,7 @@ class Snapshot:
     def _adopt(self, lasting: Lasting) -> None:
         catalog = self.settings.catalog
         lasting.shedding.watch(memory_share(self.settings.limits.memory_mib))
-        lasting.limits.adopt(self.settings.limits.in_flight, [key for _, key in self.settings.keys])
+        lasting.stores.limits.adopt(self.settings.limits.in_flight, [key for _, key in self.settings.keys])
         lasting.telemetry.metrics.know(
             [model.name for model in catalog.models], self.settings.profiles, [one.name for one in catalog.backends]
         )
@@ -187,6 +185,6 @@ def check_lasting(settings: Settings, before: Settings) -> None:
     Raises:
         UsageError: something differs that only a restart can change.
     """
-    for name in ("listen", "admin_listen", "workers"):
+    for name in ("listen", "admin_listen", "workers", "store", "state_dir"):
         if getattr(settings, name) != getattr(before, name):
             raise UsageError(f"{settings.path}: {name}: a running gateway keeps this as it is; restart it instead")
