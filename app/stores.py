@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.settings import Settings
+from app.store.budgets import Budgets, Purse
 from app.store.journal import RecentDecisions
 from app.store.limits import Limits, MemoryLimits
+from app.store.redis_bank import RedisBank
 from app.store.redis_client import RedisClient
+from app.store.sqlite_bank import SqliteBank
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Stores:
     """Everything that outlives a request."""
 
     limits: Limits
+    budgets: Budgets
     journal: RecentDecisions = field(default_factory=RecentDecisions)
     redis: RedisClient | None = None
     """None where the store is embedded."""
@@ -39,4 +44,7 @@ async def open_stores(settings: Settings, limits: Limits | None = None) -> Async
             password = settings.store_password
             redis = RedisClient(settings.store, password.reveal() if password else None, time.monotonic)
             stack.push_async_callback(redis.aclose)
-        yield Stores(limits or MemoryLimits(settings.limits.in_flight, time.monotonic), redis=redis)
+        holder = secrets.token_hex(8)
+        bank = RedisBank(redis, holder) if redis else SqliteBank(settings.state_dir, holder)
+        budgets = await stack.enter_async_context(Purse(bank))
+        yield Stores(limits or MemoryLimits(settings.limits.in_flight, time.monotonic), budgets, redis=redis)

@@ -14,7 +14,7 @@ from app.api.prompts import Prompts
 from app.api.responses_input import check_input, read_input
 from app.api.steering import Call, allowed_priority, count_hops, steer, trace_of
 from app.domain.preferences import FlagLine, parse_flag_line
-from app.domain.request import Conversation, Operation, Preferences, Request
+from app.domain.request import Conversation, Operation, Preferences, Request, limit_name
 from app.errors import InvalidRequest, NotAllowed
 
 # Fields without which a body needs nothing of a model but its operation.
@@ -211,9 +211,7 @@ def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Opera
     """Let no model write more than `max_output_tokens`; returns what may be written, None where nobody limits it."""
     if operation == "embeddings":
         return 0
-    name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
-    if operation == "responses":
-        name = "max_output_tokens"
+    name = limit_name(body, operation)
     asked, cap = body.get(name), preferences.limits.get("max_output_tokens")
     if name != "max_tokens" and body.get("max_tokens", asked) != asked:
         raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")

@@ -14,6 +14,7 @@ from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
 from app.gateway import Desk, Gateway, Router
 from app.shedding import Shedding
+from app.store.budgets import Purse
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
 from app.telemetry import Telemetry
@@ -24,6 +25,7 @@ from app.upstream.deadline import Clock, Timeouts
 from app.upstream.dispatcher import Dispatcher, DispatchLimits, Upstream
 from app.upstream.replicas import Replicas
 from tests.fakes.backend import FakeBackend
+from tests.fakes.bank import MemoryBank
 from tests.fakes.world import FakeRouter, catalog, model
 
 QUICK = Timeouts(connect_s=0.5, pool_wait_s=0.2, first_byte_s=0.3, idle_s=0.3, total_s=5.0)
@@ -38,6 +40,7 @@ class Bench:
     limits: MemoryLimits
     metrics: Metrics
     admission: Admission
+    budgets: Purse
     log: io.StringIO = field(repr=False)
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -80,10 +83,12 @@ def bench(
     dispatcher = Dispatcher(upstream, replicas, DispatchLimits(timeouts), clock, telemetry)
     shedding = Shedding(limits.fullness)
     metrics.refresh_with(lambda: metrics.pressed(shedding.readings()))
-    admission = Admission(Ledger(limits, journal, telemetry, "v1"), clock, timeouts.total_s, shedding, Gate())
+    budgets = Purse(MemoryBank(), clock)
+    ledger = Ledger(limits, journal, budgets, telemetry, "v1")
+    admission = Admission(ledger, clock, timeouts.total_s, shedding, Gate())
     desk = Desk(router or FakeRouter(models), journal, describe)
     gateway = Gateway(admission, desk, dispatcher, replicas, telemetry)
-    return Bench(gateway, replicas, limits, metrics, admission, log)
+    return Bench(gateway, replicas, limits, metrics, admission, budgets, log)
 
 
 def catalog_of(**backends: FakeBackend) -> Catalog:

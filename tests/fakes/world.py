@@ -9,6 +9,7 @@ from typing import Any
 from app.domain.decision import Candidate, Decision, Estimate, Fleet, Reason
 from app.domain.models import Backend, Card, Catalog, Model, Speed, TokenPrice
 from app.domain.request import Preferences, Request
+from app.store.keys import Budget
 
 UNKNOWN = Estimate(None, None, None, None, None, None, None)
 
@@ -72,6 +73,7 @@ class FakeKey:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     concurrency: int | None = None
+    budget: Budget | None = None
 
 
 @dataclass
