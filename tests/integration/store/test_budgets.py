@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import BudgetSpent, BudgetUnavailable
-from app.store.budgets import Account, Bank, Hold, Purse
+from app.store.budgets import Bank, Hold, Purse
 from app.store.keys import Budget
 from app.store.redis_bank import QUIET_AFTER_LOSS_S, QUIET_S, RedisBank
 from app.store.redis_client import RedisClient
