@@ -79,7 +79,7 @@ def parse_completion(body: Mapping[str, Any], call: Call) -> Request:
     """
     forwarded = check_fields(body, TABLES["completion"])
     prompt = forwarded.get("prompt")
-    if prompt is None or prompt == []:
+    if prompt is None:
         raise InvalidRequest("prompt is missing; send a text", param="prompt")
     return _request(body, forwarded, call, _Prompt.of("completion", Prompts.of(prompt)))
 
