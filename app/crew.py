@@ -28,7 +28,7 @@ from app.channel import Channel, OtherSideGone
 from app.errors import ConfigRejected, UsageError
 from app.gateway import Gateway
 from app.reload import rejected, rejection
-from app.serving import Listener, Signals, listening_socket, shared_socket
+from app.serving import Listener, Signals, leave_no_core, listening_socket, shared_socket
 from app.settings import Settings, load_settings
 from app.snapshot import check_lasting, create_keys
 from app.store.shared_limits import SharedLimits, Table
@@ -304,6 +304,7 @@ def serve(settings: Settings, workers: int) -> None:
     Raises:
         UsageError: something cannot be opened; the message is one line.
     """
+    leave_no_core()  # nor do the workers, which inherit it
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, workers))
 

@@ -11,7 +11,7 @@ import uvloop
 
 from app.api import Plane, admin_plane, data_plane
 from app.reload import Live
-from app.serving import Listener, Signals, depart, listening_socket, settle
+from app.serving import Listener, Signals, depart, leave_no_core, listening_socket, settle
 from app.settings import Settings
 from app.shedding import Shedding
 from app.snapshot import Lasting
@@ -67,6 +67,7 @@ def serve(settings: Settings) -> None:
     Raises:
         UsageError: something cannot be opened; the message is one line.
     """
+    leave_no_core()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 
