@@ -60,7 +60,7 @@ class Repeats:
         self._said: list[str] = []
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        config.addinivalue_line("markers", "timing: measures short times, and is repeated when the machine stood still")
+        config.addinivalue_line("markers", "timing: depends on short times; is repeated if the machine stood still")
 
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         if item.get_closest_marker("timing") is None:
