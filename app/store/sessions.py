@@ -58,9 +58,6 @@ class MemorySessions:
         self._clock, self._tell, self._most = clock, tell, most
         self._known: OrderedDict[str, tuple[Session, float]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     async def find(self, request: Request) -> Session | None:
         return self.known(name_of(request))
 
