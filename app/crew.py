@@ -242,6 +242,8 @@ class Crew:
             member.failure = str(value)
         elif what == "changed":
             self._changed(member, value)
+        elif what == "remembered":
+            self._pass_on(member, what, value)
         elif what == "started":
             member.failure = None
             member.started.set()
@@ -267,9 +269,12 @@ class Crew:
             self._out[replica] = change
         elif change["what"] == "back":
             self._out.pop(replica, None)
+        self._pass_on(teller, "changed", change)
+
+    def _pass_on(self, teller: Member, what: str, value: Any) -> None:
         for member in self._members:
             if member is not teller and member.channel:
-                member.channel.tell("changed", change)
+                member.channel.tell(what, value)
 
     def _bury(self, member: Member, status: int) -> None:
         """Keep what it had counted, and give back what it had taken."""
