@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, PlainValidator, model_validator
 
 from app.api.access import DEFAULT_PROFILE
 from app.catalog_file import Count, Form, Positive, load_catalog
@@ -25,12 +25,16 @@ from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
 from app.errors import CallerError
 from app.store.keys import (
+    BUDGET,
     CONCURRENCY,
     DEFAULT_SCOPES,
     REQUESTS_PER_MINUTE,
     SCOPES,
     TOKENS_PER_MINUTE,
+    Budget,
     Key,
+    Network,
+    Period,
     Secret,
 )
 from app.upstream.deadline import Timeouts
@@ -71,11 +75,6 @@ def _scope(value: str) -> str:
     if value not in SCOPES:
         raise ValueError(f"expected one of {', '.join(sorted(SCOPES))}")
     return value
-
-
-def _no_budget(value: object) -> None:
-    if value is not None:
-        raise ValueError("budgets are not kept yet; expected null, or nothing")
 
 
 def _preferences(routing: object) -> Preferences:
@@ -128,6 +127,15 @@ class _ProfileForm(Form):
         return Profile(_preferences({**self.limits, **soft}), self.order)
 
 
+class _BudgetForm(Form):
+    usd: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    per: Period = "day"
+    hard: bool = True
+
+    def budget(self) -> Budget:
+        return Budget(self.usd, self.per, self.hard)
+
+
 class _KeyForm(Form):
     id: str = Field(min_length=1, max_length=64)
     secret_env: str | None = None
@@ -143,7 +151,11 @@ class _KeyForm(Form):
     requests_per_minute: Positive | None = REQUESTS_PER_MINUTE
     tokens_per_minute: Positive | None = TOKENS_PER_MINUTE
     concurrency: Count | None = CONCURRENCY
-    budget: Annotated[None, BeforeValidator(_no_budget)] = None
+    budget: _BudgetForm | None = _BudgetForm(usd=BUDGET.usd)
+    tenant: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    expires_at: AwareDatetime | None = None
+    source_cidrs: tuple[Network, ...] = ()
+    keeps_bodies: bool = False
 
     @model_validator(mode="after")
     def _one_secret(self) -> _KeyForm:
@@ -156,7 +168,10 @@ class _KeyForm(Form):
 
     def key(self) -> Key:
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return Key(**{name: value for name, value in fields.items() if name not in ("secret", "secret_env", "budget")})
+        budget = self.budget.budget() if self.budget else None
+        expires_at = self.expires_at.timestamp() if self.expires_at else None
+        del fields["secret"], fields["secret_env"]
+        return Key(**fields | {"budget": budget, "expires_at": expires_at})
 
 
 _TIMEOUTS = Timeouts()

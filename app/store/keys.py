@@ -12,19 +12,37 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Protocol
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal, Protocol
 
 from app.domain.preferences import Priority
 from app.domain.request import Preferences
 
 SCOPES = frozenset(
     {"inference", "embeddings", "models:read", "route:explain", "route:feedback", "route:upgrade", "metrics:read"}
-    | {"admin:config"}
+    | {"admin:keys", "admin:config"}
 )
-"""The last ones count on the admin listener only."""
+"""The last three count on the admin listener only."""
 DEFAULT_SCOPES = frozenset({"inference", "embeddings", "models:read", "route:explain", "route:feedback"})
 # Of a key that states none: enough for one person's tools, and a runaway loop is noticed. More is set on purpose.
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, CONCURRENCY = 60.0, 100_000.0, 8
+
+Period = Literal["day", "month"]
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a key may cost in a day or a month of UTC."""
+
+    usd: float
+    period: Period = "day"
+    hard: bool = True
+    """Whether requests above it are refused; else they are only counted and told."""
+
+
+BUDGET = Budget(10.0)
+"""Of a key that states none."""
 
 PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high")
 
@@ -74,6 +92,15 @@ class Key:
     requests_per_minute: float | None = REQUESTS_PER_MINUTE
     tokens_per_minute: float | None = TOKENS_PER_MINUTE
     concurrency: int | None = CONCURRENCY
+    budget: Budget | None = BUDGET
+    tenant: str | None = None
+    """Whose key it is, where several parties share a gateway."""
+    expires_at: float | None = None
+    """Wall clock, in seconds."""
+    source_cidrs: tuple[Network, ...] = ()
+    """Where its callers may come from; none of them is anywhere."""
+    keeps_bodies: bool = False
+    """Whether records of its requests may hold the text of prompts and answers."""
 
     def may_use(self, model: str) -> bool:
         return any(fnmatchcase(model, pattern) for pattern in self.models)

@@ -24,7 +24,7 @@ from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
 from tests.fakes.gateway import Bench
 
-UNLIMITED: Mapping[str, Any] = {"requests_per_minute": None, "tokens_per_minute": None, "concurrency": None}
+UNLIMITED: Mapping[str, Any] = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency", "budget"))
 KEY = Key("tester", models=("*",), **UNLIMITED)
 SECRET = "sk-test"
 PROFILES = {"default": Profile(), "cheap": Profile()}

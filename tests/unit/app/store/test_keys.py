@@ -50,7 +50,7 @@ def test_a_key_may_use_the_models_that_its_patterns_name(patterns: tuple[str, ..
 
 
 def test_a_new_key_has_the_scopes_that_harm_nobody() -> None:
-    assert Key("x").scopes == DEFAULT_SCOPES == SCOPES - {"route:upgrade", "metrics:read", "admin:config"}
+    assert Key("x").scopes == DEFAULT_SCOPES == SCOPES - {"route:upgrade", "metrics:read", "admin:keys", "admin:config"}
 
 
 def test_without_keys_everybody_is_the_same_caller() -> None:
