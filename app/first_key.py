@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 from app.errors import UsageError
+from app.generated_keys import GeneratedKeys
 from app.grants import described, new_grant, read_key
 from app.settings import Settings
 from app.store.redis_client import StoreDown
-from app.stores import GeneratedKeys
 from app.telemetry.logging import EventLog
 
 

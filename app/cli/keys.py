@@ -152,8 +152,8 @@ def _within(place: StorePlace, work: Callable[[Issuer], Awaitable[Found]]) -> Fo
     Raises:
         UsageError: the store does not answer, or refuses.
     """
+    from app.generated_keys import connected, opened_keys
     from app.store.redis_client import StoreDown
-    from app.stores import connected, opened_keys
 
     async def run() -> Found:
         async with connected(place) as redis, opened_keys(place, redis) as opened:

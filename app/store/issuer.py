@@ -84,12 +84,12 @@ async def _nobody() -> None:
 
 
 class Log(Protocol):
-    def write(self, event: str, /, **fields: Any) -> None:
+    def write(self, event: str, **fields: Any) -> None:
         """Write one line."""
 
 
 class NoLog:
-    def write(self, event: str, /, **fields: Any) -> None:
+    def write(self, event: str, **fields: Any) -> None:
         """Nothing."""
 
 
