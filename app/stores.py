@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+from app.generated_keys import GeneratedKeys, watched_keys
 from app.settings import Settings
 from app.store.journal import RecentDecisions
 from app.store.limits import Limits, MemoryLimits
@@ -22,6 +23,7 @@ class Stores:
     """Everything that outlives a request."""
 
     limits: Limits
+    keys: GeneratedKeys
     journal: RecentDecisions = field(default_factory=RecentDecisions)
     redis: RedisClient | None = None
     """None where the store is embedded."""
@@ -47,6 +49,7 @@ async def open_stores(
             stack.push_async_callback(shared.aclose)
         yield Stores(
             limits or MemoryLimits(settings.limits.in_flight, time.monotonic),
+            await stack.enter_async_context(watched_keys(settings, redis)),
             redis=redis,
             sessions=shared or sessions or MemorySessions(),
         )
