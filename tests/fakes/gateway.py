@@ -17,6 +17,7 @@ from app.shedding import Shedding
 from app.store.budgets import Purse
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
+from app.store.sessions import MemorySessions, Remembered
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
@@ -41,6 +42,9 @@ class Bench:
     metrics: Metrics
     admission: Admission
     budgets: Purse
+    sessions: MemorySessions
+    remembered: list[Remembered]
+    """Sessions, each time that one is answered."""
     log: io.StringIO = field(repr=False)
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -86,9 +90,11 @@ def bench(
     budgets = Purse(MemoryBank(), clock)
     ledger = Ledger(limits, journal, budgets, telemetry, "v1")
     admission = Admission(ledger, clock, timeouts.total_s, shedding, Gate())
-    desk = Desk(router or FakeRouter(models), journal, describe)
+    remembered: list[Remembered] = []
+    sessions = MemorySessions(clock, remembered.append)
+    desk = Desk(router or FakeRouter(models), journal, describe, sessions)
     gateway = Gateway(admission, desk, dispatcher, replicas, telemetry)
-    return Bench(gateway, replicas, limits, metrics, admission, budgets, log)
+    return Bench(gateway, replicas, limits, metrics, admission, budgets, sessions, remembered, log)
 
 
 def catalog_of(**backends: FakeBackend) -> Catalog:
