@@ -50,7 +50,7 @@ async def create_app(settings: Settings, peers: Peers | None = None) -> AsyncIte
     """
     peers, telemetry = peers or Peers(), Telemetry()
     with closing(telemetry.log):
-        async with open_stores(settings, peers.limits) as stores:
+        async with open_stores(settings, telemetry, peers.limits) as stores:
             with Shedding(stores.limits.fullness) as shedding:
                 live = Live(Lasting(stores, shedding, telemetry, tell=peers.tell))
                 try:

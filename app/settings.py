@@ -24,6 +24,7 @@ from app.domain.preferences import Context, Priority, Profile, parse_body
 from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
 from app.errors import CallerError
+from app.store.kept import KEEP, Keep
 from app.store.keys import (
     BUDGET,
     CONCURRENCY,
@@ -187,6 +188,12 @@ class _UpstreamForm(Form):
     hedge: bool = False
 
 
+class _JournalForm(Form):
+    keep_days: Positive = KEEP.days
+    keep_records: Count | None = None
+    """None is what suits the store: a million, or in Redis 200,000."""
+
+
 class _LimitsForm(Form):
     body_bytes: Annotated[int, Field(ge=1024, le=32 << 20)] = 4 << 20
     in_flight: Count = 512
@@ -226,6 +233,7 @@ class GatewayForm(Form):
     keys: tuple[_KeyForm, ...] = ()
     upstream: _UpstreamForm = _UpstreamForm()
     limits: _LimitsForm = _LimitsForm()
+    journal: _JournalForm = _JournalForm()
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +293,8 @@ class Settings:
     max_attempts: int
     hedge: bool
     limits: Limits
+    journal: Keep
+    """How much of the journal is kept."""
 
     @property
     def version(self) -> str:
@@ -334,6 +344,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
         max_attempts=upstream.max_attempts,
         hedge=upstream.hedge,
         limits=Limits(limits.body_bytes, limits.in_flight, limits.memory_mib, limits.accept_s, limits.drain_s),
+        journal=Keep(form.journal.keep_days, form.journal.keep_records),
     )
 
 

@@ -28,6 +28,10 @@ EVENTS = {
     "worker.died": "a process of this gateway ended without being asked to, and is started again",
     "config.applied": "the files were read again, and requests see them from now on",
     "config.rejected": "the files were read again and are wrong: what was before stays",
+    "journal.stopped": "records cannot be written: the disk is full, or the spool is; requests are served",
+    "journal.resumed": "records are written again",
+    "journal.recovered": "what a dead process had left is recorded",
+    "journal.failed": "a bug of ours in recording: its kind; it is tried again",
     "keys.missing": "the configuration has no keys: every caller on this machine is let in",
 }
 """Every event, and when it is written."""
