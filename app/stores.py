@@ -20,6 +20,7 @@ from app.store.limits import Limits, MemoryLimits
 from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal
 from app.store.redis_client import PATIENCE_S, RedisClient
+from app.store.sessions import MemorySessions, RedisSessions, Sessions
 from app.store.spool import Spool
 from app.store.sqlite_journal import SqliteJournal
 from app.telemetry import Telemetry
@@ -35,20 +36,25 @@ class Stores:
     """None where the store is embedded."""
     spool: Spool | None = None
     """Of this process; its name is also what it holds parts of budgets under."""
+    sessions: Sessions = field(default_factory=MemorySessions)
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings, telemetry: Telemetry, limits: Limits | None = None) -> AsyncIterator[Stores]:
-    """`limits` are those that this process shares with others of its gateway, if any.
+async def open_stores(
+    settings: Settings, telemetry: Telemetry, limits: Limits | None = None, sessions: MemorySessions | None = None
+) -> AsyncIterator[Stores]:
+    """`limits` and `sessions` are those that this process shares with others of its gateway, if any.
 
     Raises:
         UsageError: a store cannot be opened; the message is one line.
     """
     async with AsyncExitStack() as stack:
-        redis = None
+        redis, shared = None, None
         if settings.store:
             redis = _redis(settings.store, settings, PATIENCE_S)
             stack.push_async_callback(redis.aclose)
+            shared = RedisSessions(redis)
+            stack.push_async_callback(shared.aclose)
         spool = _spool(settings)
         store = await stack.enter_async_context(journal_store(settings))
         recorder = Recorder(spool, store, telemetry, time.monotonic, time.time)
@@ -56,7 +62,11 @@ async def open_stores(settings: Settings, telemetry: Telemetry, limits: Limits |
         recorder.start()
         journal = RecordedJournal(spool, store, Outlines().of, time.time)
         yield Stores(
-            limits or MemoryLimits(settings.limits.in_flight, time.monotonic), journal, redis=redis, spool=spool
+            limits or MemoryLimits(settings.limits.in_flight, time.monotonic),
+            journal,
+            redis=redis,
+            spool=spool,
+            sessions=shared or sessions or MemorySessions(),
         )
 
 
