@@ -43,6 +43,12 @@ class Caller(Allowance, Protocol):
     def scopes(self) -> Collection[str]: ...
     @property
     def budget(self) -> Budget | None: ...
+    @property
+    def tenant(self) -> str | None: ...
+    @property
+    def keeps_bodies(self) -> bool:
+        """Whether the text of its prompts may be kept."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +162,15 @@ class Admitted:
         self.deadline = admission.deadline(request, started_at)
         self._admission, self._ledger = admission, admission.ledger
         self._request, self._caller, self._operation = request, caller, operation
-        self._entry = Entry(request.request_id, caller.id)
+        self._entry = Entry(
+            request.request_id,
+            caller.id,
+            request=request,
+            operation=operation,
+            config=self._ledger.config,
+            tenant=caller.tenant,
+            keeps_text=caller.keeps_bodies,
+        )
         self._slot: Slot | None = None
         self._hold: Hold | None = None
         self._attempts = 0
@@ -218,9 +232,11 @@ class Admitted:
         budget, budgets = self._caller.budget, self._ledger.budgets
         if budget is None:
             return request, decision
-        self._entry.decision = decision
-        afforded = await afford(budgets, budgets.account(self._caller.id, budget), request, decision)
+        entry = self._entry
+        entry.decision = decision
+        afforded = await afford(budgets, budgets.account(entry.key_id, budget, entry.at or None), request, decision)
         self._hold = afforded.hold
+        entry.reserved_usd = afforded.hold.usd
         return afforded.request, afforded.decision
 
     def decided(self, decision: Decision) -> None:
@@ -278,6 +294,7 @@ class Admitted:
             ttft_s=ttft_s,
             duration_s=self._clock() - self._started_at,
             overhead_s=served.overhead_s,
+            mean_logprob=answer.mean_logprob,
         )
 
     def _end(self, outcome: Outcome, used_tokens: int) -> None:

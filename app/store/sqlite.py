@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS records (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,
     spool       TEXT NOT NULL,
     seq         INTEGER NOT NULL,
-    ended_at    REAL NOT NULL,
+    at          REAL NOT NULL,
     key_id      TEXT NOT NULL,
     decision_id TEXT,
     record      BLOB NOT NULL,

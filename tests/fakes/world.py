@@ -75,6 +75,8 @@ class FakeKey:
     tokens_per_minute: float | None = None
     concurrency: int | None = None
     budget: Budget | None = None
+    tenant: str | None = None
+    keeps_bodies: bool = False
 
 
 @dataclass

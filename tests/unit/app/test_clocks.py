@@ -14,6 +14,7 @@ ALLOWED = {
     "collect/client.py": "a `retry-after` that is a date",
     "setup/drafting.py": "the date in a comment",
     "setup/files.py": "the date in a comment",
+    "stores.py": "when a request was admitted, and the day whose budget it counts in",
     "telemetry/logging.py": "when something happened",
     "upstream/http1.py": "a `retry-after` that is a date",
 }
