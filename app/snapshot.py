@@ -157,6 +157,8 @@ class Snapshot:
         lasting.telemetry.metrics.know(
             [model.name for model in catalog.models], self.settings.profiles, [one.name for one in catalog.backends]
         )
+        if unpriced := [model.name for model in catalog.models if model.price is None]:
+            lasting.telemetry.log.write("models.unpriced", models=unpriced)
 
     def _adopt_keys(self, stores: Stores) -> None:
         """Have limits follow the keys that there are now."""
