@@ -43,6 +43,8 @@ TEND_EVERY_S = 1.0
 TRUST_S = 3.0
 # How long it is believed that a bank has no more, so that refusals ask nobody.
 REFUSED_FOR_S = 0.2
+# An answer may be lost because this process was busy; when the bank is known to be down, asking again takes no time.
+ATTEMPTS = 3
 # A busy SQLite makes others wait; a caller does not wait longer than this.
 PATIENCE_S = 1.0
 # Longer than any request takes, and than a wall clock is usually corrected by.
@@ -123,6 +125,7 @@ class Account:
         "ends_at",
         "held_usd",
         "holds",
+        "is_in_doubt",
         "is_used",
         "key_id",
         "largest_usd",
@@ -142,7 +145,8 @@ class Account:
         self.period, self.begins_at, self.ends_at = window
         self.held_usd = self.own_usd = self.spent_usd = self.lent_usd = 0.0
         self.settled_usd = self.reserved_usd = self.largest_usd = self._recorded_usd = 0.0
-        self.holds, self.turn, self.is_used = 0, 0, False
+        self.holds, self.turn = 0, 0
+        self.is_used = self.is_in_doubt = False
         self.told_at = float("-inf")
         self.moving: asyncio.Task[None] | None = None
 
@@ -192,7 +196,7 @@ class Account:
         self.held_usd, self.own_usd, self.spent_usd, self.lent_usd, _ = standing
         # Of what this process has settled, the bank has on record what it was lent and no longer has.
         self._recorded_usd = self.held_usd - self.own_usd if self.budget.hard else settled_usd
-        self.told_at = now
+        self.told_at, self.is_in_doubt = now, False
 
     def surplus_usd(self) -> float:
         """What is better given back: all that lies idle, or what is more than a slice and than any request needs."""
@@ -321,8 +325,8 @@ class Purse:
         return account.hold(usd)
 
     async def draw(self, account: Account, most_usd: float, least_usd: float) -> Hold:
-        has_asked = False
-        while self._may_record():
+        has_asked, attempts = False, ATTEMPTS
+        while self._may_record() and attempts:
             free_usd, is_trusted = account.free_usd, self._is_trusted()
             if has_asked and not is_trusted:
                 break
@@ -330,7 +334,10 @@ class Purse:
                 return account.hold(min(free_usd, most_usd))
             if is_trusted and self._has_no_more(account, least_usd - free_usd):
                 raise self._refusal(account, least_usd)
-            has_asked |= await self._grow(account, most_usd - free_usd, least_usd - free_usd)
+            try:
+                has_asked |= await self._grow(account, most_usd - free_usd, least_usd - free_usd)
+            except (StoreDown, TimeoutError):
+                attempts -= 1
         raise _unavailable()
 
     def told(self) -> list[Told]:
@@ -388,15 +395,19 @@ class Purse:
         )
 
     async def _grow(self, account: Account, most_usd: float, least_usd: float) -> bool:
-        """Wait until this account's exchange is over; whether it was begun for this."""
-        is_own = account.moving is None
+        """Wait until this account's exchange is over; returns whether it was this one.
+
+        Raises:
+            StoreDown, TimeoutError: there was no answer.
+        """
+        is_own = account.moving is None and not account.is_in_doubt
+        if account.is_in_doubt:
+            # Whether the last exchange was done is to be known first.
+            most_usd = least_usd = 0.0
         moving = account.moving or self._move(account, most_usd, least_usd)
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                # Who leaves meanwhile takes nothing with him: what is lent arrives here all the same.
-                await asyncio.shield(moving)
-        except (StoreDown, TimeoutError) as exc:
-            raise _unavailable() from exc
+        async with asyncio.timeout(PATIENCE_S):
+            # Who leaves meanwhile takes nothing with him: what is lent arrives here all the same.
+            await asyncio.shield(moving)
         return is_own
 
     def _move(
@@ -413,8 +424,7 @@ class Purse:
             account.heard(standing, settled_usd, self._clock())
             self._trust(asked_at, standing.lends)
         except StoreDown:
-            # Whether it was done is to be asked.
-            account.is_used = True
+            account.is_in_doubt = True
             raise
         finally:
             account.moving = None
@@ -433,7 +443,7 @@ class Purse:
         kept_after = self._wall_clock() - PAST_KEPT_S
         self._past = [one for one in self._past if one.holds or one.ends_at > kept_after]
         for key_id, account in tuple(self._accounts.items()):
-            is_of_use = account.is_used or account.held_usd - account.settled_usd > NANO_USD
+            is_of_use = account.is_used or account.is_in_doubt or account.held_usd - account.settled_usd > NANO_USD
             if account.moving is None and (is_of_use or has_lost):
                 debt_usd = max(0.0, -account.free_usd) if account.budget.hard else 0.0
                 back_usd, account.is_used, account.largest_usd = account.surplus_usd(), False, 0.0

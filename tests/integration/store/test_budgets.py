@@ -271,7 +271,7 @@ async def redis_town(tmp_path: Path, redis: RedisServer) -> AsyncIterator[Town]:
 
 
 async def test_hard_budgets_are_closed_while_redis_is_away_and_soft_ones_are_not(redis_town: Town) -> None:
-    purse = await redis_town.purse("a")
+    purse = await redis_town.purse("a", 600.0)
     hold = await _hold(purse, 1.0)
     redis_town.redis.pause()
     try:
@@ -304,14 +304,16 @@ async def test_a_slice_is_not_trusted_for_long_without_its_bank(redis_town: Town
 
 async def test_a_lent_answer_that_was_lost_is_found_again(redis_town: Town) -> None:
     """Redis does what it was asked when it wakes, though nobody waits for the answer."""
-    purse = await redis_town.purse("a")
+    purse = await redis_town.purse("a", 600.0)
     await _hold(purse, 1.0)
     redis_town.redis.pause()
     with pytest.raises(BudgetUnavailable):
         await _hold(purse, 5.0)
     redis_town.redis.resume()
-    await asyncio.sleep(0.1)
-    await purse.tend()
+    async with asyncio.timeout(10):
+        while purse.account("k", BUDGET).is_in_doubt:
+            await asyncio.sleep(0.1)
+            await purse.tend()
     await purse.tend()
     assert await redis_town.left() == pytest.approx(9.0)
 
