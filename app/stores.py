@@ -61,6 +61,7 @@ async def open_stores(
             stack.push_async_callback(redis.aclose)
             shared = RedisSessions(redis)
             stack.push_async_callback(shared.aclose)
+        keys = await stack.enter_async_context(watched_keys(settings, redis))
         spool = _spool(settings)
         store = await stack.enter_async_context(journal_store(settings))
         recorder = Recorder(spool, store, telemetry, time.monotonic, time.time)
@@ -71,7 +72,7 @@ async def open_stores(
         yield Stores(
             limits or MemoryLimits(settings.limits.in_flight, time.monotonic),
             await stack.enter_async_context(Purse(bank, may_record=lambda: not spool.is_stopped)),
-            await stack.enter_async_context(watched_keys(settings, redis)),
+            keys,
             RecordedJournal(spool, store, Outlines().of, time.time),
             redis=redis,
             spool=spool,

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
-import signal
 import sqlite3
 import time
 from collections import Counter
@@ -89,7 +86,7 @@ class Fleet:
     @property
     def billed_usd(self) -> float:
         """What the gateways say it cost."""
-        return sum(one.get("cost_usd", 0.0) for gateway in self.gateways for one in gateway.completed)
+        return sum(float(one.get("cost_usd", 0.0)) for gateway in self.gateways for one in gateway.completed)
 
 
 @dataclass(frozen=True)
