@@ -114,7 +114,9 @@ class Money:
             leases = [float(value) for field, value in fields.items() if field.startswith(b"lease:")]
             return float(fields.get(b"spent", 0.0)), sum(leases)
         with sqlite3.connect(self.folder / "state/journal.sqlite") as database:
-            (spent,) = database.execute("SELECT sum(usd) FROM spent WHERE length(period) = 10").fetchone()
+            (spent,) = database.execute(
+                "SELECT sum(usd) FROM spent WHERE key_id = 'k' AND length(period) = 10"
+            ).fetchone()
             (lent,) = database.execute("SELECT sum(usd) FROM leases").fetchone()
         return spent or 0.0, lent or 0.0
 
@@ -181,10 +183,14 @@ async def _is_final(fleet: Fleet) -> bool:
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-async def test_a_killed_gateway_overspends_nothing_and_frees_what_it_held(tmp_path: Path, victim: int) -> None:
+async def test_a_killed_gateway_overspends_nothing_and_frees_what_it_held(
+    tmp_path: Path, full_size: bool, victim: int
+) -> None:
     """Ten minutes are made to pass in the store, for the one that says nothing."""
+    if victim and not full_size:
+        pytest.skip("the other one of two that are alike")
     usd = 20 * COST_USD
-    async with _two_gateways(tmp_path, usd, Script(usage=USAGE, delay_s=2.0)) as fleet:
+    async with _two_gateways(tmp_path, usd, Script(usage=USAGE, delay_s=1.0)) as fleet:
         alive = 1 - victim
         asking = asyncio.create_task(fleet.ask_all([victim] * 15))
         await until(lambda: fleet.backend.calls, 15, 20.0)
@@ -212,7 +218,7 @@ async def test_a_killed_gateway_overspends_nothing_and_frees_what_it_held(tmp_pa
 
 async def test_a_killed_worker_frees_what_it_held_when_it_is_replaced(tmp_path: Path) -> None:
     usd = 20 * COST_USD
-    async with _two_workers(tmp_path, usd, Script(usage=USAGE, delay_s=2.0)) as fleet:
+    async with _two_workers(tmp_path, usd, Script(usage=USAGE, delay_s=1.0)) as fleet:
         asking = asyncio.create_task(fleet.ask_all(range(15)))
         await until(lambda: fleet.backend.calls, 15, 20.0)
         fleet.gateways[0].seen_by_system.children()[0].kill()
@@ -232,7 +238,7 @@ async def test_a_killed_worker_frees_what_it_held_when_it_is_replaced(tmp_path: 
 
 async def test_a_redis_that_is_killed_for_a_while_costs_no_cent_and_no_record(tmp_path: Path, full_size: bool) -> None:
     """Requests of a key with a hard budget and of one without go on all the while."""
-    away_s = 30.0 if full_size else 5.0
+    away_s, after_s = (30.0, 12.0) if full_size else (5.0, 6.0)
     usd = 300 * COST_USD
     async with _two_gateways(tmp_path, usd, Script(usage=USAGE, delay_s=0.2)) as fleet:
         redis = fleet.money.redis
@@ -240,13 +246,13 @@ async def test_a_redis_that_is_killed_for_a_while_costs_no_cent_and_no_record(tm
         timeline: list[tuple[float, str, str]] = []
         stop = asyncio.Event()
         asking = asyncio.create_task(_ask_steadily(fleet, timeline, stop))
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(1.0)
         redis.kill()
         killed_at = time.monotonic()
         await asyncio.sleep(away_s)
         redis.start()
         back_at = time.monotonic()
-        await asyncio.sleep(12.0)
+        await asyncio.sleep(after_s)
         stop.set()
         await asking
         await until(lambda: round(fleet.money.spent_usd - fleet.billed_usd, 9), 0.0, 15.0)
