@@ -117,6 +117,8 @@ class _ProfileForm(Form):
     limits: dict[str, Any] = Field(default_factory=dict)
     order: tuple[str, ...] = ()
     """Models as they are tried when there is no prediction; those not named follow in the catalogue's order."""
+    steady: bool = False
+    """Whether a dear model needs more than a prompt's first words."""
 
     @model_validator(mode="after")
     def _is_understood(self) -> _ProfileForm:
@@ -125,7 +127,7 @@ class _ProfileForm(Form):
 
     def profile(self) -> Profile:
         soft = {"weights": self.weights, "max_quality_loss": self.max_quality_loss}
-        return Profile(_preferences({**self.limits, **soft}), self.order)
+        return Profile(_preferences({**self.limits, **soft}), self.order, self.steady)
 
 
 class _KeyForm(Form):

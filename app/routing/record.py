@@ -46,6 +46,7 @@ def _described(evidence: Evidence) -> dict[str, Any]:
         "ranking": [expected.names[number] for number in ground.order],
         "counterfactual": _counterfactual(expected, flip),
         "session": _session(expected, ground),
+        "doubted": None if ground.doubted is None else expected.names[ground.doubted],
         # Nothing is left to chance yet: the choice would be the same again.
         "propensity": 1.0,
         "encoder": reading.encoder,
@@ -59,7 +60,7 @@ def _is_settled(evidence: Evidence) -> bool:
     """Whether no weight had a part in the choice."""
     ground = evidence.ground
     is_single = ground.terms.max_quality_loss is not None and ground.terms.cost_weight is None
-    is_kept = ground.kept is not None and ground.kept.why != "cache"
+    is_kept = ground.doubted is not None or (ground.kept is not None and ground.kept.why != "cache")
     return ground.rule != "best" or is_kept or evidence.case.question.model is not None or is_single
 
 

@@ -39,7 +39,8 @@ def kept(view: View, ground: Ground) -> Ground:
         return ground
     first = int(ground.order[0])
     if first == warmth.model:
-        return _kept_by_price(view, ground) if ground.rule == "best" and warmth.tokens else ground
+        is_by_price = ground.rule == "best" and ground.doubted is None and warmth.tokens
+        return _kept_by_price(view, ground) if is_by_price else ground
     if warmth.in_tool_call:
         return _put_first(ground, Kept("tool_call", warmth.model, first))
     if ground.rule == "abstained" or (ground.rule == "default" and view.reading.failure):
