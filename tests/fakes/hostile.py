@@ -117,9 +117,7 @@ def key(rng: random.Random) -> Key:
     fields = [*LIMITS, "weights", "max_quality_loss"]
     return Key(
         "key",
-        models=rng.choice(
-            [("*",), ("*",), ("small", "middle"), ("*a*e*",), ("large",), ("[bu]*", "middle"), ("nobody",)]
-        ),
+        models=rng.choice([("*",), ("*",), ("small", "middle"), ("*a*e*",), ("large",), ("[bu]*", "middle"), ("no",)]),
         profiles=rng.choice([("*",), ("*",), ("default",), ("[dp]*",)]),
         scopes=DEFAULT_SCOPES | ({"route:upgrade"} if rng.random() < 0.8 else set()),
         may_set=None if rng.random() < 0.8 else frozenset(rng.sample(fields, 8)),
