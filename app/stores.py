@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.errors import UsageError
+from app.generated_keys import GeneratedKeys, watched_keys
 from app.routing.outline import Outlines
 from app.settings import Settings
 from app.store import redis_journal
@@ -31,6 +32,7 @@ class Stores:
     """Everything that outlives a request."""
 
     limits: Limits
+    keys: GeneratedKeys
     journal: Journal = field(default_factory=RecentDecisions)
     redis: RedisClient | None = None
     """None where the store is embedded."""
@@ -63,6 +65,7 @@ async def open_stores(
         journal = RecordedJournal(spool, store, Outlines().of, time.time)
         yield Stores(
             limits or MemoryLimits(settings.limits.in_flight, time.monotonic),
+            await stack.enter_async_context(watched_keys(settings, redis)),
             journal,
             redis=redis,
             spool=spool,

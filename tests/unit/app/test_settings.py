@@ -105,7 +105,6 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
         ),
         ({"listen": "example.com:80"}, "listen: expected an IP address before the port"),
         ({"listen": "0.0.0.0:80"}, "keys[0].secret: plain text is for listeners on loopback only; use secret_env"),
-        ({"listen": "0.0.0.0:80", "keys": []}, "keys: expected at least one, because the listener is not on loopback"),
         ({"predictor_limit_s": 0}, "predictor_limit_s: expected greater than 0, got 0"),
         ({"upstream": {"max_attempts": 9}}, "upstream.max_attempts: expected less than or equal to 5, got 9"),
         ({"upstream": {"retries": 1}}, "upstream.retries: is not a key; known are connect_timeout_s"),
