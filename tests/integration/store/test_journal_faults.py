@@ -33,7 +33,7 @@ async def names(folder: Path, redis: str | None) -> list[str]:
 
 async def caught_up(folder: Path, redis: str | None, count: int, within_s: float = 20.0) -> None:
     async with asyncio.timeout(within_s), opened(folder, redis) as store:
-        while len(await store.after(None, 10_000)) < count:  # noqa: ASYNC110 - another process writes there
+        while len(await store.after(None, 10_000)) < count:
             await asyncio.sleep(0.1)
 
 
