@@ -121,7 +121,7 @@ class Snapshot:
         dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
         stores = lasting.stores
-        desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=settings.store is not None)
+        desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=stores.redis is not None)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
         access = Access(settings.catalog, settings.profiles)
         self.doors = Doors(

@@ -11,12 +11,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.errors import UsageError
-from app.generated_keys import GeneratedKeys, watched_keys
+from app.generated_keys import GeneratedKeys, Place, watched_keys
 from app.routing.outline import Outlines
 from app.settings import Settings
 from app.store import redis_journal
 from app.store.journal import Journal, RecentDecisions
-from app.store.kept import JournalStore
+from app.store.kept import KEEP, JournalStore, Keep
 from app.store.limits import Limits, MemoryLimits
 from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal
@@ -59,7 +59,7 @@ async def open_stores(
             stack.push_async_callback(shared.aclose)
         keys = await stack.enter_async_context(watched_keys(settings, redis))
         spool = _spool(settings)
-        store = await stack.enter_async_context(journal_store(settings))
+        store = await stack.enter_async_context(journal_store(settings, settings.journal))
         recorder = Recorder(spool, store, telemetry, time.monotonic, time.time)
         stack.push_async_callback(recorder.aclose)
         recorder.start()
@@ -75,26 +75,26 @@ async def open_stores(
 
 
 @asynccontextmanager
-async def journal_store(settings: Settings) -> AsyncIterator[JournalStore]:
+async def journal_store(place: Place, keep: Keep = KEEP) -> AsyncIterator[JournalStore]:
     """Where the journal is kept; also for those who only read it.
 
     Raises:
         UsageError: it cannot be opened.
     """
     async with AsyncExitStack() as stack:
-        if settings.store is None:
-            store: JournalStore = SqliteJournal(settings.state_dir, settings.journal)
+        if place.store is None:
+            store: JournalStore = SqliteJournal(place.state_dir, keep)
         else:
             # Of its own: a large batch must not hold up what callers wait for.
-            client = _redis(settings.store, settings, redis_journal.PATIENCE_S)
+            client = _redis(place.store, place, redis_journal.PATIENCE_S)
             stack.push_async_callback(client.aclose)
-            store = redis_journal.RedisJournal(client, settings.journal)
+            store = redis_journal.RedisJournal(client, keep)
         stack.push_async_callback(store.aclose)
         yield store
 
 
-def _redis(url: str, settings: Settings, patience_s: float) -> RedisClient:
-    password = settings.store_password
+def _redis(url: str, place: Place, patience_s: float) -> RedisClient:
+    password = place.store_password
     return RedisClient(url, password.reveal() if password else None, time.monotonic, patience_s)
 
 

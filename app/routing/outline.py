@@ -88,7 +88,6 @@ def _estimates(expected: Expected, order_K: np.ndarray) -> dict[str, Any]:
         "quality": expected.quality[order_K].astype(np.float32),
         "cost_usd": expected.cost_usd[order_K].astype(np.float32),
         "output_tokens": expected.output_tokens[order_K].astype(np.float32),
-        "ttft_s": expected.ttft_s[order_K].astype(np.float32),
         "latency_s": expected.latency_s[order_K].astype(np.float32),
     }
 
