@@ -15,14 +15,17 @@ from app.generated_keys import GeneratedKeys, Place, watched_keys
 from app.routing.outline import Outlines
 from app.settings import Settings
 from app.store import redis_journal
+from app.store.budgets import Budgets, Purse
 from app.store.journal import Journal, RecentDecisions
 from app.store.kept import KEEP, JournalStore, Keep
 from app.store.limits import Limits, MemoryLimits
 from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal
+from app.store.redis_bank import RedisBank
 from app.store.redis_client import PATIENCE_S, RedisClient
 from app.store.sessions import MemorySessions, RedisSessions, Sessions
 from app.store.spool import Spool
+from app.store.sqlite_bank import SqliteBank
 from app.store.sqlite_journal import SqliteJournal
 from app.telemetry import Telemetry
 
@@ -32,6 +35,7 @@ class Stores:
     """Everything that outlives a request."""
 
     limits: Limits
+    budgets: Budgets
     keys: GeneratedKeys
     journal: Journal = field(default_factory=RecentDecisions)
     redis: RedisClient | None = None
@@ -63,11 +67,13 @@ async def open_stores(
         recorder = Recorder(spool, store, telemetry, time.monotonic, time.time)
         stack.push_async_callback(recorder.aclose)
         recorder.start()
-        journal = RecordedJournal(spool, store, Outlines().of, time.time)
+        # What it gives back when it is closed is not what the recorder has yet to record, so it may be closed first.
+        bank = RedisBank(redis, spool.id) if redis else SqliteBank(settings.state_dir, spool.id)
         yield Stores(
             limits or MemoryLimits(settings.limits.in_flight, time.monotonic),
+            await stack.enter_async_context(Purse(bank, may_record=lambda: not spool.is_stopped)),
             keys,
-            journal,
+            RecordedJournal(spool, store, Outlines().of, time.time),
             redis=redis,
             spool=spool,
             sessions=shared or sessions or MemorySessions(),
