@@ -211,7 +211,8 @@ async def test_a_connection_that_is_late_is_waited_for_by_nobody_and_used_when_i
 async def test_what_is_published_is_heard_and_again_after_an_outage(
     client: RedisClient, redis_server: RedisServer
 ) -> None:
-    heard, joined = [], []
+    heard: list[bytes] = []
+    joined: list[None] = []
     subscription = client.subscribe("news", heard.append, lambda: joined.append(None))
     await until(lambda: len(joined), 1)
     client.publish("news", b"one")
