@@ -15,6 +15,7 @@ from app.settings import Settings
 from app.store.journal import RecentDecisions
 from app.store.limits import Limits, MemoryLimits
 from app.store.redis_client import RedisClient
+from app.store.redis_limits import RedisLimits
 from app.store.sessions import MemorySessions, RedisSessions, Sessions
 
 
@@ -41,14 +42,18 @@ async def open_stores(
     """
     async with AsyncExitStack() as stack:
         redis, shared = None, None
+        limits = limits or MemoryLimits(settings.limits.in_flight, time.monotonic)
         if settings.store:
             password = settings.store_password
             redis = RedisClient(settings.store, password.reveal() if password else None, time.monotonic)
             stack.push_async_callback(redis.aclose)
             shared = RedisSessions(redis)
             stack.push_async_callback(shared.aclose)
+            limits = RedisLimits(redis, limits, time.monotonic)
+            stack.push_async_callback(limits.aclose)
+            await limits.start()
         yield Stores(
-            limits or MemoryLimits(settings.limits.in_flight, time.monotonic),
+            limits,
             await stack.enter_async_context(watched_keys(settings, redis)),
             redis=redis,
             sessions=shared or sessions or MemorySessions(),
