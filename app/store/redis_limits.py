@@ -120,7 +120,7 @@ class RedisLimits:
 
     async def start(self) -> None:
         """Be one of the holders, at once if Redis is there."""
-        await self._beat()
+        await self.beat()
         self._beating = asyncio.create_task(self._keep_beating(), name="limits")
 
     async def aclose(self) -> None:
@@ -289,9 +289,10 @@ class RedisLimits:
     async def _keep_beating(self) -> None:
         while True:
             await asyncio.sleep(BEAT_EVERY_S)
-            await self._beat()
+            await self.beat()
 
-    async def _beat(self) -> None:
+    async def beat(self) -> None:
+        """Tell that we are there. Without an answer we are alone from now on, with one no longer."""
         try:
             is_new, self._holders = await self._redis.run(BEAT, [HOLDERS], self._holder, self._former)
         except StoreDown:
@@ -300,7 +301,7 @@ class RedisLimits:
         if is_new and self._is_shared:
             # Redis has lost what it knew, or had taken us for gone.
             self._be_alone()
-            await self._beat()
+            await self.beat()
             return
         # What was asked under the name of before must be answered first, or it would not be counted.
         if not self._is_shared and not self._asking:
