@@ -54,7 +54,7 @@ async def create_app(settings: Settings, peers: Peers | None = None) -> AsyncIte
     """
     peers, telemetry = peers or Peers(), Telemetry()
     with closing(telemetry.log):
-        async with open_stores(settings, peers.limits, peers.sessions) as stores:
+        async with open_stores(settings, telemetry, peers.limits, peers.sessions) as stores:
             with Shedding(stores.limits.fullness) as shedding:
                 stores.keys.heard_by(telemetry.log)
                 live = Live(Lasting(stores, shedding, telemetry, tell=peers.tell))

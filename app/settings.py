@@ -23,6 +23,7 @@ from app.domain.models import Catalog
 from app.domain.preferences import Profile
 from app.domain.vocabulary import VOCABULARY
 from app.grants import Grant, may_set_problems, preferences
+from app.store.kept import KEEP, Keep
 from app.store.keys import Key, Secret
 from app.upstream.deadline import Timeouts
 from app.yaml_files import load_form, read_bytes, refuse
@@ -125,6 +126,12 @@ class _UpstreamForm(Form):
     hedge: bool = False
 
 
+class _JournalForm(Form):
+    keep_days: Positive = KEEP.days
+    keep_records: Count | None = None
+    """None is what suits the store: a million, or in Redis 200,000."""
+
+
 class _LimitsForm(Form):
     body_bytes: Annotated[int, Field(ge=1024, le=32 << 20)] = 4 << 20
     in_flight: Count = 512
@@ -165,6 +172,7 @@ class GatewayForm(Form):
     keys: tuple[_KeyForm, ...] = ()
     upstream: _UpstreamForm = _UpstreamForm()
     limits: _LimitsForm = _LimitsForm()
+    journal: _JournalForm = _JournalForm()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +234,8 @@ class Settings:
     max_attempts: int
     hedge: bool
     limits: Limits
+    journal: Keep
+    """How much of the journal is kept."""
 
     @property
     def version(self) -> str:
@@ -306,6 +316,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
         max_attempts=upstream.max_attempts,
         hedge=upstream.hedge,
         limits=Limits(limits.body_bytes, limits.in_flight, limits.memory_mib, limits.accept_s, limits.drain_s),
+        journal=Keep(form.journal.keep_days, form.journal.keep_records),
     )
 
 

@@ -120,7 +120,8 @@ class Snapshot:
         self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
         dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
-        desk = Desk(self.router, lasting.stores.journal, describe, lasting.stores.sessions)
+        stores = lasting.stores
+        desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=settings.store is not None)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
         access = Access(settings.catalog, settings.profiles)
         self.doors = Doors(

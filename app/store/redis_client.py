@@ -81,13 +81,16 @@ class Breaker:
 class RedisClient:
     """Asks one Redis. Make it in a running loop."""
 
-    def __init__(self, url: str, password: str | None, clock: Clock) -> None:
-        """`url` as redis-py reads it: `redis://host:6379/0`, `rediss://...`, `unix://...`."""
+    def __init__(self, url: str, password: str | None, clock: Clock, patience_s: float = PATIENCE_S) -> None:
+        """`url` as redis-py reads it: `redis://host:6379/0`, `rediss://...`, `unix://...`.
+
+        More patience is for what no caller waits for.
+        """
         # It reads the address and some answers; it never connects.
         known = Redis.from_url(url, password=password, protocol=2)
         self._entrance = Entrance.of(known)
         self._reading: Callable[[str], Any] = known.response_callbacks.get
-        self.breaker = Breaker(clock)
+        self.breaker, self._patience_s = Breaker(clock), patience_s
         self._loop = asyncio.get_running_loop()
         self._wire: Wire | None = None
         self._joining: asyncio.Task[None] | None = None
@@ -170,15 +173,16 @@ class RedisClient:
 
     async def _join(self) -> None:
         """Have a connection, and send what waits for it."""
-        wire = Wire(CONNECT_WITHIN_S, self._lost)
-        patience = self._loop.call_later(PATIENCE_S, self._let_down, "no connection in time")
+        within_s = max(CONNECT_WITHIN_S, self._patience_s)
+        wire = Wire(within_s, self._lost)
+        patience = self._loop.call_later(self._patience_s, self._let_down, "no connection in time")
         try:
-            async with asyncio.timeout(CONNECT_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 await self._entrance.open(wire)
         except (OSError, TimeoutError, StoreDown) as exc:
             self._let_down(str(exc))
         else:
-            wire.wait_no_longer_than(PATIENCE_S)
+            wire.wait_no_longer_than(self._patience_s)
             self._wire = wire
         finally:
             patience.cancel()
