@@ -23,6 +23,7 @@ from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal
 from app.store.redis_bank import RedisBank
 from app.store.redis_client import PATIENCE_S, RedisClient
+from app.store.redis_limits import RedisLimits
 from app.store.sessions import MemorySessions, RedisSessions, Sessions
 from app.store.spool import Spool
 from app.store.sqlite_bank import SqliteBank
@@ -56,11 +57,15 @@ async def open_stores(
     """
     async with AsyncExitStack() as stack:
         redis, shared = None, None
+        limits = limits or MemoryLimits(settings.limits.in_flight, time.monotonic)
         if settings.store:
             redis = _redis(settings.store, settings, PATIENCE_S)
             stack.push_async_callback(redis.aclose)
             shared = RedisSessions(redis)
             stack.push_async_callback(shared.aclose)
+            limits = RedisLimits(redis, limits, time.monotonic)
+            stack.push_async_callback(limits.aclose)
+            await limits.start()
         keys = await stack.enter_async_context(watched_keys(settings, redis))
         spool = _spool(settings)
         store = await stack.enter_async_context(journal_store(settings, settings.journal))
@@ -70,7 +75,7 @@ async def open_stores(
         # What it gives back when it is closed is not what the recorder has yet to record, so it may be closed first.
         bank = RedisBank(redis, spool.id) if redis else SqliteBank(settings.state_dir, spool.id)
         yield Stores(
-            limits or MemoryLimits(settings.limits.in_flight, time.monotonic),
+            limits,
             await stack.enter_async_context(Purse(bank, may_record=lambda: not spool.is_stopped)),
             keys,
             RecordedJournal(spool, store, Outlines().of, time.time),
