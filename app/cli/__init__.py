@@ -10,7 +10,7 @@ import typer
 
 from app.errors import UsageError
 
-VERBS = ("init", "serve", "demo", "explain", "collect", "train", "onboard", "evaluate", "check")
+VERBS = ("init", "serve", "demo", "explain", "collect", "train", "onboard", "evaluate", "check", "traffic")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
