@@ -19,7 +19,7 @@ WORKDIR /src
 COPY deploy/locks/gateway.lock deploy/locks/image.lock deploy/locks/
 RUN python3 -m venv /opt/tools \
  && python3 -m venv --without-pip /opt/thalamus \
- && /opt/tools/bin/pip install --require-hashes --requirement deploy/locks/image.lock \
+ && /opt/tools/bin/pip install --no-compile --require-hashes --requirement deploy/locks/image.lock \
  && /opt/tools/bin/pip --python /opt/thalamus/bin/python install --require-hashes --requirement deploy/locks/gateway.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
