@@ -16,8 +16,13 @@ import pytest
 import yaml
 
 from app.cli.processes import Children
+from tests.fakes.stalls import Repeats
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Repeats())
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +38,12 @@ def public_outcomes() -> Path:
 def full_size() -> bool:
     """Whether slow tests run at their full size (`make test-all`)."""
     return os.environ.get("THALAMUS_TEST_SIZE") == "full"
+
+
+@pytest.fixture(scope="session")
+def made_encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that keeps the encoders that the training code makes of the real one; each is made once in a run."""
+    return tmp_path_factory.mktemp("encoders")
 
 
 @dataclass(frozen=True)

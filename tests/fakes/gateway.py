@@ -16,6 +16,7 @@ from app.gateway import Desk, Gateway, Router
 from app.shedding import Shedding
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
+from app.store.sessions import MemorySessions, Remembered
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
@@ -38,6 +39,9 @@ class Bench:
     limits: MemoryLimits
     metrics: Metrics
     admission: Admission
+    sessions: MemorySessions
+    remembered: list[Remembered]
+    """Sessions, each time that one is answered."""
     log: io.StringIO = field(repr=False)
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -81,9 +85,11 @@ def bench(
     shedding = Shedding(limits.fullness)
     metrics.refresh_with(lambda: metrics.pressed(shedding.readings()))
     admission = Admission(Ledger(limits, journal, telemetry, "v1"), clock, timeouts.total_s, shedding, Gate())
-    desk = Desk(router or FakeRouter(models), journal, describe)
+    remembered: list[Remembered] = []
+    sessions = MemorySessions(clock, remembered.append)
+    desk = Desk(router or FakeRouter(models), journal, describe, sessions)
     gateway = Gateway(admission, desk, dispatcher, replicas, telemetry)
-    return Bench(gateway, replicas, limits, metrics, admission, log)
+    return Bench(gateway, replicas, limits, metrics, admission, sessions, remembered, log)
 
 
 def catalog_of(**backends: FakeBackend) -> Catalog:
