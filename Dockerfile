@@ -43,14 +43,13 @@ RUN UV_NO_CACHE=1 UV_LINK_MODE=copy deploy/environment.sh vllm && rm -rf .venv-t
 COPY deploy/demo deploy/demo
 RUN .venv-vllm/bin/python deploy/demo/build_models.py
 COPY deploy/vllm deploy/vllm
-# A token takes one core; the first of two stays free for the gateway.
 ENV HOME=/tmp HOST=0.0.0.0 PYTHONDONTWRITEBYTECODE=1
 USER 65534:65534
-EXPOSE 8000
+EXPOSE 8101
 HEALTHCHECK --interval=10s --timeout=5s --start-period=180s \
-    CMD [".venv-vllm/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+    CMD [".venv-vllm/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8101/health', timeout=4)"]
 ENTRYPOINT ["deploy/vllm/serve.sh"]
-CMD ["base", "8000"]
+CMD ["base", "8101"]
 
 
 FROM scratch AS gateway

@@ -18,7 +18,8 @@ find_uv() {
         .venv-tools/bin/python -m pip install --quiet --require-hashes --requirement $locks/uv.lock
     fi
     uv=.venv-tools/bin/uv
-    UV_FIND_LINKS=$("$python" -m pip config get global.find-links 2>/dev/null || "$python" -m pip config get :env:.find-links 2>/dev/null || true)
+    pip=".venv-tools/bin/python -m pip"    # the system's Python may have none
+    UV_FIND_LINKS=$($pip config get global.find-links 2>/dev/null || $pip config get :env:.find-links 2>/dev/null || true)
     if [ -n "$UV_FIND_LINKS" ]; then
         export UV_FIND_LINKS
     else

@@ -94,11 +94,12 @@ def _name_packages(packages: Iterable[str], root: Path) -> None:
 
 
 def _make_places(root: Path) -> None:
-    """Where the gateway finds its artifacts and writes: nothing else in here is its own."""
+    """Where the gateway finds its artifacts and writes: what is its own, and what it shares with other gateways."""
     (root / "tmp").mkdir(mode=0o777)
     (root / "tmp").chmod(0o1777)
-    (root / "srv/var").mkdir(parents=True, mode=0o700)
-    shutil.chown(root / "srv/var", RUNS_AS, RUNS_AS)
+    for place in ("srv/var", "srv/shared"):
+        (root / place).mkdir(parents=True, mode=0o700)
+        shutil.chown(root / place, RUNS_AS, RUNS_AS)
     packaged = next(GATEWAY.glob("lib/python3*/site-packages/router_models"))
     (root / "srv/router_models").symlink_to(packaged)
 

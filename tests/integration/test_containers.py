@@ -22,8 +22,9 @@ from tests.fakes.dockerfile import Stage, stages
 
 BIN = Path(sys.executable).parent
 SECRETS = {"THALAMUS_KEY": "sk-a", "REDIS_PASSWORD": "b", "GRAFANA_PASSWORD": "c"}
+CATALOGS = ("compose-catalog.yaml", "compose-gpu-catalog.yaml")
 CONFIGS = ("compose.yaml", "compose-gpu.yaml")
-MADE_LATER = ("deploy/grafana/provisioning", "deploy/grafana/dashboards")
+MADE_LATER = ("deploy/grafana/provisioning", "deploy/grafana/dashboards", "deploy/prometheus")
 """Bind mounts whose files another part of the project renders."""
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -180,13 +181,17 @@ def test_the_gateways_configuration_fits_the_network_of_compose(config: str) -> 
 
 
 def test_compose_and_the_demo_have_the_same_models() -> None:
-    ours, demo = (
-        yaml.safe_load((ROOT / "configs" / name).read_text()) for name in ("compose-catalog.yaml", "demo-catalog.yaml")
-    )
-    assert ours["models"] == demo["models"]
-    kept = ("scales", "profiles")
-    ours, demo = (yaml.safe_load((ROOT / "configs" / name).read_text()) for name in ("compose.yaml", "demo.yaml"))
-    assert [ours[key] for key in kept] == [demo[key] for key in kept]
+    assert _config("compose-catalog.yaml")["models"] == _config("demo-catalog.yaml")["models"]
+    ours, demo = _config("compose.yaml"), _config("demo.yaml")
+    assert [ours[key] for key in ("scales", "profiles")] == [demo[key] for key in ("scales", "profiles")]
+
+
+def _config(name: str) -> Any:
+    return _yaml(ROOT / "configs" / name)
+
+
+def _yaml(file: Path) -> Any:
+    return yaml.safe_load(file.read_text())
 
 
 def test_real_models_are_served_as_the_catalogue_says() -> None:
@@ -198,21 +203,47 @@ def test_real_models_are_served_as_the_catalogue_says() -> None:
         assert f"--max-model-len={model.card.context_tokens}" in command
 
 
-@pytest.mark.parametrize("name", ["proxy", "prometheus"])
-def test_its_configuration_names_services_and_passes_its_own_check(name: str, tmp_path: Path) -> None:
-    program = {"proxy": "haproxy", "prometheus": "promtool"}[name]
+def test_the_proxy_knows_the_gateways_and_passes_its_own_check() -> None:
+    file = ROOT / "deploy/haproxy/haproxy.cfg"
+    servers = re.findall(r"^    server (\S+) (\S+)", file.read_text(), re.MULTILINE)
+    assert servers == [(name, f"{name}:8080") for name in ("gateway-1", "gateway-2")]
+    program = _installed("haproxy")
+    done = subprocess.run([program, "-c", "-f", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_prometheus_asks_gateways_and_workers_of_compose_and_passes_its_own_check() -> None:
+    folder = ROOT / "deploy/prometheus"
+    if not folder.exists():
+        pytest.skip("deploy/prometheus is not made yet")
+    jobs = _yaml(folder / "prometheus.yml")["scrape_configs"]
+    targets = {target for file in folder.glob("targets/*.yml") for one in _yaml(file) for target in one["targets"]}
+    # Names that do not run are no targets: the workers of the profile that is off.
+    named = [one for job in jobs for one in job.get("dns_sd_configs", ())]
+    targets |= {f"{name}:{one['port']}" for one in named for name in one["names"]}
+    workers = {url.removeprefix("http://") for name in CATALOGS for url in _urls(name)}
+    assert targets == {"gateway-1:8081", "gateway-2:8081"} | workers
+    program = _installed("promtool")
+    command = [program, "check", "config", str(folder / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def _installed(program: str) -> str:
     found = shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/bin")
     if not found:
         pytest.skip(f"{program} is not installed")
-    if name == "proxy":
-        file = ROOT / "deploy/haproxy/haproxy.cfg"
-        named, command = set(re.findall(r"^    server (\S+)", file.read_text(), re.M)), [found, "-c", "-f", str(file)]
-    else:
-        file = ROOT / "deploy/prometheus/prometheus.yml"
-        jobs = yaml.safe_load(file.read_text())["scrape_configs"]
-        named = {one for job in jobs for found_by in job["dns_sd_configs"] for one in found_by["names"]}
-        command = [found, "check", "config", str(file)]
-    assert named
-    assert named <= set(SERVICES)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    return found
+
+
+def _urls(catalog: str) -> list[str]:
+    return [url for backend in _config(catalog)["backends"] for url in backend["urls"]]
+
+
+@pytest.mark.parametrize("name", ["worker-base", "worker-small"])
+def test_a_worker_listens_and_is_looked_after_where_the_catalogue_says(name: str) -> None:
+    (url,) = (url for url in _urls("compose-catalog.yaml") if name in url)
+    port = url.rpartition(":")[2]
+    assert SERVICES[name]["command"][-1] == port
+    (check,) = STAGES["worker-cpu"].all("HEALTHCHECK")
+    assert f"127.0.0.1:{port}/health" in str(SERVICES[name].get("healthcheck", check.arguments))
