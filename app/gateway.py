@@ -103,7 +103,9 @@ class Gateway:
         began_at = self._replicas.clock()
         decision = await self._desk.router.route(request, self._replicas.fleet())
         seconds = self._replicas.clock() - began_at
-        self._metrics.decided(decision.chosen.model.name, request.profile, decision.reason, seconds)
+        chosen = decision.chosen
+        self._metrics.decided(chosen.model.name, request.profile, decision.reason, seconds)
+        self._metrics.promises.chose(chosen.model.name, chosen.quality)
         if failure := decision.details.get("predictor_failure"):
             self._metrics.predictor_failures.inc()
             self._log.write("predictor.failed", request_id=request.request_id, cause=str(failure))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -14,6 +14,7 @@ from app.settings import Settings
 from app.store.journal import RecentDecisions
 from app.store.limits import Limits, MemoryLimits
 from app.store.redis_client import RedisClient
+from app.telemetry.kept_metrics import FEATURES
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class Stores:
     journal: RecentDecisions = field(default_factory=RecentDecisions)
     redis: RedisClient | None = None
     """None where the store is embedded."""
+
+    def up(self) -> Mapping[str, bool]:
+        """Whether what each feature needs of the store can be had, for the metrics."""
+        return dict.fromkeys(FEATURES, self.redis is None or not self.redis.is_down)
 
 
 @asynccontextmanager

@@ -26,6 +26,8 @@ DEFAULT_SCOPES = frozenset({"inference", "embeddings", "models:read", "route:exp
 # Of a key that states none: enough for one person's tools, and a runaway loop is noticed. More is set on purpose.
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, CONCURRENCY = 60.0, 100_000.0, 8
 
+ANYBODY = "anonymous"
+"""The id of every caller where there are no keys."""
 PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high")
 
 
@@ -109,7 +111,7 @@ class OpenToAll:
     """No keys at all, for a gateway that only this machine can reach: every caller is the same one."""
 
     def __init__(self, key: Key | None = None) -> None:
-        self._key = key or Key("anonymous", models=("*",))
+        self._key = key or Key(ANYBODY, models=("*",))
 
     def find(self, secret: str) -> Key | None:  # noqa: ARG002 - every secret will do
         return self._key

@@ -13,6 +13,7 @@ from app.admission import Admission, Gate, Ledger
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
 from app.gateway import Desk, Gateway, Router
+from app.promises import Baseline, Promises
 from app.shedding import Shedding
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
@@ -69,6 +70,7 @@ def bench(
     clock: Clock = time.monotonic,
     max_in_flight: int = 1000,
     router: Router | None = None,
+    baseline: Baseline | None = None,
 ) -> Bench:
     """A gateway over this upstream that tries the catalogue's models in its order, unless a router says otherwise."""
     log = io.StringIO()
@@ -80,7 +82,8 @@ def bench(
     dispatcher = Dispatcher(upstream, replicas, DispatchLimits(timeouts), clock, telemetry)
     shedding = Shedding(limits.fullness)
     metrics.refresh_with(lambda: metrics.pressed(shedding.readings()))
-    admission = Admission(Ledger(limits, journal, telemetry, "v1"), clock, timeouts.total_s, shedding, Gate())
+    ledger = Ledger(limits, journal, telemetry, Promises(metrics.promises, baseline), "v1")
+    admission = Admission(ledger, clock, timeouts.total_s, shedding, Gate())
     desk = Desk(router or FakeRouter(models), journal, describe)
     gateway = Gateway(admission, desk, dispatcher, replicas, telemetry)
     return Bench(gateway, replicas, limits, metrics, admission, log)

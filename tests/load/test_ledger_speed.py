@@ -12,6 +12,7 @@ import pytest
 
 from app.admission import Admission, Ledger
 from app.domain.usage import Usage
+from app.promises import Promises
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
 from app.telemetry import Telemetry
@@ -59,7 +60,9 @@ async def _cpu_us(admission: Admission, metrics: Metrics, requests: int) -> floa
 def test_the_ledger_of_a_request_costs_a_tenth_of_it(tmp_path: Path) -> None:
     metrics = Metrics(MODELS, ["default"], ["pool"])
     log = EventLog(sink=BackgroundSink(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)))
-    ledger = Ledger(MemoryLimits(512, time.monotonic), RecentDecisions(), Telemetry(metrics, log))
+    ledger = Ledger(
+        MemoryLimits(512, time.monotonic), RecentDecisions(), Telemetry(metrics, log), Promises(metrics.promises)
+    )
     admission = Admission(ledger, time.monotonic, 600.0)
     cpu_us = min(asyncio.run(_cpu_us(admission, metrics, 5_000)) for _ in range(7))
     log.close()
