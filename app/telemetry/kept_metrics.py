@@ -1,4 +1,4 @@
-"""Metrics of what a gateway keeps and looks after: keys and their money, stores, the journal, replicas."""
+"""Metrics of what a gateway keeps and looks after: keys and their money, stores, replicas."""
 
 from __future__ import annotations
 
@@ -48,9 +48,6 @@ class KeptMetrics:
         self._budget_usd = level("key_budget_usd", "What a key may spend in its period.", by_budget, max)
         self._left_usd = level("key_budget_left_usd", "What of that is left.", by_budget, min)
         self._store_up = level("store_up", "Whether what a feature needs of the store can be had.", ("feature",), min)
-        self.journal_waiting = level("journal_waiting", "Records that are written, and not yet in the kept store.")
-        self.journal_dropped = count("journal_dropped", "Records that were lost because the spool was full.")
-        self.journal_interrupted = count("journal_interrupted", "Records that a dead process left open.")
         by_replica = ("backend", "replica")
         self._up = level("replica_up", "Whether a replica is in.", by_replica, min)
         self._in_flight = level("replica_in_flight", "Our requests on a replica.", by_replica)

@@ -62,6 +62,12 @@ class Metrics:
         self._shed = count("shed", "Requests turned away because it was crowded.", ("priority",))
         self._pressure = level("pressure", "How full the gateway is, by reading; 1 is full.", ("reading",), max)
         self.log_lines_dropped = count("log_lines_dropped", "Log lines that could not be written.")
+        self.journal_rows_dropped = count("journal_rows_dropped", "Rows of the journal that were lost.")
+        self.journal_interrupted = count("journal_interrupted", "Requests of processes that died.")
+        self.journal_spool_bytes = level("journal_spool_bytes", "Rows on this machine that are not done with.")
+        self.journal_stopped = level(
+            "journal_stopped", "Whether rows of the journal cannot be written; 1 is yes.", (), max
+        )
         self.promises = PromiseMetrics(declared, self.names)
         self.kept = KeptMetrics(declared, self.names)
         self._readers: dict[Hashable, Callable[[], None]] = {}

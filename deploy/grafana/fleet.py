@@ -317,8 +317,9 @@ MONEY = (
         "Do records reach the kept store, and are any lost or left open by a crash?",
         "waiting that grows: the store is down or slow; lost: it was away for too long.",
         (
-            Query("sum(thalamus_journal_waiting)", "waiting"),
-            Query("sum(increase(thalamus_journal_dropped_total[$__rate_interval]))", "lost"),
+            Query("sum(thalamus_journal_spool_bytes) / 1024", "KiB waiting"),
+            Query("max(thalamus_journal_stopped)", "cannot be written"),
+            Query("sum(increase(thalamus_journal_rows_dropped_total[$__rate_interval]))", "lost"),
             Query("sum(increase(thalamus_journal_interrupted_total[$__rate_interval]))", "interrupted"),
         ),
         width=16,

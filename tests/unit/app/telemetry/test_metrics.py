@@ -98,9 +98,9 @@ def test_a_replica_that_is_gone_is_not_told_of_any_more() -> None:
 
 def test_of_two_readers_of_one_thing_the_last_counts() -> None:
     metrics = Metrics()
-    metrics.refresh_with(lambda: metrics.kept.journal_waiting.set(1.0), of="journal")
-    metrics.refresh_with(lambda: metrics.kept.journal_waiting.inc(amount=5.0), of="journal")
-    assert metrics.registry.get_sample_value("thalamus_journal_waiting") == 5.0
+    metrics.refresh_with(lambda: metrics.journal_spool_bytes.set(1.0), of="journal")
+    metrics.refresh_with(lambda: metrics.journal_spool_bytes.inc(amount=5.0), of="journal")
+    assert metrics.registry.get_sample_value("thalamus_journal_spool_bytes") == 5.0
 
 
 def test_every_name_says_its_unit() -> None:
