@@ -28,7 +28,7 @@ from app.channel import Channel, OtherSideGone
 from app.errors import ConfigRejected, UsageError
 from app.gateway import Gateway
 from app.reload import rejected, rejection
-from app.serving import Listener, Signals, listening_socket, shared_socket
+from app.serving import Listener, Signals, leave_no_core, listening_socket, shared_socket
 from app.settings import Settings, load_settings
 from app.snapshot import check_lasting, create_keys
 from app.store.shared_limits import SharedLimits, Table
@@ -242,6 +242,8 @@ class Crew:
             member.failure = str(value)
         elif what == "changed":
             self._changed(member, value)
+        elif what == "remembered":
+            self._pass_on(member, what, value)
         elif what == "started":
             member.failure = None
             member.started.set()
@@ -267,9 +269,12 @@ class Crew:
             self._out[replica] = change
         elif change["what"] == "back":
             self._out.pop(replica, None)
+        self._pass_on(teller, "changed", change)
+
+    def _pass_on(self, teller: Member, what: str, value: Any) -> None:
         for member in self._members:
             if member is not teller and member.channel:
-                member.channel.tell("changed", change)
+                member.channel.tell(what, value)
 
     def _bury(self, member: Member, status: int) -> None:
         """Keep what it had counted, and give back what it had taken."""
@@ -304,6 +309,7 @@ def serve(settings: Settings, workers: int) -> None:
     Raises:
         UsageError: something cannot be opened; the message is one line.
     """
+    leave_no_core()  # nor do the workers, which inherit it
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, workers))
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from app.admission import Admission, Caller
 from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
+from app.domain.sessions import Session
 from app.errors import NotAllowed, UnknownDecision
 from app.store.journal import Journal, Outcome
+from app.store.sessions import MemorySessions, Sessions
 from app.telemetry import Telemetry
 from app.upstream.dispatcher import Dispatcher, Served
 from app.upstream.replicas import Replicas
@@ -21,8 +23,8 @@ EXPLAIN = "route:explain"
 class Router(Protocol):
     """Decides which models are tried, in which order."""
 
-    async def route(self, request: Request, fleet: Fleet) -> Decision:
-        """Rank the eligible models.
+    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
+        """Rank the eligible models; `session` is what is remembered of the request's own one.
 
         Raises:
             GatewayError: there is none; the message says why.
@@ -38,6 +40,7 @@ class Desk:
     journal: Journal
     describe: Callable[[Decision], Mapping[str, Any]]
     """The record of a decision, as JSON."""
+    sessions: Sessions = field(default_factory=MemorySessions)
 
 
 class Gateway:
@@ -70,6 +73,8 @@ class Gateway:
             admitted.decided(decision)
             served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id, admitted.attempted)
             admitted.hand_over(served)
+            if has_session(request):
+                self._desk.sessions.remember(request, served.candidate.model.name)
             if request.explain:
                 served.answer.attach(lambda: self._record(decision, admitted.so_far(served)))
             return served
@@ -100,8 +105,9 @@ class Gateway:
         return self._admission.gate.leaving
 
     async def _decide(self, request: Request) -> Decision:
+        session = await self._desk.sessions.find(request) if has_session(request) else None
         began_at = self._replicas.clock()
-        decision = await self._desk.router.route(request, self._replicas.fleet())
+        decision = await self._desk.router.route(request, self._replicas.fleet(), session)
         seconds = self._replicas.clock() - began_at
         chosen = decision.chosen
         self._metrics.decided(chosen.model.name, request.profile, decision.reason, seconds)
@@ -113,6 +119,11 @@ class Gateway:
 
     def _record(self, decision: Decision, outcome: Outcome | None) -> Mapping[str, Any]:
         return {**self._desk.describe(decision), "outcome": None if outcome is None else _told(outcome)}
+
+
+def has_session(request: Request) -> bool:
+    """Whether it may matter to it what was answered before; no cache holds what embeddings read."""
+    return request.session_id is not None and request.operation != "embeddings"
 
 
 def _permit_explanation(request: Request, key: Caller) -> None:

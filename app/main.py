@@ -11,11 +11,12 @@ import uvloop
 
 from app.api import Plane, admin_plane, data_plane
 from app.reload import Live
-from app.serving import Listener, Signals, depart, listening_socket, settle
+from app.serving import Listener, Signals, depart, leave_no_core, listening_socket, settle
 from app.settings import Settings
 from app.shedding import Shedding
 from app.snapshot import Lasting
 from app.store.limits import Limits, max_connections
+from app.store.sessions import MemorySessions
 from app.stores import open_stores
 from app.telemetry import Telemetry
 from app.upstream.replicas import Tell
@@ -29,6 +30,8 @@ class Peers:
     """What callers may use at a time, where it is kept outside this process."""
     tell: Tell = lambda _: None
     """Hears of changes of replicas."""
+    sessions: MemorySessions | None = None
+    """Those that the others hear of, where no store shares them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ async def create_app(settings: Settings, peers: Peers | None = None) -> AsyncIte
     """
     peers, telemetry = peers or Peers(), Telemetry()
     with closing(telemetry.log):
-        async with open_stores(settings, peers.limits) as stores:
+        async with open_stores(settings, peers.limits, peers.sessions) as stores:
             with Shedding(stores.limits.fullness) as shedding:
                 live = Live(Lasting(stores, shedding, telemetry, tell=peers.tell))
                 try:
@@ -67,6 +70,7 @@ def serve(settings: Settings) -> None:
     Raises:
         UsageError: something cannot be opened; the message is one line.
     """
+    leave_no_core()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 

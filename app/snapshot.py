@@ -122,7 +122,7 @@ class Snapshot:
         self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
         dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
-        desk = Desk(self.router, lasting.stores.journal, describe)
+        desk = Desk(self.router, lasting.stores.journal, describe, lasting.stores.sessions)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
         access = Access(settings.catalog, settings.profiles)
         self.doors = Doors(create_keys(settings), access, self.gateway, telemetry, settings.limits.body_bytes)

@@ -14,6 +14,7 @@ from app.settings import Settings
 from app.store.journal import RecentDecisions
 from app.store.limits import Limits, MemoryLimits
 from app.store.redis_client import RedisClient
+from app.store.sessions import MemorySessions, RedisSessions, Sessions
 from app.telemetry.kept_metrics import FEATURES
 
 
@@ -25,6 +26,7 @@ class Stores:
     journal: RecentDecisions = field(default_factory=RecentDecisions)
     redis: RedisClient | None = None
     """None where the store is embedded."""
+    sessions: Sessions = field(default_factory=MemorySessions)
 
     def up(self) -> Mapping[str, bool]:
         """Whether what each feature needs of the store can be had, for the metrics."""
@@ -32,16 +34,24 @@ class Stores:
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings, limits: Limits | None = None) -> AsyncIterator[Stores]:
-    """`limits` are those that this process shares with others of its gateway, if any.
+async def open_stores(
+    settings: Settings, limits: Limits | None = None, sessions: MemorySessions | None = None
+) -> AsyncIterator[Stores]:
+    """`limits` and `sessions` are those that this process shares with others of its gateway, if any.
 
     Raises:
         UsageError: a store cannot be opened; the message is one line.
     """
     async with AsyncExitStack() as stack:
-        redis = None
+        redis, shared = None, None
         if settings.store:
             password = settings.store_password
             redis = RedisClient(settings.store, password.reveal() if password else None, time.monotonic)
             stack.push_async_callback(redis.aclose)
-        yield Stores(limits or MemoryLimits(settings.limits.in_flight, time.monotonic), redis=redis)
+            shared = RedisSessions(redis)
+            stack.push_async_callback(shared.aclose)
+        yield Stores(
+            limits or MemoryLimits(settings.limits.in_flight, time.monotonic),
+            redis=redis,
+            sessions=shared or sessions or MemorySessions(),
+        )

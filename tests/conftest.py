@@ -16,8 +16,13 @@ import pytest
 import yaml
 
 from app.cli.processes import Children
+from tests.fakes.stalls import Repeats
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Repeats())
 
 
 @pytest.fixture(scope="session")

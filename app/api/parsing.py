@@ -12,6 +12,7 @@ from app.api.messages import check_messages, count_images, estimate_tokens, text
 from app.api.parameters import TABLES, check_fields
 from app.api.prompts import Prompts
 from app.api.responses_input import check_input, read_input
+from app.api.sessions import in_tool_call, session_id
 from app.api.steering import Call, allowed_priority, count_hops, steer, trace_of
 from app.domain.preferences import FlagLine, parse_flag_line
 from app.domain.request import Conversation, Operation, Preferences, Request
@@ -79,7 +80,7 @@ def parse_completion(body: Mapping[str, Any], call: Call) -> Request:
     """
     forwarded = check_fields(body, TABLES["completion"])
     prompt = forwarded.get("prompt")
-    if prompt is None or prompt == []:
+    if prompt is None:
         raise InvalidRequest("prompt is missing; send a text", param="prompt")
     return _request(body, forwarded, call, _Prompt.of("completion", Prompts.of(prompt)))
 
@@ -128,6 +129,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         raise InvalidRequest("stream_options is for streams; leave it out", param="stream_options")
     steering = steer(body, call, prompt.flags)
     context = steering.context
+    session = session_id(context.session_id, call.headers, body)
     max_tokens = _cap_tokens(forwarded, steering.preferences, prompt.operation)
     needs, uses = _needs(forwarded, prompt)
     return Request(
@@ -144,7 +146,8 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         uses=uses,
         preferences=steering.preferences,
         allowed_models=call.access.allowed(call.key),
-        session_id=context.session_id,
+        session_id=session,
+        in_tool_call=session is not None and in_tool_call(prompt.operation, forwarded),
         deadline_s=context.deadline_s,
         priority=allowed_priority(context.priority, call.key),
         explain=context.explain or False,

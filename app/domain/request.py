@@ -52,6 +52,9 @@ class Request:
     allowed_models: frozenset[str] | None = None
     """Models that the caller's key may use; None is all."""
     session_id: str | None = None
+    """Requests of one key with the same one belong together."""
+    in_tool_call: bool = False
+    """Whether a model is waiting for what a tool returns, or has not answered to it yet; looked at within sessions."""
     deadline_s: float | None = None
     priority: Literal["low", "normal", "high"] = "normal"
     explain: bool = False

@@ -42,6 +42,7 @@ def predicted_quality(decision: Decision, model: str) -> float | None:
 
 def _described(evidence: Evidence) -> dict[str, Any]:
     expected, ground = Expected(evidence.case), evidence.ground
+    limited = Expected(evidence.case.without_session)
     eligible_M = np.zeros(len(expected.table), dtype=np.bool_)
     eligible_M[ground.order] = True
     weights, reading = ground.terms.weights, evidence.reading
@@ -51,10 +52,11 @@ def _described(evidence: Evidence) -> dict[str, Any]:
         "asked": _asked(expected.question, expected.table.vocabulary),
         "applied": _applied(ground),
         "candidates": _candidates(expected, ground, set(front)),
-        "excluded": [_excluded(expected, each) for each in exclusions(expected)],
+        "excluded": [_excluded(limited, each) for each in exclusions(limited)],
         "pareto": [expected.names[number] for number in front],
         "ranking": [expected.names[number] for number in ground.order],
         "counterfactual": _counterfactual(expected, flip),
+        "session": _session(expected, ground),
         # Nothing is left to chance yet: the choice would be the same again.
         "propensity": 1.0,
         "encoder": reading.encoder,
@@ -68,7 +70,8 @@ def _is_settled(evidence: Evidence) -> bool:
     """Whether no weight had a part in the choice."""
     ground = evidence.ground
     is_single = ground.terms.max_quality_loss is not None and ground.terms.cost_weight is None
-    return ground.rule != "best" or evidence.case.question.model is not None or is_single
+    is_kept = ground.kept is not None and ground.kept.why != "cache"
+    return ground.rule != "best" or is_kept or evidence.case.question.model is not None or is_single
 
 
 def _asked(question: Question, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -141,6 +144,20 @@ def _counterfactual(expected: Expected, flip: Flip | None) -> dict[str, Any] | N
             f"with weights.{flip.dimension} {verb} {flip.flips_at:.4g} instead of {flip.weight:.4g}, "
             f"{name} would be chosen"
         ),
+    }
+
+
+def _session(expected: Expected, ground: Ground) -> dict[str, Any] | None:
+    """The session's model and what it has of this request, and what became of the choice because of it."""
+    warmth, kept = expected.case.warmth, ground.kept
+    if warmth is None:
+        return None
+    return {
+        "model": expected.names[warmth.model],
+        "cached_tokens": warmth.tokens,
+        "in_tool_call": warmth.in_tool_call,
+        "kept_for": kept.why if kept else None,
+        "instead_of": expected.names[kept.otherwise] if kept else None,
     }
 
 

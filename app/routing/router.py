@@ -3,6 +3,7 @@
 How it works: what is known without a prediction leaves the usable models. A glance at the prompt decides among them
 when it is clear enough; else the transformer reads it. Limits on what is expected leave the eligible models. The most
 useful of them comes first, unless the prompt is unlike all that was learned from: then the profile's order decides.
+Then a session may keep its model (`app.routing.sessions`).
 
 Legend of array suffixes: M models of the catalogue, E eligible ones.
 """
@@ -20,6 +21,7 @@ from app.domain.decision import Decision, Encoder, Fleet, Reason
 from app.domain.dimensions import Truths
 from app.domain.preferences import Profile
 from app.domain.request import Request
+from app.domain.sessions import Session
 from app.errors import UnknownModel
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Question
@@ -31,8 +33,9 @@ from app.routing.operating_points import OperatingCurve, OperatingPoints, Operat
 from app.routing.ranking import Ranking
 from app.routing.reading import QualityPredictor, Reading, glance, look
 from app.routing.recall import Recall
+from app.routing.sessions import kept, warmth_of
 from app.routing.view import NO_TERMS, Terms, View, first_of
-from app.routing.why import Ground, why_abstained, why_best, why_default
+from app.routing.why import Ground, why_abstained, why_best, why_default, why_kept
 
 # A glance decides alone when its margin is this many times its typical error: with errors that are distributed normally
 # (the one-sided 95 % quantile), the transformer would turn one such choice in twenty around, and closer ones at most.
@@ -103,8 +106,10 @@ class Router:
         if self._points is not None:
             await self._points.of(self._table.tested_M)
 
-    async def route(self, request: Request, fleet: Fleet) -> Decision:
+    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
         """Rank the models that satisfy the constraints, most useful under the weights first.
+
+        `session` is what is remembered of the request's own one.
 
         Raises:
             UnknownModel: the model asked for by name, or the profile, does not exist for this caller.
@@ -112,18 +117,19 @@ class Router:
             ContextLengthExceeded: the request fits into no model.
             UpstreamUnreachable: only models without a replica that is up are left.
         """
-        case = Case(self._table, Question.of(request), self._columns(fleet))
+        warmth = warmth_of(session, request, self._table)
+        case = Case(self._table, Question.of(request), self._columns(fleet), warmth=warmth)
         self._check_names(case.question)
         usable_M = self._usable(case)
         loss = request.preferences.max_quality_loss
         terms = Terms(request.preferences.weights) if loss is None else await self._terms(case.question, usable_M, loss)
         view = await self._read(request, View(case, usable_M, terms))
         if request.preferences.limits and not np.count_nonzero(view.eligible):
-            self._tell_excluded(view.expected, estimated=True)
-            raise nothing_left(view.expected, estimated=True)
+            self._tell_excluded(view.limited, estimated=True)
+            raise nothing_left(view.limited, estimated=True)
         ground = await self._rank(view)
-        self._tell_excluded(view.expected, estimated=True, left=len(ground.order))
-        return self._decision(view, ground)
+        self._tell_excluded(view.limited, estimated=True, left=len(ground.order))
+        return self._decision(view, kept(view, ground))
 
     def _columns(self, fleet: Fleet) -> FleetColumns:
         """The fleet as columns; one picture of it serves many requests."""
@@ -224,7 +230,9 @@ class Router:
     def _decision(self, view: View, ground: Ground) -> Decision:
         failure = view.reading.failure
         evidence = Evidence(view.case, ground, view.reading, self._versions)
-        reason: Reason = "only" if len(ground.order) == 1 else ground.rule
+        reason: Reason = ground.rule if ground.kept is None else "session"
+        if len(ground.order) == 1:
+            reason = "only"
         if view.case.question.model is not None:
             reason = "named"
         return Decision(
@@ -248,6 +256,8 @@ def _why(reason: Reason, evidence: Evidence, has_predictor: bool, follows_order:
         return "asked for by name"
     if reason == "only":
         return "the only eligible model"
+    if ground.kept is not None:
+        return why_kept(Expected(case), ground.kept)
     if reason == "default":
         return why_default(evidence.reading.failure, has_predictor)
     if reason == "abstained":

@@ -17,6 +17,7 @@ from app.promises import Baseline, Promises
 from app.shedding import Shedding
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
+from app.store.sessions import MemorySessions, Remembered
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
@@ -39,6 +40,9 @@ class Bench:
     limits: MemoryLimits
     metrics: Metrics
     admission: Admission
+    sessions: MemorySessions
+    remembered: list[Remembered]
+    """Sessions, each time that one is answered."""
     log: io.StringIO = field(repr=False)
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -84,9 +88,11 @@ def bench(
     metrics.refresh_with(lambda: metrics.pressed(shedding.readings()))
     ledger = Ledger(limits, journal, telemetry, Promises(metrics.promises, baseline), "v1")
     admission = Admission(ledger, clock, timeouts.total_s, shedding, Gate())
-    desk = Desk(router or FakeRouter(models), journal, describe)
+    remembered: list[Remembered] = []
+    sessions = MemorySessions(clock, remembered.append)
+    desk = Desk(router or FakeRouter(models), journal, describe, sessions)
     gateway = Gateway(admission, desk, dispatcher, replicas, telemetry)
-    return Bench(gateway, replicas, limits, metrics, admission, log)
+    return Bench(gateway, replicas, limits, metrics, admission, sessions, remembered, log)
 
 
 def catalog_of(**backends: FakeBackend) -> Catalog:

@@ -22,7 +22,7 @@ MOST_READ_BYTES = 64 * KIB
 # The log and files of the system that a process reads while it works.
 UNRELATED_BYTES = 4 * KIB
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timing]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

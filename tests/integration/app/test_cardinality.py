@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.deployment import SECRET, Deployment, deployed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 

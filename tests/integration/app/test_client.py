@@ -18,6 +18,8 @@ from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.gateway import QUICK, bench, catalog_of
 from tests.fakes.world import FakeKey, request
 
+pytestmark = pytest.mark.timing
+
 MESSAGE = Message("/chat/completions", b'{"model": "small", "messages": []}', stream=False, request_id="r1")
 SPLIT = "r1\r\nx-injected: 1"
 

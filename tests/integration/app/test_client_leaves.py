@@ -12,6 +12,8 @@ from tests.fakes.backend import Script
 from tests.fakes.caller import call, hang_up
 from tests.fakes.deployment import SECRET, deployed
 
+pytestmark = pytest.mark.timing
+
 # From the caller's end to the backend's: RELIABILITY asks 250 ms at most.
 WITHIN_S = 0.25
 

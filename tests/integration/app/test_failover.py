@@ -17,6 +17,8 @@ from tests.fakes.gateway import Bench, bench, catalog_of, client_of
 from tests.fakes.upstream import texts
 from tests.fakes.world import FakeKey, request
 
+pytestmark = pytest.mark.timing
+
 KEY = FakeKey()
 TEXT = "".join(TOKENS)
 STREAMED = replace(request(stream=True), max_tokens=1)

@@ -24,6 +24,8 @@ from tests.fakes.event_faults import EventFaults
 from tests.fakes.fault_proxy import Toxics
 from tests.fakes.process import until
 
+pytestmark = pytest.mark.timing
+
 UPSTREAM = {
     "connect_timeout_s": 0.2,
     "first_byte_timeout_s": 0.4,

@@ -16,6 +16,8 @@ from tests.fakes.event_faults import EventFaults
 from tests.fakes.fault_proxy import FaultProxy, Toxics
 from tests.fakes.upstream import texts
 
+pytestmark = pytest.mark.timing
+
 STREAM = {"model": "small", "messages": [], "stream": True}
 PATH = "/v1/chat/completions"
 LETTERS = bytes(range(65, 91)) * 40

@@ -21,7 +21,7 @@ from tests.fakes.event_faults import EventFaults
 from tests.fakes.fault_proxy import FaultProxy
 from tests.fakes.process import gateway_process, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 AT_ONCE = 40
 FIRST_BYTE_S = 1.0

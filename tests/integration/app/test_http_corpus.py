@@ -30,7 +30,7 @@ QUIET_S = 0.5
 """After an answer: time for another one that should not come."""
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d) ")
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.timing]
 
 
 @dataclass(frozen=True, slots=True)

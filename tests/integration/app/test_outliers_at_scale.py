@@ -23,7 +23,7 @@ from tests.fakes.moody import Moody
 from tests.fakes.open_loop import ask_at
 from tests.fakes.world import catalog, model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 RATE = 100.0
 DELAY_S = 0.02
@@ -125,12 +125,12 @@ async def test_a_replica_of_which_a_third_fails_is_out_within_twenty_seconds(wor
 
 
 async def test_a_replica_ten_times_slower_costs_nobody_an_answer_and_few_their_time(world: World) -> None:
-    usual = await ask_at(RATE, 20 / world.speed, world.bench.gateway)
+    usual = await ask_at(RATE, 8 / world.speed, world.bench.gateway)
     world.sick.script = SLOW
     asked = world.sick.asked
     await ask_at(RATE, 8 / world.speed, world.bench.gateway)
     learning, asked = world.sick.asked - asked, world.sick.asked
-    heard = await ask_at(RATE, 40 / world.speed, world.bench.gateway)
+    heard = await ask_at(RATE, 20 / world.speed, world.bench.gateway)
     share = 4 * (world.sick.asked - asked) / heard.requests
     heard.say(
         usual_p99_ms=round(1e3 * usual.at(0.99), 1), slow_calls_first=learning, share_of_the_slow_one=round(share, 3)

@@ -19,7 +19,7 @@ from tests.fakes.caller import CHAT, Heard, call, chat, hear, session_to
 from tests.fakes.fault_proxy import FaultProxy, Toxics
 from tests.fakes.process import HEADERS, GatewayProcess, gateway_process, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 MIB = 1 << 20
 LONG = ("x" * 4096,) * 2560

@@ -14,7 +14,7 @@ import pytest
 from app.settings import load_settings
 from tests.fakes.deployment import deployed, write_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 ARTIFACT = Path(__file__).resolve().parents[3] / "router_models/artifacts/public-v1"
 EVERY_S = 0.005

@@ -18,11 +18,11 @@ from tests.fakes.moody import Moody
 from tests.fakes.open_loop import Heard, ask_at
 from tests.fakes.world import catalog, model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 RATE = 100.0
 SETTLED_S = 5.0
-# How long the retries last that were saved up, where every third request wants one.
+# How long the retries last that were saved up, where every third request wants one; at twice the rate, half as long.
 SAVED_FOR_S = 8.0
 TIMEOUTS = Timeouts(connect_s=1.0, pool_wait_s=1.0, first_byte_s=5.0, idle_s=5.0, total_s=60.0)
 
@@ -56,11 +56,11 @@ async def four(scripts: Sequence[Script], *, one_model: bool) -> AsyncIterator[t
 
 
 async def calls_per_request(
-    gateway: Gateway, servers: Sequence[FakeBackend], seconds: float, settled_s: float
+    gateway: Gateway, servers: Sequence[FakeBackend], seconds: float, settled_s: float, rate: float = RATE
 ) -> tuple[float, float, Heard]:
     """After the first seconds, and overall, and what callers heard."""
     heard = Heard()
-    load = asyncio.create_task(ask_at(RATE, seconds, gateway, heard=heard))
+    load = asyncio.create_task(ask_at(rate, seconds, gateway, heard=heard))
     await asyncio.sleep(settled_s)
     calls_before, requests_before = calls(servers), heard.requests
     await load
@@ -70,7 +70,7 @@ async def calls_per_request(
 
 @pytest.mark.parametrize(("script", "one_model"), STORMS)
 async def test_a_storm_on_all_backends_is_not_made_worse(script: Script, one_model: bool, full_size: bool) -> None:
-    seconds, settled_s = (60.0, SETTLED_S) if full_size else (2.5, 1.0)
+    seconds, settled_s = (60.0, SETTLED_S) if full_size else (2.0, 1.0)
     async with four([script] * 4, one_model=one_model) as (world, servers):
         settled, overall, heard = await calls_per_request(world.gateway, servers, seconds, settled_s)
     heard.say(calls_per_request_settled=round(settled, 3), calls_per_request=round(overall, 3))
@@ -86,8 +86,8 @@ async def test_retries_of_a_fleet_that_fails_now_and_then_everywhere_stay_within
     async with four([Script()] * 4, one_model=True) as (world, servers):
         for server in servers:
             server.fails = 0.33
-        seconds = 60.0 if full_size else SAVED_FOR_S + 3.0
-        settled, overall, heard = await calls_per_request(world.gateway, servers, seconds, SAVED_FOR_S)
+        seconds, settled_s, rate = (60.0, SAVED_FOR_S, RATE) if full_size else (6.0, SAVED_FOR_S / 2, 2 * RATE)
+        settled, overall, heard = await calls_per_request(world.gateway, servers, seconds, settled_s, rate)
     refused = [error for error in heard.errors if error.headers().get("x-should-retry") == "false"]
     heard.say(
         calls_per_request_settled=round(settled, 3),
@@ -106,7 +106,7 @@ async def test_retries_of_a_fleet_that_fails_now_and_then_everywhere_stay_within
 async def test_one_bad_backend_of_four_is_not_noticed(script: Script, one_model: bool, full_size: bool) -> None:
     good = Script(delay_s=0.01)
     async with four([script, good, good, good], one_model=one_model) as (world, servers):
-        heard: Heard = await ask_at(RATE, 60.0 if full_size else 2.0, world.gateway)
+        heard: Heard = await ask_at(RATE, 60.0 if full_size else 1.5, world.gateway)
     ratio = calls(servers) / heard.requests
     heard.say(calls_per_request=round(ratio, 3), asked_the_bad_one=servers[0].calls)
     assert heard.ok_share >= 0.999

@@ -25,7 +25,7 @@ from app.shedding import RETRY_WITHIN_S
 from tests.conftest import ROOT, free_ports
 from tests.fakes.deployment import GATEWAY, write_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 SLOTS, SERVICE_S, IN_FLIGHT = 16, 0.4, 64
 ALL_S = IN_FLIGHT / SLOTS * SERVICE_S
@@ -161,7 +161,7 @@ def _count(sent: list[Sent], priority: str) -> int:
 
 
 def test_four_times_what_can_be_answered(tmp_path: Path, full_size: bool) -> None:
-    crowd_s, steady_s = (60.0, 10.0) if full_size else (8.0, 4.0)
+    crowd_s, steady_s = (60.0, 10.0) if full_size else (6.0, 3.0)
     everybody = {"normal": 1.0}
     with running(tmp_path) as world:
         quiet = (0.25 * PLENTY, 2.0, everybody)
@@ -171,7 +171,7 @@ def test_four_times_what_can_be_answered(tmp_path: Path, full_size: bool) -> Non
                 quiet,
                 (1.5 * PLENTY, steady_s, everybody),
                 (4 * PLENTY, crowd_s, PRIORITIES),
-                (0.5 * PLENTY, 7.0, everybody),
+                (0.5 * PLENTY, 6.0, everybody),
             )
         found = figures(sent, crowd_s, steady_s) | {"grown_mib": round(world.peak_mib() - before_mib, 1)}
     # The caller, the gateway and the worker each wait for the machine, going and coming; the caller for itself too.

@@ -27,7 +27,7 @@ FREE_BYTES = 12 * MIB
 """What any request may cost: pages that an allocator takes and does not give back, the parser's tables."""
 MOST_LAG_S = 0.1
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.timing]
 
 
 def body(content: bytes, more: bytes = b"") -> Callable[[], Iterator[bytes]]:

@@ -28,7 +28,7 @@ _HEAD = (
 )
 _STREAM = json.dumps({"model": "large", "stream": True, "messages": [{"role": "user", "content": "hi"}]})
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ async def test_slow_callers_are_let_go_and_the_others_notice_nothing(tmp_path: P
         deployment.backends["large"].script = Script(tokens=("x" * 65536,) * 16)
         front = deployment.application.data.front
         front.patience = size.patience
-        alone_s = await normal_calls(deployment, size.watch_s)
+        alone_s = await normal_calls(deployment, size.watch_s / 3)
         async with attacking(deployment, size.each) as attackers:
             at_first = len(front.connections)
             beside_s = await normal_calls(deployment, size.watch_s)

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import ROOT, free_ports
 from tests.fakes.deployment import SECRET, write_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 REQUESTS, AT_ONCE = 2_000, 20
 
