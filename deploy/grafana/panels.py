@@ -20,7 +20,6 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="prometheus")
-LINES, STACKED, SHARES, BARS, NUMBER, TABLE = "lines", "stacked", "shares", "bars", "number", "table"
 Kind = Literal["lines", "stacked", "shares", "bars", "number", "table"]
 
 
@@ -44,7 +43,7 @@ class Panel:
     """What to do when it looks wrong."""
     queries: tuple[Query, ...]
     unit: str = "short"
-    kind: Kind = LINES
+    kind: Kind = "lines"
     width: int = 8
     height: int = 8
     by: str = ""
@@ -151,7 +150,7 @@ def _variable(label: str) -> build_dashboard.QueryVariable:
 
 
 def _panel(panel: Panel) -> Any:
-    makers = {BARS: _bars, NUMBER: _number, TABLE: _table}
+    makers = {"bars": _bars, "number": _number, "table": _table}
     builder = makers.get(panel.kind, _lines)(panel)
     builder.title(panel.title).description(panel.description).datasource(SOURCE)
     builder.unit(panel.unit).span(panel.width).height(panel.height)
@@ -173,8 +172,8 @@ def _queries(panel: Panel, *, instant: bool, table: bool = False) -> list[Dataqu
 
 def _lines(panel: Panel) -> timeseries.Panel:
     builder = timeseries.Panel().targets(_queries(panel, instant=False))
-    stacked = panel.kind in (STACKED, SHARES)
-    mode = {STACKED: shapes.StackingMode.NORMAL, SHARES: shapes.StackingMode.PERCENT}.get(panel.kind)
+    stacked = panel.kind in ("stacked", "shares")
+    mode = {"stacked": shapes.StackingMode.NORMAL, "shares": shapes.StackingMode.PERCENT}.get(panel.kind)
     if mode:
         builder.stacking(common.StackingConfig().group("A").mode(mode))
     legend = common.VizLegendOptions().display_mode(shapes.LegendDisplayMode.LIST).show_legend(True)
