@@ -39,6 +39,12 @@ class Caller(Allowance, Protocol):
 
     @property
     def scopes(self) -> Collection[str]: ...
+    @property
+    def tenant(self) -> str | None: ...
+    @property
+    def keeps_bodies(self) -> bool:
+        """Whether the text of its prompts may be kept."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,15 @@ class Admitted:
         self.deadline = admission.deadline(request, started_at)
         self._admission, self._ledger = admission, admission.ledger
         self._request, self._caller, self._operation = request, caller, operation
-        self._entry = Entry(request.request_id, caller.id)
+        self._entry = Entry(
+            request.request_id,
+            caller.id,
+            request=request,
+            operation=operation,
+            config=self._ledger.config,
+            tenant=caller.tenant,
+            keeps_text=caller.keeps_bodies,
+        )
         self._slot: Slot | None = None
         self._attempts = 0
         self._began_s = 0.0
@@ -268,6 +282,7 @@ class Admitted:
             ttft_s=ttft_s,
             duration_s=self._clock() - self._started_at,
             overhead_s=served.overhead_s,
+            mean_logprob=answer.mean_logprob,
         )
 
     def _end(self, outcome: Outcome, used_tokens: int) -> None:

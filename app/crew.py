@@ -26,11 +26,14 @@ from app.api.access import Access
 from app.api.doors import Doors
 from app.channel import Channel, OtherSideGone
 from app.errors import ConfigRejected, UsageError
+from app.first_key import begin_with_a_key
 from app.gateway import Gateway
+from app.generated_keys import GeneratedKeys, connected, watched_keys
 from app.reload import rejected, rejection
 from app.serving import Listener, Signals, leave_no_core, listening_socket, shared_socket
 from app.settings import Settings, load_settings
 from app.snapshot import check_lasting, create_keys
+from app.store.issuer import Issuer
 from app.store.shared_limits import SharedLimits, Table
 from app.telemetry import Telemetry
 from app.telemetry.metrics import Metrics
@@ -82,8 +85,8 @@ class Member:
 class Crew:
     """All workers, and what an operator may do to them."""
 
-    def __init__(self, settings: Settings, workers: int, telemetry: Telemetry) -> None:
-        self.settings, self._telemetry = settings, telemetry
+    def __init__(self, settings: Settings, workers: int, telemetry: Telemetry, keys: GeneratedKeys) -> None:
+        self.settings, self._telemetry, self._keys = settings, telemetry, keys
         self.gate = Gate()
         self._members = [Member(number) for number in range(workers)]
         self._table = Table.create(workers)
@@ -133,6 +136,10 @@ class Crew:
         return sum(member.in_flight for member in self._members)
 
     # What the admin plane asks of a gateway.
+
+    @property
+    def issuer(self) -> Issuer:
+        return self._keys.issuer
 
     def ready(self) -> bool:
         """Whether a worker is."""
@@ -198,7 +205,13 @@ class Crew:
     def _doors(self, settings: Settings) -> Doors:
         access = Access(settings.catalog, settings.profiles)
         # Of a gateway the admin plane needs only whether it is ready, and whether it leaves.
-        return Doors(create_keys(settings), access, cast("Gateway", self), self._telemetry, settings.limits.body_bytes)
+        return Doors(
+            create_keys(settings, self._keys.ring),
+            access,
+            cast("Gateway", self),
+            self._telemetry,
+            settings.limits.body_bytes,
+        )
 
     # Workers.
 
@@ -319,11 +332,14 @@ async def _serve(settings: Settings, workers: int) -> None:
     # Workers would share the port with whoever else listens there, and never know.
     listening_socket(settings.listen).close()
     with closing(telemetry.log), listening_socket(settings.admin_listen) as admin_socket:
-        crew = Crew(settings, workers, telemetry)
-        try:
-            await _lead(crew, admin_socket, telemetry)
-        finally:
-            await crew.aclose()
+        async with connected(settings) as redis, watched_keys(settings, redis) as keys:
+            keys.heard_by(telemetry.log)
+            await begin_with_a_key(settings, keys, telemetry.log)
+            crew = Crew(settings, workers, telemetry, keys)
+            try:
+                await _lead(crew, admin_socket, telemetry)
+            finally:
+                await crew.aclose()
         telemetry.log.write("gateway.stopped")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import uvloop
 
 from app.api import Plane, admin_plane, data_plane
+from app.first_key import begin_with_a_key
 from app.reload import Live
 from app.serving import Listener, Signals, depart, leave_no_core, listening_socket, settle
 from app.settings import Settings
@@ -53,8 +54,9 @@ async def create_app(settings: Settings, peers: Peers | None = None) -> AsyncIte
     """
     peers, telemetry = peers or Peers(), Telemetry()
     with closing(telemetry.log):
-        async with open_stores(settings, peers.limits, peers.sessions) as stores:
+        async with open_stores(settings, telemetry, peers.limits, peers.sessions) as stores:
             with Shedding(stores.limits.fullness) as shedding:
+                stores.keys.heard_by(telemetry.log)
                 live = Live(Lasting(stores, shedding, telemetry, tell=peers.tell))
                 try:
                     await live.open(settings)
@@ -79,6 +81,7 @@ async def _serve(settings: Settings) -> None:
     with listening_socket(settings.listen) as data_socket, listening_socket(settings.admin_listen) as admin_socket:
         async with create_app(settings) as application:
             log, live = application.telemetry.log, application.live
+            await begin_with_a_key(settings, live.keys, log)
             data, admin = Listener(application.data), Listener(application.admin)
             with Signals(live) as signals:
                 await data.open(data_socket)

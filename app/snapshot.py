@@ -23,7 +23,8 @@ from app.routing.record import describe, predicted_quality
 from app.routing.router import Learned, Router, Tally
 from app.settings import Settings
 from app.shedding import Shedding
-from app.store.keys import ANYBODY, Keys, OpenToAll, StaticKeys
+from app.store.key_ring import AllKeys
+from app.store.keys import Keys, StaticKeys
 from app.stores import Stores
 from app.telemetry import Telemetry
 from app.upstream.client import UpstreamClient
@@ -122,10 +123,13 @@ class Snapshot:
         self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
         dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
-        desk = Desk(self.router, lasting.stores.journal, describe, lasting.stores.sessions)
+        stores = lasting.stores
+        desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=settings.store is not None)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
         access = Access(settings.catalog, settings.profiles)
-        self.doors = Doors(create_keys(settings), access, self.gateway, telemetry, settings.limits.body_bytes)
+        self.doors = Doors(
+            create_keys(settings, lasting.stores.keys.ring), access, self.gateway, telemetry, settings.limits.body_bytes
+        )
         self._adopt(lasting)
 
     @property
@@ -150,18 +154,19 @@ class Snapshot:
     def _adopt(self, lasting: Lasting) -> None:
         catalog = self.settings.catalog
         lasting.shedding.watch(memory_share(self.settings.limits.memory_mib))
-        lasting.stores.limits.adopt(self.settings.limits.in_flight, [key for _, key in self.settings.keys])
+        self._adopt_keys(lasting)
+        lasting.stores.keys.ring.changed = lambda: self._adopt_keys(lasting)
         metrics = lasting.telemetry.metrics
         metrics.know(
             [model.name for model in catalog.models], self.settings.profiles, [one.name for one in catalog.backends]
         )
-        metrics.names.know_keys([key.id for _, key in self.settings.keys] or [ANYBODY])
         metrics.refresh_with(lambda: tell(self.replicas, metrics.kept), of="replicas")
-        if not self.settings.keys:
-            # Settings have checked that nobody but this machine can reach the listener.
-            lasting.telemetry.log.write(
-                "keys.missing", meaning="every caller on this machine is let in, with the default limits"
-            )
+
+    def _adopt_keys(self, lasting: Lasting) -> None:
+        """Have limits and metrics follow the keys that there are now."""
+        keys = [*(key for _, key in self.settings.keys), *lasting.stores.keys.ring.keys]
+        lasting.stores.limits.adopt(self.settings.limits.in_flight, keys)
+        lasting.telemetry.metrics.names.know_keys(key.id for key in keys)
 
 
 def create_router(settings: Settings, router_model: RouterModel | None, tally: Tally | None = None) -> Router:
@@ -192,8 +197,8 @@ def create_client(settings: Settings) -> UpstreamClient:
     return UpstreamClient(settings.catalog.backends, keys, settings.timeouts, allow_loopback=loopback)
 
 
-def create_keys(settings: Settings) -> Keys:
-    return StaticKeys(settings.keys) if settings.keys else OpenToAll()
+def create_keys(settings: Settings, ring: Keys) -> Keys:
+    return AllKeys(StaticKeys(settings.keys), ring)
 
 
 def check_lasting(settings: Settings, before: Settings) -> None:
@@ -201,6 +206,6 @@ def check_lasting(settings: Settings, before: Settings) -> None:
     Raises:
         UsageError: something differs that only a restart can change.
     """
-    for name in ("listen", "admin_listen", "workers", "store", "state_dir"):
+    for name in ("listen", "admin_listen", "workers", "store", "state_dir", "pepper_file"):
         if getattr(settings, name) != getattr(before, name):
             raise UsageError(f"{settings.path}: {name}: a running gateway keeps this as it is; restart it instead")

@@ -10,11 +10,21 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+from app.errors import UsageError
+from app.generated_keys import GeneratedKeys, watched_keys
+from app.routing.outline import Outlines
 from app.settings import Settings
-from app.store.journal import RecentDecisions
+from app.store import redis_journal
+from app.store.journal import Journal, RecentDecisions
+from app.store.kept import JournalStore
 from app.store.limits import Limits, MemoryLimits
-from app.store.redis_client import RedisClient
+from app.store.recorder import Recorder
+from app.store.recording import RecordedJournal
+from app.store.redis_client import PATIENCE_S, RedisClient
 from app.store.sessions import MemorySessions, RedisSessions, Sessions
+from app.store.spool import Spool
+from app.store.sqlite_journal import SqliteJournal
+from app.telemetry import Telemetry
 from app.telemetry.kept_metrics import FEATURES
 
 
@@ -23,9 +33,12 @@ class Stores:
     """Everything that outlives a request."""
 
     limits: Limits
-    journal: RecentDecisions = field(default_factory=RecentDecisions)
+    keys: GeneratedKeys
+    journal: Journal = field(default_factory=RecentDecisions)
     redis: RedisClient | None = None
     """None where the store is embedded."""
+    spool: Spool | None = None
+    """Of this process; its name is also what it holds parts of budgets under."""
     sessions: Sessions = field(default_factory=MemorySessions)
 
     def up(self) -> Mapping[str, bool]:
@@ -35,7 +48,7 @@ class Stores:
 
 @asynccontextmanager
 async def open_stores(
-    settings: Settings, limits: Limits | None = None, sessions: MemorySessions | None = None
+    settings: Settings, telemetry: Telemetry, limits: Limits | None = None, sessions: MemorySessions | None = None
 ) -> AsyncIterator[Stores]:
     """`limits` and `sessions` are those that this process shares with others of its gateway, if any.
 
@@ -45,13 +58,56 @@ async def open_stores(
     async with AsyncExitStack() as stack:
         redis, shared = None, None
         if settings.store:
-            password = settings.store_password
-            redis = RedisClient(settings.store, password.reveal() if password else None, time.monotonic)
+            redis = _redis(settings.store, settings, PATIENCE_S)
             stack.push_async_callback(redis.aclose)
             shared = RedisSessions(redis)
             stack.push_async_callback(shared.aclose)
+        keys = await stack.enter_async_context(watched_keys(settings, redis))
+        spool = _spool(settings)
+        store = await stack.enter_async_context(journal_store(settings))
+        recorder = Recorder(spool, store, telemetry, time.monotonic, time.time)
+        stack.push_async_callback(recorder.aclose)
+        recorder.start()
+        journal = RecordedJournal(spool, store, Outlines().of, time.time)
         yield Stores(
             limits or MemoryLimits(settings.limits.in_flight, time.monotonic),
+            keys,
+            journal,
             redis=redis,
+            spool=spool,
             sessions=shared or sessions or MemorySessions(),
         )
+
+
+@asynccontextmanager
+async def journal_store(settings: Settings) -> AsyncIterator[JournalStore]:
+    """Where the journal is kept; also for those who only read it.
+
+    Raises:
+        UsageError: it cannot be opened.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.store is None:
+            store: JournalStore = SqliteJournal(settings.state_dir, settings.journal)
+        else:
+            # Of its own: a large batch must not hold up what callers wait for.
+            client = _redis(settings.store, settings, redis_journal.PATIENCE_S)
+            stack.push_async_callback(client.aclose)
+            store = redis_journal.RedisJournal(client, settings.journal)
+        stack.push_async_callback(store.aclose)
+        yield store
+
+
+def _redis(url: str, settings: Settings, patience_s: float) -> RedisClient:
+    password = settings.store_password
+    return RedisClient(url, password.reveal() if password else None, time.monotonic, patience_s)
+
+
+def _spool(settings: Settings) -> Spool:
+    folder = settings.state_dir / "spool"
+    try:
+        return Spool(folder)
+    except OSError as exc:
+        raise UsageError(
+            f"{folder}: cannot be written: {exc.strerror}; correct state_dir, or the rights on it"
+        ) from exc

@@ -40,6 +40,12 @@ def full_size() -> bool:
     return os.environ.get("THALAMUS_TEST_SIZE") == "full"
 
 
+@pytest.fixture(scope="session")
+def made_encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that keeps the encoders that the training code makes of the real one; each is made once in a run."""
+    return tmp_path_factory.mktemp("encoders")
+
+
 @dataclass(frozen=True)
 class Stack:
     """The demo's workers and gateway, running."""

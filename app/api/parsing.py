@@ -17,6 +17,7 @@ from app.api.steering import Call, allowed_priority, count_hops, steer, trace_of
 from app.domain.preferences import FlagLine, parse_flag_line
 from app.domain.request import Conversation, Operation, Preferences, Request
 from app.errors import InvalidRequest, NotAllowed
+from app.store.keys import Key
 
 # Fields without which a body needs nothing of a model but its operation.
 _TELLING = frozenset(
@@ -130,7 +131,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
     steering = steer(body, call, prompt.flags)
     context = steering.context
     session = session_id(context.session_id, call.headers, body)
-    max_tokens = _cap_tokens(forwarded, steering.preferences, prompt.operation)
+    max_tokens = _cap_tokens(forwarded, steering.preferences, prompt.operation, call.key)
     needs, uses = _needs(forwarded, prompt)
     return Request(
         request_id=call.request_id,
@@ -210,14 +211,19 @@ def _format(body: Mapping[str, Any]) -> str | None:
     return kind
 
 
-def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Operation) -> int | None:
-    """Let no model write more than `max_output_tokens`; returns what may be written, None where nobody limits it."""
+def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Operation, key: Key) -> int | None:
+    """Let no model write more than `max_output_tokens` and the key allow.
+
+    Returns what may be written; None where nobody limits it.
+    """
     if operation == "embeddings":
         return 0
     name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
     if operation == "responses":
         name = "max_output_tokens"
-    asked, cap = body.get(name), preferences.limits.get("max_output_tokens")
+    asked, cap = body.get(name), preferences.limits.get("max_output_tokens", key.max_tokens)
+    if key.max_tokens is not None:
+        cap = min(cap, key.max_tokens)
     if name != "max_tokens" and body.get("max_tokens", asked) != asked:
         raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")
     if cap is not None:

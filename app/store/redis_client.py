@@ -74,13 +74,16 @@ class Breaker:
 class RedisClient:
     """Asks one Redis. Make it in a running loop."""
 
-    def __init__(self, url: str, password: str | None, clock: Clock) -> None:
-        """`url` as redis-py reads it: `redis://host:6379/0`, `rediss://...`, `unix://...`."""
+    def __init__(self, url: str, password: str | None, clock: Clock, patience_s: float = PATIENCE_S) -> None:
+        """`url` as redis-py reads it: `redis://host:6379/0`, `rediss://...`, `unix://...`.
+
+        More patience is for what no caller waits for.
+        """
         once = Retry(NoBackoff(), 0)
         self.redis: Redis = Redis.from_url(
-            url, password=password, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S, retry=once
+            url, password=password, socket_timeout=patience_s, socket_connect_timeout=patience_s, retry=once
         )
-        self.breaker = Breaker(clock)
+        self.breaker, self._patience_s = Breaker(clock), patience_s
         self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
         self._exchanges: set[asyncio.Task[None]] = set()
 
@@ -125,7 +128,7 @@ class RedisClient:
     async def _exchange(self, waiting: list[tuple[Command, asyncio.Future[Any]]]) -> None:
         commands = [command for command, _ in waiting]
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 answers = await self._pipelined(commands)
         except (RedisError, OSError, TimeoutError) as exc:
             self.breaker.failed()

@@ -73,6 +73,8 @@ class FakeKey:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     concurrency: int | None = None
+    tenant: str | None = None
+    keeps_bodies: bool = False
 
 
 @dataclass

@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 # Declared and drawn, but nothing in the gateway tells them yet.
-AWAITED = ("thalamus_feedback", "thalamus_key_budget")
+AWAITED = ("thalamus_key_budget",)
 RATES_OVER = "10s"
 """What Grafana makes of `$__rate_interval` when it looks this closely."""
 
