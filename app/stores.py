@@ -43,7 +43,9 @@ class Stores:
 
     def up(self) -> Mapping[str, bool]:
         """Whether what each feature needs of the store can be had, for the metrics."""
-        return dict.fromkeys(FEATURES, self.redis is None or not self.redis.is_down)
+        answers = self.redis is None or not self.redis.is_down
+        records = answers and not (self.spool and self.spool.is_stopped)
+        return {**dict.fromkeys(FEATURES, answers), "journal": records}
 
 
 @asynccontextmanager
