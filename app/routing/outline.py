@@ -15,8 +15,7 @@ from app.domain.decision import Decision
 from app.domain.dimensions import Truths
 from app.routing.candidates import CandidateTable
 from app.routing.estimates import Case, Expected
-from app.routing.exclusions import AVAILABILITY, CAPABILITIES, CONTEXT
-from app.routing.filters import asked_for, capable, roomy
+from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
 from app.routing.router import Evidence
 from app.routing.sessions import told
 
@@ -95,7 +94,6 @@ def _estimates(expected: Expected, order_K: np.ndarray) -> dict[str, Any]:
         "quality": expected.quality[order_K].astype(np.float32),
         "cost_usd": expected.cost_usd[order_K].astype(np.float32),
         "output_tokens": expected.output_tokens[order_K].astype(np.float32),
-        "ttft_s": expected.ttft_s[order_K].astype(np.float32),
         "latency_s": expected.latency_s[order_K].astype(np.float32),
     }
 
