@@ -339,7 +339,8 @@ async def test_a_dollar_buys_no_more_than_a_dollar_however_it_is_asked_for(tmp_p
         limits = [body.get("max_tokens") or body.get("max_completion_tokens") for body in bodies]
         spent_usd = fleet.money.spent_usd
         _report(
-            test="a dollar", unbounded=unbounded, outcomes=outcomes - unbounded, then=fleet.outcomes - outcomes, calls=backend.calls,
+            test="a dollar", unbounded=unbounded, outcomes=outcomes - unbounded, then=fleet.outcomes - outcomes,
+            calls=backend.calls,
             most_at_a_time=backend.most, shortened=sum(limit not in (2_000, 3_000) for limit in limits),
             spent_usd=spent_usd, billed_usd=fleet.billed_usd, budget_usd=1.0,
         )  # fmt: skip
