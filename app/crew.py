@@ -10,6 +10,7 @@ have ended. Limits are in memory that all share (`store.shared_limits`).
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 import socket
 import time
@@ -26,11 +27,14 @@ from app.api.access import Access
 from app.api.doors import Doors
 from app.channel import Channel, OtherSideGone
 from app.errors import ConfigRejected, UsageError
+from app.first_key import begin_with_a_key
 from app.gateway import Gateway
+from app.generated_keys import GeneratedKeys, connected, watched_keys
 from app.reload import rejected, rejection
-from app.serving import Listener, Signals, listening_socket, shared_socket
+from app.serving import Listener, Signals, leave_no_core, listening_socket, shared_socket
 from app.settings import Settings, load_settings
 from app.snapshot import check_lasting, create_keys
+from app.store.issuer import Issuer
 from app.store.shared_limits import SharedLimits, Table
 from app.telemetry import Telemetry
 from app.telemetry.metrics import Metrics
@@ -82,10 +86,11 @@ class Member:
 class Crew:
     """All workers, and what an operator may do to them."""
 
-    def __init__(self, settings: Settings, workers: int, telemetry: Telemetry) -> None:
-        self.settings, self._telemetry = settings, telemetry
+    def __init__(self, settings: Settings, workers: int, telemetry: Telemetry, keys: GeneratedKeys) -> None:
+        self.settings, self._telemetry, self._keys = settings, telemetry, keys
         self.gate = Gate()
         self._members = [Member(number) for number in range(workers)]
+        self._name = secrets.token_hex(8)
         self._table = Table.create(workers)
         # The parent's own number is nobody's: it only gives back.
         self._limits = SharedLimits(self._table, 0, settings.limits.in_flight, time.monotonic)
@@ -133,6 +138,10 @@ class Crew:
         return sum(member.in_flight for member in self._members)
 
     # What the admin plane asks of a gateway.
+
+    @property
+    def issuer(self) -> Issuer:
+        return self._keys.issuer
 
     def ready(self) -> bool:
         """Whether a worker is."""
@@ -198,7 +207,13 @@ class Crew:
     def _doors(self, settings: Settings) -> Doors:
         access = Access(settings.catalog, settings.profiles)
         # Of a gateway the admin plane needs only whether it is ready, and whether it leaves.
-        return Doors(create_keys(settings), access, cast("Gateway", self), self._telemetry, settings.limits.body_bytes)
+        return Doors(
+            create_keys(settings, self._keys.ring),
+            access,
+            cast("Gateway", self),
+            self._telemetry,
+            settings.limits.body_bytes,
+        )
 
     # Workers.
 
@@ -222,7 +237,7 @@ class Crew:
         ours, theirs = socket.socketpair()
         with theirs, shared_socket(self.settings.listen) as listener:
             descriptors = (listener.fileno(), theirs.fileno(), self._table.descriptor)
-            post = Post(str(self.settings.path), member.number, len(self._members), *descriptors)
+            post = Post(str(self.settings.path), member.number, len(self._members), *descriptors, self._name)
             # In a session of its own: Ctrl-C is the parent's to pass on.
             member.process = await asyncio.create_subprocess_exec(
                 *post.arguments, pass_fds=descriptors, start_new_session=True
@@ -242,6 +257,8 @@ class Crew:
             member.failure = str(value)
         elif what == "changed":
             self._changed(member, value)
+        elif what == "remembered":
+            self._pass_on(member, what, value)
         elif what == "started":
             member.failure = None
             member.started.set()
@@ -267,9 +284,12 @@ class Crew:
             self._out[replica] = change
         elif change["what"] == "back":
             self._out.pop(replica, None)
+        self._pass_on(teller, "changed", change)
+
+    def _pass_on(self, teller: Member, what: str, value: Any) -> None:
         for member in self._members:
             if member is not teller and member.channel:
-                member.channel.tell("changed", change)
+                member.channel.tell(what, value)
 
     def _bury(self, member: Member, status: int) -> None:
         """Keep what it had counted, and give back what it had taken."""
@@ -304,6 +324,7 @@ def serve(settings: Settings, workers: int) -> None:
     Raises:
         UsageError: something cannot be opened; the message is one line.
     """
+    leave_no_core()  # nor do the workers, which inherit it
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, workers))
 
@@ -313,11 +334,14 @@ async def _serve(settings: Settings, workers: int) -> None:
     # Workers would share the port with whoever else listens there, and never know.
     listening_socket(settings.listen).close()
     with closing(telemetry.log), listening_socket(settings.admin_listen) as admin_socket:
-        crew = Crew(settings, workers, telemetry)
-        try:
-            await _lead(crew, admin_socket, telemetry)
-        finally:
-            await crew.aclose()
+        async with connected(settings) as redis, watched_keys(settings, redis) as keys:
+            keys.heard_by(telemetry.log)
+            await begin_with_a_key(settings, keys, telemetry.log)
+            crew = Crew(settings, workers, telemetry, keys)
+            try:
+                await _lead(crew, admin_socket, telemetry)
+            finally:
+                await crew.aclose()
         telemetry.log.write("gateway.stopped")
 
 

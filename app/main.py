@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
+from dataclasses import dataclass, field
 
 import uvloop
 
 from app.api import Plane, admin_plane, data_plane
+from app.first_key import begin_with_a_key
 from app.reload import Live
-from app.serving import Listener, Signals, depart, listening_socket, settle
+from app.rumours import Rumours, both
+from app.serving import Listener, Signals, depart, leave_no_core, listening_socket, settle
 from app.settings import Settings
 from app.shedding import Shedding
 from app.snapshot import Lasting
 from app.store.limits import Limits, max_connections
+from app.store.sessions import MemorySessions
 from app.stores import open_stores
 from app.telemetry import Telemetry
 from app.upstream.replicas import Tell
@@ -29,6 +33,10 @@ class Peers:
     """What callers may use at a time, where it is kept outside this process."""
     tell: Tell = lambda _: None
     """Hears of changes of replicas."""
+    sessions: MemorySessions | None = None
+    """Those that the others hear of, where no store shares them."""
+    gateway: str = field(default_factory=lambda: secrets.token_hex(8))
+    """The name that all of them have, among gateways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +58,24 @@ async def create_app(settings: Settings, peers: Peers | None = None) -> AsyncIte
     """
     peers, telemetry = peers or Peers(), Telemetry()
     with closing(telemetry.log):
-        async with open_stores(settings, peers.limits) as stores:
+        async with open_stores(settings, telemetry, peers.limits, peers.sessions) as stores:
             with Shedding(stores.limits.fullness) as shedding:
-                live = Live(Lasting(stores, shedding, telemetry, tell=peers.tell))
+                stores.keys.heard_by(telemetry.log)
+                rumours = Rumours(stores.redis, peers.gateway) if stores.redis else None
+                tell = both(peers.tell, rumours.tell) if rumours else peers.tell
+                live = Live(Lasting(stores, shedding, telemetry, tell=tell))
                 try:
                     await live.open(settings)
                     data = data_plane(live.doors, max_connections=max_connections())
-                    yield Application(live, data, admin_plane(live.doors, data, live), telemetry)
+                    async with heard(rumours, live):
+                        yield Application(live, data, admin_plane(live.doors, data, live), telemetry)
                 finally:
                     await live.aclose()
+
+
+def heard(rumours: Rumours | None, live: Live) -> AbstractAsyncContextManager[None]:
+    """Have the replicas of whatever configuration answers hear what other gateways tell of them."""
+    return rumours.heard_by(lambda change: live.now.replicas.hear(change)) if rumours else nullcontext()
 
 
 def serve(settings: Settings) -> None:
@@ -67,6 +84,7 @@ def serve(settings: Settings) -> None:
     Raises:
         UsageError: something cannot be opened; the message is one line.
     """
+    leave_no_core()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 
@@ -75,6 +93,7 @@ async def _serve(settings: Settings) -> None:
     with listening_socket(settings.listen) as data_socket, listening_socket(settings.admin_listen) as admin_socket:
         async with create_app(settings) as application:
             log, live = application.telemetry.log, application.live
+            await begin_with_a_key(settings, live.keys, log)
             data, admin = Listener(application.data), Listener(application.admin)
             with Signals(live) as signals:
                 await data.open(data_socket)

@@ -17,8 +17,10 @@ from app.admission import Gate
 from app.api.doors import Doors
 from app.api.front import Patience
 from app.errors import ConfigRejected, UsageError
+from app.generated_keys import GeneratedKeys
 from app.settings import Files, Settings, load_settings
 from app.snapshot import Draft, Lasting, Snapshot
+from app.store.issuer import Issuer
 from app.telemetry import Telemetry
 
 # What a backend that was taken out of the configuration still answers may take so long.
@@ -52,6 +54,14 @@ class Live:
     @property
     def gate(self) -> Gate:
         return self._lasting.gate
+
+    @property
+    def keys(self) -> GeneratedKeys:
+        return self._lasting.stores.keys
+
+    @property
+    def issuer(self) -> Issuer:
+        return self.keys.issuer
 
     @property
     def in_flight(self) -> int:

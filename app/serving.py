@@ -12,6 +12,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Sequence
@@ -159,6 +160,12 @@ async def depart(
     await asyncio.gather(*(_until_idle(listener, asyncio.Event(), LAST_WORDS_S) for listener in listeners))
     for listener in listeners:
         await listener.aclose()
+
+
+def leave_no_core() -> None:
+    """Write no picture of the memory when the process crashes: it would show prompts and keys to whoever reads it."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def settle() -> None:

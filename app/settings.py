@@ -14,25 +14,17 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
 from app.api.access import DEFAULT_PROFILE
 from app.catalog_file import Count, Form, Positive, load_catalog
 from app.domain.dimensions import Dimension, Scale
 from app.domain.models import Catalog
-from app.domain.preferences import Context, Priority, Profile, parse_body
-from app.domain.request import Preferences
+from app.domain.preferences import Profile
 from app.domain.vocabulary import VOCABULARY
-from app.errors import CallerError
-from app.store.keys import (
-    CONCURRENCY,
-    DEFAULT_SCOPES,
-    REQUESTS_PER_MINUTE,
-    SCOPES,
-    TOKENS_PER_MINUTE,
-    Key,
-    Secret,
-)
+from app.grants import Grant, may_set_problems, preferences
+from app.store.kept import KEEP, Keep
+from app.store.keys import Key, Secret
 from app.upstream.deadline import Timeouts
 from app.yaml_files import load_form, read_bytes, refuse
 
@@ -67,27 +59,6 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _scope(value: str) -> str:
-    if value not in SCOPES:
-        raise ValueError(f"expected one of {', '.join(sorted(SCOPES))}")
-    return value
-
-
-def _no_budget(value: object) -> None:
-    if value is not None:
-        raise ValueError("budgets are not kept yet; expected null, or nothing")
-
-
-def _preferences(routing: object) -> Preferences:
-    try:
-        asked = parse_body(routing)
-    except CallerError as exc:
-        raise ValueError(exc.message) from exc
-    if asked.context != Context():
-        raise ValueError("expected limits and weights only; the rest of routing is about single requests")
-    return asked.preferences
-
-
 def _scales(value: object) -> dict[str, Scale]:
     """Scales by the name of their dimension."""
     by_key = {dimension.scale_key: dimension for dimension in VOCABULARY.dimensions}
@@ -107,7 +78,6 @@ def _scale(dimension: Dimension, ends: object) -> tuple[str, Scale]:
 
 
 Listen = Annotated[Address, PlainValidator(Address.parse)]
-Scope = Annotated[str, AfterValidator(_scope)]
 SecretText = Annotated[Secret, PlainValidator(lambda value: Secret(str(value)))]
 
 
@@ -117,6 +87,8 @@ class _ProfileForm(Form):
     limits: dict[str, Any] = Field(default_factory=dict)
     order: tuple[str, ...] = ()
     """Models as they are tried when there is no prediction; those not named follow in the catalogue's order."""
+    steady: bool = False
+    """Whether a dear model needs more than a prompt's first words."""
 
     @model_validator(mode="after")
     def _is_understood(self) -> _ProfileForm:
@@ -125,25 +97,13 @@ class _ProfileForm(Form):
 
     def profile(self) -> Profile:
         soft = {"weights": self.weights, "max_quality_loss": self.max_quality_loss}
-        return Profile(_preferences({**self.limits, **soft}), self.order)
+        return Profile(preferences({**self.limits, **soft}), self.order, self.steady)
 
 
-class _KeyForm(Form):
+class _KeyForm(Grant):
     id: str = Field(min_length=1, max_length=64)
     secret_env: str | None = None
     secret: SecretText | None = None
-    models: tuple[str, ...] = ()
-    profiles: tuple[str, ...] = ("*",)
-    scopes: frozenset[Scope] = DEFAULT_SCOPES
-    may_set: frozenset[str] | None = None
-    flags_in_prompt: bool = False
-    routing: Annotated[Preferences, PlainValidator(_preferences)] = Preferences()
-    chat_template_kwargs: bool = False
-    max_priority: Priority = "normal"
-    requests_per_minute: Positive | None = REQUESTS_PER_MINUTE
-    tokens_per_minute: Positive | None = TOKENS_PER_MINUTE
-    concurrency: Count | None = CONCURRENCY
-    budget: Annotated[None, BeforeValidator(_no_budget)] = None
 
     @model_validator(mode="after")
     def _one_secret(self) -> _KeyForm:
@@ -153,10 +113,6 @@ class _KeyForm(Form):
 
     def found_secret(self, environment: Mapping[str, str]) -> Secret:
         return self.secret or Secret(environment[self.secret_env or ""])
-
-    def key(self) -> Key:
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return Key(**{name: value for name, value in fields.items() if name not in ("secret", "secret_env", "budget")})
 
 
 _TIMEOUTS = Timeouts()
@@ -170,6 +126,12 @@ class _UpstreamForm(Form):
     total_timeout_s: Positive = _TIMEOUTS.total_s
     max_attempts: Annotated[int, Field(ge=1, le=5)] = 3
     hedge: bool = False
+
+
+class _JournalForm(Form):
+    keep_days: Positive = KEEP.days
+    keep_records: Count | None = None
+    """None is what suits the store: a million, or in Redis 200,000."""
 
 
 class _LimitsForm(Form):
@@ -202,15 +164,18 @@ class GatewayForm(Form):
     store: Annotated[str | None, PlainValidator(_store)] = None
     store_password_env: str | None = None
     state_dir: Path = Path("state")
+    pepper_file: Path | None = None
     catalog: Path
     artifact: Path | None = None
     encoder: Literal["auto", "transformer", "static"] = "auto"
     predictor_limit_s: Positive = 0.02
     scales: Annotated[dict[str, Scale], PlainValidator(_scales)] = Field(default_factory=dict)
     profiles: dict[str, _ProfileForm] = Field(default_factory=dict)
+    baseline: str | None = None
     keys: tuple[_KeyForm, ...] = ()
     upstream: _UpstreamForm = _UpstreamForm()
     limits: _LimitsForm = _LimitsForm()
+    journal: _JournalForm = _JournalForm()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +219,8 @@ class Settings:
     store_password: Secret | None
     state_dir: Path
     """The folder of what this gateway keeps."""
+    pepper_file: Path
+    """What the secrets of generated keys are digested with."""
     catalog: Catalog
     catalog_path: Path
     backend_keys: Mapping[str, Secret]
@@ -265,16 +232,50 @@ class Settings:
     """By dimension, where the operator set other ends."""
     profiles: Mapping[str, Profile]
     """With at least the default one."""
+    baseline: str | None
+    """The model that metrics compare routing with; None leaves it to the default profile."""
     keys: tuple[tuple[Secret, Key], ...]
     timeouts: Timeouts
     max_attempts: int
     hedge: bool
     limits: Limits
+    journal: Keep
+    """How much of the journal is kept."""
 
     @property
     def version(self) -> str:
         """What records and logs call it."""
         return self.files.version
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlace:
+    """Where a gateway keeps things: what one needs to know of it who does not run it."""
+
+    store: str | None
+    store_password: Secret | None
+    state_dir: Path
+    pepper_file: Path
+    catalog: Catalog
+    profiles: tuple[str, ...]
+
+
+def load_place(path: Path, environment: Mapping[str, str] = os.environ) -> StorePlace:
+    """Read where the gateway of this file keeps things; the secrets of its keys and backends need not be there.
+
+    Raises:
+        UsageError: with one line for each thing that is wrong.
+    """
+    form = load_form(path, GatewayForm)
+    refuse(path, list(_store_problems(form, environment)))
+    return StorePlace(
+        form.store,
+        _store_password(form, environment),
+        path.parent / form.state_dir,
+        _pepper_file(path, form),
+        load_catalog(path.parent / form.catalog),
+        tuple({DEFAULT_PROFILE: None, **form.profiles}),
+    )
 
 
 def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files: Files | None = None) -> Settings:
@@ -298,8 +299,9 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
         listen=form.listen,
         admin_listen=form.admin_listen,
         store=form.store,
-        store_password=Secret(environment[form.store_password_env]) if form.store_password_env else None,
+        store_password=_store_password(form, environment),
         state_dir=path.parent / form.state_dir,
+        pepper_file=_pepper_file(path, form),
         catalog=catalog,
         catalog_path=catalog_path,
         backend_keys={one.name: Secret(environment[one.key_env]) for one in catalog.backends if one.key_env},
@@ -308,7 +310,8 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
         predictor_limit_s=form.predictor_limit_s,
         scales=form.scales,
         profiles={DEFAULT_PROFILE: Profile()} | {name: one.profile() for name, one in form.profiles.items()},
-        keys=tuple((one.found_secret(environment), one.key()) for one in form.keys),
+        baseline=form.baseline,
+        keys=tuple((one.found_secret(environment), one.key(one.id)) for one in form.keys),
         timeouts=Timeouts(
             connect_s=upstream.connect_timeout_s,
             pool_wait_s=upstream.pool_wait_s,
@@ -319,6 +322,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
         max_attempts=upstream.max_attempts,
         hedge=upstream.hedge,
         limits=Limits(limits.body_bytes, limits.in_flight, limits.memory_mib, limits.accept_s, limits.drain_s),
+        journal=Keep(form.journal.keep_days, form.journal.keep_records),
     )
 
 
@@ -328,10 +332,24 @@ def _missing_backend_keys(catalog: Catalog, environment: Mapping[str, str]) -> I
             yield f"backends[{index}].key_env: the environment has no {backend.key_env}; set it to the backend's key"
 
 
-def _problems(form: GatewayForm, catalog: Catalog, environment: Mapping[str, str]) -> Iterator[str]:
-    known = {model.name for model in catalog.models}
+def _store_password(form: GatewayForm, environment: Mapping[str, str]) -> Secret | None:
+    return Secret(environment[form.store_password_env]) if form.store_password_env else None
+
+
+def _pepper_file(path: Path, form: GatewayForm) -> Path:
+    return path.parent / (form.pepper_file or form.state_dir / "pepper")
+
+
+def _store_problems(form: GatewayForm, environment: Mapping[str, str]) -> Iterator[str]:
     if form.store_password_env and not environment.get(form.store_password_env):
         yield f"store_password_env: the environment has no {form.store_password_env}; set it to the store's password"
+
+
+def _problems(form: GatewayForm, catalog: Catalog, environment: Mapping[str, str]) -> Iterator[str]:
+    known = {model.name for model in catalog.models}
+    yield from _store_problems(form, environment)
+    if form.baseline is not None and form.baseline not in known:
+        yield f"baseline: the catalogue has no model {form.baseline!r}"
     for name, profile in form.profiles.items():
         for model in profile.order:
             if model not in known:
@@ -339,16 +357,12 @@ def _problems(form: GatewayForm, catalog: Catalog, environment: Mapping[str, str
 
 
 def _key_problems(form: GatewayForm, environment: Mapping[str, str]) -> Iterator[str]:
-    fields = {"weights", *VOCABULARY.kinds}
-    if not form.keys and not form.listen.is_loopback:
-        yield "keys: expected at least one, because the listener is not on loopback"
     for index, key in enumerate(form.keys):
         if key.secret and not form.listen.is_loopback:
             yield f"keys[{index}].secret: plain text is for listeners on loopback only; use secret_env"
         if key.secret_env and not environment.get(key.secret_env):
             yield f"keys[{index}].secret_env: the environment has no {key.secret_env}; set it to the key's secret"
-        for name in (key.may_set or frozenset()) - fields:
-            yield f"keys[{index}].may_set: there is no {name!r}; known are {', '.join(sorted(fields))}"
+        yield from (f"keys[{index}].{problem}" for problem in may_set_problems(key.may_set))
     ids = [key.id for key in form.keys]
     for name in {name for name in ids if ids.count(name) > 1}:
         yield f"keys: the id {name!r} occurs twice; give each key its own"

@@ -23,6 +23,7 @@ from app.errors import ConfigRejected, UsageError
 from app.main import Application, Peers, create_app
 from app.serving import Listener, Signals, depart, settle
 from app.settings import Files, load_settings
+from app.store.sessions import MemorySessions
 from app.store.shared_limits import SharedLimits, Table
 from app.upstream.replicas import Change
 
@@ -40,6 +41,8 @@ class Post:
     listener: int
     channel: int
     limits: int
+    gateway: str
+    """Its name among gateways."""
 
     @property
     def arguments(self) -> list[str]:
@@ -54,7 +57,8 @@ async def work(post: Post) -> None:
     try:
         settings = load_settings(Path(post.config), files=files_of(await channel.ask("files")))
         limits = SharedLimits(Table(post.limits, post.workers), post.number, settings.limits.in_flight, time.monotonic)
-        peers = Peers(limits, lambda change: channel.tell("changed", asdict(change)))
+        worker.sessions = MemorySessions(tell=lambda session: channel.tell("remembered", session))
+        peers = Peers(limits, lambda change: channel.tell("changed", asdict(change)), worker.sessions, post.gateway)
         async with create_app(settings, peers) as application:
             worker.application = application
             await _serve(application, socket.socket(fileno=post.listener), channel)
@@ -85,6 +89,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.application: Application | None = None
+        self.sessions = MemorySessions()
 
     async def answer(self, what: str, value: Any) -> Any:
         if self.application is None:
@@ -98,6 +103,8 @@ class _Worker:
             await (live.commit() if what == "commit" else live.discard())
         elif what == "changed":
             live.now.replicas.hear(Change(**value))
+        elif what == "remembered":
+            self.sessions.hear(value)
         elif what in ("leave", "stay"):
             live.leave() if what == "leave" else live.stay()
         return None

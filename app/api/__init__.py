@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
 
-from app.api import admin, health, metrics, models, openapi, routing
+from app.api import admin, health, keys, metrics, models, openapi, routing
 from app.api.admin import Running
 from app.api.doors import Doors
 from app.api.edge import Edge
@@ -16,6 +16,7 @@ from app.api.front import Front, Patience
 from app.api.operations import OPERATIONS, Operation
 from app.api.policy import Policy
 from app.api.wire import protocol
+from app.store.keys import ADMIN_SCOPES, SCOPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +36,23 @@ class Plane:
 def data_plane(doors: Doors, patience: Patience | None = None, max_connections: int = 1 << 20) -> Plane:
     """What callers see."""
     front = Front(doors, OPERATIONS, patience or Patience(), max_connections)
-    return Plane(_application((models.routes, routing.routes, health.routes), doors, OPERATIONS), front)
+    groups = (models.routes, routing.routes, health.routes)
+    return Plane(_application(groups, doors, OPERATIONS, SCOPES - ADMIN_SCOPES), front)
 
 
 def admin_plane(doors: Doors, data: Plane, running: Running) -> Plane:
     """What operators see, on a listener of their own."""
-    groups = (metrics.routes, health.routes, openapi.routes, admin.routes)
-    application = _application(groups, doors, {})
+    groups = (metrics.routes, health.routes, openapi.routes, admin.routes, keys.routes)
+    application = _application(groups, doors, {}, SCOPES)
     application.state.running = running
     application.state.openapi = openapi.document(data.app, data.front.operations)
     return Plane(application, Front(doors, {}))
 
 
-def _application(groups: Iterable[APIRouter], doors: Doors, operations: Mapping[str, Operation]) -> FastAPI:
+def _application(
+    groups: Iterable[APIRouter], doors: Doors, operations: Mapping[str, Operation], scopes: Collection[str]
+) -> FastAPI:
     routes = [route for group in groups for route in group.routes]
     application = FastAPI(routes=routes, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    application.add_middleware(Edge, policy=Policy(application.routes, operations), doors=doors)
+    application.add_middleware(Edge, policy=Policy(application.routes, operations, scopes), doors=doors)
     return application

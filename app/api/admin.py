@@ -13,6 +13,7 @@ from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse
 
 from app.api.policy import needs
+from app.store.issuer import Issuer
 
 routes = APIRouter()
 
@@ -26,6 +27,11 @@ class Running(Protocol):
         Raises:
             ConfigRejected: it is wrong; what was before stays.
         """
+        ...
+
+    @property
+    def issuer(self) -> Issuer:
+        """Makes and ends keys."""
         ...
 
     async def metrics(self) -> bytes:

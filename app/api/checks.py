@@ -1,58 +1,117 @@
-"""What a value of a body has to be, as functions that say whether it is."""
+"""What a value of a body has to be: a function that says whether it is, and the same as JSON Schema for the document.
+
+A schema cannot say everything that a function checks, such as the size of a value as JSON; it never allows less.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-Check = Callable[[Any], bool]
+Schema = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What is wanted of a value."""
+
+    holds: Callable[[Any], bool]
+    schema: Schema
 
 
 def integer(low: int, high: int) -> Check:
-    return lambda value: type(value) is int and low <= value <= high
+    return Check(
+        lambda value: type(value) is int and low <= value <= high,
+        {"type": "integer", "minimum": low, "maximum": high},
+    )
 
 
 def number(low: float, high: float, *, above: bool = False) -> Check:
     """A number between these, both included; `above` leaves out the lower one."""
-    return lambda value: type(value) in (int, float) and (low < value if above else low <= value) and value <= high
+    return Check(
+        lambda value: type(value) in (int, float) and (low < value if above else low <= value) and value <= high,
+        {"type": "number", "exclusiveMinimum" if above else "minimum": low, "maximum": high},
+    )
 
 
-def text(max_chars: int) -> Check:
-    return lambda value: isinstance(value, str) and len(value) <= max_chars
+def text(max_chars: int | None = None, min_chars: int = 0) -> Check:
+    schema: dict[str, Any] = {"type": "string"}
+    if min_chars:
+        schema["minLength"] = min_chars
+    if max_chars is None:
+        return Check(lambda value: isinstance(value, str) and len(value) >= min_chars, schema)
+    return Check(
+        lambda value: isinstance(value, str) and min_chars <= len(value) <= max_chars,
+        {**schema, "maxLength": max_chars},
+    )
 
 
-def integers(low: int, high: int, max_items: int) -> Check:
+def integers(low: int, high: int, max_items: int, min_items: int = 0) -> Check:
     """A list of integers; without a call for each, because there may be very many."""
 
-    def check(value: Any) -> bool:
-        if not isinstance(value, list) or len(value) > max_items:
+    def holds(value: Any) -> bool:
+        if not isinstance(value, list) or not min_items <= len(value) <= max_items:
             return False
         return not value or (set(map(type, value)) == {int} and low <= min(value) and max(value) <= high)
 
-    return check
+    return Check(holds, _array(integer(low, high), max_items, min_items))
 
 
 def one_of(*allowed: str) -> Check:
-    return lambda value: isinstance(value, str) and value in allowed
+    return Check(lambda value: isinstance(value, str) and value in allowed, {"enum": list(allowed)})
 
 
-def list_of(item: Check, max_items: int) -> Check:
-    return lambda value: isinstance(value, list) and len(value) <= max_items and all(map(item, value))
+def list_of(item: Check, max_items: int, min_items: int = 0) -> Check:
+    holds = item.holds
+    return Check(
+        lambda value: isinstance(value, list) and min_items <= len(value) <= max_items and all(map(holds, value)),
+        _array(item, max_items, min_items),
+    )
 
 
 def either(*checks: Check) -> Check:
-    return lambda value: any(check(value) for check in checks)
+    return Check(
+        lambda value: any(check.holds(value) for check in checks), {"anyOf": [check.schema for check in checks]}
+    )
 
 
-def boolean(value: Any) -> bool:
-    return isinstance(value, bool)
+def closed(required: tuple[str, ...] = (), /, **fields: Check) -> Check:
+    """An object with these fields only, each absent or as its check wants it."""
+    needed = frozenset(required)
+
+    def holds(value: Any) -> bool:
+        return (
+            isinstance(value, dict)
+            and needed <= value.keys()
+            and all(name in fields and fields[name].holds(item) for name, item in value.items())
+        )
+
+    return Check(holds, object_schema({name: check.schema for name, check in fields.items()}, required))
 
 
-def small_object(max_bytes: int) -> Check:
-    return lambda value: isinstance(value, dict) and json_bytes(value) <= max_bytes
+def object_schema(fields: Mapping[str, Schema], required: tuple[str, ...] = ()) -> Schema:
+    """Of an object with these fields only."""
+    schema = {"type": "object", "properties": dict(fields), "additionalProperties": False}
+    return {**schema, "required": list(required)} if required else schema
+
+
+def at_most(max_bytes: int, check: Check) -> Check:
+    """The same, of limited size as JSON."""
+    return Check(lambda value: check.holds(value) and json_bytes(value) <= max_bytes, check.schema)
+
+
+boolean = Check(lambda value: isinstance(value, bool), {"type": "boolean"})
+any_object = Check(lambda value: isinstance(value, dict), {"type": "object"})
+any_list = Check(lambda value: isinstance(value, list), {"type": "array"})
+null = Check(lambda value: value is None, {"type": "null"})
+
+
+def nullable(check: Check) -> Check:
+    return either(check, null)
 
 
 def json_bytes(value: object) -> int:
@@ -63,6 +122,6 @@ def json_bytes(value: object) -> int:
         return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
 
 
-def closed(value: Any, **fields: Check) -> bool:
-    """An object with these fields only, each absent or as its check wants it."""
-    return isinstance(value, dict) and all(name in fields and fields[name](item) for name, item in value.items())
+def _array(item: Check, max_items: int, min_items: int) -> Schema:
+    schema: dict[str, Any] = {"type": "array", "items": item.schema, "maxItems": max_items}
+    return {**schema, "minItems": min_items} if min_items else schema

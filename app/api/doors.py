@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.types import Receive
 
 from app.api.access import Access
 from app.api.call import Call, nothing_more
 from app.api.policy import PUBLIC, Rule
+from app.api.strangers import Strangers
 from app.errors import GatewayError, NotAllowed, Unauthorized
 from app.gateway import Gateway
 from app.store.keys import PRIORITIES, Key, Keys
+from app.store.limits import Clock
 from app.telemetry import Telemetry
 
 _REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,64}")
@@ -35,15 +38,27 @@ class Doors:
     gateway: Gateway
     telemetry: Telemetry
     body_limit_bytes: int
+    wall_clock: Clock = time.time
+    strangers: Strangers = field(default_factory=Strangers)
+    """Stay what they are, whatever else changes."""
 
-    def let_in(self, rule: Rule, headers: Mapping[str, str], request_id: str, receive: Receive = nothing_more) -> Call:
+    def let_in(
+        self,
+        rule: Rule,
+        headers: Mapping[str, str],
+        request_id: str,
+        receive: Receive = nothing_more,
+        address: str = "",
+    ) -> Call:
         """The call, once it is known who makes it. Nothing of a body is read before that.
 
         Raises:
             Unauthorized: there is no valid key.
+            RateLimited: too many calls came from this address without one.
+            Overloaded: it cannot be looked up at the moment.
             NotAllowed: the key lacks the scope.
         """
-        key = _NOBODY if rule.scope == PUBLIC else self._authenticated(headers)
+        key = _NOBODY if rule.scope == PUBLIC else self._authenticated(headers, address)
         if rule.scope != PUBLIC and rule.scope not in key.scopes:
             raise NotAllowed(f"this key may not do that; it needs the scope {rule.scope}")
         return Call(self.gateway, self.access, key, request_id, headers, self.body_limit_bytes, receive, rule.operation)
@@ -75,11 +90,14 @@ class Doors:
         where = f"{type(error).__name__} at {' > '.join(places[-6:])}"
         self.telemetry.log.write("request.crashed", request_id=request_id, where=where)
 
-    def _authenticated(self, headers: Mapping[str, str]) -> Key:
+    def _authenticated(self, headers: Mapping[str, str], address: str) -> Key:
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         key = self.keys.find(secret.strip() if scheme.lower() == "bearer" else "")
-        if key is None:
+        if key is None or not key.lets_in(address, self.wall_clock()):
+            self.strangers.let_in(address, None)
+            # The same for keys that are unknown, revoked, expired, or used from elsewhere.
             raise Unauthorized("send a valid key in the header authorization: Bearer KEY")
+        self.strangers.let_in(address, key.id)
         return key
 
 

@@ -34,7 +34,7 @@ class Edge:
         reply = _Reply(send, request_id_of(headers))
         call: Call | None = None
         try:
-            call = self._doors.let_in(self._policy.rule(scope), headers, reply.request_id, receive)
+            call = self._doors.let_in(self._policy.rule(scope), headers, reply.request_id, receive, address_of(scope))
             scope.setdefault("state", {})["call"] = call
             await self._app(scope, receive, reply.send)
         except ClientLeft:
@@ -45,6 +45,12 @@ class Edge:
         except Exception as exc:  # noqa: BLE001 - the last handler of all
             self._doors.crashed(exc, reply.request_id)
             await reply.fail(internal(reply.request_id), scope, receive)
+
+
+def address_of(scope: Scope) -> str:
+    """Where a call comes from, as far as that is known."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 class _Reply:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from app.api.checks import either, integer, list_of, one_of
+from app.api.checks import either, integer, list_of, one_of, text
 from app.api.parameters import TOKEN_IDS, Parameter, shared
 
 # OpenAI's own bound; each is a prompt to read.
@@ -14,20 +13,16 @@ MAX_INPUTS = 2_048
 MAX_DIMENSIONS = 65_536
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
 TABLE: Mapping[str, Parameter] = {
     **shared("model", "routing", "user"),
     "input": Parameter(
         "input",
         f"a text, a list of token ids, or a list of 1 to {MAX_INPUTS} of either, none of them empty",
         either(
-            _text,
-            lambda value: value != [] and list_of(_text, MAX_INPUTS)(value),
-            lambda value: value != [] and TOKEN_IDS(value),
-            lambda value: value != [] and list_of(lambda one: one != [] and TOKEN_IDS(one), MAX_INPUTS)(value),
+            text(min_chars=1),
+            list_of(text(min_chars=1), MAX_INPUTS, 1),
+            TOKEN_IDS,
+            list_of(TOKEN_IDS, MAX_INPUTS, 1),
         ),
     ),
     "encoding_format": Parameter("encoding_format", '"float" or "base64"', one_of("float", "base64")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.api.checks import Schema, object_schema
 from app.api.parameters import unsupported
 from app.errors import InvalidRequest
 
@@ -25,6 +26,43 @@ _ROLES: Mapping[str, frozenset[str]] = {
     "assistant": frozenset({"role", "content", "name", "refusal", "tool_calls", "reasoning", "reasoning_content"}),
     "tool": frozenset({"role", "content", "tool_call_id", "name"}),
 }
+
+IMAGE_URL: Schema = {"type": "string", "pattern": "^data:image/"}
+IMAGE_DETAIL: Schema = {"enum": ["auto", "low", "high", None]}
+MAX_CALLS = 128
+
+
+def _messages_schema() -> Schema:
+    """What `check_messages` accepts."""
+    words, maybe = {"type": "string"}, {"type": ["string", "null"]}
+    function = object_schema({"name": words, "arguments": words}, ("name", "arguments"))
+    call = object_schema(
+        {"id": words, "type": {"const": "function"}, "function": function, "index": {}}, ("id", "type", "function")
+    )
+    picture = object_schema({"url": IMAGE_URL, "detail": IMAGE_DETAIL}, ("url",))
+    parts: list[Schema] = [
+        object_schema({"type": {"const": kind}, kind: words}, ("type", kind)) for kind in ("text", "refusal")
+    ]
+    with_pictures = [
+        *parts,
+        object_schema({"type": {"const": "image_url"}, "image_url": picture}, ("type", "image_url")),
+    ]
+    items = []
+    for role, names in _ROLES.items():
+        content = {"items": {"anyOf": with_pictures if role == "user" else parts}, "minItems": 1, "maxItems": MAX_PARTS}
+        fields: dict[str, Schema] = dict.fromkeys(names, maybe)
+        fields |= {"role": {"const": role}, "content": {"anyOf": [words, {"type": "array", **content}]}}
+        if "tool_calls" in names:
+            calls = {"type": "array", "items": call, "maxItems": MAX_CALLS}
+            fields["tool_calls"] = {"anyOf": [calls, {"type": "null"}]}
+            # Who calls functions, or refuses, need not say anything else.
+            silent = {**fields, "content": {"type": "null"}, "tool_calls": {**calls, "minItems": 1}}
+            items.append(object_schema(silent, ("role", "tool_calls")))
+        items.append(object_schema(fields, ("role", "content")))
+    return {"type": "array", "items": {"anyOf": items}, "minItems": 1, "maxItems": MAX_MESSAGES}
+
+
+MESSAGES_SCHEMA = _messages_schema()
 
 
 def check_messages(messages: object) -> list[dict[str, Any]]:
@@ -137,8 +175,8 @@ def check_image_url(url: object, detail: object, where: str, where_detail: str) 
 
 
 def _check_tool_calls(calls: object, where: str) -> None:
-    if not isinstance(calls, list) or len(calls) > 128:
-        raise InvalidRequest(f"{where} must be a list of at most 128 calls", param=where)
+    if not isinstance(calls, list) or len(calls) > MAX_CALLS:
+        raise InvalidRequest(f"{where} must be a list of at most {MAX_CALLS} calls", param=where)
     for index, call in enumerate(calls):
         if not _is_tool_call(call):
             raise InvalidRequest(

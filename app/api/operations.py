@@ -8,9 +8,12 @@ from typing import Any
 
 from app.api import embeddings_body, responses_body
 from app.api.call import Call
+from app.api.checks import Schema
+from app.api.messages import MESSAGES_SCHEMA
 from app.api.parameters import TABLES, Parameter
 from app.api.parsing import parse_chat, parse_completion, parse_embeddings, parse_responses
 from app.api.policy import Rule
+from app.api.responses_input import INPUT_SCHEMA
 from app.domain.request import Request
 
 
@@ -23,18 +26,30 @@ class Operation:
     fields: Mapping[str, Parameter]
     """What the body may hold."""
     summary: str
+    inner: Mapping[str, Schema]
+    """What is in those fields that are checked where they are read."""
 
 
 OPERATIONS: Mapping[str, Operation] = {
-    "/v1/chat/completions": Operation(Rule("inference", "chat"), parse_chat, TABLES["chat"], "Answer a conversation."),
+    "/v1/chat/completions": Operation(
+        Rule("inference", "chat"),
+        parse_chat,
+        TABLES["chat"],
+        "Answer a conversation.",
+        {"messages": MESSAGES_SCHEMA},
+    ),
     "/v1/completions": Operation(
-        Rule("inference", "completion"), parse_completion, TABLES["completion"], "Continue a text."
+        Rule("inference", "completion"), parse_completion, TABLES["completion"], "Continue a text.", {}
     ),
     "/v1/responses": Operation(
-        Rule("inference", "responses"), parse_responses, responses_body.TABLE, "Answer in the form of Responses."
+        Rule("inference", "responses"),
+        parse_responses,
+        responses_body.TABLE,
+        "Answer in the form of Responses.",
+        {"input": INPUT_SCHEMA},
     ),
     "/v1/embeddings": Operation(
-        Rule("embeddings", "embeddings"), parse_embeddings, embeddings_body.TABLE, "Turn texts into vectors."
+        Rule("embeddings", "embeddings"), parse_embeddings, embeddings_body.TABLE, "Turn texts into vectors.", {}
     ),
 }
 """By path. Each takes POST only."""

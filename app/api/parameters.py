@@ -8,22 +8,25 @@ KV-transfer fields, raw regular expressions and grammars).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.api.checks import (
     Check,
+    any_list,
+    any_object,
+    at_most,
     boolean,
     closed,
     either,
     integer,
     integers,
-    json_bytes,
     list_of,
+    nullable,
     number,
     one_of,
-    small_object,
     text,
 )
 from app.errors import InvalidRequest, UnsupportedParameter
@@ -42,6 +45,7 @@ MAX_NAME_CHARS = 256
 MAX_STOP_CHARS = 1_024
 MAX_TOKEN_ID = 1 << 31
 INT64 = 1 << 63
+_TOKEN_ID_TEXT = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,92 +60,90 @@ class Parameter:
     forwarded: bool = True
 
 
-def _stream_options(value: Any) -> bool:
-    return closed(value, include_usage=boolean, include_obfuscation=boolean, continuous_usage_stats=boolean)
+_STREAM_OPTIONS = closed(include_usage=boolean, include_obfuscation=boolean, continuous_usage_stats=boolean)
 
 
-def _logit_bias(value: Any) -> bool:
+def _logit_bias() -> Check:
     biases = number(-100, 100)
-    return (
-        isinstance(value, dict)
-        and len(value) <= MAX_LOGIT_BIAS
-        and all(
-            token.isascii() and token.isdigit() and len(token) < 10 and biases(bias) for token, bias in value.items()
+
+    def holds(value: Any) -> bool:
+        return (
+            isinstance(value, dict)
+            and len(value) <= MAX_LOGIT_BIAS
+            and all(_TOKEN_ID_TEXT.fullmatch(token) and biases.holds(bias) for token, bias in value.items())
         )
+
+    schema = {
+        "type": "object",
+        "patternProperties": {f"^{_TOKEN_ID_TEXT.pattern}$": biases.schema},
+        "additionalProperties": False,
+        "maxProperties": MAX_LOGIT_BIAS,
+    }
+    return Check(holds, schema)
+
+
+def _response_format() -> Check:
+    """Its schema is the caller's own affair, up to its size."""
+    form = at_most(
+        MAX_SCHEMA_BYTES,
+        closed(("name",), name=text(), schema=any_object, description=nullable(text()), strict=nullable(boolean)),
     )
+    structured = closed(("type", "json_schema"), type=one_of("json_schema"), json_schema=form)
+    return either(closed(("type",), type=one_of("text", "json_object")), structured)
 
 
-def _response_format(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    if value.get("type") in ("text", "json_object"):
-        return len(value) == 1
-    schema = value.get("json_schema")
-    return (
-        value.get("type") == "json_schema"
-        and len(value) == 2
-        and isinstance(schema, dict)
-        and isinstance(schema.get("name"), str)
-        and isinstance(schema.get("schema", {}), dict)
-        and json_bytes(schema) <= MAX_SCHEMA_BYTES
-    )
-
-
-def _structured_outputs(value: Any) -> bool:
+def _structured_outputs() -> Check:
     """A schema or a choice; patterns and grammars can take a worker's time without end."""
-    choice = list_of(text(MAX_STOP_CHARS), 256)
-    schema = either(small_object(MAX_SCHEMA_BYTES), text(MAX_SCHEMA_BYTES))
-    return len(value) == 1 and closed(value, json=schema, choice=choice) if isinstance(value, dict) else False
+    form = at_most(MAX_SCHEMA_BYTES, either(any_object, text(MAX_SCHEMA_BYTES)))
+    return either(closed(("json",), json=form), closed(("choice",), choice=list_of(text(MAX_STOP_CHARS), 256)))
 
 
-def is_function(value: Any) -> bool:
-    """The description of a function that a model may call."""
-    return (
-        isinstance(value, dict)
-        and text(64)(value.get("name"))
-        and bool(value["name"])
-        and isinstance(value.get("parameters", {}), dict)
-        and value.keys() <= {"name", "description", "parameters", "strict"}
-        and json_bytes(value) <= MAX_SCHEMA_BYTES
+def function_fields() -> dict[str, Check]:
+    """Of the description of a function that a model may call; the name is required."""
+    return {
+        "name": text(64, 1),
+        "description": nullable(text()),
+        "parameters": any_object,
+        "strict": nullable(boolean),
+    }
+
+
+def _tool() -> Check:
+    function = at_most(MAX_SCHEMA_BYTES, closed(("name",), **function_fields()))
+    return closed(("type", "function"), type=one_of("function"), function=function)
+
+
+def _tool_choice() -> Check:
+    named = closed(("type", "function"), type=one_of("function"), function=closed(("name",), name=text(64)))
+    return either(one_of("none", "auto", "required"), named)
+
+
+def _small_map(values: Check) -> Check:
+    """An object of at most 16 such values."""
+    return Check(
+        lambda value: isinstance(value, dict) and len(value) <= 16 and all(map(values.holds, value.values())),
+        {"type": "object", "additionalProperties": values.schema, "maxProperties": 16},
     )
 
 
-def _tool(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.keys() == {"type", "function"}
-        and value["type"] == "function"
-        and is_function(value["function"])
-    )
+def _just(value: object) -> Check:
+    """This value, and no other that is equal to it in Python."""
+    return Check(lambda given: type(given) is type(value) and given == value, {"const": value})
 
 
-def _tool_choice(value: Any) -> bool:
-    if isinstance(value, str):
-        return value in ("none", "auto", "required")
-    return closed(value, type=one_of("function"), function=lambda one: closed(one, name=text(64))) and len(value) == 2
-
-
-def _metadata(value: Any) -> bool:
-    return isinstance(value, dict) and len(value) <= 16 and all(map(text(512), value.values()))
-
-
-def _template_arguments(value: Any) -> bool:
-    scalar = either(boolean, text(MAX_NAME_CHARS), number(-INT64, INT64))
-    return isinstance(value, dict) and len(value) <= 16 and all(map(scalar, value.values()))
-
-
+FALSE = _just(False)
 _TOKEN_ID = integer(0, MAX_TOKEN_ID)
-TOKEN_IDS = integers(0, MAX_TOKEN_ID, MAX_TOKENS)
+TOKEN_IDS = integers(0, MAX_TOKEN_ID, MAX_TOKENS, 1)
 _CHAT, _COMPLETION = frozenset({"chat"}), frozenset({"completion"})
 _TOKENS = f"a whole number from 1 to {MAX_TOKENS}"
 _TRUTH = "true or false"
 
 TABLE: tuple[Parameter, ...] = (
     # What both have in common.
-    Parameter("model", f"a name of at most {MAX_NAME_CHARS} characters", text(MAX_NAME_CHARS), forwarded=False),
-    Parameter("routing", "an object", lambda value: isinstance(value, dict), forwarded=False),
+    Parameter("model", f"a name of 1 to {MAX_NAME_CHARS} characters", text(MAX_NAME_CHARS, 1), forwarded=False),
+    Parameter("routing", "an object", any_object, forwarded=False),
     Parameter("stream", _TRUTH, boolean, forwarded=False),
-    Parameter("stream_options", 'an object such as {"include_usage": true}', _stream_options),
+    Parameter("stream_options", 'an object such as {"include_usage": true}', _STREAM_OPTIONS),
     Parameter("max_tokens", _TOKENS, integer(1, MAX_TOKENS)),
     Parameter("temperature", "a number from 0 to 2", number(0, 2)),
     Parameter("top_p", "a number above 0 and at most 1", number(0, 1, above=True)),
@@ -155,11 +157,11 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("presence_penalty", "a number from -2 to 2", number(-2, 2)),
     Parameter("seed", "a whole number of 64 bits", integer(-INT64, INT64 - 1)),
     Parameter(
-        "logit_bias", f"an object of at most {MAX_LOGIT_BIAS} token ids with numbers from -100 to 100", _logit_bias
+        "logit_bias", f"an object of at most {MAX_LOGIT_BIAS} token ids with numbers from -100 to 100", _logit_bias()
     ),
     Parameter("user", f"a text of at most {MAX_NAME_CHARS} characters", text(MAX_NAME_CHARS), forwarded=False),
     # Chat.
-    Parameter("messages", "a list of messages", lambda value: isinstance(value, list), _CHAT),
+    Parameter("messages", "a list of messages", any_list, _CHAT),
     Parameter("max_completion_tokens", _TOKENS, integer(1, MAX_TOKENS), _CHAT),
     Parameter("logprobs", _TRUTH, boolean, _CHAT),
     Parameter("top_logprobs", f"a whole number from 0 to {MAX_TOP_LOGPROBS}", integer(0, MAX_TOP_LOGPROBS), _CHAT),
@@ -167,16 +169,16 @@ TABLE: tuple[Parameter, ...] = (
         "response_format",
         'an object with the type "text", "json_object" or "json_schema", the latter with a json_schema that has a name '
         f"and a schema of at most {MAX_SCHEMA_BYTES} bytes",
-        _response_format,
+        _response_format(),
         _CHAT,
     ),
     Parameter(
         "tools",
         f"a list of at most {MAX_TOOLS} functions, each with a name and parameters of at most {MAX_SCHEMA_BYTES} bytes",
-        list_of(_tool, MAX_TOOLS),
+        list_of(_tool(), MAX_TOOLS),
         _CHAT,
     ),
-    Parameter("tool_choice", '"none", "auto", "required", or one function of the tools', _tool_choice, _CHAT),
+    Parameter("tool_choice", '"none", "auto", "required", or one function of the tools', _tool_choice(), _CHAT),
     Parameter("parallel_tool_calls", _TRUTH, boolean, _CHAT),
     Parameter(
         "reasoning_effort",
@@ -184,9 +186,9 @@ TABLE: tuple[Parameter, ...] = (
         one_of("none", "minimal", "low", "medium", "high", "xhigh"),
         _CHAT,
     ),
-    Parameter("modalities", 'the list ["text"]', lambda value: value == ["text"], _CHAT, forwarded=False),
-    Parameter("store", "false: nothing is stored", lambda value: value is False, _CHAT, forwarded=False),
-    Parameter("metadata", "an object of at most 16 short texts", _metadata, _CHAT, forwarded=False),
+    Parameter("modalities", 'the list ["text"]', _just(["text"]), _CHAT, forwarded=False),
+    Parameter("store", "false: nothing is stored", FALSE, _CHAT, forwarded=False),
+    Parameter("metadata", "an object of at most 16 short texts", _small_map(text(512)), _CHAT, forwarded=False),
     Parameter("service_tier", '"auto" or "default"', one_of("auto", "default"), _CHAT, forwarded=False),
     Parameter("safety_identifier", "a short text", text(MAX_NAME_CHARS), _CHAT, forwarded=False),
     Parameter("prompt_cache_key", "a short text", text(MAX_NAME_CHARS), _CHAT, forwarded=False),
@@ -195,16 +197,16 @@ TABLE: tuple[Parameter, ...] = (
         "prompt",
         f"a text, a list of token ids, or a list of at most {MAX_PROMPTS} of either",
         either(
-            lambda value: isinstance(value, str),
-            list_of(lambda item: isinstance(item, str), MAX_PROMPTS),
+            text(),
+            list_of(text(), MAX_PROMPTS, 1),
             TOKEN_IDS,
-            list_of(TOKEN_IDS, MAX_PROMPTS),
+            list_of(TOKEN_IDS, MAX_PROMPTS, 1),
         ),
         _COMPLETION,
     ),
     Parameter("best_of", "1", integer(1, 1), _COMPLETION),
     Parameter("echo", _TRUTH, boolean, _COMPLETION),
-    Parameter("suffix", "a text", lambda value: isinstance(value, str), _COMPLETION),
+    Parameter("suffix", "a text", text(), _COMPLETION),
     Parameter("logprobs", f"a whole number from 0 to {MAX_TOP_LOGPROBS}", integer(0, MAX_TOP_LOGPROBS), _COMPLETION),
     # vLLM's extras.
     Parameter("top_k", "a whole number from -1 to 1000000", integer(-1, 1_000_000)),
@@ -229,12 +231,12 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "structured_outputs",
         'an object with either "json", a schema, or "choice", a list of texts',
-        _structured_outputs,
+        _structured_outputs(),
     ),
     Parameter(
         "chat_template_kwargs",
         "an object of at most 16 texts, numbers and truth values, not nested",
-        _template_arguments,
+        _small_map(either(boolean, text(MAX_NAME_CHARS), number(-INT64, INT64))),
         _CHAT,
     ),
 )
@@ -264,7 +266,7 @@ def check_fields(body: Mapping[str, Any], table: Mapping[str, Parameter]) -> dic
             raise unsupported(name)
         if value is None:
             continue
-        if not parameter.check(value):
+        if not parameter.check.holds(value):
             raise InvalidRequest(f"{name} must be {parameter.expected}", param=name)
         if parameter.forwarded:
             forwarded[name] = value

@@ -12,10 +12,12 @@ from app.api.messages import check_messages, count_images, estimate_tokens, text
 from app.api.parameters import TABLES, check_fields
 from app.api.prompts import Prompts
 from app.api.responses_input import check_input, read_input
+from app.api.sessions import in_tool_call, session_id
 from app.api.steering import Call, allowed_priority, count_hops, steer, trace_of
 from app.domain.preferences import FlagLine, parse_flag_line
-from app.domain.request import Conversation, Operation, Preferences, Request
+from app.domain.request import Conversation, Operation, Preferences, Request, limit_name
 from app.errors import InvalidRequest, NotAllowed
+from app.store.keys import Key
 
 # Fields without which a body needs nothing of a model but its operation.
 _TELLING = frozenset(
@@ -79,7 +81,7 @@ def parse_completion(body: Mapping[str, Any], call: Call) -> Request:
     """
     forwarded = check_fields(body, TABLES["completion"])
     prompt = forwarded.get("prompt")
-    if prompt is None or prompt == []:
+    if prompt is None:
         raise InvalidRequest("prompt is missing; send a text", param="prompt")
     return _request(body, forwarded, call, _Prompt.of("completion", Prompts.of(prompt)))
 
@@ -128,7 +130,8 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         raise InvalidRequest("stream_options is for streams; leave it out", param="stream_options")
     steering = steer(body, call, prompt.flags)
     context = steering.context
-    max_tokens = _cap_tokens(forwarded, steering.preferences, prompt.operation)
+    session = session_id(context.session_id, call.headers, body)
+    max_tokens = _cap_tokens(forwarded, steering.preferences, prompt.operation, call.key)
     needs, uses = _needs(forwarded, prompt)
     return Request(
         request_id=call.request_id,
@@ -144,7 +147,8 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         uses=uses,
         preferences=steering.preferences,
         allowed_models=call.access.allowed(call.key),
-        session_id=context.session_id,
+        session_id=session,
+        in_tool_call=session is not None and in_tool_call(prompt.operation, forwarded),
         deadline_s=context.deadline_s,
         priority=allowed_priority(context.priority, call.key),
         explain=context.explain or False,
@@ -207,14 +211,17 @@ def _format(body: Mapping[str, Any]) -> str | None:
     return kind
 
 
-def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Operation) -> int | None:
-    """Let no model write more than `max_output_tokens`; returns what may be written, None where nobody limits it."""
+def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Operation, key: Key) -> int | None:
+    """Let no model write more than `max_output_tokens` and the key allow.
+
+    Returns what may be written; None where nobody limits it.
+    """
     if operation == "embeddings":
         return 0
-    name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
-    if operation == "responses":
-        name = "max_output_tokens"
-    asked, cap = body.get(name), preferences.limits.get("max_output_tokens")
+    name = limit_name(body, operation)
+    asked, cap = body.get(name), preferences.limits.get("max_output_tokens", key.max_tokens)
+    if key.max_tokens is not None:
+        cap = min(cap, key.max_tokens)
     if name != "max_tokens" and body.get("max_tokens", asked) != asked:
         raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")
     if cap is not None:

@@ -39,13 +39,15 @@ class Rule:
 class Policy:
     """Finds the rule of a call by its path as it was sent; never by a URL that a header could have a part in."""
 
-    def __init__(self, routes: Iterable[BaseRoute], posts: Collection[str] = ()) -> None:
-        """`posts` are paths that take POST and are answered elsewhere.
+    def __init__(
+        self, routes: Iterable[BaseRoute], posts: Collection[str] = (), scopes: Collection[str] = SCOPES
+    ) -> None:
+        """`posts` are paths that take POST and are answered elsewhere; `scopes` count on this listener.
 
         Raises:
-            TypeError: a route declares no scope, or one that does not exist.
+            TypeError: a route declares no scope, or one that does not count here.
         """
-        self._routes: list[tuple[Route, Rule]] = [(_plain(route), _rule(_plain(route))) for route in routes]
+        self._routes: list[tuple[Route, Rule]] = [(_plain(route), _rule(_plain(route), scopes)) for route in routes]
         self._posts = frozenset(posts)
         self._exact = {
             (method, route.path): rule
@@ -86,8 +88,8 @@ def _plain(route: BaseRoute) -> Route:
     return route
 
 
-def _rule(route: Route) -> Rule:
-    scope = getattr(route.endpoint, "needed_scope", None)
-    if scope != PUBLIC and scope not in SCOPES:
-        raise TypeError(f"the route {route.path} declares no scope; decorate its endpoint with needs(...)")
+def _rule(route: Route, scopes: Collection[str]) -> Rule:
+    scope: str | None = getattr(route.endpoint, "needed_scope", None)
+    if scope is None or scope not in {PUBLIC, *scopes}:
+        raise TypeError(f"the route {route.path} declares no scope that counts here; decorate it with needs(...)")
     return Rule(scope, route.name)

@@ -6,51 +6,104 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.api.checks import Check, closed, either, list_of, one_of, text
-from app.api.messages import MAX_MESSAGES, MAX_PARTS, check_image_url, estimate_tokens
+from app.api.checks import Check, Schema, any_list, closed, either, list_of, nullable, object_schema, one_of, text
+from app.api.messages import IMAGE_DETAIL, IMAGE_URL, MAX_MESSAGES, MAX_PARTS, check_image_url, estimate_tokens
 from app.api.parameters import MAX_NAME_CHARS
 from app.domain.request import Conversation
 from app.errors import InvalidRequest
 
 _ROLES = ("user", "assistant", "system", "developer")
 # Any length: the body has a limit.
-_TEXT: Check = lambda value: isinstance(value, str)  # noqa: E731
+_TEXT = text()
 _NAME = text(MAX_NAME_CHARS)
-_STATUS = either(one_of("in_progress", "completed", "incomplete"), lambda value: value is None)
-_ID = either(_NAME, lambda value: value is None)
-_LIST: Check = lambda value: isinstance(value, list | None)  # noqa: E731
+_STATUS = nullable(one_of("in_progress", "completed", "incomplete"))
+_ID = nullable(_NAME)
+_LIST = nullable(any_list)
 
 
-def _thought(kind: str) -> Check:
-    return lambda value: closed(value, type=one_of(kind), text=_TEXT) and len(value) == 2
+def _thoughts(kind: str) -> Check:
+    return list_of(closed(("type", "text"), type=one_of(kind), text=_TEXT), MAX_PARTS)
 
 
-# By type: what an item holds beside it, what it cannot do without, and how that is said.
-_ITEMS: Mapping[str, tuple[dict[str, Check], frozenset[str], str]] = {
-    "function_call": (
-        {"call_id": _NAME, "name": text(64), "arguments": _TEXT, "id": _ID, "status": _STATUS},
-        frozenset({"call_id", "name", "arguments"}),
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """What one kind of item holds, and how that is said."""
+
+    check: Check
+    expected: str
+
+
+def _item(kind: str, required: tuple[str, ...], expected: str, **fields: Check) -> _Item:
+    check = closed((*required, "type"), type=one_of(kind), id=_ID, status=_STATUS, **fields)
+    return _Item(check, expected)
+
+
+_ITEMS: Mapping[str, _Item] = {
+    "function_call": _item(
+        "function_call",
+        ("call_id", "name", "arguments"),
         "a call_id, a name, and arguments as a text",
+        call_id=_NAME,
+        name=text(64),
+        arguments=_TEXT,
     ),
-    "function_call_output": (
-        {"call_id": _NAME, "output": either(_TEXT, _LIST), "id": _ID, "status": _STATUS},
-        frozenset({"call_id", "output"}),
+    "function_call_output": _item(
+        "function_call_output",
+        ("call_id", "output"),
         "a call_id, and an output that is a text or a list of parts",
+        call_id=_NAME,
+        output=either(_TEXT, any_list),
     ),
-    "reasoning": (
-        {
-            "id": _ID,
-            "summary": list_of(_thought("summary_text"), MAX_PARTS),
-            "content": either(list_of(_thought("reasoning_text"), MAX_PARTS), lambda value: value is None),
-            "encrypted_content": either(_TEXT, lambda value: value is None),
-            "status": _STATUS,
-        },
-        frozenset({"summary"}),
+    "reasoning": _item(
+        "reasoning",
+        ("summary",),
         "a summary, and perhaps a content, as lists of texts with their types",
+        summary=_thoughts("summary_text"),
+        content=nullable(_thoughts("reasoning_text")),
+        encrypted_content=nullable(_TEXT),
     ),
 }
-_MESSAGE: dict[str, Check] = {"type": one_of("message"), "id": _ID, "status": _STATUS, "phase": _ID}
-_PARTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
+_MESSAGE = {"type": one_of("message"), "id": _ID, "status": _STATUS, "phase": _ID}
+_REST_OF_MESSAGE = closed(**_MESSAGE)
+
+
+def _part(kind: str, name: str) -> Check:
+    # An answer that is sent back has the last two as well.
+    fields = {"type": one_of(kind), name: _TEXT, "annotations": _LIST, "logprobs": _LIST}
+    return closed(("type", name), **fields)
+
+
+_TEXT_OF = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
+_PARTS = {kind: _part(kind, name) for kind, name in _TEXT_OF.items()}
+
+
+def _input_schema() -> Schema:
+    """What `check_input` accepts."""
+    picture = object_schema(
+        {"type": {"const": "input_image"}, "image_url": IMAGE_URL, "detail": IMAGE_DETAIL}, ("type", "image_url")
+    )
+    texts = [check.schema for check in _PARTS.values()]
+
+    def message(roles: list[str], parts: list[Schema]) -> Schema:
+        content = {"type": "array", "items": {"anyOf": parts}, "minItems": 1, "maxItems": MAX_PARTS}
+        fields: dict[str, Schema] = {name: check.schema for name, check in _MESSAGE.items()}
+        said: dict[str, Schema] = {"role": {"enum": roles}, "content": {"anyOf": [_TEXT.schema, content]}}
+        return object_schema({**fields, **said}, ("role", "content"))
+
+    outputs = {"type": "array", "items": {"anyOf": texts}, "minItems": 1, "maxItems": MAX_PARTS}
+    output = _ITEMS["function_call_output"].check.schema
+    output = {**output, "properties": {**output["properties"], "output": {"anyOf": [_TEXT.schema, outputs]}}}
+    items = [
+        message([role for role in _ROLES if role != "user"], texts),
+        message(["user"], [*texts, picture]),
+        *(item.check.schema for kind, item in _ITEMS.items() if kind != "function_call_output"),
+        output,
+    ]
+    whole = {"type": "array", "items": {"anyOf": items}, "minItems": 1, "maxItems": MAX_MESSAGES}
+    return {"anyOf": [_TEXT.schema, whole]}
+
+
+INPUT_SCHEMA = _input_schema()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +169,9 @@ def _check_item(item: object, where: str) -> None:
     if kind == "message":
         _check_message(item, where)
         return
-    fields, needed, expected = _ITEMS[kind]
-    if not needed <= item.keys() or not closed(item, type=one_of(kind), **fields):
-        raise InvalidRequest(f"{where} must be a {kind} with {expected}, and nothing unknown", param=where)
+    wanted = _ITEMS[kind]
+    if not wanted.check.holds(item):
+        raise InvalidRequest(f"{where} must be a {kind} with {wanted.expected}, and nothing unknown", param=where)
     if isinstance(item.get("output"), list):
         _check_parts(item["output"], "tool", f"{where}.output")
 
@@ -128,7 +181,7 @@ def _check_message(item: Mapping[str, Any], where: str) -> None:
     if not isinstance(role, str) or role not in _ROLES:
         raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}", param=f"{where}.role")
     rest = {name: value for name, value in item.items() if name not in ("role", "content")}
-    if not closed(rest, **_MESSAGE):
+    if not _REST_OF_MESSAGE.holds(rest):
         raise InvalidRequest(f"{where} must be a message with a role and a content, and nothing unknown", param=where)
     if not isinstance(content, str):
         _check_parts(content, role, f"{where}.content")
@@ -148,11 +201,8 @@ def _check_part(part: object, role: str, where: str) -> None:
     if kind == "input_image":
         _check_image(part, role, where)
         return
-    name = _PARTS[kind]
-    # An answer that is sent back has these two as well.
-    fields = {name: _TEXT, "annotations": _LIST, "logprobs": _LIST}
-    if name not in part or not closed(part, type=one_of(kind), **fields):
-        raise InvalidRequest(f'{where} must be an object with the type and a text, "{name}"', param=where)
+    if not _PARTS[kind].holds(part):
+        raise InvalidRequest(f'{where} must be an object with the type and a text, "{_TEXT_OF[kind]}"', param=where)
 
 
 def _check_image(part: Mapping[str, Any], role: str, where: str) -> None:

@@ -92,6 +92,8 @@ class Wire(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self._flow = FlowControl(self._transport)
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
         self._server.connections.add(cast("Any", self))
         self._front.join(self, self._loop)
         if self._front.is_overfull:
@@ -221,7 +223,7 @@ class Wire(asyncio.BufferedProtocol):
         request_id = request_id_of(headers)
         call: Call | None = None
         try:
-            call = doors.let_in(operation.rule, headers, request_id)
+            call = doors.let_in(operation.rule, headers, request_id, address=self._address)
             doors.gateway.let_in(priority_of(call))
             check_media(headers)
             if found.content_length is not None and found.content_length > doors.body_limit_bytes:

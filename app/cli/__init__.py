@@ -10,7 +10,10 @@ import typer
 
 from app.errors import UsageError
 
-VERBS = ("init", "serve", "demo", "explain", "collect", "train", "onboard", "evaluate", "check")
+VERBS = (
+    *("init", "serve", "keys", "journal", "demo", "explain"),
+    *("collect", "train", "onboard", "evaluate", "check", "traffic"),
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -22,7 +25,11 @@ def thalamus() -> None:
 
 for verb in VERBS:
     if importlib.util.find_spec(f"app.cli.{verb}"):
-        app.command(name=verb)(getattr(importlib.import_module(f"app.cli.{verb}"), verb))
+        found = getattr(importlib.import_module(f"app.cli.{verb}"), verb)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=verb)
+        else:
+            app.command(name=verb)(found)
 
 
 def main() -> None:

@@ -48,6 +48,8 @@ class CandidateTable:
         self.context_tokens_M = _column(each.card.context_tokens for each in models)
         self.input_usd_M = _column(each.input_usd_per_m for each in prices) / TOKENS_PER_PRICE
         self.output_usd_M = _column(each.output_usd_per_m for each in prices) / TOKENS_PER_PRICE
+        cached = [each.input_usd_per_m if (less := each.cached_input_usd_per_m) is None else less for each in prices]
+        self.cached_saves_usd_M = self.input_usd_M - _column(cached) / TOKENS_PER_PRICE
         self.s_per_input_token_M = _column(1 / each.prefill_tokens_per_s for each in speeds)
         self.s_per_output_token_M = _column(each.s_per_output_token for each in speeds)
         column = {name: number for number, name in enumerate(predicted)}

@@ -4,6 +4,8 @@
     ttft     = wait + prefill
     latency  = ttft + written tokens · time per token (as seen of late, else as the card says)
 
+What the session's model has in its cache it reads at the price of cached input, in no time.
+
 Legend of array suffixes: M models of the catalogue, C columns of the artifact.
 """
 
@@ -87,6 +89,17 @@ class Question(NamedTuple):
         )
 
 
+class Warmth(NamedTuple):
+    """What one model has of a request already."""
+
+    model: int
+    """Its position in the catalogue."""
+    tokens: int
+    """Of the prompt, in its cache."""
+    in_tool_call: bool
+    """Whether it is in the middle of one."""
+
+
 class Case(NamedTuple):
     """All that a decision follows from. Small: what is expected is computed from it again when it is asked for."""
 
@@ -94,6 +107,13 @@ class Case(NamedTuple):
     question: Question
     fleet: FleetColumns
     prediction: Prediction | None = None
+    warmth: Warmth | None = None
+    """Of the session's model; None without a session."""
+
+    @property
+    def without_session(self) -> Case:
+        """The same, with nothing in any cache."""
+        return self if self.warmth is None else self._replace(warmth=None)
 
 
 class Expected:
@@ -101,7 +121,7 @@ class Expected:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.table, self.question, self.fleet, self.prediction = case
+        self.table, self.question, self.fleet, self.prediction, self._warmth = case
         self._shares: dict[str, Floats] = {}
 
     @property
@@ -151,11 +171,16 @@ class Expected:
     def cost_usd(self) -> Floats:
         cost_M = self.written_tokens * self.table.output_usd_M
         cost_M += self.table.input_usd_M * self.input_tokens
+        if (warmth := self._warmth) is not None:
+            cost_M[warmth.model] -= self.table.cached_saves_usd_M[warmth.model] * warmth.tokens
         return cost_M
 
     @lazily
     def ttft_s(self) -> Floats:
-        return self.table.s_per_input_token_M * self.input_tokens + self.fleet.wait_s_M
+        ttft_s_M = self.table.s_per_input_token_M * self.input_tokens + self.fleet.wait_s_M
+        if (warmth := self._warmth) is not None:
+            ttft_s_M[warmth.model] -= self.table.s_per_input_token_M[warmth.model] * warmth.tokens
+        return ttft_s_M
 
     @lazily
     def latency_s(self) -> Floats:

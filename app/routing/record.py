@@ -8,10 +8,12 @@ import numpy as np
 
 from app.domain.decision import Decision
 from app.domain.vocabulary import Vocabulary
+from app.routing.candidates import UNTESTED
 from app.routing.estimates import Expected, Question
 from app.routing.exclusions import Refusal, as_json, exclusions
 from app.routing.objective import Flip, pareto, smallest_flip, utility
 from app.routing.router import Evidence
+from app.routing.sessions import told
 from app.routing.why import Ground
 
 
@@ -29,8 +31,19 @@ def describe(decision: Decision) -> dict[str, Any]:
     return {**outline, **_described(evidence)}
 
 
+def predicted_quality(decision: Decision, model: str) -> float | None:
+    """What was predicted of any model of the catalogue when this was decided; None where nothing was."""
+    evidence = decision.evidence
+    if not isinstance(evidence, Evidence) or evidence.case.prediction is None:
+        return None
+    table, prediction = evidence.case.table, evidence.case.prediction
+    column = int(table.column_M[table.position[model]]) if model in table.position else UNTESTED
+    return None if column == UNTESTED else float(prediction.quality[column])
+
+
 def _described(evidence: Evidence) -> dict[str, Any]:
     expected, ground = Expected(evidence.case), evidence.ground
+    limited = Expected(evidence.case.without_session)
     eligible_M = np.zeros(len(expected.table), dtype=np.bool_)
     eligible_M[ground.order] = True
     weights, reading = ground.terms.weights, evidence.reading
@@ -40,10 +53,12 @@ def _described(evidence: Evidence) -> dict[str, Any]:
         "asked": _asked(expected.question, expected.table.vocabulary),
         "applied": _applied(ground),
         "candidates": _candidates(expected, ground, set(front)),
-        "excluded": [_excluded(expected, each) for each in exclusions(expected)],
+        "excluded": [_excluded(limited, each) for each in exclusions(limited)],
         "pareto": [expected.names[number] for number in front],
         "ranking": [expected.names[number] for number in ground.order],
         "counterfactual": _counterfactual(expected, flip),
+        "session": told(expected, ground),
+        "doubted": None if ground.doubted is None else expected.names[ground.doubted],
         # Nothing is left to chance yet: the choice would be the same again.
         "propensity": 1.0,
         "encoder": reading.encoder,
@@ -57,7 +72,8 @@ def _is_settled(evidence: Evidence) -> bool:
     """Whether no weight had a part in the choice."""
     ground = evidence.ground
     is_single = ground.terms.max_quality_loss is not None and ground.terms.cost_weight is None
-    return ground.rule != "best" or evidence.case.question.model is not None or is_single
+    is_kept = ground.doubted is not None or (ground.kept is not None and ground.kept.why != "cache")
+    return ground.rule != "best" or is_kept or evidence.case.question.model is not None or is_single
 
 
 def _asked(question: Question, vocabulary: Vocabulary) -> dict[str, Any]:

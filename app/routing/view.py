@@ -55,12 +55,22 @@ class View:
 
     def after(self, reading: Reading) -> View:
         """The same request, seen with this reading."""
-        table, question, fleet, _ = self.case
-        return View(Case(table, question, fleet, reading.prediction), self.usable_M, self.terms, reading)
+        table, question, fleet, _, warmth = self.case
+        return View(Case(table, question, fleet, reading.prediction, warmth), self.usable_M, self.terms, reading)
+
+    @property
+    def without_session(self) -> View:
+        """The same, with nothing in any cache."""
+        return View(self.case.without_session, self.usable_M, self.terms, self.reading)
 
     @lazily
     def expected(self) -> Expected:
         return Expected(self.case)
+
+    @lazily
+    def limited(self) -> Expected:
+        """What limits are held against: what is not sure to be in a cache is not counted on."""
+        return self.expected if self.case.warmth is None else Expected(self.case.without_session)
 
     @property
     def is_unfamiliar(self) -> bool:
@@ -70,7 +80,7 @@ class View:
     @lazily
     def eligible(self) -> Truths:
         """[M]."""
-        return affordable(self.usable_M, self.expected) if self.case.question.preferences.limits else self.usable_M
+        return affordable(self.usable_M, self.limited) if self.case.question.preferences.limits else self.usable_M
 
     @lazily
     def usefulness(self) -> Floats:
@@ -86,6 +96,8 @@ class View:
     @property
     def margin(self) -> float:
         """By how much the first of the order is more useful than the second; infinite where no number decides that."""
+        if (warmth := self.case.warmth) is not None and warmth.in_tool_call and self.eligible[warmth.model]:
+            return math.inf
         if len(self.order) < 2 or self.expected.names[int(self.order[0])] == self.terms.best_single:
             return math.inf
         first, second = self.usefulness[self.order[:2]].tolist()

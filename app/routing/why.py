@@ -15,6 +15,16 @@ Rule = Literal["best", "abstained", "default"]
 """Usefulness by what is predicted; the profile's order, because that is not to be trusted; the same without any."""
 
 
+class Kept(NamedTuple):
+    """What a session decided."""
+
+    why: Literal["tool_call", "cache", "untold"]
+    """A tool call is open; its cache is worth it; nothing says that a switch would be."""
+    model: int
+    otherwise: int
+    """What would have been chosen without the session."""
+
+
 class Ground(NamedTuple):
     """What a ranking rests on."""
 
@@ -23,6 +33,10 @@ class Ground(NamedTuple):
     """Positions of the eligible models, first choice first."""
     terms: Terms = NO_TERMS
     """Empty where no weight had a part in the order."""
+    kept: Kept | None = None
+    """None where the session decided nothing."""
+    doubted: int | None = None
+    """The model that only the first words of the prompt spoke for, where that is not enough."""
 
 
 def why_best(expected: Expected, ground: Ground) -> str:
@@ -53,6 +67,23 @@ def why_abstained(follows_order: bool, best_single: str | None) -> str:
     else:
         instead = "the first eligible model of the catalogue answers"
     return f"this prompt is unlike what the router model learned from, so {instead}"
+
+
+def why_kept(expected: Expected, kept: Kept) -> str:
+    """Why the session's model answers and not another one."""
+    model, other = expected.names[kept.model], expected.names[kept.otherwise]
+    if kept.why == "tool_call":
+        return f"{model} is in the middle of a tool call of this session, so it goes on instead of {other}"
+    if kept.why == "cache":
+        tokens = expected.case.warmth.tokens if expected.case.warmth else 0
+        return f"{model} has about {tokens} tokens of this session in its cache, which {other} would have to read anew"
+    return f"{model} has answered this session so far, and nothing that is predicted speaks for a switch to {other}"
+
+
+def why_doubted(expected: Expected, ground: Ground, doubted: int) -> str:
+    """Why a cheaper model answers than the one that was the most useful."""
+    model, other = expected.names[int(ground.order[0])], expected.names[doubted]
+    return f"without its first words the prompt asks for no more than {model}, and this profile wants that of {other}"
 
 
 def why_default(failure: str | None, has_predictor: bool) -> str:

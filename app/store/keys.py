@@ -12,19 +12,38 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Protocol
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Literal, Protocol
 
 from app.domain.preferences import Priority
 from app.domain.request import Preferences
 
-SCOPES = frozenset(
-    {"inference", "embeddings", "models:read", "route:explain", "route:feedback", "route:upgrade", "metrics:read"}
-    | {"admin:config"}
-)
-"""The last ones count on the admin listener only."""
+ADMIN_SCOPES = frozenset({"metrics:read", "admin:keys", "admin:config"})
+"""They count on the admin listener only."""
+SCOPES = ADMIN_SCOPES | {"inference", "embeddings", "models:read", "route:explain", "route:feedback", "route:upgrade"}
 DEFAULT_SCOPES = frozenset({"inference", "embeddings", "models:read", "route:explain", "route:feedback"})
 # Of a key that states none: enough for one person's tools, and a runaway loop is noticed. More is set on purpose.
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, CONCURRENCY = 60.0, 100_000.0, 8
+
+Period = Literal["day", "month"]
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a key may cost in a day or a month of UTC."""
+
+    usd: float
+    period: Period = "day"
+    hard: bool = True
+    """Whether requests above it are refused; else they are only counted and told."""
+
+
+BUDGET = Budget(10.0)
+"""Of a key that states none."""
+SKEW_S = 60.0
+"""How far the clocks of gateways may be apart: an expired key is refused no sooner than that."""
 
 PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high")
 
@@ -74,6 +93,23 @@ class Key:
     requests_per_minute: float | None = REQUESTS_PER_MINUTE
     tokens_per_minute: float | None = TOKENS_PER_MINUTE
     concurrency: int | None = CONCURRENCY
+    max_tokens: int | None = None
+    """The longest answer that its callers may ask for, and what they get who ask for none."""
+    budget: Budget | None = BUDGET
+    tenant: str | None = None
+    """Whose key it is, where several parties share a gateway."""
+    expires_at: float | None = None
+    """Wall clock, in seconds."""
+    source_cidrs: tuple[Network, ...] = ()
+    """Where its callers may come from; none of them is anywhere."""
+    keeps_bodies: bool = False
+    """Whether records of its requests may hold the text of prompts and answers."""
+
+    def lets_in(self, address: str, at: float) -> bool:
+        """Whether callers from this address may use it at this time of the wall clock."""
+        if self.expires_at is not None and at > self.expires_at + SKEW_S:
+            return False
+        return not self.source_cidrs or _is_inside(address, self.source_cidrs)
 
     def may_use(self, model: str) -> bool:
         return any(fnmatchcase(model, pattern) for pattern in self.models)
@@ -82,11 +118,25 @@ class Key:
         return any(fnmatchcase(profile, pattern) for pattern in self.profiles)
 
 
+@lru_cache(maxsize=4096)
+def _is_inside(address: str, networks: tuple[Network, ...]) -> bool:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return any((mapped or found) in network for network in networks)
+
+
 class Keys(Protocol):
     """Finds keys."""
 
     def find(self, secret: str) -> Key | None:
-        """The key with this secret; None for one that is unknown, or no longer valid."""
+        """The key with this secret; None for one that is unknown, or was revoked.
+
+        Raises:
+            Overloaded: it cannot be known now.
+        """
         ...
 
 
@@ -103,13 +153,3 @@ class StaticKeys:
     def _digest(self, secret: str) -> bytes:
         # Its own mode for keys makes BLAKE2 a MAC, for a tenth of what HMAC costs.
         return hashlib.blake2b(secret.encode(errors="surrogatepass"), digest_size=32, key=self._pepper).digest()
-
-
-class OpenToAll:
-    """No keys at all, for a gateway that only this machine can reach: every caller is the same one."""
-
-    def __init__(self, key: Key | None = None) -> None:
-        self._key = key or Key("anonymous", models=("*",))
-
-    def find(self, secret: str) -> Key | None:  # noqa: ARG002 - every secret will do
-        return self._key

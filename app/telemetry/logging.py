@@ -28,7 +28,16 @@ EVENTS = {
     "worker.died": "a process of this gateway ended without being asked to, and is started again",
     "config.applied": "the files were read again, and requests see them from now on",
     "config.rejected": "the files were read again and are wrong: what was before stays",
-    "keys.missing": "the configuration has no keys: every caller on this machine is let in",
+    "keys.missing": "there is no valid key, so nobody can call",
+    "keys.stale": "the store of the keys does not answer, or cannot be used: changes of keys do not arrive",
+    "key.created": "a key was made: which one, and by whom",
+    "key.revoked": "a key was ended: which one, and by whom",
+    "key.rotated": "a key has another secret: which one, and by whom",
+    "journal.stopped": "records cannot be written: the disk is full, or the spool is; requests are served",
+    "journal.resumed": "records are written again",
+    "journal.recovered": "what a dead process had left is recorded",
+    "journal.failed": "a bug of ours in recording: its kind; it is tried again",
+    "models.unpriced": "these models have no price, so no budget stops them",
 }
 """Every event, and when it is written."""
 

@@ -6,7 +6,8 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -18,13 +19,16 @@ from app.api.wire import SEND_BUFFER_BYTES
 from app.domain.models import Catalog
 from app.domain.preferences import Profile
 from app.errors import ConfigRejected
+from app.store.credentials import PepperFile
+from app.store.issuer import Issuer
+from app.store.key_store import SqliteKeys
 from app.store.keys import Key, Keys, Secret, StaticKeys
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
 from tests.fakes.gateway import Bench
 
-UNLIMITED: Mapping[str, Any] = {"requests_per_minute": None, "tokens_per_minute": None, "concurrency": None}
+UNLIMITED: Mapping[str, Any] = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency", "budget"))
 KEY = Key("tester", models=("*",), **UNLIMITED)
 SECRET = "sk-test"
 PROFILES = {"default": Profile(), "cheap": Profile()}
@@ -49,6 +53,9 @@ class FakeRunning:
     problems: Sequence[str] = ()
     reloads: int = 0
     leaving: bool = False
+    issuer: Issuer = field(
+        default_factory=lambda: Issuer(SqliteKeys(Path("/dev/null/keys")), PepperFile(Path("/dev/null/pepper")))
+    )
 
     async def reload(self) -> Mapping[str, Any]:
         if self.problems:

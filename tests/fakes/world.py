@@ -9,6 +9,8 @@ from typing import Any
 from app.domain.decision import Candidate, Decision, Estimate, Fleet, Reason
 from app.domain.models import Backend, Card, Catalog, Model, Speed, TokenPrice
 from app.domain.request import Preferences, Request
+from app.domain.sessions import Session
+from app.store.keys import Budget
 
 UNKNOWN = Estimate(None, None, None, None, None, None, None)
 
@@ -72,6 +74,9 @@ class FakeKey:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     concurrency: int | None = None
+    budget: Budget | None = None
+    tenant: str | None = None
+    keeps_bodies: bool = False
 
 
 @dataclass
@@ -81,6 +86,6 @@ class FakeRouter:
     models: tuple[Model, ...]
     decided: int = field(default=0)
 
-    async def route(self, request: Request, fleet: Fleet) -> Decision:
+    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
         self.decided += 1
         return replace(decision(*self.models), decision_id=f"dec-{self.decided}")

@@ -244,3 +244,31 @@ async def test_what_keeps_one_of_them_from_starting_is_said_once(tmp_path: Path)
     assert process.returncode == 1
     assert said.decode().count("169.254.169.254") == 1
     assert SECRET not in said.decode()
+
+
+async def test_workers_without_a_store_remember_sessions_together(tmp_path: Path) -> None:
+    """Whichever of them gets the next request of an open tool call, it is answered by the model that made the call."""
+    called = [{"id": "c", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}]
+    said = [
+        {"role": "user", "content": "what is it?"},
+        {"role": "assistant", "tool_calls": called},
+        {"role": "tool", "tool_call_id": "c", "content": "a cat"},
+    ]
+    headers = {"authorization": f"Bearer {LIMITED['secret']}", "connection": "close"}
+    async with running(tmp_path, concurrency=None, requests_per_minute=None) as world:
+
+        async def ask(model: str, session: str) -> tuple[str, str]:
+            body = {"model": model, "messages": said, "routing": {**URGENT, "session_id": session}}
+            async with world.session.post(
+                f"{world.program.url}/v1/chat/completions", json=body, headers=headers
+            ) as one:
+                return one.headers["x-thalamus-model"], one.headers["x-thalamus-reason"]
+
+        for number in range(20):
+            await ask("large", f"s-{number}")
+        await asyncio.sleep(0.2)
+        within = Counter([await ask("auto", f"s-{number}") for number in range(20)])
+        without = Counter([await ask("auto", f"other-{number}") for number in range(20)])
+    print(json.dumps({"workers": WORKERS, "sessions_that_went_on": within["large", "session"]}))
+    assert within == {("large", "session"): 20}
+    assert without == {("small", "default"): 20}

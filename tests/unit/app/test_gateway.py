@@ -12,6 +12,7 @@ import pytest
 
 from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
+from app.domain.sessions import Session
 from app.errors import (
     Draining,
     NoEligibleModel,
@@ -23,6 +24,7 @@ from app.errors import (
     UpstreamDisconnected,
     UpstreamTimeout,
 )
+from app.gateway import has_session
 from app.upstream.dispatcher import Served
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
@@ -294,13 +296,13 @@ async def test_a_decision_is_explained_without_asking_a_model() -> None:
 async def test_a_decision_can_be_asked_for_afterwards_by_its_own_key_only() -> None:
     world = gateway(FakeUpstream(small=b"hello"))
     served = await world.gateway.complete(request(), KEY)
-    assert world.gateway.decision("dec-1", KEY)["outcome"] is None
+    assert (await world.gateway.decision("dec-1", KEY))["outcome"] is None
     await read(served)
-    outcome = world.gateway.decision("dec-1", KEY)["outcome"]
+    outcome = (await world.gateway.decision("dec-1", KEY))["outcome"]
     assert (outcome["result"], outcome["model"], outcome["usage"]["input_tokens"]) == ("ok", "small", 3)
     assert "127.0.0.1" not in str(outcome), "where a worker is, is not the caller's business"
     with pytest.raises(UnknownDecision):
-        world.gateway.decision("dec-1", FakeKey(id="somebody else"))
+        await world.gateway.decision("dec-1", FakeKey(id="somebody else"))
 
 
 async def test_no_prompt_and_no_answer_reaches_the_log() -> None:
@@ -317,7 +319,7 @@ class StubbornRouter:
 
     decision: Decision | None = None
 
-    async def route(self, request: Request, fleet: Fleet) -> Decision:
+    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
         if self.decision is None:
             raise NoEligibleModel("no candidate costs at most 0.0001 USD")
         return self.decision
@@ -339,3 +341,22 @@ async def test_a_predictor_that_failed_is_counted_and_does_not_fail_the_request(
     assert served.headers()["x-thalamus-reason"] == "default"
     assert world.sample("thalamus_predictor_failures_total") == 1
     assert [one["cause"] for one in world.events("predictor.failed")] == ["over 20 ms"]
+
+
+async def test_whoever_answered_is_remembered_for_the_session_fallbacks_too() -> None:
+    world = gateway(FakeUpstream(small=[UpstreamBroken("it broke")] * 9, large=b"hello"))
+    asked = request(session_id="s-1", key_id=KEY.id)
+    served = await world.gateway.complete(asked, KEY)
+    assert served.reason == "fallback"
+    found = await world.sessions.find(asked)
+    assert found is not None
+    assert (found.model, found.input_tokens, len(world.remembered)) == ("large", asked.input_tokens, 1)
+    await served.answer.aclose()
+
+
+async def test_nothing_is_remembered_without_a_session_or_of_embeddings() -> None:
+    world = gateway(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(request(), KEY)
+    assert world.remembered == []
+    assert not has_session(request(session_id="s-1", operation="embeddings"))
+    await served.answer.aclose()

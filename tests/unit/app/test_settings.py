@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from app.domain.models import TokenPrice
 from app.domain.vocabulary import VOCABULARY
 from app.errors import UsageError
 from app.settings import Address, load_catalog, load_settings
+from app.store.keys import Budget
 from tests.fakes.deployment import write_config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -103,7 +105,6 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
         ),
         ({"listen": "example.com:80"}, "listen: expected an IP address before the port"),
         ({"listen": "0.0.0.0:80"}, "keys[0].secret: plain text is for listeners on loopback only; use secret_env"),
-        ({"listen": "0.0.0.0:80", "keys": []}, "keys: expected at least one, because the listener is not on loopback"),
         ({"predictor_limit_s": 0}, "predictor_limit_s: expected greater than 0, got 0"),
         ({"upstream": {"max_attempts": 9}}, "upstream.max_attempts: expected less than or equal to 5, got 9"),
         ({"upstream": {"retries": 1}}, "upstream.retries: is not a key; known are connect_timeout_s"),
@@ -114,6 +115,7 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
         ),
         ({"scales": {"released": ["soon", "later"]}}, "scales: released: expected [worst, best], both a day such as"),
         ({"profiles": {"x": {"order": ["nope"]}}}, "profiles.x.order: the catalogue has no model 'nope'"),
+        ({"baseline": "nope"}, "baseline: the catalogue has no model 'nope'"),
         ({"profiles": {"x": {"weights": {"coast": 1}}}}, "profiles.x: routing.weights.coast does not exist"),
         ({"profiles": {"x": {"limits": {"max_size_b": "big"}}}}, "profiles.x: routing.max_size_b must be a number"),
         ({"profiles": {"x": {"limits": {"explain": True}}}}, "profiles.x: expected limits and weights only"),
@@ -124,10 +126,13 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
         ({"keys": [{**KEY, "secret_env": "A"}]}, "keys[0]: expected either secret_env"),
         ({"keys": [{"id": "a"}]}, "keys[0]: expected either secret_env"),
         ({"keys": [{"id": "a", "secret_env": "NOPE"}]}, "keys[0].secret_env: the environment has no NOPE"),
-        ({"keys": [{**KEY, "scopes": ["admin"]}]}, "keys[0].scopes[0]: expected one of admin:config, embeddings"),
+        ({"keys": [{**KEY, "scopes": ["admin"]}]}, "keys[0].scopes[0]: expected one of admin:config, admin:keys"),
         ({"keys": [{**KEY, "may_set": ["speed"]}]}, "keys[0].may_set: there is no 'speed'; known are"),
         ({"keys": [{**KEY, "routing": {"max_cost": 1}}]}, "keys[0].routing: routing.max_cost does not exist"),
-        ({"keys": [{**KEY, "budget": 10}]}, "keys[0].budget: budgets are not kept yet; expected null, or nothing"),
+        ({"keys": [{**KEY, "budget": {"usd": -1}}]}, "keys[0].budget.usd: expected greater than or equal to 0, got -1"),
+        ({"keys": [{**KEY, "budget": {"usd": 1, "per": "week"}}]}, "keys[0].budget.per: expected 'day' or 'month'"),
+        ({"keys": [{**KEY, "expires_at": "2027-01-01T00:00"}]}, "keys[0].expires_at: "),
+        ({"keys": [{**KEY, "source_cidrs": ["10.0.0.1/8"]}]}, "keys[0].source_cidrs[0]"),
         ({"keys": [{**KEY, "concurrency": 0}]}, "keys[0].concurrency: expected greater than 0, got 0"),
         ({"keys": [KEY, KEY]}, "keys: the id 'a' occurs twice"),
         ({"catalog": "nowhere.yaml"}, "nowhere.yaml: No such file or directory"),
@@ -205,6 +210,26 @@ def test_a_limit_that_is_absent_takes_its_default_and_null_is_none(tmp_path: Pat
     (_, first), (_, second) = settings.keys
     assert (first.requests_per_minute, first.tokens_per_minute, first.concurrency) == (60, 100_000, 8)
     assert (second.requests_per_minute, second.tokens_per_minute, second.concurrency) == (None, 100_000, None)
+
+
+def test_a_key_says_who_it_is_for_and_how_long(tmp_path: Path) -> None:
+    said = {"budget": {"usd": 5, "per": "month", "hard": False}, "expires_at": "2027-01-01T00:00:00Z"}
+    more = {"source_cidrs": ["10.0.0.0/8", "::1/128"], "tenant": "research", "keeps_bodies": True}
+    (_, key), (_, bare), (_, free) = load_settings(
+        write_config(
+            tmp_path,
+            URLS,
+            keys=[
+                {**KEY, **said, **more},
+                {**KEY, "id": "b", "secret": "sk-b"},
+                {**KEY, "id": "c", "secret": "sk-c", "budget": None},
+            ],
+        )
+    ).keys
+    assert (key.budget, key.expires_at) == (Budget(5.0, "month", hard=False), 1_798_761_600.0)
+    assert (key.source_cidrs, key.tenant) == ((ip_network("10.0.0.0/8"), ip_network("::1/128")), "research")
+    assert (bare.budget, bare.expires_at, bare.keeps_bodies) == (Budget(10.0, "day", hard=True), None, False)
+    assert free.budget is None
 
 
 def test_secrets_come_from_the_environment_and_do_not_show(tmp_path: Path) -> None:

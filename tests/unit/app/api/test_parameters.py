@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import pytest
 
 from app.api.parameters import TABLE, TABLES, check_fields
@@ -97,7 +98,8 @@ def test_each_parameter_is_checked(name: str) -> None:
         if name == "logprobs":
             good, bad = ([True], [5]) if operation == "chat" else ([5], [True, 21])
         for value in good:
-            assert parameter.check(value), value
+            assert parameter.check.holds(value), value
+            jsonschema.validate(value, parameter.check.schema)
         for value in bad:
             with pytest.raises(InvalidRequest, match=name) as caught:
                 check_fields({name: value}, TABLES[operation])

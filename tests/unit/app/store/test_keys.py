@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.store.keys import DEFAULT_SCOPES, SCOPES, Key, OpenToAll, Secret, StaticKeys
+from app.store.keys import DEFAULT_SCOPES, SCOPES, Key, Secret, StaticKeys
 
 
 def test_a_key_is_found_by_its_whole_secret_only() -> None:
@@ -50,8 +50,4 @@ def test_a_key_may_use_the_models_that_its_patterns_name(patterns: tuple[str, ..
 
 
 def test_a_new_key_has_the_scopes_that_harm_nobody() -> None:
-    assert Key("x").scopes == DEFAULT_SCOPES == SCOPES - {"route:upgrade", "metrics:read", "admin:config"}
-
-
-def test_without_keys_everybody_is_the_same_caller() -> None:
-    assert OpenToAll().find("") == OpenToAll().find("anything")
+    assert Key("x").scopes == DEFAULT_SCOPES == SCOPES - {"route:upgrade", "metrics:read", "admin:keys", "admin:config"}

@@ -1,0 +1,114 @@
+"""Keys for operators, on the admin listener, with a key of the scope `admin:keys`.
+
+What may be said of a key is a closed list, and nobody gives more than they have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from starlette.responses import JSONResponse
+
+from app.api.admin import running
+from app.api.call import call_of
+from app.api.policy import needs
+from app.errors import InvalidRequest, NotAllowed, Overloaded, UsageError
+from app.grants import exceeded, new_grant, read_key
+from app.store.credentials import ENVIRONMENT
+from app.store.issuer import Issuer, Record, UnknownKey
+from app.store.redis_client import StoreDown
+
+routes = APIRouter()
+
+DEFAULT_GRACE_S, MOST_GRACE_S = 86_400.0, 30 * 86_400.0
+
+
+@routes.post("/admin/keys", name="create_key")
+@needs("admin:keys")
+async def create(http_request: HttpRequest) -> JSONResponse:
+    """A new key; its secret is in this answer and nowhere else."""
+    call = call_of(http_request)
+    body = await call.json()
+    name, environment = _text(body, "name", ""), _text(body, "environment", "live")
+    if not ENVIRONMENT.fullmatch(environment):
+        raise InvalidRequest("environment must be a word such as live or test", param="environment")
+    grant = new_grant(**body)
+    if too_much := exceeded(grant.key("new"), call.key):
+        raise NotAllowed(f"this key may not give more than it has: {', '.join(too_much)}", param=too_much[0])
+    with _kept(http_request) as issuer:
+        issued = await issuer.create(name, grant.plain(), call.key.id, environment)
+    return JSONResponse({"key": issued.secret.reveal(), **issued.record.told()}, 201)
+
+
+@routes.get("/admin/keys", name="list_keys")
+@needs("admin:keys")
+async def list_keys(http_request: HttpRequest) -> JSONResponse:
+    """All generated keys, those that have ended too; no secrets."""
+    with _kept(http_request) as issuer:
+        return JSONResponse({"data": [record.told() for record in await issuer.list()]})
+
+
+@routes.delete("/admin/keys/{key_id}", name="revoke_key")
+@needs("admin:keys")
+async def revoke(http_request: HttpRequest) -> JSONResponse:
+    """End a key: everywhere within two seconds."""
+    with _kept(http_request) as issuer:
+        record = await _within(issuer, http_request)
+        return JSONResponse((await issuer.revoke(record.id, call_of(http_request).key.id)).told())
+
+
+@routes.post("/admin/keys/{key_id}/rotate", name="rotate_key")
+@needs("admin:keys")
+async def rotate(http_request: HttpRequest) -> JSONResponse:
+    """A new secret for a key; the old one is good for `grace_s` more."""
+    call = call_of(http_request)
+    body = await call.json()
+    if body.keys() - {"grace_s"}:
+        raise InvalidRequest("a rotation takes grace_s only", param=min(body.keys() - {"grace_s"}))
+    grace_s = body.get("grace_s", DEFAULT_GRACE_S)
+    if isinstance(grace_s, bool) or not isinstance(grace_s, int | float) or not 0 <= grace_s <= MOST_GRACE_S:
+        raise InvalidRequest(f"grace_s must be a number from 0 to {MOST_GRACE_S:.0f}", param="grace_s")
+    with _kept(http_request) as issuer:
+        record = await _within(issuer, http_request)
+        issued = await issuer.rotate(record.id, call.key.id, grace_s)
+    return JSONResponse({"key": issued.secret.reveal(), **issued.record.told()})
+
+
+async def _within(issuer: Issuer, http_request: HttpRequest) -> Record:
+    """The key that a call is about: whoever holds less than it has nothing to say about it.
+
+    Raises:
+        UnknownKey: there is no such key.
+        NotAllowed: it has more than the caller's.
+    """
+    key_id, call = http_request.path_params["key_id"], call_of(http_request)
+    found = next((record for record in await issuer.list() if record.id == key_id), None)
+    if found is None:
+        raise UnknownKey(f"there is no key {key_id[:40]!r}; list those that there are")
+    if too_much := exceeded(read_key(found.id, found.grant), call.key):
+        raise NotAllowed(f"that key has more than this one: {', '.join(too_much)}")
+    return found
+
+
+def _text(body: dict[str, Any], name: str, default: str) -> str:
+    """Take a short text out of a body."""
+    value = body.pop(name, default)
+    if not isinstance(value, str) or not re.fullmatch(r"[^\x00-\x1f\x7f]{0,64}", value):
+        raise InvalidRequest(f"{name} must be a text of at most 64 characters", param=name)
+    return value
+
+
+@contextmanager
+def _kept(http_request: HttpRequest) -> Iterator[Issuer]:
+    """A block in which keys are read and written, and a store that fails is an answer."""
+    try:
+        yield running(http_request).issuer
+    except StoreDown as exc:
+        raise Overloaded("the store of the keys does not answer; try again in a few seconds") from exc
+    except UsageError as exc:
+        raise Overloaded(str(exc)) from exc

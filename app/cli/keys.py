@@ -1,0 +1,232 @@
+"""`thalamus keys`: generated keys, made, shown, ended and exchanged in the store that a gateway's file names.
+
+The gateways on that store follow within two seconds; none of them has to run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import getpass
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from app.cli.serve import DEFAULT_CONFIG
+from app.errors import GatewayError, UsageError
+
+if TYPE_CHECKING:
+    from app.settings import StorePlace
+    from app.store.issuer import Issued, Issuer, Record
+
+Found = TypeVar("Found")
+
+keys = typer.Typer(no_args_is_help=True, help="Make, list, end and exchange keys for callers.")
+
+Config = Annotated[Path, typer.Option(help="The gateway's YAML; it names the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+UNLIMITED = "none"
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Who or what it is for.")] = "",
+    config: Config = DEFAULT_CONFIG,
+    models: Annotated[str, typer.Option(help="Patterns of models, separated by commas.")] = "*",
+    profiles: Annotated[str, typer.Option(help="Patterns of profiles, separated by commas.")] = "*",
+    scopes: Annotated[str | None, typer.Option(help="Scopes, separated by commas; the first five if absent.")] = None,
+    rpm: Annotated[str, typer.Option(help="Requests a minute, or none for any number.")] = "60",
+    tpm: Annotated[str, typer.Option(help="Tokens a minute, or none.")] = "100000",
+    concurrency: Annotated[str, typer.Option(help="Requests at a time, or none.")] = "8",
+    max_tokens: Annotated[int | None, typer.Option(help="The longest answer.", min=1)] = None,
+    budget: Annotated[str, typer.Option(help="USD in a period, such as 10/day or 200/month, or none.")] = "10/day",
+    soft: Annotated[bool, typer.Option("--soft", help="Serve and tell above the budget instead of refusing.")] = False,
+    floor: Annotated[float | None, typer.Option(help="Predicted quality that is always asked for, 0 to 1.")] = None,
+    ceiling_usd: Annotated[float | None, typer.Option(help="What one request may be expected to cost.")] = None,
+    expires: Annotated[str, typer.Option(help="Days that it is good, or never.")] = "90",
+    cidr: Annotated[list[str] | None, typer.Option(help="Network its callers may come from; may be repeated.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose key it is.")] = None,
+    env: Annotated[str, typer.Option(help="The word after rk_ in the key.")] = "live",
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. Prints it, this once, and what it grants.
+
+    Example: `thalamus keys create alice --models 'qwen*' --budget 50/month --floor 0.6 --ceiling-usd 0.01`
+    """
+    stated: dict[str, Any] = {
+        "models": _listed(models),
+        "profiles": _listed(profiles),
+        "requests_per_minute": _number(rpm, "--rpm"),
+        "tokens_per_minute": _number(tpm, "--tpm"),
+        "concurrency": _number(concurrency, "--concurrency"),
+        "max_tokens": max_tokens,
+        "budget": _budget(budget, soft=soft),
+        "routing": _routing(floor, ceiling_usd),
+        "source_cidrs": cidr or (),
+        "tenant": tenant,
+    }
+    if scopes is not None:
+        stated["scopes"] = _listed(scopes)
+    if expires == "never":
+        stated["expires_at"] = None
+    elif (days := _number(expires, "--expires")) is not None:
+        stated["expires_at"] = (dt.datetime.now(dt.UTC) + dt.timedelta(days=days)).replace(microsecond=0)
+    place = _place(config)
+    issued = _within(place, lambda issuer: _created(issuer, name, stated, env))
+    _show(issued, place, as_json=as_json)
+
+
+@keys.command(name="list")
+def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show all generated keys, those that have ended too; no secrets.
+
+    Example: `thalamus keys list`
+    """
+    records = _within(_place(config), lambda issuer: issuer.list())
+    if as_json:
+        print(json.dumps([record.told() for record in records]))
+        return
+    for record in records:
+        print(f"{record.id}  {_state(record):<28} {record.name}")
+    if not records:
+        print("There are none; thalamus keys create makes one.")
+
+
+@keys.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="As `thalamus keys list` shows it.")],
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """End a key, everywhere within two seconds.
+
+    Example: `thalamus keys revoke 3fK9aQ0xLmZt`
+    """
+    record = _within(_place(config), lambda issuer: issuer.revoke(key_id, _who()))
+    print(json.dumps(record.told()) if as_json else f"{record.id} has ended.")
+
+
+@keys.command()
+def rotate(
+    key_id: Annotated[str, typer.Argument(help="As `thalamus keys list` shows it.")],
+    config: Config = DEFAULT_CONFIG,
+    grace_hours: Annotated[float, typer.Option(help="How long the old secret is good.", min=0, max=720)] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Give a key another secret. Prints it, this once; the old one stays good for a while.
+
+    Example: `thalamus keys rotate 3fK9aQ0xLmZt --grace-hours 48`
+    """
+    place = _place(config)
+    issued = _within(place, lambda issuer: issuer.rotate(key_id, _who(), grace_hours * 3600))
+    _show(issued, place, as_json=as_json)
+    if not as_json:
+        print(f"\nThe secret before it is good for {grace_hours:g} hours more.")
+
+
+@keys.command()
+def audit(
+    config: Config = DEFAULT_CONFIG,
+    count: Annotated[int, typer.Option(help="How many of the last entries.", min=1)] = 100,
+) -> None:
+    """Print who did what to which key, one JSON object a line, oldest first.
+
+    Example: `thalamus keys audit --count 20`
+    """
+    for entry in _within(_place(config), lambda issuer: issuer.audit(count)):
+        print(json.dumps(entry))
+
+
+def _place(config: Path) -> StorePlace:
+    from app.settings import load_place
+
+    return load_place(config)
+
+
+def _within(place: StorePlace, work: Callable[[Issuer], Awaitable[Found]]) -> Found:
+    """What some work with the store finds.
+
+    Raises:
+        UsageError: the store does not answer, or refuses.
+    """
+    from app.generated_keys import connected, opened_keys
+    from app.store.redis_client import StoreDown
+
+    async def run() -> Found:
+        async with connected(place) as redis, opened_keys(place, redis) as opened:
+            return await work(opened.issuer)
+
+    try:
+        return asyncio.run(run())
+    except StoreDown as exc:
+        where = place.store or place.state_dir
+        raise UsageError(f"the store of the keys ({where}) does not answer: {exc}") from exc
+    except GatewayError as exc:
+        raise UsageError(exc.message) from exc
+
+
+async def _created(issuer: Issuer, name: str, stated: Mapping[str, Any], environment: str) -> Issued:
+    from app.grants import new_grant
+    from app.store.credentials import ENVIRONMENT
+
+    if not ENVIRONMENT.fullmatch(environment):
+        raise UsageError(f"--env: expected a word such as live or test, got {environment!r}")
+    return await issuer.create(name, new_grant(**stated).plain(), _who(), environment)
+
+
+def _show(issued: Issued, place: StorePlace, *, as_json: bool) -> None:
+    from app.grants import described, read_key
+
+    if as_json:
+        print(json.dumps({"key": issued.secret.reveal(), **issued.record.told()}))
+        return
+    key = read_key(issued.record.id, issued.record.grant)
+    print(f"{issued.secret.reveal()}\n\nKeep it: it is not shown again. Its id is {issued.record.id}. It grants:\n")
+    for line in described(key, [model.name for model in place.catalog.models], place.profiles):
+        print(f"  {line}")
+
+
+def _state(record: Record) -> str:
+    if record.revoked_at:
+        return "revoked"
+    expires = record.grant.get("expires_at")
+    if expires is None:
+        return "good, for ever"
+    end = dt.datetime.fromisoformat(expires)
+    return f"{'expired' if end < dt.datetime.now(dt.UTC) else 'good until'} {end:%Y-%m-%d %H:%M}"
+
+
+def _who() -> str:
+    """Who runs the command, for the audit."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return "cli"
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _number(text: str, option: str) -> float | None:
+    if text == UNLIMITED:
+        return None
+    try:
+        return float(text)
+    except ValueError as exc:
+        raise UsageError(f"{option}: expected a number, or none; got {text!r}") from exc
+
+
+def _budget(text: str, *, soft: bool) -> Mapping[str, Any] | None:
+    if text == UNLIMITED:
+        return None
+    usd, _, period = text.partition("/")
+    return {"usd": _number(usd, "--budget"), "per": period or "day", "hard": not soft}
+
+
+def _routing(floor: float | None, ceiling_usd: float | None) -> Mapping[str, Any]:
+    asked = {"min_quality": floor, "max_cost_usd": ceiling_usd}
+    return {name: value for name, value in asked.items() if value is not None}

@@ -1,0 +1,170 @@
+"""All generated keys in memory, so that a call is let in without waiting for anything.
+
+How it works: each second the store is asked for its version; when that is another one, and every 30 seconds, all keys
+are read again. So what another process changes counts within two seconds. While the store does not answer, keys that
+are known are good for five minutes; of one that is not known nobody can say that it is wrong, so its caller is asked to
+come back. Keys of the configuration never depend on any of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import Overloaded, UsageError
+from app.store.credentials import Pepper, PepperFile, parsed
+from app.store.issuer import Digest, Log, NoLog, Record, check_peppers
+from app.store.key_store import KeyStore
+from app.store.keys import SKEW_S, Key, Keys
+from app.store.limits import Clock
+from app.store.redis_client import StoreDown
+
+LOOK_EVERY_S = 1.0
+READ_EVERY_S = 30.0
+# Without an answer for so long, a key that nobody knows may be a new one.
+STALE_AFTER_S = 5.0
+KNOWN_FOR_S = 300.0
+
+ReadKey = Callable[[str, Mapping[str, Any]], Key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A key, and what is kept of its two secrets: the present one and the one before it."""
+
+    key: Key
+    digests: tuple[tuple[str, bytes, float | None], tuple[str, bytes, float | None]]
+
+
+_NONE = ("", bytes(32), 0.0)
+_NOBODY = _Held(Key("nobody"), (_NONE, _NONE))
+"""What the secret of an unknown id is compared with, so that it takes as long as a known one."""
+
+
+class KeyRing:
+    """Finds generated keys."""
+
+    def __init__(
+        self,
+        store: KeyStore,
+        peppers: PepperFile,
+        read_key: ReadKey,
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self._store, self._pepper_file, self._read_key = store, peppers, read_key
+        self._clock, self._wall_clock = clock, wall_clock
+        self._peppers: tuple[Pepper, ...] = ()
+        self._held: dict[str, _Held] = {}
+        self._version = ""
+        self._heard_at = self._read_at = -KNOWN_FOR_S * 2
+        self.changed: Callable[[], object] = lambda: None
+        """Called after keys have come, gone, or changed."""
+        self.log: Log = NoLog()
+        self._warned = ""
+
+    @property
+    def keys(self) -> Sequence[Key]:
+        """Those that are valid."""
+        return [held.key for held in self._held.values()]
+
+    def find(self, secret: str) -> Key | None:
+        """
+        Raises:
+            Overloaded: the store has not answered for so long that it cannot be said.
+        """
+        credential = parsed(secret)
+        if credential is None:
+            return None
+        silent_s = self._clock() - self._heard_at
+        if silent_s > KNOWN_FOR_S:
+            raise _unknowable()
+        held = self._held.get(credential.public, _NOBODY)
+        if self._is_secret(credential.secret, held):
+            return held.key
+        if held is _NOBODY and silent_s > STALE_AFTER_S:
+            raise _unknowable()
+        return None
+
+    def _is_secret(self, secret: str, held: _Held) -> bool:
+        """Whether one of the key's secrets is this one; takes as long whichever it is, and when none is."""
+        made = [(pepper.fingerprint, pepper.digest(secret)) for pepper in self._peppers]
+        now, found = self._wall_clock(), False
+        for pepper, kept, until in held.digests:
+            is_good = until is None or now <= until + SKEW_S
+            for fingerprint, digest in made:
+                found |= hmac.compare_digest(kept, digest) & (pepper == fingerprint) & is_good
+        return found
+
+    async def refresh(self) -> None:
+        """Hear what is new.
+
+        Raises:
+            StoreDown: the store does not answer.
+            UsageError: this gateway has not the pepper that the keys were made with.
+        """
+        asked_at = self._clock()
+        version = await self._store.version()
+        if version != self._version or asked_at - self._read_at > READ_EVERY_S:
+            await self._read_all()
+            self._version, self._read_at = version, asked_at
+        self._heard_at = asked_at
+
+    async def watch(self) -> None:
+        """Stay up to date; never returns."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self.refresh()
+                self._warned = ""
+            except (StoreDown, UsageError) as exc:
+                self._warn_once(str(exc))
+
+    def _warn_once(self, why: str) -> None:
+        if not self._warned:
+            self.log.write("keys.stale", why=why)
+        self._warned = why
+
+    async def _read_all(self) -> None:
+        records = [record for text in (await self._store.records()).values() if (record := _valid(text))]
+        needed = frozenset(record.digests[0].pepper for record in records)
+        await check_peppers(self._store, self._pepper_file, needed)
+        peppers, held = self._pepper_file.read(), {}
+        for record in records:
+            with suppress(ValueError):  # of a later release, with fields that this one does not know: nobody's key
+                held[record.id] = _Held(self._read_key(record.id, record.grant), _two(record.digests))
+        if (held, peppers) != (self._held, self._peppers):
+            self._held, self._peppers = held, peppers
+            self.changed()
+
+
+class AllKeys:
+    """The keys of the configuration, and those that were generated."""
+
+    def __init__(self, static: Keys, ring: Keys) -> None:
+        self._static, self._ring = static, ring
+
+    def find(self, secret: str) -> Key | None:
+        return self._static.find(secret) or self._ring.find(secret)
+
+
+def _valid(text: str) -> Record | None:
+    try:
+        record = Record.of(text)
+    except (ValueError, TypeError, KeyError):
+        return None
+    return None if record.revoked_at else record
+
+
+def _two(digests: Sequence[Digest]) -> Any:
+    kept = [(one.pepper, bytes.fromhex(one.digest), one.until) for one in digests]
+    return (*kept, _NONE)[:2]
+
+
+def _unknowable() -> Overloaded:
+    return Overloaded("the gateway cannot look this key up at the moment; try again in a few seconds", retry_after_s=5)
