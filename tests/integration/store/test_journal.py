@@ -188,7 +188,9 @@ async def test_a_gateway_that_dies_leaves_its_requests_as_interrupted_at_what_wa
     assert found is not None
     end = found.record["end"]
     assert (end["outcome"], end["cost_usd"], end["reconstructed"], end["model"]) == (INTERRUPTED, 0.125, True, "small")
-    assert place.lent(spool.id, period=time.strftime("%Y-%m-%d", time.gmtime())) == pytest.approx(0.875)
+    # Where all processes share one machine, it is known that this one is dead, and what it had been lent is free.
+    left_usd = 0.875 if place.redis else 0.0
+    assert place.lent(spool.id, period=time.strftime("%Y-%m-%d", time.gmtime())) == pytest.approx(left_usd)
     assert not spool.path.exists()
 
 
