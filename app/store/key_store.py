@@ -55,11 +55,14 @@ class KeyStore(Protocol):
 
 
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS keys(id TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS audit(number INTEGER PRIMARY KEY, line TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS peppers(fingerprint TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS version(number INTEGER NOT NULL) STRICT;
 INSERT INTO version SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM version);
+PRAGMA user_version = 1;
+COMMIT;
 """
 
 
@@ -143,9 +146,10 @@ class SqliteKeys:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_SCHEMA)
+            if not connection.execute("PRAGMA user_version").fetchone()[0]:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(_SCHEMA)
             self._connection = connection
         return self._connection
 
