@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -42,8 +43,12 @@ class _Held:
 
 
 _NONE = ("", bytes(32), 0.0)
-_NOBODY = _Held(Key("nobody"), (_NONE, _NONE))
-"""What the secret of an unknown id is compared with, so that it takes as long as a known one."""
+
+
+def _nobody(peppers: Sequence[Pepper]) -> _Held:
+    """What the secret of an unknown id is compared with, so that it takes as long as a known one."""
+    pepper = peppers[0].fingerprint if peppers else ""
+    return _Held(Key("nobody"), ((pepper, os.urandom(32), None), _NONE))
 
 
 class KeyRing:
@@ -61,6 +66,7 @@ class KeyRing:
         self._clock, self._wall_clock = clock, wall_clock
         self._peppers: tuple[Pepper, ...] = ()
         self._held: dict[str, _Held] = {}
+        self._nobody = _nobody(())
         self._version = ""
         self._heard_at = self._read_at = -KNOWN_FOR_S * 2
         self.changed: Callable[[], object] = lambda: None
@@ -84,12 +90,11 @@ class KeyRing:
         silent_s = self._clock() - self._heard_at
         if silent_s > KNOWN_FOR_S:
             raise _unknowable()
-        held = self._held.get(credential.public, _NOBODY)
-        if self._is_secret(credential.secret, held):
-            return held.key
-        if held is _NOBODY and silent_s > STALE_AFTER_S:
+        held = self._held.get(credential.public, self._nobody)
+        is_it = self._is_secret(credential.secret, held)
+        if silent_s > STALE_AFTER_S and held is self._nobody:
             raise _unknowable()
-        return None
+        return held.key if is_it else None
 
     def _is_secret(self, secret: str, held: _Held) -> bool:
         """Whether one of the key's secrets is this one; takes as long whichever it is, and when none is."""
@@ -139,7 +144,7 @@ class KeyRing:
             with suppress(ValueError):  # of a later release, with fields that this one does not know: nobody's key
                 held[record.id] = _Held(self._read_key(record.id, record.grant), _two(record.digests))
         if (held, peppers) != (self._held, self._peppers):
-            self._held, self._peppers = held, peppers
+            self._held, self._peppers, self._nobody = held, peppers, _nobody(peppers)
             self.changed()
 
 
