@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from app.admission import Admission, Caller
 from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
 from app.domain.sessions import Session
-from app.errors import NotAllowed, UnknownDecision
-from app.store.journal import Journal, Outcome
+from app.errors import NotAllowed, Overloaded, UnknownDecision
+from app.store.journal import Entry, Journal, Outcome
+from app.store.kept import Kept
+from app.store.ratings import Ratings
+from app.store.redis_client import StoreDown
 from app.store.sessions import MemorySessions, Sessions
+from app.store.telling import told
 from app.telemetry import Telemetry
 from app.upstream.dispatcher import Dispatcher, Served
 from app.upstream.replicas import Replicas
 
 EXPLAIN = "route:explain"
+# What another gateway has recorded can be seen after this.
+SEEN_AFTER_S = 1.2
 
 
 class Router(Protocol):
@@ -41,6 +49,15 @@ class Desk:
     describe: Callable[[Decision], Mapping[str, Any]]
     """The record of a decision, as JSON."""
     sessions: Sessions = field(default_factory=MemorySessions)
+    is_shared: bool = False
+    """Whether other gateways write to the same journal."""
+
+
+class _Found(NamedTuple):
+    """A decision, where this process remembers it or where it is kept."""
+
+    entry: Entry | None
+    kept: Kept | None
 
 
 class Gateway:
@@ -51,6 +68,7 @@ class Gateway:
     ) -> None:
         self._admission, self._desk, self._dispatcher, self._replicas = admission, desk, dispatcher, replicas
         self._metrics, self._log = telemetry.metrics, telemetry.log
+        self._ratings = Ratings(admission.clock)
 
     def let_in(self, priority: str) -> None:
         """Ask this before reading a body that may come with this priority at most.
@@ -69,7 +87,7 @@ class Gateway:
         """
         _permit_explanation(request, key)
         async with self._admission.admit(request, key) as admitted:
-            decision = await self._decide(request)
+            request, decision = await admitted.afford(request, await self._decide(request))
             admitted.decided(decision)
             served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id, admitted.attempted)
             admitted.hand_over(served)
@@ -84,16 +102,49 @@ class Gateway:
         async with self._admission.admit(request, key, "explain"):
             return self._record(await self._decide(request), None)
 
-    def decision(self, decision_id: str, key: Caller) -> Mapping[str, Any]:
+    async def decision(self, decision_id: str, key: Caller) -> Mapping[str, Any]:
         """The record of a decision that this key asked for, with what then happened as far as it is known.
 
         Raises:
             UnknownDecision: there is none, or it is somebody else's.
+            Overloaded: it is not in this process' memory, and the store does not answer.
         """
-        entry = self._desk.journal.find(decision_id, key.id)
-        if entry is None or entry.decision is None:
-            raise UnknownDecision(f"no decision {decision_id} of this key is remembered; the latest ones are")
-        return self._record(entry.decision, entry.outcome)
+        entry, kept = await self._found(decision_id, key)
+        if kept is not None:
+            return told(kept)
+        assert entry is not None and entry.decision is not None  # noqa: S101, PT018 - for the type checker
+        feedback = None
+        with suppress(StoreDown):
+            feedback = await self._desk.journal.feedback(decision_id)
+        return {**self._record(entry.decision, entry.outcome), "feedback": feedback or entry.feedback}
+
+    async def rate(self, rating: Mapping[str, Any], key: Caller) -> None:
+        """Keep what this key's caller thinks of an answer: `decision_id`, `score` in [0, 1], `thumbs` if it was that.
+
+        Raises:
+            RateLimited: this key has said enough for now.
+            UnknownDecision, Overloaded: as `decision`; or it cannot be kept now.
+        """
+        self._ratings.take(key.id)
+        found = await self._found(rating["decision_id"], key)
+        if not self._desk.journal.rated(found.entry, {**rating, "key": key.id}):
+            raise Overloaded("feedback cannot be kept now; send it again later", retry_after_s=5)
+        self._metrics.promises.judged(*_promised(found), rating["score"])
+
+    async def _found(self, decision_id: str, key: Caller) -> _Found:
+        journal = self._desk.journal
+        if entry := journal.find(decision_id, key.id):
+            return _Found(entry, None)
+        try:
+            kept = await journal.look_up(decision_id, key.id)
+            if kept is None and self._desk.is_shared:
+                await asyncio.sleep(SEEN_AFTER_S)
+                kept = await journal.look_up(decision_id, key.id)
+        except StoreDown as exc:
+            raise Overloaded("records of decisions cannot be read now; ask again", retry_after_s=5) from exc
+        if kept is None:
+            raise UnknownDecision(f"this key has asked for no decision {decision_id}, or it is no longer kept")
+        return _Found(None, kept)
 
     def ready(self) -> bool:
         """Whether requests should be sent here."""
@@ -109,7 +160,9 @@ class Gateway:
         began_at = self._replicas.clock()
         decision = await self._desk.router.route(request, self._replicas.fleet(), session)
         seconds = self._replicas.clock() - began_at
-        self._metrics.decided(decision.chosen.model.name, request.profile, decision.reason, seconds)
+        chosen = decision.chosen
+        self._metrics.decided(chosen.model.name, request.profile, decision.reason, seconds)
+        self._metrics.promises.chose(chosen.model.name, chosen.quality)
         if failure := decision.details.get("predictor_failure"):
             self._metrics.predictor_failures.inc()
             self._log.write("predictor.failed", request_id=request.request_id, cause=str(failure))
@@ -122,6 +175,17 @@ class Gateway:
 def has_session(request: Request) -> bool:
     """Whether it may matter to it what was answered before; no cache holds what embeddings read."""
     return request.session_id is not None and request.operation != "embeddings"
+
+
+def _promised(found: _Found) -> tuple[str, float | None]:
+    """Who answered, and what was predicted of that answer's quality."""
+    if found.entry and found.entry.decision:
+        decision, outcome = found.entry.decision, found.entry.outcome
+        model = outcome.model if outcome and outcome.model else decision.chosen.model.name
+        return model, next((each.quality for each in decision.candidates if each.model.name == model), None)
+    record = told(found.kept) if found.kept else {}
+    model = (record.get("outcome") or {}).get("model") or record.get("model") or ""
+    return model, next((each.get("quality") for each in record.get("candidates", ()) if each["model"] == model), None)
 
 
 def _permit_explanation(request: Request, key: Caller) -> None:

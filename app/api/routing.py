@@ -7,8 +7,10 @@ from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse
 
 from app.api.call import call_of
+from app.api.feedback_body import DECISION_ID, FEEDBACK_BODY, parse_feedback
 from app.api.parsing import parse_chat, parse_completion, parse_responses
 from app.api.policy import needs
+from app.errors import UnknownDecision
 
 routes = APIRouter()
 
@@ -30,4 +32,17 @@ async def explain(http_request: HttpRequest) -> JSONResponse:
 async def decision(http_request: HttpRequest) -> JSONResponse:
     """A decision that this key asked for, and what then happened."""
     call = call_of(http_request)
-    return JSONResponse(call.gateway.decision(http_request.path_params["decision_id"], call.key))
+    decision_id = http_request.path_params["decision_id"]
+    if not DECISION_ID.fullmatch(decision_id):
+        raise UnknownDecision("the id of a decision is what the header x-thalamus-decision-id said")
+    return JSONResponse(await call.gateway.decision(decision_id, call.key))
+
+
+@routes.post("/v1/routing/feedback", name="feedback", openapi_extra=FEEDBACK_BODY)
+@needs("route:feedback")
+async def feedback(http_request: HttpRequest) -> JSONResponse:
+    """Say how good the answer to a request was, by its decision's id; said again, it replaces what was said before."""
+    call = call_of(http_request)
+    rating = parse_feedback(await call.json())
+    await call.gateway.rate(rating, call.key)
+    return JSONResponse(rating)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from app.domain.decision import Decision
+from app.domain.request import Request
 from app.domain.usage import Usage
+from app.store.kept import Kept
 
 # A decision over ten models keeps about 10 KiB alive, one over more so much more.
 REMEMBERED, REMEMBERED_BYTES = 2_000, 32 << 20
@@ -31,6 +33,8 @@ class Outcome(NamedTuple):
     duration_s: float = 0.0
     overhead_s: float = 0.0
     """What the gateway itself took before the answer began."""
+    mean_logprob: float | None = None
+    """Of the answer's tokens, where it says how probable they were."""
 
 
 @dataclass(slots=True)
@@ -41,6 +45,21 @@ class Entry:
     key_id: str
     decision: Decision | None = None
     outcome: Outcome | None = None
+    request: Request | None = None
+    """Until it is over."""
+    operation: str = "chat"
+    at: float = 0.0
+    """When it was admitted, by wall clock."""
+    config: str | None = None
+    """Version of the configuration that it sees."""
+    tenant: str | None = None
+    keeps_text: bool = False
+    """Whether the prompt's text may be kept."""
+    reserved_usd: float | None = None
+    """What is held back of a budget for it; to be known when it is decided."""
+    seq: int = 0
+    """The number of its first row in the spool; 0 before there is one."""
+    feedback: dict[str, Any] | None = None
 
 
 class Journal(Protocol):
@@ -48,12 +67,36 @@ class Journal(Protocol):
 
     def admitted(self, entry: Entry) -> None: ...
 
-    def decided(self, entry: Entry) -> None: ...
+    def decided(self, entry: Entry) -> None:
+        """To be called before anything is sent."""
 
     def closed(self, entry: Entry) -> None: ...
 
     def find(self, decision_id: str, key_id: str) -> Entry | None:
         """The entry of a decision, for the key that asked for it; None for anybody else."""
+        ...
+
+    async def look_up(self, decision_id: str, key_id: str) -> Kept | None:
+        """The same for what is no longer, or was never, in this process' memory; None too where nothing is kept.
+
+        Raises:
+            StoreDown: that cannot be said now.
+        """
+        ...
+
+    async def feedback(self, decision_id: str) -> dict[str, Any] | None:
+        """What was said of a decision, as far as it is kept.
+
+        Raises:
+            StoreDown: that cannot be said now.
+        """
+        ...
+
+    def rated(self, entry: Entry | None, feedback: dict[str, Any]) -> bool:
+        """Keep what a caller thinks of an answer, with `decision_id` and `key`; whether it can be kept now.
+
+        Of two the later one holds.
+        """
         ...
 
 
@@ -84,8 +127,21 @@ class RecentDecisions:
             self._bytes -= oldest_size
 
     def closed(self, entry: Entry) -> None:
-        """The entry is the same object: what happened is in it by now."""
+        """The entry is the same object: what happened is in it by now. What was asked is no longer needed."""
+        entry.request = None
 
     def find(self, decision_id: str, key_id: str) -> Entry | None:
         entry, _ = self._entries.get(decision_id, (None, 0))
         return entry if entry is not None and entry.key_id == key_id else None
+
+    async def look_up(self, decision_id: str, key_id: str) -> Kept | None:  # noqa: ARG002 - nothing is kept
+        return None
+
+    async def feedback(self, decision_id: str) -> dict[str, Any] | None:  # noqa: ARG002 - nothing is kept
+        return None
+
+    def rated(self, entry: Entry | None, feedback: dict[str, Any]) -> bool:
+        """Only what is remembered can be rated."""
+        if entry is not None:
+            entry.feedback = feedback
+        return entry is not None

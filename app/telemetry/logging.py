@@ -33,6 +33,11 @@ EVENTS = {
     "key.created": "a key was made: which one, and by whom",
     "key.revoked": "a key was ended: which one, and by whom",
     "key.rotated": "a key has another secret: which one, and by whom",
+    "journal.stopped": "records cannot be written: the disk is full, or the spool is; requests are served",
+    "journal.resumed": "records are written again",
+    "journal.recovered": "what a dead process had left is recorded",
+    "journal.failed": "a bug of ours in recording: its kind; it is tried again",
+    "models.unpriced": "these models have no price, so no budget stops them",
 }
 """Every event, and when it is written."""
 

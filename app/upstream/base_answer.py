@@ -9,6 +9,7 @@ from app.domain.records import record
 from app.domain.request import Operation
 from app.domain.usage import Usage
 from app.errors import GatewayError, UpstreamError
+from app.upstream.payload import logprobs_of
 
 
 @record(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Answer:
     """As the backend reported it, else None."""
     counted_tokens = 0
     """Output tokens as far as the gateway can tell from what passed."""
+    logprob_sum, logprobs = 0.0, 0
+    """Of the tokens for which the backend told one."""
     error: GatewayError | None = None
     """What ended a begun answer."""
     complete = False
@@ -60,6 +63,17 @@ class Answer:
     def __init__(self, form: Form) -> None:
         self.form = form
         self._closers: list[Callable[[Answer], None]] = []
+
+    @property
+    def mean_logprob(self) -> float | None:
+        """Mean log-probability of the answer's tokens; None where the answer does not tell it."""
+        return self.logprob_sum / self.logprobs if self.logprobs else None
+
+    def add_logprobs(self, choice: Mapping[str, Any]) -> None:
+        """Those of one choice, or of a piece of it."""
+        found = logprobs_of(choice)
+        self.logprob_sum += sum(found)
+        self.logprobs += len(found)
 
     def attach(self, record: Callable[[], Mapping[str, Any]]) -> None:
         """Add this object to the answer as `thalamus`: in a plain body, or on the last chunk of a stream."""

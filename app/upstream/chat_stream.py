@@ -69,6 +69,8 @@ class ChatStream(StreamAnswer):
         if choice.get("finish_reason"):
             self._finished.add(index)
             self._real = True
+        if choice.get("logprobs"):
+            self.add_logprobs(choice)
         text = _text_of(choice)
         # Nearly every choice ends here.
         if type(text) is str and 0 < len(text) <= ONE_TOKEN_BYTES and text.isascii():

@@ -92,6 +92,18 @@ def says_something(choice: Mapping[str, Any]) -> bool:
     return bool(delta.get("content")) or any(value for name, value in delta.items() if name != "role")
 
 
+def logprobs_of(choice: Mapping[str, Any]) -> list[float]:
+    """Log-probabilities of a choice's tokens, in the form of chats or of completions; empty where there are none."""
+    told = choice.get("logprobs")
+    if type(told) is not dict:
+        return []
+    found = told.get("token_logprobs")
+    if found is None:
+        content = told.get("content")
+        found = [token.get("logprob") for token in content if type(token) is dict] if type(content) is list else []
+    return [one for one in found if type(one) is float or type(one) is int] if type(found) is list else []
+
+
 def count_tokens(parsed: Mapping[str, Any]) -> int:
     """About how many tokens a plain answer has, where the backend does not say."""
     return sum(_said_bytes(_said(choice)) for choice in choices_of(parsed)) // BYTES_PER_TOKEN

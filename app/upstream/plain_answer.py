@@ -11,6 +11,7 @@ from app.errors import UpstreamBroken, UpstreamDisconnected
 from app.upstream.base_answer import Answer, Form
 from app.upstream.payload import BYTES_PER_TOKEN, Renamer, count_tokens, dump, parse, sound_choices
 
+WITH_LOGPROBS = frozenset({"chat", "completion"})
 # States of a response in which there is no answer, or not all of it.
 UNFINISHED = frozenset({"failed", "cancelled", "in_progress", "queued"})
 
@@ -25,6 +26,9 @@ class PlainAnswer(Answer):
         check(parsed)
         self.usage = Usage.parse(parsed.get("usage"))
         self.counted_tokens = count(parsed) if self.usage is None else self.usage.output_tokens
+        for choice in parsed.get("choices") or () if form.operation in WITH_LOGPROBS else ():
+            if type(choice) is dict and choice.get("logprobs"):
+                self.add_logprobs(choice)
         self._body = Renamer(form.model).rename(body, parsed)
         self._handed_over = False
 

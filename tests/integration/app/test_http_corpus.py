@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections import Counter
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ from tests.fakes.proxies import in_front_of
 AT_ONCE = 48
 QUIET_S = 0.5
 """After an answer: time for another one that should not come."""
+LOST_AFTER_S = 15
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d) ")
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.timing]
@@ -59,24 +60,24 @@ async def url(tmp_path_factory: pytest.TempPathFactory, backend: FakeBackend) ->
         yield running.url
 
 
-async def send(url: str, sent: bytes) -> tuple[tuple[int, ...], bool]:
-    """Statuses of what is answered, and whether the other side closed."""
+async def send(url: str, sent: bytes, calls: Callable[[], int]) -> tuple[tuple[int, ...], bool]:
+    """Statuses of what is answered, and whether the other side closed; `calls` of a backend are waited for."""
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
     received, closed = b"", False
-    try:
-        writer.write(sent)
-        while True:
-            data = await asyncio.wait_for(reader.read(1 << 16), QUIET_S if _statuses(received) else 15)
-            closed = not data
-            if closed:
+    writer.write(sent)
+    ends_at = time.monotonic() + LOST_AFTER_S
+    while not closed and time.monotonic() < ends_at:
+        try:
+            data = await asyncio.wait_for(reader.read(1 << 16), QUIET_S)
+        except TimeoutError:
+            if (statuses := _statuses(received)) and statuses.count(200) >= calls():
                 break
+        except ConnectionError:
+            closed = True
+        else:
+            closed = not data
             received += data
-    except TimeoutError:
-        pass
-    except ConnectionError:
-        closed = True
-    finally:
-        writer.close()
+    writer.close()
     return _statuses(received), closed
 
 
@@ -89,14 +90,16 @@ async def replay(url: str, backend: FakeBackend) -> dict[Probe, Fate]:
     backend.requests.clear()
     gate = asyncio.Semaphore(AT_ONCE)
 
+    def _calls(probe: Probe) -> int:
+        return sum(request.body["messages"][0]["content"] == probe.name for request in backend.requests)
+
     async def _one(probe: Probe) -> tuple[tuple[int, ...], bool]:
         async with gate:
-            return await send(url, probe.sent)
+            return await send(url, probe.sent, lambda: _calls(probe))
 
     answers = await asyncio.gather(*map(_one, probes()))
-    calls = Counter(request.body["messages"][0]["content"] for request in backend.requests)
     return {
-        probe: Fate(statuses, closed, calls[probe.name])
+        probe: Fate(statuses, closed, _calls(probe))
         for probe, (statuses, closed) in zip(probes(), answers, strict=True)
     }
 

@@ -25,6 +25,8 @@ from tests.fakes.gateway import Bench, bench, catalog_of, client_of
 from tests.fakes.other_answers import VECTOR
 from tests.fakes.world import FakeKey, catalog, model
 
+pytestmark = pytest.mark.timing
+
 KEY = FakeKey()
 TEXT = "".join(TOKENS)
 ACCESS = Access(catalog(model("small"), model("large")), {"default": Profile()})

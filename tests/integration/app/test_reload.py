@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ class Lag:
 
 
 async def test_another_artifact_is_loaded_beside_the_event_loop(tmp_path: Path) -> None:
-    applied_s, lags_s = [], []
+    cpu_s, lags_s = [], []
     config: dict[str, Any] = {"artifact": str(ARTIFACT), "predictor_limit_s": 5}
     async with deployed(tmp_path, "small", "large", **config) as deployment:
         live, urls = deployment.application.live, {name: one.url for name, one in deployment.backends.items()}
@@ -44,13 +45,15 @@ async def test_another_artifact_is_loaded_beside_the_event_loop(tmp_path: Path) 
             write_config(tmp_path, urls, encoder=encoder, **config)
             lag = Lag()
             watching = asyncio.create_task(lag.watch())
-            applied_s.append((await live.reload())["seconds"])
+            began_s = time.process_time()
+            await live.reload()
+            cpu_s.append(round(time.process_time() - began_s, 3))
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
             lags_s.append(round(max(lag.seconds, default=0.0), 4))
             assert live.now.settings == load_settings(tmp_path / "gateway.yaml")
-    print(json.dumps({"applied_s": applied_s, "event_loop_late_s": lags_s}))
+    print(json.dumps({"cpu_s": cpu_s, "event_loop_late_s": lags_s}))
     # Other programs share the cores: the best of six is what the gateway itself costs.
-    assert min(applied_s) <= 1
+    assert min(cpu_s) <= 1
     assert min(lags_s) <= 0.05

@@ -19,7 +19,7 @@ from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.deployment import SECRET, write_config
 from tests.fakes.program import KEYS, URGENT, Callers, Program, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 TOKENS = tuple(f"<{number}>" for number in range(20))
 SCRIPTS = {

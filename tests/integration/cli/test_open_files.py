@@ -16,6 +16,7 @@ import pytest
 from tests.conftest import free_ports
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.deployment import write_config
+from tests.fakes.process import until
 from tests.fakes.program import KEYS, URGENT, Callers, serving
 
 pytestmark = pytest.mark.slow
@@ -36,7 +37,7 @@ async def test_with_few_open_files_nothing_crashes(tmp_path: Path) -> None:
         # Connections that say nothing take the open files, and callers come on top of them.
         idle = [await asyncio.open_connection("127.0.0.1", data) for _ in range(LIMIT)]
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
-        callers = Callers(program.url, CHAT, connector, timeout_s=5)
+        callers = Callers(program.url, CHAT, connector, timeout_s=3)
         await callers.run(per_s=100, count=200)
         async with aiohttp.ClientSession() as session, session.get(f"{program.admin}/healthz") as answer:
             health = answer.status
@@ -48,7 +49,8 @@ async def test_with_few_open_files_nothing_crashes(tmp_path: Path) -> None:
         backend.script = Script()
         after = Callers(program.url, CHAT)
         await after.run(per_s=50, count=50)
-        await asyncio.sleep(5)
+        with suppress(TimeoutError):
+            await until(lambda: process.num_fds() - before <= 5, True, 20)
         left = process.num_fds()
         crashed = program.events("request.crashed")
     outcomes = Counter(callers.outcomes)

@@ -25,7 +25,7 @@ from tests.fakes.deployment import write_config
 from tests.fakes.mutants import Mutant, mutant
 from tests.fakes.program import KEYS, URGENT, Callers, Program, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(900)]
 
 OPERATOR = "sk-operator"
 ALL_KEYS = [*KEYS, {"id": "operator", "secret": OPERATOR, "scopes": ["admin:config"]}]

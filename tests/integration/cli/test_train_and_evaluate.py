@@ -32,13 +32,12 @@ def thalamus(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_an_artifact_is_trained_measured_and_gets_its_card(tmp_path: Path) -> None:
+def test_an_artifact_is_trained_measured_and_gets_its_card(tmp_path: Path, made_encoders: Path) -> None:
     write_outcomes(tmp_path / "outcomes", tiny_dataset(360))
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     artifact = tmp_path / "out" / "tiny-v1"
-    cache = Path("var/cache").resolve()
 
-    trained = thalamus("train", str(tmp_path / "tiny.yaml"), "--cache", str(cache), "--json")
+    trained = thalamus("train", str(tmp_path / "tiny.yaml"), "--cache", str(made_encoders), "--json")
     data = ("--artifact", str(artifact), "--data", str(tmp_path / "outcomes"))
     measured = thalamus("evaluate", *data, "--split", "unseen", "--plots", str(tmp_path / "plots"), "--card", "--json")
 
@@ -75,14 +74,15 @@ def test_what_cannot_work_fails_with_one_line(arguments: tuple[str, ...], compla
 
 
 @pytest.mark.slow
-def test_pools_aliases_seed_and_folder_may_come_from_the_command_line(tmp_path: Path) -> None:
+def test_pools_aliases_seed_and_folder_may_come_from_the_command_line(tmp_path: Path, made_encoders: Path) -> None:
     (first, second), aliases = write_tiny_pools(tmp_path, 150)
     (tmp_path / "tiny.yaml").write_text(CONFIG.replace("data: [outcomes]\n", "anchors: true\n"))
     made = tmp_path / "elsewhere"
 
     given = ("--data", str(first), "--data", str(second), "--aliases", str(aliases), "--seed", "7")
     trained = thalamus(
-        "train", str(tmp_path / "tiny.yaml"), *given, "--output", str(made), "--cache", "var/cache", "--json"
+        *("train", str(tmp_path / "tiny.yaml"), *given),
+        *("--output", str(made), "--cache", str(made_encoders), "--json"),
     )
 
     assert trained.returncode == 0, trained.stderr

@@ -10,10 +10,17 @@ import pytest
 
 APP = Path(__file__).resolve().parents[3] / "app"
 ALLOWED = {
+    "api/doors.py": "when a key ends",
+    "cli/keys.py": "when a key ends",
+    "grants.py": "when a key ends",
+    "store/budgets.py": "the day and the month that a budget is for",
+    "store/issuer.py": "when a key was made, and ends",
+    "store/key_ring.py": "when a key ends",
     "cli/check.py": "the date on a page",
     "collect/client.py": "a `retry-after` that is a date",
     "setup/drafting.py": "the date in a comment",
     "setup/files.py": "the date in a comment",
+    "stores.py": "when a request was admitted, and the day whose budget it counts in",
     "telemetry/logging.py": "when something happened",
     "upstream/http1.py": "a `retry-after` that is a date",
 }

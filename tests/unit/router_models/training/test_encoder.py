@@ -116,14 +116,14 @@ def real_tokenizer() -> bytes:
 
 
 @pytest.mark.slow
-def test_the_export_is_checked_small_and_made_once(tmp_path: Path) -> None:
-    model, tokenizer = exported_encoder(tmp_path)
+def test_the_export_is_checked_small_and_made_once(made_encoders: Path) -> None:
+    model, tokenizer = exported_encoder(made_encoders)
 
     assert 20_000_000 < len(model) < 25_000_000
     check_self_contained(model)
-    made = next(tmp_path.iterdir())
+    (made,) = made_encoders.glob("*.onnx")
     changed_at = made.stat().st_mtime_ns
-    assert exported_encoder(tmp_path) == (model, tokenizer)
+    assert exported_encoder(made_encoders) == (model, tokenizer)
     assert made.stat().st_mtime_ns == changed_at
 
     encoder = TransformerEncoder(model, FastWordPiece(tokenizer))
@@ -135,11 +135,11 @@ def test_the_export_is_checked_small_and_made_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_table_of_the_real_encoder_has_a_row_for_every_piece_and_tells_sums_from_translations(
-    tmp_path: Path,
+    made_encoders: Path,
 ) -> None:
     tokenizer = real_tokenizer()
 
-    table = static_table(asked(*TEXTS * 100), tokenizer, 1e-3, tmp_path)
+    table = static_table(asked(*TEXTS * 100), tokenizer, 1e-3, made_encoders)
 
     assert table["table_VD"].shape == (30_522, 384)
     assert sum(tensor.nbytes for tensor in table.values()) < 12_000_000

@@ -1,0 +1,175 @@
+"""Reads a spool from its oldest segment on, and puts the rows of each request together.
+
+It knows which requests have begun and not ended, and so which segments are done with: those of which every row was
+applied, and whose requests are all over. After a restart everything that is left is read again; what had been applied
+is told by its number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from app.store.kept import INTERRUPTED, Batch, Ended, Feedback
+from app.store.spool import ADMITTED, ENDED, Mark, Row, segment_path, segments, unpacked
+
+READ_BYTES = 256 << 10
+# A batch is one step of the store: in Redis it holds everybody else up for some milliseconds.
+BATCH_ROWS = 100
+
+
+class _Open(NamedTuple):
+    segment: int
+    payload: bytes
+
+
+class Follower:
+    """Reads one spool."""
+
+    def __init__(self, path: Path, applied: int = 0) -> None:
+        """`applied` is the number of the last row that a store has; those up to it are read, but in no batch."""
+        self.path, self.spool, self.applied = path, path.name, applied
+        self.read_to = applied
+        """The number of the last row that was read."""
+        self._open: dict[int, _Open] = {}
+        self._open_in: Counter[int] = Counter()
+        self._numbers = [number for number, _ in segments(path)]
+        self._at = Mark(self._numbers[0] if self._numbers else 1, 0)
+        self._rows: list[Row] = []
+
+    @property
+    def open(self) -> int:
+        """Requests that have begun, and not ended as far as was read."""
+        return len(self._open)
+
+    def batch(self, end: Mark | None = None) -> Batch:
+        """The next rows to apply, up to `end`, or to the end of what can be read; empty when there are none."""
+        batch = Batch(self.spool, self.read_to)
+        while len(batch.ended) + len(batch.feedback) < BATCH_ROWS:
+            if not self._rows and not self._read(end):
+                break
+            self._take(batch)
+        return batch
+
+    def interrupted(self, now: float) -> Iterator[Batch]:
+        """What is left of a dead process's requests once all its rows were read, with the numbers that follow theirs.
+
+        Whoever does this again gets the same numbers.
+        """
+        batch = Batch(self.spool, self.read_to)
+        for of, left in sorted(self._open.items()):
+            self.read_to = batch.until = self.read_to + 1
+            if self.read_to > self.applied:
+                batch.ended.append(_ended(self.read_to, of, left.payload, _broken_off(left.payload, now)))
+            if len(batch.ended) >= BATCH_ROWS:
+                yield batch
+                batch = Batch(self.spool, self.read_to)
+        self._open.clear()
+        if batch:
+            yield batch
+
+    def done_with(self) -> list[Path]:
+        """Segments that nobody needs any more, once what was read is applied; forget them when they are dropped."""
+        done: list[Path] = []
+        while self._numbers and self._numbers[0] < self._at.segment and not self._open_in[self._numbers[0]]:
+            done.append(segment_path(self.path, self._numbers.pop(0)))
+        return done
+
+    def _take(self, batch: Batch) -> None:
+        room = BATCH_ROWS - len(batch.ended) - len(batch.feedback)
+        rows, self._rows = self._rows[:room], self._rows[room:]
+        for row in rows:
+            self._note(row, batch)
+        batch.until = self.read_to
+
+    def _note(self, row: Row, batch: Batch) -> None:
+        seq, of, kind, payload = row
+        is_new = seq > self.applied
+        self.read_to = max(self.read_to, seq)
+        if kind == ADMITTED:
+            self._open[seq] = _Open(self._at.segment, payload)
+            self._open_in[self._at.segment] += 1
+        elif kind == ENDED:
+            begun = self._open.pop(of, None)
+            if begun is not None:
+                self._open_in[begun.segment] -= 1
+            if is_new:
+                batch.ended.append(_ended(seq, of, begun.payload if begun else b"{}", payload))
+        elif is_new:
+            told = orjson.loads(payload)
+            batch.feedback.append(Feedback(seq, told["time"], told["key"], told["decision_id"], payload))
+
+    def _read(self, end: Mark | None) -> bool:
+        """Read some rows; whether there were any."""
+        while True:
+            size = end.offset - self._at.offset if end and self._at.segment == end.segment else None
+            data = _bytes_at(segment_path(self.path, self._at.segment), self._at.offset, size)
+            last = self._at.offset
+            for row, stop in unpacked(data):
+                self._rows.append(row)
+                last = self._at.offset + stop
+            if self._rows:
+                self._at = Mark(self._at.segment, last)
+                if self._at.segment not in self._numbers:
+                    self._numbers.append(self._at.segment)
+                return True
+            if not self._next_segment(end):
+                return False
+
+    def _next_segment(self, end: Mark | None) -> bool:
+        """Go on to the next segment, if there is one that was begun."""
+        following = self._at.segment + 1
+        if (end and following > end.segment) or not segment_path(self.path, following).exists():
+            return False
+        self._at = Mark(following, 0)
+        return True
+
+
+def _bytes_at(path: Path, offset: int, size: int | None) -> bytes:
+    """Whole rows from there on, as far as they are on the disk; a row may be larger than what is usually read."""
+    if size is not None and size <= 0:
+        return b""
+    most = READ_BYTES if size is None else min(size, READ_BYTES)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return b""
+    try:
+        data = os.pread(descriptor, most, offset)
+        while len(data) == most and next(unpacked(data), None) is None and (size is None or most < size):
+            most = 4 * most if size is None else min(4 * most, size)
+            data = os.pread(descriptor, most, offset)
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _ended(seq: int, of: int, begun: bytes, end: bytes) -> Ended:
+    told = orjson.loads(end)
+    record = begun[:-1] + (b',"end":' if len(begun) > 2 else b'"end":') + end + b"}"
+    usd = told.get("cost_usd") or 0.0
+    return Ended(seq, of, told["admitted_at"], told["key"], told.get("decision_id"), usd, record)
+
+
+def _broken_off(begun: bytes, now: float) -> bytes:
+    """The end of a request whose process died: it is taken to have used what was expected, or held back for it."""
+    row: dict[str, Any] = orjson.loads(begun)
+    held, expected = row.get("reserved_usd"), row.get("expected_usd")
+    end = {
+        "time": now,
+        "admitted_at": row["time"],
+        "key": row["key"],
+        "decision_id": row.get("decision_id"),
+        "profile": row["profile"],
+        "outcome": INTERRUPTED,
+        "model": row.get("chosen"),
+        "reason": row.get("reason"),
+        "cost_usd": expected if held is None else held,
+        "reconstructed": True,
+    }
+    return orjson.dumps(end)

@@ -1,0 +1,86 @@
+"""The journal of a gateway that keeps one: memory for the latest decisions, a spool and a store for all of them.
+
+A decision that this process does not remember was made by another one, or long ago. It is looked for where records are
+kept, then in the spools of processes on this machine, because what has happened in the last second is only there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from app.store.journal import Entry, Outcome, RecentDecisions
+from app.store.kept import FEEDBACK_FIELDS, JournalStore, Kept
+from app.store.rows import Outline, begun, ended
+from app.store.spool import ADMITTED, FEEDBACK, Spool, segments, spools, unpacked
+
+
+class RecordedJournal(RecentDecisions):
+    """A `Journal` that forgets nothing for as long as is set."""
+
+    def __init__(self, spool: Spool, store: JournalStore, outline: Outline, wall_clock: Callable[[], float]) -> None:
+        super().__init__()
+        self.spool, self._store, self._outline, self._wall_clock = spool, store, outline, wall_clock
+
+    def admitted(self, entry: Entry) -> None:
+        entry.at = self._wall_clock()
+
+    def decided(self, entry: Entry) -> None:
+        super().decided(entry)
+        entry.seq = self.spool.admit(begun(entry, self._outline))
+
+    def closed(self, entry: Entry) -> None:
+        outcome = entry.outcome or Outcome("internal")
+        of = entry.seq or self.spool.begin(begun(entry, self._outline))
+        if of:
+            self.spool.end(of, ended(entry, outcome, self._wall_clock()))
+        super().closed(entry)
+
+    async def look_up(self, decision_id: str, key_id: str) -> Kept | None:
+        found = await self._store.find(decision_id)
+        if found is None:
+            found = await asyncio.to_thread(in_spools, self.spool.path.parent, decision_id)
+        return found if found is not None and found.key_id == key_id else None
+
+    async def feedback(self, decision_id: str) -> dict[str, Any] | None:
+        told = await self._store.feedback([decision_id])
+        return told.get(decision_id)
+
+    def rated(self, entry: Entry | None, feedback: dict[str, Any]) -> bool:
+        feedback = {**feedback, "time": round(self._wall_clock(), 3)}
+        if not self.spool.note(orjson.dumps(feedback)):
+            return False
+        super().rated(entry, {name: feedback[name] for name in FEEDBACK_FIELDS if name in feedback})
+        return True
+
+
+def in_spools(folder: Path, decision_id: str) -> Kept | None:
+    """What the spools of all processes on this machine have of a decision."""
+    needle = decision_id.encode()
+    for path in spools(folder):
+        for _, segment in reversed(segments(path)):
+            if found := _in_segment(segment, needle):
+                return found
+    return None
+
+
+def _in_segment(path: Path, needle: bytes) -> Kept | None:
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data.find(needle) < 0:
+                return None
+            rows = [row for row, _ in unpacked(data[:]) if row.kind != FEEDBACK and needle in row.payload]
+    except (OSError, ValueError):
+        # It was dropped meanwhile, or is empty.
+        return None
+    record: dict[str, Any] = {}
+    for row in rows:
+        told = orjson.loads(row.payload)
+        if told["decision_id"] == needle.decode():
+            record.update(told if row.kind == ADMITTED else {"key": told["key"], "end": told})
+    return Kept(record["key"], record) if record else None

@@ -1,0 +1,77 @@
+"""The file in which a gateway keeps its journal and what was spent, where no Redis is shared.
+
+Any number of processes of one machine may have it open: SQLite's write-ahead log lets readers go on while one of them
+writes, and a writer waits for its turn.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.errors import UsageError
+
+FILE = "journal.sqlite"
+# The longest transaction is a batch of some hundred rows and its fsync; on a slow disk that takes a second.
+WAIT_S = 10.0
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    number      INTEGER PRIMARY KEY AUTOINCREMENT,
+    spool       TEXT NOT NULL,
+    seq         INTEGER NOT NULL,
+    at          REAL NOT NULL,
+    key_id      TEXT NOT NULL,
+    decision_id TEXT,
+    record      BLOB NOT NULL,
+    UNIQUE (spool, seq)
+);
+CREATE INDEX IF NOT EXISTS records_by_decision ON records (decision_id) WHERE decision_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS feedback (
+    decision_id TEXT PRIMARY KEY, key_id TEXT NOT NULL, given_at REAL NOT NULL, feedback BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spools (
+    spool TEXT PRIMARY KEY, applied INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spent (
+    key_id TEXT NOT NULL, period TEXT NOT NULL, usd REAL NOT NULL, PRIMARY KEY (key_id, period)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (
+    key_id TEXT NOT NULL, period TEXT NOT NULL, holder TEXT NOT NULL, usd REAL NOT NULL, seen_at REAL NOT NULL,
+    PRIMARY KEY (key_id, period, holder)
+) WITHOUT ROWID;
+"""
+"""`period` is a day (`2026-11-27`) or a month (`2026-11`) of UTC; a `holder` is a process, by the name of its spool."""
+
+
+def open_database(folder: Path) -> sqlite3.Connection:
+    """The database in this folder, made if need be. A connection is for one thread at a time.
+
+    Raises:
+        UsageError: it cannot be opened.
+    """
+    path = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # What is applied leaves the spool, so it has to be on the disk by then.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(SCHEMA)
+    except (OSError, sqlite3.Error) as exc:
+        raise UsageError(f"{path}: cannot be opened: {exc}; correct state_dir, or the rights on it") from exc
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All of it or nothing. It is a writer's from its first line, so nothing it has read can change meanwhile."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
