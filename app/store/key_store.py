@@ -19,6 +19,7 @@ from app.store.redis_client import RedisClient, Script, StoreDown
 
 Found = TypeVar("Found")
 MOST_AUDITS = 100_000
+RECORDS_AT_ONCE = 500
 
 
 class KeyStore(Protocol):
@@ -196,9 +197,15 @@ class RedisKeys:
         return found.decode() if found else "0"
 
     async def records(self) -> Mapping[str, str]:
-        flat = await self._client.ask("HGETALL", _RECORDS)
-        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-        return {key_id.decode(): text.decode() for key_id, text in pairs}
+        """A part at a time: thousands of keys take longer than one answer may."""
+        found: dict[str, str] = {}
+        cursor: Any = 0
+        while True:
+            cursor, part = await self._client.ask("HSCAN", _RECORDS, cursor, "COUNT", RECORDS_AT_ONCE)
+            pairs = part.items() if isinstance(part, dict) else zip(part[::2], part[1::2], strict=True)
+            found |= {key_id.decode(): text.decode() for key_id, text in pairs}
+            if not int(cursor):
+                return found
 
     async def put(self, key_id: str, text: str, before: str, audit: str) -> bool:
         keys = (_RECORDS, _AUDIT, _VERSION)
