@@ -132,7 +132,8 @@ class KeyRing:
             try:
                 await self.refresh()
                 self._warned = ""
-            except (StoreDown, UsageError) as exc:
+            # What is in a store may be anything.
+            except (StoreDown, UsageError, ValueError, TypeError) as exc:
                 self._warn_once(str(exc))
 
     def _warn_once(self, why: str) -> None:
