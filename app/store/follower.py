@@ -34,8 +34,8 @@ class Follower:
     def __init__(self, path: Path, applied: int = 0) -> None:
         """`applied` is the number of the last row that a store has; those up to it are read, but in no batch."""
         self.path, self.spool, self.applied = path, path.name, applied
-        self.read_to = applied
-        """The number of the last row that was read."""
+        self.read_to = 0
+        """The number of the last row that was read. What follows it may be applied already: see `interrupted`."""
         self._open: dict[int, _Open] = {}
         self._open_in: Counter[int] = Counter()
         self._numbers = [number for number, _ in segments(path)]
