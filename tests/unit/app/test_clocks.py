@@ -15,6 +15,7 @@ ALLOWED = {
     "grants.py": "when a key ends",
     "store/issuer.py": "when a key was made, and ends",
     "store/key_ring.py": "when a key ends",
+    "store/budgets.py": "the day or month whose budget a request counts in",
     "cli/check.py": "the date on a page",
     "collect/client.py": "a `retry-after` that is a date",
     "setup/drafting.py": "the date in a comment",
