@@ -41,7 +41,7 @@ class Recorder:
     ) -> None:
         self._spool, self._store, self._telemetry = spool, store, telemetry
         self._clock, self._wall_clock = clock, wall_clock
-        self._follower = Follower(spool.path)
+        self._follower = Follower(spool.path, store.batch_rows)
         self._pending: Batch | None = None
         self._synced = Mark(1, 0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -113,7 +113,7 @@ class Recorder:
                 os.close(lock)
 
     async def _finish(self, path: Path) -> None:
-        follower = Follower(path, await self._store.applied(path.name))
+        follower = Follower(path, self._store.batch_rows, await self._store.applied(path.name))
         records = interrupted = 0
         while batch := await self._in_thread(follower.batch):
             await self._apply(follower, batch)

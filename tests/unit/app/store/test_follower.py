@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from app.store.follower import BATCH_ROWS, Follower
+from app.store.follower import Follower
 from app.store.kept import INTERRUPTED, Ended
 from app.store.spool import Spool
 
+BATCH_ROWS = 20
 BEGUN = b'{"time":7,"key":"tester","profile":"default","decision_id":"dec-1","expected_usd":0.25}'
 END = b'{"admitted_at":7,"key":"tester","outcome":"ok","cost_usd":0.5}'
 
@@ -24,7 +25,7 @@ def spool_with(folder: Path, ended: int, left_open: int) -> Spool:
 
 def finished(spool: Spool, applied: int = 0) -> list[Ended]:
     """What is applied of it by a process that finds so much done."""
-    follower = Follower(spool.path, applied)
+    follower = Follower(spool.path, BATCH_ROWS, applied)
     rows: list[Ended] = []
     while batch := follower.batch():
         rows += batch.ended
