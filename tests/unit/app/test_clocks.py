@@ -16,7 +16,6 @@ ALLOWED = {
     "store/budgets.py": "the day and the month that a budget is for",
     "store/issuer.py": "when a key was made, and ends",
     "store/key_ring.py": "when a key ends",
-    "store/budgets.py": "the day or month whose budget a request counts in",
     "cli/check.py": "the date on a page",
     "collect/client.py": "a `retry-after` that is a date",
     "setup/drafting.py": "the date in a comment",
