@@ -85,7 +85,8 @@ class SqliteJournal:
             applied = _applied(connection, batch.spool)
             ended = [one for one in batch.ended if one.seq > applied]
             connection.executemany(
-                "INSERT INTO records (spool, seq, at, key_id, decision_id, record) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO records (spool, seq, at, key_id, decision_id, record) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
                 [(batch.spool, one.of, one.at, one.key_id, one.decision_id, one.record) for one in ended],
             )
             _spend(connection, batch.spool, ended)

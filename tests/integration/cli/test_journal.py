@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from app.cli.journal import journal
 from app.errors import UsageError
 from router_models.outcomes import read_outcomes
-from tests.fakes.backend import FakeBackend
+from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.deployment import GATEWAY, PLAIN_SECRET, SECRET
-from tests.fakes.process import GatewayProcess, gateway_process
+from tests.fakes.process import GatewayProcess, gateway_process, until
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +117,27 @@ async def test_all_workers_know_all_decisions_and_the_journal_is_followed_summed
     dataset = read_outcomes(tmp_path / "rated")
     assert dataset.outcomes["score"].to_pylist() == [0.5] * 4
     assert dataset.conversations() == [(("user", PROMPT),)] * 4
+
+
+async def test_a_killed_gateway_says_at_its_next_start_how_its_requests_ended(tmp_path: Path) -> None:
+    async with FakeBackend(Script(event_delay_s=0.3), models=("org/small",)) as small:
+        async with (
+            gateway_process(tmp_path, {"small": small.url}, keys=KEYS) as gateway,
+            aiohttp.ClientSession() as session,
+        ):
+            headers = {"authorization": f"Bearer {SECRET}"}
+            body = {**chat("small"), "stream": True}
+            answer = await session.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers)
+            decision = answer.headers["x-thalamus-decision-id"]
+            gateway.process.kill()
+            await gateway.process.wait()
+            answer.close()
+        async with gateway_process(tmp_path, {"small": small.url}, keys=KEYS) as gateway:
+            await until(lambda: len(gateway.events("journal.recovered")), 1)
+            status, record, _ = await call(gateway, f"/v1/routing/decisions/{decision}")
+            interrupted = await gateway.metric("thalamus_journal_interrupted_total")
+    assert (status, record["outcome"]["result"], record["outcome"]["reconstructed"]) == (200, "interrupted", True)
+    assert interrupted == 1
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
