@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,7 @@ class Machine(RuleBasedStateMachine):
         recorded = Counter(record["request_id"] for record in records)
         assert all(count == 1 for count in recorded.values())
         assert set(self.asked) <= set(recorded), "an answer without a record"
-        owed = Counter[str]()
+        owed: dict[str, float] = defaultdict(float)
         for record in records:
             owed[record["key"]] += record["end"].get("cost_usd") or 0.0
         for key_id, usd in spent.items():
