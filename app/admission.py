@@ -18,12 +18,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
+from app.affording import afford
 from app.domain.decision import Decision
 from app.domain.request import Request
 from app.domain.usage import Usage
 from app.errors import Draining, GatewayError, Internal
 from app.shedding import Shedding
+from app.store.budgets import Budgets, Hold
 from app.store.journal import Entry, Journal, Outcome
+from app.store.keys import Budget
 from app.store.limits import Allowance, Limits, Slot
 from app.telemetry import Telemetry
 from app.upstream.base_answer import Answer
@@ -39,6 +42,8 @@ class Caller(Allowance, Protocol):
     @property
     def scopes(self) -> Collection[str]: ...
     @property
+    def budget(self) -> Budget | None: ...
+    @property
     def tenant(self) -> str | None: ...
     @property
     def keeps_bodies(self) -> bool:
@@ -52,6 +57,7 @@ class Ledger:
 
     limits: Limits
     journal: Journal
+    budgets: Budgets
     telemetry: Telemetry
     config: str | None = None
     """Version of the configuration that these requests see."""
@@ -138,6 +144,7 @@ class Admitted:
         "_caller",
         "_clock",
         "_entry",
+        "_hold",
         "_is_cut",
         "_ledger",
         "_operation",
@@ -165,6 +172,7 @@ class Admitted:
             keeps_text=caller.keeps_bodies,
         )
         self._slot: Slot | None = None
+        self._hold: Hold | None = None
         self._attempts = 0
         self._began_s = 0.0
         self._task: asyncio.Task[Any] | None = None
@@ -214,6 +222,23 @@ class Admitted:
         used_tokens = self._request.input_tokens if result == CANCELLED else 0
         self._end(self._unanswered(result), used_tokens)
 
+    async def afford(self, request: Request, decision: Decision) -> tuple[Request, Decision]:
+        """Hold back what the request may cost; returns what the key's budget pays for of both.
+
+        Raises:
+            BudgetSpent: it pays for nothing of use.
+            BudgetUnavailable: it cannot be told whether it does.
+        """
+        budget, budgets = self._caller.budget, self._ledger.budgets
+        if budget is None:
+            return request, decision
+        entry = self._entry
+        entry.decision = decision
+        afforded = await afford(budgets, budgets.account(entry.key_id, budget, entry.at or None), request, decision)
+        self._hold = afforded.hold
+        entry.reserved_usd = afforded.hold.usd
+        return afforded.request, afforded.decision
+
     def decided(self, decision: Decision) -> None:
         self._entry.decision = decision
         self._ledger.journal.decided(self._entry)
@@ -228,6 +253,8 @@ class Admitted:
         served.overhead_s = max(0.0, began_s - served.upstream_s)
         if self._slot:
             served.left = self._slot.headers()
+        if self._hold and (over_usd := self._hold.over_usd):
+            served.left = {**served.left, "x-thalamus-over-budget-usd": f"{over_usd:.6f}"}
         self._served = served
         served.answer.on_close(partial(self._answer_closed, served))
         self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, served.overhead_s)
@@ -275,6 +302,8 @@ class Admitted:
         self._ledger.open.discard(self)
         if self._slot:
             self._slot.release(used_tokens)
+        if self._hold:
+            self._hold.settle(outcome.cost_usd or 0.0)
         self._ledger.journal.closed(self._entry)
         telemetry = self._ledger.telemetry
         telemetry.metrics.in_flight.dec()
@@ -301,6 +330,8 @@ class Admitted:
             _add_answer(fields, outcome, usage)
         if outcome.result == CANCELLED:
             fields["status"] = 499
+        if self._hold and (over_usd := self._hold.over_usd):
+            fields["over_budget_usd"] = round(over_usd, 6)
         return fields
 
     def _elapsed_s(self) -> float:

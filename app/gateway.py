@@ -87,7 +87,7 @@ class Gateway:
         """
         _permit_explanation(request, key)
         async with self._admission.admit(request, key) as admitted:
-            decision = await self._decide(request)
+            request, decision = await admitted.afford(request, await self._decide(request))
             admitted.decided(decision)
             served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id, admitted.attempted)
             admitted.hand_over(served)

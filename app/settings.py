@@ -87,6 +87,8 @@ class _ProfileForm(Form):
     limits: dict[str, Any] = Field(default_factory=dict)
     order: tuple[str, ...] = ()
     """Models as they are tried when there is no prediction; those not named follow in the catalogue's order."""
+    steady: bool = False
+    """Whether a dear model needs more than a prompt's first words."""
 
     @model_validator(mode="after")
     def _is_understood(self) -> _ProfileForm:
@@ -95,7 +97,7 @@ class _ProfileForm(Form):
 
     def profile(self) -> Profile:
         soft = {"weights": self.weights, "max_quality_loss": self.max_quality_loss}
-        return Profile(preferences({**self.limits, **soft}), self.order)
+        return Profile(preferences({**self.limits, **soft}), self.order, self.steady)
 
 
 class _KeyForm(Grant):

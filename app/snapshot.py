@@ -115,13 +115,14 @@ class Snapshot:
         self.replicas: Replicas = Replicas(settings.catalog, time.monotonic, telemetry, before=known, tell=lasting.tell)
         self._poller = Poller(draft.client, self.replicas)
         self._prober = Prober(draft.client, self.replicas, settings.catalog)
-        ledger = Ledger(lasting.stores.limits, lasting.stores.journal, telemetry, settings.version)
+        stores = lasting.stores
+        ledger = Ledger(stores.limits, stores.journal, stores.budgets, telemetry, settings.version)
         total_s = settings.timeouts.total_s
         self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
         dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
         stores = lasting.stores
-        desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=settings.store is not None)
+        desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=stores.redis is not None)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
         access = Access(settings.catalog, settings.profiles)
         self.doors = Doors(
@@ -156,6 +157,8 @@ class Snapshot:
         lasting.telemetry.metrics.know(
             [model.name for model in catalog.models], self.settings.profiles, [one.name for one in catalog.backends]
         )
+        if unpriced := [model.name for model in catalog.models if model.price is None]:
+            lasting.telemetry.log.write("models.unpriced", models=unpriced)
 
     def _adopt_keys(self, stores: Stores) -> None:
         """Have limits follow the keys that there are now."""

@@ -10,7 +10,7 @@ import typer
 
 from app.errors import UsageError
 
-VERBS = ("init", "serve", "keys", "demo", "explain", "collect", "train", "onboard", "evaluate", "check")
+VERBS = ("init", "serve", "keys", "journal", "demo", "explain", "collect", "train", "onboard", "evaluate", "check")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 

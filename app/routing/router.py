@@ -11,7 +11,7 @@ Legend of array suffixes: M models of the catalogue, E eligible ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -34,8 +34,9 @@ from app.routing.ranking import Ranking
 from app.routing.reading import QualityPredictor, Reading, glance, look
 from app.routing.recall import Recall
 from app.routing.sessions import kept, warmth_of
+from app.routing.steadiness import borne_out, is_dear, without_beginning
 from app.routing.view import NO_TERMS, Terms, View, first_of
-from app.routing.why import Ground, why_abstained, why_best, why_default, why_kept
+from app.routing.why import Ground, why_abstained, why_best, why_default, why_doubted, why_kept
 
 # A glance decides alone when its margin is this many times its typical error: with errors that are distributed normally
 # (the one-sided 95 % quantile), the transformer would turn one such choice in twenty around, and closer ones at most.
@@ -81,6 +82,7 @@ class Router:
         self._card_filter = CardFilter(table)
         self._default_position = {name: _positions(table, profile.order) for name, profile in profiles.items()}
         self._ordered = frozenset(name for name, profile in profiles.items() if profile.order)
+        self._steady = frozenset(name for name, profile in profiles.items() if profile.steady)
         self._fleet: tuple[Fleet, FleetColumns] | None = None
 
     async def tabulate(self) -> None:
@@ -108,7 +110,11 @@ class Router:
         view = await self._read(request, View(case, usable_M, terms))
         if request.preferences.limits and not np.count_nonzero(view.eligible):
             raise nothing_left(view.limited, estimated=True)
-        return self._decision(view, kept(view, await self._rank(view)))
+        ground = await self._rank(view)
+        if request.profile in self._steady and is_dear(view, ground):
+            rest = replace(request, conversation=without_beginning(request.conversation))
+            ground = borne_out(view, ground, await self._read(rest, View(case, usable_M, terms)))
+        return self._decision(view, kept(view, ground))
 
     def _columns(self, fleet: Fleet) -> FleetColumns:
         """The fleet as columns; one picture of it serves many requests."""
@@ -154,8 +160,6 @@ class Router:
         view = unread.after(glance(self._predictor, request, self._recall))
         if "transformer" in self._predictor.speeds and not self._is_settled(request, view):
             view = unread.after(await look(self._predictor, request, self._recall, view.reading))
-        if view.reading.encoder is not None:
-            self._count(view.reading.encoder)
         return view
 
     def _is_settled(self, request: Request, glanced: View) -> bool:
@@ -198,6 +202,8 @@ class Router:
 
     def _decision(self, view: View, ground: Ground) -> Decision:
         failure = view.reading.failure
+        if view.reading.encoder is not None:
+            self._count(view.reading.encoder)
         evidence = Evidence(view.case, ground, view.reading, self._versions)
         reason: Reason = ground.rule if ground.kept is None else "session"
         if len(ground.order) == 1:
@@ -227,6 +233,8 @@ def _why(reason: Reason, evidence: Evidence, has_predictor: bool, follows_order:
         return "the only eligible model"
     if ground.kept is not None:
         return why_kept(Expected(case), ground.kept)
+    if ground.doubted is not None:
+        return why_doubted(Expected(case), ground, ground.doubted)
     if reason == "default":
         return why_default(evidence.reading.failure, has_predictor)
     if reason == "abstained":

@@ -12,6 +12,7 @@ import pytest
 
 from app.admission import Admission, Ledger
 from app.domain.usage import Usage
+from app.store.budgets import Purse
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
 from app.telemetry import Telemetry
@@ -20,6 +21,7 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.sinks import BackgroundSink
 from app.upstream.answer import Answer, Form
 from app.upstream.dispatcher import Served
+from tests.fakes.bank import MemoryBank
 from tests.fakes.world import FakeKey, decision, request
 
 # Of some 120 microseconds of CPU that a whole request may take on an idle core; a shared one is given three times that.
@@ -59,7 +61,8 @@ async def _cpu_us(admission: Admission, metrics: Metrics, requests: int) -> floa
 def test_the_ledger_of_a_request_costs_a_tenth_of_it(tmp_path: Path) -> None:
     metrics = Metrics(MODELS, ["default"], ["pool"])
     log = EventLog(sink=BackgroundSink(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)))
-    ledger = Ledger(MemoryLimits(512, time.monotonic), RecentDecisions(), Telemetry(metrics, log))
+    budgets = Purse(MemoryBank())
+    ledger = Ledger(MemoryLimits(512, time.monotonic), RecentDecisions(), budgets, Telemetry(metrics, log))
     admission = Admission(ledger, time.monotonic, 600.0)
     cpu_us = min(asyncio.run(_cpu_us(admission, metrics, 5_000)) for _ in range(7))
     log.close()
