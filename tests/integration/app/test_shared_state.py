@@ -58,7 +58,8 @@ async def pair(folder: Path, **limits: Any) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(running_redis(folder))
         key = {**LIMITED, "requests_per_minute": None, "concurrency": None, **limits}
-        changes: dict[str, Any] = {"store": redis.url, "keys": [*FIRST_KEYS, key]}
+        keys = [{**one, "budget": None} for one in (*FIRST_KEYS, key)]
+        changes: dict[str, Any] = {"store": redis.url, "keys": keys}
         gateways: list[Deployment] = []
         for name in ("one", "other"):
             (folder / name).mkdir()
