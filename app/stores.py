@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -29,6 +29,7 @@ from app.store.spool import Spool
 from app.store.sqlite_bank import SqliteBank
 from app.store.sqlite_journal import SqliteJournal
 from app.telemetry import Telemetry
+from app.telemetry.kept_metrics import FEATURES
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class Stores:
     spool: Spool | None = None
     """Of this process; its name is also what it holds parts of budgets under."""
     sessions: Sessions = field(default_factory=MemorySessions)
+
+    def up(self) -> Mapping[str, bool]:
+        """Whether what each feature needs of the store can be had, for the metrics."""
+        answers = self.redis is None or not self.redis.is_down
+        records = answers and not (self.spool and self.spool.is_stopped)
+        return {**dict.fromkeys(FEATURES, answers), "journal": records}
 
 
 @asynccontextmanager

@@ -18,7 +18,8 @@ find_uv() {
         .venv-tools/bin/python -m pip install --quiet --require-hashes --requirement $locks/uv.lock
     fi
     uv=.venv-tools/bin/uv
-    UV_FIND_LINKS=$("$python" -m pip config get global.find-links 2>/dev/null || "$python" -m pip config get :env:.find-links 2>/dev/null || true)
+    pip=".venv-tools/bin/python -m pip"    # the system's Python may have none
+    UV_FIND_LINKS=$($pip config get global.find-links 2>/dev/null || $pip config get :env:.find-links 2>/dev/null || true)
     if [ -n "$UV_FIND_LINKS" ]; then
         export UV_FIND_LINKS
     else
@@ -46,7 +47,7 @@ sync() {  # environment, lock
 case "${1:-}" in
 dev)
     if sync .venv $locks/dev.lock; then
-        $uv pip install --quiet --no-deps --python .venv/bin/python --editable .
+        $uv pip install --quiet --no-deps --build-constraints $locks/image.lock --python .venv/bin/python --editable .
         mv .venv/.lock.sha256.new .venv/.lock.sha256
     fi ;;
 vllm)
@@ -63,7 +64,8 @@ lock)
     compile="$uv pip compile --quiet --python-version 3.11 --generate-hashes --override $locks/overrides.txt"
     $compile pyproject.toml --output-file $locks/gateway.lock
     $compile pyproject.toml --extra collect --extra train --group dev --output-file $locks/dev.lock
-    $compile $locks/vllm.in --output-file $locks/vllm.lock ;;
+    $compile $locks/vllm.in --output-file $locks/vllm.lock
+    $compile $locks/image.in --output-file $locks/image.lock ;;
 *)
     sed -n '2,10p' "$0" >&2; exit 2 ;;
 esac

@@ -15,8 +15,7 @@ from app.domain.decision import Decision
 from app.domain.dimensions import Truths
 from app.routing.candidates import CandidateTable
 from app.routing.estimates import Case, Expected
-from app.routing.exclusions import AVAILABILITY, CAPABILITIES, CONTEXT
-from app.routing.filters import asked_for, capable, roomy
+from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
 from app.routing.router import Evidence
 from app.routing.sessions import told
 

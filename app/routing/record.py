@@ -8,6 +8,7 @@ import numpy as np
 
 from app.domain.decision import Decision
 from app.domain.vocabulary import Vocabulary
+from app.routing.candidates import UNTESTED
 from app.routing.estimates import Expected, Question
 from app.routing.exclusions import Refusal, as_json, exclusions
 from app.routing.objective import Flip, pareto, smallest_flip, utility
@@ -28,6 +29,16 @@ def describe(decision: Decision) -> dict[str, Any]:
     if not isinstance(evidence, Evidence):
         return outline
     return {**outline, **_described(evidence)}
+
+
+def predicted_quality(decision: Decision, model: str) -> float | None:
+    """What was predicted of any model of the catalogue when this was decided; None where nothing was."""
+    evidence = decision.evidence
+    if not isinstance(evidence, Evidence) or evidence.case.prediction is None:
+        return None
+    table, prediction = evidence.case.table, evidence.case.prediction
+    column = int(table.column_M[table.position[model]]) if model in table.position else UNTESTED
+    return None if column == UNTESTED else float(prediction.quality[column])
 
 
 def _described(evidence: Evidence) -> dict[str, Any]:

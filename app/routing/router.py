@@ -10,10 +10,10 @@ Legend of array suffixes: M models of the catalogue, E eligible ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from app.errors import UnknownModel
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Question
 from app.routing.exclusions import nothing_left
-from app.routing.filters import CardFilter, has_limits_on_estimates, has_limits_on_quality, reachable
+from app.routing.filters import CardFilter, excluded, has_limits_on_estimates, has_limits_on_quality, reachable
 from app.routing.identifiers import Identifiers
 from app.routing.objective import Positions
 from app.routing.operating_points import OperatingCurve, OperatingPoints, OperatingTable
@@ -51,6 +51,24 @@ class Learned:
     curve: OperatingCurve | None = None
 
 
+class Tally(Protocol):
+    """Hears what decisions were made from."""
+
+    def predicted(self, encoder: Encoder, *, unfamiliar: bool = False) -> None:
+        """What this encoder said; of a prompt that it knows nothing like, it is not to be trusted."""
+
+    def excluded(self, constraint: str, models: int) -> None:
+        """So many models that the key may use did not pass."""
+
+
+class _NoTally:
+    def predicted(self, encoder: Encoder, *, unfamiliar: bool = False) -> None:
+        """Nobody listens."""
+
+    def excluded(self, constraint: str, models: int) -> None:
+        """Nobody listens."""
+
+
 class Evidence(NamedTuple):
     """What a decision was made from; the record follows from it."""
 
@@ -69,13 +87,13 @@ class Router:
         learned: Learned,
         profiles: Mapping[str, Profile],
         versions: Mapping[str, str] | None = None,
-        count: Callable[[Encoder], None] = lambda _: None,
+        tally: Tally | None = None,
     ) -> None:
         """Without a predictor every request gets its profile's default order.
 
-        `versions` are kept with decisions; `count` hears which encoder each predicted decision was made with.
+        `versions` are kept with decisions.
         """
-        self._table, self._predictor, self._count = table, learned.predictor, count
+        self._table, self._predictor, self._tally = table, learned.predictor, tally or _NoTally()
         self._versions, self._recall = dict(versions or {}), Recall()
         self._identifiers = Identifiers()
         self._points = OperatingPoints(table, learned.curve) if learned.curve else None
@@ -109,11 +127,13 @@ class Router:
         terms = Terms(request.preferences.weights) if loss is None else await self._terms(case.question, usable_M, loss)
         view = await self._read(request, View(case, usable_M, terms))
         if request.preferences.limits and not np.count_nonzero(view.eligible):
+            self._tell_excluded(view.limited, estimated=True)
             raise nothing_left(view.limited, estimated=True)
         ground = await self._rank(view)
         if request.profile in self._steady and is_dear(view, ground):
             rest = replace(request, conversation=without_beginning(request.conversation))
             ground = borne_out(view, ground, await self._read(rest, View(case, usable_M, terms)))
+        self._tell_excluded(view.limited, estimated=True, left=len(ground.order))
         return self._decision(view, kept(view, ground))
 
     def _columns(self, fleet: Fleet) -> FleetColumns:
@@ -137,8 +157,18 @@ class Router:
             usable_M = usable_M & _only(self._table.position[case.question.model], len(self._table))
         is_any = passing.is_any if usable_M is passing.models_M else np.count_nonzero(usable_M)
         if not is_any:
+            self._tell_excluded(Expected(case), estimated=False)
             raise nothing_left(Expected(case), estimated=False)
         return usable_M
+
+    def _tell_excluded(self, expected: Expected, *, estimated: bool, left: int = 0) -> None:
+        """Tell what excluded models, unless as many are left as the key may use, or one was asked for by name."""
+        if expected.question.model is not None:
+            return
+        passing = self._card_filter.passing(expected.case)
+        if left < passing.allowed:
+            for constraint, models in excluded(passing, expected, estimated=estimated).items():
+                self._tally.excluded(constraint, models)
 
     async def _terms(self, question: Question, usable_M: Truths, loss: float) -> Terms:
         """The weights, with the one on cost that this loss of quality allows among these models."""
@@ -203,7 +233,7 @@ class Router:
     def _decision(self, view: View, ground: Ground) -> Decision:
         failure = view.reading.failure
         if view.reading.encoder is not None:
-            self._count(view.reading.encoder)
+            self._tally.predicted(view.reading.encoder, unfamiliar=view.is_unfamiliar)
         evidence = Evidence(view.case, ground, view.reading, self._versions)
         reason: Reason = ground.rule if ground.kept is None else "session"
         if len(ground.order) == 1:

@@ -13,6 +13,7 @@ from app.admission import Admission, Gate, Ledger
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
 from app.gateway import Desk, Gateway, Router
+from app.promises import Baseline, Promises
 from app.shedding import Shedding
 from app.store.budgets import Purse
 from app.store.journal import RecentDecisions
@@ -76,6 +77,7 @@ def bench(
     clock: Clock = time.monotonic,
     max_in_flight: int = 1000,
     router: Router | None = None,
+    baseline: Baseline | None = None,
 ) -> Bench:
     """A gateway over this upstream that tries the catalogue's models in its order, unless a router says otherwise."""
     log = io.StringIO()
@@ -88,7 +90,7 @@ def bench(
     shedding = Shedding(limits.fullness)
     metrics.refresh_with(lambda: metrics.pressed(shedding.readings()))
     budgets = Purse(MemoryBank(), clock)
-    ledger = Ledger(limits, journal, budgets, telemetry, "v1")
+    ledger = Ledger(limits, journal, budgets, telemetry, Promises(metrics.promises, baseline), "v1")
     admission = Admission(ledger, clock, timeouts.total_s, shedding, Gate())
     remembered: list[Remembered] = []
     sessions = MemorySessions(clock, remembered.append)
