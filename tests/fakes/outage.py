@@ -162,7 +162,7 @@ def _refusing(world: World, fault: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def _of_a_wrong_type(world: World) -> Iterator[None]:
     """What it holds of limits and money is something else; what was there before comes back in the end."""
-    money = world.redis.do("KEYS", "thalamus:spent:*")
+    money = [*world.redis.do("KEYS", "thalamus:spent:*"), b"thalamus:bank"]
     for name in money:
         world.redis.do("RENAME", name, b"kept:" + name)
     names = [*money, HOLDERS, "thalamus:limits:normal", "thalamus:limits:rich"]
