@@ -60,7 +60,6 @@ async def pair(folder: Path, **limits: Any) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(running_redis(folder))
         key = {**LIMITED, "requests_per_minute": None, "concurrency": None, **limits}
-        # Without a store nothing could be spent from a budget.
         keys = [{**one, "budget": None} for one in (*FIRST_KEYS, key)]
         changes: dict[str, Any] = {"store": redis.url, "keys": keys}
         gateways: list[Deployment] = []
