@@ -32,7 +32,7 @@ SITE = "opt/thalamus/lib/python3.11/site-packages"
 PROGRAMS = ("usr/bin", "usr/sbin", "opt/thalamus/bin")
 UNWANTED = ("pip", "setuptools", "torch", "transformers", "vllm")
 EXPECTED_PTH: set[str] = set()
-UPSTREAM = {"connect_timeout_s": 1, "first_byte_timeout_s": 1, "idle_timeout_s": 2, "total_timeout_s": 20}
+UPSTREAM = {"connect_timeout_s": 1, "first_byte_timeout_s": 2}
 GOOD, BAD = ("good ",) * 5, ("bad ",) * 5
 BROKEN = {
     "refuses": None,
@@ -200,7 +200,7 @@ async def test_it_holds_out_in_256_mib_when_a_backend_breaks(built: Built, tmp_p
             {
                 "requests": outcomes.total(),
                 "good": outcomes["good"],
-                "mixed": outcomes["mixed"],
+                "others": {name: count for name, count in outcomes.items() if name != "good"},
                 "peak_mib": peak >> 20,
                 "limit_mib": MEMORY_MIB,
                 "limited_by": "cgroup v1" if it.group else "nothing: no control group could be made",
@@ -223,6 +223,6 @@ async def _asked(session: aiohttp.ClientSession, requests: int) -> Counter[str]:
             heard = await hear(session, stream=bool(number % 2), max_tokens=1)
         if "good" in heard.text and "bad" in heard.text:
             return "mixed"
-        return "good" if heard.status == 200 and heard.text == "".join(GOOD) else str(heard.status)
+        return "good" if heard.status == 200 and heard.text == "".join(GOOD) else f"{heard.status} {heard.text}"
 
     return Counter(await asyncio.gather(*map(one, range(requests))))
