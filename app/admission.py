@@ -16,18 +16,22 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
+from app.affording import afford
 from app.domain.decision import Decision
 from app.domain.request import Request
 from app.domain.usage import Usage
 from app.errors import Draining, GatewayError, Internal
+from app.promises import Promises
 from app.shedding import Shedding
+from app.store.budgets import Budgets, Hold
 from app.store.journal import Entry, Journal, Outcome
+from app.store.keys import Budget
 from app.store.limits import Allowance, Limits, Slot
 from app.telemetry import Telemetry
 from app.upstream.base_answer import Answer
-from app.upstream.deadline import Clock, CutShort, Deadline
+from app.upstream.deadline import Clock, CutShort, Deadline, OutOfTime
 from app.upstream.dispatcher import Served
 
 OK, CANCELLED = "ok", "cancelled"
@@ -38,6 +42,8 @@ class Caller(Allowance, Protocol):
 
     @property
     def scopes(self) -> Collection[str]: ...
+    @property
+    def budget(self) -> Budget | None: ...
     @property
     def tenant(self) -> str | None: ...
     @property
@@ -52,7 +58,10 @@ class Ledger:
 
     limits: Limits
     journal: Journal
+    budgets: Budgets
     telemetry: Telemetry
+    promises: Promises
+    """Where it is counted what became of what was promised."""
     config: str | None = None
     """Version of the configuration that these requests see."""
     open: set[Admitted] = field(default_factory=set)
@@ -138,6 +147,7 @@ class Admitted:
         "_caller",
         "_clock",
         "_entry",
+        "_hold",
         "_is_cut",
         "_ledger",
         "_operation",
@@ -165,6 +175,7 @@ class Admitted:
             keeps_text=caller.keeps_bodies,
         )
         self._slot: Slot | None = None
+        self._hold: Hold | None = None
         self._attempts = 0
         self._began_s = 0.0
         self._task: asyncio.Task[Any] | None = None
@@ -193,9 +204,11 @@ class Admitted:
             self._slot = await self._ledger.limits.acquire(self._caller, expected_tokens)
         except GatewayError as exc:
             telemetry.metrics.rejected(self._operation, exc.code)
+            telemetry.metrics.kept.ended(self._caller.id, exc.code)
             telemetry.log.write("request.rejected", request_id=request.request_id, key=self._caller.id, code=exc.code)
             raise
         telemetry.metrics.in_flight.inc()
+        telemetry.metrics.let_in(self._elapsed_s())
         self._ledger.journal.admitted(self._entry)
         self._task = asyncio.current_task(asyncio.get_running_loop())
         self._ledger.open.add(self)
@@ -209,10 +222,30 @@ class Admitted:
         if self._is_cut and isinstance(error, asyncio.CancelledError) and self._task and self._task.uncancel() == 0:
             self._end(self._unanswered(Draining.code), self._request.input_tokens)
             raise _draining() from error
+        if error is not None:
+            self._ledger.promises.failed(self._request, error)
+            self._note_deadline(error, "before_answer")
         result = OK if error is None else _name(error)
         # Who leaves before the answer has still made somebody read the prompt.
         used_tokens = self._request.input_tokens if result == CANCELLED else 0
         self._end(self._unanswered(result), used_tokens)
+
+    async def afford(self, request: Request, decision: Decision) -> tuple[Request, Decision]:
+        """Hold back what the request may cost; returns what the key's budget pays for of both.
+
+        Raises:
+            BudgetSpent: it pays for nothing of use.
+            BudgetUnavailable: it cannot be told whether it does.
+        """
+        budget, budgets = self._caller.budget, self._ledger.budgets
+        if budget is None:
+            return request, decision
+        entry = self._entry
+        entry.decision = decision
+        afforded = await afford(budgets, budgets.account(entry.key_id, budget, entry.at or None), request, decision)
+        self._hold = afforded.hold
+        entry.reserved_usd = afforded.hold.usd
+        return afforded.request, afforded.decision
 
     def decided(self, decision: Decision) -> None:
         self._entry.decision = decision
@@ -228,6 +261,8 @@ class Admitted:
         served.overhead_s = max(0.0, began_s - served.upstream_s)
         if self._slot:
             served.left = self._slot.headers()
+        if self._hold and (over_usd := self._hold.over_usd):
+            served.left = {**served.left, "x-thalamus-over-budget-usd": f"{over_usd:.6f}"}
         self._served = served
         served.answer.on_close(partial(self._answer_closed, served))
         self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, served.overhead_s)
@@ -239,14 +274,21 @@ class Admitted:
 
     def _answer_closed(self, served: Served, _: Answer) -> None:
         outcome = self._outcome(served, self._began_s)
-        usage = outcome.usage
+        self._ledger.promises.answered(self._request, served, outcome)
+        self._note_deadline(served.answer.error, "in_answer")
+        usage, metrics, cost_usd = outcome.usage, self._ledger.telemetry.metrics, outcome.cost_usd
         if usage is None:
             self._end(outcome, 0)
             return
-        self._ledger.telemetry.metrics.used(
-            served.candidate.model.name, usage.input_tokens, usage.output_tokens, outcome.cost_usd
-        )
+        model, profile = served.candidate.model.name, self._request.profile
+        metrics.used(model, profile, usage.input_tokens, usage.output_tokens, cost_usd)
+        if cost_usd is not None:
+            metrics.kept.spent(self._caller.id, cost_usd)
         self._end(outcome, usage.input_tokens + usage.output_tokens)
+
+    def _note_deadline(self, error: BaseException | None, when: Literal["before_answer", "in_answer"]) -> None:
+        if isinstance(error, OutOfTime) and not isinstance(error, CutShort):
+            self._ledger.telemetry.metrics.deadline_missed(when)
 
     def _unanswered(self, result: str) -> Outcome:
         return Outcome(result, attempts=self._attempts, duration_s=self._elapsed_s())
@@ -275,10 +317,13 @@ class Admitted:
         self._ledger.open.discard(self)
         if self._slot:
             self._slot.release(used_tokens)
+        if self._hold:
+            self._hold.settle(outcome.cost_usd or 0.0)
         self._ledger.journal.closed(self._entry)
         telemetry = self._ledger.telemetry
         telemetry.metrics.in_flight.dec()
         telemetry.metrics.completed(self._operation, outcome.result, outcome.duration_s)
+        telemetry.metrics.kept.ended(self._caller.id, outcome.result)
         telemetry.log.record("request.completed", self._fields(outcome))
 
     def _fields(self, outcome: Outcome) -> dict[str, object]:
@@ -301,6 +346,8 @@ class Admitted:
             _add_answer(fields, outcome, usage)
         if outcome.result == CANCELLED:
             fields["status"] = 499
+        if self._hold and (over_usd := self._hold.over_usd):
+            fields["over_budget_usd"] = round(over_usd, 6)
         return fields
 
     def _elapsed_s(self) -> float:

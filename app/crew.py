@@ -10,6 +10,7 @@ have ended. Limits are in memory that all share (`store.shared_limits`).
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 import socket
 import time
@@ -89,6 +90,7 @@ class Crew:
         self.settings, self._telemetry, self._keys = settings, telemetry, keys
         self.gate = Gate()
         self._members = [Member(number) for number in range(workers)]
+        self._name = secrets.token_hex(8)
         self._table = Table.create(workers)
         # The parent's own number is nobody's: it only gives back.
         self._limits = SharedLimits(self._table, 0, settings.limits.in_flight, time.monotonic)
@@ -235,7 +237,7 @@ class Crew:
         ours, theirs = socket.socketpair()
         with theirs, shared_socket(self.settings.listen) as listener:
             descriptors = (listener.fileno(), theirs.fileno(), self._table.descriptor)
-            post = Post(str(self.settings.path), member.number, len(self._members), *descriptors)
+            post = Post(str(self.settings.path), member.number, len(self._members), *descriptors, self._name)
             # In a session of its own: Ctrl-C is the parent's to pass on.
             member.process = await asyncio.create_subprocess_exec(
                 *post.arguments, pass_fds=descriptors, start_new_session=True

@@ -159,6 +159,21 @@ class RateLimited(CallerError):
         return {**super().headers(), **self._left}
 
 
+class BudgetSpent(CallerError):
+    """What is left of the budget of the caller's key does not pay for this request."""
+
+    status = 429
+    code = "insufficient_quota"
+    type = "insufficient_quota"
+
+
+class BudgetUnavailable(GatewayError):
+    """The caller's key has a hard budget, and what is left of it cannot be told."""
+
+    status = 503
+    code = "budget_unavailable"
+
+
 class Overloaded(GatewayError):
     """Refused before any work: shed, or draining."""
 

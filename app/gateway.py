@@ -87,7 +87,7 @@ class Gateway:
         """
         _permit_explanation(request, key)
         async with self._admission.admit(request, key) as admitted:
-            decision = await self._decide(request)
+            request, decision = await admitted.afford(request, await self._decide(request))
             admitted.decided(decision)
             served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id, admitted.attempted)
             admitted.hand_over(served)
@@ -126,9 +126,10 @@ class Gateway:
             UnknownDecision, Overloaded: as `decision`; or it cannot be kept now.
         """
         self._ratings.take(key.id)
-        entry, _ = await self._found(rating["decision_id"], key)
-        if not self._desk.journal.rated(entry, {**rating, "key": key.id}):
+        found = await self._found(rating["decision_id"], key)
+        if not self._desk.journal.rated(found.entry, {**rating, "key": key.id}):
             raise Overloaded("feedback cannot be kept now; send it again later", retry_after_s=5)
+        self._metrics.promises.judged(*_promised(found), rating["score"])
 
     async def _found(self, decision_id: str, key: Caller) -> _Found:
         journal = self._desk.journal
@@ -159,7 +160,9 @@ class Gateway:
         began_at = self._replicas.clock()
         decision = await self._desk.router.route(request, self._replicas.fleet(), session)
         seconds = self._replicas.clock() - began_at
-        self._metrics.decided(decision.chosen.model.name, request.profile, decision.reason, seconds)
+        chosen = decision.chosen
+        self._metrics.decided(chosen.model.name, request.profile, decision.reason, seconds)
+        self._metrics.promises.chose(chosen.model.name, chosen.quality)
         if failure := decision.details.get("predictor_failure"):
             self._metrics.predictor_failures.inc()
             self._log.write("predictor.failed", request_id=request.request_id, cause=str(failure))
@@ -172,6 +175,17 @@ class Gateway:
 def has_session(request: Request) -> bool:
     """Whether it may matter to it what was answered before; no cache holds what embeddings read."""
     return request.session_id is not None and request.operation != "embeddings"
+
+
+def _promised(found: _Found) -> tuple[str, float | None]:
+    """Who answered, and what was predicted of that answer's quality."""
+    if found.entry and found.entry.decision:
+        decision, outcome = found.entry.decision, found.entry.outcome
+        model = outcome.model if outcome and outcome.model else decision.chosen.model.name
+        return model, next((each.quality for each in decision.candidates if each.model.name == model), None)
+    record = told(found.kept) if found.kept else {}
+    model = (record.get("outcome") or {}).get("model") or record.get("model") or ""
+    return model, next((each.get("quality") for each in record.get("candidates", ()) if each["model"] == model), None)
 
 
 def _permit_explanation(request: Request, key: Caller) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
+from dataclasses import dataclass, field
 
 import uvloop
 
 from app.api import Plane, admin_plane, data_plane
 from app.first_key import begin_with_a_key
 from app.reload import Live
+from app.rumours import Rumours, both
 from app.serving import Listener, Signals, depart, leave_no_core, listening_socket, settle
 from app.settings import Settings
 from app.shedding import Shedding
@@ -33,6 +35,8 @@ class Peers:
     """Hears of changes of replicas."""
     sessions: MemorySessions | None = None
     """Those that the others hear of, where no store shares them."""
+    gateway: str = field(default_factory=lambda: secrets.token_hex(8))
+    """The name that all of them have, among gateways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +61,21 @@ async def create_app(settings: Settings, peers: Peers | None = None) -> AsyncIte
         async with open_stores(settings, telemetry, peers.limits, peers.sessions) as stores:
             with Shedding(stores.limits.fullness) as shedding:
                 stores.keys.heard_by(telemetry.log)
-                live = Live(Lasting(stores, shedding, telemetry, tell=peers.tell))
+                rumours = Rumours(stores.redis, peers.gateway) if stores.redis else None
+                tell = both(peers.tell, rumours.tell) if rumours else peers.tell
+                live = Live(Lasting(stores, shedding, telemetry, tell=tell))
                 try:
                     await live.open(settings)
                     data = data_plane(live.doors, max_connections=max_connections())
-                    yield Application(live, data, admin_plane(live.doors, data, live), telemetry)
+                    async with heard(rumours, live):
+                        yield Application(live, data, admin_plane(live.doors, data, live), telemetry)
                 finally:
                     await live.aclose()
+
+
+def heard(rumours: Rumours | None, live: Live) -> AbstractAsyncContextManager[None]:
+    """Have the replicas of whatever configuration answers hear what other gateways tell of them."""
+    return rumours.heard_by(lambda change: live.now.replicas.hear(change)) if rumours else nullcontext()
 
 
 def serve(settings: Settings) -> None:

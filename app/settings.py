@@ -87,6 +87,8 @@ class _ProfileForm(Form):
     limits: dict[str, Any] = Field(default_factory=dict)
     order: tuple[str, ...] = ()
     """Models as they are tried when there is no prediction; those not named follow in the catalogue's order."""
+    steady: bool = False
+    """Whether a dear model needs more than a prompt's first words."""
 
     @model_validator(mode="after")
     def _is_understood(self) -> _ProfileForm:
@@ -95,7 +97,7 @@ class _ProfileForm(Form):
 
     def profile(self) -> Profile:
         soft = {"weights": self.weights, "max_quality_loss": self.max_quality_loss}
-        return Profile(preferences({**self.limits, **soft}), self.order)
+        return Profile(preferences({**self.limits, **soft}), self.order, self.steady)
 
 
 class _KeyForm(Grant):
@@ -169,6 +171,7 @@ class GatewayForm(Form):
     predictor_limit_s: Positive = 0.02
     scales: Annotated[dict[str, Scale], PlainValidator(_scales)] = Field(default_factory=dict)
     profiles: dict[str, _ProfileForm] = Field(default_factory=dict)
+    baseline: str | None = None
     keys: tuple[_KeyForm, ...] = ()
     upstream: _UpstreamForm = _UpstreamForm()
     limits: _LimitsForm = _LimitsForm()
@@ -229,6 +232,8 @@ class Settings:
     """By dimension, where the operator set other ends."""
     profiles: Mapping[str, Profile]
     """With at least the default one."""
+    baseline: str | None
+    """The model that metrics compare routing with; None leaves it to the default profile."""
     keys: tuple[tuple[Secret, Key], ...]
     timeouts: Timeouts
     max_attempts: int
@@ -305,6 +310,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
         predictor_limit_s=form.predictor_limit_s,
         scales=form.scales,
         profiles={DEFAULT_PROFILE: Profile()} | {name: one.profile() for name, one in form.profiles.items()},
+        baseline=form.baseline,
         keys=tuple((one.found_secret(environment), one.key(one.id)) for one in form.keys),
         timeouts=Timeouts(
             connect_s=upstream.connect_timeout_s,
@@ -342,6 +348,8 @@ def _store_problems(form: GatewayForm, environment: Mapping[str, str]) -> Iterat
 def _problems(form: GatewayForm, catalog: Catalog, environment: Mapping[str, str]) -> Iterator[str]:
     known = {model.name for model in catalog.models}
     yield from _store_problems(form, environment)
+    if form.baseline is not None and form.baseline not in known:
+        yield f"baseline: the catalogue has no model {form.baseline!r}"
     for name, profile in form.profiles.items():
         for model in profile.order:
             if model not in known:

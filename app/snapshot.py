@@ -8,19 +8,19 @@ step: replicas that stay keep their load and health, keys that stay what they ha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.admission import Admission, Gate, Ledger
-from app.api.access import Access
+from app.api.access import DEFAULT_PROFILE, Access
 from app.api.doors import Doors
 from app.errors import UsageError
 from app.gateway import Desk, Gateway
 from app.memory import memory_share
+from app.promises import Baseline, Promises
 from app.router_model import RouterModel, source
 from app.routing.candidates import CandidateTable
-from app.routing.record import describe
-from app.routing.router import Learned, Router
+from app.routing.record import describe, predicted_quality
+from app.routing.router import Learned, Router, Tally
 from app.settings import Settings
 from app.shedding import Shedding
 from app.store.key_ring import AllKeys
@@ -32,6 +32,7 @@ from app.upstream.dispatcher import Dispatcher, DispatchLimits
 from app.upstream.poller import Poller
 from app.upstream.prober import Prober
 from app.upstream.replicas import Replicas, Tell
+from app.upstream.telling import tell
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Lasting:
     def __post_init__(self) -> None:
         metrics = self.telemetry.metrics
         metrics.refresh_with(lambda: metrics.pressed(self.shedding.readings()))
+        metrics.refresh_with(lambda: metrics.kept.stores(self.stores.up()))
 
 
 class LentModel:
@@ -96,7 +98,7 @@ class Draft:
         client = create_client(settings)
         lent = before.lent if before and before.lent.serves(settings) else LentModel(settings)
         lent.take()
-        return cls(settings, lent, create_router(settings, lent.model, telemetry.metrics.predicted), client)
+        return cls(settings, lent, create_router(settings, lent.model, telemetry.metrics), client)
 
     async def discard(self) -> None:
         """It is not to run after all, or no longer."""
@@ -115,13 +117,15 @@ class Snapshot:
         self.replicas: Replicas = Replicas(settings.catalog, time.monotonic, telemetry, before=known, tell=lasting.tell)
         self._poller = Poller(draft.client, self.replicas)
         self._prober = Prober(draft.client, self.replicas, settings.catalog)
-        ledger = Ledger(lasting.stores.limits, lasting.stores.journal, telemetry, settings.version)
+        stores = lasting.stores
+        promises = Promises(telemetry.metrics.promises, baseline_of(settings, draft.lent.model))
+        ledger = Ledger(stores.limits, stores.journal, stores.budgets, telemetry, promises, settings.version)
         total_s = settings.timeouts.total_s
         self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
         dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
         stores = lasting.stores
-        desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=settings.store is not None)
+        desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=stores.redis is not None)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
         access = Access(settings.catalog, settings.profiles)
         self.doors = Doors(
@@ -151,28 +155,43 @@ class Snapshot:
     def _adopt(self, lasting: Lasting) -> None:
         catalog = self.settings.catalog
         lasting.shedding.watch(memory_share(self.settings.limits.memory_mib))
-        self._adopt_keys(lasting.stores)
-        lasting.stores.keys.ring.changed = lambda: self._adopt_keys(lasting.stores)
-        lasting.telemetry.metrics.know(
+        self._adopt_keys(lasting)
+        lasting.stores.keys.ring.changed = lambda: self._adopt_keys(lasting)
+        metrics = lasting.telemetry.metrics
+        metrics.know(
             [model.name for model in catalog.models], self.settings.profiles, [one.name for one in catalog.backends]
         )
+        if unpriced := [model.name for model in catalog.models if model.price is None]:
+            lasting.telemetry.log.write("models.unpriced", models=unpriced)
+        metrics.refresh_with(lambda: tell(self.replicas, metrics.kept), of="replicas")
 
-    def _adopt_keys(self, stores: Stores) -> None:
-        """Have limits follow the keys that there are now."""
-        keys = [*(key for _, key in self.settings.keys), *stores.keys.ring.keys]
-        stores.limits.adopt(self.settings.limits.in_flight, keys)
+    def _adopt_keys(self, lasting: Lasting) -> None:
+        """Have limits and metrics follow the keys that there are now."""
+        keys = [*(key for _, key in self.settings.keys), *lasting.stores.keys.ring.keys]
+        lasting.stores.limits.adopt(self.settings.limits.in_flight, keys)
+        lasting.telemetry.metrics.names.know_keys(key.id for key in keys)
 
 
-def create_router(
-    settings: Settings, router_model: RouterModel | None, count: Callable[[str], None] = lambda _: None
-) -> Router:
-    """The router alone: it needs no backend. `count` hears which encoder each predicted decision was made with."""
+def create_router(settings: Settings, router_model: RouterModel | None, tally: Tally | None = None) -> Router:
+    """The router alone: it needs no backend."""
     versions = {"config": settings.version}
     if router_model is None:
-        return Router(CandidateTable(settings.catalog, (), settings.scales), Learned(), settings.profiles, versions)
+        table = CandidateTable(settings.catalog, (), settings.scales)
+        return Router(table, Learned(), settings.profiles, versions, tally)
     learned = Learned(router_model.predictor, router_model.curve)
     table = CandidateTable(settings.catalog, router_model.predictor.models, settings.scales)
-    return Router(table, learned, settings.profiles, versions | {"artifact": router_model.version}, count)
+    return Router(table, learned, settings.profiles, versions | {"artifact": router_model.version}, tally)
+
+
+def baseline_of(settings: Settings, router_model: RouterModel | None) -> Baseline | None:
+    """What routing is compared with: the model that is set, the first of the default profile's order, or else the best
+    single one where models were measured side by side; None where nothing says which."""
+    by_name = {model.name: model for model in settings.catalog.models}
+    order = settings.profiles[DEFAULT_PROFILE].order
+    name = settings.baseline or (order[0] if order else None)
+    if name is None and router_model is not None:
+        name = router_model.curve.tabulate(settings.catalog.models).best_model
+    return Baseline(by_name[name], predicted_quality) if name else None
 
 
 def create_client(settings: Settings) -> UpstreamClient:

@@ -6,25 +6,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.errors import UsageError
-from app.generated_keys import GeneratedKeys, watched_keys
+from app.generated_keys import GeneratedKeys, Place, watched_keys
 from app.routing.outline import Outlines
 from app.settings import Settings
 from app.store import redis_journal
+from app.store.budgets import Budgets, Purse
 from app.store.journal import Journal, RecentDecisions
-from app.store.kept import JournalStore
+from app.store.kept import KEEP, JournalStore, Keep
 from app.store.limits import Limits, MemoryLimits
 from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal
+from app.store.redis_bank import RedisBank
 from app.store.redis_client import PATIENCE_S, RedisClient
+from app.store.redis_limits import RedisLimits
 from app.store.sessions import MemorySessions, RedisSessions, Sessions
 from app.store.spool import Spool
+from app.store.sqlite_bank import SqliteBank
 from app.store.sqlite_journal import SqliteJournal
 from app.telemetry import Telemetry
+from app.telemetry.kept_metrics import FEATURES
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Stores:
     """Everything that outlives a request."""
 
     limits: Limits
+    budgets: Budgets
     keys: GeneratedKeys
     journal: Journal = field(default_factory=RecentDecisions)
     redis: RedisClient | None = None
@@ -39,6 +45,12 @@ class Stores:
     spool: Spool | None = None
     """Of this process; its name is also what it holds parts of budgets under."""
     sessions: Sessions = field(default_factory=MemorySessions)
+
+    def up(self) -> Mapping[str, bool]:
+        """Whether what each feature needs of the store can be had, for the metrics."""
+        answers = self.redis is None or not self.redis.is_down
+        records = answers and not (self.spool and self.spool.is_stopped)
+        return {**dict.fromkeys(FEATURES, answers), "journal": records}
 
 
 @asynccontextmanager
@@ -52,22 +64,28 @@ async def open_stores(
     """
     async with AsyncExitStack() as stack:
         redis, shared = None, None
+        limits = limits or MemoryLimits(settings.limits.in_flight, time.monotonic)
         if settings.store:
             redis = _redis(settings.store, settings, PATIENCE_S)
             stack.push_async_callback(redis.aclose)
             shared = RedisSessions(redis)
             stack.push_async_callback(shared.aclose)
+            limits = RedisLimits(redis, limits, time.monotonic)
+            stack.push_async_callback(limits.aclose)
+            await limits.start()
         keys = await stack.enter_async_context(watched_keys(settings, redis))
         spool = _spool(settings)
-        store = await stack.enter_async_context(journal_store(settings))
+        store = await stack.enter_async_context(journal_store(settings, settings.journal))
         recorder = Recorder(spool, store, telemetry, time.monotonic, time.time)
         stack.push_async_callback(recorder.aclose)
         recorder.start()
-        journal = RecordedJournal(spool, store, Outlines().of, time.time)
+        # What it gives back when it is closed is not what the recorder has yet to record, so it may be closed first.
+        bank = RedisBank(redis, spool.id) if redis else SqliteBank(settings.state_dir, spool.id)
         yield Stores(
-            limits or MemoryLimits(settings.limits.in_flight, time.monotonic),
+            limits,
+            await stack.enter_async_context(Purse(bank, may_record=lambda: not spool.is_stopped)),
             keys,
-            journal,
+            RecordedJournal(spool, store, Outlines().of, time.time),
             redis=redis,
             spool=spool,
             sessions=shared or sessions or MemorySessions(),
@@ -75,26 +93,26 @@ async def open_stores(
 
 
 @asynccontextmanager
-async def journal_store(settings: Settings) -> AsyncIterator[JournalStore]:
+async def journal_store(place: Place, keep: Keep = KEEP) -> AsyncIterator[JournalStore]:
     """Where the journal is kept; also for those who only read it.
 
     Raises:
         UsageError: it cannot be opened.
     """
     async with AsyncExitStack() as stack:
-        if settings.store is None:
-            store: JournalStore = SqliteJournal(settings.state_dir, settings.journal)
+        if place.store is None:
+            store: JournalStore = SqliteJournal(place.state_dir, keep)
         else:
             # Of its own: a large batch must not hold up what callers wait for.
-            client = _redis(settings.store, settings, redis_journal.PATIENCE_S)
+            client = _redis(place.store, place, redis_journal.PATIENCE_S)
             stack.push_async_callback(client.aclose)
-            store = redis_journal.RedisJournal(client, settings.journal)
+            store = redis_journal.RedisJournal(client, keep)
         stack.push_async_callback(store.aclose)
         yield store
 
 
-def _redis(url: str, settings: Settings, patience_s: float) -> RedisClient:
-    password = settings.store_password
+def _redis(url: str, place: Place, patience_s: float) -> RedisClient:
+    password = place.store_password
     return RedisClient(url, password.reveal() if password else None, time.monotonic, patience_s)
 
 

@@ -41,6 +41,8 @@ class Post:
     listener: int
     channel: int
     limits: int
+    gateway: str
+    """Its name among gateways."""
 
     @property
     def arguments(self) -> list[str]:
@@ -56,7 +58,7 @@ async def work(post: Post) -> None:
         settings = load_settings(Path(post.config), files=files_of(await channel.ask("files")))
         limits = SharedLimits(Table(post.limits, post.workers), post.number, settings.limits.in_flight, time.monotonic)
         worker.sessions = MemorySessions(tell=lambda session: channel.tell("remembered", session))
-        peers = Peers(limits, lambda change: channel.tell("changed", asdict(change)), worker.sessions)
+        peers = Peers(limits, lambda change: channel.tell("changed", asdict(change)), worker.sessions, post.gateway)
         async with create_app(settings, peers) as application:
             worker.application = application
             await _serve(application, socket.socket(fileno=post.listener), channel)

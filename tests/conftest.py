@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.cli.processes import Children
+from app.cli.processes import Child, Children
 from tests.fakes.stalls import Repeats
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,59 +47,78 @@ def made_encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("encoders")
 
 
+class Workers:
+    """The demo's two real vLLM workers: `base` and `small`."""
+
+    def __init__(self, children: Children) -> None:
+        ports = dict(zip(("base", "small"), free_ports(2), strict=True))
+        self.urls = {kind: f"http://127.0.0.1:{port}" for kind, port in ports.items()}
+        self._children, self._running = children, dict[str, Child]()
+
+    def start(self, kind: str) -> None:
+        """Start one that does not run, on its port of before; it is ready when its /health says so."""
+        if kind in self._running and self._running[kind].process.poll() is None:
+            return
+        command = [str(ROOT / "deploy/vllm/serve.sh"), kind, self.urls[kind].rpartition(":")[2]]
+        self._running[kind] = self._children.start(f"worker-{kind}", command, f"{self.urls[kind]}/health")
+
+    def group(self, kind: str) -> int:
+        """Its process group."""
+        return self._running[kind].process.pid
+
+    def wait_until_ready(self, within_s: float = 240.0) -> None:
+        ends_at = time.monotonic() + within_s
+        while not all(child.is_ready() for child in self._running.values()):
+            assert time.monotonic() < ends_at, "a worker does not come up"
+            time.sleep(0.1)
+
+
 @dataclass(frozen=True)
 class Stack:
-    """The demo's workers and gateway, running."""
+    """A gateway with the demo's configuration before the demo's workers, running."""
 
     gateway: str
     admin: str
-    workers: Mapping[str, str]
-    """Address by kind: base, small."""
-    pids: dict[str, int]
-    """Process group by kind."""
-    start_worker: Callable[[str], None]
-    """Start the worker of a kind, which has ended, on its port of before; it is ready when its /health says so."""
+    workers: Workers
     key: str = "sk-demo"
 
 
 @pytest.fixture(scope="session")
-def demo_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def demo_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Started once in a run, which takes a minute: who ends one starts it again."""
+    subprocess.run([ROOT / ".venv-vllm/bin/python", ROOT / "deploy/demo/build_models.py"], check=True, cwd=ROOT)
+    with Children(tmp_path_factory.mktemp("workers")) as children:
+        workers = Workers(children)
+        for kind in workers.urls:
+            workers.start(kind)
+        yield workers
+
+
+@pytest.fixture(scope="session")
+def demo_stack(demo_workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The demo, running; shared by all tests that leave it as they find it."""
-    with running_demo(tmp_path_factory.mktemp("demo")) as stack:
+    with gateway_before(demo_workers, tmp_path_factory.mktemp("demo")) as stack:
         yield stack
 
 
 @contextmanager
-def running_demo(folder: Path, **changes: Any) -> Iterator[Stack]:
-    """Real vLLM workers with the demo's models, and the gateway in front of them, on free ports.
-
-    `changes` replace keys of the gateway's file.
-    """
-    ports = dict(zip(("8080", "8081", "8101", "8102"), map(str, free_ports(4)), strict=True))
-    for name in ("demo.yaml", "demo-catalog.yaml"):
-        text = (ROOT / "configs" / name).read_text().replace("../router_models", str(ROOT / "router_models"))
-        for fixed, free in ports.items():
-            text = text.replace(f"127.0.0.1:{fixed}", f"127.0.0.1:{free}")
-        (folder / name).write_text(text)
-    config = folder / "demo.yaml"
-    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **changes}))
-    subprocess.run([ROOT / ".venv-vllm/bin/python", ROOT / "deploy/demo/build_models.py"], check=True, cwd=ROOT)
-    gateway, admin, base, small = (f"http://127.0.0.1:{port}" for port in ports.values())
-    workers, pids = {"base": base, "small": small}, dict[str, int]()
+def gateway_before(workers: Workers, folder: Path, **changes: Any) -> Iterator[Stack]:
+    """The demo's gateway on free ports, in front of these workers; `changes` replace keys of its file."""
+    data, admin = free_ports(2)
+    catalog = (ROOT / "configs/demo-catalog.yaml").read_text()
+    for fixed, url in zip(("8101", "8102"), workers.urls.values(), strict=True):
+        catalog = catalog.replace(f"http://127.0.0.1:{fixed}", url)
+    (folder / "demo-catalog.yaml").write_text(catalog)
+    demo = (ROOT / "configs/demo.yaml").read_text().replace("../router_models", str(ROOT / "router_models"))
+    listen = {"listen": f"127.0.0.1:{data}", "admin_listen": f"127.0.0.1:{admin}"}
+    (folder / "demo.yaml").write_text(yaml.safe_dump({**yaml.safe_load(demo), **listen, **changes}))
+    workers.wait_until_ready()
+    gateway = f"http://127.0.0.1:{data}"
     with Children(folder / "log") as children:
-
-        def start_worker(kind: str) -> None:
-            url = workers[kind]
-            command = [str(ROOT / "deploy/vllm/serve.sh"), kind, url.rpartition(":")[2]]
-            pids[kind] = children.start(f"worker-{kind}", command, f"{url}/health").process.pid
-
-        for kind in workers:
-            start_worker(kind)
-        children.wait_until_ready(240)
-        serve = [sys.executable, "-m", "app.cli", "serve", "--config", str(config)]
+        serve = [sys.executable, "-m", "app.cli", "serve", "--config", str(folder / "demo.yaml")]
         children.start("gateway", serve, f"{gateway}/readyz")
         children.wait_until_ready(240)
-        yield Stack(gateway, admin, workers, pids, start_worker)
+        yield Stack(gateway, f"http://127.0.0.1:{admin}", workers)
 
 
 def free_ports(count: int) -> list[int]:

@@ -15,7 +15,7 @@ from app.api.responses_input import check_input, read_input
 from app.api.sessions import in_tool_call, session_id
 from app.api.steering import Call, allowed_priority, count_hops, steer, trace_of
 from app.domain.preferences import FlagLine, parse_flag_line
-from app.domain.request import Conversation, Operation, Preferences, Request
+from app.domain.request import Conversation, Operation, Preferences, Request, limit_name
 from app.errors import InvalidRequest, NotAllowed
 from app.store.keys import Key
 
@@ -130,7 +130,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         raise InvalidRequest("stream_options is for streams; leave it out", param="stream_options")
     steering = steer(body, call, prompt.flags)
     context = steering.context
-    session = session_id(context.session_id, call.headers, body)
+    session = session_id(context.session_id, call.headers, body, prompt.conversation)
     max_tokens = _cap_tokens(forwarded, steering.preferences, prompt.operation, call.key)
     needs, uses = _needs(forwarded, prompt)
     return Request(
@@ -218,9 +218,7 @@ def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Opera
     """
     if operation == "embeddings":
         return 0
-    name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
-    if operation == "responses":
-        name = "max_output_tokens"
+    name = limit_name(body, operation)
     asked, cap = body.get(name), preferences.limits.get("max_output_tokens", key.max_tokens)
     if key.max_tokens is not None:
         cap = min(cap, key.max_tokens)

@@ -6,6 +6,7 @@ anybody else learns nothing from trying, not even whether a key is right.
 
 from __future__ import annotations
 
+import math
 import time
 from ipaddress import IPv6Address, ip_address
 
@@ -39,7 +40,7 @@ class Strangers:
         count, since = self._failures.get(place, (0, 0.0))
         now = self._clock()
         if count >= FAILURES and now < since:
-            wait_s = int(since - now) + 1
+            wait_s = math.ceil(since - now)
             raise RateLimited(f"too many calls without a valid key; wait {wait_s} s", retry_after_s=wait_s)
         if key_id is not None:
             self._welcome(caller)

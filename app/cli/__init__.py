@@ -10,7 +10,10 @@ import typer
 
 from app.errors import UsageError
 
-VERBS = ("init", "serve", "keys", "demo", "explain", "collect", "train", "onboard", "evaluate", "check", "traffic")
+VERBS = (
+    *("init", "serve", "keys", "journal", "demo", "explain"),
+    *("collect", "train", "onboard", "evaluate", "check", "traffic"),
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 

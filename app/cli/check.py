@@ -56,6 +56,11 @@ class Findings:
         known = self.settings.artifact is not None
         return [model.name for model in self.settings.catalog.models if not (known and model.predicted_as)]
 
+    @property
+    def unpriced(self) -> list[str]:
+        models = self.settings.catalog.models if self.settings else ()
+        return [model.name for model in models if model.price is None]
+
     def as_json(self) -> Mapping[str, Any]:
         return {
             "problems": self.problems,
@@ -63,6 +68,7 @@ class Findings:
             "expected": {profile: found and found.as_json() for profile, found in self.expected.items()},
             "unused": self.unused,
             "untested": self.untested,
+            "unpriced": self.unpriced,
         }
 
 
@@ -235,5 +241,7 @@ def _print(findings: Findings) -> None:
         print(f"chosen by no profile on these prompts, so could be switched off: {', '.join(findings.unused)}")
     if findings.untested:
         print(f"untested, so never chosen on quality: {', '.join(findings.untested)}")
+    if findings.unpriced:
+        print(f"without a price, so stopped by no budget: {', '.join(findings.unpriced)}")
     for problem in findings.problems:
         print(f"WRONG {problem}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any, Literal
 
 from app.domain.records import record
@@ -68,3 +68,19 @@ class Request:
     """Whose call it is: nothing that is remembered for one key is used for another."""
     traceparent: str | None = None
     """The caller's W3C trace context, for the backend."""
+
+    def limited_to(self, tokens: int) -> Request:
+        """The same call, whose answer may have so many tokens at most."""
+        name = limit_name(self.body, self.operation)
+        body = {field: value for field, value in self.body.items() if field != "max_tokens" or name == "max_tokens"}
+        body[name] = tokens
+        if body.get("min_tokens", 0) > tokens:
+            body["min_tokens"] = tokens
+        return replace(self, body=body, max_tokens=tokens)
+
+
+def limit_name(body: Mapping[str, Any], operation: Operation) -> str:
+    """The field of a body that says how long an answer may be."""
+    if operation == "responses":
+        return "max_output_tokens"
+    return "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"

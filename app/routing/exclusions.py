@@ -26,9 +26,8 @@ from app.errors import (
     UpstreamUnreachable,
 )
 from app.routing.estimates import Expected
-from app.routing.filters import asked_for, roomy
+from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, roomy
 
-CAPABILITIES, CONTEXT, AVAILABILITY = "capabilities", "context_tokens", "availability"
 # Ejected replicas are asked about once a second, and one that is back is used again at once.
 RETRY_AFTER_S = 2
 # Models that an error names; the rest is counted.

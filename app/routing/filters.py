@@ -8,7 +8,7 @@ Legend of array suffixes: M models of the catalogue.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,9 @@ from app.routing.estimates import Case, Expected, Question
 REMEMBERED = 256
 
 
+CAPABILITIES, CONTEXT, AVAILABILITY = "capabilities", "context_tokens", "availability"
+
+
 class Passing(NamedTuple):
     """Models that pass, and what fits into each of them."""
 
@@ -29,6 +32,11 @@ class Passing(NamedTuple):
     context_tokens: float
     is_any: bool
     """Whether there is one."""
+    allowed_M: Truths
+    """Those that the key may use at all."""
+    allowed: int
+    against: Mapping[str, int]
+    """How many of these each constraint excludes, where it excludes any."""
 
 
 class CardFilter:
@@ -57,10 +65,36 @@ class CardFilter:
 
     def _compute(self, case: Case, limits: list[tuple[str, Any]]) -> Passing:
         table, expected = self._table, Expected(case)
-        passing_M: Truths = allowed(table, case.question.allowed_models) & capable(table, case.question.needs)
-        for name, limit in limits:
-            passing_M &= self._constraints[name].passes(expected, limit)
-        return Passing(passing_M, float(table.context_tokens_M[passing_M].min(initial=np.inf)), bool(passing_M.any()))
+        allowed_M = allowed(table, case.question.allowed_models)
+        passes = {CAPABILITIES: capable(table, case.question.needs)}
+        passes |= {name: self._constraints[name].passes(expected, limit) for name, limit in limits}
+        passing_M: Truths = np.logical_and.reduce([allowed_M, *passes.values()])
+        return Passing(
+            passing_M,
+            float(table.context_tokens_M[passing_M].min(initial=np.inf)),
+            bool(passing_M.any()),
+            allowed_M,
+            int(np.count_nonzero(allowed_M)),
+            {name: lost for name, mask_M in passes.items() if (lost := int(np.count_nonzero(allowed_M & ~mask_M)))},
+        )
+
+
+def excluded(passing: Passing, expected: Expected, *, estimated: bool) -> dict[str, int]:
+    """How many of the models that a key may use each constraint excludes; on estimates only where `estimated`."""
+    counts, question, fleet = dict(passing.against), expected.question, expected.fleet
+    if question.context_tokens > passing.context_tokens:
+        counts[CONTEXT] = _lost(passing, roomy(expected.table, question))
+    if not fleet.all_available:
+        counts[AVAILABILITY] = _lost(passing, fleet.available_M)
+    for name, limit in question.preferences.limits.items() if estimated else ():
+        constraint = expected.table.vocabulary.constraint[name]
+        if constraint.stage == "estimate":
+            counts[name] = _lost(passing, constraint.passes(expected, limit))
+    return counts
+
+
+def _lost(passing: Passing, mask_M: Truths) -> int:
+    return int(np.count_nonzero(passing.allowed_M & ~mask_M))
 
 
 def allowed(table: CandidateTable, names: frozenset[str] | None) -> Truths:

@@ -15,9 +15,9 @@ from app.domain.decision import Decision
 from app.domain.dimensions import Truths
 from app.routing.candidates import CandidateTable
 from app.routing.estimates import Case, Expected
-from app.routing.exclusions import AVAILABILITY, CAPABILITIES, CONTEXT
-from app.routing.filters import asked_for, capable, roomy
+from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
 from app.routing.router import Evidence
+from app.routing.sessions import told
 
 # Most catalogues have fewer models; a longer tail of the ranking is never tried, and its estimates follow from the
 # versions.
@@ -51,7 +51,13 @@ class Outlines:
         outline["estimates"] = _estimates(expected, order[:MOST_CANDIDATES])
         outline["eligible"] = len(order)
         if len(order) < self._asked_for(evidence.case):
-            outline["excluded"] = dict(_excluded(expected))
+            # What is not sure to be in a cache is not counted on where limits are judged.
+            limited = expected if evidence.case.warmth is None else Expected(evidence.case.without_session)
+            outline["excluded"] = dict(_excluded(limited))
+        if (session := told(expected, evidence.ground)) is not None:
+            outline["session"] = session
+        if evidence.ground.doubted is not None:
+            outline["doubted"] = expected.names[evidence.ground.doubted]
         if evidence.reading.failure is not None:
             outline["predictor_failure"] = evidence.reading.failure
         if evidence.reading.prediction is not None:
@@ -88,7 +94,6 @@ def _estimates(expected: Expected, order_K: np.ndarray) -> dict[str, Any]:
         "quality": expected.quality[order_K].astype(np.float32),
         "cost_usd": expected.cost_usd[order_K].astype(np.float32),
         "output_tokens": expected.output_tokens[order_K].astype(np.float32),
-        "ttft_s": expected.ttft_s[order_K].astype(np.float32),
         "latency_s": expected.latency_s[order_K].astype(np.float32),
     }
 

@@ -8,10 +8,12 @@ import numpy as np
 
 from app.domain.decision import Decision
 from app.domain.vocabulary import Vocabulary
+from app.routing.candidates import UNTESTED
 from app.routing.estimates import Expected, Question
 from app.routing.exclusions import Refusal, as_json, exclusions
 from app.routing.objective import Flip, pareto, smallest_flip, utility
 from app.routing.router import Evidence
+from app.routing.sessions import told
 from app.routing.why import Ground
 
 
@@ -27,6 +29,16 @@ def describe(decision: Decision) -> dict[str, Any]:
     if not isinstance(evidence, Evidence):
         return outline
     return {**outline, **_described(evidence)}
+
+
+def predicted_quality(decision: Decision, model: str) -> float | None:
+    """What was predicted of any model of the catalogue when this was decided; None where nothing was."""
+    evidence = decision.evidence
+    if not isinstance(evidence, Evidence) or evidence.case.prediction is None:
+        return None
+    table, prediction = evidence.case.table, evidence.case.prediction
+    column = int(table.column_M[table.position[model]]) if model in table.position else UNTESTED
+    return None if column == UNTESTED else float(prediction.quality[column])
 
 
 def _described(evidence: Evidence) -> dict[str, Any]:
@@ -45,7 +57,8 @@ def _described(evidence: Evidence) -> dict[str, Any]:
         "pareto": [expected.names[number] for number in front],
         "ranking": [expected.names[number] for number in ground.order],
         "counterfactual": _counterfactual(expected, flip),
-        "session": _session(expected, ground),
+        "session": told(expected, ground),
+        "doubted": None if ground.doubted is None else expected.names[ground.doubted],
         # Nothing is left to chance yet: the choice would be the same again.
         "propensity": 1.0,
         "encoder": reading.encoder,
@@ -59,7 +72,7 @@ def _is_settled(evidence: Evidence) -> bool:
     """Whether no weight had a part in the choice."""
     ground = evidence.ground
     is_single = ground.terms.max_quality_loss is not None and ground.terms.cost_weight is None
-    is_kept = ground.kept is not None and ground.kept.why != "cache"
+    is_kept = ground.doubted is not None or (ground.kept is not None and ground.kept.why != "cache")
     return ground.rule != "best" or is_kept or evidence.case.question.model is not None or is_single
 
 
@@ -133,20 +146,6 @@ def _counterfactual(expected: Expected, flip: Flip | None) -> dict[str, Any] | N
             f"with weights.{flip.dimension} {verb} {flip.flips_at:.4g} instead of {flip.weight:.4g}, "
             f"{name} would be chosen"
         ),
-    }
-
-
-def _session(expected: Expected, ground: Ground) -> dict[str, Any] | None:
-    """The session's model and what it has of this request, and what became of the choice because of it."""
-    warmth, kept = expected.case.warmth, ground.kept
-    if warmth is None:
-        return None
-    return {
-        "model": expected.names[warmth.model],
-        "cached_tokens": warmth.tokens,
-        "in_tool_call": warmth.in_tool_call,
-        "kept_for": kept.why if kept else None,
-        "instead_of": expected.names[kept.otherwise] if kept else None,
     }
 
 

@@ -10,10 +10,10 @@ Legend of array suffixes: M models of the catalogue, E eligible ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from app.errors import UnknownModel
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Question
 from app.routing.exclusions import nothing_left
-from app.routing.filters import CardFilter, has_limits_on_estimates, has_limits_on_quality, reachable
+from app.routing.filters import CardFilter, excluded, has_limits_on_estimates, has_limits_on_quality, reachable
 from app.routing.identifiers import Identifiers
 from app.routing.objective import Positions
 from app.routing.operating_points import OperatingCurve, OperatingPoints, OperatingTable
@@ -34,8 +34,9 @@ from app.routing.ranking import Ranking
 from app.routing.reading import QualityPredictor, Reading, glance, look
 from app.routing.recall import Recall
 from app.routing.sessions import kept, warmth_of
+from app.routing.steadiness import borne_out, is_dear, without_beginning
 from app.routing.view import NO_TERMS, Terms, View, first_of
-from app.routing.why import Ground, why_abstained, why_best, why_default, why_kept
+from app.routing.why import Ground, why_abstained, why_best, why_default, why_doubted, why_kept
 
 # A glance decides alone when its margin is this many times its typical error: with errors that are distributed normally
 # (the one-sided 95 % quantile), the transformer would turn one such choice in twenty around, and closer ones at most.
@@ -48,6 +49,24 @@ class Learned:
 
     predictor: QualityPredictor | None = None
     curve: OperatingCurve | None = None
+
+
+class Tally(Protocol):
+    """Hears what decisions were made from."""
+
+    def predicted(self, encoder: Encoder, *, unfamiliar: bool = False) -> None:
+        """What this encoder said; of a prompt that it knows nothing like, it is not to be trusted."""
+
+    def excluded(self, constraint: str, models: int) -> None:
+        """So many models that the key may use did not pass."""
+
+
+class _NoTally:
+    def predicted(self, encoder: Encoder, *, unfamiliar: bool = False) -> None:
+        """Nobody listens."""
+
+    def excluded(self, constraint: str, models: int) -> None:
+        """Nobody listens."""
 
 
 class Evidence(NamedTuple):
@@ -68,19 +87,20 @@ class Router:
         learned: Learned,
         profiles: Mapping[str, Profile],
         versions: Mapping[str, str] | None = None,
-        count: Callable[[Encoder], None] = lambda _: None,
+        tally: Tally | None = None,
     ) -> None:
         """Without a predictor every request gets its profile's default order.
 
-        `versions` are kept with decisions; `count` hears which encoder each predicted decision was made with.
+        `versions` are kept with decisions.
         """
-        self._table, self._predictor, self._count = table, learned.predictor, count
+        self._table, self._predictor, self._tally = table, learned.predictor, tally or _NoTally()
         self._versions, self._recall = dict(versions or {}), Recall()
         self._identifiers = Identifiers()
         self._points = OperatingPoints(table, learned.curve) if learned.curve else None
         self._card_filter = CardFilter(table)
         self._default_position = {name: _positions(table, profile.order) for name, profile in profiles.items()}
         self._ordered = frozenset(name for name, profile in profiles.items() if profile.order)
+        self._steady = frozenset(name for name, profile in profiles.items() if profile.steady)
         self._fleet: tuple[Fleet, FleetColumns] | None = None
 
     async def tabulate(self) -> None:
@@ -107,8 +127,14 @@ class Router:
         terms = Terms(request.preferences.weights) if loss is None else await self._terms(case.question, usable_M, loss)
         view = await self._read(request, View(case, usable_M, terms))
         if request.preferences.limits and not np.count_nonzero(view.eligible):
+            self._tell_excluded(view.limited, estimated=True)
             raise nothing_left(view.limited, estimated=True)
-        return self._decision(view, kept(view, await self._rank(view)))
+        ground = await self._rank(view)
+        if request.profile in self._steady and is_dear(view, ground):
+            rest = replace(request, conversation=without_beginning(request.conversation))
+            ground = borne_out(view, ground, await self._read(rest, View(case, usable_M, terms)))
+        self._tell_excluded(view.limited, estimated=True, left=len(ground.order))
+        return self._decision(view, kept(view, ground))
 
     def _columns(self, fleet: Fleet) -> FleetColumns:
         """The fleet as columns; one picture of it serves many requests."""
@@ -131,8 +157,18 @@ class Router:
             usable_M = usable_M & _only(self._table.position[case.question.model], len(self._table))
         is_any = passing.is_any if usable_M is passing.models_M else np.count_nonzero(usable_M)
         if not is_any:
+            self._tell_excluded(Expected(case), estimated=False)
             raise nothing_left(Expected(case), estimated=False)
         return usable_M
+
+    def _tell_excluded(self, expected: Expected, *, estimated: bool, left: int = 0) -> None:
+        """Tell what excluded models, unless as many are left as the key may use, or one was asked for by name."""
+        if expected.question.model is not None:
+            return
+        passing = self._card_filter.passing(expected.case)
+        if left < passing.allowed:
+            for constraint, models in excluded(passing, expected, estimated=estimated).items():
+                self._tally.excluded(constraint, models)
 
     async def _terms(self, question: Question, usable_M: Truths, loss: float) -> Terms:
         """The weights, with the one on cost that this loss of quality allows among these models."""
@@ -154,8 +190,6 @@ class Router:
         view = unread.after(glance(self._predictor, request, self._recall))
         if "transformer" in self._predictor.speeds and not self._is_settled(request, view):
             view = unread.after(await look(self._predictor, request, self._recall, view.reading))
-        if view.reading.encoder is not None:
-            self._count(view.reading.encoder)
         return view
 
     def _is_settled(self, request: Request, glanced: View) -> bool:
@@ -198,6 +232,8 @@ class Router:
 
     def _decision(self, view: View, ground: Ground) -> Decision:
         failure = view.reading.failure
+        if view.reading.encoder is not None:
+            self._tally.predicted(view.reading.encoder, unfamiliar=view.is_unfamiliar)
         evidence = Evidence(view.case, ground, view.reading, self._versions)
         reason: Reason = ground.rule if ground.kept is None else "session"
         if len(ground.order) == 1:
@@ -227,6 +263,8 @@ def _why(reason: Reason, evidence: Evidence, has_predictor: bool, follows_order:
         return "the only eligible model"
     if ground.kept is not None:
         return why_kept(Expected(case), ground.kept)
+    if ground.doubted is not None:
+        return why_doubted(Expected(case), ground, ground.doubted)
     if reason == "default":
         return why_default(evidence.reading.failure, has_predictor)
     if reason == "abstained":

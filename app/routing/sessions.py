@@ -9,10 +9,12 @@ that a session admits no model that would not be admitted without it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.domain.request import Request
 from app.domain.sessions import Session
 from app.routing.candidates import CandidateTable
-from app.routing.estimates import Warmth
+from app.routing.estimates import Expected, Warmth
 from app.routing.view import View, first_of
 from app.routing.why import Ground, Kept
 
@@ -39,12 +41,27 @@ def kept(view: View, ground: Ground) -> Ground:
         return ground
     first = int(ground.order[0])
     if first == warmth.model:
-        return _kept_by_price(view, ground) if ground.rule == "best" and warmth.tokens else ground
+        is_by_price = ground.rule == "best" and ground.doubted is None and warmth.tokens
+        return _kept_by_price(view, ground) if is_by_price else ground
     if warmth.in_tool_call:
         return _put_first(ground, Kept("tool_call", warmth.model, first))
     if ground.rule == "abstained" or (ground.rule == "default" and view.reading.failure):
         return _put_first(ground, Kept("untold", warmth.model, first))
     return ground
+
+
+def told(expected: Expected, ground: Ground) -> dict[str, Any] | None:
+    """The session's model, what it has of this request, and what became of the choice because of it, fit for JSON."""
+    warmth, because = expected.case.warmth, ground.kept
+    if warmth is None:
+        return None
+    return {
+        "model": expected.names[warmth.model],
+        "cached_tokens": warmth.tokens,
+        "in_tool_call": warmth.in_tool_call,
+        "kept_for": because.why if because else None,
+        "instead_of": expected.names[because.otherwise] if because else None,
+    }
 
 
 def _put_first(ground: Ground, because: Kept) -> Ground:

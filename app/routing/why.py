@@ -35,6 +35,8 @@ class Ground(NamedTuple):
     """Empty where no weight had a part in the order."""
     kept: Kept | None = None
     """None where the session decided nothing."""
+    doubted: int | None = None
+    """The model that only the first words of the prompt spoke for, where that is not enough."""
 
 
 def why_best(expected: Expected, ground: Ground) -> str:
@@ -76,6 +78,12 @@ def why_kept(expected: Expected, kept: Kept) -> str:
         tokens = expected.case.warmth.tokens if expected.case.warmth else 0
         return f"{model} has about {tokens} tokens of this session in its cache, which {other} would have to read anew"
     return f"{model} has answered this session so far, and nothing that is predicted speaks for a switch to {other}"
+
+
+def why_doubted(expected: Expected, ground: Ground, doubted: int) -> str:
+    """Why a cheaper model answers than the one that was the most useful."""
+    model, other = expected.names[int(ground.order[0])], expected.names[doubted]
+    return f"without its first words the prompt asks for no more than {model}, and this profile wants that of {other}"
 
 
 def why_default(failure: str | None, has_predictor: bool) -> str:

@@ -12,7 +12,7 @@ import math
 import resource
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from app.errors import RateLimited
 
@@ -212,20 +212,27 @@ def check(allowance: Allowance, state: KeyState, tokens: int) -> None:
         RateLimited: the key is over one of its limits.
     """
     if allowance.concurrency is not None and state.in_flight >= allowance.concurrency:
-        raise RateLimited(
-            f"this key may have {allowance.concurrency} requests in flight; wait until one of them is answered",
-            retry_after_s=1,
-            left=state.headers(),
-        )
+        raise too_many(allowance, state)
     if state.requests and (wait_s := state.requests.wait_s(1)):
-        raise _over(f"{allowance.requests_per_minute:.10g} requests", wait_s, state)
+        raise over(allowance, "requests", wait_s, state)
     if state.tokens and (wait_s := state.tokens.wait_s(tokens)):
-        raise _over(f"{allowance.tokens_per_minute:.10g} tokens", wait_s, state)
+        raise over(allowance, "tokens", wait_s, state)
 
 
-def _over(limit: str, wait_s: float, state: KeyState) -> RateLimited:
+def too_many(allowance: Allowance, state: KeyState) -> RateLimited:
+    """The refusal of one more request in flight."""
+    return RateLimited(
+        f"this key may have {allowance.concurrency} requests in flight; wait until one of them is answered",
+        retry_after_s=1,
+        left=state.headers(),
+    )
+
+
+def over(allowance: Allowance, unit: Literal["requests", "tokens"], wait_s: float, state: KeyState) -> RateLimited:
+    """The refusal of more a minute, with the seconds until there is enough."""
+    limit = allowance.requests_per_minute if unit == "requests" else allowance.tokens_per_minute
     wait = math.ceil(wait_s)
-    message = f"this key may use {limit} per minute; try again in {wait} s"
+    message = f"this key may use {limit:.10g} {unit} per minute; try again in {wait} s"
     return RateLimited(message, retry_after_s=wait, left=state.headers())
 
 

@@ -1,36 +1,43 @@
 """Redis, asked with little patience: what many gateways share must not hold one of them up.
 
-How it works: commands that are asked in one turn of the event loop travel together, over a connection that only this
-module uses. So a caller that leaves cancels nothing on the wire, and can never read what another one asked. Each
-exchange has 50 ms. After five failures in a row Redis is left alone for five seconds, then one exchange tries it; all
-others hear at once that it is down, and each feature decides what to do without it.
+How it works: commands that are asked in one turn of the event loop travel together, over one connection (`Wire`). Each
+has 50 ms, and so has a new connection, after which nobody waits for it any more. After five failures in a row Redis is
+left alone for five seconds, then one batch tries it; all others hear at once that it is down, and each feature decides
+what to do without it.
+
+A failure is a connection that is lost while somebody waits, or that cannot be had, and an answer that says that Redis
+as a whole is not fit to be used: out of memory, read only, still loading. That a script is wrong, or a value of another
+type, is one feature's own trouble: it hears `StoreDown` too, but the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from hiredis import ReplyError
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
 
 from app.store.limits import Clock
+from app.store.redis_wire import Command, Entrance, Heard, StoreDown, Wire, pack
+
+__all__ = ["Breaker", "RedisClient", "Script", "StoreDown", "Subscription"]
 
 # A healthy exchange on a local network takes one millisecond; redis-py's own five seconds would stop a gateway.
 PATIENCE_S = 0.05
+# Nobody waits so long; but encryption on a busy machine may need more than callers have.
+CONNECT_WITHIN_S = 0.25
 FAILURES_IN_A_ROW = 5
 LEFT_ALONE_S = 5.0
+# A subscriber hears nothing for long, so it asks whether the other side is there.
+PING_EVERY_S = 1.0
 
-Command = tuple[Any, ...]
-
-
-class StoreDown(Exception):
-    """Redis does not answer, or not as it should. Whoever asked knows what its feature does without it."""
+# How answers begin that are about Redis as a whole.
+UNFIT = ("OOM", "READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN", "NOREPLICAS")
 
 
 class Script:
@@ -54,7 +61,7 @@ class Breaker:
         return self._failures >= FAILURES_IN_A_ROW
 
     def lets_through(self) -> bool:
-        """Whether to ask now; when it is down that is one exchange each five seconds."""
+        """Whether to ask now; when it is down that is one batch each five seconds."""
         if not self.is_down:
             return True
         if self._clock() < self._closed_until:
@@ -79,13 +86,20 @@ class RedisClient:
 
         More patience is for what no caller waits for.
         """
-        once = Retry(NoBackoff(), 0)
-        self.redis: Redis = Redis.from_url(
-            url, password=password, socket_timeout=patience_s, socket_connect_timeout=patience_s, retry=once
-        )
+        # It reads the address and some answers; it never connects.
+        known = Redis.from_url(url, password=password, protocol=2)
+        self._entrance = Entrance.of(known)
+        self._reading: Callable[[str], Any] = known.response_callbacks.get
         self.breaker, self._patience_s = Breaker(clock), patience_s
-        self._waiting: list[tuple[Command, asyncio.Future[Any]]] = []
-        self._exchanges: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._wire: Wire | None = None
+        self._joining: asyncio.Task[None] | None = None
+        self._is_late = False
+        """It takes longer to connect than anybody waits."""
+        self._waiting: list[tuple[bytes, Heard]] = []
+        self._held: list[tuple[bytes, Heard]] = []
+        """What waits for a connection."""
+        self._is_closed = False
 
     @property
     def is_down(self) -> bool:
@@ -93,20 +107,24 @@ class RedisClient:
 
     async def aclose(self) -> None:
         """Wait for what is on its way, then hang up."""
-        await asyncio.gather(*self._exchanges, return_exceptions=True)
-        with suppress(RedisError, OSError):
-            await self.redis.aclose()
+        for _ in range(2):  # a script that Redis did not know is on its way twice
+            with suppress(StoreDown):
+                await self.ask("PING")
+        self._is_closed = True
+        if self._joining:
+            self._joining.cancel()
+            await asyncio.gather(self._joining, return_exceptions=True)
+        if self._wire:
+            self._wire.hang_up()
 
     async def ask(self, *command: Any) -> Any:
-        """
+        """The answer, as redis-py's asynchronous client would give it.
+
         Raises:
             StoreDown: there is no answer, or it is an error.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._send)
-        self._waiting.append((command, answer))
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self.tell(partial(_answered, answer, self._reading(command[0])), *command)
         return await answer
 
     async def run(self, script: Script, keys: Sequence[str], *values: Any) -> Any:
@@ -114,65 +132,146 @@ class RedisClient:
         Raises:
             StoreDown: as `ask`.
         """
-        return await self.ask("EVALSHA", script, len(keys), *keys, *values)
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self.start(partial(_answered, answer, None), script, keys, *values)
+        return await answer
+
+    def tell(self, heard: Heard, *command: Any) -> None:
+        """Ask without waiting; `heard` hears the answer as it is on the wire, or the error."""
+        packed = pack(command)
+        if not self._waiting:
+            self._loop.call_soon(self._send)
+        self._waiting.append((packed, partial(self._heard, heard)))
+
+    def start(self, heard: Heard, script: Script, keys: Sequence[str], *values: Any) -> None:
+        """Run a script without waiting, as `tell`."""
+        rest = (len(keys), *keys, *values)
+        self.tell(partial(self._ran, heard, script, rest), "EVALSHA", script.digest, *rest)
+
+    def publish(self, channel: str, message: bytes) -> None:
+        """To whoever is subscribed now, if Redis can be reached now."""
+        self.tell(lambda _: None, "PUBLISH", channel, message)
+
+    def subscribe(
+        self, channel: str, hear: Callable[[bytes], None], joined: Callable[[], None] = lambda: None
+    ) -> Subscription:
+        """Hear what is published from soon on, our own messages among it.
+
+        `joined` hears each time that it begins, at first and after each outage: what was published before was missed.
+        """
+        return Subscription(self._entrance, channel, hear, joined)
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
-        if not self.breaker.lets_through():
-            _tell(waiting, [StoreDown("left alone for a while")] * len(waiting))
-            return
-        task = asyncio.create_task(self._exchange(waiting), name="redis")
-        self._exchanges.add(task)
-        task.add_done_callback(self._exchanges.discard)
-
-    async def _exchange(self, waiting: list[tuple[Command, asyncio.Future[Any]]]) -> None:
-        commands = [command for command, _ in waiting]
-        try:
-            async with asyncio.timeout(self._patience_s):
-                answers = await self._pipelined(commands)
-        except (RedisError, OSError, TimeoutError) as exc:
-            self.breaker.failed()
-            _tell(waiting, [StoreDown(type(exc).__name__)] * len(waiting))
-            return
-        broken = [_broken(answer) for answer in answers]
-        self.breaker.failed() if any(broken) else self.breaker.succeeded()
-        _tell(waiting, [StoreDown(str(answer)) if _broken(answer) else answer for answer in answers])
-
-    async def _pipelined(self, commands: Sequence[Command]) -> list[Any]:
-        answers = await self._execute([_with_digest(command) for command in commands])
-        unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if unknown:
-            again = await self._execute([_with_text(commands[number]) for number in unknown])
-            for number, answer in zip(unknown, again, strict=True):
-                answers[number] = answer
-        return answers
-
-    async def _execute(self, commands: Sequence[Command]) -> list[Any]:
-        async with self.redis.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
-            return answers
-
-
-def _with_digest(command: Command) -> Command:
-    return ("EVALSHA", command[1].digest, *command[2:]) if command[0] == "EVALSHA" else command
-
-
-def _with_text(command: Command) -> Command:
-    return ("EVAL", command[1].text, *command[2:])
-
-
-def _broken(answer: object) -> bool:
-    """Out of memory, read only, still loading, a value of the wrong type: all of them are no answer."""
-    return isinstance(answer, RedisError)
-
-
-def _tell(waiting: Sequence[tuple[Command, asyncio.Future[Any]]], answers: Sequence[Any]) -> None:
-    for (_, future), answer in zip(waiting, answers, strict=True):
-        if future.done():
-            continue
-        if isinstance(answer, StoreDown):
-            future.set_exception(answer)
+        if self._is_closed or self._is_late or not self.breaker.lets_through():
+            _refuse(waiting, "it is closed" if self._is_closed else "left alone for a while")
+        elif self._wire:
+            self._wire.send(waiting)
         else:
-            future.set_result(answer)
+            self._held += waiting
+            self._joining = self._joining or asyncio.create_task(self._join(), name="redis")
+
+    async def _join(self) -> None:
+        """Have a connection, and send what waits for it."""
+        within_s = max(CONNECT_WITHIN_S, self._patience_s)
+        wire = Wire(within_s, self._lost)
+        patience = self._loop.call_later(self._patience_s, self._let_down, "no connection in time")
+        try:
+            async with asyncio.timeout(within_s):
+                await self._entrance.open(wire)
+        except (OSError, TimeoutError, StoreDown) as exc:
+            self._let_down(str(exc))
+        else:
+            wire.wait_no_longer_than(self._patience_s)
+            self._wire = wire
+        finally:
+            patience.cancel()
+            self._is_late, self._joining = False, None
+            if self._wire is not wire:
+                wire.hang_up()
+        held, self._held = self._held, []
+        wire.send(held)
+
+    def _let_down(self, why: str) -> None:
+        """Nobody waits for a connection any more."""
+        held, self._held = self._held, []
+        if not self._is_late:
+            self._is_late = True
+            self.breaker.failed()
+        _refuse(held, why)
+
+    def _lost(self, somebody_waited: bool) -> None:
+        if self._wire:
+            self._wire = None
+            if somebody_waited:
+                self.breaker.failed()
+
+    def _heard(self, heard: Heard, answer: Any) -> None:
+        if isinstance(answer, ReplyError):
+            if str(answer).startswith(UNFIT):
+                self.breaker.failed()
+            else:
+                self.breaker.succeeded()
+        elif not isinstance(answer, StoreDown):
+            self.breaker.succeeded()
+        heard(answer)
+
+    def _ran(self, heard: Heard, script: Script, rest: Command, answer: Any) -> None:
+        if isinstance(answer, ReplyError) and str(answer).startswith("NOSCRIPT"):
+            self.tell(heard, "EVAL", script.text, *rest)
+        else:
+            heard(answer)
+
+
+class Subscription:
+    """Hears what is published on one channel, over a connection of its own, which is made anew when it is lost."""
+
+    def __init__(
+        self, entrance: Entrance, channel: str, hear: Callable[[bytes], None], joined: Callable[[], None]
+    ) -> None:
+        self._entrance, self._channel, self._hear, self._joined = entrance, channel, hear, joined
+        self._task = asyncio.create_task(self._listen(), name=f"redis {channel}")
+
+    async def aclose(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        while True:
+            wire = Wire(PING_EVERY_S, pushed=self._hear)
+            try:
+                async with asyncio.timeout(PING_EVERY_S):
+                    await self._entrance.open(wire)
+                wire.send([(pack(("SUBSCRIBE", self._channel)), self._began)])
+                while wire.is_open:
+                    await asyncio.sleep(PING_EVERY_S)
+                    wire.send([(pack(("PING",)), _ignore)])
+            except (OSError, TimeoutError, StoreDown):
+                await asyncio.sleep(PING_EVERY_S)
+            finally:
+                wire.hang_up()
+
+    def _began(self, answer: Any) -> None:
+        if isinstance(answer, list):
+            self._joined()
+
+
+def _ignore(_: Any) -> None:
+    """Whatever it is, there it is."""
+
+
+def _refuse(commands: Sequence[tuple[bytes, Heard]], why: str) -> None:
+    for _, heard in commands:
+        heard(StoreDown(why))
+
+
+def _answered(future: asyncio.Future[Any], read: Callable[[Any], Any] | None, answer: Any) -> None:
+    """Tell who asked, if it is still there."""
+    if future.done():
+        return
+    if isinstance(answer, ReplyError):
+        future.set_exception(StoreDown(str(answer)))
+    elif isinstance(answer, StoreDown):
+        future.set_exception(answer)
+    else:
+        future.set_result(read(answer) if read else answer)

@@ -12,7 +12,6 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any, Protocol
 
 from app.domain.request import Request
@@ -127,9 +126,12 @@ class RedisSessions:
 
 def told(session: Session) -> Remembered:
     """Fit for JSON."""
-    fields = asdict(session)
-    del fields["age_s"]
-    return fields
+    return {
+        "model": session.model,
+        "messages": session.messages,
+        "read": session.read,
+        "input_tokens": session.input_tokens,
+    }
 
 
 def parsed(value: object, age_s: float = 0.0) -> Session | None:

@@ -46,6 +46,8 @@ class SqliteJournal:
         await self._do(lambda: self._apply(batch))
 
     async def forget(self, spool: str) -> None:
+        """All that its process had spent is recorded, so what it had been lent beyond that is free."""
+        await self._do(lambda: self._connection.execute("DELETE FROM leases WHERE holder = ?", (spool,)))
         await self._do(lambda: self._connection.execute("DELETE FROM spools WHERE spool = ?", (spool,)))
 
     async def find(self, decision_id: str) -> Kept | None:

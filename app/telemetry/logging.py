@@ -37,6 +37,7 @@ EVENTS = {
     "journal.resumed": "records are written again",
     "journal.recovered": "what a dead process had left is recorded",
     "journal.failed": "a bug of ours in recording: its kind; it is tried again",
+    "models.unpriced": "these models have no price, so no budget stops them",
 }
 """Every event, and when it is written."""
 

@@ -7,63 +7,51 @@ series. Nothing here is touched per chunk of a stream; `app.telemetry.series` sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Literal, TypeVar
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
-from app import errors
-from app.telemetry.series import Count, Distribution, Level, Series, State
+from app.telemetry.kept_metrics import KeptMetrics
+from app.telemetry.names import Names
+from app.telemetry.promise_metrics import PromiseMetrics
+from app.telemetry.series import Declared, Level, State
 
-OTHER = "other"
 # From a refused connection on loopback (1 ms) to a long answer (10 minutes).
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180, 600)
 # The gateway's own work: a decision takes from 50 microseconds to some milliseconds.
 OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 
-REASONS = frozenset({"named", "best", "only", "session", "explored", "abstained", "default", "fallback"})
-ENCODERS = frozenset({"static", "transformer"})
-
-_Declared = TypeVar("_Declared", bound=Series)
-
-
-class _Known(dict[str, str]):
-    """Names that have series of their own; whatever else it is asked for is `other`."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        super().__init__({name: name for name in names})
-
-    def __missing__(self, name: str) -> str:
-        return OTHER
-
-
-_REASONS, _ENCODERS = _Known(REASONS), _Known(ENCODERS)
+DEBUG_ONLY: frozenset[str] = frozenset()
+"""Metrics that no panel and no rule reads: for whoever looks for the cause of something."""
 
 
 class Metrics:
     """All series of one process, in a registry of their own."""
 
     def __init__(self, models: Iterable[str] = (), profiles: Iterable[str] = (), backends: Iterable[str] = ()) -> None:
-        self.know(models, profiles, backends)
-        self._codes = _Known(_codes(errors.GatewayError) | {"ok", "cancelled"})
-        self._all: dict[str, Series] = {}
-        count, level, distribution = self._count, self._level, self._distribution
+        self.names = Names(models, profiles, backends)
+        self._declared = declared = Declared()
+        count, level, distribution = declared.count, declared.level, declared.distribution
         self._requests = count("requests", "Requests by how they ended.", ("operation", "outcome"))
         self._decisions = count("decisions", "Decisions made.", ("model", "profile", "reason"))
+        self._exclusions = count("exclusions", "Models that something excluded from a decision.", ("constraint",))
         self._attempts = count("attempts", "Exchanges with backends by how they began.", ("model", "outcome"))
         self._upstream_errors = count("upstream_errors", "Failures of backends.", ("backend", "code"))
         self._ejections = count("ejections", "Replicas taken out after failures.", ("backend",))
         self._probes = count("probes", "Tokens asked of workers that are out.", ("backend", "outcome"))
         self._hedges = count("hedges", "Second attempts beside late ones by how they ended.", ("model", "outcome"))
         self._done_added = count("done_added", "Whole streams whose [DONE] was missing.", ("backend",))
+        self._deadline_misses = count("deadline_misses", "Requests whose time was over.", ("when",))
         self._tokens = count("tokens", "Tokens read and written.", ("model", "direction"))
-        self._cost_usd = count("cost_usd", "Realised cost in USD.", ("model",))
+        self._cost_usd = count("cost_usd", "Realised cost in USD.", ("model", "profile"))
         self._overhead = distribution("overhead_seconds", "The gateway's own time.", ("stage",), OVERHEAD_SECONDS)
         self._ttft = distribution("ttft_seconds", "From the request to the answer's first piece.", ("model",), SECONDS)
         self._duration = distribution("request_duration_seconds", "The whole request.", ("operation",), SECONDS)
         self._predictions = count("predictions", "Decisions made from a prediction.", ("encoder",))
+        self._unfamiliar = count("unfamiliar_prompts", "Prompts unlike all that was learned from.", ("encoder",))
         self.predictor_failures = count("predictor_failures", "Decisions for which an encoder failed.")
         self.config_applied = count("config_applied", "Configurations taken over while running.")
         self.config_rejected = count("config_rejected", "Configurations that were wrong, and not taken over.")
@@ -80,13 +68,15 @@ class Metrics:
         self.journal_stopped = level(
             "journal_stopped", "Whether rows of the journal cannot be written; 1 is yes.", (), max
         )
-        self._before_telling: list[Callable[[], None]] = []
+        self.promises = PromiseMetrics(declared, self.names)
+        self.kept = KeptMetrics(declared, self.names)
+        self._readers: dict[Hashable, Callable[[], None]] = {}
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
     def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
         """Have series of their own for these names, and for no others; what was counted before stays."""
-        self._models, self._profiles, self._backends = _Known(models), _Known(profiles), _Known(backends)
+        self.names.know(models, profiles, backends)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
@@ -95,36 +85,36 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """All families, for the registry."""
         self._refresh()
-        return (series.family() for series in self._all.values())
+        return (series.family() for series in self._declared.all.values())
 
-    def refresh_with(self, reader: Callable[[], None]) -> None:
-        """Call this before each telling: it sets what is read rather than counted."""
-        self._before_telling.append(reader)
+    def refresh_with(self, reader: Callable[[], None], of: Hashable = None) -> None:
+        """Call this before each telling: it sets what is read, not counted. Of readers `of` a thing the last counts."""
+        self._readers[reader if of is None else of] = reader
 
     def snapshot(self) -> dict[str, State]:
         """All numbers, fit for JSON, for another process to tell them as well."""
         self._refresh()
-        return {name: series.state() for name, series in self._all.items()}
+        return {name: series.state() for name, series in self._declared.all.items()}
 
     def absorb(self, snapshot: Mapping[str, State], *, ended: bool = False) -> None:
         """Add what another process of the same release counted; of one that has ended, what only grows."""
         for name, state in snapshot.items():
-            if not (ended and isinstance(self._all[name], Level)):
-                self._all[name].absorb(state)
+            if not (ended and isinstance(self._declared.all[name], Level)):
+                self._declared.all[name].absorb(state)
 
     def _refresh(self) -> None:
         with suppress(RuntimeError):  # no loop runs, so there are no tasks
             self._tasks.set(len(asyncio.all_tasks()))
-        for reader in self._before_telling:
+        for reader in self._readers.values():
             reader()
 
     def completed(self, operation: str, outcome: str, duration_s: float) -> None:
-        self._requests.values[operation, self._codes[outcome]] += 1.0
+        self._requests.values[operation, self.names.codes[outcome]] += 1.0
         self._duration.observe(duration_s, operation)
 
     def rejected(self, operation: str, code: str) -> None:
         """A request that was refused before it was admitted."""
-        self._requests.values[operation, self._codes[code]] += 1.0
+        self._requests.values[operation, self.names.codes[code]] += 1.0
 
     def shed(self, priority: str) -> None:
         """A request was turned away because it was crowded."""
@@ -136,69 +126,62 @@ class Metrics:
             self._pressure.set(pressure, reading)
 
     def decided(self, model: str, profile: str, reason: str, seconds: float) -> None:
-        self._decisions.values[self._models[model], self._profiles[profile], _REASONS[reason]] += 1.0
+        self._decisions.values[self.names.models[model], self.names.profiles[profile], self.names.reasons[reason]] += (
+            1.0
+        )
         self._overhead.observe(seconds, "decision")
 
-    def predicted(self, encoder: str) -> None:
-        """A decision was made from what this encoder said."""
-        self._predictions.values[(_ENCODERS[encoder],)] += 1.0
+    def let_in(self, seconds: float) -> None:
+        """A request was admitted, which took so long."""
+        self._overhead.observe(seconds, "admission")
+
+    def predicted(self, encoder: str, *, unfamiliar: bool = False) -> None:
+        """A decision was made from what this encoder said; `unfamiliar` prompts are not to be judged by it."""
+        self._predictions.values[(self.names.encoders[encoder],)] += 1.0
+        if unfamiliar:
+            self._unfamiliar.values[(self.names.encoders[encoder],)] += 1.0
+
+    def excluded(self, constraint: str, models: int) -> None:
+        """So many models did not pass in one decision."""
+        self._exclusions.values[(self.names.constraints[constraint],)] += models
+
+    def deadline_missed(self, when: Literal["before_answer", "in_answer"]) -> None:
+        """A request's time was over before its answer was whole."""
+        self._deadline_misses.inc(when)
 
     def attempted(self, model: str, outcome: str) -> None:
-        self._attempts.values[self._models[model], self._codes[outcome]] += 1.0
+        self._attempts.values[self.names.models[model], self.names.codes[outcome]] += 1.0
 
     def upstream_failed(self, backend: str, code: str) -> None:
-        self._upstream_errors.inc(self._backends[backend], self._codes[code])
+        self._upstream_errors.inc(self.names.backends[backend], self.names.codes[code])
 
     def ejected(self, backend: str) -> None:
-        self._ejections.inc(self._backends[backend])
-        self.replicas_out.inc(self._backends[backend])
+        self._ejections.inc(self.names.backends[backend])
+        self.replicas_out.inc(self.names.backends[backend])
 
     def heard_of_ejection(self, backend: str) -> None:
         """Another process took a replica out, which counts there."""
-        self.replicas_out.inc(self._backends[backend])
+        self.replicas_out.inc(self.names.backends[backend])
 
     def restored(self, backend: str) -> None:
-        self.replicas_out.dec(self._backends[backend])
+        self.replicas_out.dec(self.names.backends[backend])
 
     def probed(self, backend: str, outcome: Literal["ok", "failed"]) -> None:
-        self._probes.inc(self._backends[backend], outcome)
+        self._probes.inc(self.names.backends[backend], outcome)
 
     def hedged(self, model: str, outcome: Literal["won", "lost"]) -> None:
-        self._hedges.inc(self._models[model], outcome)
+        self._hedges.inc(self.names.models[model], outcome)
 
     def done_was_added(self, backend: str) -> None:
-        self._done_added.inc(self._backends[backend])
+        self._done_added.inc(self.names.backends[backend])
 
     def served(self, model: str, ttft_s: float, overhead_s: float) -> None:
-        self._ttft.observe(ttft_s, self._models[model])
+        self._ttft.observe(ttft_s, self.names.models[model])
         self._overhead.observe(overhead_s, "total")
 
-    def used(self, model: str, input_tokens: int, output_tokens: int, cost_usd: float | None) -> None:
-        name = self._models[model]
+    def used(self, model: str, profile: str, input_tokens: int, output_tokens: int, cost_usd: float | None) -> None:
+        name = self.names.models[model]
         self._tokens.values[name, "input"] += input_tokens
         self._tokens.values[name, "output"] += output_tokens
         if cost_usd is not None:
-            self._cost_usd.values[(name,)] += cost_usd
-
-    def _count(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Count:
-        return self._declared(Count(f"thalamus_{name}", text, labels))
-
-    def _level(
-        self,
-        name: str,
-        text: str,
-        labels: tuple[str, ...] = (),
-        merge: Callable[[float, float], float] = float.__add__,
-    ) -> Level:
-        return self._declared(Level(f"thalamus_{name}", text, labels, merge))
-
-    def _distribution(self, name: str, text: str, labels: tuple[str, ...], bounds: tuple[float, ...]) -> Distribution:
-        return self._declared(Distribution(f"thalamus_{name}", text, labels, bounds))
-
-    def _declared(self, series: _Declared) -> _Declared:
-        self._all[series.name] = series
-        return series
-
-
-def _codes(cls: type[errors.GatewayError]) -> set[str]:
-    return {cls.code}.union(*(_codes(child) for child in cls.__subclasses__()))
+            self._cost_usd.values[name, self.names.profiles[profile]] += cost_usd

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import accumulate
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
@@ -91,6 +91,11 @@ class Level(_Numbers):
     def set(self, value: float, *labels: str) -> None:
         self.values[labels] = value
 
+    def become(self, values: Mapping[Labels, float]) -> None:
+        """Say this, and nothing of what is not in it."""
+        self.values.clear()
+        self.values.update(values)
+
     def family(self) -> Metric:
         return self._filled(GaugeMetricFamily(self.name, self._text, labels=self._labels))
 
@@ -129,3 +134,27 @@ class Distribution:
         for raw_labels, numbers in state:
             labels = tuple(raw_labels)
             self.values[labels] = [one + other for one, other in zip(self.values[labels], numbers, strict=True)]
+
+
+Merge = Callable[[float, float], float]
+_Made = TypeVar("_Made", bound=Series)
+
+
+class Declared:
+    """All metrics of a process; each is declared once."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Series] = {}
+
+    def count(self, name: str, text: str, labels: Labels = ()) -> Count:
+        return self._declared(Count(f"thalamus_{name}", text, labels))
+
+    def level(self, name: str, text: str, labels: Labels = (), merge: Merge = float.__add__) -> Level:
+        return self._declared(Level(f"thalamus_{name}", text, labels, merge))
+
+    def distribution(self, name: str, text: str, labels: Labels, bounds: tuple[float, ...]) -> Distribution:
+        return self._declared(Distribution(f"thalamus_{name}", text, labels, bounds))
+
+    def _declared(self, series: _Made) -> _Made:
+        self.all[series.name] = series
+        return series

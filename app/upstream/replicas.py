@@ -46,13 +46,16 @@ COMPARE_EVERY_S = 0.25
 FLEET_IS_FRESH_S = 0.05
 
 
+What = Literal["out", "dead", "back", "rests", "limited"]
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What has become of a replica, for other processes."""
 
     backend: str
     url: str
-    what: Literal["out", "dead", "back", "rests", "limited"]
+    what: What
     seconds: float = 0.0
 
 

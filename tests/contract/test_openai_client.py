@@ -16,6 +16,8 @@ from tests.fakes.backend import TOKENS, Script
 from tests.fakes.deployment import PLAIN_SECRET, SECRET, Deployment, deployed
 from tests.fakes.process import until
 
+pytestmark = pytest.mark.timing
+
 TEXT = "".join(TOKENS)
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
 WEATHER: Any = {

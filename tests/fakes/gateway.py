@@ -13,7 +13,9 @@ from app.admission import Admission, Gate, Ledger
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
 from app.gateway import Desk, Gateway, Router
+from app.promises import Baseline, Promises
 from app.shedding import Shedding
+from app.store.budgets import Purse
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
 from app.store.sessions import MemorySessions, Remembered
@@ -25,6 +27,7 @@ from app.upstream.deadline import Clock, Timeouts
 from app.upstream.dispatcher import Dispatcher, DispatchLimits, Upstream
 from app.upstream.replicas import Replicas
 from tests.fakes.backend import FakeBackend
+from tests.fakes.bank import MemoryBank
 from tests.fakes.world import FakeRouter, catalog, model
 
 QUICK = Timeouts(connect_s=0.5, pool_wait_s=0.2, first_byte_s=0.3, idle_s=0.3, total_s=5.0)
@@ -39,6 +42,7 @@ class Bench:
     limits: MemoryLimits
     metrics: Metrics
     admission: Admission
+    budgets: Purse
     sessions: MemorySessions
     remembered: list[Remembered]
     """Sessions, each time that one is answered."""
@@ -73,6 +77,7 @@ def bench(
     clock: Clock = time.monotonic,
     max_in_flight: int = 1000,
     router: Router | None = None,
+    baseline: Baseline | None = None,
 ) -> Bench:
     """A gateway over this upstream that tries the catalogue's models in its order, unless a router says otherwise."""
     log = io.StringIO()
@@ -84,12 +89,14 @@ def bench(
     dispatcher = Dispatcher(upstream, replicas, DispatchLimits(timeouts), clock, telemetry)
     shedding = Shedding(limits.fullness)
     metrics.refresh_with(lambda: metrics.pressed(shedding.readings()))
-    admission = Admission(Ledger(limits, journal, telemetry, "v1"), clock, timeouts.total_s, shedding, Gate())
+    budgets = Purse(MemoryBank(), clock)
+    ledger = Ledger(limits, journal, budgets, telemetry, Promises(metrics.promises, baseline), "v1")
+    admission = Admission(ledger, clock, timeouts.total_s, shedding, Gate())
     remembered: list[Remembered] = []
     sessions = MemorySessions(clock, remembered.append)
     desk = Desk(router or FakeRouter(models), journal, describe, sessions)
     gateway = Gateway(admission, desk, dispatcher, replicas, telemetry)
-    return Bench(gateway, replicas, limits, metrics, admission, sessions, remembered, log)
+    return Bench(gateway, replicas, limits, metrics, admission, budgets, sessions, remembered, log)
 
 
 def catalog_of(**backends: FakeBackend) -> Catalog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,14 +130,32 @@ def fleet_of(
 
 
 @dataclass
+class FakeTally:
+    """Remembers what it was told."""
+
+    encoders: list[str] = field(default_factory=list)
+    """Of each predicted decision."""
+    unfamiliar: list[str] = field(default_factory=list)
+    """Encoders that knew nothing like the prompt."""
+    exclusions: Counter[str] = field(default_factory=Counter)
+
+    def predicted(self, encoder: str, *, unfamiliar: bool = False) -> None:
+        self.encoders.append(encoder)
+        if unfamiliar:
+            self.unfamiliar.append(encoder)
+
+    def excluded(self, constraint: str, models: int) -> None:
+        self.exclusions[constraint] += models
+
+
+@dataclass
 class World:
     """Models, what is predicted for them, and the router that decides among them."""
 
     models: tuple[Model, ...]
     predictor: FakeQualityPredictor | None
     router: Router
-    counted: list[str]
-    """The encoder of each predicted decision."""
+    tally: FakeTally
 
     def decide(self, routing: Mapping[str, Any] | None = None, fleet: Fleet | None = None, **changes: Any) -> Decision:
         """The decision for a request with this `routing` object."""
@@ -165,6 +184,6 @@ def world_of(
     table = CandidateTable(Catalog(models, ()), tuple(quality or ()), scales, vocabulary)
     profiles = {"default": Profile(order=order)}
     versions = {"artifact": "made-up-v1", "config": "abc"}
-    counted: list[str] = []
-    router = Router(table, Learned(predictor, curve), profiles, versions, counted.append)
-    return World(models, predictor, router, counted)
+    tally = FakeTally()
+    router = Router(table, Learned(predictor, curve), profiles, versions, tally)
+    return World(models, predictor, router, tally)

@@ -10,6 +10,7 @@ from app.domain.decision import Candidate, Decision, Estimate, Fleet, Reason
 from app.domain.models import Backend, Card, Catalog, Model, Speed, TokenPrice
 from app.domain.request import Preferences, Request
 from app.domain.sessions import Session
+from app.store.keys import Budget
 
 UNKNOWN = Estimate(None, None, None, None, None, None, None)
 
@@ -73,6 +74,7 @@ class FakeKey:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     concurrency: int | None = None
+    budget: Budget | None = None
     tenant: str | None = None
     keeps_bodies: bool = False
 

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.conftest import Stack, running_demo
+from tests.conftest import Stack, Workers, gateway_before
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -26,8 +26,8 @@ TOKENS = 600
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_demo(tmp_path_factory.mktemp("demo"), upstream=UPSTREAM) as running:
+def stack(demo_workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with gateway_before(demo_workers, tmp_path_factory.mktemp("demo"), upstream=UPSTREAM) as running:
         yield running
 
 
@@ -81,7 +81,7 @@ async def seconds_until_used(session: aiohttp.ClientSession) -> float:
 
 
 async def gauge(stack: Stack, name: str) -> float:
-    async with aiohttp.ClientSession() as session, session.get(f"{stack.workers[WORKER]}/metrics") as page:
+    async with aiohttp.ClientSession() as session, session.get(f"{stack.workers.urls[WORKER]}/metrics") as page:
         found = re.findall(rf"^vllm:{name}\{{[^}}]*\}} (\S+)$", await page.text(), re.MULTILINE)
     return sum(map(float, found))
 
@@ -120,14 +120,14 @@ async def test_a_request_that_outlives_its_caller_is_aborted_on_the_worker(stack
 async def test_a_stopped_worker_is_noticed_and_used_again_when_it_goes_on(stack: Stack) -> None:
     async with session_to(stack) as session:
         response, _ = await begin(session, VICTIM)
-        os.killpg(stack.pids[WORKER], signal.SIGSTOP)
+        os.killpg(stack.workers.group(WORKER), signal.SIGSTOP)
         try:
             (error,), is_done = await rest_of(response)
             began_at = time.monotonic()
             models = await asyncio.gather(*(who_answers(session) for _ in range(6)))
             took_s = time.monotonic() - began_at
         finally:
-            os.killpg(stack.pids[WORKER], signal.SIGCONT)
+            os.killpg(stack.workers.group(WORKER), signal.SIGCONT)
         used_again_s = await seconds_until_used(session)
     print(json.dumps({"failover_s": round(took_s, 2), "used_again_s": round(used_again_s, 1)}))
     assert (error["code"], is_done) == ("upstream_timeout", False)
@@ -138,26 +138,13 @@ async def test_a_stopped_worker_is_noticed_and_used_again_when_it_goes_on(stack:
 async def test_a_killed_worker_is_noticed_and_used_again_when_it_is_back(stack: Stack) -> None:
     async with session_to(stack) as session:
         response, _ = await begin(session, VICTIM)
-        os.killpg(stack.pids[WORKER], signal.SIGKILL)
+        os.killpg(stack.workers.group(WORKER), signal.SIGKILL)
         (error,), is_done = await rest_of(response)
         models = [await who_answers(session) for _ in range(6)]
-        stack.start_worker(WORKER)
-        await ready(stack)
+        stack.workers.start(WORKER)
+        await asyncio.to_thread(stack.workers.wait_until_ready)
         used_again_s = await seconds_until_used(session)
     print(json.dumps({"used_again_s": round(used_again_s, 1)}))
     assert (error["code"], is_done) == ("upstream_disconnected", False)
     assert set(models) == {HEIR}
     assert used_again_s <= USED_AGAIN_WITHIN_S
-
-
-async def ready(stack: Stack, within_s: float = 240) -> None:
-    """Wait until the worker says that it is."""
-    async with asyncio.timeout(within_s), aiohttp.ClientSession(stack.workers[WORKER]) as session:
-        while True:
-            try:
-                async with session.get("/health") as page:
-                    if page.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.2)

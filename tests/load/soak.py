@@ -115,7 +115,7 @@ class Soak:
             proxies = [await stack.enter_async_context(FaultProxy(one.url, self._plan.seed)) for one in backends]
             urls = {name: proxy.url for name, proxy in zip(MODELS, proxies, strict=True)}
             gateway = await stack.enter_async_context(gateway_process(folder, urls, upstream=UPSTREAM))
-            before = await self._at_rest(gateway, proxies)
+            before = await self._at_rest(gateway, proxies, 1.0)
             async with session_to(gateway.url) as session, asyncio.TaskGroup() as group:
                 watching = [group.create_task(self._watch(gateway)), group.create_task(self._weather(proxies))]
                 await self._send(gateway, session)
@@ -168,7 +168,7 @@ class Soak:
                 proxy.down = self._rng.choice(NETWORKS)
             await asyncio.sleep(NETWORK_CHANGES_EVERY_S)
 
-    async def _at_rest(self, gateway: GatewayProcess, proxies: list[FaultProxy], rest_s: float = 6.0) -> Held:
+    async def _at_rest(self, gateway: GatewayProcess, proxies: list[FaultProxy], rest_s: float) -> Held:
         await asyncio.sleep(rest_s)
         tasks = int(await gateway.metric("thalamus_event_loop_tasks"))
         open_links = sum(proxy.open for proxy in proxies)

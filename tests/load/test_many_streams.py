@@ -90,7 +90,7 @@ async def open_loop(url: str, rate: int, seconds: int) -> tuple[Counter[object],
 
 
 async def test_a_steady_rate_is_answered_without_an_error(tmp_path: Path, full_size: bool) -> None:
-    rate, seconds = (500, 60) if full_size else (200, 8)
+    rate, seconds = (500, 60) if full_size else (200, 5)
     async with (
         FakeBackend(Script(("ok",))) as backend,
         gateway_process(tmp_path, {"small": backend.url}) as gateway,

@@ -61,6 +61,6 @@ def test_a_decision_keeps_its_budget(models: int, budget_ms: float, repeats: int
 
     took_ms = asyncio.run(measure())
     p50_ms, p99_ms = statistics.median(took_ms), statistics.quantiles(took_ms, n=100)[98]
-    assert set(world.counted) == {encoder}
+    assert set(world.tally.encoders) == {encoder}
     print(f"\n{models} models, {encoder}: p50 {p50_ms:.4f} ms, p99 {p99_ms:.4f} ms")
     assert p50_ms < 3 * budget_ms

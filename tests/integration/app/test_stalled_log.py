@@ -18,7 +18,7 @@ from tests.fakes.deployment import SECRET, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
-REQUESTS, AT_ONCE = 2_000, 20
+REQUESTS, AT_ONCE = 1_000, 20
 
 
 async def refused(url: str, requests: int) -> int:

@@ -111,6 +111,15 @@ async def test_a_good_deployment_checks_out(tmp_path: Path) -> None:
     assert "untested, so never chosen on quality: small" in out
 
 
+async def test_models_that_no_budget_stops_are_named(tmp_path: Path) -> None:
+    path = write_config(tmp_path, {"small": BACKEND, "large": BACKEND})
+    content = yaml.safe_load((tmp_path / "catalog.yaml").read_text())
+    del content["models"][1]["price"]
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(content))
+    _, out, _ = await thalamus("check", "--config", str(path), "--no-probe")
+    assert "without a price, so stopped by no budget: large\n" in out
+
+
 async def test_what_is_wrong_with_backends_is_one_line_each(tmp_path: Path) -> None:
     async with FakeBackend(models=("org/other",)) as other, FakeBackend(models=("org/large",)) as locked:
         locked.key = "secret"

@@ -115,6 +115,7 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
         ),
         ({"scales": {"released": ["soon", "later"]}}, "scales: released: expected [worst, best], both a day such as"),
         ({"profiles": {"x": {"order": ["nope"]}}}, "profiles.x.order: the catalogue has no model 'nope'"),
+        ({"baseline": "nope"}, "baseline: the catalogue has no model 'nope'"),
         ({"profiles": {"x": {"weights": {"coast": 1}}}}, "profiles.x: routing.weights.coast does not exist"),
         ({"profiles": {"x": {"limits": {"max_size_b": "big"}}}}, "profiles.x: routing.max_size_b must be a number"),
         ({"profiles": {"x": {"limits": {"explain": True}}}}, "profiles.x: expected limits and weights only"),

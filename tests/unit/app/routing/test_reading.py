@@ -42,7 +42,7 @@ def test_a_clear_margin_is_decided_at_a_glance() -> None:
     decision = clear.decide()
     assert (decision.chosen.model.name, decision.reason) == ("small", "best")
     assert readings(clear) == (1, 0)
-    assert clear.counted == ["static"]
+    assert clear.tally.encoders == ["static"]
     assert describe(decision)["encoder"] == "static"
 
 
@@ -51,7 +51,7 @@ def test_a_close_margin_is_decided_by_the_transformer() -> None:
     decision = close.decide()
     assert decision.chosen.model.name == "large"
     assert readings(close) == (1, 1)
-    assert close.counted == ["transformer"]
+    assert close.tally.encoders == ["transformer"]
     assert describe(decision)["encoder"] == "transformer"
 
 
@@ -124,7 +124,7 @@ def test_a_transformer_that_is_down_leaves_what_was_seen_at_a_glance() -> None:
     assert decision.details == {"predictor_failure": "took longer than 0.02 s"}
     record = describe(decision)
     assert (record["encoder"], record["predictor_failure"]) == ("static", "took longer than 0.02 s")
-    assert down.counted == ["static"]
+    assert down.tally.encoders == ["static"]
 
 
 def test_a_glance_that_fails_leaves_the_transformer_and_is_reported() -> None:
@@ -132,14 +132,14 @@ def test_a_glance_that_fails_leaves_the_transformer_and_is_reported() -> None:
     decision = blind.decide()
     assert (decision.chosen.model.name, decision.reason) == ("large", "best")
     assert decision.details == {"predictor_failure": "ValueError at a glance"}
-    assert blind.counted == ["transformer"]
+    assert blind.tally.encoders == ["transformer"]
 
 
 def test_when_both_fail_the_profiles_order_decides() -> None:
     broken = world(CLEAR, glance_failure="ValueError at a glance", failure="took longer than 0.02 s")
     decision = broken.decide()
     assert (decision.reason, decision.details) == ("default", {"predictor_failure": "took longer than 0.02 s"})
-    assert broken.counted == []
+    assert broken.tally.encoders == []
     record = describe(decision)
     assert (record["encoder"], record["unfamiliar"]) == (None, None)
 
@@ -157,4 +157,4 @@ def test_without_a_static_encoder_every_prompt_is_looked_at() -> None:
     slow = world_of(SMALL, LARGE, quality=BY_TRANSFORMER)
     slow.decide()
     assert readings(slow) == (0, 1)
-    assert slow.counted == ["transformer"]
+    assert slow.tally.encoders == ["transformer"]

@@ -50,7 +50,7 @@ def test_the_same_conversation_of_the_same_caller_is_read_once(text: str, close:
     assert (len(said.predictor.glanced), len(said.predictor.asked)) == (1, int(close))
     assert first.chosen.estimate == second.chosen.estimate
     assert first.decision_id != second.decision_id
-    assert len(said.counted) == 2
+    assert len(said.tally.encoders) == 2
 
 
 @pytest.mark.parametrize("text", ["short", LONG])

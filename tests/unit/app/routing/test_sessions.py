@@ -18,6 +18,7 @@ from app.domain.preferences import parse_body
 from app.domain.request import Request
 from app.domain.sessions import Session
 from app.errors import GatewayError
+from app.routing.outline import Outlines
 from app.routing.record import describe
 from app.routing.sessions import WARM_S
 from tests.fakes.routing import World, fleet_of, llm, world_of
@@ -168,6 +169,18 @@ def test_the_record_says_what_the_session_did() -> None:
     held = describe(decide(world, asked(in_tool_call=True), left_by("small")))
     assert (held["session"]["kept_for"], held["counterfactual"]) == ("tool_call", None)
     assert describe(decide(world, asked(), None))["session"] is None
+
+
+def test_the_journal_tells_the_same_and_counts_who_is_excluded_without_the_cache() -> None:
+    kept = Outlines().of(decide(close_world(), asked(WEIGHED), left_by("small")))
+    assert (kept["session"]["kept_for"], kept["session"]["instead_of"]) == ("cache", "large")
+    assert kept["expected_usd"] == pytest.approx(0.00069)
+
+    free = llm("free", price=TokenPrice(0.0, 0.0), context_tokens=32_000)
+    world = world_of(SMALL, LARGE, free, quality={"small": 0.8, "large": 0.9, "free": 0.1})
+    limited = Outlines().of(decide(world, asked({"max_cost_usd": 0.001}), left_by("small")))
+    assert (limited["chosen"], limited["excluded"]["max_cost_usd"]["count"]) == ("free", 2)
+    assert "session" not in Outlines().of(decide(world, asked(), None))
 
 
 PRICES = st.sampled_from([None, TokenPrice(0.1, 0.4), TokenPrice(1.0, 1.0, 0.1), TokenPrice(9.0, 9.0, 0.0)])

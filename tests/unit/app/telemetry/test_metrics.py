@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
+
 from app import errors
 from app.telemetry import Telemetry
+from app.telemetry.kept_metrics import BudgetState, ReplicaState
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
+from app.telemetry.names import MOST_KEYS
 
 
 def test_ten_thousand_invented_names_make_no_series() -> None:
@@ -19,10 +23,23 @@ def test_ten_thousand_invented_names_make_no_series() -> None:
         metrics.predicted(name)
         metrics.attempted(name, name)
         metrics.upstream_failed(name, name)
-        metrics.used(name, 1, 1, 0.1)
+        metrics.used(name, name, 1, 1, 0.1)
         metrics.served(name, 0.1, 0.001)
         metrics.completed("chat", name, 0.1)
         metrics.rejected("chat", name)
+        metrics.excluded(name, 1)
+        metrics.predicted(name, unfamiliar=True)
+        promises, kept = metrics.promises, metrics.kept
+        promises.chose(name, 0.5)
+        promises.compared(name, {"cost_usd": 1.0}, {"cost_usd": 2.0})
+        promises.attained(name, name, "kept")
+        promises.cost_compared(name, 1.0, name, 2.0)
+        promises.quality_compared(name, 0.5, name, 0.6)
+        promises.judged(name, 0.5, 1.0)
+        kept.ended(name, name)
+        kept.spent(name, 1.0)
+        kept.budgets([BudgetState(name, "day", 1.0, 1.0)])
+        kept.stores({name: True})
 
     note("junk")
     size = len(metrics.render())
@@ -44,6 +61,48 @@ def test_known_names_have_series_of_their_own() -> None:
     assert sample("thalamus_upstream_errors_total", {"backend": "pool", "code": "upstream_timeout"}) == 1
 
 
+def test_keys_have_series_up_to_a_number() -> None:
+    metrics = Metrics()
+    metrics.names.know_keys(f"key-{number}" for number in range(MOST_KEYS + 1))
+    for number in (0, MOST_KEYS):
+        metrics.kept.spent(f"key-{number}", 0.5)
+    metrics.kept.budgets([BudgetState("key-0", "day", 10.0, 4.0), BudgetState(f"key-{MOST_KEYS}", "day", 10.0, 4.0)])
+    sample = metrics.registry.get_sample_value
+    assert sample("thalamus_key_cost_usd_total", {"key": "key-0"}) == 0.5
+    assert sample("thalamus_key_cost_usd_total", {"key": "other"}) == 0.5
+    assert sample("thalamus_key_budget_left_usd", {"key": "key-0", "period": "day"}) == 4.0
+    assert sample("thalamus_key_budget_left_usd", {"key": "other", "period": "day"}) is None
+
+
+@pytest.mark.parametrize(
+    ("predicted", "band"),
+    [(0.0, "0.0-0.2"), (0.2, "0.2-0.4"), (0.99, "0.8-1.0"), (1.0, "0.8-1.0"), (None, "unpredicted")],
+)
+def test_judgements_are_counted_by_what_was_predicted(predicted: float | None, band: str) -> None:
+    metrics = Metrics(["small"])
+    metrics.promises.judged("small", predicted, 0.25)
+    sample = metrics.registry.get_sample_value
+    assert sample("thalamus_feedback_total", {"model": "small", "predicted": band}) == 1
+    assert sample("thalamus_feedback_quality_total", {"model": "small", "predicted": band}) == 0.25
+
+
+def test_a_replica_that_is_gone_is_not_told_of_any_more() -> None:
+    metrics = Metrics()
+    metrics.kept.replicas([ReplicaState("pool", "a:1", True, 2, 1, 1.0), ReplicaState("pool", "b:1", False, 0, 0, 1.0)])
+    metrics.kept.replicas([ReplicaState("pool", "b:1", False, 0, 0, 3.0)])
+    sample = metrics.registry.get_sample_value
+    assert sample("thalamus_replica_up", {"backend": "pool", "replica": "a:1"}) is None
+    assert sample("thalamus_replica_up", {"backend": "pool", "replica": "b:1"}) == 0
+    assert sample("thalamus_replica_times_slower", {"backend": "pool", "replica": "b:1"}) == 3.0
+
+
+def test_of_two_readers_of_one_thing_the_last_counts() -> None:
+    metrics = Metrics()
+    metrics.refresh_with(lambda: metrics.journal_spool_bytes.set(1.0), of="journal")
+    metrics.refresh_with(lambda: metrics.journal_spool_bytes.inc(amount=5.0), of="journal")
+    assert metrics.registry.get_sample_value("thalamus_journal_spool_bytes") == 5.0
+
+
 def test_every_name_says_its_unit() -> None:
     names = {family.name for family in Metrics().registry.collect()}
     assert {name for name in names if not name.startswith("thalamus_")} == set()
@@ -52,7 +111,7 @@ def test_every_name_says_its_unit() -> None:
 
 def test_cost_of_a_model_without_a_price_is_not_zero_but_absent() -> None:
     metrics = Metrics(["small"])
-    metrics.used("small", 1, 2, None)
+    metrics.used("small", "default", 1, 2, None)
     assert metrics.registry.get_sample_value("thalamus_cost_usd_total", {"model": "small"}) is None
     assert metrics.registry.get_sample_value("thalamus_tokens_total", {"model": "small", "direction": "output"}) == 2
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
@@ -49,10 +48,9 @@ def test_a_reader_that_stalls_costs_lines_and_no_time(pipe: tuple[int, int]) -> 
     reading, writing = pipe
     sink = BackgroundSink(writing, max_waiting_bytes=1 << 20)
     line = b"x" * 999 + b"\n"
-    began_at = time.monotonic()
+    # If one of them waited, it would wait forever.
     for _ in range(5000):
         sink.write(line)
-    assert time.monotonic() - began_at < 1
     assert 5000 - 2100 <= sink.dropped <= 5000 - 1000, "a mebibyte waits, and what the pipe holds was written"
     os.close(reading)
     sink.close()

@@ -1,0 +1,232 @@
+"""`thalamus journal`: what was asked, decided and spent, read from where a gateway's file says that it is kept.
+
+No gateway has to run. What has happened in the last second is not there yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import importlib.util
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.serve import DEFAULT_CONFIG
+from app.errors import UsageError
+
+if TYPE_CHECKING:
+    from app.store.kept import JournalStore
+
+Row = dict[str, Any]
+
+journal = typer.Typer(no_args_is_help=True, help="Follow, sum and export the record of all requests.")
+
+Config = Annotated[Path, typer.Option(help="The gateway's YAML; it names the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OfKey = Annotated[str | None, typer.Option("--key", help="Only requests of this key.")]
+OfModel = Annotated[str | None, typer.Option("--model", help="Only requests that this model answered.")]
+OfOutcome = Annotated[str | None, typer.Option("--outcome", help="Only those that ended so: ok, cancelled, a code.")]
+Since = Annotated[
+    dt.datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="Only later ones; UTC.")
+]
+
+READ_AT_ONCE = 500
+LOOK_EVERY_S = 0.5
+SUMS = ("key", "model", "profile", "tenant", "outcome")
+
+
+@journal.command()
+def tail(
+    latest: Annotated[int, typer.Option("-n", help="Begin with so many of the latest.", min=0)] = 20,
+    follow: Annotated[bool, typer.Option(help="Go on with those that come.")] = True,
+    config: Config = DEFAULT_CONFIG,
+    key: OfKey = None,
+    model: OfModel = None,
+    outcome: OfOutcome = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print requests as they end, one line each, until Ctrl-C.
+
+    Example: `thalamus journal tail --key alice --outcome ok`, or `thalamus journal tail -n 1000 --no-follow --json`
+    """
+    show = _print_json if as_json else _print_line
+    fits = _fits(key, model, outcome)
+
+    async def run() -> None:
+        async with _opened(config) as store:
+            place = await store.place_before(latest)
+            while True:
+                async for rows, at in _rows(store, place):
+                    place = at
+                    for row in rows:
+                        if fits(row):
+                            show(row)
+                if not follow:
+                    return
+                await asyncio.sleep(LOOK_EVERY_S)
+
+    _run(run)
+
+
+@journal.command(name="sum")
+def summed(
+    by: Annotated[str, typer.Option(help=f"One of {', '.join(SUMS)}.")] = "key",
+    config: Config = DEFAULT_CONFIG,
+    since: Since = None,
+    key: OfKey = None,
+    model: OfModel = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how many requests there were, what they took and what they cost, by key, model or profile.
+
+    Example: `thalamus journal sum --by model --since 2026-11-01`
+    """
+    if by not in SUMS:
+        raise UsageError(f"--by: expected one of {', '.join(SUMS)}")
+    sums: defaultdict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(_SUMMED, 0))
+    fits = _fits(key, model, None, since)
+
+    async def run() -> None:
+        async with _opened(config) as store:
+            async for rows, _ in _rows(store, None):
+                for row in filter(fits, rows):
+                    _add(sums[row[by] or "-"], row)
+
+    _run(run)
+    if as_json:
+        print(json.dumps({"by": by, "sums": sums}))
+    else:
+        _show_sums(by, sums)
+
+
+@journal.command()
+def export(
+    parquet: Annotated[Path | None, typer.Option(help="File to write, one row for each request.")] = None,
+    outcomes: Annotated[
+        Path | None, typer.Option(help="Folder for an outcomes dataset of the requests that were rated.")
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+    since: Since = None,
+    key: OfKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the journal as Parquet, or as an outcomes dataset that `thalamus train`, `onboard` and `evaluate` read.
+
+    The text of prompts is only in it where a key has `keeps_bodies: true`.
+
+    Example: `thalamus journal export --parquet var/journal.parquet --outcomes var/rated`
+    """
+    if parquet is None and outcomes is None:
+        raise UsageError("say what to write: --parquet FILE, --outcomes FOLDER, or both")
+    if importlib.util.find_spec("pyarrow") is None:
+        raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
+    from app.collect.journalled import ParquetFile, write_rated
+
+    file = ParquetFile(parquet) if parquet else None
+    rated: list[Row] = []
+    fits, written = _fits(key, None, None, since), 0
+
+    async def run() -> None:
+        nonlocal written
+        async with _opened(config) as store:
+            async for rows, _ in _rows(store, None):
+                kept = list(filter(fits, rows))
+                written += len(kept)
+                rated.extend(row for row in kept if row["score"] is not None)
+                if file:
+                    file.add(kept)
+
+    _run(run)
+    if file:
+        file.close()
+    figures = {"requests": written, "rated": write_rated(outcomes, rated) if outcomes else len(rated)}
+    print(json.dumps(figures) if as_json else f"{written} requests, {figures['rated']} of them rated")
+
+
+def _opened(config: Path) -> Any:
+    """The store, as a context."""
+    from app.settings import load_place
+    from app.store.sqlite import FILE
+    from app.stores import journal_store
+
+    place = load_place(config)
+    if place.store is None and not (place.state_dir / FILE).exists():
+        raise UsageError(f"{place.state_dir}: there is no journal yet; a gateway makes one with its first start")
+    return journal_store(place)
+
+
+def _run(work: Callable[[], Any]) -> None:
+    from app.store.redis_client import StoreDown
+
+    try:
+        asyncio.run(work())
+    except StoreDown as exc:
+        raise UsageError(f"the store does not answer: {exc}") from exc
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+async def _rows(store: JournalStore, place: str | None) -> AsyncIterator[tuple[list[Row], str]]:
+    """What is kept after this place, some at a time, each time with the place where it goes on."""
+    import orjson
+
+    from app.store.flat import flat
+
+    while found := await store.after(place, READ_AT_ONCE):
+        place = found[-1][0]
+        records = [orjson.loads(record) for _, record in found]
+        told = await store.feedback([one["decision_id"] for one in records if one.get("decision_id")])
+        yield [flat(one, told.get(one.get("decision_id", ""))) for one in records], place
+
+
+def _fits(
+    key: str | None, model: str | None, outcome: str | None, since: dt.datetime | None = None
+) -> Callable[[Row], bool]:
+    wanted = {name: value for name, value in (("key", key), ("model", model), ("outcome", outcome)) if value}
+    after = since.replace(tzinfo=dt.UTC).timestamp() if since else 0.0
+    return lambda row: row["time"] >= after and all(row[name] == value for name, value in wanted.items())
+
+
+def _print_json(row: Row) -> None:
+    print(json.dumps({name: value for name, value in row.items() if value is not None}), flush=True)
+
+
+def _print_line(row: Row) -> None:
+    at = dt.datetime.fromtimestamp(row["time"], dt.UTC).strftime("%m-%d %H:%M:%S")
+    cost = "-" if row["cost_usd"] is None else f"${row['cost_usd']:.6f}{'?' if row['reconstructed'] else ''}"
+    tokens = f"{row['input_tokens'] or 0}+{row['output_tokens'] or 0} tokens"
+    took = "" if row["duration_s"] is None else f" {row['duration_s']:.2f} s"
+    print(
+        f"{at} {row['key']} {row['asked_for'] or '-'} > {row['model'] or '-'} ({row['reason'] or '-'}) "
+        f"{row['outcome']} {tokens} {cost}{took}  {row['decision_id'] or row['request_id']}",
+        flush=True,
+    )
+
+
+_SUMMED = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cost_usd", "reconstructed_usd")
+
+
+def _add(sums: dict[str, float], row: Row) -> None:
+    sums["requests"] += 1
+    for name in _SUMMED[1:5]:
+        sums[name] += row[name] or 0
+    if row["reconstructed"]:
+        sums["reconstructed_usd"] += row["cost_usd"] or 0
+
+
+def _show_sums(by: str, sums: dict[str, dict[str, float]]) -> None:
+    from rich.table import Table
+
+    from app.cli.screen import console
+
+    table = Table(by, *[name.replace("_", " ") for name in _SUMMED])
+    for name, numbers in sorted(sums.items(), key=lambda item: -item[1]["cost_usd"]):
+        table.add_row(
+            name, *[f"{numbers[one]:.6f}" if one.endswith("usd") else f"{numbers[one]:,.0f}" for one in _SUMMED]
+        )
+    console().print(table)

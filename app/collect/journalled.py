@@ -1,0 +1,91 @@
+"""The journal as Parquet, and as an outcomes dataset for those of its requests that were rated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from app.store.flat import COLUMNS
+from router_models.outcomes import OutcomesDataset, write_outcomes
+
+_TRUTHS = {"stream", "usage_counted", "reconstructed"}
+_WHOLE = {"attempts", "input_tokens", "cached_input_tokens", "output_tokens", "max_tokens", "eligible"}
+_NUMBERS = {"time", "reserved_usd", "propensity", "cost_usd", "mean_logprob", "ttft_s", "duration_s", "overhead_s"}
+_OWN = "journal"
+
+
+def _type(name: str) -> pa.DataType:
+    if name in _TRUTHS:
+        return pa.bool_()
+    if name in _WHOLE:
+        return pa.int64()
+    return pa.float64() if name in _NUMBERS or name.startswith("predicted_") or name == "score" else pa.string()
+
+
+SCHEMA = pa.schema([(name, _type(name)) for name in COLUMNS])
+
+
+class ParquetFile:
+    """Takes rows as they are read; the file appears whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._unfinished = path, path.with_name(path.name + ".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = pq.ParquetWriter(self._unfinished, SCHEMA, compression="zstd")
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._writer.write_table(pa.Table.from_pylist(list(rows), SCHEMA))
+
+    def close(self) -> None:
+        self._writer.close()
+        self._unfinished.replace(self._path)
+
+
+def write_rated(folder: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Write an outcomes dataset of the rows that were answered and rated; returns how many they are.
+
+    A dataset has no outcome without a score. The prompt is null where no text was kept.
+    """
+    rated = [row for row in rows if row["score"] is not None and row["model"] and row["decision_id"]]
+    write_outcomes(folder, OutcomesDataset(_prompts(rated), _outcomes(rated)))
+    return len(rated)
+
+
+def _prompts(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    texts = {"prompt_id", "dataset", "task", "prompt", "messages", "reference", "grader", "split"}
+    schema = pa.schema([(name, pa.string()) for name in sorted(texts)])
+    return pa.Table.from_pylist(
+        [
+            {
+                "prompt_id": row["decision_id"],
+                "dataset": _OWN,
+                "task": row["operation"],
+                "prompt": _last_of_user(row["messages"]),
+                "messages": row["messages"],
+            }
+            for row in rows
+        ],
+        schema,
+    )
+
+
+def _outcomes(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    numbers = ("score", "cost_usd", "latency_s", "mean_logprob", "propensity")
+    schema = pa.schema(
+        [("prompt_id", pa.string()), ("model", pa.string())]
+        + [(name, pa.float64()) for name in numbers]
+        + [("input_tokens", pa.int64()), ("output_tokens", pa.int64()), ("artifact", pa.string())]
+    )
+    return pa.Table.from_pylist(
+        [{**row, "prompt_id": row["decision_id"], "latency_s": row["duration_s"]} for row in rows], schema
+    )
+
+
+def _last_of_user(messages: str | None) -> str | None:
+    turns = json.loads(messages) if messages else []
+    return next((turn["content"] for turn in reversed(turns) if turn["role"] == "user"), None)

@@ -1,0 +1,54 @@
+"""What a label may say: names from the configuration and from closed sets, and `other` for everything else.
+
+So nobody who calls can make a series, whatever he invents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from app import errors
+from app.domain import constraints
+
+OTHER = "other"
+# Keys that have series of their own; the numbers of all further ones are told together.
+MOST_KEYS = 200
+
+REASONS = frozenset({"named", "best", "only", "session", "explored", "abstained", "default", "fallback"})
+ENCODERS = frozenset({"static", "transformer"})
+EXCLUDING = ("capabilities", "context_tokens", "availability", *(each.name for each in constraints.CONSTRAINTS))
+"""What may exclude a model."""
+
+
+class Known(dict[str, str]):
+    """Names that have series of their own; whatever else it is asked for is `other`."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        super().__init__({name: name for name in names})
+
+    def __missing__(self, name: str) -> str:
+        return OTHER
+
+
+class Names:
+    """All that labels may say. Models and such change with the configuration."""
+
+    def __init__(self, models: Iterable[str] = (), profiles: Iterable[str] = (), backends: Iterable[str] = ()) -> None:
+        self.codes = Known(_codes(errors.GatewayError) | {"ok", "cancelled"})
+        self.reasons, self.encoders, self.constraints = Known(REASONS), Known(ENCODERS), Known(EXCLUDING)
+        self.keys = Known()
+        self.know(models, profiles, backends)
+
+    def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
+        """Have series of their own for these, and for no others; what was counted before stays."""
+        self.models, self.profiles, self.backends = Known(models), Known(profiles), Known(backends)
+
+    def know_keys(self, ids: Iterable[str]) -> None:
+        """Have series of their own for these keys too, up to a number: those that came first keep theirs."""
+        for name in ids:
+            if len(self.keys) < MOST_KEYS:
+                self.keys[name] = name
+
+
+def _codes(cls: type[errors.GatewayError]) -> set[str]:
+    return {cls.code}.union(*(_codes(child) for child in cls.__subclasses__()))

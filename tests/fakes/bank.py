@@ -1,0 +1,68 @@
+"""A bank in memory, for any number of purses of one process; it can be down, slow, or lose what it was told."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from app.store.budgets import Bank, Claim, Standing, slice_of
+from app.store.redis_client import StoreDown
+
+
+@dataclass
+class Vault:
+    """What several banks share."""
+
+    spent_usd: dict[tuple[str, str], float] = field(default_factory=dict)
+    lent_usd: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    """By account and holder."""
+    is_down: bool = False
+    exchanges: int = 0
+
+    def record(self, holder: str, account: tuple[str, str], usd: float) -> None:
+        """As the journal does when it applies what a request cost."""
+        self.spent_usd[account] = self.spent_usd.get(account, 0.0) + usd
+        lent = self.lent_usd.get(account, {})
+        if holder in lent:
+            lent[holder] -= usd
+
+    def forget(self, holder: str) -> None:
+        """It is dead."""
+        for lent in self.lent_usd.values():
+            lent.pop(holder, None)
+
+    def committed_usd(self, account: tuple[str, str]) -> float:
+        """Spent and lent."""
+        return self.spent_usd.get(account, 0.0) + sum(max(0.0, usd) for usd in self.lent_usd.get(account, {}).values())
+
+
+class MemoryBank(Bank):
+    """One holder's."""
+
+    def __init__(self, vault: Vault | None = None, holder: str = "me") -> None:
+        self.vault, self._holder = vault or Vault(), holder
+
+    async def hello(self) -> float:
+        self._check()
+        return 0.0
+
+    async def exchange(self, claim: Claim) -> Standing:
+        self._check()
+        await asyncio.sleep(0)
+        self.vault.exchanges += 1
+        account = claim.key_id, claim.period
+        lent, spent_usd = self.vault.lent_usd.setdefault(account, {}), self.vault.spent_usd.get(account, 0.0)
+        own_usd = lent.get(self._holder, claim.own_usd)
+        others_usd = sum(max(0.0, usd) for holder, usd in lent.items() if holder != self._holder)
+        left_usd = claim.limit_usd - spent_usd - others_usd - max(0.0, own_usd)
+        change_usd = slice_of(left_usd, claim.most_usd, claim.least_usd) - claim.back_usd
+        lent[self._holder] = own_usd + change_usd
+        lent_usd = others_usd + max(0.0, own_usd + change_usd)
+        return Standing(claim.held_usd + change_usd, own_usd + change_usd, spent_usd, lent_usd)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def _check(self) -> None:
+        if self.vault.is_down:
+            raise StoreDown("as told")

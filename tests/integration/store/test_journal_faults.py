@@ -1,0 +1,101 @@
+"""The journal while its store is away, or its disk is full: nothing of it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from app.store.recording import RecordedJournal
+from app.store.redis_client import StoreDown
+from app.store.sqlite import FILE
+from tests.fakes.journal_process import OK, entry, opened, recording
+from tests.fakes.redis_server import running_redis
+from tests.unit.app.store.test_spool import files_of_at_most
+
+
+def journalled(journal: RecordedJournal, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        one = entry(number)
+        journal.admitted(one)
+        journal.decided(one)
+        one.outcome = OK
+        journal.closed(one)
+
+
+async def names(folder: Path, redis: str | None) -> list[str]:
+    async with opened(folder, redis) as store:
+        return [json.loads(record)["request_id"] for _, record in await store.after(None, 10_000)]
+
+
+async def caught_up(folder: Path, redis: str | None, count: int, within_s: float = 20.0) -> None:
+    async with asyncio.timeout(within_s), opened(folder, redis) as store:
+        while len(await store.after(None, 10_000)) < count:
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("fault", ["killed", "stalled", "out of memory", "read-only"])
+async def test_what_happens_while_redis_is_away_is_recorded_when_it_is_back(tmp_path: Path, fault: str) -> None:
+    with running_redis(tmp_path) as redis:
+        async with recording(tmp_path, redis.url) as (journal, recorder):
+            journalled(journal, 0, 100)
+            await recorder.record()
+            {
+                "killed": redis.kill,
+                "stalled": redis.pause,
+                "out of memory": redis.run_out_of_memory,
+                "read-only": redis.become_read_only,
+            }[fault]()
+            for number in range(100, 400, 50):
+                journalled(journal, number, 50)
+                with pytest.raises(StoreDown):
+                    await recorder.record()
+            assert not journal.spool.is_stopped, "callers notice nothing"
+            {"killed": redis.start, "stalled": redis.resume}.get(fault, redis.recover)()
+            journalled(journal, 400, 100)
+            await caught_up(tmp_path, redis.url, 500)
+        assert await names(tmp_path, redis.url) == [f"req-{number}" for number in range(500)], "once each, in order"
+
+
+async def test_a_gateway_that_ends_while_redis_is_away_leaves_its_records_to_the_next(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as redis:
+        async with recording(tmp_path, redis.url) as (journal, _):
+            redis.kill()
+            journalled(journal, 0, 50)
+        redis.start()
+        async with recording(tmp_path, redis.url):
+            await caught_up(tmp_path, redis.url, 50)
+        assert list((tmp_path / "spool").iterdir()) == []
+
+
+async def test_a_database_that_another_process_holds_is_waited_for_in_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.store.sqlite.WAIT_S", 0.05)
+    async with recording(tmp_path, None) as (journal, recorder):
+        holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        journalled(journal, 0, 50)
+        with pytest.raises(StoreDown):
+            await recorder.record()
+        holder.execute("ROLLBACK")
+        holder.close()
+        await recorder.record()
+    assert len(await names(tmp_path, None)) == 50
+
+
+async def test_a_disk_that_is_full_for_a_while_costs_no_record(tmp_path: Path) -> None:
+    async with recording(tmp_path, None) as (journal, recorder):
+        journalled(journal, 0, 20)
+        await recorder.record()
+        with files_of_at_most(4_096):
+            journalled(journal, 20, 50)
+            assert journal.spool.is_stopped, "who has a hard budget is not served now"
+            assert await journal.look_up("dec-5", "tester") is not None
+        await recorder.record()
+        assert not journal.spool.is_stopped
+        journalled(journal, 70, 10)
+    assert await names(tmp_path, None) == [f"req-{number}" for number in range(80)]

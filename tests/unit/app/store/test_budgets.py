@@ -1,0 +1,204 @@
+"""Whatever happens in whatever order, no budget is overdrawn and no money stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from app.errors import BudgetSpent, BudgetUnavailable
+from app.store.budgets import NANO_USD, REFUSED_FOR_S, TRUST_S, Hold, Purse, window_of
+from app.store.keys import Budget
+from tests.fakes.bank import MemoryBank, Vault
+from tests.fakes.clock import FakeClock
+
+NOW = 1_795_700_000.0
+"""Some time on 2026-11-26."""
+BUDGET = Budget(1.0)
+ACCOUNT = ("k", "2026-11-26")
+USD = st.floats(0.0, 1.2).map(lambda usd: round(usd, 4))
+PROCESSES = st.integers(0, 2)
+
+
+@dataclass
+class Process:
+    """A purse, what it holds, and what it has written down that is not applied yet."""
+
+    holder: str
+    purse: Purse
+    open: list[tuple[tuple[str, str], Hold]] = field(default_factory=list)
+    written: list[tuple[tuple[str, str], float]] = field(default_factory=list)
+
+
+class Bookkeeping(RuleBasedStateMachine):
+    """Three processes that reserve, settle, record, rest and die over one bank that is down at times."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.vault, self.wall, self.clock = Vault(), FakeClock(NOW), FakeClock()
+        self.started, self.cost_usd = 0, 0.0
+        self.dead: list[Process] = []
+        self.processes = [self._new_process() for _ in range(3)]
+
+    def _new_process(self) -> Process:
+        self.started += 1
+        holder = f"process-{self.started}"
+        return Process(holder, Purse(MemoryBank(self.vault, holder), self.clock, self.wall))
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    @rule(number=PROCESSES, most=USD, share=st.floats(0, 1))
+    def reserve(self, number: int, most: float, share: float) -> None:
+        process = self.processes[number]
+        account = process.purse.account("k", BUDGET)
+        try:
+            hold = process.purse.take(account, most) or self._run(process.purse.draw(account, most, most * share))
+        except (BudgetSpent, BudgetUnavailable):
+            return
+        assert most * share - 2 * NANO_USD <= hold.usd <= most + NANO_USD
+        process.open.append(((account.key_id, account.period), hold))
+
+    @rule(number=PROCESSES, which=st.integers(0, 50), share=st.floats(0, 1))
+    def settle(self, number: int, which: int, share: float) -> None:
+        process = self.processes[number]
+        if process.open:
+            account, hold = process.open.pop(which % len(process.open))
+            hold.settle(max(0.0, hold.usd) * share)
+            process.written.append((account, max(0.0, hold.usd) * share))
+
+    @rule(number=PROCESSES)
+    def record(self, number: int) -> None:
+        self._record(self.processes[number])
+
+    def _record(self, process: Process) -> None:
+        for account, usd in process.written:
+            self.vault.record(process.holder, account, usd)
+        process.written.clear()
+
+    @precondition(lambda self: not self.vault.is_down)
+    @rule(number=PROCESSES)
+    def rest(self, number: int) -> None:
+        self._run(self.processes[number].purse.tend())
+        self.clock.advance(REFUSED_FOR_S)
+
+    @rule(number=PROCESSES)
+    def die(self, number: int) -> None:
+        process = self.processes[number]
+        process.open.clear()
+        self.dead.append(process)
+        self.processes[number] = self._new_process()
+
+    @rule()
+    def bury(self) -> None:
+        """What the dead wrote is applied, then what they were lent is lent to others."""
+        for process in self.dead:
+            self._record(process)
+            self.vault.forget(process.holder)
+        self.dead.clear()
+
+    @rule(down=st.booleans())
+    def break_or_mend(self, down: bool) -> None:
+        self.vault.is_down = down
+        self.clock.advance(TRUST_S + 0.1 if down else 0.0)
+
+    @rule()
+    def go_on_to_the_next_day(self) -> None:
+        self.wall.advance(86_400.0)
+
+    @invariant()
+    def nothing_is_overdrawn(self) -> None:
+        for account in {*self.vault.spent_usd, *self.vault.lent_usd} if hasattr(self, "vault") else ():
+            written = sum(usd for one in (*self.processes, *self.dead) for of, usd in one.written if of == account)
+            spent_usd = self.vault.spent_usd.get(account, 0.0)
+            assert spent_usd + written <= BUDGET.usd + 1e-6
+            assert self.vault.committed_usd(account) <= BUDGET.usd + 1e-6
+
+    @invariant()
+    def nobody_owes(self) -> None:
+        for process in self.processes if hasattr(self, "processes") else ():
+            account = process.purse.account("k", BUDGET)
+            assert account.free_usd > -1e-6
+            assert account.reserved_usd >= -1e-9
+
+    def teardown(self) -> None:
+        if not hasattr(self, "vault"):
+            return
+        self.vault.is_down = False
+        for process in self.processes:
+            for account, hold in process.open:
+                hold.settle(0.0)
+                process.written.append((account, 0.0))
+            self._record(process)
+        self.bury()
+        for process in (*self.processes, *self.processes):
+            self._run(process.purse.tend())
+        self.loop.close()
+        today = "k", window_of(BUDGET, self.wall()).period
+        assert self.vault.committed_usd(today) == pytest.approx(self.vault.spent_usd.get(today, 0.0), abs=1e-6)
+
+
+Bookkeeping.TestCase.settings = settings(
+    max_examples=80, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestBookkeeping = Bookkeeping.TestCase
+
+
+async def test_a_refusal_asks_the_bank_once_for_a_while() -> None:
+    vault = Vault()
+    purse = Purse(MemoryBank(vault))
+    account = purse.account("k", BUDGET)
+    (await purse.draw(account, 1.0, 1.0)).settle(1.0)
+    for _ in range(100):
+        with pytest.raises(BudgetSpent):
+            await purse.draw(account, 0.1, 0.1)
+    assert vault.exchanges <= 2
+
+
+async def test_what_cannot_be_recorded_is_not_spent() -> None:
+    purse = Purse(MemoryBank(), may_record=lambda: False)
+    account = purse.account("k", BUDGET)
+    assert purse.take(account, 0.0) is None
+    with pytest.raises(BudgetUnavailable):
+        await purse.draw(account, 0.1, 0.1)
+    assert purse.take(purse.account("soft", Budget(1.0, hard=False)), 0.1)
+
+
+async def test_a_request_is_charged_to_the_day_on_which_it_was_admitted() -> None:
+    wall = FakeClock(NOW)
+    purse = Purse(MemoryBank(), wall_clock=wall)
+    (await purse.draw(purse.account("k", BUDGET), 1.0, 1.0)).settle(1.0)
+    wall.advance(86_400)
+    tomorrow, yesterday = purse.account("k", BUDGET), purse.account("k", BUDGET, at=NOW)
+    assert await purse.draw(tomorrow, 1.0, 1.0)
+    with pytest.raises(BudgetSpent):
+        await purse.draw(yesterday, 0.5, 0.5)
+
+
+async def test_another_budget_for_a_key_counts_from_now_on_and_what_was_spent_stays() -> None:
+    purse = Purse(MemoryBank())
+    (await purse.draw(purse.account("k", BUDGET), 1.0, 1.0)).settle(1.0)
+    hold = await purse.draw(purse.account("k", Budget(3.0)), 3.0, 0.1)
+    assert hold.usd == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("period", "now", "name", "days"),
+    [
+        ("day", NOW, "2026-11-26", 1),
+        ("month", NOW, "2026-11", 30),
+        ("month", 1_798_000_000.0, "2026-12", 31),
+        ("month", 1_709_000_000.0, "2024-02", 29),
+    ],
+)
+def test_days_and_months_are_those_of_utc(period: Any, now: float, name: str, days: int) -> None:
+    window = window_of(Budget(1.0, period), now)
+    assert (window.period, window.ends_at - window.begins_at) == (name, days * 86_400)
+    assert window.begins_at <= now < window.ends_at

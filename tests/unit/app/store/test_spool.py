@@ -1,0 +1,132 @@
+"""Rows on the disk: what a crash, a torn write and a full disk leave of them."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.store.follower import Follower
+from app.store.kept import Batch
+from app.store.spool import ADMITTED, ENDED, Row, Spool, adopt, packed, segment_path, segments, spools, unpacked
+
+END = b'{"admitted_at":0,"key":"tester","outcome":"ok","cost_usd":0.5}'
+
+
+def read(spool: Spool) -> Batch:
+    return Follower(spool.path).batch()
+
+
+@contextmanager
+def files_of_at_most(size_bytes: int) -> Iterator[None]:
+    """What a full disk does, without one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_the_two_rows_of_a_request_become_one_record(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.end(spool.admit(b'{"key":"tester"}'), END)
+    spool.flush()
+    (record,) = read(spool).ended
+    assert (record.key_id, record.usd) == ("tester", 0.5)
+    assert record.record == b'{"key":"tester","end":' + END + b"}"
+
+
+def test_a_first_row_is_on_the_disk_at_once_and_takes_with_it_what_waits(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.end(spool.admit(b"{}"), END)
+    assert read(spool).ended == []
+    spool.admit(b"{}")
+    assert len(read(spool).ended) == 1
+
+
+@pytest.mark.parametrize("kept", range(0, 120, 7))
+def test_a_row_that_is_torn_is_as_if_it_had_not_been_written(kept: int) -> None:
+    rows = packed(Row(1, 0, ADMITTED, b"x" * 50)) + packed(Row(2, 1, ENDED, b"y" * 50))
+    whole = [row.seq for row, _ in unpacked(rows[:kept])]
+    assert whole == ([1] if kept >= len(rows) // 2 else [])
+
+
+def test_a_row_with_a_wrong_bit_ends_what_can_be_read() -> None:
+    rows = bytearray(packed(Row(1, 0, ADMITTED, b"x" * 50)) + packed(Row(2, 0, ADMITTED, b"y" * 50)))
+    rows[-3] ^= 1
+    assert [row.seq for row, _ in unpacked(bytes(rows))] == [1]
+
+
+def test_a_spool_belongs_to_its_process_until_that_lets_go(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    assert adopt(spool.path) is None
+    spool.close(is_done=False)
+    assert adopt(spool.path) is not None
+    assert spools(tmp_path) == [spool.path]
+
+
+def test_nothing_is_left_of_a_spool_that_is_done_with(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.admit(b"{}")
+    spool.close(is_done=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    assert {path.stat().st_mode & 0o077 for path in [tmp_path / "spool", spool.path, *spool.path.iterdir()]} == {0}
+
+
+def test_segments_go_when_all_their_requests_are_over(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, segment_bytes=1_000)
+    first = spool.admit(b"{}")
+    for _ in range(50):
+        spool.end(spool.admit(b"{}"), END)
+    follower = Follower(spool.path)
+    follower.batch()
+    assert follower.done_with() == [], "the oldest holds a request that runs, and rows never outlive their first ones"
+    spool.end(first, END)
+    spool.flush()
+    follower.batch()
+    assert follower.done_with() == [path for _, path in segments(spool.path)][:-1]
+
+
+def test_a_full_disk_stops_it_and_what_waits_is_written_when_there_is_room(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.admit(b"x" * 1_000)
+    with files_of_at_most(2_500):
+        numbers = [spool.admit(b"x" * 1_000) for _ in range(3)]
+        assert spool.is_stopped
+        assert all(numbers), "a request is not refused for it"
+        assert not spool.note(b"{}")
+        # What was written of the row that did not fit must not hide the next ones.
+        assert segment_path(spool.path, 1).stat().st_size == len(packed(Row(1, 0, ADMITTED, b"x" * 1_000))) * 2
+    spool.flush()
+    assert not spool.is_stopped
+    data = segment_path(spool.path, 1).read_bytes()
+    assert [row.seq for row, _ in unpacked(data)] == [1, 2, 3, 4]
+
+
+def test_it_is_bounded_and_goes_on_when_something_was_recorded(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=10_000)
+    while not spool.is_stopped:
+        spool.admit(b"x" * 1_000)
+    assert spool.kept_bytes <= 10_000
+    spool.freed(5_000)
+    spool.flush()
+    assert not spool.is_stopped
+
+
+def test_memory_is_bounded_too_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=0)
+    first = spool.admit(b"x" * (1 << 20))
+    admitted = sum(spool.admit(b"x" * (1 << 20)) > 0 for _ in range(10))
+    assert (admitted, spool.dropped) == (3, 7)
+    assert spool.end(first, END), "what ends a request has room where others have none"

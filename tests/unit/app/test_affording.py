@@ -1,0 +1,146 @@
+"""What is held back for a request, and how one is shortened that its key cannot pay for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.affording import TEMPLATE_TOKENS, UNSTATED_TOKENS, USEFUL_TOKENS, Afforded, afford
+from app.domain.models import Card, Model, TokenPrice
+from app.domain.request import Request
+from app.errors import BudgetSpent
+from app.store.budgets import Purse
+from app.store.keys import Budget
+from tests.fakes.bank import MemoryBank
+from tests.fakes.world import decision, model, request
+
+PROMPT_TOKENS = 4 * 12 + TEMPLATE_TOKENS
+CONTEXT = 32_768
+
+
+def _model(name: str, usd_per_m: float | None = 1.0, context: int = CONTEXT, input_usd_per_m: float = 0.0) -> Model:
+    price = None if usd_per_m is None else TokenPrice(input_usd_per_m, usd_per_m)
+    return replace(model(name), price=price, card=Card(context_tokens=context))
+
+
+async def _afford(asked: Request, *models: Model, usd: float = 1.0, hard: bool = True) -> Afforded:
+    purse = Purse(MemoryBank())
+    return await afford(purse, purse.account("k", Budget(usd, hard=hard)), asked, decision(*models))
+
+
+def _names(afforded: Afforded) -> list[str]:
+    return [candidate.model.name for candidate in afforded.decision.candidates]
+
+
+@pytest.mark.parametrize(
+    ("body", "choices"),
+    [({}, 1), ({"n": 3}, 3), ({"prompt": ["a", "b"]}, 2), ({"prompt": ["a", "b"], "n": 2}, 4), ({"prompt": [1, 2]}, 1)],
+)
+async def test_the_worst_case_counts_every_choice(body: dict[str, Any], choices: int) -> None:
+    afforded = await _afford(request(max_tokens=1000, body=body), _model("small", input_usd_per_m=2.0))
+    assert afforded.hold.usd == pytest.approx((2 * PROMPT_TOKENS + choices * 1000) * 1e-6)
+    assert afforded.request.body == body
+
+
+async def test_embeddings_cost_their_input_alone() -> None:
+    asked = request(operation="embeddings", max_tokens=0, body={"input": ["a"] * 9})
+    afforded = await _afford(asked, _model("e", 99.0, input_usd_per_m=1.0))
+    assert afforded.hold.usd == pytest.approx(PROMPT_TOKENS * 1e-6)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"arguments": "x" * 1000}]}]},
+        {"input": [{"type": "function_call", "name": "f", "call_id": "1", "arguments": "x" * 1000}]},
+        {"messages": [], "response_format": {"type": "json_schema", "json_schema": {"schema": "x" * 1000}}},
+        {"prompt": "a", "suffix": "x" * 1000},
+    ],
+)
+async def test_what_is_no_text_of_a_message_is_read_as_well(body: dict[str, Any]) -> None:
+    afforded = await _afford(request(max_tokens=1, body=body), _model("small", 0.0, input_usd_per_m=1.0))
+    assert (PROMPT_TOKENS + 1000) * 1e-6 < afforded.hold.usd < (PROMPT_TOKENS + 1200) * 1e-6
+
+
+async def test_the_dearest_model_that_may_be_tried_is_held_back_for() -> None:
+    afforded = await _afford(request(max_tokens=1000), _model("small", 1.0), _model("large", 10.0))
+    assert afforded.hold.usd == pytest.approx(1000 * 10e-6)
+    assert _names(afforded) == ["small", "large"]
+
+
+async def test_a_fourth_model_that_is_dearer_than_the_first_three_is_not_waited_for() -> None:
+    models = (_model("a"), _model("b"), _model("c"), _model("d", 50.0), _model("e"))
+    afforded = await _afford(request(max_tokens=1000), *models)
+    assert afforded.hold.usd == pytest.approx(1e-3)
+    assert _names(afforded) == ["a", "b", "c", "e"]
+
+
+async def test_an_answer_of_any_length_is_left_alone_where_a_slice_pays_for_the_whole_context() -> None:
+    afforded = await _afford(request(), _model("small"))
+    assert afforded.hold.usd == pytest.approx(CONTEXT * 1e-6)
+    assert (afforded.request.max_tokens, "max_tokens" in afforded.request.body) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "name"),
+    [
+        ("chat", {}, "max_tokens"),
+        ("completion", {"prompt": "a"}, "max_tokens"),
+        ("responses", {"input": "a"}, "max_output_tokens"),
+    ],
+)
+async def test_an_answer_of_any_length_gets_a_limit_where_its_context_is_dear(
+    operation: Any, body: dict[str, Any], name: str
+) -> None:
+    afforded = await _afford(request(operation=operation, body=body), _model("large", 10.0))
+    assert afforded.request.body[name] == afforded.request.max_tokens == UNSTATED_TOKENS
+    assert afforded.hold.usd == pytest.approx(UNSTATED_TOKENS * 10e-6)
+
+
+async def test_a_limit_that_nobody_asked_for_stays_well_within_the_context() -> None:
+    afforded = await _afford(request(input_tokens=3000), _model("dear", 1000.0, context=4096))
+    assert afforded.request.max_tokens == (4096 - 3000) // 2
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_an_answer_is_cut_to_what_is_left(name: str) -> None:
+    asked = request(max_tokens=30_000, body={name: 30_000, "min_tokens": 20_000})
+    afforded = await _afford(asked, _model("large", 100.0))
+    assert afforded.request.body == {name: 10_000, "min_tokens": 10_000}
+    assert afforded.request.max_tokens == 10_000
+    assert afforded.hold.usd == pytest.approx(1.0)
+
+
+async def test_models_that_cannot_give_a_useful_answer_are_left_out() -> None:
+    models = (_model("huge", 9000.0), _model("small", 1.0), _model("large", 100.0))
+    afforded = await _afford(request(max_tokens=20_000), *models)
+    assert (_names(afforded), afforded.request.max_tokens) == (["small"], 20_000)
+    assert afforded.decision.reason == "fallback"
+    assert afforded.hold.usd == pytest.approx(20_000e-6)
+
+
+async def test_a_fallback_that_cannot_pay_for_the_whole_answer_is_left_out() -> None:
+    afforded = await _afford(request(max_tokens=20_000), _model("small", 1.0), _model("large", 100.0))
+    assert (_names(afforded), afforded.decision.reason) == (["small"], "best")
+    assert afforded.request.max_tokens == 20_000
+
+
+async def test_no_answer_of_use_is_refused() -> None:
+    with pytest.raises(BudgetSpent):
+        await _afford(request(max_tokens=USEFUL_TOKENS), _model("huge", 4000.0))
+    short = await _afford(request(max_tokens=USEFUL_TOKENS - 10), _model("huge", 4000.0))
+    assert short.request.max_tokens == USEFUL_TOKENS - 10
+
+
+async def test_a_soft_budget_changes_nothing() -> None:
+    asked = request(max_tokens=20_000)
+    afforded = await _afford(asked, _model("huge", 9000.0), hard=False)
+    assert (afforded.request, afforded.hold.usd) == (asked, 0.0)
+
+
+async def test_a_model_without_a_price_costs_nothing_known() -> None:
+    asked = request(max_tokens=20_000)
+    afforded = await _afford(asked, _model("own", None), usd=0.0)
+    assert (afforded.request, afforded.hold.usd) == (asked, 0.0)

@@ -1,0 +1,110 @@
+"""What operators see of a request: by key, by limit, by stage, and what its caller thinks of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.domain.request import Preferences
+from app.errors import RateLimited, UpstreamBroken, UpstreamTimeout
+from app.promises import Baseline
+from tests.fakes.clock import FakeClock
+from tests.fakes.gateway import Bench, bench
+from tests.fakes.upstream import FakeExchange, FakeUpstream
+from tests.fakes.world import FakeKey, catalog, model, request
+
+KEY = FakeKey()
+SMALL, LARGE = model("small"), model("large")
+
+
+def world_of(upstream: FakeUpstream, clock: FakeClock | None = None) -> Bench:
+    baseline = Baseline(LARGE, lambda decision, name: 0.95)
+    there = bench(catalog(SMALL, LARGE), upstream, clock=clock or FakeClock(), baseline=baseline)
+    there.metrics.names.know_keys([KEY.id])
+    return there
+
+
+class Slow(FakeUpstream):
+    """Takes two seconds to answer."""
+
+    def __init__(self, clock: FakeClock, **answers: Any) -> None:
+        super().__init__(**answers)
+        self._clock = clock
+
+    async def send(self, *args: Any) -> FakeExchange:
+        self._clock.advance(2.0)
+        return await super().send(*args)
+
+
+async def test_a_key_is_counted_with_what_it_spent_and_how_its_requests_ended() -> None:
+    world = world_of(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(request(), KEY)
+    assert [piece async for piece in served.answer]
+    served.answer.close()
+    assert world.sample("thalamus_key_requests_total", key="tester", outcome="ok") == 1
+    spent = world.sample("thalamus_key_cost_usd_total", key="tester")
+    assert spent == world.sample("thalamus_cost_usd_total", model="small", profile="default") > 0
+
+
+async def test_a_request_that_a_limit_turned_away_counts_for_its_key() -> None:
+    world = world_of(FakeUpstream(small=b"hello"))
+    busy = FakeKey(concurrency=1)
+    served = await world.gateway.complete(request(), busy)
+    with pytest.raises(RateLimited):
+        await world.gateway.complete(request(), busy)
+    served.answer.close()
+    assert world.sample("thalamus_key_requests_total", key="tester", outcome="rate_limit_exceeded") == 1
+
+
+async def test_admission_and_decision_and_all_of_the_overhead_are_stages() -> None:
+    world = world_of(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(request(), KEY)
+    served.answer.close()
+    stages = {
+        stage: world.sample("thalamus_overhead_seconds_count", stage=stage)
+        for stage in ("admission", "decision", "total")
+    }
+    assert stages == {"admission": 1, "decision": 1, "total": 1}
+
+
+async def test_an_answer_that_takes_longer_than_was_asked_for_misses_its_limit() -> None:
+    clock = FakeClock()
+    world = world_of(Slow(clock, small=b"hello"), clock)
+    asked = request(preferences=Preferences({"max_latency_s": 1.0}))
+    served = await world.gateway.complete(asked, KEY)
+    assert [piece async for piece in served.answer]
+    served.answer.close()
+    missed = {"limit": "max_latency_s", "profile": "default", "outcome": "missed"}
+    assert world.sample("thalamus_limit_attainment_total", **missed) == 1
+    assert world.sample("thalamus_deadline_misses_total", when="before_answer") == 0
+
+
+async def test_a_deadline_that_passed_is_a_miss_and_so_is_the_limit_on_time() -> None:
+    clock = FakeClock()
+    world = world_of(Slow(clock, small=UpstreamBroken("no"), large=b"hello"), clock)
+    with pytest.raises(UpstreamTimeout):
+        await world.gateway.complete(request(deadline_s=1.0, preferences=Preferences({"max_ttft_s": 1.0})), KEY)
+    assert world.sample("thalamus_deadline_misses_total", when="before_answer") == 1
+    for limit in ("deadline_s", "max_ttft_s"):
+        missed = {"limit": limit, "profile": "default", "outcome": "missed"}
+        assert world.sample("thalamus_limit_attainment_total", **missed) == 1
+
+
+async def test_a_fallback_is_compared_with_the_baseline_by_who_answered() -> None:
+    world = world_of(FakeUpstream(small=UpstreamBroken("no"), large=b"hello"))
+    served = await world.gateway.complete(request(), KEY)
+    served.answer.close()
+    routed = world.sample("thalamus_routed_cost_usd_total", profile="default")
+    assert routed == world.sample("thalamus_baseline_cost_usd_total", baseline="large", profile="default") > 0
+
+
+async def test_what_a_caller_thinks_is_counted_beside_what_was_predicted() -> None:
+    world = world_of(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(request(), KEY)
+    served.answer.close()
+    await world.gateway.rate({"decision_id": served.decision.decision_id, "score": 0.25}, KEY)
+    labels = {"model": "small", "predicted": "0.8-1.0"}
+    assert world.sample("thalamus_feedback_total", **labels) == 1
+    assert world.sample("thalamus_feedback_quality_total", **labels) == 0.25
+    assert world.sample("thalamus_feedback_predicted_quality_total", **labels) == pytest.approx(0.9)

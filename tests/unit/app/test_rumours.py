@@ -1,0 +1,53 @@
+"""What a gateway makes of what others tell it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.rumours import Rumours, both
+from app.store.redis_client import RedisClient
+from app.upstream.replicas import Change
+
+TOLD = {"from": "other", "backend": "small", "url": "http://127.0.0.1:9000", "what": "rests", "seconds": 3.0}
+
+
+@pytest.fixture
+async def rumours() -> Rumours:
+    return Rumours(RedisClient("redis://127.0.0.1:1/0", None, lambda: 0.0), "ours")
+
+
+async def test_it_hears_what_others_have_noticed(rumours: Rumours) -> None:
+    assert rumours.read(json.dumps(TOLD).encode()) == Change("small", "http://127.0.0.1:9000", "rests", 3.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"from": "ours"},
+        {"what": "sings"},
+        {"what": ["out"]},
+        {"backend": 7},
+        {"url": None},
+        {"seconds": -1},
+        {"seconds": 1e9},
+        {"seconds": "nan"},
+        {"seconds": []},
+    ],
+)
+async def test_what_is_its_own_or_makes_no_sense_is_passed_over(rumours: Rumours, changes: dict[str, Any]) -> None:
+    assert rumours.read(json.dumps(TOLD | changes).encode()) is None
+
+
+@pytest.mark.parametrize("message", [b"", b"\xff\xfe", b"[]", b"null", b"{}", b"[" * 100_000])
+async def test_anything_can_be_published(rumours: Rumours, message: bytes) -> None:
+    assert rumours.read(message) is None
+
+
+async def test_two_are_told_in_their_order() -> None:
+    told: list[tuple[int, Change]] = []
+    change = Change("small", "http://127.0.0.1:9000", "back")
+    both(lambda one: told.append((1, one)), lambda one: told.append((2, one)))(change)
+    assert told == [(1, change), (2, change)]
