@@ -38,7 +38,10 @@ def _mount(root: Path, wanted: dict[str, Any]) -> None:
     for place, options in wanted["tmpfs"].items():
         _run("-t", "tmpfs", "-o", options, "tmpfs", str(root / place.lstrip("/")))
     for source, place in wanted["read_only"].items():
-        _run("--bind", "-o", "ro", source, str(root / place.lstrip("/")))
+        target = root / place.lstrip("/")
+        if Path(source).is_file():
+            target.touch()
+        _run("--bind", "-o", "ro", source, str(target))
     _run("-t", "tmpfs", "-o", "size=1m,mode=755", "dev", str(root / "dev"))
     for device in DEVICES:
         (root / "dev" / device).touch()

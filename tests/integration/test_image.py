@@ -11,20 +11,19 @@ import hashlib
 import json
 import re
 import stat
-import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.fakes.backend import FakeBackend, Script
-from tests.fakes.bare_root import Builder, Image, place_for_roots, require_bare_root
+from tests.fakes.bare_root import Image
 from tests.fakes.caller import hear, session_to
 from tests.fakes.container import MEMORY_MIB, WRITABLE, Container, container
 from tests.fakes.process import HEADERS
+from tests.integration.conftest import Built
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -42,25 +41,6 @@ BROKEN = {
     "never answers": Script(hang=True),
     "resets after the head": Script(head_then_reset=True),
 }
-
-
-@dataclass(frozen=True)
-class Built:
-    """The gateway's image, and the stage that made it."""
-
-    gateway: Image
-    build: Image
-
-
-@pytest.fixture(scope="module")
-def built() -> Iterator[Built]:
-    require_bare_root()
-    begin = time.monotonic()
-    with place_for_roots() as folder:
-        builder = Builder(folder)
-        built = Built(builder.build("gateway"), builder.build("build"))
-        print(json.dumps({"image": "gateway", "built_in_s": round(time.monotonic() - begin)}))
-        yield built
 
 
 def test_the_image_has_no_shell_no_package_manager_and_no_torch(built: Built) -> None:
