@@ -31,7 +31,7 @@ KEYS = ("sk-demo", "sk-team")
 # What this gateway takes at a time: little, so that a burst is too much for it.
 IN_FLIGHT = 24
 # Of the key "team": these models are cheap, so that it is soon spent, which a soft one only says.
-BUDGET = {"usd": 0.01, "period": "day", "hard": False}
+BUDGET = {"usd": 0.01, "per": "day", "hard": False}
 # Unlike all that the demo's router model learned from, as it says itself.
 UNFAMILIAR = (
     "ᚠᛇᚻ᛫ᛒᛦᚦ᛫ᚠᚱᚩᚠᚢᚱ᛫ᚠᛁᚱᚪ᛫ᚷᛖᚻᚹᛦᛚᚳᚢᛗ",
@@ -87,11 +87,17 @@ async def observed(folder: Path, stack: Stack, **changes: Any) -> AsyncIterator[
         command = (sys.executable, "-m", "app.cli", "serve", "--config", str(config))
         process = await asyncio.create_subprocess_exec(*command, stderr=log)
         try:
-            await until(lambda: "gateway.started" in (folder / "gateway.log").read_text(), True, 60)
+            await until(lambda: process.returncode is not None or _has_started(folder), True, 60)
+            assert process.returncode is None, (folder / "gateway.log").read_text()
             yield Observed(f"http://{data}", process, (first, second), prometheus)
         finally:
-            process.terminate()
+            if process.returncode is None:
+                process.terminate()
             await process.wait()
+
+
+def _has_started(folder: Path) -> bool:
+    return "gateway.started" in (folder / "gateway.log").read_text()
 
 
 def _write(folder: Path, stack: Stack, scripted: tuple[str, str], changes: Mapping[str, Any]) -> Path:
