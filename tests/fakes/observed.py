@@ -22,7 +22,7 @@ import aiohttp
 import yaml
 
 from router_models.aptitude import FAMILIES, Item, draw, grade
-from tests.conftest import ROOT, Stack, free_ports
+from tests.conftest import ROOT, Workers, free_ports
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.process import until
 from tests.fakes.prometheus import Prometheus, running_prometheus
@@ -73,16 +73,19 @@ class Observed:
 
 
 @asynccontextmanager
-async def observed(folder: Path, stack: Stack, **changes: Any) -> AsyncIterator[Observed]:
+async def observed(folder: Path, workers: Workers, **changes: Any) -> AsyncIterator[Observed]:
     """A gateway of its own in front of the demo's workers; `changes` replace keys of its file."""
+    for kind in workers.urls:
+        workers.start(kind)
+    workers.wait_until_ready()
     data, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
     async with AsyncExitStack() as running:
         first, second = [
             await running.enter_async_context(FakeBackend(QUICK, models=("org/scripted",))) for _ in range(2)
         ]
-        config = _write(folder, stack, (first.url, second.url), {"listen": data, "admin_listen": admin, **changes})
-        workers = [url.removeprefix("http://") for url in stack.workers.urls.values()]
-        prometheus = running.enter_context(running_prometheus(folder, [admin], workers))
+        config = _write(folder, workers, (first.url, second.url), {"listen": data, "admin_listen": admin, **changes})
+        scraped = [url.removeprefix("http://") for url in workers.urls.values()]
+        prometheus = running.enter_context(running_prometheus(folder, [admin], scraped))
         log = running.enter_context((folder / "gateway.log").open("w"))
         command = (sys.executable, "-m", "app.cli", "serve", "--config", str(config))
         process = await asyncio.create_subprocess_exec(*command, stderr=log)
@@ -100,7 +103,7 @@ def _has_started(folder: Path) -> bool:
     return "gateway.started" in (folder / "gateway.log").read_text()
 
 
-def _write(folder: Path, stack: Stack, scripted: tuple[str, str], changes: Mapping[str, Any]) -> Path:
+def _write(folder: Path, workers: Workers, scripted: tuple[str, str], changes: Mapping[str, Any]) -> Path:
     text = {name: (ROOT / "configs" / name).read_text() for name in ("demo.yaml", "demo-catalog.yaml")}
     gateway, catalog = (yaml.safe_load(each) for each in text.values())
     artifact = ROOT / "router_models" / "artifacts" / Path(gateway["artifact"]).name
@@ -109,7 +112,7 @@ def _write(folder: Path, stack: Stack, scripted: tuple[str, str], changes: Mappi
     team = {**gateway["keys"][0], "id": "team", "secret": KEYS[1], "flags_in_prompt": False, "budget": BUDGET}
     gateway["keys"].append(team)
     for backend in catalog["backends"]:
-        backend["urls"] = [stack.workers.urls[backend["name"]]]
+        backend["urls"] = [workers.urls[backend["name"]]]
     catalog["backends"].append({"name": "scripted", "kind": "vllm", "urls": list(scripted)})
     model = {**catalog["models"][-1], "name": "scripted", "served_as": "org/scripted", "backend": "scripted"}
     catalog["models"].append({**model, "predicted_as": None})

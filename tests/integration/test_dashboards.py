@@ -16,7 +16,7 @@ import yaml
 
 from deploy.grafana import DASHBOARDS
 from deploy.grafana.panels import expressions
-from tests.conftest import Stack
+from tests.conftest import Workers
 from tests.fakes.observed import Callers, inject_faults, observed
 from tests.fakes.prometheus import CONFIG, Prometheus, missing
 
@@ -47,8 +47,10 @@ def test_prometheus_takes_our_configuration() -> None:
 
 
 @pytest.mark.vllm
-async def test_every_expression_returns_data_in_a_real_run(tmp_path: Path, demo_stack: Stack, full_size: bool) -> None:
-    async with observed(tmp_path, demo_stack) as there:
+async def test_every_expression_returns_data_in_a_real_run(
+    tmp_path: Path, demo_workers: Workers, full_size: bool
+) -> None:
+    async with observed(tmp_path, demo_workers) as there:
         callers = Callers(there.url)
         await asyncio.gather(callers.ask_for(60 if full_size else 22), inject_faults(there, callers))
         await asyncio.sleep(3)
