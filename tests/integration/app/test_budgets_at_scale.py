@@ -26,7 +26,7 @@ from tests.fakes.deployment import CARD, SECRET
 from tests.fakes.process import GatewayProcess, gateway_process, until
 from tests.fakes.redis_server import RedisServer, running_redis
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 TOKENS = 1_000
 PROMPT = "Say something."
