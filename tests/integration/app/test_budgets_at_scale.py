@@ -240,7 +240,7 @@ async def test_a_killed_worker_frees_what_it_held_when_it_is_replaced(tmp_path: 
 
 async def test_a_redis_that_is_killed_for_a_while_costs_no_cent_and_no_record(tmp_path: Path, full_size: bool) -> None:
     """Requests of a key with a hard budget and of one without go on all the while."""
-    away_s, after_s = (30.0, 12.0) if full_size else (5.0, 6.0)
+    away_s, after_s = (30.0, 12.0) if full_size else (5.0, 4.0)
     usd = 300 * COST_USD
     async with _two_gateways(tmp_path, usd, Script(usage=USAGE, delay_s=0.2)) as fleet:
         redis = fleet.money.redis
