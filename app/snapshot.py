@@ -50,6 +50,7 @@ class Lasting:
         metrics = self.telemetry.metrics
         metrics.refresh_with(lambda: metrics.pressed(self.shedding.readings()))
         metrics.refresh_with(lambda: metrics.kept.stores(self.stores.up()))
+        metrics.refresh_with(lambda: metrics.kept.budgets(self.stores.budget_states()))
 
 
 class LentModel:

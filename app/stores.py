@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ from app.store.spool import Spool
 from app.store.sqlite_bank import SqliteBank
 from app.store.sqlite_journal import SqliteJournal
 from app.telemetry import Telemetry
-from app.telemetry.kept_metrics import FEATURES
+from app.telemetry.kept_metrics import FEATURES, BudgetState
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ class Stores:
         answers = self.redis is None or not self.redis.is_down
         records = answers and not (self.spool and self.spool.is_stopped)
         return {**dict.fromkeys(FEATURES, answers), "journal": records}
+
+    def budget_states(self) -> Iterator[BudgetState]:
+        """What keys have left, for the metrics."""
+        for told in self.budgets.told():
+            budget = told.budget
+            yield BudgetState(told.key_id, budget.period, budget.usd, budget.usd - told.spent_usd)
 
 
 @asynccontextmanager

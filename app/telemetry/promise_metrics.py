@@ -12,8 +12,8 @@ QUANTITIES = ("cost_usd", "output_tokens", "latency_s", "ttft_s")
 """What is predicted of an answer and seen when it is over."""
 LIMITS = ("max_cost_usd", "max_latency_s", "max_ttft_s", "max_output_tokens", "deadline_s")
 """What a caller may ask for whose keeping is only known in the end; of a region or a licence it is known before."""
-# A quarter to four times of what was predicted; within a tenth of it is as good as right.
-RATIOS = (0.25, 0.5, 0.75, 0.9, 1.1, 1.333, 2.0, 4.0)
+# A quarter to ten times of what was predicted; within a tenth of it is as good as right.
+RATIOS = (0.25, 0.5, 0.75, 0.9, 1.1, 1.333, 2.0, 4.0, 10.0)
 QUALITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 BANDS = ("0.0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1.0")
 """Predicted qualities, for a look at whether they come true."""

@@ -286,6 +286,7 @@ MONEY = (
         "Who asks, and how does it end for them?",
         "429 codes: the key is over a limit or its budget; raise it, or talk to its owner.",
         (Query(total("thalamus_key_requests_total", "key, outcome"), "{{key}} {{outcome}}"),),
+        decimals=0,
         kind="bars",
     ),
     Panel(
@@ -313,7 +314,7 @@ MONEY = (
         "Do records reach the kept store, and are any lost or left open by a crash?",
         "waiting that grows: the store is down or slow; lost: it was away for too long.",
         (
-            Query("sum(thalamus_journal_spool_bytes) / 1024", "KiB waiting"),
+            Query("sum(thalamus_journal_spool_bytes) / 1024", "KiB in the spool"),
             Query("max(thalamus_journal_stopped)", "cannot be written"),
             Query("sum(increase(thalamus_journal_rows_dropped_total[$__rate_interval]))", "lost"),
             Query("sum(increase(thalamus_journal_interrupted_total[$__rate_interval]))", "interrupted"),

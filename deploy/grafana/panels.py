@@ -50,6 +50,7 @@ class Panel:
     """The label that a table has one row for each of."""
     minimum: float | None = 0
     maximum: float | None = None
+    decimals: int | None = None
 
     @property
     def description(self) -> str:
@@ -158,6 +159,8 @@ def _panel(panel: Panel) -> Any:
         builder.min(panel.minimum)
     if panel.maximum is not None:
         builder.max(panel.maximum)
+    if panel.decimals is not None:
+        builder.decimals(panel.decimals)
     return builder
 
 

@@ -191,7 +191,15 @@ def _bars(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
         axes.barh(number, most, color="#f3f4f6", height=0.66)
         axes.barh(number, value, color=COLORS[(len(bars) - 1 - number) % len(COLORS)], height=0.66)
         axes.text(-0.02 * most, number, name, ha="right", va="center", size=7)
-        axes.text(most * 1.01, number, shown(value, _unit(panel)), ha="left", va="center", size=7.5, weight="bold")
+        axes.text(
+            most * 1.01,
+            number,
+            shown(value, _unit(panel), _decimals(panel)),
+            ha="left",
+            va="center",
+            size=7.5,
+            weight="bold",
+        )
     axes.set_xlim(min(0.0, *(value for _, value in bars)), most * 1.16)
     axes.set_ylim(-0.6, max(len(bars), 4) - 0.4)
 
@@ -199,7 +207,7 @@ def _bars(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
 def _number(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
     axes.axis("off")
     values = [value for target in panel["targets"] for _, value in source.at_the_end(target["expr"])]
-    text = shown(values[0], _unit(panel)) if values and math.isfinite(values[0]) else "no data"
+    text = shown(values[0], _unit(panel), _decimals(panel)) if values and math.isfinite(values[0]) else "no data"
     axes.text(0.5, 0.45, text, size=20, ha="center", va="center", weight="bold", color="#1f2937")
 
 
@@ -220,14 +228,19 @@ def _table(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
         [name, *(_cell(cells[name].get(column), units.get(column, "short")) for column in columns)] for name in order
     ]
     widths = [0.3, *[0.7 / len(columns)] * len(columns)]
+    height = min(1.0, (len(order) + 1) / 11)
     drawn = axes.table(
-        text, colLabels=[by, *columns], colWidths=widths, loc="upper left", cellLoc="right", edges="horizontal"
+        text,
+        colLabels=[by, *columns],
+        colWidths=widths,
+        cellLoc="right",
+        edges="horizontal",
+        bbox=(0, 1 - height, 1, height),
     )
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(7.5)
     for (row, column), cell in drawn.get_celld().items():
         cell.set_edgecolor("#e5e7eb")
-        cell.set_height(1 / max(9, len(order) + 1))
         if column == 0:
             cell.set_text_props(ha="left")
         if row == 0:
@@ -249,21 +262,28 @@ def _name(target: Mapping[str, Any], labels: Labels) -> str:
     return ", ".join(labels.values()) if name == "__auto" else name
 
 
+def _decimals(panel: Mapping[str, Any]) -> int | None:
+    decimals: int | None = panel["fieldConfig"]["defaults"].get("decimals")
+    return decimals
+
+
 def _unit(panel: Mapping[str, Any]) -> str:
     unit: str = panel["fieldConfig"]["defaults"]["unit"]
     return unit
 
 
-def shown(value: float, unit: str) -> str:
+def shown(value: float, unit: str, decimals: int | None = None) -> str:
     """A number as Grafana would show it, more or less."""
     if unit == "percentunit":
         return f"{value * 100:.3g} %"
     if unit == "s":
         return f"{value:.3g} s" if abs(value) >= 1 or value == 0 else f"{value * 1e3:.3g} ms"
     if unit == "currencyUSD":
-        return f"${value:.3g}" if abs(value) >= 0.01 or value == 0 else f"${value * 1e6:.3g}/M"
-    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{text} /s" if unit == "reqps" else text
+        places = 2 if value == 0 else max(2, 1 - math.floor(math.log10(abs(value))))
+        return f"{'-' if value < 0 else ''}${abs(value):.{places}f}"
+    if decimals is not None or abs(value) >= 100:
+        return f"{value:,.{decimals or 0}f}"
+    return f"{value:.3g} /s" if unit == "reqps" else f"{value:.3g}"
 
 
 def _local(at: float) -> Any:

@@ -121,11 +121,12 @@ ASKED = (
         maximum=1,
     ),
     Panel(
-        "Limits missed and kept",
+        "Kept and missed over time",
         "When were limits missed?",
         "compare the time with queues and ejections in Fleet and gateway.",
-        (Query(rate(ATTAINED, "limit, outcome", PROFILE), "{{limit}} {{outcome}}"),),
+        (Query(rate(ATTAINED, "outcome", PROFILE), "{{outcome}}"),),
         unit="reqps",
+        kind="stacked",
     ),
     Panel(
         "Deadlines missed",

@@ -60,6 +60,8 @@ def running_prometheus(folder: Path, thalamus: Sequence[str], vllm: Sequence[str
     shutil.copytree(CONFIG, folder / "config")
     config = yaml.safe_load((folder / "config" / "prometheus.yml").read_text())
     config["global"] = {f"{what}_interval": f"{SCRAPE_EVERY_S}s" for what in ("scrape", "evaluation")}
+    for scraped in config["scrape_configs"]:
+        scraped.pop("dns_sd_configs", None)
     (folder / "config" / "prometheus.yml").write_text(yaml.safe_dump(config))
     for job, addresses in (("thalamus", thalamus), ("vllm", vllm)):
         (folder / "config" / "targets" / f"{job}.yml").write_text(yaml.safe_dump([{"targets": list(addresses)}]))

@@ -21,6 +21,8 @@ from tests.fakes.deployment import FIRST_KEYS, Deployment, deployed
 from tests.fakes.process import until
 from tests.fakes.redis_server import RedisServer, running_redis
 
+pytestmark = pytest.mark.timing
+
 KEY = "sk-limited"
 LIMITED = {"id": "limited", "secret": KEY, "models": ["*"], "max_priority": "high", "tokens_per_minute": None}
 # A subscription that is lost is looked for each second.

@@ -119,11 +119,16 @@ def test_cost_of_a_model_without_a_price_is_not_zero_but_absent() -> None:
 def test_another_process_is_told_as_part_of_this_one() -> None:
     def counted(requests: int) -> Metrics:
         metrics = Metrics(["small"], ["default"], ["pool"])
+        metrics.names.know_keys(["team"])
         for _ in range(requests):
             metrics.in_flight.inc()
             metrics.completed("chat", "ok", 0.2)
         metrics.ejected("pool")
         metrics.pressed({"memory": requests / 10})
+        metrics.kept.replicas([ReplicaState("pool", "a:1", requests < 3, requests, requests, float(requests))])
+        metrics.kept.budgets([BudgetState("team", "day", 10.0, 10.0 - requests)])
+        metrics.kept.stores({"limits": requests < 3})
+        metrics.promises.compared("small", {"cost_usd": 1.0}, {"cost_usd": float(requests)})
         return metrics
 
     metrics, other = counted(2), json.loads(json.dumps(counted(3).snapshot()))
@@ -133,6 +138,12 @@ def test_another_process_is_told_as_part_of_this_one() -> None:
     assert "thalamus_requests_in_flight 5.0" in lines
     assert 'thalamus_replicas_out{backend="pool"} 1.0' in lines, "both see the same replica"
     assert 'thalamus_pressure{reading="memory"} 0.3' in lines
+    assert 'thalamus_replica_up{backend="pool",replica="a:1"} 0.0' in lines, "one of them has taken it out"
+    assert 'thalamus_replica_in_flight{backend="pool",replica="a:1"} 5.0' in lines
+    assert 'thalamus_replica_waiting{backend="pool",replica="a:1"} 3.0' in lines, "both see the same queue"
+    assert 'thalamus_key_budget_left_usd{key="team",period="day"} 7.0' in lines, "who knows of more spending is right"
+    assert 'thalamus_store_up{feature="limits"} 0.0' in lines
+    assert 'thalamus_realised_sum_total{model="small",quantity="cost_usd"} 5.0' in lines
 
 
 def test_lines_that_the_log_dropped_are_counted() -> None:
