@@ -35,13 +35,15 @@ RUN python3 deploy/image/minimal_root.py /rootfs
 
 # An unmodified vLLM on CPU, with the demo's models built in. Its arguments are those of deploy/vllm/serve.sh.
 FROM base AS worker-cpu
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
 WORKDIR /srv
 COPY deploy/locks deploy/locks
 COPY deploy/environment.sh deploy/environment.sh
 COPY pyproject.toml ./
 RUN UV_NO_CACHE=1 UV_LINK_MODE=copy deploy/environment.sh vllm && rm -rf .venv-tools
 COPY deploy/demo deploy/demo
-RUN .venv-vllm/bin/python deploy/demo/build_models.py
+RUN .venv-vllm/bin/python deploy/demo/build_models.py && chmod --recursive a+rX var/models
 COPY deploy/vllm deploy/vllm
 ENV HOME=/tmp HOST=0.0.0.0 PYTHONDONTWRITEBYTECODE=1
 USER 65534:65534

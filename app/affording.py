@@ -12,11 +12,11 @@ A model without a price costs nothing known, so no budget stops it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from app.domain.decision import Candidate, Decision
-from app.domain.models import TOKENS_PER_PRICE, Model
+from app.domain.decision import Decision
+from app.domain.models import TOKENS_PER_PRICE, Model, TokenPrice
 from app.domain.request import Request
 from app.store.budgets import NANO_USD, Account, Budgets, Hold
 from app.upstream.payload import dump, expected_choices
@@ -35,39 +35,40 @@ FIRST = 3
 _READ = frozenset({"response_format", "structured_outputs", "text", "suffix", "chat_template_kwargs"})
 
 
-class WorstCase(NamedTuple):
-    """What one model may cost for one request."""
+class Size(NamedTuple):
+    """How much there is to pay for."""
 
-    prompt_usd: float
-    usd_per_token: float
-    """For each token that the answer may have, of all choices."""
-    context_tokens: int
+    prompt_tokens: int
+    choices: int
 
     @classmethod
-    def of(cls, model: Model, prompt_tokens: int, choices: int) -> WorstCase:
-        price, context_tokens = model.price, model.card.context_tokens
+    def of(cls, request: Request) -> Size:
+        tokens = request.input_tokens * TOKENS_PER_ESTIMATED + _unread_bytes(request.body) + TEMPLATE_TOKENS
+        return cls(tokens, 0 if request.operation == "embeddings" else expected_choices(request.body))
+
+    def usd(self, model: Model, tokens: int | None) -> float:
+        """What a model may cost, with answers of so many tokens, or as many as its context has."""
+        price, context = model.price, model.card.context_tokens
         if price is None:
-            return cls(0.0, 0.0, context_tokens)
-        input_price = max(price.input_usd_per_m, price.cached_input_usd_per_m or 0.0)
-        prompt_usd = prompt_tokens * input_price / TOKENS_PER_PRICE
-        return cls(prompt_usd, price.output_usd_per_m * choices / TOKENS_PER_PRICE, context_tokens)
+            return 0.0
+        written = self.choices * (context if tokens is None or tokens > context else tokens)
+        return (self.prompt_tokens * _input_price(price) + written * price.output_usd_per_m) / TOKENS_PER_PRICE
 
-    def usd(self, tokens: int | None) -> float:
-        """With an answer of so many tokens, or as many as the context has."""
-        limit = self.context_tokens if tokens is None else min(tokens, self.context_tokens)
-        return self.prompt_usd + self.usd_per_token * limit
+    def useful_usd(self, model: Model, tokens: int | None) -> float:
+        """What it may cost with an answer that is just of use."""
+        return self.usd(model, USEFUL_TOKENS if tokens is None else min(tokens, USEFUL_TOKENS))
 
-    def useful_usd(self, tokens: int | None) -> float:
-        """With an answer that is just of use."""
-        return self.usd(USEFUL_TOKENS if tokens is None else min(tokens, USEFUL_TOKENS))
-
-    def affordable_tokens(self, usd: float) -> int:
+    def affordable_tokens(self, model: Model, usd: float) -> int:
         """The longest answer that this pays for, of a model whose answers cost something."""
-        return max(1, int((usd - self.prompt_usd) / self.usd_per_token))
+        return max(1, int((usd - self.usd(model, 0)) / (self.usd(model, 1) - self.usd(model, 0))))
 
 
-@dataclass(frozen=True, slots=True)
-class Afforded:
+def _input_price(price: TokenPrice) -> float:
+    fresh, cached = price.input_usd_per_m, price.cached_input_usd_per_m
+    return cached if cached is not None and cached > fresh else fresh
+
+
+class Afforded(NamedTuple):
     """What is tried, and what is held back for it."""
 
     request: Request
@@ -84,24 +85,19 @@ async def afford(budgets: Budgets, account: Account, request: Request, decision:
     """
     if not account.budget.hard:
         return Afforded(request, decision, account.hold(0.0))
-    cases = _worst_cases(request, decision.candidates)
-    if request.max_tokens is None and _dearest(cases, None) > account.slice_usd:
-        request = request.limited_to(_unstated_tokens(request, cases[0]))
+    size, models = Size.of(request), [candidate.model for candidate in decision.candidates]
+    if request.max_tokens is None and _dearest(size, models, None) > account.slice_usd:
+        request = request.limited_to(_unstated_tokens(request, models[0]))
     tokens = request.max_tokens
-    most_usd = _dearest(cases, tokens)
+    costs = [size.usd(model, tokens) for model in models]
+    most_usd = max(costs[:FIRST])
     hold = budgets.take(account, most_usd)
     if hold is None:
-        hold = await budgets.draw(account, most_usd, min(case.useful_usd(tokens) for case in cases))
-    if hold.usd + NANO_USD < max(case.usd(tokens) for case in cases):
-        return _cut(request, decision, cases, hold)
+        least_usd = min([size.useful_usd(model, tokens) for model in models])
+        hold = await budgets.draw(account, most_usd, least_usd)
+    if hold.usd + NANO_USD < max(costs):
+        return _cut(request, decision, size, hold)
     return Afforded(request, decision, hold)
-
-
-def _worst_cases(request: Request, candidates: Sequence[Candidate]) -> list[WorstCase]:
-    choices = 0 if request.operation == "embeddings" else expected_choices(request.body)
-    unread = _unread_bytes(request.body)
-    prompt_tokens = request.input_tokens * TOKENS_PER_ESTIMATED + unread + TEMPLATE_TOKENS
-    return [WorstCase.of(candidate.model, prompt_tokens, choices) for candidate in candidates]
 
 
 def _unread_bytes(body: Mapping[str, Any]) -> int:
@@ -114,27 +110,28 @@ def _unread_bytes(body: Mapping[str, Any]) -> int:
     return len(dump(more)) if more else 0
 
 
-def _dearest(cases: Sequence[WorstCase], tokens: int | None) -> float:
-    return max([case.usd(tokens) for case in cases[:FIRST]])
+def _dearest(size: Size, models: Sequence[Model], tokens: int | None) -> float:
+    return max([size.usd(model, tokens) for model in models[:FIRST]])
 
 
-def _unstated_tokens(request: Request, case: WorstCase) -> int:
+def _unstated_tokens(request: Request, model: Model) -> int:
     """Prompts are longer than estimated at times, and a backend refuses what goes beyond its context."""
-    room = (case.context_tokens - request.input_tokens) // 2
+    room = (model.card.context_tokens - request.input_tokens) // 2
     return max(1, min(UNSTATED_TOKENS, room))
 
 
-def _cut(request: Request, decision: Decision, cases: Sequence[WorstCase], hold: Hold) -> Afforded:
+def _cut(request: Request, decision: Decision, size: Size, hold: Hold) -> Afforded:
     """Leave out what cannot be paid for, and ask for no longer an answer than can."""
+    models = [candidate.model for candidate in decision.candidates]
     paid_usd, asked = hold.usd + NANO_USD, request.max_tokens
-    first = next(case for case in cases if case.useful_usd(asked) <= paid_usd)
-    tokens = asked if first.usd(asked) <= paid_usd else first.affordable_tokens(paid_usd)
+    first = next(model for model in models if size.useful_usd(model, asked) <= paid_usd)
+    tokens = asked if size.usd(first, asked) <= paid_usd else size.affordable_tokens(first, hold.usd)
     if asked is None and tokens is not None:
         tokens = min(tokens, _unstated_tokens(request, first))
     if tokens is not None and tokens != asked:
         request = request.limited_to(tokens)
-    kept = [number for number, case in enumerate(cases) if case.usd(tokens) <= paid_usd]
-    hold.shrink(min(hold.usd, max(cases[number].usd(tokens) for number in kept)))
+    kept = [number for number, model in enumerate(models) if size.usd(model, tokens) <= paid_usd]
+    hold.shrink(min(hold.usd, max(size.usd(models[number], tokens) for number in kept)))
     return Afforded(request, _narrowed(decision, kept), hold)
 
 

@@ -20,7 +20,7 @@ from app.shedding import Shedding
 from app.snapshot import Lasting
 from app.store.limits import Limits, max_connections
 from app.store.sessions import MemorySessions
-from app.stores import open_stores
+from app.stores import Stores, open_stores
 from app.telemetry import Telemetry
 from app.upstream.replicas import Tell
 
@@ -47,6 +47,7 @@ class Application:
     data: Plane
     admin: Plane
     telemetry: Telemetry
+    stores: Stores
 
 
 @asynccontextmanager
@@ -68,7 +69,7 @@ async def create_app(settings: Settings, peers: Peers | None = None) -> AsyncIte
                     await live.open(settings)
                     data = data_plane(live.doors, max_connections=max_connections())
                     async with heard(rumours, live):
-                        yield Application(live, data, admin_plane(live.doors, data, live), telemetry)
+                        yield Application(live, data, admin_plane(live.doors, data, live), telemetry, stores)
                 finally:
                     await live.aclose()
 

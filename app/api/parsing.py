@@ -130,7 +130,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         raise InvalidRequest("stream_options is for streams; leave it out", param="stream_options")
     steering = steer(body, call, prompt.flags)
     context = steering.context
-    session = session_id(context.session_id, call.headers, body)
+    session = session_id(context.session_id, call.headers, body, prompt.conversation)
     max_tokens = _cap_tokens(forwarded, steering.preferences, prompt.operation, call.key)
     needs, uses = _needs(forwarded, prompt)
     return Request(

@@ -16,6 +16,7 @@ from app.domain.dimensions import Truths
 from app.routing.candidates import CandidateTable
 from app.routing.estimates import Case, Expected
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
+from app.routing.ranking import Ranking
 from app.routing.router import Evidence
 from app.routing.sessions import told
 
@@ -46,8 +47,10 @@ class Outlines:
         if not isinstance(evidence, Evidence):
             outline["expected_usd"] = chosen.estimate.cost_usd
             return outline
-        expected, order = Expected(evidence.case), evidence.ground.order
-        outline["expected_usd"] = _number(expected.cost_usd.item(order.item(0)))
+        ranking, order = decision.candidates, evidence.ground.order
+        expected = ranking.take_expected() if isinstance(ranking, Ranking) else Expected(evidence.case)
+        # A budget may have left out those that come first.
+        outline["expected_usd"] = _number(expected.cost_usd.item(expected.table.position[chosen.model.name]))
         outline["estimates"] = _estimates(expected, order[:MOST_CANDIDATES])
         outline["eligible"] = len(order)
         if len(order) < self._asked_for(evidence.case):

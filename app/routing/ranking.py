@@ -17,16 +17,22 @@ from app.routing.why import Ground
 class Ranking(Sequence[Candidate]):
     """Most useful first. The first is there at once; nearly no request ever looks at another.
 
-    Arrays over the catalogue are not kept, for decisions are remembered for a while: they follow from the case again.
+    Arrays over the catalogue are not kept for long, as decisions are: they follow from the case again.
     """
 
-    __slots__ = ("_case", "_first", "_made", "_order", "_weights")
+    __slots__ = ("_case", "_expected", "_first", "_made", "_order", "_weights")
 
     def __init__(self, view: View, ground: Ground) -> None:
         self._case, self._order, self._weights = view.case, ground.order, ground.terms.weights
         usefulness_M = view.usefulness if ground.terms is view.terms else utility(view.expected, self._weights)
+        self._expected: Expected | None = view.expected
         self._first = self._make(0, view.expected, usefulness_M)
         self._made: tuple[Candidate, ...] | None = None
+
+    def take_expected(self) -> Expected:
+        """What the ranking was made from, as far as it was worked out: for who asks first, soon after."""
+        expected, self._expected = self._expected, None
+        return expected or Expected(self._case)
 
     def __len__(self) -> int:
         return len(self._order)

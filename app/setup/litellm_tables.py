@@ -79,14 +79,14 @@ _PRICE = "a price needs input_cost_per_token and output_cost_per_token, and stan
 _HEADERS = "the gateway sends no headers or bodies of its own to a backend"
 _DEADLINES = "deadlines are the gateway's, in upstream of gateway.yaml, and a request's own deadline_s"
 _RESTS = "five failures in a row eject a replica, which is probed after 10 s; a backend over its rate limit rests"
-_NO_BUDGETS = "budgets are not kept yet; limits of a key are requests_per_minute, tokens_per_minute and concurrency"
+_BUDGETS = "budgets are of keys: budget: {usd: 10, per: day} in gateway.yaml, or thalamus keys create --budget 10/day"
 _OBSERVED = "there are metrics under /metrics of admin_listen, one log event for each request, and decision records"
-_REDIS = "what gateways share is not set in gateway.yaml"
+_REDIS = "what gateways share is in the Redis that store names in gateway.yaml"
 _NEXT = "a request for `auto` goes on to the next of the ranked models, without a list"
 _FITS = "a request for `auto` goes to models whose context_tokens it fits into"
 _REFUSAL = "a refusal is an answer here, and is not tried elsewhere"
 _FALLBACKS = "only chains between models of the catalogue become a profile"
-_NO_DATABASE = "keys and models are in files; there is no database"
+_NO_DATABASE = "models are in files; keys are too, or thalamus keys create makes them in state_dir or in store"
 _CHOICE = "a router model chooses between models, and the least loaded replica of a backend is asked"
 
 _INSTEAD: Mapping[str, str] = {
@@ -101,8 +101,8 @@ _INSTEAD: Mapping[str, str] = {
     "model_list.litellm_params.stream_timeout": _DEADLINES,
     "model_list.litellm_params.num_retries": "attempts are the gateway's: upstream.max_attempts",
     "model_list.litellm_params.max_retries": "attempts are the gateway's: upstream.max_attempts",
-    "model_list.litellm_params.max_budget": _NO_BUDGETS,
-    "model_list.litellm_params.budget_duration": _NO_BUDGETS,
+    "model_list.litellm_params.max_budget": _BUDGETS,
+    "model_list.litellm_params.budget_duration": _BUDGETS,
     "model_list.litellm_params.extra_headers": _HEADERS,
     "model_list.litellm_params.extra_body": _HEADERS,
     "model_list.litellm_params.organization": _HEADERS,
@@ -130,7 +130,7 @@ _INSTEAD: Mapping[str, str] = {
     "router_settings.disable_cooldowns": _RESTS,
     "router_settings.retry_policy": "only failures of a backend lead to another attempt, up to upstream.max_attempts",
     "router_settings.retry_after": "another attempt goes to another replica or model, at once",
-    "router_settings.provider_budget_config": _NO_BUDGETS,
+    "router_settings.provider_budget_config": _BUDGETS,
     **{f"router_settings.redis_{part}": _REDIS for part in ("host", "port", "password", "url", "db")},
     "litellm_settings": "is a setting of LiteLLM's library, and has none like it here",
     "litellm_settings.fallbacks": _FALLBACKS,
@@ -146,8 +146,8 @@ _INSTEAD: Mapping[str, str] = {
     "litellm_settings.cache": "answers are not cached",
     "litellm_settings.cache_params": "answers are not cached",
     "litellm_settings.drop_params": "callers set `require_parameters: true` where every parameter must be honoured",
-    "litellm_settings.max_budget": _NO_BUDGETS,
-    "litellm_settings.budget_duration": _NO_BUDGETS,
+    "litellm_settings.max_budget": _BUDGETS,
+    "litellm_settings.budget_duration": _BUDGETS,
     "litellm_settings.turn_off_message_logging": "prompts and answers stay out of the logs anyway",
     "litellm_settings.json_logs": "logs are JSON anyway",
     "general_settings": "is about LiteLLM's proxy, and has none like it here",

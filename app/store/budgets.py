@@ -294,8 +294,8 @@ class Purse:
 
     async def __aenter__(self) -> Purse:
         with suppress(StoreDown):
-            await asyncio.sleep(await self._greet())
-            await self._greet()
+            while wait_s := await self._greet():  # noqa: ASYNC110 - what is waited for happens in other processes
+                await asyncio.sleep(wait_s)
         self._tending = asyncio.create_task(self._tend_for_ever(), name="budgets")
         return self
 

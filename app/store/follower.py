@@ -19,8 +19,6 @@ from app.store.kept import INTERRUPTED, Batch, Ended, Feedback
 from app.store.spool import ADMITTED, ENDED, Mark, Row, segment_path, segments, unpacked
 
 READ_BYTES = 256 << 10
-# A batch is one step of the store: in Redis it holds everybody else up for some milliseconds.
-BATCH_ROWS = 100
 
 
 class _Open(NamedTuple):
@@ -31,11 +29,12 @@ class _Open(NamedTuple):
 class Follower:
     """Reads one spool."""
 
-    def __init__(self, path: Path, applied: int = 0) -> None:
+    def __init__(self, path: Path, batch_rows: int, applied: int = 0) -> None:
         """`applied` is the number of the last row that a store has; those up to it are read, but in no batch."""
+        self._batch_rows = batch_rows
         self.path, self.spool, self.applied = path, path.name, applied
-        self.read_to = applied
-        """The number of the last row that was read."""
+        self.read_to = 0
+        """The number of the last row that was read. What follows it may be applied already: see `interrupted`."""
         self._open: dict[int, _Open] = {}
         self._open_in: Counter[int] = Counter()
         self._numbers = [number for number, _ in segments(path)]
@@ -50,7 +49,7 @@ class Follower:
     def batch(self, end: Mark | None = None) -> Batch:
         """The next rows to apply, up to `end`, or to the end of what can be read; empty when there are none."""
         batch = Batch(self.spool, self.read_to)
-        while len(batch.ended) + len(batch.feedback) < BATCH_ROWS:
+        while len(batch.ended) + len(batch.feedback) < self._batch_rows:
             if not self._rows and not self._read(end):
                 break
             self._take(batch)
@@ -66,7 +65,7 @@ class Follower:
             self.read_to = batch.until = self.read_to + 1
             if self.read_to > self.applied:
                 batch.ended.append(_ended(self.read_to, of, left.payload, _broken_off(left.payload, now)))
-            if len(batch.ended) >= BATCH_ROWS:
+            if len(batch.ended) >= self._batch_rows:
                 yield batch
                 batch = Batch(self.spool, self.read_to)
         self._open.clear()
@@ -81,7 +80,7 @@ class Follower:
         return done
 
     def _take(self, batch: Batch) -> None:
-        room = BATCH_ROWS - len(batch.ended) - len(batch.feedback)
+        room = self._batch_rows - len(batch.ended) - len(batch.feedback)
         rows, self._rows = self._rows[:room], self._rows[room:]
         for row in rows:
             self._note(row, batch)

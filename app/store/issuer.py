@@ -134,7 +134,7 @@ class Issuer:
         return record
 
     async def rotate(self, key_id: str, by: str, grace_s: float) -> Issued:
-        """A new secret for a key; the old one is good for so long.
+        """A new secret for a key; the old one is good for so long, and for no moment where that is zero.
 
         Raises:
             UnknownKey: there is no such key, or it was revoked.
@@ -146,6 +146,9 @@ class Issuer:
         def exchanged(before: Record) -> Record:
             if before.revoked_at:
                 raise UnknownKey(f"the key {key_id} was revoked; create another one")
+            if not grace_s:
+                # Not even for as long as clocks may differ: who asks for this may have lost the secret to somebody.
+                return replace(before, digests=(_digest(pepper, made),))
             old = replace(before.digests[0], until=round(self._wall_clock() + grace_s, 3))
             return replace(before, digests=(_digest(pepper, made), old))
 

@@ -89,6 +89,9 @@ class Kept(NamedTuple):
 class JournalStore(Protocol):
     """Where records are kept. All of it may raise `StoreDown`."""
 
+    batch_rows: int
+    """How many rows it takes in one step, at most."""
+
     async def applied(self, spool: str) -> int:
         """The number of the last row of a spool that was applied; 0 where none was."""
         ...

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ READ_EVERY_S = 30.0
 # Without an answer for so long, a key that nobody knows may be a new one.
 STALE_AFTER_S = 5.0
 KNOWN_FOR_S = 300.0
+# Of thousands of records; then others have their turn.
+READ_AT_ONCE = 64
 
 ReadKey = Callable[[str, Mapping[str, Any]], Key]
 
@@ -37,13 +39,19 @@ ReadKey = Callable[[str, Mapping[str, Any]], Key]
 class _Held:
     """A key, and what is kept of its two secrets: the present one and the one before it."""
 
+    text: str
+    """As it is kept."""
     key: Key
     digests: tuple[tuple[str, bytes, float | None], tuple[str, bytes, float | None]]
 
 
 _NONE = ("", bytes(32), 0.0)
-_NOBODY = _Held(Key("nobody"), (_NONE, _NONE))
-"""What the secret of an unknown id is compared with, so that it takes as long as a known one."""
+
+
+def _nobody(peppers: Sequence[Pepper]) -> _Held:
+    """What the secret of an unknown id is compared with, so that it takes as long as a known one."""
+    pepper = peppers[0].fingerprint if peppers else ""
+    return _Held("", Key("nobody"), ((pepper, os.urandom(32), None), _NONE))
 
 
 class KeyRing:
@@ -61,7 +69,9 @@ class KeyRing:
         self._clock, self._wall_clock = clock, wall_clock
         self._peppers: tuple[Pepper, ...] = ()
         self._held: dict[str, _Held] = {}
+        self._nobody = _nobody(())
         self._version = ""
+        self._turn = asyncio.Lock()
         self._heard_at = self._read_at = -KNOWN_FOR_S * 2
         self.changed: Callable[[], object] = lambda: None
         """Called after keys have come, gone, or changed."""
@@ -84,12 +94,11 @@ class KeyRing:
         silent_s = self._clock() - self._heard_at
         if silent_s > KNOWN_FOR_S:
             raise _unknowable()
-        held = self._held.get(credential.public, _NOBODY)
-        if self._is_secret(credential.secret, held):
-            return held.key
-        if held is _NOBODY and silent_s > STALE_AFTER_S:
+        held = self._held.get(credential.public, self._nobody)
+        is_it = self._is_secret(credential.secret, held)
+        if silent_s > STALE_AFTER_S and held is self._nobody:
             raise _unknowable()
-        return None
+        return held.key if is_it else None
 
     def _is_secret(self, secret: str, held: _Held) -> bool:
         """Whether one of the key's secrets is this one; takes as long whichever it is, and when none is."""
@@ -108,12 +117,13 @@ class KeyRing:
             StoreDown: the store does not answer.
             UsageError: this gateway has not the pepper that the keys were made with.
         """
-        asked_at = self._clock()
-        version = await self._store.version()
-        if version != self._version or asked_at - self._read_at > READ_EVERY_S:
-            await self._read_all()
-            self._version, self._read_at = version, asked_at
-        self._heard_at = asked_at
+        async with self._turn:
+            asked_at = self._clock()
+            version = await self._store.version()
+            if version != self._version or asked_at - self._read_at > READ_EVERY_S:
+                await self._read_all()
+                self._version, self._read_at = version, asked_at
+            self._heard_at = asked_at
 
     async def watch(self) -> None:
         """Stay up to date; never returns."""
@@ -122,7 +132,8 @@ class KeyRing:
             try:
                 await self.refresh()
                 self._warned = ""
-            except (StoreDown, UsageError) as exc:
+            # What is in a store may be anything.
+            except (StoreDown, UsageError, ValueError, TypeError) as exc:
                 self._warn_once(str(exc))
 
     def _warn_once(self, why: str) -> None:
@@ -131,16 +142,28 @@ class KeyRing:
         self._warned = why
 
     async def _read_all(self) -> None:
-        records = [record for text in (await self._store.records()).values() if (record := _valid(text))]
-        needed = frozenset(record.digests[0].pepper for record in records)
+        texts, held = await self._store.records(), {}
+        for number, (key_id, text) in enumerate(texts.items()):
+            known = self._held.get(key_id)
+            if key := known if known and known.text == text else self._read(text):
+                held[key_id] = key
+            if number % READ_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        needed = frozenset(key.digests[0][0] for key in held.values())
         await check_peppers(self._store, self._pepper_file, needed)
-        peppers, held = self._pepper_file.read(), {}
-        for record in records:
-            with suppress(ValueError):  # of a later release, with fields that this one does not know: nobody's key
-                held[record.id] = _Held(self._read_key(record.id, record.grant), _two(record.digests))
+        peppers = self._pepper_file.read()
         if (held, peppers) != (self._held, self._peppers):
-            self._held, self._peppers = held, peppers
+            self._held, self._peppers, self._nobody = held, peppers, _nobody(peppers)
             self.changed()
+
+    def _read(self, text: str) -> _Held | None:
+        """What is held of a record; None for one that was revoked, or that a later release wrote."""
+        try:
+            record = Record.of(text)
+            key = self._read_key(record.id, record.grant)
+        except (ValueError, TypeError, KeyError):
+            return None
+        return None if record.revoked_at else _Held(text, key, _two(record.digests))
 
 
 class AllKeys:
@@ -151,14 +174,6 @@ class AllKeys:
 
     def find(self, secret: str) -> Key | None:
         return self._static.find(secret) or self._ring.find(secret)
-
-
-def _valid(text: str) -> Record | None:
-    try:
-        record = Record.of(text)
-    except (ValueError, TypeError, KeyError):
-        return None
-    return None if record.revoked_at else record
 
 
 def _two(digests: Sequence[Digest]) -> Any:

@@ -19,6 +19,7 @@ from app.store.redis_client import RedisClient, Script, StoreDown
 
 Found = TypeVar("Found")
 MOST_AUDITS = 100_000
+RECORDS_AT_ONCE = 500
 
 
 class KeyStore(Protocol):
@@ -55,11 +56,14 @@ class KeyStore(Protocol):
 
 
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS keys(id TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS audit(number INTEGER PRIMARY KEY, line TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS peppers(fingerprint TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS version(number INTEGER NOT NULL) STRICT;
 INSERT INTO version SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM version);
+PRAGMA user_version = 1;
+COMMIT;
 """
 
 
@@ -143,9 +147,10 @@ class SqliteKeys:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_SCHEMA)
+            if not connection.execute("PRAGMA user_version").fetchone()[0]:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(_SCHEMA)
             self._connection = connection
         return self._connection
 
@@ -192,9 +197,15 @@ class RedisKeys:
         return found.decode() if found else "0"
 
     async def records(self) -> Mapping[str, str]:
-        flat = await self._client.ask("HGETALL", _RECORDS)
-        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-        return {key_id.decode(): text.decode() for key_id, text in pairs}
+        """A part at a time: thousands of keys take longer than one answer may."""
+        found: dict[str, str] = {}
+        cursor: Any = 0
+        while True:
+            cursor, part = await self._client.ask("HSCAN", _RECORDS, cursor, "COUNT", RECORDS_AT_ONCE)
+            pairs = part.items() if isinstance(part, dict) else zip(part[::2], part[1::2], strict=True)
+            found |= {key_id.decode(): text.decode() for key_id, text in pairs}
+            if not int(cursor):
+                return found
 
     async def put(self, key_id: str, text: str, before: str, audit: str) -> bool:
         keys = (_RECORDS, _AUDIT, _VERSION)

@@ -20,11 +20,11 @@ from app.store.follower import Follower
 from app.store.kept import Batch, JournalStore
 from app.store.limits import Clock
 from app.store.redis_client import StoreDown
-from app.store.spool import Spool, adopt, remove, spools
+from app.store.spool import Mark, Spool, adopt, remove, spools
 from app.telemetry import Telemetry
 
 EVERY_S = 0.5
-SYNC_EVERY_S, SWEEP_EVERY_S, TRIM_EVERY_S = 1.0, 60.0, 600.0
+SWEEP_EVERY_S, TRIM_EVERY_S = 60.0, 600.0
 # After the store was down: sooner than a minute, for those who look for what a dead process did.
 SWEEP_AGAIN_S = 5.0
 # How long the end of the process waits for the store. What is not applied by then is, at the next start.
@@ -41,8 +41,9 @@ class Recorder:
     ) -> None:
         self._spool, self._store, self._telemetry = spool, store, telemetry
         self._clock, self._wall_clock = clock, wall_clock
-        self._follower = Follower(spool.path)
+        self._follower = Follower(spool.path, store.batch_rows)
         self._pending: Batch | None = None
+        self._synced = Mark(1, 0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -80,6 +81,10 @@ class Recorder:
         async with self._turn:
             self._spool.flush()
             end = self._spool.mark
+            if end != self._synced:
+                # A store must never know of a row that a crash of the machine takes from the spool.
+                await self._in_thread(partial(self._spool.sync, self._synced, end))
+                self._synced = end
             while True:
                 batch = self._pending
                 if batch is None:
@@ -108,7 +113,7 @@ class Recorder:
                 os.close(lock)
 
     async def _finish(self, path: Path) -> None:
-        follower = Follower(path, await self._store.applied(path.name))
+        follower = Follower(path, self._store.batch_rows, await self._store.applied(path.name))
         records = interrupted = 0
         while batch := await self._in_thread(follower.batch):
             await self._apply(follower, batch)
@@ -130,7 +135,6 @@ class Recorder:
         while True:
             await self._step("sweep", SWEEP_EVERY_S, self.recover, SWEEP_AGAIN_S)
             await self._step("record", EVERY_S, self.record, EVERY_S)
-            await self._step("sync", SYNC_EVERY_S, self._sync, SYNC_EVERY_S)
             await self._step("trim", TRIM_EVERY_S, self._trim, SWEEP_EVERY_S)
             self._log_change()
             await asyncio.sleep(EVERY_S)
@@ -148,9 +152,6 @@ class Recorder:
         except Exception as exc:  # noqa: BLE001 - nobody else would hear of a bug, and it must not end the recording
             self._telemetry.log.write("journal.failed", step=name, cause=type(exc).__name__)
         self._due[name] = self._clock() + wait_s - EVERY_S / 10
-
-    async def _sync(self) -> None:
-        await self._in_thread(self._spool.sync)
 
     def _log_change(self) -> None:
         if self._spool.is_stopped is not self._was_stopped:

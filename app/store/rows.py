@@ -101,5 +101,9 @@ def _dump(row: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
-        # Half of a UTF-16 pair, or a number that is too large; what is not Python's own is an array.
-        return json.dumps(row, separators=(",", ":"), default=lambda array: array.tolist()).encode()
+        # Half of a UTF-16 pair; what is not Python's own is an array, in which NaN is unknown.
+        return json.dumps(row, separators=(",", ":"), default=_listed).encode()
+
+
+def _listed(array: Any) -> list[float | None]:
+    return [value if value == value else None for value in array.tolist()]

@@ -17,7 +17,6 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,10 +119,18 @@ class Spool:
             self._waiting.clear()
             self._waiting_bytes = 0
 
-    def sync(self) -> None:
-        """See to it that what was written survives the machine. May be called in any thread."""
-        with suppress(OSError):
-            os.fsync(self._descriptor)
+    def sync(self, since: Mark, end: Mark) -> None:
+        """See to it that what was written from one place to the other survives the machine. For any thread.
+
+        Raises:
+            OSError: it may not.
+        """
+        for number in range(since.segment, end.segment + 1):
+            descriptor = os.open(segment_path(self.path, number), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def freed(self, size_bytes: int) -> None:
         """So much of it was dropped from the disk."""

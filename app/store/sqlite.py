@@ -54,7 +54,9 @@ def open_database(folder: Path) -> sqlite3.Connection:
     """
     path = folder / FILE
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Prompts may be in it. SQLite gives the files beside it the same rights.
+        path.touch(mode=0o600)
         connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         # What is applied leaves the spool, so it has to be on the disk by then.

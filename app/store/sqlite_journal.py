@@ -27,6 +27,9 @@ T = TypeVar("T")
 class SqliteJournal:
     """A `JournalStore` in a folder. All of SQLite's work is done in one thread of its own."""
 
+    # Four times as many as in a step of 100 take a third less each; a step takes some milliseconds.
+    batch_rows = 400
+
     def __init__(self, folder: Path, keep: Keep = KEEP) -> None:
         """
         Raises:
@@ -82,7 +85,8 @@ class SqliteJournal:
             applied = _applied(connection, batch.spool)
             ended = [one for one in batch.ended if one.seq > applied]
             connection.executemany(
-                "INSERT INTO records (spool, seq, at, key_id, decision_id, record) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO records (spool, seq, at, key_id, decision_id, record) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
                 [(batch.spool, one.of, one.at, one.key_id, one.decision_id, one.record) for one in ended],
             )
             _spend(connection, batch.spool, ended)

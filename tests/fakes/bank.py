@@ -16,7 +16,11 @@ class Vault:
     spent_usd: dict[tuple[str, str], float] = field(default_factory=dict)
     lent_usd: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     """By account and holder."""
+    got_usd: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    """Lent in all, less what came back; by account and holder."""
     is_down: bool = False
+    loses_answers: bool = False
+    """Whether it does what it is asked, and nobody hears of it."""
     exchanges: int = 0
 
     def record(self, holder: str, account: tuple[str, str], usd: float) -> None:
@@ -30,6 +34,7 @@ class Vault:
         """It is dead."""
         for lent in self.lent_usd.values():
             lent.pop(holder, None)
+        self.got_usd = {whose: usd for whose, usd in self.got_usd.items() if whose[2] != holder}
 
     def committed_usd(self, account: tuple[str, str]) -> float:
         """Spent and lent."""
@@ -50,15 +55,10 @@ class MemoryBank(Bank):
         self._check()
         await asyncio.sleep(0)
         self.vault.exchanges += 1
-        account = claim.key_id, claim.period
-        lent, spent_usd = self.vault.lent_usd.setdefault(account, {}), self.vault.spent_usd.get(account, 0.0)
-        own_usd = lent.get(self._holder, claim.own_usd)
-        others_usd = sum(max(0.0, usd) for holder, usd in lent.items() if holder != self._holder)
-        left_usd = claim.limit_usd - spent_usd - others_usd - max(0.0, own_usd)
-        change_usd = slice_of(left_usd, claim.most_usd, claim.least_usd) - claim.back_usd
-        lent[self._holder] = own_usd + change_usd
-        lent_usd = others_usd + max(0.0, own_usd + change_usd)
-        return Standing(claim.held_usd + change_usd, own_usd + change_usd, spent_usd, lent_usd)
+        standing = self._exchanged(claim)
+        if self.vault.loses_answers:
+            raise StoreDown("as told")
+        return standing
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -66,3 +66,14 @@ class MemoryBank(Bank):
     def _check(self) -> None:
         if self.vault.is_down:
             raise StoreDown("as told")
+
+    def _exchanged(self, claim: Claim) -> Standing:
+        account, got = (claim.key_id, claim.period), (claim.key_id, claim.period, self._holder)
+        lent, spent_usd = self.vault.lent_usd.setdefault(account, {}), self.vault.spent_usd.get(account, 0.0)
+        own_usd, held_usd = lent.get(self._holder, claim.own_usd), self.vault.got_usd.get(got, claim.held_usd)
+        others_usd = sum(max(0.0, usd) for holder, usd in lent.items() if holder != self._holder)
+        left_usd = claim.limit_usd - spent_usd - others_usd - max(0.0, own_usd)
+        change_usd = slice_of(left_usd, claim.most_usd, claim.least_usd) - claim.back_usd
+        lent[self._holder], self.vault.got_usd[got] = own_usd + change_usd, held_usd + change_usd
+        lent_usd = others_usd + max(0.0, own_usd + change_usd)
+        return Standing(held_usd + change_usd, own_usd + change_usd, spent_usd, lent_usd)

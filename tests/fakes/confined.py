@@ -34,11 +34,14 @@ def main(wanted: dict[str, Any]) -> None:
 
 def _mount(root: Path, wanted: dict[str, Any]) -> None:
     """The root read-only; over it what may be written, the configuration, and what every container has."""
-    own = f"uid={wanted['user']},gid={wanted['user']}"
     _run("--bind", str(root), str(root))
-    _run("-t", "tmpfs", "-o", "size=16m,mode=1777", "tmp", str(root / "tmp"))
-    _run("-t", "tmpfs", "-o", f"size=64m,mode=700,{own}", "var", str(root / "srv/var"))
-    _run("--bind", "-o", "ro", wanted["configs"], str(root / "srv/configs"))
+    for place, options in wanted["tmpfs"].items():
+        _run("-t", "tmpfs", "-o", options, "tmpfs", str(root / place.lstrip("/")))
+    for source, place in wanted["read_only"].items():
+        target = root / place.lstrip("/")
+        if Path(source).is_file():
+            target.touch()
+        _run("--bind", "-o", "ro", source, str(target))
     _run("-t", "tmpfs", "-o", "size=1m,mode=755", "dev", str(root / "dev"))
     for device in DEVICES:
         (root / "dev" / device).touch()
@@ -47,11 +50,13 @@ def _mount(root: Path, wanted: dict[str, Any]) -> None:
     _run("-t", "tmpfs", "-o", "size=64m,mode=1777", "shm", str(root / "dev/shm"))
     _run("-o", "remount,ro", str(root / "dev"))
     _run("--bind", "/proc", str(root / "proc"))
+    _run("--bind", "-o", "ro", "/sys", str(root / "sys"))
     if wanted["group"]:
-        _run("-t", "tmpfs", "-o", "size=1m", "sys", str(root / "sys"))
-        (root / "sys/fs/cgroup/memory").mkdir(parents=True)
-        _run("--bind", wanted["group"], str(root / "sys/fs/cgroup/memory"))
-        _run("-o", "remount,ro", str(root / "sys"))
+        groups = root / "sys/fs/cgroup"
+        _run("-t", "tmpfs", "-o", "size=1m", "groups", str(groups))
+        (groups / "memory").mkdir()
+        _run("--bind", wanted["group"], str(groups / "memory"))
+        _run("-o", "remount,ro", str(groups))
     _run("-o", "remount,bind,ro", str(root))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ CONFINED = Path(__file__).with_name("confined.py")
 GROUPS = Path("/sys/fs/cgroup/memory")
 MEMORY_MIB = 256
 STATE, ARTIFACT = "/srv/var/state", "/srv/router_models/artifacts/public-v1"
+TMPFS = {"/tmp": "size=16m,mode=1777", "/srv/var": "size=64m,mode=700,uid=65534,gid=65534"}
 WRITABLE = ("/tmp", "/srv/var", "/dev/shm")
 
 
@@ -64,19 +65,9 @@ async def container(image: Image, folder: Path, urls: Mapping[str, str], **chang
     write_config(folder, urls, **given, **changes)
     log = folder / "gateway.log"
     with _memory_group() as group, log.open("wb") as output:
-        specification = {
-            "root": str(image.root),
-            "user": int(image.user.split(":")[0]),
-            "group": group and str(group),
-            "configs": str(folder),
-            "workdir": image.workdir,
-            "environment": image.environment,
-            "command": [*image.entrypoint, "serve", "--config", "configs/gateway.yaml"],
-        }
-        confined = (sys.executable, str(CONFINED), json.dumps(specification))
-        process = await asyncio.create_subprocess_exec(
-            "unshare", "--mount", "--propagation", "private", *confined, stdout=output, stderr=output
-        )
+        arguments = ("serve", "--config", "configs/gateway.yaml")
+        command = confined(image, arguments, TMPFS, {str(folder): "/srv/configs"}, group)
+        process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
         gateway = GatewayProcess(process, f"http://{data}", f"http://{admin}", log)
         try:
             await until(lambda: len(gateway.events("gateway.started")), 1, READY_WITHIN_S)
@@ -85,6 +76,27 @@ async def container(image: Image, folder: Path, urls: Mapping[str, str], **chang
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+def confined(
+    image: Image,
+    arguments: Sequence[str],
+    tmpfs: Mapping[str, str],
+    read_only: Mapping[str, str] | None = None,
+    group: Path | None = None,
+) -> tuple[str, ...]:
+    """The command that runs the image with these arguments, its places to write to, and what is mounted into it."""
+    wanted = {
+        "root": str(image.root),
+        "user": int(image.user.split(":")[0]),
+        "group": group and str(group),
+        "tmpfs": dict(tmpfs),
+        "read_only": dict(read_only or {}),
+        "workdir": image.workdir,
+        "environment": image.environment,
+        "command": [*image.entrypoint, *arguments],
+    }
+    return ("unshare", "--mount", "--propagation", "private", sys.executable, str(CONFINED), json.dumps(wanted))
 
 
 @contextmanager

@@ -48,7 +48,7 @@ SOFT: Mapping[str, tuple[Any, ...]] = {
     "max_quality_loss": (0, 0.05),
     "session_id": ("s-1",),
     "deadline_s": (1, 1e6),
-    "priority": PRIORITIES,
+    "priority": ("low", "low", *PRIORITIES),
     "explain": (True, False),
 }
 JUNK: tuple[Any, ...] = (None, -1, "NaN", [], {}, "x" * 300, True, "*", ["*"], {"cost": -1}, 1e308, "\ud800")
@@ -98,7 +98,7 @@ class Attempt:
 
 def attempt(rng: random.Random) -> Attempt:
     body: dict[str, Any] = {
-        "model": rng.choice(["auto", "auto", "auto", "auto:cheap", "auto:private", "auto:thrifty", *NAMES, "nobody"]),
+        "model": rng.choice([*["auto"] * 8, "auto:cheap", "auto:private", "auto:thrifty", *NAMES, "nobody"]),
         "messages": messages(rng),
     }
     if rng.random() < 0.7:
@@ -108,7 +108,7 @@ def attempt(rng: random.Random) -> Attempt:
     if rng.random() < 0.2:
         body["tools"] = [{"type": "function", "function": {"name": "look_up", "description": text(rng)[:1000]}}]
     if rng.random() < 0.2:
-        body[rng.choice(["user", "prompt_cache_key", "metadata", "routing_policy", "allowed_models"])] = text(rng)[:200]
+        body[rng.choice(["user", "user", "prompt_cache_key", "prompt_cache_key", "allowed_models"])] = text(rng)[:200]
     return Attempt(key(rng), body, headers(rng))
 
 
@@ -117,20 +117,20 @@ def key(rng: random.Random) -> Key:
     fields = [*LIMITS, "weights", "max_quality_loss"]
     return Key(
         "key",
-        models=rng.choice([("*",), ("small", "middle"), ("*a*e*",), ("large",), ("[bu]*", "middle"), ()]),
-        profiles=rng.choice([("*",), ("default",), ("private",)]),
-        scopes=DEFAULT_SCOPES | ({"route:upgrade"} if rng.random() < 0.5 else set()),
-        may_set=None if rng.random() < 0.6 else frozenset(rng.sample(fields, 8)),
+        models=rng.choice([("*",), ("*",), ("small", "middle"), ("*a*e*",), ("large",), ("[bu]*", "middle"), ("no",)]),
+        profiles=rng.choice([("*",), ("*",), ("default",), ("[dp]*",)]),
+        scopes=DEFAULT_SCOPES | ({"route:upgrade"} if rng.random() < 0.8 else set()),
+        may_set=None if rng.random() < 0.8 else frozenset(rng.sample(fields, 8)),
         flags_in_prompt=rng.random() < 0.5,
         routing=merged(parse_body(held).preferences, Preferences()),
-        max_priority=rng.choice(PRIORITIES),
+        max_priority=rng.choice(("low", "normal", "high", "high")),
     )
 
 
 def routing(rng: random.Random) -> dict[str, Any]:
     known = {**LIMITS, **SOFT}
     asked = {name: rng.choice(known[name]) for name in rng.sample(list(known), rng.choice([1, 1, 2, 3]))}
-    if rng.random() < 0.1:
+    if rng.random() < 0.05:
         asked[rng.choice([*known, "allowed_models", "backend", "key"])] = rng.choice(JUNK)
     return asked
 
@@ -138,7 +138,7 @@ def routing(rng: random.Random) -> dict[str, Any]:
 def headers(rng: random.Random) -> dict[str, str]:
     """The documented ones, well and badly formed, and those that no caller may say anything with."""
     sent = {name: rng.choice(["large", "*", "1", "true", "http://169.254.169.254"]) for name in rng.sample(INTERNAL, 3)}
-    for name, value in routing(rng).items() if rng.random() < 0.5 else ():
+    for name, value in routing(rng).items() if rng.random() < 0.3 else ():
         sent[HEADER_PREFIX + name.replace("_", "-")] = _as_header(value)
     if rng.random() < 0.2:
         sent[rng.choice(["x-session-id", "x-session-affinity"])] = "s-1"

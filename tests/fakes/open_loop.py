@@ -40,12 +40,12 @@ class Heard:
 
     def at(self, share: float) -> float:
         """Seconds within which this share of the requests was over."""
-        return _quantile(self.times_s, share)
+        return quantile(self.times_s, share)
 
     @property
     def lag_s(self) -> float:
         """What the machine itself adds to the slowest hundredth."""
-        return _quantile(self.lags_s, 0.99)
+        return quantile(self.lags_s, 0.99)
 
     def say(self, **figures: object) -> None:
         """Print the figures of a test as one JSON line."""
@@ -104,5 +104,6 @@ async def ask_at(
     return heard
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which this share of them is."""
     return sorted(values)[int(share * (len(values) - 1))]

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
 VICTIM, HEIR = "smollm2-71m", "smollm2-135m-sql"
 # However busy the machine is, it is the death that costs answers, not the time they take.
-PATIENT = {"first_byte_timeout_s": 120, "idle_timeout_s": 60, "total_timeout_s": 600}
+PATIENT = {"first_byte_timeout_s": 240, "idle_timeout_s": 60, "total_timeout_s": 600}
 TOKENS = 60
 BEGUN_BEFORE_THE_KILL = 10
 
@@ -91,10 +91,13 @@ async def kill_under_load(stack: Stack, requests: int) -> tuple[list[Seen], list
     return callers, begun
 
 
-async def test_a_killed_worker_costs_only_the_streams_it_had_begun(tmp_path: Path, demo_workers: Workers) -> None:
+async def test_a_killed_worker_costs_only_the_streams_it_had_begun(
+    tmp_path: Path, demo_workers: Workers, full_size: bool
+) -> None:
+    requests = 100 if full_size else 40
     try:
         with gateway_before(demo_workers, tmp_path, upstream=PATIENT) as stack:
-            callers, begun = await kill_under_load(stack, requests=100)
+            callers, begun = await kill_under_load(stack, requests)
     finally:
         demo_workers.start("small")
 
@@ -116,4 +119,4 @@ async def test_a_killed_worker_costs_only_the_streams_it_had_begun(tmp_path: Pat
     assert all(caller.tokens == TOKENS for caller in whole)
     assert all(caller.is_done for caller in whole if caller.stream)
     assert {caller.model for caller in whole} <= {VICTIM, HEIR}
-    assert len([caller for caller in whole if caller.model == HEIR]) >= 100 - len(cut) - BEGUN_BEFORE_THE_KILL
+    assert len([caller for caller in whole if caller.model == HEIR]) >= requests - len(cut) - BEGUN_BEFORE_THE_KILL

@@ -16,7 +16,7 @@ from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.caller import CHAT, chat, hear, session_to
 from tests.fakes.process import gateway_process
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 ROOM = {"in_flight": 2000}
 LASTING = {"total_timeout_s": 600}

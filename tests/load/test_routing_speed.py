@@ -15,6 +15,8 @@ from router_models.prediction import PredictionRow
 from tests.fakes.routing import fleet_of, llm, world_of
 from tests.fakes.world import request
 
+pytestmark = pytest.mark.timing
+
 ROUTING = {"weights": {"cost": 0.3, "latency": 0.1, "size": 0.2}, "max_cost_usd": 0.05}
 
 

@@ -56,7 +56,7 @@ def cpu_us(call: Callable[[], object]) -> float:
 
 def without() -> None:
     """All that a request without a session passes on its way because there are sessions."""
-    session_id(None, HEADERS, BODY)
+    session_id(None, HEADERS, BODY, SAID)
     has_session(PLAIN)
     warmth_of(None, PLAIN, WORLD.router._table)
     has_session(PLAIN)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.load.soak import Plan, Soak, explained, slope_per_hour
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 
 @pytest.mark.timeout(2400)

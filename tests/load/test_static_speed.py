@@ -15,6 +15,8 @@ from router_models.static_encoder import StaticEncoder
 from router_models.surface import surface_features
 from router_models.wordpiece import FastWordPiece
 
+pytestmark = pytest.mark.timing
+
 TOKENIZER = max(Path("router_models/artifacts").glob("*/tokenizer.json"))
 PROSE = (
     "A farmer in Kentucky sells 12 crates of apples at $3 each, and keeps a quarter of them for her family's cider. "

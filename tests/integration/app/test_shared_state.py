@@ -21,6 +21,8 @@ from tests.fakes.deployment import FIRST_KEYS, Deployment, deployed
 from tests.fakes.process import until
 from tests.fakes.redis_server import RedisServer, running_redis
 
+pytestmark = pytest.mark.timing
+
 KEY = "sk-limited"
 LIMITED = {"id": "limited", "secret": KEY, "models": ["*"], "max_priority": "high", "tokens_per_minute": None}
 # A subscription that is lost is looked for each second.
@@ -58,7 +60,8 @@ async def pair(folder: Path, **limits: Any) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
         redis = stack.enter_context(running_redis(folder))
         key = {**LIMITED, "requests_per_minute": None, "concurrency": None, **limits}
-        changes: dict[str, Any] = {"store": redis.url, "keys": [*FIRST_KEYS, key]}
+        keys = [{**one, "budget": None} for one in (*FIRST_KEYS, key)]
+        changes: dict[str, Any] = {"store": redis.url, "keys": keys}
         gateways: list[Deployment] = []
         for name in ("one", "other"):
             (folder / name).mkdir()

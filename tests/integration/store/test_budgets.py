@@ -21,6 +21,8 @@ from app.store.sqlite_bank import SqliteBank
 from tests.fakes.clock import FakeClock
 from tests.fakes.redis_server import RedisServer, running_redis
 
+pytestmark = pytest.mark.timing
+
 NOW = 1_795_700_000.0
 """Some time on 2026-11-26."""
 DAY, MONTH = "2026-11-26", "2026-11"

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from app.store.kept import INTERRUPTED, Batch, Ended, Feedback, JournalStore
+from app.store.kept import INTERRUPTED, Batch, Ended, Feedback, JournalStore, periods_of
 from app.store.redis_client import RedisClient
 from app.store.redis_journal import PATIENCE_S, RedisJournal
 from app.store.spool import Spool
@@ -180,7 +180,6 @@ async def test_a_gateway_that_dies_leaves_its_requests_as_interrupted_at_what_wa
             journal.admitted(one)
             one.reserved_usd = reserved_usd
             journal.decided(one)
-        place.lend(spool.id, 1.0, period=time.strftime("%Y-%m-%d", time.gmtime()))
         spool.close(is_done=False)
         journal.spool = dead
         await recorder.recover()
@@ -188,7 +187,7 @@ async def test_a_gateway_that_dies_leaves_its_requests_as_interrupted_at_what_wa
     assert found is not None
     end = found.record["end"]
     assert (end["outcome"], end["cost_usd"], end["reconstructed"], end["model"]) == (INTERRUPTED, 0.125, True, "small")
-    assert place.lent(spool.id, period=time.strftime("%Y-%m-%d", time.gmtime())) == pytest.approx(0.875)
+    assert place.spent(period=periods_of(found.record["time"])[0]) == 0.125
     assert not spool.path.exists()
 
 

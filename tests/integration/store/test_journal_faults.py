@@ -60,6 +60,25 @@ async def test_what_happens_while_redis_is_away_is_recorded_when_it_is_back(tmp_
         assert await names(tmp_path, redis.url) == [f"req-{number}" for number in range(500)], "once each, in order"
 
 
+async def test_a_batch_that_meets_a_value_of_another_type_is_not_done_by_half(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as redis:
+        async with recording(tmp_path, redis.url) as (journal, recorder):
+            journalled(journal, 0, 10)
+            await recorder.record()
+            money = redis.do("KEYS", "thalamus:spent:*")
+            for name in money:
+                redis.do("RENAME", name, b"kept:" + name)
+                redis.do("SET", name, "not a hash")
+            journalled(journal, 10, 10)
+            for _ in range(3):
+                with pytest.raises(StoreDown, match="WRONGTYPE"):
+                    await recorder.record()
+            for name in money:
+                redis.do("RENAME", b"kept:" + name, name)
+            await recorder.record()
+        assert await names(tmp_path, redis.url) == [f"req-{number}" for number in range(20)], "once each, in order"
+
+
 async def test_a_gateway_that_ends_while_redis_is_away_leaves_its_records_to_the_next(tmp_path: Path) -> None:
     with running_redis(tmp_path) as redis:
         async with recording(tmp_path, redis.url) as (journal, _):

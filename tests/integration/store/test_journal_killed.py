@@ -28,21 +28,32 @@ BUFFERED_S = 1.0
 
 @dataclass
 class Told:
-    """What the processes said they had done."""
+    """What the processes said they had done, as far as it was read."""
 
+    path: Path
     admitted: set[str] = field(default_factory=set)
     settled: dict[str, float] = field(default_factory=dict)
+    last: int = -1
+    """The highest number."""
+    _offset: int = 0
 
-    @classmethod
-    def read(cls, path: Path) -> Told:
-        told = cls()
-        for line in path.read_text().splitlines():
-            match line.split():
-                case ["a", name]:
-                    told.admitted.add(name)
-                case ["s", name, at]:
-                    told.settled[name] = float(at)
-        return told
+    def read(self) -> int:
+        """Read on; how many were admitted."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                whole, _, _ = file.read().rpartition(b"\n")
+            self._offset += len(whole) + 1 if whole else 0
+            for line in whole.decode().splitlines():
+                self._note(line.split())
+        return len(self.admitted)
+
+    def _note(self, words: list[str]) -> None:
+        if words[0] == "a":
+            self.admitted.add(words[1])
+            self.last = max(self.last, int(words[1].removeprefix("req-")))
+        else:
+            self.settled[words[1]] = float(words[2])
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -54,14 +65,14 @@ def redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServe
         yield server
 
 
-def killed_at_random(folder: Path, redis: str | None, requests: int, kills: int) -> list[float]:
+def killed_at_random(told: Told, redis: str | None, requests: int, kills: int) -> list[float]:
     """Have so many requests journalled, about; when the processes were killed."""
-    killed_at: list[float] = []
-    first, share = 0, requests // (kills + 1)
+    folder, killed_at = str(told.path.parent), []
+    share = requests // (kills + 1)
     for _ in range(kills):
-        before = _admitted(folder)
-        process = subprocess.Popen(Work(str(folder), redis, first, requests).command)
-        while _admitted(folder) - before < share:
+        before, first = told.read(), _next(told)
+        process = subprocess.Popen(Work(folder, redis, first, requests).command)
+        while told.read() - before < share:
             assert process.poll() is None, "it ended by itself"
             time.sleep(0.02)
         # At any point of what the recorder does.
@@ -69,23 +80,15 @@ def killed_at_random(folder: Path, redis: str | None, requests: int, kills: int)
         process.kill()
         killed_at.append(time.monotonic())
         process.wait()
-        first = _next(folder)
-    subprocess.run(Work(str(folder), redis, first, share).command, check=True)
+    rest = max(share, requests - told.read())
+    subprocess.run(Work(folder, redis, _next(told), rest).command, check=True)
+    told.read()
     return killed_at
 
 
-def _lines(folder: Path) -> list[bytes]:
-    path = folder / "told"
-    return path.read_bytes().splitlines() if path.exists() else []
-
-
-def _admitted(folder: Path) -> int:
-    return sum(line.startswith(b"a") for line in _lines(folder))
-
-
-def _next(folder: Path) -> int:
-    """After the last number, and one that may have been admitted without a word."""
-    return 1 + AT_A_TIME + max(int(line.split()[1][4:]) for line in _lines(folder))
+def _next(told: Told) -> int:
+    """After the last number, and those that may have been admitted without a word."""
+    return told.last + 1 + AT_A_TIME
 
 
 async def kept(folder: Path, redis: str | None) -> list[dict[str, Any]]:
@@ -110,15 +113,16 @@ def spent_usd(folder: Path, redis: RedisServer | None) -> dict[str, float]:
     return {name.rpartition(":")[2]: float(redis.do("HGET", name, "spent")) for name in names}
 
 
+@pytest.mark.timeout(3_600)
 def test_every_admitted_request_ends_once_however_often_the_journal_is_killed(
     tmp_path: Path, redis: RedisServer | None, full_size: bool
 ) -> None:
     requests, kills = (100_000, 20) if full_size else (3_000, 4)
     url = redis.url if redis else None
-    killed_at = killed_at_random(tmp_path, url, requests, kills)
+    told = Told(tmp_path / "told")
+    killed_at = killed_at_random(told, url, requests, kills)
     records = asyncio.run(kept(tmp_path, url))
 
-    told = Told.read(tmp_path / "told")
     seen = Counter(record["request_id"] for record in records)
     interrupted = {record["request_id"] for record in records if record["end"]["outcome"] == INTERRUPTED}
     late = [

@@ -16,6 +16,8 @@ from tests.fakes.limiters import Limiter, limiter
 from tests.fakes.redis_server import RedisServer, running_redis
 from tests.fakes.world import FakeKey
 
+pytestmark = pytest.mark.timing
+
 KINDS = ("memory", "shared", "redis")
 
 

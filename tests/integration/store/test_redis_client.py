@@ -17,6 +17,8 @@ from tests.fakes.fault_proxy import FaultProxy, Toxics
 from tests.fakes.process import until
 from tests.fakes.redis_server import RedisServer, running_redis
 
+pytestmark = pytest.mark.timing
+
 # What a caller may wait at most; a busy machine adds its own.
 PATIENT_S = 0.05
 COUNT_UP = Script("return redis.call('INCR', KEYS[1])")

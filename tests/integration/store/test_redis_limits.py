@@ -21,6 +21,8 @@ from tests.fakes.process import until
 from tests.fakes.redis_server import RedisServer
 from tests.fakes.world import FakeKey
 
+pytestmark = pytest.mark.timing
+
 # A lost moment, and the next question to Redis.
 BACK_WITHIN_S = 7.0
 

@@ -18,6 +18,8 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.redis_server import RedisServer, running_redis
 from tests.fakes.world import request
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:

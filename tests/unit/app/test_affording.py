@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.affording import TEMPLATE_TOKENS, UNSTATED_TOKENS, USEFUL_TOKENS, Afforded, afford
 from app.domain.models import Card, Model, TokenPrice
 from app.domain.request import Request
+from app.domain.usage import Usage
 from app.errors import BudgetSpent
 from app.store.budgets import Purse
 from app.store.keys import Budget
@@ -144,3 +147,36 @@ async def test_a_model_without_a_price_costs_nothing_known() -> None:
     asked = request(max_tokens=20_000)
     afforded = await _afford(asked, _model("own", None), usd=0.0)
     assert (afforded.request, afforded.hold.usd) == (asked, 0.0)
+
+
+PRICES = st.one_of(st.none(), st.floats(0.0, 500.0))
+
+
+@given(
+    prices=st.lists(st.tuples(PRICES, st.floats(0.0, 500.0)), min_size=1, max_size=6),
+    tokens=st.none() | st.integers(1, CONTEXT),
+    choices=st.integers(1, 4),
+    usd=st.floats(0.0, 20.0),
+)
+async def test_what_is_held_back_pays_for_every_model_that_is_tried(
+    prices: list[tuple[float | None, float]], tokens: int | None, choices: int, usd: float
+) -> None:
+    models = [_priced(number, price) for number, price in enumerate(prices)]
+    body = {"n": choices} if tokens is None else {"n": choices, "max_tokens": tokens}
+    try:
+        afforded = await _afford(request(max_tokens=tokens, body=body), *models, usd=usd)
+    except BudgetSpent:
+        return
+    assert afforded.hold.usd <= usd + 1e-6
+    assert afforded.decision.candidates
+    limit = afforded.request.body.get("max_tokens")
+    assert limit == afforded.request.max_tokens
+    for candidate in afforded.decision.candidates:
+        price = candidate.model.price
+        written = choices * (CONTEXT if limit is None else limit)
+        cost_usd = 0.0 if price is None else Usage(PROMPT_TOKENS, written).cost_usd(price) or 0.0
+        assert cost_usd <= afforded.hold.usd + 2e-9
+
+
+def _priced(number: int, price: tuple[float | None, float]) -> Model:
+    return _model(str(number), price[0], input_usd_per_m=price[1])

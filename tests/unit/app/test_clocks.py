@@ -13,6 +13,7 @@ ALLOWED = {
     "api/doors.py": "when a key ends",
     "cli/keys.py": "when a key ends",
     "grants.py": "when a key ends",
+    "store/budgets.py": "the day and the month that a budget is for",
     "store/issuer.py": "when a key was made, and ends",
     "store/key_ring.py": "when a key ends",
     "cli/check.py": "the date on a page",

@@ -113,7 +113,7 @@ def test_no_text_in_any_role_and_no_internal_header_says_anything() -> None:
         compared += 1
         without = {name: value for name, value in one.headers.items() if name not in INTERNAL}
         plain = parsed(Attempt(one.key, {**one.body, "messages": harmless(one)}, without))
-        asked = ("preferences", "model", "profile", "allowed_models", "priority", "needs", "session_id", "explain")
+        asked = ("preferences", "model", "profile", "allowed_models", "priority", "needs", "deadline_s", "explain")
         same += all(getattr(request, name) == getattr(plain, name) for name in asked)
     print(json.dumps({"property": "S11 text", "compared": compared, "same": same}))
     assert same == compared > COMBINATIONS // 20

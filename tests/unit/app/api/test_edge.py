@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.api import Plane, admin_plane, data_plane
 from app.api.edge import Edge
 from app.api.policy import PUBLIC, Policy, needs
 from app.store.keys import SCOPES, Key
+from tests.fakes.asgi import Reply, ask, receiving
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.listener import SECRET, UNLIMITED, FakeRunning, doors, keys
 from tests.fakes.upstream import FakeUpstream
@@ -30,66 +29,6 @@ def world() -> Bench:
 
 def plane(a_bench: Bench | None = None) -> Plane:
     return data_plane(doors(a_bench or world(), CATALOG, keys(sk_narrow=NARROW)))
-
-
-class Reply:
-    """What an application answered."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    async def send(self, message: Message) -> None:
-        self.messages.append(message)
-
-    @property
-    def status(self) -> int:
-        status: int = self.messages[0]["status"]
-        return status
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {name.decode().lower(): value.decode() for name, value in self.messages[0]["headers"]}
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(message.get("body", b"") for message in self.messages[1:])
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-async def ask(
-    app: ASGIApp, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None, **scope: Any
-) -> Reply:
-    """Send one request into an application; the body comes whole, then nothing more."""
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-    reply = Reply()
-    await app({**_scope(method, path, headers), **scope}, _receive(pending), reply.send)
-    return reply
-
-
-def _scope(method: str, path: str, headers: Mapping[str, str] | None = None) -> Scope:
-    sent = {"content-type": "application/json", "authorization": f"Bearer {SECRET}", **(headers or {})}
-    return {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(name.encode(), value.encode()) for name, value in sent.items() if value],
-    }
-
-
-def _receive(pending: list[Message]) -> Callable[[], Awaitable[Message]]:
-    async def receive() -> Message:
-        if pending:
-            return pending.pop(0)
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    return receive
 
 
 CHAT = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -209,7 +148,7 @@ async def test_a_bug_after_the_answer_began_does_not_begin_a_second_one() -> Non
 
 async def test_web_sockets_are_closed() -> None:
     reply = Reply()
-    await plane().app({"type": "websocket", "path": "/v1/models", "headers": []}, _receive([]), reply.send)
+    await plane().app({"type": "websocket", "path": "/v1/models", "headers": []}, receiving([]), reply.send)
     assert reply.messages == [{"type": "websocket.close", "code": 1008}]
 
 

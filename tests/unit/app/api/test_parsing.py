@@ -222,6 +222,22 @@ def test_no_model_may_write_more_than_was_asked_for(
     assert request.max_tokens == max_tokens
 
 
+@pytest.mark.parametrize(
+    ("fields", "max_tokens"),
+    [
+        ({}, 40),
+        ({"max_tokens": 100}, 40),
+        ({"max_tokens": 30}, 30),
+        ({"routing": {"max_output_tokens": 50}}, 40),
+        ({"routing": {"max_output_tokens": 20}, "max_tokens": 30}, 20),
+    ],
+)
+def test_no_answer_is_longer_than_the_key_allows(fields: dict[str, Any], max_tokens: int) -> None:
+    request = chat(key=Key("short", models=("*",), max_tokens=40), **fields)
+    assert request.max_tokens == request.body["max_tokens"] == max_tokens
+    assert request.preferences.limits.get("max_output_tokens") == fields.get("routing", {}).get("max_output_tokens")
+
+
 def test_context_comes_from_body_and_headers_and_priority_is_at_most_the_keys() -> None:
     request = chat(
         routing={"session_id": "s1", "deadline_s": 30, "priority": "high", "explain": True},

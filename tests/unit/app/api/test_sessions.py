@@ -35,7 +35,6 @@ def chat(*messages: dict[str, Any], headers: dict[str, str] | None = None, **fie
         ({"prompt_cache_key": "e"}, {"x-thalamus-session-id": "b", "x-session-id": "c"}, "b"),
         ({"prompt_cache_key": "e"}, {"x-session-id": "c", "x-session-affinity": "d"}, "c"),
         ({"prompt_cache_key": "e"}, {"x-session-affinity": "d"}, "d"),
-        ({"prompt_cache_key": "e"}, {}, "e"),
         ({"prompt_cache_key": ""}, {"x-session-id": ""}, None),
         ({"user": "ann", "safety_identifier": "ann"}, {}, None),
     ],
@@ -46,6 +45,16 @@ def test_the_most_explicit_name_of_a_session_counts(
     request = chat(headers=headers, **fields)
     assert request.session_id == expected
     assert request.body.keys() == {"messages"}, "no name of a session is sent to a backend"
+
+
+def test_conversations_under_one_prompt_cache_key_are_sessions_of_their_own() -> None:
+    begun, grown = (
+        chat(dict(USER), prompt_cache_key="e"),
+        chat(dict(USER), dict(DONE), dict(USER), prompt_cache_key="e"),
+    )
+    assert begun.session_id == grown.session_id != chat({**USER, "content": "ho"}, prompt_cache_key="e").session_id
+    assert begun.session_id != chat(dict(USER), prompt_cache_key="f").session_id
+    assert begun.body.keys() == {"messages"}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +94,8 @@ OUTPUT = {"type": "function_call_output", "call_id": "c-1", "output": "rain"}
 def test_a_tool_call_of_a_response_is_open_until_the_model_has_answered_to_all(given: Any, expected: bool) -> None:
     body = {"model": "auto", "input": given, "prompt_cache_key": "s"}
     request = parse_responses(body, FakeCall())
-    assert (request.session_id, request.in_tool_call) == ("s", expected)
+    assert request.in_tool_call == expected
+    assert str(request.session_id).startswith("s ")
 
 
 def test_a_text_completion_has_no_tools() -> None:

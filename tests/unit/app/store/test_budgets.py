@@ -37,7 +37,7 @@ class Process:
 
 
 class Bookkeeping(RuleBasedStateMachine):
-    """Three processes that reserve, settle, record, rest and die over one bank that is down at times."""
+    """Three processes that reserve, settle, record, rest and die; their bank is down, or loses answers, at times."""
 
     @initialize()
     def begin(self) -> None:
@@ -109,6 +109,10 @@ class Bookkeeping(RuleBasedStateMachine):
         self.vault.is_down = down
         self.clock.advance(TRUST_S + 0.1 if down else 0.0)
 
+    @rule(lost=st.booleans())
+    def lose_answers(self, lost: bool) -> None:
+        self.vault.loses_answers = lost
+
     @rule()
     def go_on_to_the_next_day(self) -> None:
         self.wall.advance(86_400.0)
@@ -131,14 +135,14 @@ class Bookkeeping(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "vault"):
             return
-        self.vault.is_down = False
+        self.vault.is_down = self.vault.loses_answers = False
         for process in self.processes:
             for account, hold in process.open:
                 hold.settle(0.0)
                 process.written.append((account, 0.0))
             self._record(process)
         self.bury()
-        for process in (*self.processes, *self.processes):
+        for process in 3 * self.processes:
             self._run(process.purse.tend())
         self.loop.close()
         today = "k", window_of(BUDGET, self.wall()).period

@@ -85,6 +85,14 @@ async def test_an_exchanged_secret_is_good_for_its_time_and_the_clocks_differenc
     assert world.find(new) is not None
 
 
+async def test_a_secret_that_is_exchanged_without_time_ends_at_once(world: World) -> None:
+    lost = await world.made()
+    new = await world.issuer.rotate(lost.record.id, "me", grace_s=0)
+    await world.ring.refresh()
+    assert world.find(lost) is None
+    assert world.find(new) is not None
+
+
 async def test_of_a_key_that_was_exchanged_twice_the_first_secret_ends_at_once(world: World) -> None:
     first = await world.made()
     second = await world.issuer.rotate(first.record.id, "me", grace_s=100)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from app.store.keys import DEFAULT_SCOPES, SCOPES, Key, Secret, StaticKeys
@@ -51,3 +53,27 @@ def test_a_key_may_use_the_models_that_its_patterns_name(patterns: tuple[str, ..
 
 def test_a_new_key_has_the_scopes_that_harm_nobody() -> None:
     assert Key("x").scopes == DEFAULT_SCOPES == SCOPES - {"route:upgrade", "metrics:read", "admin:keys", "admin:config"}
+
+
+@pytest.mark.parametrize(("at", "good"), [(0.0, True), (1000.0, True), (1060.0, True), (1060.1, False)])
+def test_a_key_ends_with_its_time_and_what_clocks_may_differ(at: float, good: bool) -> None:
+    assert Key("x", expires_at=1000.0).lets_in("127.0.0.1", at) is good
+    assert Key("x").lets_in("", at)
+
+
+@pytest.mark.parametrize(
+    ("address", "may"),
+    [
+        ("10.1.2.3", True),
+        ("11.1.2.3", False),
+        ("::ffff:10.1.2.3", True),
+        ("::ffff:11.1.2.3", False),
+        ("2001:db8::1", True),
+        ("2001:db9::1", False),
+        ("", False),
+        ("somewhere", False),
+    ],
+)
+def test_a_key_is_used_from_its_networks_only(address: str, may: bool) -> None:
+    networks = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+    assert Key("x", source_cidrs=networks).lets_in(address, 0.0) is may

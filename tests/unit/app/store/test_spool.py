@@ -18,7 +18,7 @@ END = b'{"admitted_at":0,"key":"tester","outcome":"ok","cost_usd":0.5}'
 
 
 def read(spool: Spool) -> Batch:
-    return Follower(spool.path).batch()
+    return Follower(spool.path, 100).batch()
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def test_segments_go_when_all_their_requests_are_over(tmp_path: Path) -> None:
     first = spool.admit(b"{}")
     for _ in range(50):
         spool.end(spool.admit(b"{}"), END)
-    follower = Follower(spool.path)
+    follower = Follower(spool.path, 100)
     follower.batch()
     assert follower.done_with() == [], "the oldest holds a request that runs, and rows never outlive their first ones"
     spool.end(first, END)

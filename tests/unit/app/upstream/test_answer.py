@@ -338,3 +338,33 @@ async def test_usage_of_the_wrong_form_is_ignored() -> None:
     for usage in usages:
         _, answer = await stream(event({**chunk("a", "stop"), "usage": usage}), DONE)
         assert answer.usage is None
+
+
+def with_logprobs(text: str, *logprobs: float | None) -> dict[str, Any]:
+    told = chunk(text)
+    told["choices"][0]["logprobs"] = {"content": [{"token": "x", "logprob": one} for one in logprobs]}
+    return told
+
+
+async def test_how_probable_a_streamed_answer_was_is_the_mean_over_its_tokens() -> None:
+    pieces = [event(with_logprobs("a", -0.5)), event(with_logprobs("b", -1.0, -1.5)), event(chunk("", "stop")), DONE]
+    _, answer = await stream(*pieces)
+    assert answer.mean_logprob == -1.0
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [None, [], "x", {}, {"content": None}, {"content": [None, {"logprob": "much"}, {}]}, {"token_logprobs": 7}],
+)
+async def test_log_probabilities_that_make_no_sense_are_none(logprobs: object) -> None:
+    told = chunk("a")
+    told["choices"][0]["logprobs"] = logprobs
+    _, answer = await stream(event(told), event(chunk("", "stop")), DONE)
+    assert answer.complete
+    assert answer.mean_logprob is None
+
+
+async def test_the_form_of_completions_is_understood_too() -> None:
+    told: dict[str, Any] = {"choices": [{"index": 0, "text": "ab", "logprobs": {"token_logprobs": [None, -2.0, -4.0]}}]}
+    _, answer = await stream(event(told), event({"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}), DONE)
+    assert answer.mean_logprob == -3.0

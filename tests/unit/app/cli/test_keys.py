@@ -1,0 +1,102 @@
+"""`thalamus keys`: what is made, shown, and refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli.keys import keys
+from app.errors import UsageError
+from tests.fakes.deployment import write_config
+
+KEY = re.compile(r"rk_[a-z]+_[0-9A-Za-z]{12}_[0-9A-Za-z_-]{43}_[0-9A-Za-z]{6}")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path, {"small": "http://127.0.0.1:9", "large": "http://127.0.0.1:10"})
+
+
+def thalamus(config: Path, *words: str) -> Result:
+    return CliRunner().invoke(keys, [*words, "--config", str(config)])
+
+
+def made(config: Path, *words: str) -> dict[str, Any]:
+    result = thalamus(config, *words, "--json")
+    assert result.exit_code == 0, result.exception
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_what_is_created_is_told_once_and_listed_without_its_secret(config: Path) -> None:
+    words = ("--models", "s*", "--budget", "50/month", "--floor", "0.6", "--ceiling-usd", "0.01", "--tpm", "none")
+    said = thalamus(config, "create", "ann", "--cidr", "10.0.0.0/8", "--tenant", "lab", *words).stdout
+    (key,) = KEY.findall(said)
+    for line in (
+        "models    small\n",
+        "limits    60 requests a minute, any number of tokens a minute, 8 requests at a time\n",
+        "budget    50 USD a month, hard\n",
+        "always    min_quality 0.6, max_cost_usd 0.01\n",
+        "from      10.0.0.0/8\n",
+        "tenant    lab\n",
+    ):
+        assert line in said
+    listed = thalamus(config, "list").stdout
+    assert (key.split("_")[2] in listed, key.split("_")[3] in listed, "ann" in listed) == (True, False, True)
+
+
+def test_a_key_is_made_exchanged_and_ended_and_all_of_it_is_in_the_audit(config: Path) -> None:
+    created = made(config, "create", "--expires", "never", "--soft", "--env", "test")
+    rotated = made(config, "rotate", created["id"])
+    revoked = made(config, "revoke", created["id"])
+    assert created["key"].startswith("rk_test_")
+    assert rotated["key"].startswith(f"rk_test_{created['id']}_")
+    assert created["key"] != rotated["key"]
+    assert (created["grant"]["expires_at"], created["grant"]["budget"]["hard"]) == (None, False)
+    assert revoked["revoked_at"] is not None
+    assert "revoked" in thalamus(config, "list").stdout
+    audit = [json.loads(line) for line in thalamus(config, "audit").stdout.splitlines()]
+    assert [entry["what"] for entry in audit] == ["created", "rotated", "revoked"]
+    assert all(entry["by"].startswith("cli") and entry["key"] == created["id"] for entry in audit)
+
+
+def test_where_there_are_no_keys_it_says_how_to_make_one(config: Path) -> None:
+    assert "thalamus keys create makes one" in thalamus(config, "list").stdout
+
+
+@pytest.mark.parametrize("command", ["create", "list", "revoke", "rotate", "audit"])
+def test_each_command_shows_an_example(command: str) -> None:
+    assert f"thalamus keys {command}" in CliRunner().invoke(keys, [command, "--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("create", "--budget", "5/week"), "budget.per: "),
+        (("create", "--budget", "much"), "--budget: expected a number, or none; got 'much'"),
+        (("create", "--rpm", "0"), "requests_per_minute: "),
+        (("create", "--scopes", "root"), "expected one of admin:config"),
+        (("create", "--floor", "2"), "routing.min_quality must be"),
+        (("create", "--cidr", "10.0.0.1/8"), "source_cidrs[0]"),
+        (("create", "--env", "Live!"), "--env: expected a word"),
+        (("revoke", "nobody"), "there is no key 'nobody'"),
+        (("rotate", "nobody"), "there is no key 'nobody'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(config: Path, words: tuple[str, ...], says: str) -> None:
+    error = thalamus(config, *words).exception
+    assert isinstance(error, UsageError)
+    assert says in str(error)
+    assert len(str(error).splitlines()) == 1
+
+
+def test_a_store_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"small": "http://127.0.0.1:9"}, store=f"unix://{tmp_path}/nobody.sock")
+    error = thalamus(config, "list").exception
+    assert isinstance(error, UsageError)
+    assert "nobody.sock) does not answer" in str(error)

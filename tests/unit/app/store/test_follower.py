@@ -1,0 +1,53 @@
+"""How the rows of a spool become records: after any crash of who reads it, each once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from app.store.follower import Follower
+from app.store.kept import INTERRUPTED, Ended
+from app.store.spool import Spool
+
+BATCH_ROWS = 20
+BEGUN = b'{"time":7,"key":"tester","profile":"default","decision_id":"dec-1","expected_usd":0.25}'
+END = b'{"admitted_at":7,"key":"tester","outcome":"ok","cost_usd":0.5}'
+
+
+def spool_with(folder: Path, ended: int, left_open: int) -> Spool:
+    spool = Spool(folder)
+    for _ in range(ended):
+        spool.end(spool.admit(BEGUN), END)
+    for _ in range(left_open):
+        spool.admit(BEGUN)
+    return spool
+
+
+def finished(spool: Spool, applied: int = 0) -> list[Ended]:
+    """What is applied of it by a process that finds so much done."""
+    follower = Follower(spool.path, BATCH_ROWS, applied)
+    rows: list[Ended] = []
+    while batch := follower.batch():
+        rows += batch.ended
+    for batch in follower.interrupted(9.0):
+        rows += batch.ended
+    return rows
+
+
+def test_what_has_no_end_is_interrupted_at_what_was_expected(tmp_path: Path) -> None:
+    *_, last = finished(spool_with(tmp_path, 1, 1))
+    end = json.loads(last.record)["end"]
+    assert (end["outcome"], end["cost_usd"], end["reconstructed"], last.usd) == (INTERRUPTED, 0.25, True, 0.25)
+
+
+def test_a_reader_that_finds_a_part_done_does_the_rest(tmp_path: Path) -> None:
+    spool = spool_with(tmp_path, 3 * BATCH_ROWS // 2, 3 * BATCH_ROWS // 2)
+    rows = finished(spool)
+    assert [row.seq for row in rows] == sorted({row.seq for row in rows})
+    for done in range(0, len(rows), 7):
+        assert finished(spool, rows[done].seq) == rows[done + 1 :], "whether it was interrupted ones or others"
+
+
+def test_a_reader_whose_last_step_was_done_without_its_knowing_does_nothing_twice(tmp_path: Path) -> None:
+    spool = spool_with(tmp_path, 1, 3)
+    assert finished(spool, finished(spool)[-1].seq) == []

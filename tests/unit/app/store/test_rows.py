@@ -1,0 +1,106 @@
+"""What stands in a record, and that its cost follows from its tokens and the model's price."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.models import TokenPrice
+from app.domain.request import Preferences
+from app.domain.usage import Usage
+from app.store.flat import COLUMNS, flat
+from app.store.journal import Entry, Outcome
+from app.store.kept import periods_of
+from app.store.rows import begun, ended
+from tests.fakes.world import decision, request
+
+TEXT = "a secret plan"
+
+
+def entry(**changes: Any) -> Entry:
+    asked = request(conversation=(("user", TEXT),), preferences=Preferences({"max_cost_usd": 0.5}, {"cost": 0.25}))
+    return replace(Entry("req-1", "tester", decision("small"), request=asked, at=100.0), **changes)
+
+
+def outline(_: object) -> dict[str, Any]:
+    return {"chosen": "small", "reason": "best", "expected_usd": 0.1}
+
+
+def record(one: Entry, outcome: Outcome) -> dict[str, Any]:
+    return {**orjson.loads(begun(one, outline)), "end": orjson.loads(ended(one, outcome, 101.0))}
+
+
+def test_text_is_kept_for_keys_that_ask_for_it_only() -> None:
+    assert TEXT.encode() not in begun(entry(), outline)
+    kept = orjson.loads(begun(entry(keeps_text=True), outline))
+    assert kept["messages"] == [{"role": "user", "content": TEXT}]
+
+
+def test_half_of_a_utf16_pair_in_a_kept_text_is_escaped() -> None:
+    asked = request(conversation=(("user", "\ud800"),))
+    assert b"\\ud800" in begun(entry(keeps_text=True, request=asked), outline)
+
+
+def test_what_was_asked_is_in_it() -> None:
+    row = orjson.loads(begun(entry(reserved_usd=0.2), outline))
+    assert row["asked"]["limits"] == {"max_cost_usd": 0.5}
+    assert (row["asked"]["weights"], row["reserved_usd"], row["expected_usd"]) == ({"cost": 0.25}, 0.2, 0.1)
+
+
+def test_a_request_that_was_never_decided_has_rows_as_well() -> None:
+    told = record(entry(decision=None), Outcome("no_eligible_model"))
+    assert (told["decision_id"], told["end"]["outcome"], told["end"]["cost_usd"]) == (None, "no_eligible_model", None)
+
+
+tokens = st.integers(0, 1_000_000)
+price = st.floats(0.0, 100.0)
+
+
+@given(tokens, tokens, tokens, price, price, st.none() | price)
+def test_the_cost_in_a_record_is_that_of_its_tokens(
+    fresh: int, cached: int, written: int, input_usd: float, output_usd: float, cached_usd: float | None
+) -> None:
+    usage, per_m = Usage(fresh + cached, written, cached), TokenPrice(input_usd, output_usd, cached_usd)
+    outcome = Outcome("ok", model="small", usage=usage, cost_usd=usage.cost_usd(per_m))
+    row = flat(record(entry(), outcome))
+    rate = input_usd if cached_usd is None else cached_usd
+    fresh_tokens = row["input_tokens"] - row["cached_input_tokens"]
+    by_hand = (fresh_tokens * input_usd + row["cached_input_tokens"] * rate + row["output_tokens"] * output_usd) / 1e6
+    assert row["cost_usd"] == pytest.approx(by_hand, rel=1e-9, abs=1e-15)
+
+
+@given(st.floats(0.01, 100.0), st.integers(1, 8), st.floats(1.0, 100_000.0), tokens, tokens)
+def test_a_self_hosted_model_costs_the_time_of_its_machines(
+    usd_per_gpu_hour: float, gpus: int, tokens_per_s: float, read: int, written: int
+) -> None:
+    per_m = TokenPrice.self_hosted(usd_per_gpu_hour, gpus, tokens_per_s)
+    usage = Usage(read, written, cached_input_tokens=read // 2)
+    outcome = Outcome("ok", model="small", usage=usage, cost_usd=usage.cost_usd(per_m))
+    hours = (read + written) / tokens_per_s / 3600
+    assert record(entry(), outcome)["end"]["cost_usd"] == pytest.approx(hours * usd_per_gpu_hour * gpus, rel=1e-9)
+
+
+def test_a_flat_row_has_what_was_expected_of_who_answered() -> None:
+    told = record(entry(), Outcome("ok", model="large", usage=Usage(1, 2)))
+    numbers = {"quality": [0.5, 0.75], "cost_usd": [0.1, 0.2], "output_tokens": [1, 2], "latency_s": [3, 4]}
+    told["estimates"] = {"model": ["small", "large"], **numbers}
+    row = flat(told, {"score": 1.0})
+    assert tuple(row) == COLUMNS
+    assert (row["predicted_quality"], row["predicted_latency_s"], row["score"]) == (0.75, 4, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("at", "periods"),
+    [
+        (0.0, ("1970-01-01", "1970-01")),
+        (1_798_761_599.999, ("2026-12-31", "2026-12")),
+        (1_798_761_600.0, ("2027-01-01", "2027-01")),
+    ],
+)
+def test_periods_are_those_of_utc(at: float, periods: tuple[str, str]) -> None:
+    assert periods_of(at) == periods
