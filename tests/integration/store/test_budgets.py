@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import BudgetSpent, BudgetUnavailable
-from app.store.budgets import Bank, Hold, Purse
+from app.store.accounts import Hold
+from app.store.budgets import Bank, Purse
 from app.store.keys import Budget
 from app.store.redis_bank import QUIET_AFTER_LOSS_S, QUIET_S, RedisBank
 from app.store.redis_client import RedisClient

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.errors import BudgetSpent, BudgetUnavailable
-from app.store.budgets import NANO_USD, REFUSED_FOR_S, TRUST_S, Hold, Purse, window_of
+from app.store.accounts import NANO_USD, Hold, window_of
+from app.store.budgets import REFUSED_FOR_S, TRUST_S, Purse
 from app.store.keys import Budget
 from tests.fakes.bank import MemoryBank, Vault
 from tests.fakes.clock import FakeClock
@@ -210,6 +211,20 @@ async def test_another_budget_for_a_key_counts_from_now_on_and_what_was_spent_st
     (await purse.draw(purse.account("k", BUDGET), 1.0, 1.0)).settle(1.0)
     hold = await purse.draw(purse.account("k", Budget(3.0)), 3.0, 0.1)
     assert hold.usd == pytest.approx(2.0)
+
+
+async def test_a_budget_that_was_for_days_and_is_for_months_leaves_nothing_behind() -> None:
+    vault, monthly = Vault(), Budget(5.0, "month")
+    purse = Purse(MemoryBank(vault))
+    daily = purse.account("k", BUDGET)
+    (await purse.draw(daily, 1.0, 1.0)).settle(0.0)
+    account = purse.account("k", monthly)
+    assert account is purse.account("k", monthly) is not daily
+    assert [one.budget for one in purse.told()] == [monthly]
+    await purse.tend()
+    await purse.tend()
+    assert vault.committed_usd((daily.key_id, daily.period)) == 0.0
+    assert purse.account("k", BUDGET) is daily
 
 
 @pytest.mark.parametrize(
