@@ -18,7 +18,7 @@ ArtifactPredictor(load_artifact(Path("router_models/artifacts/demo-v2")))
 
 
 def test_loading_a_router_model_leaves_nothing_at_home(tmp_path: Path) -> None:
-    """ONNX Runtime makes a device id and a database for its telemetry as soon as it is used, unless it is told not to."""
+    """ONNX Runtime makes a device id and a database for its telemetry once it is used, unless it is told not to."""
     told = {name: value for name, value in os.environ.items() if not name.startswith("ORT_")}
     environment = told | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", LOADS], cwd=ROOT, env=environment, capture_output=True, text=True)
