@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
 from app.telemetry.kept_metrics import KeptMetrics
-from app.telemetry.names import Names
+from app.telemetry.names import BACKEND_FAULTS, ENCODERS, EXCLUDING, PRIORITIES, SERVER_ERRORS, Names
 from app.telemetry.promise_metrics import PromiseMetrics
 from app.telemetry.series import Declared, Level, State
 
@@ -32,7 +32,7 @@ class Metrics:
     """All series of one process, in a registry of their own."""
 
     def __init__(self, models: Iterable[str] = (), profiles: Iterable[str] = (), backends: Iterable[str] = ()) -> None:
-        self.names = Names(models, profiles, backends)
+        self.names = Names()
         self._declared = declared = Declared()
         count, level, distribution = declared.count, declared.level, declared.distribution
         self._requests = count("requests", "Requests by how they ended.", ("operation", "outcome"))
@@ -71,12 +71,22 @@ class Metrics:
         self.promises = PromiseMetrics(declared, self.names)
         self.kept = KeptMetrics(declared, self.names)
         self._readers: dict[Hashable, Callable[[], None]] = {}
+        self._requests.expect(*(("chat", outcome) for outcome in ("ok", *SERVER_ERRORS)))
+        self._deadline_misses.expect(("before_answer",), ("in_answer",))
+        self._shed.expect(*((priority,) for priority in PRIORITIES))
+        self._unfamiliar.expect(*((encoder,) for encoder in ENCODERS))
+        self._exclusions.expect(*((constraint,) for constraint in EXCLUDING))
         self.registry = CollectorRegistry()
         self.registry.register(self)
+        self.know(models, profiles, backends)
 
     def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
         """Have series of their own for these names, and for no others; what was counted before stays."""
         self.names.know(models, profiles, backends)
+        for backend in self.names.backends:
+            self._ejections.expect((backend,))
+            self._probes.expect((backend, "ok"), (backend, "failed"))
+            self._upstream_errors.expect(*((backend, code) for code in BACKEND_FAULTS))
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

@@ -16,6 +16,10 @@ MOST_KEYS = 200
 
 REASONS = frozenset({"named", "best", "only", "session", "explored", "abstained", "default", "fallback"})
 ENCODERS = frozenset({"static", "transformer"})
+PRIORITIES = ("low", "normal", "high")
+BACKEND_FAULTS = ("no_backend", "upstream_timeout", "bad_upstream", "rate_limit_exceeded")
+SERVER_ERRORS = ("internal", "no_backend", "upstream_timeout", "bad_upstream", "upstream_disconnected", "overloaded")
+"""How a request fails through no fault of its caller."""
 EXCLUDING = ("capabilities", "context_tokens", "availability", *(each.name for each in constraints.CONSTRAINTS))
 """What may exclude a model."""
 
@@ -33,11 +37,11 @@ class Known(dict[str, str]):
 class Names:
     """All that labels may say. Models and such change with the configuration."""
 
-    def __init__(self, models: Iterable[str] = (), profiles: Iterable[str] = (), backends: Iterable[str] = ()) -> None:
+    def __init__(self) -> None:
         self.codes = Known(_codes(errors.GatewayError) | {"ok", "cancelled"})
         self.reasons, self.encoders, self.constraints = Known(REASONS), Known(ENCODERS), Known(EXCLUDING)
         self.keys = Known()
-        self.know(models, profiles, backends)
+        self.know((), (), ())
 
     def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
         """Have series of their own for these, and for no others; what was counted before stays."""

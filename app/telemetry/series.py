@@ -48,6 +48,11 @@ class _Numbers:
         self.values: defaultdict[Labels, float] = defaultdict(float) if labels else defaultdict(float, {(): 0.0})
         """What every request counts is added here, without a call."""
 
+    def expect(self, *each: Labels) -> None:
+        """Tell these as 0 until there is more: Prometheus does not see how a series that it has never seen begins."""
+        for labels in each:
+            self.values[labels] += 0.0
+
     def inc(self, *labels: str, amount: float = 1.0) -> None:
         self.values[labels] += amount
 

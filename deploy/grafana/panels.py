@@ -51,6 +51,8 @@ class Panel:
     minimum: float | None = 0
     maximum: float | None = None
     decimals: int | None = None
+    colors: tuple[tuple[str, str], ...] = ()
+    """Of series that mean something good or bad, by their legend."""
 
     @property
     def description(self) -> str:
@@ -161,6 +163,9 @@ def _panel(panel: Panel) -> Any:
         builder.max(panel.maximum)
     if panel.decimals is not None:
         builder.decimals(panel.decimals)
+    for name, color in panel.colors:
+        fixed = model.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
+        builder.override_by_name(name, [fixed])
     return builder
 
 

@@ -30,6 +30,7 @@ from deploy.grafana import FOLDER
 
 CELL_W, CELL_H = 0.72, 0.36
 """Inches of one cell of Grafana's grid."""
+NAMED_COLORS = {"green": "#73bf69", "red": "#f2495c"}
 COLORS = ("#5794f2", "#73bf69", "#ff9830", "#b877d9", "#f2495c", "#fade2a", "#8ab8ff", "#37872d", "#c4162a", "#a16207")
 QUIET = "#6b7280"
 POINTS = 240
@@ -128,12 +129,13 @@ def _lines(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
     series.sort(key=lambda one: one[0])
     custom = panel["fieldConfig"]["defaults"].get("custom", {})
     stacking = custom.get("stacking", {}).get("mode", "none")
+    colors = _colors(panel, [name for name, _, _ in series])
     if stacking == "none":
-        for number, (name, times, values) in enumerate(series):
-            axes.plot(times, values, label=name, color=COLORS[number % len(COLORS)], linewidth=1.6)
+        for (name, times, values), color in zip(series, colors, strict=True):
+            axes.plot(times, values, label=name, color=color, linewidth=1.6)
         axes.set_ylim(bottom=0)
     elif series:
-        _stack(axes, series, shares=stacking == "percent")
+        _stack(axes, series, colors, shares=stacking == "percent")
     unit = "percentunit" if stacking == "percent" else _unit(panel)
     axes.yaxis.set_major_formatter(lambda value, _: shown(value, unit))
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
@@ -158,7 +160,20 @@ def _lines(axes: Axes, panel: Mapping[str, Any], source: Source) -> None:
         _no_data(axes)
 
 
-def _stack(axes: Axes, series: Sequence[tuple[str, list[float], list[float]]], *, shares: bool) -> None:
+def _colors(panel: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Those that the panel names, and the next ones for the others."""
+    named = {
+        one["matcher"]["options"]: NAMED_COLORS[part["value"]["fixedColor"]]
+        for one in panel["fieldConfig"]["overrides"]
+        for part in one["properties"]
+        if part["id"] == "color"
+    }
+    return [named.get(name, COLORS[number % len(COLORS)]) for number, name in enumerate(names)]
+
+
+def _stack(
+    axes: Axes, series: Sequence[tuple[str, list[float], list[float]]], colors: Sequence[str], *, shares: bool
+) -> None:
     times = sorted({at for _, each, _ in series for at in each})
     rows = []
     for _, at, values in series:
@@ -168,7 +183,6 @@ def _stack(axes: Axes, series: Sequence[tuple[str, list[float], list[float]]], *
         sums = [sum(column) or 1.0 for column in zip(*rows, strict=True)]
         rows = [[value / whole for value, whole in zip(row, sums, strict=True)] for row in rows]
         axes.set_ylim(0, 1)
-    colors = [COLORS[number % len(COLORS)] for number in range(len(series))]
     axes.stackplot(times, rows, labels=[name for name, _, _ in series], colors=colors, alpha=0.85)
 
 

@@ -127,6 +127,7 @@ ASKED = (
         (Query(rate(ATTAINED, "outcome", PROFILE), "{{outcome}}"),),
         unit="reqps",
         kind="stacked",
+        colors=(("kept", "green"), ("missed", "red")),
     ),
     Panel(
         "Deadlines missed",

@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 
 from app.affording import TEMPLATE_TOKENS
+from app.store.budgets import REFUSED_FOR_S
 from tests.fakes.backend import FakeBackend, Received, Script
 from tests.fakes.deployment import CARD, SECRET
 from tests.fakes.process import GatewayProcess, gateway_process, until
@@ -202,6 +203,7 @@ async def test_a_killed_gateway_overspends_nothing_and_frees_what_it_held(
         await until(lambda: round(fleet.money.spent_usd, 9), round(5 * COST_USD, 9), 10.0)
         billed_usd, lent_usd = fleet.billed_usd, fleet.money.lent_usd
         fleet.money.let_ten_minutes_pass(held)
+        await asyncio.sleep(2 * REFUSED_FOR_S)
         await fleet.ask_all([alive] * 20)
         await until(lambda: round(fleet.money.lent_usd, 9), 0.0, 20.0)
         spent_usd = fleet.money.spent_usd

@@ -16,6 +16,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard as GrafanaDashboar
 from grafana_foundation_sdk.models.prometheus import Dataquery
 
 from app.telemetry.metrics import DEBUG_ONLY, Metrics
+from app.telemetry.names import SERVER_ERRORS
 from deploy.grafana import DASHBOARDS, FOLDER
 from deploy.grafana.panels import Dashboard, Panel, expressions, render
 
@@ -115,6 +116,11 @@ def test_every_alert_has_its_paragraph(alert: dict[str, Any]) -> None:
 def test_no_paragraph_is_left_of_an_alert_that_is_gone() -> None:
     runbook = (FOLDER.parents[1] / "README.md").read_text()
     assert re.findall(r"^### (Thalamus\w+)$", runbook, re.MULTILINE) == [alert["alert"] for alert in ALERTS]
+
+
+def test_server_errors_are_those_that_the_code_tells_from_the_start() -> None:
+    (rule,) = [rule for rule in RULES if rule.get("record") == "thalamus:server_errors:ratio_rate5m"]
+    assert "|".join(SERVER_ERRORS) in rule["expr"]
 
 
 def test_every_alert_ends_in_its_threshold() -> None:

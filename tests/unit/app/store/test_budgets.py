@@ -21,7 +21,6 @@ from tests.fakes.clock import FakeClock
 NOW = 1_795_700_000.0
 """Some time on 2026-11-26."""
 BUDGET = Budget(1.0)
-ACCOUNT = ("k", "2026-11-26")
 USD = st.floats(0.0, 1.2).map(lambda usd: round(usd, 4))
 PROCESSES = st.integers(0, 2)
 
@@ -109,8 +108,8 @@ class Bookkeeping(RuleBasedStateMachine):
         self.vault.is_down = down
         self.clock.advance(TRUST_S + 0.1 if down else 0.0)
 
-    @rule(lost=st.booleans())
-    def lose_answers(self, lost: bool) -> None:
+    @rule(lost=st.integers(0, 4))
+    def lose_answers(self, lost: int) -> None:
         self.vault.loses_answers = lost
 
     @rule()
@@ -135,7 +134,7 @@ class Bookkeeping(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "vault"):
             return
-        self.vault.is_down = self.vault.loses_answers = False
+        self.vault.is_down, self.vault.loses_answers = False, 0
         for process in self.processes:
             for account, hold in process.open:
                 hold.settle(0.0)
@@ -164,6 +163,26 @@ async def test_a_refusal_asks_the_bank_once_for_a_while() -> None:
         with pytest.raises(BudgetSpent):
             await purse.draw(account, 0.1, 0.1)
     assert vault.exchanges <= 2
+
+
+async def test_what_was_given_back_is_out_of_reach_though_nobody_confirmed_it() -> None:
+    vault = Vault()
+    purse = Purse(MemoryBank(vault))
+    account = purse.account("k", BUDGET)
+    (await purse.draw(account, 0.8, 0.8)).settle(0.0)
+    await purse.tend()
+    vault.loses_answers = 1
+    await purse.tend()
+    assert vault.committed_usd((account.key_id, account.period)) == pytest.approx(0.0)
+    assert purse.take(account, 0.01) is None
+
+
+async def test_who_asks_again_after_a_lost_answer_takes_no_more_than_it_needs() -> None:
+    vault = Vault(loses_answers=1)
+    one, other = Purse(MemoryBank(vault, "one")), Purse(MemoryBank(vault, "other"))
+    await one.tend()
+    assert (await one.draw(one.account("k", BUDGET), 0.4, 0.4)).usd == 0.4
+    assert (await other.draw(other.account("k", BUDGET), 0.6, 0.6)).usd == pytest.approx(0.6)
 
 
 async def test_what_cannot_be_recorded_is_not_spent() -> None:

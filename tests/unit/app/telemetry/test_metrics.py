@@ -109,6 +109,19 @@ def test_every_name_says_its_unit() -> None:
     assert not {name for name in names if name.endswith(("_ms", "_millis", "_latency", "_time"))}
 
 
+def test_what_happens_seldom_is_told_before_it_happens_so_that_the_first_time_is_seen() -> None:
+    metrics = Metrics()
+    metrics.know(["small"], ["default"], ["pool"])
+    sample = metrics.registry.get_sample_value
+    assert sample("thalamus_deadline_misses_total", {"when": "in_answer"}) == 0
+    assert sample("thalamus_shed_total", {"priority": "high"}) == 0
+    assert sample("thalamus_exclusions_total", {"constraint": "regions"}) == 0
+    metrics.ejected("pool")
+    metrics.know(["small"], ["default"], ["pool", "other pool"])
+    assert sample("thalamus_ejections_total", {"backend": "pool"}) == 1, "what was counted stays"
+    assert sample("thalamus_probes_total", {"backend": "other pool", "outcome": "failed"}) == 0
+
+
 def test_cost_of_a_model_without_a_price_is_not_zero_but_absent() -> None:
     metrics = Metrics(["small"])
     metrics.used("small", "default", 1, 2, None)
