@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,8 +88,10 @@ class World:
         (name,) = (one for one in self.redis.do("KEYS", f"thalamus:spent:{key}:*") if one.count(b"-") == 2)
         return float(self.redis.do("HGET", name, "spent") or 0.0)
 
-    def is_recorded(self, decision: str) -> bool:
-        return bool(self.redis.do("EXISTS", f"thalamus:decision:{decision}"))
+    def recorded(self, decisions: Sequence[str]) -> int:
+        """How many of them Redis can tell of."""
+        names = [f"thalamus:decision:{one}" for one in decisions]
+        return sum(self.redis.do("EXISTS", *names[at : at + 1_000]) for at in range(0, len(names), 1_000))
 
     async def call(self, key: str, rate: float) -> None:
         """Ask at a rate, until cancelled; then wait for the answers."""
