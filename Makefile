@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format lock bench train clean
+.PHONY: help install packages demo test test-all lint format lock bench train clean
 BIN := .venv/bin
 
 help: ## show the verbs
@@ -11,13 +11,16 @@ install: ## make .venv with the `thalamus` command
 .venv-vllm: deploy/locks/vllm.lock
 	@deploy/environment.sh vllm && touch .venv-vllm
 
+packages:
+	@deploy/packages.sh
+
 demo: install .venv-vllm ## run everything on this machine: real models, a trained router, the gateway
 	@$(BIN)/thalamus demo
 
-test: install .venv-vllm ## prove it: every test, slow ones at a smaller size
+test: install packages .venv-vllm ## prove it: every test, slow ones at a smaller size
 	@$(BIN)/pytest -q
 
-test-all: install .venv-vllm ## prove it at full size
+test-all: install packages .venv-vllm ## prove it at full size
 	@THALAMUS_TEST_SIZE=full $(BIN)/pytest -q
 
 bench: install ## measure this gateway beside others: CPU and latency, a table and a plot in var/bench

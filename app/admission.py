@@ -25,7 +25,8 @@ from app.domain.usage import Usage
 from app.errors import Draining, GatewayError, Internal
 from app.promises import Promises
 from app.shedding import Shedding
-from app.store.budgets import Budgets, Hold
+from app.store.accounts import Hold
+from app.store.budgets import Budgets
 from app.store.journal import Entry, Journal, Outcome
 from app.store.keys import Budget
 from app.store.limits import Allowance, Limits, Slot

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from app.domain.decision import Decision
 from app.domain.models import TOKENS_PER_PRICE, Model, TokenPrice
 from app.domain.request import Request
-from app.store.budgets import NANO_USD, Account, Budgets, Hold
+from app.store.accounts import NANO_USD, Account, Hold
+from app.store.budgets import Budgets
 from app.upstream.payload import dump, expected_choices
 
 # A longer answer is asked for on purpose; and nearly every model can write so much.

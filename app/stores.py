@@ -45,12 +45,15 @@ class Stores:
     spool: Spool | None = None
     """Of this process; its name is also what it holds parts of budgets under."""
     sessions: Sessions = field(default_factory=MemorySessions)
+    shared_limits: RedisLimits | None = None
+    """`limits`, where Redis keeps them."""
 
     def up(self) -> Mapping[str, bool]:
         """Whether what each feature needs of the store can be had, for the metrics."""
         answers = self.redis is None or not self.redis.is_down
         records = answers and not (self.spool and self.spool.is_stopped)
-        return {**dict.fromkeys(FEATURES, answers), "journal": records}
+        limits = self.shared_limits is None or self.shared_limits.is_shared
+        return {**dict.fromkeys(FEATURES, answers), "journal": records, "limits": limits}
 
     def budget_states(self) -> Iterator[BudgetState]:
         """What keys have left, for the metrics."""
@@ -69,16 +72,16 @@ async def open_stores(
         UsageError: a store cannot be opened; the message is one line.
     """
     async with AsyncExitStack() as stack:
-        redis, shared = None, None
+        redis, shared, shared_limits = None, None, None
         limits = limits or MemoryLimits(settings.limits.in_flight, time.monotonic)
         if settings.store:
             redis = _redis(settings.store, settings, PATIENCE_S)
             stack.push_async_callback(redis.aclose)
             shared = RedisSessions(redis)
             stack.push_async_callback(shared.aclose)
-            limits = RedisLimits(redis, limits, time.monotonic)
-            stack.push_async_callback(limits.aclose)
-            await limits.start()
+            limits = shared_limits = RedisLimits(redis, limits, time.monotonic)
+            stack.push_async_callback(shared_limits.aclose)
+            await shared_limits.start()
         keys = await stack.enter_async_context(watched_keys(settings, redis))
         spool = _spool(settings)
         store = await stack.enter_async_context(journal_store(settings, settings.journal))
@@ -95,6 +98,7 @@ async def open_stores(
             redis=redis,
             spool=spool,
             sessions=shared or sessions or MemorySessions(),
+            shared_limits=shared_limits,
         )
 
 

@@ -1,1 +1,1 @@
-"""What gateway processes share, one file per need. Everything here is in the memory of one process for now."""
+"""What a gateway keeps, and what its processes and other gateways share with it: one file per need."""

@@ -109,6 +109,10 @@ class Recorder:
                 # Another process may have finished and dropped it just now.
                 if path.exists():
                     await self._finish(path)
+            except (StoreDown, OSError):
+                raise
+            except Exception as exc:  # noqa: BLE001 - one that cannot be read must not keep others from being recorded
+                self._failed("recover", exc)
             finally:
                 os.close(lock)
 
@@ -150,8 +154,11 @@ class Recorder:
         except (StoreDown, OSError):
             pass  # the spool has it
         except Exception as exc:  # noqa: BLE001 - nobody else would hear of a bug, and it must not end the recording
-            self._telemetry.log.write("journal.failed", step=name, cause=type(exc).__name__)
+            self._failed(name, exc)
         self._due[name] = self._clock() + wait_s - EVERY_S / 10
+
+    def _failed(self, step: str, error: Exception) -> None:
+        self._telemetry.log.write("journal.failed", step=step, cause=type(error).__name__)
 
     def _log_change(self) -> None:
         if self._spool.is_stopped is not self._was_stopped:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 
-from app.store.budgets import SHARE, SILENT_S, Claim, Standing
+from app.store.accounts import SHARE, SILENT_S, Claim, Standing
 from app.store.redis_client import LEFT_ALONE_S, RedisClient, Script, StoreDown
 
 MARK, SPENT = "thalamus:bank", "thalamus:spent:"

@@ -189,8 +189,8 @@ class RedisClient:
             self._is_late, self._joining = False, None
             if self._wire is not wire:
                 wire.hang_up()
-        held, self._held = self._held, []
-        wire.send(held)
+            held, self._held = self._held, []
+            wire.send(held)
 
     def _let_down(self, why: str) -> None:
         """Nobody waits for a connection any more."""

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from app.store.budgets import NANO_USD, SILENT_S, Claim, Standing, slice_of
+from app.store.accounts import NANO_USD, SILENT_S, Claim, Standing, slice_of
 from app.store.limits import Clock
 from app.store.redis_client import StoreDown
 from app.store.sqlite import open_database, transaction

@@ -30,6 +30,8 @@ def told(kept: Kept) -> dict[str, Any]:
             for constraint, excluded in (record.get("excluded") or {}).items()
             for model in excluded["models"]
         ],
+        "session": record.get("session"),
+        "doubted": record.get("doubted"),
         "propensity": record.get("propensity"),
         "encoder": record.get("encoder"),
         "unfamiliar": record.get("unfamiliar"),

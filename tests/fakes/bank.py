@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from app.store.budgets import Bank, Claim, Standing, slice_of
+from app.store.accounts import Claim, Standing, slice_of
+from app.store.budgets import Bank
 from app.store.redis_client import StoreDown
 
 
@@ -19,8 +20,8 @@ class Vault:
     got_usd: dict[tuple[str, str, str], float] = field(default_factory=dict)
     """Lent in all, less what came back; by account and holder."""
     is_down: bool = False
-    loses_answers: bool = False
-    """Whether it does what it is asked, and nobody hears of it."""
+    loses_answers: int = 0
+    """How many of the next exchanges are done without anybody hearing of it."""
     exchanges: int = 0
 
     def record(self, holder: str, account: tuple[str, str], usd: float) -> None:
@@ -57,6 +58,7 @@ class MemoryBank(Bank):
         self.vault.exchanges += 1
         standing = self._exchanged(claim)
         if self.vault.loses_answers:
+            self.vault.loses_answers -= 1
             raise StoreDown("as told")
         return standing
 

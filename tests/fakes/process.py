@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 import time
@@ -97,9 +98,16 @@ async def until(measure: Callable[[], Any], value: object, within_s: float = 5.0
 
 @asynccontextmanager
 async def gateway_process(
-    folder: Path, urls: Mapping[str, str], backend: Mapping[str, Any] | None = None, **changes: Any
+    folder: Path,
+    urls: Mapping[str, str],
+    backend: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[GatewayProcess]:
-    """One model per URL, named like it, tried in this order; `backend` is said of all backends in the catalogue."""
+    """One model per URL, named like it, tried in this order; `backend` is said of all backends in the catalogue.
+
+    `environment` is what the process has in its own beside ours.
+    """
     data, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
     config = write_config(folder, urls, listen=data, admin_listen=admin, **changes)
     if backend:
@@ -107,7 +115,9 @@ async def gateway_process(
     log = folder / "gateway.log"
     with log.open("w") as stderr:
         command = (sys.executable, "-m", "app.cli", "serve", "--config", str(config))
-        process = await asyncio.create_subprocess_exec(*command, stderr=stderr)
+        process = await asyncio.create_subprocess_exec(
+            *command, stderr=stderr, env={**os.environ, **(environment or {})}
+        )
     gateway = GatewayProcess(process, f"http://{data}", f"http://{admin}", log)
     try:
         await until(lambda: len(gateway.events("gateway.started")), 1, READY_WITHIN_S)

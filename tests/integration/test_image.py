@@ -167,7 +167,7 @@ async def test_it_holds_out_in_256_mib_when_a_backend_breaks(built: Built, tmp_p
     ):
         outcomes = Counter[str]()
         for script in BROKEN.values():
-            bad.script = replace(script or Script(), tokens=BAD)
+            bad.script = replace(script or Script(reset=True), tokens=BAD)
             if script is None:
                 await bad.stop()
             outcomes += await _asked(session, requests)

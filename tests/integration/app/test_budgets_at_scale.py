@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 
 from app.affording import TEMPLATE_TOKENS
+from app.store.budgets import REFUSED_FOR_S
 from tests.fakes.backend import FakeBackend, Received, Script
 from tests.fakes.deployment import CARD, SECRET
 from tests.fakes.process import GatewayProcess, gateway_process, until
@@ -202,6 +203,7 @@ async def test_a_killed_gateway_overspends_nothing_and_frees_what_it_held(
         await until(lambda: round(fleet.money.spent_usd, 9), round(5 * COST_USD, 9), 10.0)
         billed_usd, lent_usd = fleet.billed_usd, fleet.money.lent_usd
         fleet.money.let_ten_minutes_pass(held)
+        await asyncio.sleep(2 * REFUSED_FOR_S)
         await fleet.ask_all([alive] * 20)
         await until(lambda: round(fleet.money.lent_usd, 9), 0.0, 20.0)
         spent_usd = fleet.money.spent_usd
@@ -238,7 +240,7 @@ async def test_a_killed_worker_frees_what_it_held_when_it_is_replaced(tmp_path: 
 
 async def test_a_redis_that_is_killed_for_a_while_costs_no_cent_and_no_record(tmp_path: Path, full_size: bool) -> None:
     """Requests of a key with a hard budget and of one without go on all the while."""
-    away_s, after_s = (30.0, 12.0) if full_size else (5.0, 6.0)
+    away_s, after_s = (30.0, 12.0) if full_size else (5.0, 4.0)
     usd = 300 * COST_USD
     async with _two_gateways(tmp_path, usd, Script(usage=USAGE, delay_s=0.2)) as fleet:
         redis = fleet.money.redis

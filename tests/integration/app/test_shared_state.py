@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.store.redis_limits import RedisLimits
 from app.upstream.replica import Replica
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.caller import chat, hear, session_to
@@ -102,13 +101,13 @@ async def test_what_is_told_while_redis_is_down_is_lost_and_later_news_is_not(tm
         for _ in range(5):
             await hear(session)
         assert world.out == [True, False]
+        stores = world.one.application.live._lasting.stores
+        await until(lambda: stores.up()["limits"], False)
         world.redis.start()
         await until(lambda: world.redis.do("PUBSUB", "NUMSUB", "thalamus:health")[1], 2, HEARS_WITHIN_S)
         world.backend.script = Script()
         await until(lambda: world.out, [False, False])
-        limits = world.one.application.live._lasting.stores.limits
-        assert isinstance(limits, RedisLimits)
-        await until(lambda: limits.is_shared, True, HEARS_WITHIN_S + 5)
+        await until(lambda: stores.up()["limits"], True, HEARS_WITHIN_S + 5)
         world.backend.script = Script(reset=True)
         for _ in range(5):
             await hear(session)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import BudgetSpent, BudgetUnavailable
-from app.store.budgets import Bank, Hold, Purse
+from app.store.accounts import Hold
+from app.store.budgets import Bank, Purse
 from app.store.keys import Budget
 from app.store.redis_bank import QUIET_AFTER_LOSS_S, QUIET_S, RedisBank
 from app.store.redis_client import RedisClient
@@ -272,18 +273,32 @@ async def redis_town(tmp_path: Path, redis: RedisServer) -> AsyncIterator[Town]:
         yield made
 
 
-async def test_hard_budgets_are_closed_while_redis_is_away_and_soft_ones_are_not(redis_town: Town) -> None:
+@pytest.mark.parametrize(
+    ("break_it", "mend_it"),
+    [
+        (RedisServer.pause, RedisServer.resume),
+        (RedisServer.kill, RedisServer.start),
+        (RedisServer.run_out_of_memory, RedisServer.recover),
+        (RedisServer.become_read_only, RedisServer.recover),
+    ],
+)
+async def test_hard_budgets_are_closed_while_redis_is_away_and_soft_ones_are_not(
+    redis_town: Town, break_it: Callable[[RedisServer], None], mend_it: Callable[[RedisServer], None]
+) -> None:
     purse = await redis_town.purse("a", 600.0)
     hold = await _hold(purse, 1.0)
-    redis_town.redis.pause()
+    break_it(redis_town.redis)
     try:
         with pytest.raises(BudgetUnavailable):
             await _hold(purse, 1.0)
         assert purse.take(purse.account("soft", Budget(1.0, hard=False)), 5.0)
     finally:
-        redis_town.redis.resume()
+        mend_it(redis_town.redis)
     hold.settle(1.0)
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(10):
+        while purse.account("k", BUDGET).is_in_doubt:
+            await asyncio.sleep(0.1)
+            await purse.tend()
     assert (await _hold(purse, 9.0)).usd == pytest.approx(9.0)
 
 

@@ -11,10 +11,11 @@ import pytest
 
 from app.store.recording import RecordedJournal
 from app.store.redis_client import StoreDown
+from app.store.spool import Spool
 from app.store.sqlite import FILE
 from tests.fakes.journal_process import OK, entry, opened, recording
 from tests.fakes.redis_server import running_redis
-from tests.unit.app.store.test_spool import files_of_at_most
+from tests.unit.app.store.test_spool import END, files_of_at_most
 
 
 def journalled(journal: RecordedJournal, first: int, count: int) -> None:
@@ -88,6 +89,19 @@ async def test_a_gateway_that_ends_while_redis_is_away_leaves_its_records_to_the
         async with recording(tmp_path, redis.url):
             await caught_up(tmp_path, redis.url, 50)
         assert list((tmp_path / "spool").iterdir()) == []
+
+
+async def test_a_spool_that_cannot_be_read_does_not_keep_others_from_being_recorded(tmp_path: Path) -> None:
+    dead = [Spool(tmp_path / "spool") for _ in range(3)]
+    for spool in dead:
+        spool.end(spool.admit(b"{}"), END if spool.path != min(one.path for one in dead) else b"of another release")
+        spool.flush()
+        spool.close(is_done=False)
+    async with recording(tmp_path, None) as (_, recorder):
+        await recorder.recover()
+        async with opened(tmp_path, None) as store:
+            assert len(await store.after(None, 10)) == 2
+    assert len(list((tmp_path / "spool").iterdir())) == 1, "it stays for somebody to look at"
 
 
 async def test_a_database_that_another_process_holds_is_waited_for_in_the_spool(

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from app.errors import BudgetSpent, GatewayError, UpstreamBroken
-from app.store.budgets import Account
+from app.store.accounts import Account
 from app.store.keys import Budget
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.errors import BudgetSpent, BudgetUnavailable
-from app.store.budgets import NANO_USD, REFUSED_FOR_S, TRUST_S, Hold, Purse, window_of
+from app.store.accounts import NANO_USD, Hold, window_of
+from app.store.budgets import REFUSED_FOR_S, TRUST_S, Purse
 from app.store.keys import Budget
 from tests.fakes.bank import MemoryBank, Vault
 from tests.fakes.clock import FakeClock
@@ -21,7 +22,6 @@ from tests.fakes.clock import FakeClock
 NOW = 1_795_700_000.0
 """Some time on 2026-11-26."""
 BUDGET = Budget(1.0)
-ACCOUNT = ("k", "2026-11-26")
 USD = st.floats(0.0, 1.2).map(lambda usd: round(usd, 4))
 PROCESSES = st.integers(0, 2)
 
@@ -109,8 +109,8 @@ class Bookkeeping(RuleBasedStateMachine):
         self.vault.is_down = down
         self.clock.advance(TRUST_S + 0.1 if down else 0.0)
 
-    @rule(lost=st.booleans())
-    def lose_answers(self, lost: bool) -> None:
+    @rule(lost=st.integers(0, 4))
+    def lose_answers(self, lost: int) -> None:
         self.vault.loses_answers = lost
 
     @rule()
@@ -135,7 +135,7 @@ class Bookkeeping(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "vault"):
             return
-        self.vault.is_down = self.vault.loses_answers = False
+        self.vault.is_down, self.vault.loses_answers = False, 0
         for process in self.processes:
             for account, hold in process.open:
                 hold.settle(0.0)
@@ -166,6 +166,26 @@ async def test_a_refusal_asks_the_bank_once_for_a_while() -> None:
     assert vault.exchanges <= 2
 
 
+async def test_what_was_given_back_is_out_of_reach_though_nobody_confirmed_it() -> None:
+    vault = Vault()
+    purse = Purse(MemoryBank(vault))
+    account = purse.account("k", BUDGET)
+    (await purse.draw(account, 0.8, 0.8)).settle(0.0)
+    await purse.tend()
+    vault.loses_answers = 1
+    await purse.tend()
+    assert vault.committed_usd((account.key_id, account.period)) == pytest.approx(0.0)
+    assert purse.take(account, 0.01) is None
+
+
+async def test_who_asks_again_after_a_lost_answer_takes_no_more_than_it_needs() -> None:
+    vault = Vault(loses_answers=1)
+    one, other = Purse(MemoryBank(vault, "one")), Purse(MemoryBank(vault, "other"))
+    await one.tend()
+    assert (await one.draw(one.account("k", BUDGET), 0.4, 0.4)).usd == 0.4
+    assert (await other.draw(other.account("k", BUDGET), 0.6, 0.6)).usd == pytest.approx(0.6)
+
+
 async def test_what_cannot_be_recorded_is_not_spent() -> None:
     purse = Purse(MemoryBank(), may_record=lambda: False)
     account = purse.account("k", BUDGET)
@@ -191,6 +211,20 @@ async def test_another_budget_for_a_key_counts_from_now_on_and_what_was_spent_st
     (await purse.draw(purse.account("k", BUDGET), 1.0, 1.0)).settle(1.0)
     hold = await purse.draw(purse.account("k", Budget(3.0)), 3.0, 0.1)
     assert hold.usd == pytest.approx(2.0)
+
+
+async def test_a_budget_that_was_for_days_and_is_for_months_leaves_nothing_behind() -> None:
+    vault, monthly = Vault(), Budget(5.0, "month")
+    purse = Purse(MemoryBank(vault))
+    daily = purse.account("k", BUDGET)
+    (await purse.draw(daily, 1.0, 1.0)).settle(0.0)
+    account = purse.account("k", monthly)
+    assert account is purse.account("k", monthly) is not daily
+    assert [one.budget for one in purse.told()] == [monthly]
+    await purse.tend()
+    await purse.tend()
+    assert vault.committed_usd((daily.key_id, daily.period)) == 0.0
+    assert purse.account("k", BUDGET) is daily
 
 
 @pytest.mark.parametrize(
