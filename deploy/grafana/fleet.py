@@ -89,6 +89,7 @@ RED = (
         (Query(rate(REQUESTS, "outcome"), "{{outcome}}"),),
         unit="reqps",
         kind="stacked",
+        colors=(("ok", "green"),),
     ),
     Panel(
         "Requests by operation",
@@ -193,6 +194,7 @@ FLEET = (
         (Query(rate("thalamus_attempts_total", "outcome", MODEL), "{{outcome}}"),),
         unit="reqps",
         kind="stacked",
+        colors=(("ok", "green"),),
     ),
     Panel(
         "Errors of backends",
