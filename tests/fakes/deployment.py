@@ -36,6 +36,7 @@ GATEWAY: Mapping[str, Any] = {
             "requests_per_minute": None,
             "tokens_per_minute": None,
             "concurrency": None,
+            "budget": None,
         },
         {"id": "plain", "secret": PLAIN_SECRET, "models": ["small"], "scopes": ["inference"], "concurrency": 2},
     ],

@@ -113,6 +113,15 @@ async def test_three_endpoints_one_of_them_over_tls_with_a_key_become_a_gateway(
         await answers(tmp_path, PAID_KEY=KEY)
 
 
+async def _key_of_the_first_start(told: asyncio.StreamReader) -> str:
+    """What the gateway shows once, before it takes requests."""
+    key = ""
+    while b"gateway.started" not in (line := await asyncio.wait_for(told.readline(), 30)):
+        if line.strip().startswith(b"rk_"):
+            key = line.strip().decode()
+    return key
+
+
 async def answers(folder: Path, **environment: str) -> None:
     """Serve from the files as they are, but for the ports, and be answered by every model."""
     data, admin = free_ports(2)
@@ -124,9 +133,8 @@ async def answers(folder: Path, **environment: str) -> None:
     )  # fmt: skip
     try:
         assert process.stderr
-        while json.loads(await asyncio.wait_for(process.stderr.readline(), 30))["event"] != "gateway.started":
-            pass
-        async with aiohttp.ClientSession() as caller:
+        key = await _key_of_the_first_start(process.stderr)
+        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as caller:
             for model in ("auto", *(model["name"] for model in catalogue(folder)["models"])):
                 body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
                 async with caller.post(f"http://127.0.0.1:{data}/v1/chat/completions", json=body) as answer:
