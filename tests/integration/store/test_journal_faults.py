@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal
 from app.store.redis_client import StoreDown
 from app.store.spool import Spool
 from app.store.sqlite import FILE
+from app.telemetry import Telemetry
 from tests.fakes.journal_process import OK, entry, opened, recording
 from tests.fakes.redis_server import running_redis
 from tests.unit.app.store.test_spool import END, files_of_at_most
@@ -100,10 +102,11 @@ async def test_a_spool_that_cannot_be_read_does_not_keep_others_from_being_recor
         spool.end(spool.admit(b"{}"), end if spool.path != min(one.path for one in dead) else b"of another release")
         spool.flush()
         spool.close(is_done=False)
-    async with recording(tmp_path, None) as (_, recorder):
+    async with opened(tmp_path, None) as store:
+        recorder = Recorder(Spool(tmp_path / "spool"), store, Telemetry(), time.monotonic, time.time)
         await recorder.recover()
-        # What its own sweep has begun with is not for this one.
-        await caught_up(tmp_path, None, 2)
+        assert len(await store.after(None, 10)) == 2
+        await recorder.aclose()
     assert len(list((tmp_path / "spool").iterdir())) == 1, "it stays for somebody to look at"
 
 
