@@ -24,7 +24,7 @@ from app.upstream.replicas import Replicas
 from tests.fakes.upstream import FakeExchange
 from tests.fakes.world import catalog, decision, model, request
 
-ROUNDS, CALLS = 7, 1_000
+ROUNDS, CALLS = 5, 500
 # Of one idle core; a shared one is given three times as much before it counts as a regression.
 BUDGET_US = 15
 BODY = json.dumps({"model": "small", "choices": [{"index": 0, "message": {"content": "x"}}]}).encode()

@@ -60,6 +60,8 @@ class Replica:
 async def test_a_rolling_restart_fails_no_request(
     proxy: Callable[[Path, list[str]], AbstractAsyncContextManager[str]], tmp_path: Path, full_size: bool
 ) -> None:
+    if not full_size and proxy is nginx:
+        pytest.skip("at full size only: HAProxy sees more of a gateway that leaves")
     restarts, requests, per_s = (8, 10_000, 150.0) if full_size else (2, 500, 100.0)
     async with AsyncExitStack() as stack:
         backend = await stack.enter_async_context(FakeBackend(Script(event_delay_s=0.05)))
