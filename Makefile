@@ -18,10 +18,10 @@ demo: install .venv-vllm ## run everything on this machine: real models, a train
 	@$(BIN)/thalamus demo
 
 test: install packages .venv-vllm ## prove it: every test, slow ones at a smaller size
-	@$(BIN)/pytest -q
+	@tests/run.sh
 
 test-all: install packages .venv-vllm ## prove it at full size
-	@THALAMUS_TEST_SIZE=full $(BIN)/pytest -q
+	@THALAMUS_TEST_SIZE=full tests/run.sh
 
 bench: install ## measure this gateway beside others: CPU and latency, a table and a plot in var/bench
 	@$(BIN)/python -m tests.load.bench
