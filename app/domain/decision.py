@@ -19,9 +19,6 @@ class Estimate:
     """What is expected of one candidate for one request. None is unknown, and unknown never passes a limit."""
 
     quality: float | None
-    quality_low: float | None
-    quality_high: float | None
-    """Ends of a 90 % interval."""
     output_tokens: float | None
     cost_usd: float | None
     ttft_s: float | None

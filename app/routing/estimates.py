@@ -211,12 +211,9 @@ class Expected:
         return share_M
 
     def of(self, model: int) -> Estimate:
-        """Everything about one model."""
-        low, high = (None, None) if self.prediction is None else self.quality_interval[model].tolist()
+        """Everything about one model, but for intervals, which take longer than all of it."""
         return Estimate(
             quality=known(self.quality[model]),
-            quality_low=low if low == low else None,
-            quality_high=high if high == high else None,
             output_tokens=known(self.output_tokens[model]),
             cost_usd=known(self.cost_usd[model]),
             ttft_s=known(self.ttft_s[model]),

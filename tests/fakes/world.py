@@ -12,7 +12,7 @@ from app.domain.request import Preferences, Request
 from app.domain.sessions import Session
 from app.store.keys import Budget
 
-UNKNOWN = Estimate(None, None, None, None, None, None, None)
+UNKNOWN = Estimate(None, None, None, None, None)
 
 REQUEST = Request(
     request_id="req-1",

@@ -22,7 +22,7 @@ from app.upstream.dispatcher import Served
 from tests.fakes.world import model, request
 
 SMALL, LARGE = model("small"), replace(model("large"), price=TokenPrice(1.0, 20.0))
-ESTIMATE = Estimate(0.7, 0.6, 0.8, output_tokens=100.0, cost_usd=0.0002, ttft_s=0.1, latency_s=1.0)
+ESTIMATE = Estimate(0.7, output_tokens=100.0, cost_usd=0.0002, ttft_s=0.1, latency_s=1.0)
 USAGE = Usage(100, 150)
 
 

@@ -19,8 +19,6 @@ def test_cost_and_time_follow_from_the_predicted_length() -> None:
     assert asdict(estimate) == pytest.approx(
         {
             "quality": 0.75,
-            "quality_low": 0.65,
-            "quality_high": 0.85,
             "output_tokens": 300.0,
             "cost_usd": (500 * 2.0 + 300 * 10.0) / 1e6,
             "ttft_s": 0.25 + 0.5,
@@ -53,4 +51,4 @@ def test_an_untested_model_is_not_predicted_even_among_tested_ones() -> None:
     world = world_of(untested, tested, quality={"other": 0.1, "tested": 0.2})
     by_name = {each.model.name: each.estimate for each in world.decide().candidates}
     assert by_name["tested"].quality == 0.2
-    assert by_name["untested"] == Estimate(None, None, None, None, None, 0.012, None)
+    assert by_name["untested"] == Estimate(None, None, None, 0.012, None)
