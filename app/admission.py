@@ -275,17 +275,8 @@ class Admitted:
 
     def _answer_closed(self, served: Served, _: Answer) -> None:
         outcome = self._outcome(served, self._began_s)
-        self._ledger.promises.answered(self._request, served, outcome)
-        self._note_deadline(served.answer.error, "in_answer")
-        usage, metrics, cost_usd = outcome.usage, self._ledger.telemetry.metrics, outcome.cost_usd
-        if usage is None:
-            self._end(outcome, 0)
-            return
-        model, profile = served.candidate.model.name, self._request.profile
-        metrics.used(model, profile, usage.input_tokens, usage.output_tokens, cost_usd)
-        if cost_usd is not None:
-            metrics.kept.spent(self._caller.id, cost_usd)
-        self._end(outcome, usage.input_tokens + usage.output_tokens)
+        usage = outcome.usage
+        self._end(outcome, usage.input_tokens + usage.output_tokens if usage else 0)
 
     def _note_deadline(self, error: BaseException | None, when: Literal["before_answer", "in_answer"]) -> None:
         if isinstance(error, OutOfTime) and not isinstance(error, CutShort):
@@ -314,18 +305,36 @@ class Admitted:
         )
 
     def _end(self, outcome: Outcome, used_tokens: int) -> None:
+        """Give back what it held; what became of it is told a little later."""
         self._entry.outcome = outcome
         self._ledger.open.discard(self)
         if self._slot:
             self._slot.release(used_tokens)
         if self._hold:
             self._hold.settle(outcome.cost_usd or 0.0)
-        self._ledger.journal.closed(self._entry)
         telemetry = self._ledger.telemetry
         telemetry.metrics.in_flight.dec()
+        telemetry.afterwards.do(partial(self._tell, outcome))
+
+    def _tell(self, outcome: Outcome) -> None:
+        """The one record of how it ended."""
+        telemetry = self._ledger.telemetry
+        if self._served:
+            self._tell_of_answer(self._served, outcome)
+        self._ledger.journal.closed(self._entry)
         telemetry.metrics.completed(self._operation, outcome.result, outcome.duration_s)
         telemetry.metrics.kept.ended(self._caller.id, outcome.result)
         telemetry.log.record("request.completed", self._fields(outcome))
+
+    def _tell_of_answer(self, served: Served, outcome: Outcome) -> None:
+        usage, metrics, cost_usd = outcome.usage, self._ledger.telemetry.metrics, outcome.cost_usd
+        self._ledger.promises.answered(self._request, served, outcome)
+        self._note_deadline(served.answer.error, "in_answer")
+        if usage is not None:
+            profile = self._request.profile
+            metrics.used(served.candidate.model.name, profile, usage.input_tokens, usage.output_tokens, cost_usd)
+        if cost_usd is not None:
+            metrics.kept.spent(self._caller.id, cost_usd)
 
     def _fields(self, outcome: Outcome) -> dict[str, object]:
         request, decision, usage = self._request, self._entry.decision, outcome.usage

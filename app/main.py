@@ -22,6 +22,7 @@ from app.store.limits import Limits, max_connections
 from app.store.sessions import MemorySessions
 from app.stores import Stores, open_stores
 from app.telemetry import Telemetry
+from app.telemetry.afterwards import MOST
 from app.upstream.replicas import Tell
 
 
@@ -51,13 +52,17 @@ class Application:
 
 
 @asynccontextmanager
-async def create_app(settings: Settings, peers: Peers | None = None) -> AsyncIterator[Application]:
+async def create_app(
+    settings: Settings, peers: Peers | None = None, together: int = MOST
+) -> AsyncIterator[Application]:
     """Build everything and open it, for as long as the block runs; `peers` are the other processes, if any.
+
+    Of `together` requests at most it is told together how they ended.
 
     Raises:
         UsageError: the artifact or a backend's address cannot be used.
     """
-    peers, telemetry = peers or Peers(), Telemetry()
+    peers, telemetry = peers or Peers(), Telemetry(together=together)
     with closing(telemetry.log):
         async with open_stores(settings, telemetry, peers.limits, peers.sessions) as stores:
             with Shedding(stores.limits.fullness) as shedding:
@@ -105,4 +110,5 @@ async def _serve(settings: Settings) -> None:
                 limits = live.now.settings.limits
                 log.write("gateway.draining", in_flight=live.in_flight)
                 await depart(live, (data, admin), limits.accept_s if accept else 0.0, limits.drain_s, signals.hurried)
+            application.telemetry.afterwards.finish()
             log.write("gateway.stopped")

@@ -94,7 +94,7 @@ async def open_stores(
             limits,
             await stack.enter_async_context(Purse(bank, may_record=lambda: not spool.is_stopped)),
             keys,
-            RecordedJournal(spool, store, Outlines().of, time.time),
+            RecordedJournal(spool, store, Outlines(), time.time),
             redis=redis,
             spool=spool,
             sessions=shared or sessions or MemorySessions(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import time
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +19,7 @@ from app.gateway import Gateway
 from app.store.keys import PRIORITIES, Key, Keys
 from app.store.limits import Clock
 from app.telemetry import Telemetry
+from app.telemetry.logging import where
 
 _REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,64}")
 _NOBODY = Key("nobody", scopes=frozenset())
@@ -84,11 +84,8 @@ class Doors:
         )
 
     def crashed(self, error: Exception, request_id: str) -> None:
-        """Note a bug of ours: its kind and places, no values, which may be somebody's."""
-        frames = traceback.extract_tb(error.__traceback__)
-        places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames]
-        where = f"{type(error).__name__} at {' > '.join(places[-6:])}"
-        self.telemetry.log.write("request.crashed", request_id=request_id, where=where)
+        """Note a bug of ours."""
+        self.telemetry.log.write("request.crashed", request_id=request_id, where=where(error))
 
     def _authenticated(self, headers: Mapping[str, str], address: str) -> Key:
         scheme, _, secret = headers.get("authorization", "").partition(" ")

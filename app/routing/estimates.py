@@ -229,6 +229,31 @@ class Expected:
         return np.full((len(self.table), 2), math.nan)
 
 
+class Prospect:
+    """What is expected in one case, for as long as somebody may soon want it again.
+
+    Decisions are kept for longer than arrays over the catalogue should be: once let go of, they are worked out anew.
+    """
+
+    __slots__ = ("_case", "_expected")
+
+    def __init__(self, expected: Expected) -> None:
+        self._case = expected.case
+        self._expected: Expected | None = expected
+
+    @property
+    def expected(self) -> Expected:
+        return self._expected or Expected(self._case)
+
+    def of(self, model: int) -> Estimate:
+        """Everything about one model, by its position in the catalogue."""
+        return self.expected.of(model)
+
+    def let_go(self) -> None:
+        """Nobody is expected to ask soon."""
+        self._expected = None
+
+
 def known(value: float) -> float | None:
     """A number, or None for NaN."""
     number = float(value)

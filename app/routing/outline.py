@@ -14,9 +14,8 @@ import numpy as np
 from app.domain.decision import Decision
 from app.domain.dimensions import Truths
 from app.routing.candidates import CandidateTable
-from app.routing.estimates import Case, Expected
+from app.routing.estimates import Case, Expected, known
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
-from app.routing.ranking import Ranking
 from app.routing.router import Evidence
 from app.routing.sessions import told
 
@@ -35,22 +34,23 @@ class Outlines:
         self._table: CandidateTable | None = None
         self._visible: OrderedDict[object, int] = OrderedDict()
 
-    def of(self, decision: Decision) -> dict[str, Any]:
-        """`chosen`, `reason`, `expected_usd`, and what they came from as far as that is known."""
+    def expected_usd(self, decision: Decision) -> float | None:
+        """What the chosen model's answer is expected to cost."""
         chosen, evidence = decision.chosen, decision.evidence
-        outline: dict[str, Any] = {
-            "chosen": chosen.model.name,
-            "reason": decision.reason,
-            # Nothing is left to chance yet: the choice would be the same again.
-            "propensity": 1.0,
-        }
         if not isinstance(evidence, Evidence):
-            outline["expected_usd"] = chosen.estimate.cost_usd
+            return chosen.estimate.cost_usd
+        expected = evidence.prospect.expected
+        return known(expected.cost_usd.item(expected.table.position[chosen.model.name]))
+
+    def of(self, decision: Decision) -> dict[str, Any]:
+        """What the choice came from, as far as that is known. To be asked for once, when all else was."""
+        evidence = decision.evidence
+        # Nothing is left to chance yet: the choice would be the same again.
+        outline: dict[str, Any] = {"propensity": 1.0}
+        if not isinstance(evidence, Evidence):
             return outline
-        ranking, order = decision.candidates, evidence.ground.order
-        expected = ranking.take_expected() if isinstance(ranking, Ranking) else Expected(evidence.case)
-        # A budget may have left out those that come first.
-        outline["expected_usd"] = _number(expected.cost_usd.item(expected.table.position[chosen.model.name]))
+        expected, order = evidence.prospect.expected, evidence.ground.order
+        evidence.prospect.let_go()
         outline["estimates"] = _estimates(expected, order[:MOST_CANDIDATES])
         outline["eligible"] = len(order)
         if len(order) < self._asked_for(evidence.case):
@@ -121,7 +121,3 @@ def _constraints(expected: Expected) -> Iterator[tuple[str, Truths]]:
     yield CONTEXT, roomy(table, question)
     if not expected.fleet.all_available:
         yield AVAILABILITY, expected.fleet.available_M
-
-
-def _number(value: float) -> float | None:
-    return value if value == value else None

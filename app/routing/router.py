@@ -24,7 +24,7 @@ from app.domain.request import Request
 from app.domain.sessions import Session
 from app.errors import UnknownModel
 from app.routing.candidates import CandidateTable, FleetColumns
-from app.routing.estimates import Case, Expected, Question
+from app.routing.estimates import Case, Expected, Prospect, Question
 from app.routing.exclusions import nothing_left
 from app.routing.filters import CardFilter, excluded, has_limits_on_estimates, has_limits_on_quality, reachable
 from app.routing.identifiers import Identifiers
@@ -76,6 +76,7 @@ class Evidence(NamedTuple):
     ground: Ground
     reading: Reading
     versions: Mapping[str, str]
+    prospect: Prospect
 
 
 class Router:
@@ -234,7 +235,8 @@ class Router:
         failure = view.reading.failure
         if view.reading.encoder is not None:
             self._tally.predicted(view.reading.encoder, unfamiliar=view.is_unfamiliar)
-        evidence = Evidence(view.case, ground, view.reading, self._versions)
+        prospect = Prospect(view.expected)
+        evidence = Evidence(view.case, ground, view.reading, self._versions, prospect)
         reason: Reason = ground.rule if ground.kept is None else "session"
         if len(ground.order) == 1:
             reason = "only"
@@ -242,7 +244,7 @@ class Router:
             reason = "named"
         return Decision(
             decision_id=f"dec-{self._identifiers.next()}",
-            candidates=Ranking(view, ground),
+            candidates=Ranking(view, ground, prospect),
             reason=reason,
             explain=partial(_why, reason, evidence, self._predictor is not None, self._follows_order(view)),
             details={"predictor_failure": failure} if failure else {},

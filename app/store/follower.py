@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from app.store.kept import INTERRUPTED, Batch, Ended, Feedback
+from app.store.rows import Facts, sealed, unsealed, whole
 from app.store.spool import ADMITTED, ENDED, Mark, Row, segment_path, segments, unpacked
 
 READ_BYTES = 256 << 10
@@ -98,7 +99,7 @@ class Follower:
             if begun is not None:
                 self._open_in[begun.segment] -= 1
             if is_new:
-                batch.ended.append(_ended(seq, of, begun.payload if begun else b"{}", payload))
+                batch.ended.append(_ended(seq, of, begun.payload if begun else None, payload))
         elif is_new:
             told = orjson.loads(payload)
             batch.feedback.append(Feedback(seq, told["time"], told["key"], told["decision_id"], payload))
@@ -148,27 +149,23 @@ def _bytes_at(path: Path, offset: int, size: int | None) -> bytes:
         os.close(descriptor)
 
 
-def _ended(seq: int, of: int, begun: bytes, end: bytes) -> Ended:
-    told = orjson.loads(end)
-    record = begun[:-1] + (b',"end":' if len(begun) > 2 else b'"end":') + end + b"}"
-    usd = told.get("cost_usd") or 0.0
-    return Ended(seq, of, told["admitted_at"], told["key"], told.get("decision_id"), usd, record)
+def _ended(seq: int, of: int, begun: bytes | None, end: bytes) -> Ended:
+    facts, rest = unsealed(end)
+    record = whole(begun or facts.begun(), rest)
+    return Ended(seq, of, facts.at, facts.key_id, facts.decision_id, facts.usd, record)
 
 
 def _broken_off(begun: bytes, now: float) -> bytes:
     """The end of a request whose process died: it is taken to have used what was expected, or held back for it."""
     row: dict[str, Any] = orjson.loads(begun)
     held, expected = row.get("reserved_usd"), row.get("expected_usd")
+    usd = expected if held is None else held
     end = {
         "time": now,
-        "admitted_at": row["time"],
-        "key": row["key"],
-        "decision_id": row.get("decision_id"),
-        "profile": row["profile"],
         "outcome": INTERRUPTED,
         "model": row.get("chosen"),
         "reason": row.get("reason"),
-        "cost_usd": expected if held is None else held,
+        "cost_usd": usd,
         "reconstructed": True,
     }
-    return orjson.dumps(end)
+    return sealed(Facts(row["time"], usd or 0.0, row["key"], row.get("decision_id")), orjson.dumps({"end": end}))

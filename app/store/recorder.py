@@ -79,6 +79,7 @@ class Recorder:
             StoreDown: the store does not take it; it is tried again with the next call.
         """
         async with self._turn:
+            self._telemetry.afterwards.finish()
             self._spool.flush()
             end = self._spool.mark
             if end != self._synced:

@@ -16,8 +16,8 @@ import orjson
 
 from app.store.journal import Entry, Outcome, RecentDecisions
 from app.store.kept import FEEDBACK_FIELDS, JournalStore, Kept
-from app.store.rows import Outline, begun, ended
-from app.store.spool import ADMITTED, FEEDBACK, Spool, segments, spools, unpacked
+from app.store.rows import Outline, begun, ended, unsealed, whole
+from app.store.spool import ADMITTED, ENDED, FEEDBACK, Spool, segments, spools, unpacked
 
 
 class RecordedJournal(RecentDecisions):
@@ -38,7 +38,7 @@ class RecordedJournal(RecentDecisions):
         outcome = entry.outcome or Outcome("internal")
         of = entry.seq or self.spool.begin(begun(entry, self._outline))
         if of:
-            self.spool.end(of, ended(entry, outcome, self._wall_clock()))
+            self.spool.end(of, ended(entry, outcome, self._wall_clock(), self._outline))
         super().closed(entry)
 
     async def look_up(self, decision_id: str, key_id: str) -> Kept | None:
@@ -78,9 +78,15 @@ def _in_segment(path: Path, needle: bytes) -> Kept | None:
     except (OSError, ValueError):
         # It was dropped meanwhile, or is empty.
         return None
-    record: dict[str, Any] = {}
+    begun, end = None, None
     for row in rows:
-        told = orjson.loads(row.payload)
-        if told["decision_id"] == needle.decode():
-            record.update(told if row.kind == ADMITTED else {"key": told["key"], "end": told})
-    return Kept(record["key"], record) if record else None
+        if row.kind == ADMITTED and orjson.loads(row.payload)["decision_id"] == needle.decode():
+            begun = row.payload
+        elif row.kind == ENDED and unsealed(row.payload)[0].decision_id == needle.decode():
+            end = unsealed(row.payload)
+    if end is not None:
+        return Kept(end[0].key_id, orjson.loads(whole(begun or end[0].begun(), end[1])))
+    if begun is not None:
+        record = orjson.loads(begun)
+        return Kept(record["key"], record)
+    return None

@@ -149,7 +149,7 @@ class RedisJournal:
             return None
         record = orjson.loads(found[0])
         feedback = told_feedback(found[1]) if len(found) > 1 and found[1] else None
-        return Kept(record["end"]["key"], record, feedback)
+        return Kept(record["key"], record, feedback)
 
     async def feedback(self, decision_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not decision_ids:

@@ -1,13 +1,17 @@
-"""The two rows that the journal has of a request: what was known before it was sent, and what became of it.
+"""The two rows that the journal has of a request: that it was let in, and all the rest when it is over.
 
-No text of a prompt is in them, unless the request's key says that it may be.
+The first is written before the request is sent, while its caller waits, so it has only what must be known of a request
+whose process dies. The second has what the decision came from, and what became of it; before it stands what a store
+looks for, so that nobody has to read it for that. No text of a prompt is in them, unless the request's key says that it
+may be.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -16,8 +20,37 @@ from app.domain.request import Conversation, Request
 from app.domain.vocabulary import VOCABULARY
 from app.store.journal import Entry, Outcome
 
-Outline = Callable[[Decision], dict[str, Any]]
-"""What is kept of a decision, with `chosen`, `reason` and `expected_usd`; arrays may be NumPy's."""
+# What the second row begins with. A JSON object, as in releases before there were facts, does not.
+_FORM = 1
+_FACTS = struct.Struct("<BddHH")
+
+
+class Outline(Protocol):
+    """What is kept of a decision."""
+
+    def expected_usd(self, decision: Decision) -> float | None:
+        """What the chosen model's answer is expected to cost."""
+        ...
+
+    def of(self, decision: Decision) -> dict[str, Any]:
+        """What it came from; arrays may be NumPy's. It is asked for last, and once."""
+        ...
+
+
+class Facts(NamedTuple):
+    """What a store looks for in a request that is over."""
+
+    at: float
+    """When it was admitted, by wall clock."""
+    usd: float
+    """What it cost; 0 where that is not known."""
+    key_id: str
+    decision_id: str | None
+
+    def begun(self) -> bytes:
+        """What stands for a first row that is lost."""
+        return orjson.dumps({"time": self.at, "key": self.key_id, "decision_id": self.decision_id})
+
 
 # Of a longer conversation nothing is kept: half of it is no prompt to learn from.
 MOST_TEXT_CHARS = 32_000
@@ -32,31 +65,62 @@ def begun(entry: Entry, outline: Outline) -> bytes:
         "key": entry.key_id,
         "tenant": entry.tenant,
         "operation": entry.operation,
-        "profile": "default",
+        "profile": "default" if request is None else request.profile,
         "decision_id": None,
         "config": entry.config,
     }
-    if request is not None:
-        row["profile"], row["stream"], row["priority"] = request.profile, request.stream, request.priority
-        row["asked"] = _asked(request)
-        if entry.keeps_text:
-            row["messages"] = _messages(request.conversation)
     if decision is not None:
         row["decision_id"] = decision.decision_id
-        row.update(outline(decision))
-        row["reserved_usd"] = entry.reserved_usd
+        row["chosen"], row["reason"] = decision.chosen.model.name, decision.reason
+        row["expected_usd"], row["reserved_usd"] = outline.expected_usd(decision), entry.reserved_usd
     return _dump(row)
 
 
-def ended(entry: Entry, outcome: Outcome, now: float) -> bytes:
-    """What became of it."""
-    usage, decision = outcome.usage, entry.decision
-    row: dict[str, Any] = {
+def ended(entry: Entry, outcome: Outcome, now: float, outline: Outline) -> bytes:
+    """What its decision came from, and what became of it."""
+    request, decision = entry.request, entry.decision
+    row: dict[str, Any] = {}
+    if request is not None:
+        row["stream"], row["priority"], row["asked"] = request.stream, request.priority, _asked(request)
+        if entry.keeps_text:
+            row["messages"] = _messages(request.conversation)
+    if decision is not None:
+        row.update(outline.of(decision))
+    row["end"] = _end(outcome, now)
+    decision_id = None if decision is None else decision.decision_id
+    return sealed(Facts(round(entry.at, 3), outcome.cost_usd or 0.0, entry.key_id, decision_id), _dump(row))
+
+
+def sealed(facts: Facts, rest: bytes) -> bytes:
+    """The second row of a request: the facts, and the rest of its record as a JSON object that is not empty."""
+    key_id, decision_id = facts.key_id.encode(), (facts.decision_id or "").encode()
+    return _FACTS.pack(_FORM, facts.at, facts.usd, len(key_id), len(decision_id)) + key_id + decision_id + rest
+
+
+def unsealed(row: bytes) -> tuple[Facts, bytes]:
+    """The facts, and the rest of the record.
+
+    Raises:
+        ValueError: another release wrote it.
+    """
+    if row[0] != _FORM:
+        raise ValueError("another release wrote it")
+    _, at, usd, key_size, decision_size = _FACTS.unpack_from(row)
+    key_end = _FACTS.size + key_size
+    rest_at = key_end + decision_size
+    decision_id = row[key_end:rest_at].decode() or None
+    return Facts(at, usd, row[_FACTS.size : key_end].decode(), decision_id), row[rest_at:]
+
+
+def whole(begun: bytes, rest: bytes) -> bytes:
+    """The record of a request: what its two rows have of it, in one JSON object."""
+    return begun[:-1] + b"," + rest[1:]
+
+
+def _end(outcome: Outcome, now: float) -> dict[str, Any]:
+    usage = outcome.usage
+    end: dict[str, Any] = {
         "time": round(now, 3),
-        "admitted_at": round(entry.at, 3),
-        "key": entry.key_id,
-        "decision_id": None if decision is None else decision.decision_id,
-        "profile": "default" if entry.request is None else entry.request.profile,
         "outcome": outcome.result,
         "model": outcome.model,
         "replica": outcome.replica,
@@ -67,11 +131,11 @@ def ended(entry: Entry, outcome: Outcome, now: float) -> bytes:
         "overhead_s": round(outcome.overhead_s, 6),
     }
     if usage is not None:
-        row["input_tokens"], row["cached_input_tokens"] = usage.input_tokens, usage.cached_input_tokens
-        row["output_tokens"], row["usage_counted"] = usage.output_tokens, usage.counted
-        row["ttft_s"] = None if outcome.ttft_s is None else round(outcome.ttft_s, 6)
-        row["mean_logprob"] = outcome.mean_logprob
-    return _dump(row)
+        end["input_tokens"], end["cached_input_tokens"] = usage.input_tokens, usage.cached_input_tokens
+        end["output_tokens"], end["usage_counted"] = usage.output_tokens, usage.counted
+        end["ttft_s"] = None if outcome.ttft_s is None else round(outcome.ttft_s, 6)
+        end["mean_logprob"] = outcome.mean_logprob
+    return end
 
 
 def _asked(request: Request) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.telemetry.logging import EventLog
+from app.telemetry.afterwards import Afterwards
+from app.telemetry.logging import EventLog, where
 from app.telemetry.metrics import Metrics
 
 
@@ -14,6 +15,14 @@ class Telemetry:
 
     metrics: Metrics = field(default_factory=Metrics)
     log: EventLog = field(default_factory=EventLog)
+    together: int = 1
+    """Of so many requests at most it is told together how they ended."""
+    afterwards: Afterwards = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "afterwards", Afterwards(self._untold, self.together))
+        self.metrics.refresh_with(self.afterwards.finish)
         self.metrics.refresh_with(lambda: self.metrics.log_lines_dropped.values.update({(): float(self.log.dropped)}))
+
+    def _untold(self, error: Exception) -> None:
+        self.log.write("request.untold", where=where(error))

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
@@ -17,6 +18,7 @@ EVENTS = {
     "request.completed": "one per admitted request, with everything about it",
     "request.rejected": "refused before it was admitted, with the code",
     "request.crashed": "a bug of ours: kind and places, no values",
+    "request.untold": "a bug of ours, after an answer: how it ended was not counted, kept or logged in full",
     "replica.ejected": "taken out after failures in a row, or too many of them",
     "replica.slowed": "begins its answers much later than others of its backend, so it is chosen seldom",
     "replica.restored": "an ejected replica answers again",
@@ -92,3 +94,10 @@ def _encoded(line: dict[str, Any]) -> bytes:
 
 def _ascii(line: dict[str, Any]) -> bytes:
     return json.dumps(line, separators=(",", ":"), default=str).encode() + b"\n"
+
+
+def where(error: Exception) -> str:
+    """The kind of a bug and its places, no values, which may be somebody's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames]
+    return f"{type(error).__name__} at {' > '.join(places[-6:])}"

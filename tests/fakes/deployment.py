@@ -104,7 +104,7 @@ async def deployed(
         proxies = {name: await stack.enter_async_context(FaultProxy(url)) for name, url in at.items() if proxied}
         at |= {name: proxy.url for name, proxy in proxies.items()} | dict(urls or {})
         settings = load_settings(write_config(folder, at, predicted=predicted, **changes))
-        application = await stack.enter_async_context(create_app(settings))
+        application = await stack.enter_async_context(create_app(settings, together=1))
         url = await stack.enter_async_context(listening(application.data))
         admin_url = await stack.enter_async_context(listening(application.admin))
         yield Deployment(url, admin_url, application, settings, backends, proxies)

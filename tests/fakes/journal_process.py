@@ -72,7 +72,7 @@ async def recording(folder: Path, redis: str | None, **limits: int) -> AsyncIter
         recorder = Recorder(spool, store, Telemetry(), time.monotonic, time.time)
         recorder.start()
         try:
-            yield RecordedJournal(spool, store, Outlines().of, time.time), recorder
+            yield RecordedJournal(spool, store, Outlines(), time.time), recorder
         finally:
             await recorder.aclose()
 

@@ -84,7 +84,7 @@ async def store(place: Place) -> AsyncIterator[JournalStore]:
 
 
 def ended(seq: int, usd: float = 0.5, at: float = NOON, key_id: str = "tester") -> Ended:
-    record = orjson.dumps({"request_id": f"req-{seq}", "end": {"key": key_id, "outcome": "ok"}})
+    record = orjson.dumps({"request_id": f"req-{seq}", "key": key_id, "end": {"outcome": "ok"}})
     return Ended(seq, seq, at, key_id, f"dec-{seq}", usd, record)
 
 

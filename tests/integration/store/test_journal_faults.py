@@ -13,12 +13,13 @@ import pytest
 from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal
 from app.store.redis_client import StoreDown
+from app.store.rows import Facts, sealed
 from app.store.spool import Spool
 from app.store.sqlite import FILE
 from app.telemetry import Telemetry
 from tests.fakes.journal_process import OK, entry, opened, recording
 from tests.fakes.redis_server import running_redis
-from tests.unit.app.store.test_spool import END, files_of_at_most
+from tests.unit.app.store.test_spool import files_of_at_most
 
 
 def journalled(journal: RecordedJournal, first: int, count: int) -> None:
@@ -100,10 +101,13 @@ async def test_a_gateway_that_ends_while_redis_is_away_leaves_its_records_to_the
 
 async def test_a_spool_that_cannot_be_read_does_not_keep_others_from_being_recorded(tmp_path: Path) -> None:
     # Of today: what is older than a month goes at once.
-    end = json.dumps({**json.loads(END), "admitted_at": time.time()}).encode()
+    end = sealed(Facts(time.time(), 0.5, "tester", None), b'{"end":{"outcome":"ok"}}')
     dead = [Spool(tmp_path / "spool") for _ in range(3)]
     for spool in dead:
-        spool.end(spool.admit(b"{}"), end if spool.path != min(one.path for one in dead) else b"of another release")
+        spool.end(
+            spool.admit(b'{"key":"tester"}'),
+            end if spool.path != min(one.path for one in dead) else b"of another release",
+        )
         spool.flush()
         spool.close(is_done=False)
     async with opened(tmp_path, None) as store:

@@ -33,9 +33,8 @@ def outlined(
 @pytest.mark.parametrize("routing", [None, {"regions": ["eu"], "weights": {"cost": 0.3}}, {"min_quality": 0.4}])
 def test_it_says_what_the_record_says(routing: dict[str, Any] | None) -> None:
     outline, record = outlined(WORLD, routing)
-    for name in ("propensity", "encoder", "unfamiliar", "versions", "reason"):
+    for name in ("propensity", "encoder", "unfamiliar", "versions"):
         assert outline[name] == record[name]
-    assert outline["chosen"] == record["model"]
     assert outline["eligible"] == len(record["candidates"])
     assert outline["estimates"]["model"] == record["ranking"]
     for place, candidate in enumerate(record["candidates"]):
@@ -45,7 +44,14 @@ def test_it_says_what_the_record_says(routing: dict[str, Any] | None) -> None:
             )
     excluded = {(one["constraint"], one["model"]) for one in record["excluded"]}
     assert {(name, model) for name, one in outline.get("excluded", {}).items() for model in one["models"]} == excluded
-    assert outline["expected_usd"] == pytest.approx(record["candidates"][0]["cost_usd"], rel=1e-5)
+
+
+def test_what_the_first_is_expected_to_cost_stays_the_same_after_all_was_told() -> None:
+    decision, outlines = WORLD.decide(), Outlines()
+    before_usd = outlines.expected_usd(decision)
+    outlines.of(decision)
+    assert before_usd == outlines.expected_usd(decision) == decision.chosen.estimate.cost_usd
+    assert before_usd is not None
 
 
 def test_a_long_tail_is_counted_rather_than_kept() -> None:
@@ -66,9 +72,9 @@ def test_models_of_other_keys_are_not_counted_as_excluded() -> None:
     assert "excluded" not in outline
 
 
-def test_a_decision_without_evidence_has_its_choice() -> None:
-    outline = Outlines().of(bare_decision("small"))
-    assert (outline["chosen"], outline["expected_usd"]) == ("small", None)
+def test_a_decision_without_evidence_came_from_nothing() -> None:
+    decision, outlines = bare_decision("small"), Outlines()
+    assert (outlines.of(decision), outlines.expected_usd(decision)) == ({"propensity": 1.0}, None)
 
 
 def test_single_precision_is_exact_enough_for_money() -> None:

@@ -172,14 +172,15 @@ def test_the_record_says_what_the_session_did() -> None:
 
 
 def test_the_journal_tells_the_same_and_counts_who_is_excluded_without_the_cache() -> None:
-    kept = Outlines().of(decide(close_world(), asked(WEIGHED), left_by("small")))
+    outlines, decided = Outlines(), decide(close_world(), asked(WEIGHED), left_by("small"))
+    assert outlines.expected_usd(decided) == pytest.approx(0.00069)
+    kept = outlines.of(decided)
     assert (kept["session"]["kept_for"], kept["session"]["instead_of"]) == ("cache", "large")
-    assert kept["expected_usd"] == pytest.approx(0.00069)
 
     free = llm("free", price=TokenPrice(0.0, 0.0), context_tokens=32_000)
     world = world_of(SMALL, LARGE, free, quality={"small": 0.8, "large": 0.9, "free": 0.1})
     limited = Outlines().of(decide(world, asked({"max_cost_usd": 0.001}), left_by("small")))
-    assert (limited["chosen"], limited["excluded"]["max_cost_usd"]["count"]) == ("free", 2)
+    assert (limited["estimates"]["model"], limited["excluded"]["max_cost_usd"]["count"]) == (["free"], 2)
     assert "session" not in Outlines().of(decide(world, asked(), None))
 
 

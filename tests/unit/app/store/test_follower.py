@@ -7,11 +7,12 @@ from pathlib import Path
 
 from app.store.follower import Follower
 from app.store.kept import INTERRUPTED, Ended
+from app.store.rows import Facts, sealed
 from app.store.spool import Spool
 
 BATCH_ROWS = 20
 BEGUN = b'{"time":7,"key":"tester","profile":"default","decision_id":"dec-1","expected_usd":0.25}'
-END = b'{"admitted_at":7,"key":"tester","outcome":"ok","cost_usd":0.5}'
+END = sealed(Facts(7.0, 0.5, "tester", "dec-1"), b'{"end":{"outcome":"ok","cost_usd":0.5}}')
 
 
 def spool_with(folder: Path, ended: int, left_open: int) -> Spool:

@@ -16,7 +16,7 @@ from app.domain.usage import Usage
 from app.store.flat import COLUMNS, flat
 from app.store.journal import Entry, Outcome
 from app.store.kept import periods_of
-from app.store.rows import begun, ended
+from app.store.rows import begun, ended, unsealed, whole
 from tests.fakes.world import decision, request
 
 TEXT = "a secret plan"
@@ -27,27 +27,53 @@ def entry(**changes: Any) -> Entry:
     return replace(Entry("req-1", "tester", decision("small"), request=asked, at=100.0), **changes)
 
 
-def outline(_: object) -> dict[str, Any]:
-    return {"chosen": "small", "reason": "best", "expected_usd": 0.1}
+class FakeOutline:
+    def expected_usd(self, _: object) -> float:
+        return 0.1
+
+    def of(self, _: object) -> dict[str, Any]:
+        return {"propensity": 1.0}
+
+
+OUTLINE = FakeOutline()
+OK = Outcome("ok", model="small", usage=Usage(1, 2), cost_usd=0.25)
 
 
 def record(one: Entry, outcome: Outcome) -> dict[str, Any]:
-    return {**orjson.loads(begun(one, outline)), "end": orjson.loads(ended(one, outcome, 101.0))}
+    _, rest = unsealed(ended(one, outcome, 101.0, OUTLINE))
+    told: dict[str, Any] = orjson.loads(whole(begun(one, OUTLINE), rest))
+    return told
 
 
 def test_text_is_kept_for_keys_that_ask_for_it_only() -> None:
-    assert TEXT.encode() not in begun(entry(), outline)
-    kept = orjson.loads(begun(entry(keeps_text=True), outline))
-    assert kept["messages"] == [{"role": "user", "content": TEXT}]
+    assert TEXT not in str(record(entry(), OK))
+    assert record(entry(keeps_text=True), OK)["messages"] == [{"role": "user", "content": TEXT}]
 
 
 def test_half_of_a_utf16_pair_in_a_kept_text_is_escaped() -> None:
     asked = request(conversation=(("user", "\ud800"),))
-    assert b"\\ud800" in begun(entry(keeps_text=True, request=asked), outline)
+    assert b"\\ud800" in ended(entry(keeps_text=True, request=asked), OK, 101.0, OUTLINE)
+
+
+def test_what_a_store_looks_for_stands_before_the_rest() -> None:
+    facts, _ = unsealed(ended(entry(key_id="schlüssel"), OK, 101.0, OUTLINE))
+    assert facts == (100.0, 0.25, "schlüssel", record(entry(), OK)["decision_id"])
+
+
+def test_the_facts_stand_for_a_first_row_that_is_lost() -> None:
+    facts, rest = unsealed(ended(entry(), OK, 101.0, OUTLINE))
+    row, kept = flat(orjson.loads(whole(facts.begun(), rest))), flat(record(entry(), OK))
+    for name in ("time", "key", "decision_id", "outcome", "cost_usd", "propensity", "asked_for"):
+        assert row[name] == kept[name]
+
+
+def test_a_row_of_another_release_is_said_to_be_that() -> None:
+    with pytest.raises(ValueError, match="another release"):
+        unsealed(b'{"outcome":"ok","cost_usd":0.25}')
 
 
 def test_what_was_asked_is_in_it() -> None:
-    row = orjson.loads(begun(entry(reserved_usd=0.2), outline))
+    row = record(entry(reserved_usd=0.2), OK)
     assert row["asked"]["limits"] == {"max_cost_usd": 0.5}
     assert (row["asked"]["weights"], row["reserved_usd"], row["expected_usd"]) == ({"cost": 0.25}, 0.2, 0.1)
 

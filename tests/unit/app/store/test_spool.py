@@ -12,9 +12,11 @@ import pytest
 
 from app.store.follower import Follower
 from app.store.kept import Batch
+from app.store.rows import Facts, sealed
 from app.store.spool import ADMITTED, ENDED, Row, Spool, adopt, packed, segment_path, segments, spools, unpacked
 
-END = b'{"admitted_at":0,"key":"tester","outcome":"ok","cost_usd":0.5}'
+REST = b'{"end":{"outcome":"ok","cost_usd":0.5}}'
+END = sealed(Facts(0.0, 0.5, "tester", None), REST)
 
 
 def read(spool: Spool) -> Batch:
@@ -40,7 +42,7 @@ def test_the_two_rows_of_a_request_become_one_record(tmp_path: Path) -> None:
     spool.flush()
     (record,) = read(spool).ended
     assert (record.key_id, record.usd) == ("tester", 0.5)
-    assert record.record == b'{"key":"tester","end":' + END + b"}"
+    assert record.record == b'{"key":"tester",' + REST[1:]
 
 
 def test_a_first_row_is_on_the_disk_at_once_and_takes_with_it_what_waits(tmp_path: Path) -> None:
