@@ -16,26 +16,25 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from app.affording import afford
 from app.domain.decision import Decision
 from app.domain.request import Request
 from app.domain.usage import Usage
+from app.endings import Endings
 from app.errors import Draining, GatewayError, Internal
 from app.promises import Promises
 from app.shedding import Shedding
 from app.store.accounts import Hold
 from app.store.budgets import Budgets
-from app.store.journal import Entry, Journal, Outcome
+from app.store.journal import CANCELLED, OK, Entry, Journal, Outcome
 from app.store.keys import Budget
 from app.store.limits import Allowance, Limits, Slot
 from app.telemetry import Telemetry
 from app.upstream.base_answer import Answer
-from app.upstream.deadline import Clock, CutShort, Deadline, OutOfTime
+from app.upstream.deadline import Clock, CutShort, Deadline, missed
 from app.upstream.dispatcher import Served
-
-OK, CANCELLED = "ok", "cancelled"
 
 
 class Caller(Allowance, Protocol):
@@ -67,6 +66,11 @@ class Ledger:
     """Version of the configuration that these requests see."""
     open: set[Admitted] = field(default_factory=set)
     """Requests that have not ended."""
+    endings: Endings = field(init=False)
+    """Where it is told how those ended that have."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "endings", Endings(self.journal, self.promises, self.telemetry))
 
 
 @dataclass(slots=True)
@@ -225,7 +229,8 @@ class Admitted:
             raise _draining() from error
         if error is not None:
             self._ledger.promises.failed(self._request, error)
-            self._note_deadline(error, "before_answer")
+            if missed(error):
+                self._ledger.telemetry.metrics.deadline_missed("before_answer")
         result = OK if error is None else _name(error)
         # Who leaves before the answer has still made somebody read the prompt.
         used_tokens = self._request.input_tokens if result == CANCELLED else 0
@@ -278,10 +283,6 @@ class Admitted:
         usage = outcome.usage
         self._end(outcome, usage.input_tokens + usage.output_tokens if usage else 0)
 
-    def _note_deadline(self, error: BaseException | None, when: Literal["before_answer", "in_answer"]) -> None:
-        if isinstance(error, OutOfTime) and not isinstance(error, CutShort):
-            self._ledger.telemetry.metrics.deadline_missed(when)
-
     def _unanswered(self, result: str) -> Outcome:
         return Outcome(result, attempts=self._attempts, duration_s=self._elapsed_s())
 
@@ -312,53 +313,9 @@ class Admitted:
             self._slot.release(used_tokens)
         if self._hold:
             self._hold.settle(outcome.cost_usd or 0.0)
-        telemetry = self._ledger.telemetry
+        telemetry, over_usd = self._ledger.telemetry, self._hold.over_usd if self._hold else 0.0
         telemetry.metrics.in_flight.dec()
-        telemetry.afterwards.do(partial(self._tell, outcome))
-
-    def _tell(self, outcome: Outcome) -> None:
-        """The one record of how it ended."""
-        telemetry = self._ledger.telemetry
-        if self._served:
-            self._tell_of_answer(self._served, outcome)
-        self._ledger.journal.closed(self._entry)
-        telemetry.metrics.completed(self._operation, outcome.result, outcome.duration_s)
-        telemetry.metrics.kept.ended(self._caller.id, outcome.result)
-        telemetry.log.record("request.completed", self._fields(outcome))
-
-    def _tell_of_answer(self, served: Served, outcome: Outcome) -> None:
-        usage, metrics, cost_usd = outcome.usage, self._ledger.telemetry.metrics, outcome.cost_usd
-        self._ledger.promises.answered(self._request, served, outcome)
-        self._note_deadline(served.answer.error, "in_answer")
-        if usage is not None:
-            profile = self._request.profile
-            metrics.used(served.candidate.model.name, profile, usage.input_tokens, usage.output_tokens, cost_usd)
-        if cost_usd is not None:
-            metrics.kept.spent(self._caller.id, cost_usd)
-
-    def _fields(self, outcome: Outcome) -> dict[str, object]:
-        request, decision, usage = self._request, self._entry.decision, outcome.usage
-        fields: dict[str, object] = {
-            "request_id": request.request_id,
-            "key": self._caller.id,
-            "operation": self._operation,
-            "stream": request.stream,
-            "asked_for": request.model or f"auto:{request.profile}",
-            "priority": request.priority,
-            "outcome": outcome.result,
-            "attempts": outcome.attempts,
-            "duration_s": round(outcome.duration_s, 6),
-            "config": self._ledger.config,
-        }
-        if decision is not None:
-            _add_decision(fields, decision)
-        if usage is not None:
-            _add_answer(fields, outcome, usage)
-        if outcome.result == CANCELLED:
-            fields["status"] = 499
-        if self._hold and (over_usd := self._hold.over_usd):
-            fields["over_budget_usd"] = round(over_usd, 6)
-        return fields
+        telemetry.afterwards.do(partial(self._ledger.endings.tell, self._entry, outcome, self._served, over_usd))
 
     def _elapsed_s(self) -> float:
         return self._clock() - self._started_at
@@ -372,27 +329,3 @@ def _name(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return CANCELLED
     return error.code if isinstance(error, GatewayError) else Internal.code
-
-
-def _add_decision(fields: dict[str, object], decision: Decision) -> None:
-    chosen = decision.chosen
-    fields["decision_id"] = decision.decision_id
-    fields["chosen"] = chosen.model.name
-    fields["reason"] = decision.reason
-    if chosen.quality is not None:
-        fields["quality"] = round(chosen.quality, 4)
-
-
-def _add_answer(fields: dict[str, object], outcome: Outcome, usage: Usage) -> None:
-    fields["model"] = outcome.model
-    fields["replica"] = outcome.replica
-    fields["reason"] = outcome.reason
-    fields["input_tokens"] = usage.input_tokens
-    fields["cached_input_tokens"] = usage.cached_input_tokens
-    fields["output_tokens"] = usage.output_tokens
-    fields["usage_counted"] = usage.counted
-    fields["overhead_s"] = round(outcome.overhead_s, 6)
-    if outcome.cost_usd is not None:
-        fields["cost_usd"] = outcome.cost_usd
-    if outcome.ttft_s is not None:
-        fields["ttft_s"] = round(outcome.ttft_s, 6)

@@ -1,4 +1,4 @@
-"""Names that follow the order of time and that nobody guesses, at a tenth of what asking the system for each would cost.
+"""Names that follow the order of time and that nobody guesses, at a tenth of what asking the system for each costs.
 
 In order, because indexes of stores grow at their end then: of 200,000 records in SQLite, one more takes 10 microseconds
 of CPU rather than 32.

@@ -11,6 +11,8 @@ from app.domain.request import Request
 from app.domain.usage import Usage
 from app.store.kept import Kept
 
+OK, CANCELLED = "ok", "cancelled"
+"""How a request ends that does not fail: answered, or left by its caller."""
 # A decision over ten models keeps about 10 KiB alive, one over more so much more.
 REMEMBERED, REMEMBERED_BYTES = 2_000, 32 << 20
 BYTES_PER_CANDIDATE, BYTES_OF_THE_REST = 1 << 10, 2 << 10
@@ -20,7 +22,7 @@ class Outcome(NamedTuple):
     """How a request ended."""
 
     result: str
-    """`ok`, `cancelled` (the caller left), or the code of the error."""
+    """`OK`, `CANCELLED`, or the code of the error."""
     model: str | None = None
     """Who answered; None when nobody did."""
     replica: str | None = None

@@ -49,6 +49,11 @@ class CutShort(OutOfTime):
     code = "draining"
 
 
+def missed(error: BaseException | None) -> bool:
+    """Whether a request ended with this because its time was over."""
+    return isinstance(error, OutOfTime) and not isinstance(error, CutShort)
+
+
 @record(frozen=True, slots=True)
 class Deadline:
     """A point in time that covers all attempts and the waiting between them."""

@@ -18,6 +18,7 @@ ALLOWED = {
     "store/key_ring.py": "when a key ends",
     "cli/check.py": "the date on a page",
     "collect/client.py": "a `retry-after` that is a date",
+    "routing/identifiers.py": "names that follow the order of time",
     "setup/drafting.py": "the date in a comment",
     "setup/files.py": "the date in a comment",
     "stores.py": "when a request was admitted, and the day whose budget it counts in",

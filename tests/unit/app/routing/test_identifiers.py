@@ -22,5 +22,5 @@ def test_later_names_sort_behind_earlier_ones() -> None:
     names = []
     for _ in range(200):
         names.append(source.next())
-        now_s[0] += 0.001
+        now_s[0] += 0.0015
     assert names == sorted(names)
