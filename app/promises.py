@@ -65,19 +65,10 @@ class Promises:
         written, usage = estimate.output_tokens, outcome.usage
         if written is not None and request.max_tokens is not None:
             written = min(written, request.max_tokens)
-        predicted = {
-            "cost_usd": estimate.cost_usd,
-            "output_tokens": written,
-            "latency_s": estimate.latency_s,
-            "ttft_s": estimate.ttft_s,
-        }
-        realised = {
-            "cost_usd": outcome.cost_usd,
-            "output_tokens": usage.output_tokens if usage else None,
-            "latency_s": outcome.duration_s,
-            "ttft_s": _ttft_s(request, outcome),
-        }
-        self._metrics.compared(model, predicted, realised)
+        self._metrics.compared("cost_usd", model, estimate.cost_usd, outcome.cost_usd)
+        self._metrics.compared("output_tokens", model, written, usage.output_tokens if usage else None)
+        self._metrics.compared("latency_s", model, estimate.latency_s, outcome.duration_s)
+        self._metrics.compared("ttft_s", model, estimate.ttft_s, _ttft_s(request, outcome))
 
     def _check_limits(self, request: Request, outcome: Outcome) -> None:
         limits = request.preferences.limits

@@ -213,11 +213,11 @@ class Expected:
     def of(self, model: int) -> Estimate:
         """Everything about one model, but for intervals, which take longer than all of it."""
         return Estimate(
-            quality=known(self.quality[model]),
-            output_tokens=known(self.output_tokens[model]),
-            cost_usd=known(self.cost_usd[model]),
-            ttft_s=known(self.ttft_s[model]),
-            latency_s=known(self.latency_s[model]),
+            quality=known(self.quality.item(model)),
+            output_tokens=known(self.output_tokens.item(model)),
+            cost_usd=known(self.cost_usd.item(model)),
+            ttft_s=known(self.ttft_s.item(model)),
+            latency_s=known(self.latency_s.item(model)),
         )
 
     @property

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from app.telemetry.names import Known, Names
 from app.telemetry.series import Declared
 
-QUANTITIES = ("cost_usd", "output_tokens", "latency_s", "ttft_s")
+Quantity = Literal["cost_usd", "output_tokens", "latency_s", "ttft_s"]
 """What is predicted of an answer and seen when it is over."""
 LIMITS = ("max_cost_usd", "max_latency_s", "max_ttft_s", "max_output_tokens", "deadline_s")
 """What a caller may ask for whose keeping is only known in the end; of a region or a licence it is known before."""
@@ -59,15 +58,13 @@ class PromiseMetrics:
         if quality is not None:
             self._quality.observe(quality, self._names.models[model])
 
-    def compared(self, model: str, predicted: Mapping[str, float | None], realised: Mapping[str, float | None]) -> None:
-        """What was predicted of an answer and what came, by quantity; what is not known of both says nothing."""
-        name = self._names.models[model]
-        for quantity, came in realised.items():
-            promised = predicted[quantity]
-            if promised and came is not None:
-                self._ratio.observe(came / promised, quantity, name)
-                self._predicted.values[quantity, name] += promised
-                self._realised.values[quantity, name] += came
+    def compared(self, quantity: Quantity, model: str, promised: float | None, came: float | None) -> None:
+        """What was predicted of an answer and what came; what is not known of both says nothing."""
+        if promised and came is not None:
+            name = self._names.models[model]
+            self._ratio.observe(came / promised, quantity, name)
+            self._predicted.values[quantity, name] += promised
+            self._realised.values[quantity, name] += came
 
     def attained(self, limit: str, profile: str, outcome: Kept) -> None:
         """A caller asked for this much, and got it or not."""

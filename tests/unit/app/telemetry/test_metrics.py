@@ -31,7 +31,7 @@ def test_ten_thousand_invented_names_make_no_series() -> None:
         metrics.predicted(name, unfamiliar=True)
         promises, kept = metrics.promises, metrics.kept
         promises.chose(name, 0.5)
-        promises.compared(name, {"cost_usd": 1.0}, {"cost_usd": 2.0})
+        promises.compared("cost_usd", name, 1.0, 2.0)
         promises.attained(name, name, "kept")
         promises.cost_compared(name, 1.0, name, 2.0)
         promises.quality_compared(name, 0.5, name, 0.6)
@@ -141,7 +141,7 @@ def test_another_process_is_told_as_part_of_this_one() -> None:
         metrics.kept.replicas([ReplicaState("pool", "a:1", requests < 3, requests, requests, float(requests))])
         metrics.kept.budgets([BudgetState("team", "day", 10.0, 10.0 - requests)])
         metrics.kept.stores({"limits": requests < 3})
-        metrics.promises.compared("small", {"cost_usd": 1.0}, {"cost_usd": float(requests)})
+        metrics.promises.compared("cost_usd", "small", 1.0, float(requests))
         return metrics
 
     metrics, other = counted(2), json.loads(json.dumps(counted(3).snapshot()))
