@@ -271,7 +271,8 @@ class Admitted:
             served.left = {**served.left, "x-thalamus-over-budget-usd": f"{over_usd:.6f}"}
         self._served = served
         served.answer.on_close(partial(self._answer_closed, served))
-        self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, served.overhead_s)
+        telemetry, model = self._ledger.telemetry, served.candidate.model.name
+        telemetry.afterwards.do(partial(telemetry.metrics.served, model, began_s, served.overhead_s))
         return served
 
     def so_far(self, served: Served) -> Outcome:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from app.admission import Admission, Caller
@@ -67,7 +68,7 @@ class Gateway:
         self, admission: Admission, desk: Desk, dispatcher: Dispatcher, replicas: Replicas, telemetry: Telemetry
     ) -> None:
         self._admission, self._desk, self._dispatcher, self._replicas = admission, desk, dispatcher, replicas
-        self._metrics, self._log = telemetry.metrics, telemetry.log
+        self._metrics, self._log, self._afterwards = telemetry.metrics, telemetry.log, telemetry.afterwards
         self._ratings = Ratings(admission.clock)
 
     def let_in(self, priority: str) -> None:
@@ -160,13 +161,16 @@ class Gateway:
         began_at = self._replicas.clock()
         decision = await self._desk.router.route(request, self._replicas.fleet(), session)
         seconds = self._replicas.clock() - began_at
-        chosen = decision.chosen
-        self._metrics.decided(chosen.model.name, request.profile, decision.reason, seconds)
-        self._metrics.promises.chose(chosen.model.name, chosen.quality)
+        self._afterwards.do(partial(self._count, decision, request.profile, seconds))
         if failure := decision.details.get("predictor_failure"):
             self._metrics.predictor_failures.inc()
             self._log.write("predictor.failed", request_id=request.request_id, cause=str(failure))
         return decision
+
+    def _count(self, decision: Decision, profile: str, seconds: float) -> None:
+        chosen = decision.chosen
+        self._metrics.decided(chosen.model.name, profile, decision.reason, seconds)
+        self._metrics.promises.chose(chosen.model.name, chosen.quality)
 
     def _record(self, decision: Decision, outcome: Outcome | None) -> Mapping[str, Any]:
         return {**self._desk.describe(decision), "outcome": None if outcome is None else _told(outcome)}

@@ -57,7 +57,7 @@ async def create_app(
 ) -> AsyncIterator[Application]:
     """Build everything and open it, for as long as the block runs; `peers` are the other processes, if any.
 
-    Of `together` requests at most it is told together how they ended.
+    What is counted, kept and logged waits for `together` of its kind, or for 10 ms.
 
     Raises:
         UsageError: the artifact or a backend's address cannot be used.

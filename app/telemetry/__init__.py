@@ -16,7 +16,7 @@ class Telemetry:
     metrics: Metrics = field(default_factory=Metrics)
     log: EventLog = field(default_factory=EventLog)
     together: int = 1
-    """Of so many requests at most it is told together how they ended."""
+    """So much of what is counted, kept and logged is done in a row."""
     afterwards: Afterwards = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is counted, kept and logged of requests when they are over: for several of them together, and soon.
+"""What is counted, kept and logged of requests: for several of them together, and soon after it happens.
 
 The same work takes a third of the time when it is done for many requests in a row, because the processor has it at
 hand; and no answer waits for it.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-# So long the work of so many requests may wait, and so many are done with no request in between: about a millisecond.
+# So long so much work may wait, and so much is done with no request in between: about a millisecond.
 WITHIN_S = 0.01
-MOST = 32
+MOST = 64
 
 Work = Callable[[], None]
 
