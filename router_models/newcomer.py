@@ -34,6 +34,7 @@ from router_models.population import (
     LEAST_SCALE,
     LEAST_VARIANCE,
     MODERATION,
+    SHORTFALL,
     Population,
     Rows,
     described,
@@ -256,14 +257,23 @@ class _Rehearsal:
         chance_G = variance_K @ share_KG**2 / slope_G**2
         return departure_G**2 - chance_G, np.where(known_G < LEAST_INFORMATION, 0.0, known_G)
 
+    def measured(self, in_set_SG: np.ndarray) -> np.ndarray:
+        """The kinds of sets that its prompts are from: prompts of other sets may look a little like theirs [G]."""
+        share_S = in_set_SG @ self._rows.kind_BG.mean(0)
+        measured_G: np.ndarray = (share_S >= 0.5 / len(share_S)) @ in_set_SG
+        return measured_G
+
 
 def _departures(rehearsals: Sequence[_Rehearsal], set_G: np.ndarray) -> np.ndarray:
     """Variance of departures on each kind, the same for all kinds of a set [G]."""
     in_set_SG = np.unique(set_G)[:, None] == set_G
+    measured_RG = np.array([rehearsal.measured(in_set_SG) for rehearsal in rehearsals])
     variance_G = np.full(len(set_G), LEAST_VARIANCE)
     for _ in range(ROUNDS):
-        found = np.array([rehearsal.departures(variance_G) for rehearsal in rehearsals])
-        squared_G, known_G = (found[:, 0] * found[:, 1]).sum(0), found[:, 1].sum(0)
+        squared_RG, known_RG = np.stack([each.departures(variance_G) for each in rehearsals], axis=1)
+        known_RG = known_RG * measured_RG
+        squared_G, known_G = (squared_RG * known_RG).sum(0), known_RG.sum(0)
         variance_S = in_set_SG @ squared_G / np.maximum(in_set_SG @ known_G, LEAST_SCALE)
-        variance_G = np.maximum(variance_S, LEAST_VARIANCE) @ in_set_SG
+        # Squares about zero hold the expected shortfall too.
+        variance_G = np.maximum(variance_S / (1 + SHORTFALL**2), LEAST_VARIANCE) @ in_set_SG
     return variance_G
