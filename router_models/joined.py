@@ -31,7 +31,6 @@ STORED = {
     "kind_root_GF": "joined.kind_root_JTF",
     "root_bias_F": "joined.root_bias_JF",
     "factor_variance": "joined.factor_variance_J",
-    "stray_variance": "joined.stray_variance_J",
 }
 """Tensor by field of `Newcomer`."""
 LENGTHS = ("joined.length_known_J", "joined.length_J2")
@@ -75,7 +74,6 @@ class Joined:
         self._root_bias_X = np.concatenate([each.root_bias_F for each in newcomers])
         self._bias_J = np.array([each.bias for each in newcomers])
         self._factor_variance_J = np.array([each.factor_variance for each in newcomers])
-        self._stray_variance_J = np.array([each.stray_variance for each in newcomers])
 
     @classmethod
     def of(cls, tensors: Mapping[str, np.ndarray]) -> Joined | None:
@@ -130,7 +128,7 @@ class Joined:
         variance_BJ = (root_BX**2).reshape(len(logit_BM), len(self), -1).sum(2)
         latent_BJ = logit_BM @ self._weight_MJ + task_BT @ self._kind_weight_TJ + self._bias_J
         quality_BJ, slope_BJ = moderated(latent_BJ, variance_BJ + self._factor_variance_J)
-        return quality_BJ, slope_BJ * np.sqrt(variance_BJ + self._stray_variance_J)
+        return quality_BJ, slope_BJ * np.sqrt(variance_BJ)
 
     def tokens(self, usual_log_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From `usual_log_lengths`: mean lengths [B, J], and the ends of nine of ten answers [B, J, 2]."""

@@ -4,7 +4,8 @@ How it works: the old models of an artifact (`router_models.population`) say in 
 prior: a newcomer is first taken for one more of their kind. Its graded answers move it from there (Laplace's
 approximation). Where old models answered the same questions, their scores tell a hard question from a weak newcomer: on
 zeroeval, 50 questions then say about as much as 100 do otherwise. Where the artifact knows kinds of prompts, the
-newcomer may depart on each kind from what its ability suggests, as far as old models do.
+newcomer may depart on each kind from what its ability suggests, as far as old models do on kinds of the same set, and
+is expected to do a little worse: where it was not asked, ability alone promises too much.
 
 Exams are often chosen to tell models apart, which makes strong ones look stronger and weak ones weaker, and one part of
 an exam may have been chosen in another way than the next. How much, the old models show: they sat the same exam. They
@@ -12,8 +13,7 @@ also show how far a model's rate in a part of it is off from what it does elsewh
 
 The result is linear in the old models' logits. Quality is the probability averaged over what is not known, so little
 evidence means moderate numbers. The standard deviation is that of the rate of acceptable answers on prompts of this
-kind: what the exam left open, and what models stray from any such description on groups of like prompts, which is
-measured by letting old models join as newcomers.
+kind: what the exam left open. How far models depart is measured by letting old models join as newcomers.
 
 What it does not do: learn what no old model shows. A newcomer that is unlike all of them is described badly, and after
 some thousands of outcomes its own head is better. Nor does an exam on few kinds of prompt say much about the others.
@@ -34,6 +34,7 @@ from router_models.population import (
     LEAST_SCALE,
     LEAST_VARIANCE,
     MODERATION,
+    SHORTFALL,
     Population,
     Rows,
     described,
@@ -45,9 +46,12 @@ from router_models.population import (
 # How far an exam's difficulty and sharpness may be from those of the reference prompts: in logits, and as a factor.
 # Wide: prompts that were chosen to tell models apart can be several times as sharp.
 EXAM_DEVIATION = 3.0
-# Old models that join as newcomers when a population is made: each costs about as much as the rest of it.
-REHEARSALS = 8
-GROUP_PROMPTS = 30
+# When a population is made, every old model joins the others as a newcomer, in terms found on about this many prompts:
+# with twice as many it takes 1.5 times as long, and departures come out the same.
+REHEARSED_PROMPTS = 500
+# What a fit takes for departure depends on how far models are thought to depart; after four rounds that is settled.
+ROUNDS = 4
+LEAST_INFORMATION = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,11 @@ class Newcomer:
     root_bias_F: np.ndarray
     factor_variance: float
     """Of the logit, because the old models' scores are not known when serving."""
-    stray_variance: float
-    """Of the logit, on groups of like prompts."""
 
     def predict(self, logit_BR: np.ndarray, kind_BG: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Quality [B], and the standard deviation [B] of the rate of acceptable answers on prompts of this kind."""
         quality_B, slope_B, root_BF = self._moments(logit_BR, kind_BG)
-        return quality_B, slope_B * np.sqrt((root_BF**2).sum(1) + self.stray_variance)
+        return quality_B, slope_B * np.linalg.norm(root_BF, axis=1)
 
     def mean_quality(self, logit_NR: np.ndarray, kind_NG: np.ndarray | None = None) -> tuple[float, float]:
         """Mean quality over reference prompts, and the part of its standard deviation that graded answers would lower.
@@ -108,11 +110,11 @@ def moderated(latent: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.
     return quality, quality * (1 - quality) / moderation
 
 
-def population(rows: Rows, group_N: np.ndarray | None = None, set_G: np.ndarray | None = None) -> Population:
+def population(rows: Rows, set_G: np.ndarray | None = None) -> Population:
     """The old models as a prior, from their outcomes on reference prompts: an artifact's calibration rows.
 
-    `group_N` numbers groups of about 30 like prompts; without it, those of one kind and of like difficulty form them.
-    `set_G` numbers the set that each kind of prompt is from.
+    `set_G` numbers the set that each kind of prompt is from: formats and ways of grading differ between sets, and in
+    some of them models depart much further than in others.
 
     Raises:
         ValueError: there are fewer than two old models, or logits that are not finite.
@@ -120,13 +122,11 @@ def population(rows: Rows, group_N: np.ndarray | None = None, set_G: np.ndarray 
     models = rows.logit_BR.shape[1]
     if models < 2 or not np.isfinite(rows.logit_BR).all():
         raise ValueError("a newcomer is described by the finite logits of at least two old models")
-    plain = replace(described(rows), set_G=set_G)
-    chosen = np.unique(np.linspace(0, models - 1, min(REHEARSALS, models)).astype(int)) if models > 2 else ()
-    rehearsals = [_Rehearsal(rows.without(int(m)), rows.score_BR[:, int(m)], set_G) for m in chosen]
-    kind_variance = _departure(rehearsals, rows.kind_BG, LEAST_VARIANCE)
-    number_N = _like_prompts(rows) if group_N is None else np.unique(group_N, return_inverse=True)[1]
-    stray_variance = _departure(rehearsals, np.eye(number_N.max() + 1)[number_N], kind_variance)
-    return replace(plain, kind_variance=kind_variance, stray_variance=stray_variance)
+    plain, kinds = described(rows), rows.kind_BG.shape[1]
+    if models == 2 or kinds < 2:
+        return plain
+    rehearsals = [_Rehearsal(rows, model) for model in range(models)]
+    return replace(plain, kind_variance_G=_departures(rehearsals, np.zeros(kinds) if set_G is None else set_G))
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,8 @@ def is_admissible(newcomer: Newcomer, untested: Newcomer, rows: Rows, score_B: n
 def _fitted(rows: Rows, score_K: np.ndarray, old: Population, parts: ExamParts) -> Newcomer:
     factor_KQ, unknown_KQ = old.space.factors(rows)
     design_KA = np.column_stack([old.space.serving(rows.logit_BR), factor_KQ, rows.kind_BG])
-    mean_A, covariance_AA = _prior(old, kinds=rows.kind_BG.shape[1])
+    mean_A = np.concatenate([old.mean, old.kind_mean])
+    covariance_AA = _beside(old.covariance, np.diag(old.kind_variance_G))
     # A row whose factors are partly unknown is an average over them, so its logit is less sharp.
     unknown_variance_K = unknown_KQ @ old.factor_loading.mean(0) ** 2
     design_KA /= np.sqrt(1 + MODERATION * unknown_variance_K)[:, None]
@@ -202,10 +203,6 @@ def _fitted(rows: Rows, score_K: np.ndarray, old: Population, parts: ExamParts) 
     )
     size = len(mean_A)
     return _served(fitted[:size], covariance[:size, :size], old)
-
-
-def _prior(old: Population, kinds: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([old.mean, np.zeros(kinds)]), _beside(old.covariance, old.departures(kinds))
 
 
 def _beside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -231,41 +228,52 @@ def _served(fitted_A: np.ndarray, covariance_AA: np.ndarray, old: Population) ->
         kind_root_GF=root_FF[size:],
         root_bias_F=root_FF[0] - space.center_R @ root_RF,
         factor_variance=float((fitted_A[hidden] ** 2).sum() + np.trace(covariance_AA[hidden, hidden])),
-        stray_variance=old.stray_variance,
     )
 
 
 class _Rehearsal:
     """An old model that joins the others as a newcomer, with all its outcomes on the reference prompts."""
 
-    def __init__(self, rows: Rows, score_N: np.ndarray, set_G: np.ndarray | None) -> None:
-        self._known_N = np.isfinite(score_N)
-        self._rows, self._score_K = rows.take(self._known_N), score_N[self._known_N]
-        self._others = replace(described(rows), set_G=set_G)
+    def __init__(self, rows: Rows, model: int) -> None:
+        others, score_N = rows.without(model), rows.score_BR[:, model]
+        every = max(len(score_N) // REHEARSED_PROMPTS, 1)
+        self._others = described(others.take(np.arange(0, len(score_N), every)))
+        known_N = np.isfinite(score_N)
+        self._rows, self._score_K = others.take(known_N), score_N[known_N]
 
-    def departure(self, share_NG: np.ndarray, kind_variance: float) -> float:
-        """Mean squared gap on groups of prompts between its rates and the prediction, in logits, less chance."""
-        old = replace(self._others, kind_variance=kind_variance)
+    def departures(self, kind_variance_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The squared departure on each kind, in logits and less chance, and what is known of it [G].
+
+        A departure is what the fit takes for one, and what is left of the gap between rates and prediction.
+        """
+        old = replace(self._others, kind_variance_G=kind_variance_G)
         newcomer = _fitted(self._rows, self._score_K, old, ExamParts.as_drawn(len(self._score_K)))
-        quality_K = newcomer.predict(self._rows.logit_BR, self._rows.kind_BG)[0]
-        share_KG, variance_K = share_NG[self._known_N], quality_K * (1 - quality_K)
-        slope_G = np.maximum(variance_K @ share_KG, LEAST_SCALE)
-        gap_G = (self._score_K - quality_K) @ share_KG / slope_G
+        share_KG = self._rows.kind_BG
+        quality_K = newcomer.predict(self._rows.logit_BR, share_KG)[0]
+        variance_K = quality_K * (1 - quality_K)
+        known_G = variance_K @ share_KG
+        slope_G = np.maximum(known_G, LEAST_SCALE)
+        departure_G = newcomer.kind_weight_G + (self._score_K - quality_K) @ share_KG / slope_G
         chance_G = variance_K @ share_KG**2 / slope_G**2
-        return float(np.average(gap_G**2 - chance_G, weights=slope_G))
+        return departure_G**2 - chance_G, np.where(known_G < LEAST_INFORMATION, 0.0, known_G)
+
+    def measured(self, in_set_SG: np.ndarray) -> np.ndarray:
+        """The kinds of sets that its prompts are from: prompts of other sets may look a little like theirs [G]."""
+        share_S = in_set_SG @ self._rows.kind_BG.mean(0)
+        measured_G: np.ndarray = (share_S >= 0.5 / len(share_S)) @ in_set_SG
+        return measured_G
 
 
-def _departure(rehearsals: Sequence[_Rehearsal], share_NG: np.ndarray, kind_variance: float) -> float:
-    """How far models stray on groups of prompts; `share_NG` says how much each prompt is of each group."""
-    if not rehearsals or share_NG.shape[1] < 2:
-        return LEAST_VARIANCE
-    found = [rehearsal.departure(share_NG, kind_variance) for rehearsal in rehearsals]
-    return max(float(np.mean(found)), LEAST_VARIANCE)
-
-
-def _like_prompts(rows: Rows) -> np.ndarray:
-    kind_N = rows.kind_BG.argmax(1) if rows.kind_BG.shape[1] else np.zeros(len(rows.kind_BG), dtype=int)
-    order_N = np.lexsort((rows.logit_BR.mean(1), kind_N))
-    number_N = np.empty(len(order_N), dtype=int)
-    number_N[order_N] = np.arange(len(order_N)) // GROUP_PROMPTS
-    return number_N
+def _departures(rehearsals: Sequence[_Rehearsal], set_G: np.ndarray) -> np.ndarray:
+    """Variance of departures on each kind, the same for all kinds of a set [G]."""
+    in_set_SG = np.unique(set_G)[:, None] == set_G
+    measured_RG = np.array([rehearsal.measured(in_set_SG) for rehearsal in rehearsals])
+    variance_G = np.full(len(set_G), LEAST_VARIANCE)
+    for _ in range(ROUNDS):
+        squared_RG, known_RG = np.stack([each.departures(variance_G) for each in rehearsals], axis=1)
+        known_RG = known_RG * measured_RG
+        squared_G, known_G = (squared_RG * known_RG).sum(0), known_RG.sum(0)
+        variance_S = in_set_SG @ squared_G / np.maximum(in_set_SG @ known_G, LEAST_SCALE)
+        # Squares about zero hold the expected shortfall too.
+        variance_G = np.maximum(variance_S / (1 + SHORTFALL**2), LEAST_VARIANCE) @ in_set_SG
+    return variance_G

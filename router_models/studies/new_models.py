@@ -116,8 +116,7 @@ class Leaver:
         self._populations = {fold: self._population(fold) for fold in self._folds}
 
     def _population(self, fold: int) -> Population:
-        there_B = self._data.fold_B != fold
-        return population(self._rows.take(there_B), self._data.groups[there_B])
+        return population(self._rows.take(self._data.fold_B != fold))
 
     def join(self, shots: int | str, draw: int) -> Joined:
         """With this many graded prompts per exam, or with the anchors."""
