@@ -48,7 +48,8 @@ class Rules:
 
     seed: int
     items: int
-    max_tokens: int
+    max_tokens: int | None
+    """Room of every answer; None: see `paper_of`."""
     precision: float
     concurrency: int
     max_usd: float | None
@@ -63,8 +64,8 @@ class _Base:
     artifact: Artifact
     joined: Mapping[str, str]
     """Column by model of the catalogue."""
-    rules: Mapping[str, int]
-    """By which they sat."""
+    rules: Mapping[str, int | None]
+    """By which they sat; empty if none did."""
 
 
 def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | None, *, as_json: bool) -> None:
@@ -114,7 +115,7 @@ def _base(settings: Settings) -> _Base:
     folder = (settings.artifact / before["base"]).resolve()
     known = {model.name: model.predicted_as for model in settings.catalog.models}
     still = {model: column for model, column in before["columns"].items() if known.get(model) == column}
-    return _Base(folder, load_artifact(folder), still, {name: int(before[name]) for name in HOW})
+    return _Base(folder, load_artifact(folder), still, {name: before[name] for name in HOW})
 
 
 def _as_before(rules: Rules, base: _Base) -> Rules:
@@ -161,7 +162,7 @@ def _hall(settings: Settings, base: _Base, paper: Paper, rules: Rules, models: S
         done = bar("comparing the models that are known", 1)
         questions.prepare()
         done()
-    how = f"{base.artifact.name}-seed-{rules.seed}-items-{rules.items}-room-{rules.max_tokens}"
+    how = f"{base.artifact.name}-seed-{rules.seed}-items-{rules.items}-room-{rules.max_tokens or 'own'}"
     return Hall(
         paper=paper,
         questions=questions,

@@ -30,7 +30,14 @@ def onboard(
     artifact: Annotated[Path | None, typer.Option(help="With --outcomes: artifact folder; it stays as it is.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to make; its name becomes the artifact's.")] = None,
     items: Annotated[int, typer.Option(min=0, help="Exam: fresh items of each skill family.")] = 8,
-    max_tokens: Annotated[int, typer.Option(min=16, help="Exam: room of an answer.")] = 1024,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            help="Exam: room of every answer. By default fresh items of skills that the artifact learned have the room "
+            "its models had, everything else 1024.",
+        ),
+    ] = None,
     precision: Annotated[
         float,
         typer.Option(min=0, help="Exam: it ends when the expected quality is known to within this; 0: never early."),

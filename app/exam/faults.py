@@ -3,13 +3,16 @@
 How it works: after each round the answers so far are looked at as a whole. Rules are about what a model that tries to
 answer does not do: the same text to unlike questions, refusing harmless ones, stopping at the same length again and
 again. A fatal fault ends the exam of that model, and nothing is written of it; the others are said beside its result.
+
+An answer that runs out of a room which the known models had too is scored as theirs were, so that is no fault of the
+endpoint, however often it happens. To stop before that room, or to spend it on thoughts alone, still is one.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import median
 
@@ -33,7 +36,10 @@ SLOW_S = 60.0
 PATIENT_SHARE = 0.2
 MOST_CHARS_PER_TOKEN = 1.5
 """An answer that ended for its length and has fewer characters than this for each token of its room was cut earlier."""
+# Short answers may be digits and signs only, of which each is a token; long ones have words among them.
+SHORT_ROOM_TOKENS, MOST_CHARS_PER_SHORT_TOKEN = 128, 1.0
 
+_THINKING = re.compile(r"^\s*<think>(?!.*</think>\s*\S)", re.DOTALL)
 _UNFINISHED = re.compile(r"[\w,;:=(\[{+*/-]\s*$")
 _REFUSAL = re.compile(
     r"^\W*(?:i['’]?m sorry|i am sorry|sorry|unfortunately|as an ai|i can(?:no|['’])t|i am (?:un|not )able|"
@@ -60,6 +66,26 @@ class Sample:
     replies: Sequence[Reply]
     failures: Sequence[str]
     """Reasons of requests that got no answer."""
+    own_room: Set[str] = frozenset()
+    """Questions with the room that the known models had, by prompt_id."""
+
+    def is_short_of_own_room(self, reply: Reply) -> bool:
+        """Whether the answer ran out of a room that the known models had too."""
+        return reply.prompt_id in self.own_room and self.is_out_of_room(reply)
+
+    def is_out_of_room(self, reply: Reply) -> bool:
+        """Whether the answer used its whole room and did not end."""
+        return reply.finish_reason == "length" and not self.is_cut_early(reply)
+
+    def is_cut_early(self, reply: Reply) -> bool:
+        """Whether the answer was cut before its room was used."""
+        room = self.prompts[reply.prompt_id].max_tokens
+        if reply.finish_reason != "length":
+            return False
+        if reply.output_tokens is not None:
+            return reply.output_tokens < room - 1
+        chars_per_token = MOST_CHARS_PER_SHORT_TOKEN if room < SHORT_ROOM_TOKENS else MOST_CHARS_PER_TOKEN
+        return bool(reply.answer) and len(reply.answer) < chars_per_token * room
 
 
 def faults_in(sample: Sample) -> list[Fault]:
@@ -77,7 +103,9 @@ def _failing(sample: Sample) -> Iterator[Fault]:
 
 
 def _constant(sample: Sample) -> Iterator[Fault]:
-    said = Counter(" ".join(reply.answer.split()) for reply in sample.replies if reply.answer.strip())
+    # What is cut after a few words may have no more than the courtesies, which are alike.
+    whole = [reply for reply in sample.replies if not sample.is_short_of_own_room(reply)]
+    said = Counter(" ".join(reply.answer.split()) for reply in whole if reply.answer.strip())
     if not said:
         return
     text, times = said.most_common(1)[0]
@@ -89,7 +117,7 @@ def _constant(sample: Sample) -> Iterator[Fault]:
 
 
 def _empty(sample: Sample) -> Iterator[Fault]:
-    empty = [reply for reply in sample.replies if not reply.answer.strip()]
+    empty = [reply for reply in sample.replies if not reply.answer.strip() or _THINKING.match(reply.answer)]
     if len(empty) < max(EMPTY_SHARE * len(sample.replies), 1):
         return
     out_of_room = sum(reply.finish_reason == "length" for reply in empty)
@@ -110,7 +138,7 @@ def _refusing(sample: Sample) -> Iterator[Fault]:
 
 
 def _truncating(sample: Sample) -> Iterator[Fault]:
-    early = sum(_is_cut_early(reply, sample.prompts[reply.prompt_id]) for reply in sample.replies)
+    early = sum(map(sample.is_cut_early, sample.replies))
     if early >= CUT_SHARE * len(sample.replies):
         yield Fault(
             "truncating",
@@ -133,26 +161,23 @@ def _truncating(sample: Sample) -> Iterator[Fault]:
         )
 
 
-def _is_cut_early(reply: Reply, prompt: Prompt) -> bool:
-    if reply.finish_reason != "length":
-        return False
-    if reply.output_tokens is not None:
-        return reply.output_tokens < prompt.max_tokens - 1
-    return bool(reply.answer) and len(reply.answer) < MOST_CHARS_PER_TOKEN * prompt.max_tokens
-
-
 def _out_of_room(sample: Sample) -> Iterator[Fault]:
-    cut = [
-        reply
-        for reply in sample.replies
-        if reply.finish_reason == "length" and not _is_cut_early(reply, sample.prompts[reply.prompt_id])
-    ]
-    share = len(cut) / max(len(sample.replies), 1)
-    if share > PATIENT_SHARE:
+    replies = [reply for reply in sample.replies if reply.prompt_id not in sample.own_room]
+    cut = sum(map(sample.is_out_of_room, replies))
+    if len(replies) >= LEAST_ANSWERS and cut > PATIENT_SHARE * len(replies):
+        words = f"{cut} of {len(replies)} answers did not end within their room: give more with --max-tokens"
+        yield Fault("long-winded", words, is_fatal=cut > OUT_OF_ROOM_SHARE * len(replies))
+
+
+def _short_of_own_room(sample: Sample) -> Iterator[Fault]:
+    replies = [reply for reply in sample.replies if reply.prompt_id in sample.own_room]
+    cut = sum(map(sample.is_out_of_room, replies))
+    if len(replies) >= LEAST_ANSWERS and cut > PATIENT_SHARE * len(replies):
         words = (
-            f"{len(cut)} of {len(sample.replies)} answers did not end within their room: give more with --max-tokens"
+            f"{cut} of {len(replies)} answers did not end within the room that the known models had too, and are "
+            "scored as theirs were"
         )
-        yield Fault("long-winded", words, is_fatal=share > OUT_OF_ROOM_SHARE)
+        yield Fault("long-winded", words, is_fatal=False)
 
 
 def _slow(sample: Sample) -> Iterator[Fault]:
@@ -180,6 +205,7 @@ _RULES: tuple[Callable[[Sample], Iterator[Fault]], ...] = (
     _refusing,
     _truncating,
     _out_of_room,
+    _short_of_own_room,
     _slow,
     _without_usage,
     _rate_limited,

@@ -111,7 +111,7 @@ class Hall:
                 budget=budget,
                 concurrency=self.concurrency,
                 questions=self.questions,
-                counted=self.paper.counted(),
+                paper=self.paper,
                 precision=self.precision,
                 advance=lambda: watch.advance(model),
                 look=lambda standing: watch.look(model, standing),

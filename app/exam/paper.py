@@ -6,7 +6,8 @@ endpoint can be trusted. Every beginning of the order has about the same share o
 anywhere.
 
 Fresh items count for the artifact's new column where the artifact learned their family; elsewhere nothing is known of
-what other models would score on them.
+what other models would score on them. Those that count get the room that each item gives its answer, because the
+artifact's models had no more: with another room a new model would be compared with them on unequal terms.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from router_models.onboarding import Questions, in_quotas, old_scores_of, parts_
 
 FRESH = "fresh"
 """The dataset that items of the families are said to be from."""
+ROOM_TOKENS = 1024
+"""Room of an answer where nothing says which one the artifact's models had; anchors do not."""
 # Of prompts, in the tokenizers in use, with digits and code; to tell whether one fits, never to charge.
 LEAST_CHARS_PER_TOKEN = 2.5
 # With less room than this an answer that reasons is cut before it concludes.
@@ -41,6 +44,8 @@ class Paper:
     counts: tuple[bool, ...]
     """Whether the answer informs the artifact's column."""
     anchors: tuple[Mapping[str, Any] | None, ...]
+    own_room: frozenset[str] = frozenset()
+    """Questions whose room is the one that the artifact's models had, by prompt_id."""
 
     def fitting(self, context_tokens: int | None) -> tuple[Prompt, ...]:
         """As a model with this context can answer them: with less room where it is tight, without what is too long."""
@@ -60,20 +65,24 @@ class Paper:
         return [prompt for prompt, counts in zip(self.prompts, self.counts, strict=True) if counts]
 
 
-def paper_of(artifact: Artifact, seed: int, per_family: int, room_tokens: int) -> Paper:
-    """The anchors of an artifact and so many fresh items of each family; `room_tokens` is the room of an answer.
+def paper_of(artifact: Artifact, seed: int, per_family: int, room_tokens: int | None = None) -> Paper:
+    """The anchors of an artifact and so many fresh items of each family.
+
+    `room_tokens` is the room of every answer; None gives items of families that the artifact learned their own room,
+    and ROOM_TOKENS to the rest.
 
     Raises:
         UsageError: nothing in it would count.
     """
     learned = {task.partition("/")[2] for task in artifact.tasks}
+    room_elsewhere = room_tokens or ROOM_TOKENS
     rows: list[tuple[Prompt, bool, Mapping[str, Any] | None]] = [
-        (_anchor_prompt(anchor, room_tokens), True, anchor) for anchor in artifact.anchors
+        (_anchor_prompt(anchor, room_elsewhere), True, anchor) for anchor in artifact.anchors
     ]
     rows += [
         (prompt, prompt.task in learned, None)
         for family in (FAMILIES if per_family else ())
-        for prompt in _fresh(family, seed, per_family, room_tokens)
+        for prompt in _fresh(family, seed, per_family, room_tokens if family in learned else room_elsewhere)
     ]
     if not rows and learned & set(FAMILIES):
         raise UsageError(f"{artifact.name} has no anchors, so its exam is fresh items only: raise --items")
@@ -86,7 +95,8 @@ def paper_of(artifact: Artifact, seed: int, per_family: int, room_tokens: int) -
         np.array([f"{prompt.dataset}/{prompt.task}" for prompt, _, _ in rows]), np.random.default_rng(seed)
     )
     prompts, counts, anchors = zip(*(rows[place] for place in order), strict=True)
-    return Paper(prompts, counts, anchors)
+    own_room = [prompt.prompt_id for prompt in prompts if prompt.dataset == FRESH and prompt.task in learned]
+    return Paper(prompts, counts, anchors, frozenset(own_room if room_tokens is None else ()))
 
 
 def _anchor_prompt(anchor: Mapping[str, Any], room_tokens: int) -> Prompt:
@@ -103,9 +113,18 @@ def _anchor_prompt(anchor: Mapping[str, Any], room_tokens: int) -> Prompt:
     )
 
 
-def _fresh(family: str, seed: int, count: int, room_tokens: int) -> Sequence[Prompt]:
+def _fresh(family: str, seed: int, count: int, room_tokens: int | None) -> Sequence[Prompt]:
+    """Items of a family with this room, or each with its own."""
     return [
-        Prompt(item.item_id, item.prompt, item.grader, item.reference, room_tokens, dataset=FRESH, task=family)
+        Prompt(
+            prompt_id=item.item_id,
+            prompt=item.prompt,
+            grader=item.grader,
+            reference=item.reference,
+            max_tokens=room_tokens or item.max_tokens,
+            dataset=FRESH,
+            task=family,
+        )
         for item in draw_exam(family, seed=seed, count=count)
     ]
 

@@ -20,7 +20,7 @@ from app.collect.plan import CHARS_PER_TOKEN, Plan, Prompt, Target
 from app.collect.runner import Budget, Runner, Stopped, spent_usd
 from app.errors import UsageError
 from app.exam.faults import Fault, Sample, faults_in
-from app.exam.paper import FRESH
+from app.exam.paper import FRESH, Paper
 from router_models.aptitude import grade_all, grade_anchor
 from router_models.onboarding import LEAST_SHOTS, Questions
 
@@ -87,7 +87,8 @@ class Sitting:
     budget: Budget
     concurrency: int
     questions: Questions
-    counted: Sequence[Prompt]
+    paper: Paper
+    """Whole; `sat.prompts` are those of it that fit the model's context."""
     precision: float
     """The half width of the 90 % interval at which the exam ends; 0 asks everything."""
     advance: Callable[[], object]
@@ -149,13 +150,14 @@ class Sitting:
         self.look(standing)
 
     def _standing(self) -> Standing:
-        return standing_of(self.sat, self.questions, self.counted)
+        return standing_of(self.sat, self.questions, self.paper.counted())
 
     def _judge(self, prompts: Sequence[Prompt]) -> None:
         # Those of an earlier run that were not asked again yet say nothing of the endpoint as it is now.
         reasons = [self.journal.failures.get((prompt.prompt_id, self.sat.model)) for prompt in prompts]
         failures = [reason for reason in reasons if reason is not None]
-        sample = Sample({prompt.prompt_id: prompt for prompt in prompts}, list(self.sat.replies.values()), failures)
+        known = {prompt.prompt_id: prompt for prompt in prompts}
+        sample = Sample(known, list(self.sat.replies.values()), failures, self.paper.own_room)
         self.sat.faults = faults_in(sample)
         fatal = [fault for fault in self.sat.faults if fault.is_fatal]
         if fatal:

@@ -25,6 +25,8 @@ class Scripted:
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     usage: bool = True
+    finish_reason: str = "stop"
+    output_tokens: int = 4
     cut: bool = False
     """Close the connection instead of answering."""
 
@@ -92,11 +94,15 @@ def completion(scripted: Scripted, body: dict[str, Any]) -> bytes:
     choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": scripted.text},
-        "finish_reason": "stop",
+        "finish_reason": scripted.finish_reason,
     }
     if body.get("logprobs"):
         choice["logprobs"] = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.5}]}
     answer: dict[str, Any] = {"id": "x", "object": "chat.completion", "model": body["model"], "choices": [choice]}
     if scripted.usage:
-        answer["usage"] = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
+        answer["usage"] = {
+            "prompt_tokens": 10,
+            "completion_tokens": scripted.output_tokens,
+            "total_tokens": 10 + scripted.output_tokens,
+        }
     return json.dumps(answer).encode()

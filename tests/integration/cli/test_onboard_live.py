@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +24,9 @@ from tests.fakes.chat_server import ChatServer, Scripted
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "router_models/artifacts/demo-v2"
 ITEMS = 6
-ANSWERS = {item.prompt: item.answer for family in FAMILIES for item in draw_exam(family, seed=1, count=ITEMS)}
+ASKED = [item for family in FAMILIES for item in draw_exam(family, seed=1, count=ITEMS)]
+ANSWERS = {item.prompt: item.answer for item in ASKED}
+OWN_ROOM = {item.prompt: item.max_tokens for item in ASKED}
 ABLE = 0.7
 """Share of items that the scripted models answer rightly."""
 
@@ -50,6 +52,21 @@ def refusing(text: str, asked: int, body: dict[str, Any]) -> Scripted:
 def cutting(text: str, *_: Any) -> Scripted:
     padded = f"Let me think about this first, step by step: {text} So the answer should be: {ANSWERS[text]}"
     return Scripted(text=padded[:50])
+
+
+def chatty(text: str, asked: int, body: dict[str, Any]) -> Scripted:
+    """Right now and then; else it is still being polite when its room is used."""
+    if Random(f"chatty {text}").random() < 0.4:
+        return honest(text, asked, body)
+    room: int = body["max_tokens"]
+    courtesies = f"Sure, let me help you with what you asked: {text} " * 40
+    return Scripted(text=courtesies[: 4 * room], finish_reason="length", output_tokens=room)
+
+
+def capped(text: str, asked: int, body: dict[str, Any]) -> Scripted:
+    """As `chatty`, but what it says ends at ten tokens, whatever it was allowed."""
+    answer = chatty(text, asked, body)
+    return replace(answer, text=answer.text[:40], output_tokens=10) if answer.finish_reason == "length" else answer
 
 
 def without_usage(text: str, *_: Any) -> Scripted:
@@ -154,6 +171,7 @@ async def test_a_model_joins_and_the_gateway_names_it(tmp_path: Path) -> None:
         (constant, "answers 'A' to", 26),
         (refusing, "harmless questions", 50),
         (cutting, "end after exactly 50 characters", 26),
+        (capped, "before the room that was asked for", 26),
         (garbage, "does not chat: not a chat completion", 4),
         (no_chat, "does not support Chat Completions", 2),
     ],
@@ -191,6 +209,19 @@ async def test_a_peculiar_endpoint_joins_with_the_right_score_and_is_named(
     assert len(set(answered)) == len(ANSWERS)
 
 
+async def test_a_model_that_runs_out_of_the_known_models_room_joins_and_is_named(tmp_path: Path) -> None:
+    async with ChatServer(chatty) as server:
+        status, out, err = await onboard(place(tmp_path, server.url), "--json", "--precision", "0")
+        asked = {body["messages"][-1]["content"]: body["max_tokens"] for body in server.bodies}
+
+    assert status == 0, err
+    assert asked == OWN_ROOM
+    said = " ".join(err.split())
+    assert "did not end within the room that the known models had too" in said
+    assert "--max-tokens" not in said
+    assert 0 < json.loads(out)["models"][0]["mean_score"] < ABLE
+
+
 async def test_an_endpoint_that_dies_half_way_is_asked_only_the_rest_when_it_is_back(tmp_path: Path) -> None:
     mortal = Mortal(lives=30)
     async with ChatServer(mortal) as server:
@@ -209,7 +240,7 @@ async def test_an_endpoint_that_dies_half_way_is_asked_only_the_rest_when_it_is_
     assert json.loads(out)["models"][0]["prompts"] == len(ANSWERS)
 
 
-async def test_a_model_that_joins_later_leaves_those_before_it_alone(tmp_path: Path) -> None:
+async def test_a_model_that_joins_later_leaves_those_before_it_alone_and_has_their_room(tmp_path: Path) -> None:
     async with ChatServer(honest) as server:
         at = place(tmp_path, server.url)
         assert (await onboard(at, "--precision", "0"))[0] == 0
@@ -224,7 +255,7 @@ async def test_a_model_that_joins_later_leaves_those_before_it_alone(tmp_path: P
 
     assert status == 0, err
     assert {body["model"] for body in asked} == {"later"}
-    assert {body["max_tokens"] for body in asked} == {1024}
+    assert {body["messages"][-1]["content"]: body["max_tokens"] for body in asked} == OWN_ROOM
     assert [each["model"] for each in json.loads(out)["models"]] == ["mine", "later"]
     assert at.artifact() == "artifacts/mine-v2"
     assert load_artifact(tmp_path / "artifacts/mine-v2").models[-2:] == ("mine", "later")

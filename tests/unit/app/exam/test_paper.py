@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from app.errors import UsageError
-from app.exam.paper import FRESH, LEAST_ROOM_TOKENS, paper_of
-from router_models.aptitude import FAMILIES
+from app.exam.paper import FRESH, LEAST_ROOM_TOKENS, ROOM_TOKENS, paper_of
+from router_models.aptitude import FAMILIES, draw_exam
 from router_models.artifact import Artifact, load_artifact
 
 ARTIFACTS = Path(__file__).parents[4] / "router_models/artifacts"
@@ -38,6 +38,38 @@ def test_anchors_count_and_families_that_were_not_learned_do_not(public: Artifac
 
 def test_families_that_an_artifact_learned_count(demo: Artifact) -> None:
     assert len(paper_of(demo, seed=1, per_family=3, room_tokens=500).counted()) == 3 * len(FAMILIES)
+
+
+def test_items_of_learned_families_have_the_room_that_the_known_models_had(demo: Artifact) -> None:
+    paper = paper_of(demo, seed=1, per_family=3)
+    own = {item.item_id: item.max_tokens for family in FAMILIES for item in draw_exam(family, seed=1, count=3)}
+
+    assert {prompt.prompt_id: prompt.max_tokens for prompt in paper.prompts} == own
+    assert paper.own_room == own.keys()
+    assert {prompt.prompt_id: prompt.max_tokens for prompt in paper.fitting(2048)} == own
+
+
+def test_what_no_known_model_answered_in_a_room_of_its_own_has_ample_room(public: Artifact) -> None:
+    paper = paper_of(public, seed=1, per_family=3)
+
+    assert {prompt.max_tokens for prompt in paper.prompts} == {ROOM_TOKENS}
+    assert not paper.own_room
+
+
+def test_a_family_that_was_not_learned_has_ample_room_beside_those_that_were(demo: Artifact) -> None:
+    partly = replace(demo, tasks=tuple(task for task in demo.tasks if not task.endswith("/sql")))
+    paper = paper_of(partly, seed=1, per_family=3)
+
+    assert len(paper.own_room) == 3 * (len(FAMILIES) - 1)
+    assert {prompt.max_tokens for prompt in paper.prompts if prompt.task == "sql"} == {ROOM_TOKENS}
+    assert max(prompt.max_tokens for prompt in paper.prompts if prompt.task != "sql") < LEAST_ROOM_TOKENS
+
+
+def test_a_room_that_is_given_is_the_room_of_everything(demo: Artifact) -> None:
+    paper = paper_of(demo, seed=1, per_family=3, room_tokens=77)
+
+    assert {prompt.max_tokens for prompt in paper.prompts} == {77}
+    assert not paper.own_room
 
 
 def test_every_beginning_has_the_shares_of_the_whole(public: Artifact) -> None:
