@@ -148,7 +148,7 @@ class Spool:
             self.dropped += 1
             return 0
         self._seq += 1
-        self._waiting.append(packed(Row(self._seq, of, kind, payload)))
+        self._waiting.append(packed(self._seq, of, kind, payload))
         self._waiting_bytes += len(payload)
         return self._seq
 
@@ -175,9 +175,8 @@ class Spool:
         self._segment, self._size = self._segment + 1, 0
 
 
-def packed(row: Row) -> bytes:
-    """As it is written."""
-    seq, of, kind, payload = row
+def packed(seq: int, of: int, kind: int, payload: bytes) -> bytes:
+    """A row as it is written."""
     return _HEADER.pack(len(payload), zlib.crc32(payload, seq & 0xFFFFFFFF), seq, of, kind) + payload
 
 

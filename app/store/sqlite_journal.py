@@ -20,6 +20,8 @@ from app.store.sqlite import open_database, transaction
 RECORDS = 1_000_000
 # So many go at a time, so that nobody waits long for the lock.
 TRIMMED_AT_ONCE = 5_000
+# Each statement lets go of the interpreter and takes it back, and the thread that answers callers pays for that too.
+INSERTED_AT_ONCE = 100
 
 T = TypeVar("T")
 
@@ -84,11 +86,7 @@ class SqliteJournal:
         with transaction(self._connection) as connection:
             applied = _applied(connection, batch.spool)
             ended = [one for one in batch.ended if one.seq > applied]
-            connection.executemany(
-                "INSERT INTO records (spool, seq, at, key_id, decision_id, record) VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                [(batch.spool, one.of, one.at, one.key_id, one.decision_id, one.record) for one in ended],
-            )
+            _insert(connection, batch.spool, ended)
             _spend(connection, batch.spool, ended)
             connection.executemany(
                 "INSERT INTO feedback (decision_id, key_id, given_at, feedback) VALUES (?, ?, ?, ?)"
@@ -148,6 +146,16 @@ def _applied(connection: sqlite3.Connection, spool: str) -> int:
 def _last(connection: sqlite3.Connection) -> int:
     (number,) = connection.execute("SELECT max(number) FROM records").fetchone()
     return number or 0
+
+
+def _insert(connection: sqlite3.Connection, spool: str, ended: Sequence[Ended]) -> None:
+    for at in range(0, len(ended), INSERTED_AT_ONCE):
+        rows = ended[at : at + INSERTED_AT_ONCE]
+        marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
+        connection.execute(
+            f"INSERT INTO records (spool, seq, at, key_id, decision_id, record) VALUES {marks} ON CONFLICT DO NOTHING",  # noqa: S608 - marks
+            [value for one in rows for value in (spool, one.of, one.at, one.key_id, one.decision_id, one.record)],
+        )
 
 
 def _spend(connection: sqlite3.Connection, holder: str, ended: Sequence[Ended]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from app.store.follower import Follower
 from app.store.kept import Batch
 from app.store.rows import Facts, sealed
-from app.store.spool import ADMITTED, ENDED, Row, Spool, adopt, packed, segment_path, segments, spools, unpacked
+from app.store.spool import ADMITTED, ENDED, Spool, adopt, packed, segment_path, segments, spools, unpacked
 
 REST = b'{"end":{"outcome":"ok","cost_usd":0.5}}'
 END = sealed(Facts(0.0, 0.5, "tester", None), REST)
@@ -55,13 +55,13 @@ def test_a_first_row_is_on_the_disk_at_once_and_takes_with_it_what_waits(tmp_pat
 
 @pytest.mark.parametrize("kept", range(0, 120, 7))
 def test_a_row_that_is_torn_is_as_if_it_had_not_been_written(kept: int) -> None:
-    rows = packed(Row(1, 0, ADMITTED, b"x" * 50)) + packed(Row(2, 1, ENDED, b"y" * 50))
+    rows = packed(1, 0, ADMITTED, b"x" * 50) + packed(2, 1, ENDED, b"y" * 50)
     whole = [row.seq for row, _ in unpacked(rows[:kept])]
     assert whole == ([1] if kept >= len(rows) // 2 else [])
 
 
 def test_a_row_with_a_wrong_bit_ends_what_can_be_read() -> None:
-    rows = bytearray(packed(Row(1, 0, ADMITTED, b"x" * 50)) + packed(Row(2, 0, ADMITTED, b"y" * 50)))
+    rows = bytearray(packed(1, 0, ADMITTED, b"x" * 50) + packed(2, 0, ADMITTED, b"y" * 50))
     rows[-3] ^= 1
     assert [row.seq for row, _ in unpacked(bytes(rows))] == [1]
 
@@ -109,7 +109,7 @@ def test_a_full_disk_stops_it_and_what_waits_is_written_when_there_is_room(tmp_p
         assert all(numbers), "a request is not refused for it"
         assert not spool.note(b"{}")
         # What was written of the row that did not fit must not hide the next ones.
-        assert segment_path(spool.path, 1).stat().st_size == len(packed(Row(1, 0, ADMITTED, b"x" * 1_000))) * 2
+        assert segment_path(spool.path, 1).stat().st_size == len(packed(1, 0, ADMITTED, b"x" * 1_000)) * 2
     spool.flush()
     assert not spool.is_stopped
     data = segment_path(spool.path, 1).read_bytes()
