@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -29,17 +30,28 @@ positive_data_acceptance.expected-statuses = ["2xx", "400", "403", "404", "413",
 negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "413", "415", "422", "429"]
 """
 SHOWN_BYTES = 4_000
-# At full size it is the tool that takes the time: it makes some ten calls a second.
-MOST_S = 2_400
 
 
-async def tried(gateway: GatewayProcess, folder: Path, examples: int, walks: int) -> tuple[int, str]:
+class Size(NamedTuple):
+    """How much is tried."""
+
+    examples: int
+    walks: int
+    options: tuple[str, ...] = ()
+
+
+SMALL = Size(5, 5)
+# It makes some ten calls a second, and goes on for as long as it may.
+WHOLE = Size(5_000, 500, ("--max-time", "2400"))
+
+
+async def tried(gateway: GatewayProcess, folder: Path, size: Size) -> tuple[int, str]:
     """How it ended, and what was written."""
-    (folder / "schemathesis.toml").write_text(CONFIG.format(examples=examples, walks=walks))
+    (folder / "schemathesis.toml").write_text(CONFIG.format(examples=size.examples, walks=size.walks))
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("schemathesis"), "run", f"{gateway.admin_url}/openapi.json"),
         *("--url", gateway.url, "--header", f"Authorization: Bearer {SECRET}", "--checks", "all"),
-        *("--seed", "1", "--no-color", "--warnings", "off", "--max-time", str(MOST_S)),
+        *("--seed", "1", "--no-color", "--warnings", "off", *size.options),
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -53,7 +65,7 @@ async def tried(gateway: GatewayProcess, folder: Path, examples: int, walks: int
 async def test_the_document_of_the_api_is_kept(tmp_path: Path, full_size: bool) -> None:
     """No 5xx of ours, no status that is not told, nothing without a key, nothing accepted that is forbidden."""
     async with FakeBackend(Script()) as backend, gateway_process(tmp_path, {"small": backend.url}) as gateway:
-        status, written = await tried(gateway, tmp_path, *((5_000, 500) if full_size else (5, 5)))
+        status, written = await tried(gateway, tmp_path, WHOLE if full_size else SMALL)
         crashed = gateway.events("request.crashed")
     cases = re.search(r"(\d+) generated", written)
     print(json.dumps({"test": "R21", "cases": int(cases[1]) if cases else None, "exit": status}))
