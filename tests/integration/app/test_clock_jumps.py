@@ -125,5 +125,7 @@ async def test_an_hour_more_or_less_changes_nothing(tmp_path: Path, full_size: b
     assert max(times) - min(times) > 1.9 * HOUR_S, "the clock of the gateway did jump"
     assert world.outcomes == {"200": round(RATE * seconds * len(JUMPS))}
     assert (ejections, errors) == (0, 0)
-    assert limited[: LIMIT + 2] == ["200"] * LIMIT + ["429 rate_limit_exceeded"] * 2
+    # The second of these comes after the first jump; by then there may be one more.
+    too_many = 2 if seconds < 60 / LIMIT else 1
+    assert limited[: LIMIT + too_many] == ["200"] * LIMIT + ["429 rate_limit_exceeded"] * too_many
     assert LIMIT < granted <= due, "one more after each ten seconds, and no other"
