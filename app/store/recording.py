@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import orjson
 from app.store.journal import Entry, Outcome, RecentDecisions
 from app.store.kept import FEEDBACK_FIELDS, JournalStore, Kept
 from app.store.rows import Outline, begun, ended, unsealed, whole
-from app.store.spool import ADMITTED, ENDED, FEEDBACK, Spool, segments, spools, unpacked
+from app.store.spool import ADMITTED, ENDED, Row, Spool, segments, spools, unpacked
 
 
 class RecordedJournal(RecentDecisions):
@@ -74,18 +74,26 @@ def _in_segment(path: Path, needle: bytes) -> Kept | None:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if data.find(needle) < 0:
                 return None
-            rows = [row for row, _ in unpacked(data[:]) if row.kind != FEEDBACK and needle in row.payload]
+            return _record_in((row for row, _ in unpacked(data[:]) if needle in row.payload), needle.decode())
     except (OSError, ValueError):
-        # It was dropped meanwhile, or is empty.
+        # It was dropped meanwhile, is empty, or another release wrote it.
         return None
+
+
+def _record_in(rows: Iterable[Row], decision_id: str) -> Kept | None:
+    """
+    Raises:
+        ValueError: another release wrote them.
+    """
     begun, end = None, None
     for row in rows:
-        if row.kind == ADMITTED and orjson.loads(row.payload)["decision_id"] == needle.decode():
+        if row.kind == ADMITTED and orjson.loads(row.payload)["decision_id"] == decision_id:
             begun = row.payload
-        elif row.kind == ENDED and unsealed(row.payload)[0].decision_id == needle.decode():
-            end = unsealed(row.payload)
+        elif row.kind == ENDED and (sealed := unsealed(row.payload))[0].decision_id == decision_id:
+            end = sealed
     if end is not None:
-        return Kept(end[0].key_id, orjson.loads(whole(begun or end[0].begun(), end[1])))
+        facts, rest = end
+        return Kept(facts.key_id, orjson.loads(whole(begun or facts.begun(), rest)))
     if begun is not None:
         record = orjson.loads(begun)
         return Kept(record["key"], record)

@@ -12,6 +12,7 @@ import pytest
 
 from app.store.follower import Follower
 from app.store.kept import Batch
+from app.store.recording import in_spools
 from app.store.rows import Facts, sealed
 from app.store.spool import ADMITTED, ENDED, Spool, adopt, packed, segment_path, segments, spools, unpacked
 
@@ -43,6 +44,17 @@ def test_the_two_rows_of_a_request_become_one_record(tmp_path: Path) -> None:
     (record,) = read(spool).ended
     assert (record.key_id, record.usd) == ("tester", 0.5)
     assert record.record == b'{"key":"tester",' + REST[1:]
+
+
+def test_a_decision_is_found_in_a_spool_unless_another_release_wrote_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    for number, end in enumerate((sealed(Facts(0.0, 0.5, "tester", "dec-0"), REST), b'{"decision_id":"dec-1"}')):
+        spool.end(spool.admit(b'{"key":"tester","decision_id":"dec-%d"}' % number), end)
+    spool.flush()
+    found = in_spools(tmp_path, "dec-0")
+    assert found is not None
+    assert found.record == {"key": "tester", "decision_id": "dec-0", "end": {"outcome": "ok", "cost_usd": 0.5}}
+    assert in_spools(tmp_path, "dec-1") is None
 
 
 def test_a_first_row_is_on_the_disk_at_once_and_takes_with_it_what_waits(tmp_path: Path) -> None:
