@@ -36,6 +36,7 @@ class SlowReader:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self._socket.setblocking(False)
         self._port = port
+        self.began_with = b""
         self.read_bytes = 0
 
     async def read_for(self, seconds: float) -> None:
@@ -47,7 +48,9 @@ class SlowReader:
         await loop.sock_sendall(self._socket, head.encode() + body)
         ends_at = time.monotonic() + seconds
         while time.monotonic() < ends_at:
-            self.read_bytes += len(await loop.sock_recv(self._socket, 1024))
+            read = await loop.sock_recv(self._socket, 1024)
+            self.began_with = self.began_with or read[:12]
+            self.read_bytes += len(read)
             await asyncio.sleep(1.0)
 
     def close(self) -> None:
@@ -55,10 +58,11 @@ class SlowReader:
 
 
 async def warm_bytes(gateway: GatewayProcess, backend: FakeBackend) -> int:
-    """Memory after a few whole answers."""
+    """Memory after a few whole answers, once the gateway has got over their speed: nobody is turned away for it."""
     async with session_to(gateway.url) as session:
         await asyncio.gather(*(hear(session, model="small", stream=True) for _ in range(4)))
     await backend.until(in_flight=0)
+    await until(lambda: gateway.metric("thalamus_pressure", reading="strain"), 0)
     return gateway.rss_bytes()
 
 
@@ -86,6 +90,7 @@ async def test_slow_readers_pause_the_backend(tmp_path: Path, full_size: bool) -
         assert sent_bytes < readers * 10 * MIB
         sent_late = backend.streamed_bytes - sent_bytes
         rss_bytes, held = gateway.rss_bytes() - before_bytes, backend.in_flight
+        assert {one.began_with for one in slow} == {b"HTTP/1.1 200"}
         for one in slow:
             one.close()
         await gateway.until_idle()
