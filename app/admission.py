@@ -310,6 +310,7 @@ class Admitted:
         """Give back what it held; what became of it is told a little later."""
         self._entry.outcome = outcome
         self._ledger.open.discard(self)
+        self._task = None
         if self._slot:
             self._slot.release(used_tokens)
         if self._hold:

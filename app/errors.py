@@ -7,7 +7,9 @@ what to change. Only an UpstreamError leads to another attempt, and only before 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+AnError = TypeVar("AnError", bound=Exception)
 
 
 class UsageError(Exception):
@@ -234,3 +236,9 @@ class UpstreamRejected(UpstreamError):
         super().__init__(message, param=param)
         self.status = status  # type: ignore[misc]  # one class for the few statuses that are passed on
         self.code = code
+
+
+def unraised(error: AnError) -> AnError:
+    """An error to keep: without the frames that it passed, which may refer to whoever keeps it."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

@@ -107,7 +107,9 @@ class Wire(asyncio.BufferedProtocol):
         self._phase = LOST
         self._flow.resume_writing()
         if self._work is not None:
-            self._work.abandon()
+            # It refers to this.
+            work, self._work = self._work, None
+            work.abandon()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - as large as may be read at once
         return _received

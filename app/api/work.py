@@ -75,7 +75,9 @@ class ModelCall:
 
     def abandon(self) -> None:
         if self._task is not None:
-            self._task.cancel()
+            # A task keeps what ended it, and that refers to this.
+            task, self._task = self._task, None
+            task.cancel()
 
     async def _answer(self) -> None:
         body = b"".join(self._pieces)

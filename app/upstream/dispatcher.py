@@ -176,17 +176,21 @@ class Dispatcher:
         session = f"{caller}\n{request.session_id}" if request.session_id else None
         call = _Call(request, decision, deadline, session, self._clock(), attempted)
         self._retries.request_began()
-        while (target := self._next(call)) is not None:
-            self._check_room(call)
-            if call.tried and target is call.tried[-1]:
-                await self._pause(call)
-            try:
-                return await self._begin(call, target)
-            except UpstreamRejected:
-                raise
-            except UpstreamError as exc:
-                call.failures.append(exc)
-        raise self._nothing_left(call)
+        try:
+            while (target := self._next(call)) is not None:
+                self._check_room(call)
+                if call.tried and target is call.tried[-1]:
+                    await self._pause(call)
+                try:
+                    return await self._begin(call, target)
+                except UpstreamRejected:
+                    raise
+                except UpstreamError as exc:
+                    call.failures.append(exc)
+            raise self._nothing_left(call)
+        finally:
+            # They refer to the frames that they passed, and those to the call: such a circle would outlive it.
+            call.failures.clear()
 
     def _next(self, call: _Call) -> Target | None:
         """What to try next, given how the earlier attempts went."""

@@ -134,6 +134,8 @@ class HttpExchange:
             connection, self._connection, self._heard = self._connection, None, None
             connection.leave(reusable=self.ended and self.keep_alive)
             self.wake()
+            # Raised errors refer to the frames that they passed, and those to this.
+            self._broken = self._failed = None
 
     def add(self, piece: bytes) -> None:
         self._pieces.append(piece)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
+from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError, unraised
 from app.upstream.base_answer import Answer, Form, Sink
 from app.upstream.exchange import Exchange, Pace, Watch
 from app.upstream.sse import MAX_EVENT_BYTES, EventSplitter, EventTooLong
@@ -188,7 +188,7 @@ class StreamAnswer(Answer):
 
     def _fail(self, error: UpstreamError) -> bytes:
         self._ended = True
-        self.error = error
+        self.error = unraised(error)
         return self._error_event(error)
 
     async def _read_to_end(self) -> None:

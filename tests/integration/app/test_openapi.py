@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
 import pytest
 
 from tests.fakes.backend import FakeBackend, Script
@@ -36,39 +38,80 @@ class Size(NamedTuple):
     """How much is tried."""
 
     examples: int
+    """For each operation."""
     walks: int
-    options: tuple[str, ...] = ()
 
 
-SMALL = Size(5, 5)
-# It makes some ten calls a second, and goes on for as long as it may.
-WHOLE = Size(5_000, 500, ("--max-time", "2400"))
+SMALL, WHOLE = Size(5, 5), Size(5_000, 500)
 
 
-async def tried(gateway: GatewayProcess, folder: Path, size: Size) -> tuple[int, str]:
-    """How it ended, and what was written."""
-    (folder / "schemathesis.toml").write_text(CONFIG.format(examples=size.examples, walks=size.walks))
+class Tried(NamedTuple):
+    """How a run ended."""
+
+    status: int
+    cases: int
+    written: str
+
+    def check(self) -> None:
+        lines = [line[:300] for line in self.written.splitlines()]
+        assert self.status == 0, "\n".join(lines)[-SHOWN_BYTES:]
+
+
+async def tried(gateway: GatewayProcess, folder: Path, size: Size, *options: str) -> Tried:
+    """Run Schemathesis in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "schemathesis.toml").write_text(CONFIG.format(**size._asdict()))
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("schemathesis"), "run", f"{gateway.admin_url}/openapi.json"),
         *("--url", gateway.url, "--header", f"Authorization: Bearer {SECRET}", "--checks", "all"),
-        *("--seed", "1", "--no-color", "--warnings", "off", *size.options),
+        *("--seed", "1", "--no-color", "--warnings", "off", *options),
         cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    written, _ = await process.communicate()
+    output, _ = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, written.decode(errors="replace")
+    written = output.decode(errors="replace")
+    cases = re.search(r"(\d+) generated", written)
+    return Tried(process.returncode, int(cases[1]) if cases else 0, written)
 
 
-@pytest.mark.timeout(3_600)
+async def operations(gateway: GatewayProcess) -> list[tuple[str, str]]:
+    """Method and path of all that is documented."""
+    async with aiohttp.ClientSession() as session, session.get(f"{gateway.admin_url}/openapi.json") as answer:
+        paths = (await answer.json())["paths"]
+    return [(method.upper(), path) for path, item in paths.items() for method in item]
+
+
+async def tried_singly(gateway: GatewayProcess, folder: Path) -> dict[str, Tried]:
+    """All operations, then walks over several of them.
+
+    A run makes some ten calls a second and keeps one processor busy, so each operation has one of its own.
+    """
+    turns = asyncio.Semaphore(os.cpu_count() or 1)
+
+    async def one(number: int, method: str, path: str) -> Tried:
+        async with turns:
+            only = ("--include-method", method, "--include-path", path, "--phases", "examples,coverage,fuzzing")
+            return await tried(gateway, folder / f"operation-{number}", WHOLE, *only)
+
+    known = await operations(gateway)
+    results = await asyncio.gather(*(one(number, *each) for number, each in enumerate(known)))
+    names = [f"{method} {path}" for method, path in known]
+    walks = await tried(gateway, folder / "walks", WHOLE, "--phases", "stateful")
+    return dict(zip(names, results, strict=True), walks=walks)
+
+
+@pytest.mark.timeout(3 * 3_600)
 async def test_the_document_of_the_api_is_kept(tmp_path: Path, full_size: bool) -> None:
     """No 5xx of ours, no status that is not told, nothing without a key, nothing accepted that is forbidden."""
     async with FakeBackend(Script()) as backend, gateway_process(tmp_path, {"small": backend.url}) as gateway:
-        status, written = await tried(gateway, tmp_path, WHOLE if full_size else SMALL)
+        if full_size:
+            results = await tried_singly(gateway, tmp_path)
+        else:
+            results = {"all": await tried(gateway, tmp_path / "all", SMALL)}
         crashed = gateway.events("request.crashed")
-    cases = re.search(r"(\d+) generated", written)
-    print(json.dumps({"test": "R21", "cases": int(cases[1]) if cases else None, "exit": status}))
-    lines = [line[:300] for line in written.splitlines()]
-    assert status == 0, "\n".join(lines)[-SHOWN_BYTES:]
+    print(json.dumps({"test": "R21", "cases": {name: result.cases for name, result in results.items()}}))
+    for result in results.values():
+        result.check()
     assert not crashed
