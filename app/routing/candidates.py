@@ -88,6 +88,8 @@ class FleetColumns:
         self.all_available = bool(self.available_M.all())
         self.limited_for_s = fleet.limited_for_s
         self.wait_s_M: Floats = np.array(fleet.wait_s, dtype=np.float64)
+        # A template is read with every prompt, so its price is the same for all.
+        self.template_usd_M: Floats = table.input_usd_M * np.array(fleet.template_tokens or 0.0)
         seen_M = np.array(fleet.s_per_output_token, dtype=np.float64)  # None becomes NaN
         self.s_per_output_token_M: Floats = np.where(np.isnan(seen_M), table.s_per_output_token_M, seen_M)
 

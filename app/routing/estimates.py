@@ -1,6 +1,6 @@
 """What is expected of every model for one request, computed when it is first asked for. Missing stays NaN.
 
-    cost     = input tokens · price + written tokens · price
+    cost     = (input tokens + those of the template, as seen of late) · price + written tokens · price
     ttft     = wait + prefill
     latency  = ttft + written tokens · time per token (as seen of late, else as the card says)
 
@@ -171,6 +171,7 @@ class Expected:
     def cost_usd(self) -> Floats:
         cost_M = self.written_tokens * self.table.output_usd_M
         cost_M += self.table.input_usd_M * self.input_tokens
+        cost_M += self.fleet.template_usd_M
         if (warmth := self._warmth) is not None:
             cost_M[warmth.model] -= self.table.cached_saves_usd_M[warmth.model] * warmth.tokens
         return cost_M

@@ -382,7 +382,8 @@ class Replicas:
             self._available = tuple(usable.get(model.backend, False) for model in self._models)
         rounds = {name: self._rounds(pool, now) for name, pool in self._pools.items()}
         limited = () if all(usable.values()) else tuple(self.limited_for_s(model.backend) for model in self._models)
-        return Fleet(self._available, *self._speeds.picture(rounds, now), limited)
+        seen = self._speeds.picture(rounds, now)
+        return Fleet(self._available, seen.wait_s, seen.s_per_output_token, limited, seen.template_tokens)
 
     def _rounds(self, pool: _Pool, now: float) -> float | None:
         """Requests that wait before a new one, over those served at a time; None where the workers do not say.

@@ -1,10 +1,11 @@
-"""How fast the models answered of late, and how long one would wait for them: what the router is told of it."""
+"""How fast the models answered of late, how long one would wait for them, and what they read beside the prompt."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.domain.models import Model
 from app.upstream.answer import Answer
@@ -16,6 +17,16 @@ WAIT_FADES_S = 30.0
 NEWEST_WEIGHS = 0.2
 # Fewer tokens than this say more about the first token than about speed.
 MIN_TOKENS_FOR_SPEED = 8
+# What a chat template adds shows where the prompt is short; of a long one the estimate itself is off by more.
+MOST_TOKENS_FOR_TEMPLATE = 256
+
+
+class Picture(NamedTuple):
+    """What was seen of late, one entry per model; see `Fleet`."""
+
+    wait_s: tuple[float, ...]
+    s_per_output_token: tuple[float | None, ...]
+    template_tokens: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -36,6 +47,8 @@ class Seen:
     excess_s: float | None = None
     """Time to the first token beyond the prefill that the card promises."""
     s_per_output_token: float | None = None
+    template_tokens: float | None = None
+    """Read beyond what was estimated of short prompts."""
     duration_s: float | None = None
     ttft_at: float = -math.inf
     speed_at: float = -math.inf
@@ -68,6 +81,9 @@ class Seen:
             writing_s = now - started_at - began_s
             self.s_per_output_token = _average(self.s_per_output_token, max(0.0, writing_s) / (tokens - 1))
             self.speed_at = now
+        if usage is not None and attempted.input_tokens <= MOST_TOKENS_FOR_TEMPLATE:
+            more_tokens = usage.input_tokens - attempted.input_tokens
+            self.template_tokens = _average(self.template_tokens, more_tokens)
 
 
 class Speeds:
@@ -87,18 +103,18 @@ class Speeds:
             seen = self._seen[attempted.model.name] = Seen()
         seen.learn(attempted, answer, first_at, now)
 
-    def picture(
-        self, rounds: Mapping[str, float | None], now: float
-    ) -> tuple[tuple[float, ...], tuple[float | None, ...]]:
-        """Waiting times and seconds per output token, one per model; `rounds` by backend, see `Seen.wait_s`."""
-        wait_s = [0.0] * len(self._models)
+    def picture(self, rounds: Mapping[str, float | None], now: float) -> Picture:
+        """What is known of all models; `rounds` by backend, see `Seen.wait_s`."""
+        wait_s, template_tokens = [0.0] * len(self._models), [0.0] * len(self._models)
         s_per_output_token: list[float | None] = [None] * len(self._models)
         for name, seen in self._seen.items():
             number = self._position[name]
             wait_s[number] = seen.wait_s(rounds.get(self._models[number].backend), now)
+            # An estimate that is too high may be so for the prompts of now only.
+            template_tokens[number] = max(0.0, seen.template_tokens or 0.0)
             if now - seen.speed_at < SPEED_IS_FRESH_S:
                 s_per_output_token[number] = seen.s_per_output_token
-        return tuple(wait_s), tuple(s_per_output_token)
+        return Picture(tuple(wait_s), tuple(s_per_output_token), tuple(template_tokens))
 
 
 def _average(so_far: float | None, newest: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -31,6 +31,13 @@ def test_what_was_seen_of_late_counts_more_than_the_card() -> None:
     world = world_of(MODEL, quality={"one": 0.75}, output_tokens={"one": 100.0})
     seen = fleet_of(MODEL, s_per_output_token={"one": 0.1})
     assert world.decide(input_tokens=0, fleet=seen).chosen.estimate.latency_s == pytest.approx(10.0)
+
+
+def test_what_a_template_adds_is_paid_for_too() -> None:
+    world = world_of(MODEL, quality={"one": 0.75}, output_tokens={"one": 300.0})
+    seen = replace(fleet_of(MODEL), template_tokens=(30.0,))
+    estimate = world.decide(input_tokens=500, fleet=seen).chosen.estimate
+    assert estimate.cost_usd == pytest.approx((530 * 2.0 + 300 * 10.0) / 1e6)
 
 
 def test_an_answer_is_not_longer_than_the_caller_lets_it_be() -> None:

@@ -46,8 +46,9 @@ class World:
         for _ in range(times):
             self.replicas.failed(replica, BROKEN)
 
-    def lease(self, replica: Replica | None = None) -> Lease:
-        return self.replicas.lease(replica or self.a, self.small, request(stream=True, input_tokens=100))
+    def lease(self, replica: Replica | None = None, input_tokens: int = 100) -> Lease:
+        asked = request(stream=True, input_tokens=input_tokens)
+        return self.replicas.lease(replica or self.a, self.small, asked)
 
 
 @pytest.fixture
@@ -279,6 +280,24 @@ def test_the_fleet_learns_speed_and_wait_from_answers(world: World) -> None:
     assert world.replicas.fleet().wait_s[0] == pytest.approx(0.4 / 2.718, rel=0.01), "a wait that was seen fades"
     world.clock.advance(300)
     assert world.replicas.fleet().s_per_output_token[0] is None, "what was seen long ago is not of late"
+
+
+@pytest.mark.parametrize(
+    ("estimated", "read", "more"),
+    [(10, 32, 22.0), (40, 32, 0.0), (1_000, 1_400, 0.0)],
+    ids=["a template is added", "the estimate was too high", "a long prompt says nothing of a template"],
+)
+def test_the_fleet_learns_what_a_template_adds_to_short_prompts(
+    world: World, estimated: int, read: int, more: float
+) -> None:
+    for _ in range(2):
+        answer = Answer(Form("small", stream=True))
+        answer.usage, answer.complete = Usage(read, 11), True
+        with world.lease(input_tokens=estimated) as lease:
+            lease.hand_to(answer)
+        answer.close()
+    world.clock.advance(1.0)
+    assert world.replicas.fleet().template_tokens == (more, 0.0)
 
 
 def test_a_queue_that_a_worker_reports_is_waited_for(world: World) -> None:
