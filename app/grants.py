@@ -22,6 +22,7 @@ from app.store.keys import (
     BUDGET,
     CONCURRENCY,
     DEFAULT_SCOPES,
+    FORMER_SCOPES,
     PRIORITIES,
     REQUESTS_PER_MINUTE,
     SCOPES,
@@ -54,9 +55,13 @@ def preferences(routing: object) -> Preferences:
 
 
 def _scope(value: str) -> str:
-    if value not in SCOPES:
+    if value not in SCOPES | FORMER_SCOPES:
         raise ValueError(f"expected one of {', '.join(sorted(SCOPES))}")
     return value
+
+
+def _in_use(scopes: frozenset[str]) -> frozenset[str]:
+    return scopes - FORMER_SCOPES
 
 
 def _routing(value: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +83,7 @@ class Grant(Form):
 
     models: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ("*",)
-    scopes: frozenset[Scope] = DEFAULT_SCOPES
+    scopes: Annotated[frozenset[Scope], AfterValidator(_in_use)] = DEFAULT_SCOPES
     may_set: frozenset[str] | None = None
     flags_in_prompt: bool = False
     chat_template_kwargs: bool = False

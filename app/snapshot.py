@@ -125,12 +125,11 @@ class Snapshot:
         self.admission = Admission(ledger, time.monotonic, total_s, lasting.shedding, lasting.gate)
         dispatch = DispatchLimits(settings.timeouts, settings.max_attempts, settings.hedge)
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
-        stores = lasting.stores
         desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=stores.redis is not None)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
         access = Access(settings.catalog, settings.profiles)
         self.doors = Doors(
-            create_keys(settings, lasting.stores.keys.ring), access, self.gateway, telemetry, settings.limits.body_bytes
+            create_keys(settings, stores.keys.ring), access, self.gateway, telemetry, settings.limits.body_bytes
         )
         self._adopt(lasting)
 
@@ -210,6 +209,18 @@ def check_lasting(settings: Settings, before: Settings) -> None:
     Raises:
         UsageError: something differs that only a restart can change.
     """
-    for name in ("listen", "admin_listen", "workers", "store", "state_dir", "pepper_file"):
-        if getattr(settings, name) != getattr(before, name):
+    kept = _lasting(before)
+    for name, value in _lasting(settings).items():
+        if value != kept[name]:
             raise UsageError(f"{settings.path}: {name}: a running gateway keeps this as it is; restart it instead")
+
+
+def _lasting(settings: Settings) -> dict[str, object]:
+    """What only a restart can change, by its name in the file."""
+    names = ("listen", "admin_listen", "workers", "store", "state_dir", "pepper_file")
+    return {
+        **{name: getattr(settings, name) for name in names},
+        "store_password_env": settings.store_password,
+        "journal.keep_days": settings.journal.days,
+        "journal.keep_records": settings.journal.records,
+    }

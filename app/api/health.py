@@ -23,5 +23,7 @@ async def healthz() -> JSONResponse:
 @needs(PUBLIC)
 async def readyz(http_request: HttpRequest) -> JSONResponse:
     """Requests will be answered: at least one backend is there, and the gateway is not about to stop."""
-    ready = call_of(http_request).gateway.ready()
-    return JSONResponse({"status": "ok" if ready else "draining"}, 200 if ready else 503)
+    gateway = call_of(http_request).gateway
+    if gateway.ready():
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "draining" if gateway.draining else "no backend"}, 503)

@@ -28,7 +28,8 @@ _GATEWAY_HEAD = """\
 Written by `thalamus init` on {day}; paths are relative to this file. configs/gateway.yaml of the project explains every
 key, and has those that are left out here."""
 _NO_KEYS = """\
-No keys are set: everybody on this machine is let in. To listen elsewhere, set at least one:
+No keys are set here, and nobody is let in without one: the first start makes one and prints it. To listen elsewhere
+than on loopback, make one with `thalamus keys create`, or set at least one here:
 keys: [{id: team, secret_env: THALAMUS_KEY, models: ["*"]}]"""
 
 

@@ -18,7 +18,6 @@ import re
 import secrets
 import string
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +84,7 @@ class Pepper:
 
 
 class PepperFile:
-    """One pepper a line, the newest first. Only the gateway's user may read it."""
+    """One pepper a line, the newest first. Its owner may read it, and its group, but nobody else."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,7 +131,3 @@ class PepperFile:
         finally:
             beside.unlink(missing_ok=True)
         return Pepper.of(made)
-
-
-def fingerprints(peppers: Iterable[Pepper]) -> frozenset[str]:
-    return frozenset(pepper.fingerprint for pepper in peppers)

@@ -19,9 +19,11 @@ from typing import Literal, Protocol
 from app.domain.preferences import Priority
 from app.domain.request import Preferences
 
-ADMIN_SCOPES = frozenset({"metrics:read", "admin:keys", "admin:config"})
+ADMIN_SCOPES = frozenset({"admin:keys", "admin:config"})
 """They count on the admin listener only."""
 SCOPES = ADMIN_SCOPES | {"inference", "embeddings", "models:read", "route:explain", "route:feedback", "route:upgrade"}
+FORMER_SCOPES = frozenset({"metrics:read"})
+"""They guard nothing. Files and kept keys may still name them."""
 DEFAULT_SCOPES = frozenset({"inference", "embeddings", "models:read", "route:explain", "route:feedback"})
 # Of a key that states none: enough for one person's tools, and a runaway loop is noticed. More is set on purpose.
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, CONCURRENCY = 60.0, 100_000.0, 8
@@ -103,7 +105,7 @@ class Key:
     source_cidrs: tuple[Network, ...] = ()
     """Where its callers may come from; none of them is anywhere."""
     keeps_bodies: bool = False
-    """Whether records of its requests may hold the text of prompts and answers."""
+    """Whether records of its requests may hold the text of prompts."""
 
     def lets_in(self, address: str, at: float) -> bool:
         """Whether callers from this address may use it at this time of the wall clock."""

@@ -113,11 +113,6 @@ class RedisLimits:
         """Whether Redis decides; otherwise this process does alone."""
         return self._is_shared
 
-    @property
-    def holders(self) -> int:
-        """Processes that share the limits, as far as is known."""
-        return self._holders
-
     async def start(self) -> None:
         """Be one of the holders, at once if Redis is there."""
         await self.beat()

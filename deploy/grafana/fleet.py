@@ -165,7 +165,7 @@ FLEET = (
     Panel(
         "Replicas",
         "How is each replica: is it in, what does it do, and is it slow beside its peers?",
-        "up 0: restart it; waiting for minutes: add one; times slower above 1.5: compare its machine with the others'.",
+        "up 0: restart it; waiting for minutes: add one; times slower above 1: compare its machine with the others'.",
         (
             Query("min by (replica) (thalamus_replica_up)", "up", "short"),
             Query("sum by (replica) (thalamus_replica_in_flight)", "ours in flight", "short"),

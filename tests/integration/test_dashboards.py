@@ -14,11 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.grafana import DASHBOARDS
-from deploy.grafana.panels import expressions
 from tests.conftest import Workers
 from tests.fakes.observed import Callers, inject_faults, observed
-from tests.fakes.prometheus import CONFIG, Prometheus, missing
+from tests.fakes.prometheus import CONFIG, Prometheus, expressions, missing
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,7 +69,7 @@ def _empty(prometheus: Prometheus) -> list[str]:
 def _expressions(whole_run: str) -> Iterator[str]:
     """Of all panels and rules; of alerts without the threshold."""
     filled = {"$__rate_interval": RATES_OVER, "$__range": whole_run, "$profile": ".*", "$model": ".*"}
-    for expression in expressions(DASHBOARDS):
+    for expression in expressions():
         yield re.sub("|".join(map(re.escape, filled)), lambda found: filled[found[0]], expression)
     for rule in _rules("record"):
         yield rule["record"]

@@ -12,7 +12,9 @@ from starlette.types import Receive, Scope, Send
 from app.api import Plane, admin_plane, data_plane
 from app.api.edge import Edge
 from app.api.policy import PUBLIC, Policy, needs
+from app.errors import UpstreamBroken
 from app.store.keys import SCOPES, Key
+from app.upstream.replicas import FAILURES_TO_EJECT
 from tests.fakes.asgi import Reply, ask, receiving
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.listener import SECRET, UNLIMITED, FakeRunning, doors, keys
@@ -159,6 +161,15 @@ async def test_readiness_follows_the_gateway_and_says_no_more() -> None:
     reply = await ask(plane(a_bench).app, "GET", "/readyz", headers={"authorization": ""})
     assert (reply.status, reply.json) == (503, {"status": "draining"})
     assert (await ask(plane(a_bench).app, "GET", "/healthz", headers={"authorization": ""})).status == 200
+
+
+async def test_a_gateway_whose_replicas_are_all_out_is_not_ready_and_says_why() -> None:
+    a_bench = world()
+    for replica in a_bench.replicas.all:
+        for _ in range(FAILURES_TO_EJECT):
+            a_bench.replicas.failed(replica, UpstreamBroken("no"))
+    reply = await ask(plane(a_bench).app, "GET", "/readyz", headers={"authorization": ""})
+    assert (reply.status, reply.json) == (503, {"status": "no backend"})
 
 
 async def test_metrics_are_on_the_admin_plane_only() -> None:

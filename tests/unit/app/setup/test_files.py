@@ -186,7 +186,7 @@ def test_guesses_are_marked_and_questions_are_comments(tmp_path: Path) -> None:
     assert "&" not in catalog
     assert "# guess: largest first" in gateway
     assert "predictor_limit_s: 0.25  # a backend is on this machine" in gateway
-    assert "No keys are set" in gateway
+    assert "No keys are set here, and nobody is let in without one" in gateway
     assert "artifact" not in gateway.split("\n\n", 1)[1]
 
 

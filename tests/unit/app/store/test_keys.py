@@ -52,7 +52,7 @@ def test_a_key_may_use_the_models_that_its_patterns_name(patterns: tuple[str, ..
 
 
 def test_a_new_key_has_the_scopes_that_harm_nobody() -> None:
-    assert Key("x").scopes == DEFAULT_SCOPES == SCOPES - {"route:upgrade", "metrics:read", "admin:keys", "admin:config"}
+    assert Key("x").scopes == DEFAULT_SCOPES == SCOPES - {"route:upgrade", "admin:keys", "admin:config"}
 
 
 @pytest.mark.parametrize(("at", "good"), [(0.0, True), (1000.0, True), (1060.0, True), (1060.1, False)])
