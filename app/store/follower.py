@@ -41,6 +41,8 @@ class Follower:
         self._numbers = [number for number, _ in segments(path)]
         self._at = Mark(self._numbers[0] if self._numbers else 1, 0)
         self._rows: list[Row] = []
+        self._batch, self._next = Batch(self.spool), Batch(self.spool)
+        """The one that was handed out last, and the one that is put together."""
 
     @property
     def open(self) -> int:
@@ -48,12 +50,21 @@ class Follower:
         return len(self._open)
 
     def batch(self, end: Mark | None = None) -> Batch:
-        """The next rows to apply, up to `end`, or to the end of what can be read; empty when there are none."""
-        batch = Batch(self.spool, self.read_to)
+        """The next rows to apply, up to `end`, or to the end of what can be read; empty when there are none.
+
+        The same ones again until they are applied, because whoever asked may not have heard the answer.
+
+        Raises:
+            OSError: they cannot be read; what was read is in the next answer.
+        """
+        if self._batch.until > self.applied:
+            return self._batch
+        batch = self._next
         while len(batch.ended) + len(batch.feedback) < self._batch_rows:
             if not self._rows and not self._read(end):
                 break
             self._take(batch)
+        self._batch, self._next = batch, Batch(self.spool, self.read_to)
         return batch
 
     def interrupted(self, now: float) -> Iterator[Batch]:

@@ -42,7 +42,6 @@ class Recorder:
         self._spool, self._store, self._telemetry = spool, store, telemetry
         self._clock, self._wall_clock = clock, wall_clock
         self._follower = Follower(spool.path, store.batch_rows)
-        self._pending: Batch | None = None
         self._synced = Mark(1, 0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._task: asyncio.Task[None] | None = None
@@ -87,14 +86,10 @@ class Recorder:
                 await self._in_thread(partial(self._spool.sync, self._synced, end))
                 self._synced = end
             while True:
-                batch = self._pending
-                if batch is None:
-                    batch = await self._in_thread(partial(self._follower.batch, end))
+                batch = await self._in_thread(partial(self._follower.batch, end))
                 if batch.until == self._follower.applied:
                     break
-                self._pending = batch
                 await self._apply(self._follower, batch)
-                self._pending = None
             self._spool.freed(await self._in_thread(lambda: _drop(self._follower)))
 
     async def recover(self) -> None:
@@ -174,13 +169,23 @@ class Recorder:
         await self._store.trim(self._wall_clock())
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await _done_in(self._thread, work)
 
     def _tell(self) -> None:
         spool, metrics = self._spool, self._telemetry.metrics
         metrics.journal_rows_dropped.values[()] = float(spool.dropped)
         metrics.journal_spool_bytes.set(float(spool.kept_bytes))
         metrics.journal_stopped.set(float(spool.is_stopped))
+
+
+async def _done_in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    """Whoever is cancelled meanwhile still waits for its end, so that nobody else takes up what it is at."""
+    doing = asyncio.get_running_loop().run_in_executor(thread, work)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise
 
 
 def _drop(follower: Follower) -> int:

@@ -6,10 +6,13 @@ import asyncio
 import json
 import sqlite3
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from app.routing.outline import Outlines
 from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal
 from app.store.redis_client import StoreDown
@@ -29,6 +32,18 @@ def journalled(journal: RecordedJournal, first: int, count: int) -> None:
         journal.decided(one)
         one.outcome = OK
         journal.closed(one)
+
+
+@asynccontextmanager
+async def recording_by_hand(folder: Path, **limits: int) -> AsyncIterator[tuple[RecordedJournal, Recorder]]:
+    """A journal of which nothing is recorded by itself, until it ends."""
+    spool = Spool(folder / "spool", **limits)
+    async with opened(folder, None) as store:
+        recorder = Recorder(spool, store, Telemetry(), time.monotonic, time.time)
+        try:
+            yield RecordedJournal(spool, store, Outlines(), time.time), recorder
+        finally:
+            await recorder.aclose()
 
 
 async def names(folder: Path, redis: str | None) -> list[str]:
@@ -146,3 +161,17 @@ async def test_a_disk_that_is_full_for_a_while_costs_no_record(tmp_path: Path) -
         assert not journal.spool.is_stopped
         journalled(journal, 70, 10)
     assert await names(tmp_path, None) == [f"req-{number}" for number in range(80)]
+
+
+async def test_a_recorder_that_is_stopped_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    for trial in range(40):
+        folder = tmp_path / str(trial)
+        async with recording_by_hand(folder) as (journal, recorder):
+            journalled(journal, 0, 50)
+            recording_now = asyncio.create_task(recorder.record())
+            await asyncio.sleep(trial / 4_000)
+            recording_now.cancel()
+            with suppress(asyncio.CancelledError):
+                await recording_now
+        assert len(await names(folder, None)) == 50
+        assert list((folder / "spool").iterdir()) == []

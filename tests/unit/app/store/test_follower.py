@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from app.store.follower import Follower
 from app.store.kept import INTERRUPTED, Ended
 from app.store.rows import Facts, sealed
-from app.store.spool import Spool
+from app.store.spool import Spool, segment_path
 
 BATCH_ROWS = 20
 BEGUN = b'{"time":7,"key":"tester","profile":"default","decision_id":"dec-1","expected_usd":0.25}'
@@ -30,6 +32,7 @@ def finished(spool: Spool, applied: int = 0) -> list[Ended]:
     rows: list[Ended] = []
     while batch := follower.batch():
         rows += batch.ended
+        follower.applied = batch.until
     for batch in follower.interrupted(9.0):
         rows += batch.ended
     return rows
@@ -52,3 +55,29 @@ def test_a_reader_that_finds_a_part_done_does_the_rest(tmp_path: Path) -> None:
 def test_a_reader_whose_last_step_was_done_without_its_knowing_does_nothing_twice(tmp_path: Path) -> None:
     spool = spool_with(tmp_path, 1, 3)
     assert finished(spool, finished(spool)[-1].seq) == []
+
+
+def test_what_was_handed_out_comes_again_unchanged_until_it_is_applied(tmp_path: Path) -> None:
+    spool = spool_with(tmp_path, 2, 1)
+    follower = Follower(spool.path, BATCH_ROWS)
+    lost = follower.batch()
+    spool.admit(BEGUN)
+    assert follower.batch() == lost
+    assert len(lost.ended) == 2
+    follower.applied = lost.until
+    assert follower.batch().until == lost.until + 1
+
+
+def test_what_was_read_before_a_failure_is_in_the_next_batch(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, segment_bytes=1_000)
+    while spool.mark.segment < 2:
+        spool.end(spool.admit(BEGUN), END)
+    second, aside = segment_path(spool.path, 2), tmp_path / "aside"
+    second.rename(aside)
+    second.mkdir()
+    follower = Follower(spool.path, BATCH_ROWS)
+    with pytest.raises(IsADirectoryError):
+        follower.batch()
+    second.rmdir()
+    aside.rename(second)
+    assert [row.seq for row in follower.batch().ended] == [row.seq for row in finished(spool)][:-1]

@@ -104,11 +104,11 @@ def test_segments_go_when_all_their_requests_are_over(tmp_path: Path) -> None:
     for _ in range(50):
         spool.end(spool.admit(b"{}"), END)
     follower = Follower(spool.path, 100)
-    follower.batch()
+    follower.applied = follower.batch().until
     assert follower.done_with() == [], "the oldest holds a request that runs, and rows never outlive their first ones"
     spool.end(first, END)
     spool.flush()
-    follower.batch()
+    follower.applied = follower.batch().until
     assert follower.done_with() == [path for _, path in segments(spool.path)][:-1]
 
 
