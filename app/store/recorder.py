@@ -1,8 +1,9 @@
 """Takes what was spooled to where it is kept, twice a second, and looks after the spools of processes that died.
 
-While the store is down the spool holds everything, and it is applied when the store is back. What a dead process had
-not told is told in its place: its requests that had begun and not ended are `interrupted`, at the cost that was
-expected of them. Of several processes that notice, the one that gets the lock does it.
+What has happened is on the disk half a second later, whatever the store does: a task of its own sees to that. While
+the store is down the spool holds everything, and it is applied when the store is back. What a dead process had not told
+is told in its place: its requests that had begun and not ended are `interrupted`, at the cost that was expected of
+them. Of several processes that notice, the one that gets the lock does it.
 """
 
 from __future__ import annotations
@@ -44,28 +45,32 @@ class Recorder:
         self._follower = Follower(spool.path, store.batch_rows)
         self._synced = Mark(1, 0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._task: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
+        self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="journal-sync")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._turn, self._sync_turn = asyncio.Lock(), asyncio.Lock()
         self._was_stopped = False
         self._due: dict[str, float] = {}
         telemetry.metrics.refresh_with(self._tell)
 
     def start(self) -> None:
         """Record from now on, after what dead processes left."""
-        self._task = asyncio.create_task(self._run(), name="recorder")
+        self._tasks = [
+            asyncio.create_task(self._run(), name="recorder"),
+            asyncio.create_task(self._sync_for_ever(), name="recorder-sync"),
+        ]
 
     async def aclose(self) -> None:
         """Record what is left, and end; what the store does not take now stays for the next start."""
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         is_done = False
         with suppress(TimeoutError, StoreDown, OSError):
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self.record()
                 is_done = not self._spool.is_stopped and not self._follower.open
         self._thread.shutdown(wait=True)
+        self._sync_thread.shutdown(wait=True)
         self._spool.close(is_done=is_done)
         if is_done:
             with suppress(StoreDown):
@@ -78,19 +83,29 @@ class Recorder:
             StoreDown: the store does not take it; it is tried again with the next call.
         """
         async with self._turn:
-            self._telemetry.afterwards.finish()
-            self._spool.flush()
-            end = self._spool.mark
-            if end != self._synced:
-                # A store must never know of a row that a crash of the machine takes from the spool.
-                await self._in_thread(partial(self._spool.sync, self._synced, end))
-                self._synced = end
+            # A store must never know of a row that a crash of the machine takes from the spool.
+            end = await self.sync()
             while True:
                 batch = await self._in_thread(partial(self._follower.batch, end))
                 if batch.until == self._follower.applied:
                     break
                 await self._apply(self._follower, batch)
             self._spool.freed(await self._in_thread(lambda: _drop(self._follower)))
+
+    async def sync(self) -> Mark:
+        """See to it that what has happened by now survives the machine; returns the end of what does.
+
+        Raises:
+            OSError: it may not.
+        """
+        async with self._sync_turn:
+            self._telemetry.afterwards.finish()
+            self._spool.flush()
+            end = self._spool.mark
+            if end != self._synced:
+                await _done_in(self._sync_thread, partial(self._spool.sync, self._synced, end))
+                self._synced = end
+            return end
 
     async def recover(self) -> None:
         """Finish what dead processes left.
@@ -136,6 +151,11 @@ class Recorder:
             await self._step("sweep", SWEEP_EVERY_S, self.recover, SWEEP_AGAIN_S)
             await self._step("record", EVERY_S, self.record, EVERY_S)
             await self._step("trim", TRIM_EVERY_S, self._trim, SWEEP_EVERY_S)
+            await asyncio.sleep(EVERY_S)
+
+    async def _sync_for_ever(self) -> None:
+        while True:
+            await self._step("sync", 0.0, self.sync, 0.0)
             self._log_change()
             await asyncio.sleep(EVERY_S)
 

@@ -14,7 +14,7 @@ import pytest
 
 from app.routing.outline import Outlines
 from app.store.recorder import Recorder
-from app.store.recording import RecordedJournal
+from app.store.recording import RecordedJournal, in_spools
 from app.store.redis_client import StoreDown
 from app.store.rows import Facts, sealed
 from app.store.spool import Spool
@@ -175,3 +175,20 @@ async def test_a_recorder_that_is_stopped_at_any_moment_loses_nothing(tmp_path: 
                 await recording_now
         assert len(await names(folder, None)) == 50
         assert list((folder / "spool").iterdir()) == []
+
+
+async def test_what_is_settled_is_on_the_disk_within_a_second_however_long_the_store_takes(tmp_path: Path) -> None:
+    async with recording(tmp_path, None) as (journal, _):
+        holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        journalled(journal, 0, 1)
+        # By then the recorder waits for the database.
+        await asyncio.sleep(1.0)
+        journalled(journal, 1, 1)
+        await asyncio.sleep(1.0)
+        found = in_spools(tmp_path / "spool", "dec-1")
+        holder.execute("ROLLBACK")
+        holder.close()
+    assert found is not None
+    assert "end" in found.record
+    assert len(await names(tmp_path, None)) == 2
