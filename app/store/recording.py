@@ -16,7 +16,7 @@ import orjson
 
 from app.store.journal import Entry, Outcome, RecentDecisions
 from app.store.kept import FEEDBACK_FIELDS, JournalStore, Kept
-from app.store.rows import Outline, begun, ended, unsealed, whole
+from app.store.rows import Outline, begun, ended, shortened, unsealed, whole
 from app.store.spool import ADMITTED, ENDED, Row, Spool, segments, spools, unpacked
 
 
@@ -38,7 +38,9 @@ class RecordedJournal(RecentDecisions):
         outcome = entry.outcome or Outcome("internal")
         of = entry.seq or self.spool.begin(begun(entry, self._outline))
         if of:
-            self.spool.end(of, ended(entry, outcome, self._wall_clock(), self._outline))
+            row = ended(entry, outcome, self._wall_clock(), self._outline)
+            if not self.spool.end(of, row):
+                self.spool.end_briefly(of, shortened(row))
         super().closed(entry)
 
     async def look_up(self, decision_id: str, key_id: str) -> Kept | None:

@@ -27,7 +27,7 @@ ADMITTED, ENDED, FEEDBACK = 1, 2, 3
 LIMIT_BYTES = 64 << 20
 SEGMENT_BYTES = 4 << 20
 # What may wait in memory while nothing can be written: rows that end a request have twice the room of the others,
-# because the first row of their request may be on the disk already.
+# because the first row of their request may be on the disk already, and brief ones that stand for them three times.
 WAITING_BYTES = 4 << 20
 
 _HEADER = struct.Struct("<IIQQB")
@@ -88,25 +88,38 @@ class Spool:
     def admit(self, payload: bytes) -> int:
         """Write a row now; returns its number, or 0 if it had to be dropped."""
         seq = self._wait(0, ADMITTED, payload, WAITING_BYTES)
+        self.dropped += not seq
         if seq and not self.is_stopped:
             self.flush()
         return seq
 
     def begin(self, payload: bytes) -> int:
-        """The same without the haste: it is written with the next row, or flush."""
-        return self._wait(0, ADMITTED, payload, WAITING_BYTES)
+        """The same for a request that is over already: it is written with the row that ends it."""
+        seq = self._wait(0, ADMITTED, payload, WAITING_BYTES)
+        self.dropped += not seq
+        return seq
 
     def end(self, of: int, payload: bytes) -> int:
-        """The row that ends what another one began; written with the next row, or flush."""
+        """The row that ends what another one began; written with the next row, or flush.
+
+        Returns its number, or 0 where there is no room for it: then `end_briefly`.
+        """
         return self._wait(of, ENDED, payload, 2 * WAITING_BYTES)
+
+    def end_briefly(self, of: int, payload: bytes) -> int:
+        """The same with less in it; of what is dropped now, nothing is known but that it began."""
+        seq = self._wait(of, ENDED, payload, 3 * WAITING_BYTES)
+        self.dropped += not seq
+        return seq
 
     def note(self, payload: bytes) -> bool:
         """Write feedback now; returns whether that was possible."""
         if self.is_stopped:
             return False
-        self._wait(0, FEEDBACK, payload, WAITING_BYTES)
+        seq = self._wait(0, FEEDBACK, payload, WAITING_BYTES)
+        self.dropped += not seq
         self.flush()
-        return not self.is_stopped
+        return seq > 0 and not self.is_stopped
 
     def flush(self) -> None:
         """Write what waits."""
@@ -145,7 +158,6 @@ class Spool:
 
     def _wait(self, of: int, kind: int, payload: bytes, room_bytes: int) -> int:
         if self._waiting_bytes + len(payload) > room_bytes:
-            self.dropped += 1
             return 0
         self._seq += 1
         self._waiting.append(packed(self._seq, of, kind, payload))

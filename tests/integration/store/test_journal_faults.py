@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from app.store.sqlite import FILE
 from app.telemetry import Telemetry
 from tests.fakes.journal_process import OK, entry, opened, recording
 from tests.fakes.redis_server import running_redis
+from tests.fakes.world import request
 from tests.unit.app.store.test_spool import files_of_at_most
 
 
@@ -161,6 +163,29 @@ async def test_a_disk_that_is_full_for_a_while_costs_no_record(tmp_path: Path) -
         assert not journal.spool.is_stopped
         journalled(journal, 70, 10)
     assert await names(tmp_path, None) == [f"req-{number}" for number in range(80)]
+
+
+async def test_ends_for_which_there_is_no_room_are_recorded_briefly_with_their_cost(tmp_path: Path) -> None:
+    # Three times what may wait.
+    long = request(conversation=(("user", "\U0001f642" * 32_000),))
+    async with recording(tmp_path, None) as (journal, recorder):
+        entries = [replace(entry(number), request=long, keeps_text=True) for number in range(200)]
+        for one in entries:
+            journal.admitted(one)
+            journal.decided(one)
+        with files_of_at_most(4_096):
+            for one in entries:
+                one.outcome = OK
+                journal.closed(one)
+            await recorder.sync()
+            assert journal.spool.is_stopped
+        await recorder.record()
+        assert (journal.spool.is_stopped, journal.spool.dropped) == (False, 0)
+    async with opened(tmp_path, None) as store:
+        records = [json.loads(record) for _, record in await store.after(None, 1_000)]
+    assert [one["request_id"] for one in records] == [one.request_id for one in entries]
+    assert {(one["end"]["outcome"], one["end"]["cost_usd"]) for one in records} == {("ok", OK.cost_usd)}
+    assert 0 < sum("messages" in one for one in records) < len(records)
 
 
 async def test_a_recorder_that_is_stopped_at_any_moment_loses_nothing(tmp_path: Path) -> None:

@@ -144,3 +144,16 @@ def test_memory_is_bounded_too_and_what_is_lost_is_counted(tmp_path: Path) -> No
     admitted = sum(spool.admit(b"x" * (1 << 20)) > 0 for _ in range(10))
     assert (admitted, spool.dropped) == (3, 7)
     assert spool.end(first, END), "what ends a request has room where others have none"
+
+
+def test_a_brief_end_has_room_where_a_long_one_has_none_and_is_no_loss(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    numbers = [spool.admit(b'{"key":"tester"}') for _ in range(20)]
+    with files_of_at_most(segment_path(spool.path, 1).stat().st_size):
+        spool.admit(b"{}")
+        brief = [number for number in numbers if not spool.end(number, END + b" " * (1 << 20))]
+        assert len(brief) > 10
+        assert all(spool.end_briefly(number, END) for number in brief)
+    spool.flush()
+    assert (spool.is_stopped, spool.dropped) == (False, 0)
+    assert [one.of for one in read(spool).ended] == numbers
