@@ -1,8 +1,8 @@
 """Reads a spool from its oldest segment on, and puts the rows of each request together.
 
 It knows which requests have begun and not ended, and so which segments are done with: those of which every row was
-applied, and whose requests are all over. After a restart everything that is left is read again; what had been applied
-is told by its number.
+applied, and whose requests are all over, or were carried on into a later one. After a restart everything that is left
+is read again; what had been applied is told by its number.
 """
 
 from __future__ import annotations
@@ -91,6 +91,12 @@ class Follower:
             done.append(segment_path(self.path, self._numbers.pop(0)))
         return done
 
+    def left_behind(self, segments: int) -> list[int]:
+        """Requests that keep more than so many segments from being dropped: all that began before the present one."""
+        if not self._numbers or self._at.segment - self._numbers[0] <= segments:
+            return []
+        return [of for of, one in self._open.items() if one.segment < self._at.segment]
+
     def _take(self, batch: Batch) -> None:
         room = self._batch_rows - len(batch.ended) - len(batch.feedback)
         rows, self._rows = self._rows[:room], self._rows[room:]
@@ -103,6 +109,8 @@ class Follower:
         is_new = seq > self.applied
         self.read_to = max(self.read_to, seq)
         if kind == ADMITTED:
+            if carried := self._open.get(seq):
+                self._open_in[carried.segment] -= 1
             self._open[seq] = _Open(self._at.segment, payload)
             self._open_in[self._at.segment] += 1
         elif kind == ENDED:

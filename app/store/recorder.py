@@ -25,6 +25,8 @@ from app.store.spool import Mark, Spool, adopt, remove, spools
 from app.telemetry import Telemetry
 
 EVERY_S = 0.5
+# How many segments before the present one are kept for requests that run for long, until those are carried on.
+KEPT_BEHIND = 1
 SWEEP_EVERY_S, TRIM_EVERY_S = 60.0, 600.0
 # After the store was down: sooner than a minute, for those who look for what a dead process did.
 SWEEP_AGAIN_S = 5.0
@@ -91,6 +93,8 @@ class Recorder:
                     break
                 await self._apply(self._follower, batch)
             self._spool.freed(await self._in_thread(lambda: _drop(self._follower)))
+            # The segments that they keep can go when the rows that are written now were synced and read.
+            self._spool.carry(self._follower.left_behind(KEPT_BEHIND))
 
     async def sync(self) -> Mark:
         """See to it that what has happened by now survives the machine; returns the end of what does.

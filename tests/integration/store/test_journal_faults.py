@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.routing.outline import Outlines
+from app.store.kept import INTERRUPTED
 from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal, in_spools
 from app.store.redis_client import StoreDown
@@ -186,6 +188,66 @@ async def test_ends_for_which_there_is_no_room_are_recorded_briefly_with_their_c
     assert [one["request_id"] for one in records] == [one.request_id for one in entries]
     assert {(one["end"]["outcome"], one["end"]["cost_usd"]) for one in records} == {("ok", OK.cost_usd)}
     assert 0 < sum("messages" in one for one in records) < len(records)
+
+
+async def test_one_request_that_runs_for_long_neither_stops_the_journal_nor_is_told_twice(tmp_path: Path) -> None:
+    limit_bytes, segment_bytes = 200_000, 20_000
+    ended = 0
+    async with recording_by_hand(tmp_path, limit_bytes=limit_bytes, segment_bytes=segment_bytes) as (journal, recorder):
+        spool, long = journal.spool, entry(1_000_000)
+        journal.admitted(long)
+        journal.decided(long)
+        written_bytes = most_bytes = 0
+        while written_bytes < 10 * limit_bytes:
+            before = spool.kept_bytes
+            journalled(journal, ended, 10)
+            spool.flush()
+            ended, written_bytes = ended + 10, written_bytes + spool.kept_bytes - before
+            await recorder.record()
+            assert not spool.is_stopped
+            most_bytes = max(most_bytes, spool.kept_bytes)
+        assert most_bytes < 4 * segment_bytes
+        crashed = _as_a_crash_leaves(tmp_path)
+        assert (found := in_spools(tmp_path / "spool", "dec-1000000")) is not None
+        assert "end" not in found.record
+        long.outcome = OK
+        journal.closed(long)
+    expected = [f"req-{number}" for number in range(ended)] + ["req-1000000"]
+    assert await names(tmp_path, None) == expected
+    async with recording(crashed, None) as (_, recorder):
+        await recorder.recover()
+    assert await names(crashed, None) == expected
+    async with opened(crashed, None) as store:
+        assert (last := await store.find("dec-1000000")) is not None
+        assert last.record["end"]["outcome"] == INTERRUPTED
+
+
+async def test_a_spool_that_an_outage_filled_goes_on_though_its_first_request_still_runs(tmp_path: Path) -> None:
+    async with recording_by_hand(tmp_path, limit_bytes=200_000, segment_bytes=20_000) as (journal, recorder):
+        spool, long = journal.spool, entry(1_000_000)
+        journal.admitted(long)
+        journal.decided(long)
+        ended = 0
+        while not spool.is_stopped:
+            journalled(journal, ended, 10)
+            ended += 10
+        await recorder.record()
+        assert spool.is_stopped, "what runs keeps all of it"
+        await recorder.record()
+        await recorder.sync()
+        assert not spool.is_stopped
+        long.outcome = OK
+        journal.closed(long)
+    assert await names(tmp_path, None) == [f"req-{number}" for number in range(ended)] + ["req-1000000"]
+
+
+def _as_a_crash_leaves(folder: Path) -> Path:
+    """A copy, so that there is one who goes on too."""
+    copy = folder / "crashed"
+    shutil.copytree(folder / "spool", copy / "spool")
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        database.execute("VACUUM INTO ?", (str(copy / FILE),))
+    return copy
 
 
 async def test_a_recorder_that_is_stopped_at_any_moment_loses_nothing(tmp_path: Path) -> None:

@@ -112,6 +112,43 @@ def test_segments_go_when_all_their_requests_are_over(tmp_path: Path) -> None:
     assert follower.done_with() == [path for _, path in segments(spool.path)][:-1]
 
 
+def test_segments_go_too_when_what_runs_is_carried_on(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, segment_bytes=1_000)
+    first, ended = spool.admit(b"{}"), spool.admit(b"{}")
+    for _ in range(50):
+        spool.end(spool.admit(b"{}"), END)
+    follower = Follower(spool.path, 100)
+    follower.applied = follower.batch().until
+    spool.end(ended, END)
+    assert follower.left_behind(1_000) == []
+    assert follower.left_behind(1) == [first, ended], "as far as was read"
+    spool.carry(follower.left_behind(1))
+    follower.applied = follower.batch().until
+    assert follower.done_with() == [], "one that has ended is not carried on, and its end is not written yet"
+    spool.flush()
+    follower.applied = follower.batch().until
+    assert follower.done_with() == [path for _, path in segments(spool.path)][:-1]
+    assert (follower.open, follower.left_behind(0)) == (1, [])
+
+
+def test_what_is_carried_on_may_exceed_the_limit_but_never_begins_a_segment(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=100, segment_bytes=10)
+    first = spool.admit(b"{}")
+    while not spool.is_stopped:
+        spool.admit(b"{}")
+    written = spool.mark
+    spool.carry([first])
+    assert spool.mark.segment == written.segment
+    assert spool.mark.offset == written.offset + len(packed(first, 0, ADMITTED, b"{}"))
+    spool.freed(spool.kept_bytes)
+    with files_of_at_most(0):
+        spool.flush()
+    begun = spool.mark
+    assert begun == (written.segment + 1, 0)
+    spool.carry([first])
+    assert spool.mark == begun
+
+
 def test_a_full_disk_stops_it_and_what_waits_is_written_when_there_is_room(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.admit(b"x" * 1_000)
