@@ -57,6 +57,20 @@ def test_a_decision_is_found_in_a_spool_unless_another_release_wrote_it(tmp_path
     assert in_spools(tmp_path, "dec-1") is None
 
 
+def test_a_decision_is_found_whole_though_its_rows_are_in_different_segments(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, segment_bytes=10)
+    first = spool.admit(b'{"key":"tester","decision_id":"dec-0","chosen":"small"}')
+    spool.admit(b'{"decision_id":"dec-1"}')
+    spool.carry([first])
+    spool.end(first, sealed(Facts(0.0, 0.5, "tester", "dec-0"), REST))
+    spool.admit(b'{"decision_id":"dec-2"}')
+    spool.admit(b'{"decision_id":"dec-3"}')
+    assert len(segments(spool.path)) == 4
+    found = in_spools(tmp_path, "dec-0")
+    assert found is not None
+    assert (found.record["chosen"], found.record["end"]["outcome"]) == ("small", "ok")
+
+
 def test_a_first_row_is_on_the_disk_at_once_and_takes_with_it_what_waits(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.end(spool.admit(b"{}"), END)
