@@ -1,8 +1,8 @@
 """Reads a spool from its oldest segment on, and puts the rows of each request together.
 
 It knows which requests have begun and not ended, and so which segments are done with: those of which every row was
-applied, and whose requests are all over. After a restart everything that is left is read again; what had been applied
-is told by its number.
+applied, and whose requests are all over, or were carried on into a later one. After a restart everything that is left
+is read again; what had been applied is told by its number.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Follower:
         self._numbers = [number for number, _ in segments(path)]
         self._at = Mark(self._numbers[0] if self._numbers else 1, 0)
         self._rows: list[Row] = []
+        self._batch, self._next = Batch(self.spool), Batch(self.spool)
+        """The one that was handed out last, and the one that is put together."""
 
     @property
     def open(self) -> int:
@@ -48,12 +50,21 @@ class Follower:
         return len(self._open)
 
     def batch(self, end: Mark | None = None) -> Batch:
-        """The next rows to apply, up to `end`, or to the end of what can be read; empty when there are none."""
-        batch = Batch(self.spool, self.read_to)
+        """The next rows to apply, up to `end`, or to the end of what can be read; empty when there are none.
+
+        The same ones again until they are applied, because whoever asked may not have heard the answer.
+
+        Raises:
+            OSError: they cannot be read; what was read is in the next answer.
+        """
+        if self._batch.until > self.applied:
+            return self._batch
+        batch = self._next
         while len(batch.ended) + len(batch.feedback) < self._batch_rows:
             if not self._rows and not self._read(end):
                 break
             self._take(batch)
+        self._batch, self._next = batch, Batch(self.spool, self.read_to)
         return batch
 
     def interrupted(self, now: float) -> Iterator[Batch]:
@@ -80,6 +91,12 @@ class Follower:
             done.append(segment_path(self.path, self._numbers.pop(0)))
         return done
 
+    def left_behind(self, segments: int) -> list[int]:
+        """Requests that keep more than so many segments from being dropped: all that began before the present one."""
+        if not self._numbers or self._at.segment - self._numbers[0] <= segments:
+            return []
+        return [of for of, one in self._open.items() if one.segment < self._at.segment]
+
     def _take(self, batch: Batch) -> None:
         room = self._batch_rows - len(batch.ended) - len(batch.feedback)
         rows, self._rows = self._rows[:room], self._rows[room:]
@@ -92,6 +109,8 @@ class Follower:
         is_new = seq > self.applied
         self.read_to = max(self.read_to, seq)
         if kind == ADMITTED:
+            if carried := self._open.get(seq):
+                self._open_in[carried.segment] -= 1
             self._open[seq] = _Open(self._at.segment, payload)
             self._open_in[self._at.segment] += 1
         elif kind == ENDED:

@@ -1,8 +1,9 @@
 """Takes what was spooled to where it is kept, twice a second, and looks after the spools of processes that died.
 
-While the store is down the spool holds everything, and it is applied when the store is back. What a dead process had
-not told is told in its place: its requests that had begun and not ended are `interrupted`, at the cost that was
-expected of them. Of several processes that notice, the one that gets the lock does it.
+What has happened is on the disk half a second later, whatever the store does: a task of its own sees to that. While
+the store is down the spool holds everything, and it is applied when the store is back. What a dead process had not told
+is told in its place: its requests that had begun and not ended are `interrupted`, at the cost that was expected of
+them. Of several processes that notice, the one that gets the lock does it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from app.store.spool import Mark, Spool, adopt, remove, spools
 from app.telemetry import Telemetry
 
 EVERY_S = 0.5
+# How many segments before the present one are kept for requests that run for long, until those are carried on.
+KEPT_BEHIND = 1
 SWEEP_EVERY_S, TRIM_EVERY_S = 60.0, 600.0
 # After the store was down: sooner than a minute, for those who look for what a dead process did.
 SWEEP_AGAIN_S = 5.0
@@ -42,31 +45,34 @@ class Recorder:
         self._spool, self._store, self._telemetry = spool, store, telemetry
         self._clock, self._wall_clock = clock, wall_clock
         self._follower = Follower(spool.path, store.batch_rows)
-        self._pending: Batch | None = None
         self._synced = Mark(1, 0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._task: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
+        self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="journal-sync")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._turn, self._sync_turn = asyncio.Lock(), asyncio.Lock()
         self._was_stopped = False
         self._due: dict[str, float] = {}
         telemetry.metrics.refresh_with(self._tell)
 
     def start(self) -> None:
         """Record from now on, after what dead processes left."""
-        self._task = asyncio.create_task(self._run(), name="recorder")
+        self._tasks = [
+            asyncio.create_task(self._run(), name="recorder"),
+            asyncio.create_task(self._sync_for_ever(), name="recorder-sync"),
+        ]
 
     async def aclose(self) -> None:
         """Record what is left, and end; what the store does not take now stays for the next start."""
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         is_done = False
         with suppress(TimeoutError, StoreDown, OSError):
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self.record()
                 is_done = not self._spool.is_stopped and not self._follower.open
         self._thread.shutdown(wait=True)
+        self._sync_thread.shutdown(wait=True)
         self._spool.close(is_done=is_done)
         if is_done:
             with suppress(StoreDown):
@@ -79,23 +85,31 @@ class Recorder:
             StoreDown: the store does not take it; it is tried again with the next call.
         """
         async with self._turn:
+            # A store must never know of a row that a crash of the machine takes from the spool.
+            end = await self.sync()
+            while True:
+                batch = await self._in_thread(partial(self._follower.batch, end))
+                if batch.until == self._follower.applied:
+                    break
+                await self._apply(self._follower, batch)
+            self._spool.freed(await self._in_thread(lambda: _drop(self._follower)))
+            # The segments that they keep can go when the rows that are written now were synced and read.
+            self._spool.carry(self._follower.left_behind(KEPT_BEHIND))
+
+    async def sync(self) -> Mark:
+        """See to it that what has happened by now survives the machine; returns the end of what does.
+
+        Raises:
+            OSError: it may not.
+        """
+        async with self._sync_turn:
             self._telemetry.afterwards.finish()
             self._spool.flush()
             end = self._spool.mark
             if end != self._synced:
-                # A store must never know of a row that a crash of the machine takes from the spool.
-                await self._in_thread(partial(self._spool.sync, self._synced, end))
+                await _done_in(self._sync_thread, partial(self._spool.sync, self._synced, end))
                 self._synced = end
-            while True:
-                batch = self._pending
-                if batch is None:
-                    batch = await self._in_thread(partial(self._follower.batch, end))
-                if batch.until == self._follower.applied:
-                    break
-                self._pending = batch
-                await self._apply(self._follower, batch)
-                self._pending = None
-            self._spool.freed(await self._in_thread(lambda: _drop(self._follower)))
+            return end
 
     async def recover(self) -> None:
         """Finish what dead processes left.
@@ -141,6 +155,11 @@ class Recorder:
             await self._step("sweep", SWEEP_EVERY_S, self.recover, SWEEP_AGAIN_S)
             await self._step("record", EVERY_S, self.record, EVERY_S)
             await self._step("trim", TRIM_EVERY_S, self._trim, SWEEP_EVERY_S)
+            await asyncio.sleep(EVERY_S)
+
+    async def _sync_for_ever(self) -> None:
+        while True:
+            await self._step("sync", 0.0, self.sync, 0.0)
             self._log_change()
             await asyncio.sleep(EVERY_S)
 
@@ -174,13 +193,23 @@ class Recorder:
         await self._store.trim(self._wall_clock())
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await _done_in(self._thread, work)
 
     def _tell(self) -> None:
         spool, metrics = self._spool, self._telemetry.metrics
         metrics.journal_rows_dropped.values[()] = float(spool.dropped)
         metrics.journal_spool_bytes.set(float(spool.kept_bytes))
         metrics.journal_stopped.set(float(spool.is_stopped))
+
+
+async def _done_in(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    """Whoever is cancelled meanwhile still waits for its end, so that nobody else takes up what it is at."""
+    doing = asyncio.get_running_loop().run_in_executor(thread, work)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise
 
 
 def _drop(follower: Follower) -> int:

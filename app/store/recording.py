@@ -10,13 +10,13 @@ import asyncio
 import mmap
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from app.store.journal import Entry, Outcome, RecentDecisions
 from app.store.kept import FEEDBACK_FIELDS, JournalStore, Kept
-from app.store.rows import Outline, begun, ended, unsealed, whole
+from app.store.rows import Facts, Outline, begun, ended, shortened, unsealed, whole
 from app.store.spool import ADMITTED, ENDED, Row, Spool, segments, spools, unpacked
 
 
@@ -38,7 +38,9 @@ class RecordedJournal(RecentDecisions):
         outcome = entry.outcome or Outcome("internal")
         of = entry.seq or self.spool.begin(begun(entry, self._outline))
         if of:
-            self.spool.end(of, ended(entry, outcome, self._wall_clock(), self._outline))
+            row = ended(entry, outcome, self._wall_clock(), self._outline)
+            if not self.spool.end(of, row):
+                self.spool.end_briefly(of, shortened(row))
         super().closed(entry)
 
     async def look_up(self, decision_id: str, key_id: str) -> Kept | None:
@@ -61,26 +63,39 @@ class RecordedJournal(RecentDecisions):
 
 def in_spools(folder: Path, decision_id: str) -> Kept | None:
     """What the spools of all processes on this machine have of a decision."""
-    needle = decision_id.encode()
     for path in spools(folder):
+        found = _Found(None, None)
         for _, segment in reversed(segments(path)):
-            if found := _in_segment(segment, needle):
-                return found
+            # The row that ends a request stands in no older segment than those that begin it.
+            begun, end = _in_segment(segment, decision_id)
+            found = _Found(begun, found.end or end)
+            if begun is not None:
+                break
+        if kept := _kept(found):
+            return kept
     return None
 
 
-def _in_segment(path: Path, needle: bytes) -> Kept | None:
+class _Found(NamedTuple):
+    """The rows of a decision, as far as there are any."""
+
+    begun: bytes | None
+    end: tuple[Facts, bytes] | None
+
+
+def _in_segment(path: Path, decision_id: str) -> _Found:
+    needle = decision_id.encode()
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if data.find(needle) < 0:
-                return None
-            return _record_in((row for row, _ in unpacked(data[:]) if needle in row.payload), needle.decode())
+                return _Found(None, None)
+            return _found_in((row for row, _ in unpacked(data[:]) if needle in row.payload), decision_id)
     except (OSError, ValueError):
         # It was dropped meanwhile, is empty, or another release wrote it.
-        return None
+        return _Found(None, None)
 
 
-def _record_in(rows: Iterable[Row], decision_id: str) -> Kept | None:
+def _found_in(rows: Iterable[Row], decision_id: str) -> _Found:
     """
     Raises:
         ValueError: another release wrote them.
@@ -91,10 +106,14 @@ def _record_in(rows: Iterable[Row], decision_id: str) -> Kept | None:
             begun = row.payload
         elif row.kind == ENDED and (sealed := unsealed(row.payload))[0].decision_id == decision_id:
             end = sealed
-    if end is not None:
-        facts, rest = end
-        return Kept(facts.key_id, orjson.loads(whole(begun or facts.begun(), rest)))
-    if begun is not None:
-        record = orjson.loads(begun)
+    return _Found(begun, end)
+
+
+def _kept(found: _Found) -> Kept | None:
+    if found.end is not None:
+        facts, rest = found.end
+        return Kept(facts.key_id, orjson.loads(whole(found.begun or facts.begun(), rest)))
+    if found.begun is not None:
+        record = orjson.loads(found.begun)
         return Kept(record["key"], record)
     return None

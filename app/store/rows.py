@@ -97,6 +97,12 @@ def sealed(facts: Facts, rest: bytes) -> bytes:
     return _FACTS.pack(_FORM, facts.at, facts.usd, len(key_id), len(decision_id)) + key_id + decision_id + rest
 
 
+def shortened(row: bytes) -> bytes:
+    """A second row with no more than what became of the request."""
+    facts, rest = unsealed(row)
+    return sealed(facts, _dump({"end": json.loads(rest)["end"]}))
+
+
 def unsealed(row: bytes) -> tuple[Facts, bytes]:
     """The facts, and the rest of the record.
 

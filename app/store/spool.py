@@ -7,6 +7,11 @@ of the process; `app.store.recorder` takes it from here to where it is kept, and
 Rows that nobody may miss are written at once, the others with the next one of those, or when the spool is flushed.
 A disk that is full, or a spool that is, costs no request: rows wait in memory for a while, then they are dropped and
 counted. `is_stopped` says so, for those who must not go on without a record.
+
+Segments are dropped from the oldest on, so a request that runs for long would hold up all that came after it: its first
+row is carried on, which is to write it again into the newest segment. Of the rows of a request the one that ends it is
+therefore the last in any order of reading, and a segment never begins with a row that was carried there, so that the
+last one has the highest number.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +30,10 @@ ADMITTED, ENDED, FEEDBACK = 1, 2, 3
 
 # At 2 KB a request, an outage of the store of ten minutes at 50 requests per second.
 LIMIT_BYTES = 64 << 20
-SEGMENT_BYTES = 4 << 20
+# Some of them are kept for a request that runs for long; all together still less than what an operator is told of.
+SEGMENT_BYTES = 2 << 20
 # What may wait in memory while nothing can be written: rows that end a request have twice the room of the others,
-# because the first row of their request may be on the disk already.
+# because the first row of their request may be on the disk already, and brief ones that stand for them three times.
 WAITING_BYTES = 4 << 20
 
 _HEADER = struct.Struct("<IIQQB")
@@ -72,6 +78,8 @@ class Spool:
         self._limit_bytes, self._segment_bytes = limit_bytes, segment_bytes
         self._kept_bytes = self._size = self._seq = self._waiting_bytes = 0
         self._waiting: list[bytes] = []
+        self._open: dict[int, bytes] = {}
+        """The first rows of requests that have not ended."""
         self._lock = _make(folder, self.id)
         self._segment, self._descriptor = 1, _open_segment(self.path, 1)
 
@@ -88,25 +96,55 @@ class Spool:
     def admit(self, payload: bytes) -> int:
         """Write a row now; returns its number, or 0 if it had to be dropped."""
         seq = self._wait(0, ADMITTED, payload, WAITING_BYTES)
-        if seq and not self.is_stopped:
+        if not seq:
+            self.dropped += 1
+            return 0
+        self._open[seq] = payload
+        if not self.is_stopped:
             self.flush()
         return seq
 
     def begin(self, payload: bytes) -> int:
-        """The same without the haste: it is written with the next row, or flush."""
-        return self._wait(0, ADMITTED, payload, WAITING_BYTES)
+        """The same for a request that is over already: it is written with the row that ends it."""
+        seq = self._wait(0, ADMITTED, payload, WAITING_BYTES)
+        self.dropped += not seq
+        return seq
 
     def end(self, of: int, payload: bytes) -> int:
-        """The row that ends what another one began; written with the next row, or flush."""
-        return self._wait(of, ENDED, payload, 2 * WAITING_BYTES)
+        """The row that ends what another one began; written with the next row, or flush.
+
+        Returns its number, or 0 where there is no room for it: then `end_briefly`.
+        """
+        seq = self._wait(of, ENDED, payload, 2 * WAITING_BYTES)
+        if seq:
+            self._open.pop(of, None)
+        return seq
+
+    def end_briefly(self, of: int, payload: bytes) -> int:
+        """The same with less in it; of what is dropped now, nothing is known but that it began."""
+        seq = self._wait(of, ENDED, payload, 3 * WAITING_BYTES)
+        if seq:
+            self._open.pop(of, None)
+        self.dropped += not seq
+        return seq
 
     def note(self, payload: bytes) -> bool:
         """Write feedback now; returns whether that was possible."""
         if self.is_stopped:
             return False
-        self._wait(0, FEEDBACK, payload, WAITING_BYTES)
+        seq = self._wait(0, FEEDBACK, payload, WAITING_BYTES)
+        self.dropped += not seq
         self.flush()
-        return not self.is_stopped
+        return seq > 0 and not self.is_stopped
+
+    def carry(self, numbers: Iterable[int]) -> None:
+        """Write the first rows of these requests again, of those that have not ended; the limit does not count.
+
+        A disk that is full takes none of them.
+        """
+        rows = [packed(one, 0, ADMITTED, self._open[one]) for one in numbers if one in self._open]
+        if rows and self._size:
+            self._write(b"".join(rows), may_begin_segment=False)
 
     def flush(self) -> None:
         """Write what waits."""
@@ -145,16 +183,15 @@ class Spool:
 
     def _wait(self, of: int, kind: int, payload: bytes, room_bytes: int) -> int:
         if self._waiting_bytes + len(payload) > room_bytes:
-            self.dropped += 1
             return 0
         self._seq += 1
         self._waiting.append(packed(self._seq, of, kind, payload))
         self._waiting_bytes += len(payload)
         return self._seq
 
-    def _write(self, data: bytes) -> bool:
+    def _write(self, data: bytes, *, may_begin_segment: bool = True) -> bool:
         try:
-            if self._size >= self._segment_bytes:
+            if self._size >= self._segment_bytes and may_begin_segment:
                 self._next_segment()
             written = os.write(self._descriptor, data)
         except OSError:

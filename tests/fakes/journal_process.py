@@ -32,6 +32,8 @@ from tests.fakes.world import decision, request
 
 COST_USD = 0.001
 AT_A_TIME = 40
+# Some requests run while many segments are filled, so that they are carried on.
+SEGMENT_BYTES, LONG_EVERY, LONG_S = 32 << 10, 300, 1.5
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ async def _work(work: Work) -> None:
     folder = Path(work.folder)
     told = os.open(folder / "told", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     places = asyncio.Semaphore(AT_A_TIME)
-    async with recording(folder, work.redis) as (journal, _), asyncio.TaskGroup() as tasks:
+    limits = {"segment_bytes": SEGMENT_BYTES}
+    async with recording(folder, work.redis, **limits) as (journal, _), asyncio.TaskGroup() as tasks:
         for number in range(work.first, work.first + work.count):
             await places.acquire()
             tasks.create_task(_one(journal, number, told, places))
@@ -106,7 +109,7 @@ async def _one(journal: RecordedJournal, number: int, told: int, places: asyncio
     journal.admitted(one)
     journal.decided(one)
     os.write(told, f"a req-{number}\n".encode())
-    await asyncio.sleep(random.uniform(0.0, 0.02))
+    await asyncio.sleep(random.uniform(0.0, 0.02) if number % LONG_EVERY else LONG_S)
     one.outcome = OK
     journal.closed(one)
     os.write(told, f"s req-{number} {time.monotonic()}\n".encode())

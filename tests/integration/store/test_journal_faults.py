@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from app.routing.outline import Outlines
+from app.store.kept import INTERRUPTED
 from app.store.recorder import Recorder
-from app.store.recording import RecordedJournal
+from app.store.recording import RecordedJournal, in_spools
 from app.store.redis_client import StoreDown
 from app.store.rows import Facts, sealed
 from app.store.spool import Spool
@@ -19,6 +25,7 @@ from app.store.sqlite import FILE
 from app.telemetry import Telemetry
 from tests.fakes.journal_process import OK, entry, opened, recording
 from tests.fakes.redis_server import running_redis
+from tests.fakes.world import request
 from tests.unit.app.store.test_spool import files_of_at_most
 
 
@@ -29,6 +36,18 @@ def journalled(journal: RecordedJournal, first: int, count: int) -> None:
         journal.decided(one)
         one.outcome = OK
         journal.closed(one)
+
+
+@asynccontextmanager
+async def recording_by_hand(folder: Path, **limits: int) -> AsyncIterator[tuple[RecordedJournal, Recorder]]:
+    """A journal of which nothing is recorded by itself, until it ends."""
+    spool = Spool(folder / "spool", **limits)
+    async with opened(folder, None) as store:
+        recorder = Recorder(spool, store, Telemetry(), time.monotonic, time.time)
+        try:
+            yield RecordedJournal(spool, store, Outlines(), time.time), recorder
+        finally:
+            await recorder.aclose()
 
 
 async def names(folder: Path, redis: str | None) -> list[str]:
@@ -146,3 +165,117 @@ async def test_a_disk_that_is_full_for_a_while_costs_no_record(tmp_path: Path) -
         assert not journal.spool.is_stopped
         journalled(journal, 70, 10)
     assert await names(tmp_path, None) == [f"req-{number}" for number in range(80)]
+
+
+async def test_ends_for_which_there_is_no_room_are_recorded_briefly_with_their_cost(tmp_path: Path) -> None:
+    # Three times what may wait.
+    long = request(conversation=(("user", "\U0001f642" * 32_000),))
+    async with recording(tmp_path, None) as (journal, recorder):
+        entries = [replace(entry(number), request=long, keeps_text=True) for number in range(200)]
+        for one in entries:
+            journal.admitted(one)
+            journal.decided(one)
+        with files_of_at_most(4_096):
+            for one in entries:
+                one.outcome = OK
+                journal.closed(one)
+            await recorder.sync()
+            assert journal.spool.is_stopped
+        await recorder.record()
+        assert (journal.spool.is_stopped, journal.spool.dropped) == (False, 0)
+    async with opened(tmp_path, None) as store:
+        records = [json.loads(record) for _, record in await store.after(None, 1_000)]
+    assert [one["request_id"] for one in records] == [one.request_id for one in entries]
+    assert {(one["end"]["outcome"], one["end"]["cost_usd"]) for one in records} == {("ok", OK.cost_usd)}
+    assert 0 < sum("messages" in one for one in records) < len(records)
+
+
+async def test_one_request_that_runs_for_long_neither_stops_the_journal_nor_is_told_twice(tmp_path: Path) -> None:
+    limit_bytes, segment_bytes = 200_000, 20_000
+    ended = 0
+    async with recording_by_hand(tmp_path, limit_bytes=limit_bytes, segment_bytes=segment_bytes) as (journal, recorder):
+        spool, long = journal.spool, entry(1_000_000)
+        journal.admitted(long)
+        journal.decided(long)
+        written_bytes = most_bytes = 0
+        while written_bytes < 10 * limit_bytes:
+            before = spool.kept_bytes
+            journalled(journal, ended, 10)
+            spool.flush()
+            ended, written_bytes = ended + 10, written_bytes + spool.kept_bytes - before
+            await recorder.record()
+            assert not spool.is_stopped
+            most_bytes = max(most_bytes, spool.kept_bytes)
+        assert most_bytes < 4 * segment_bytes
+        crashed = _as_a_crash_leaves(tmp_path)
+        assert (found := in_spools(tmp_path / "spool", "dec-1000000")) is not None
+        assert "end" not in found.record
+        long.outcome = OK
+        journal.closed(long)
+    expected = [f"req-{number}" for number in range(ended)] + ["req-1000000"]
+    assert await names(tmp_path, None) == expected
+    async with recording(crashed, None) as (_, recorder):
+        await recorder.recover()
+    assert await names(crashed, None) == expected
+    async with opened(crashed, None) as store:
+        assert (last := await store.find("dec-1000000")) is not None
+        assert last.record["end"]["outcome"] == INTERRUPTED
+
+
+async def test_a_spool_that_an_outage_filled_goes_on_though_its_first_request_still_runs(tmp_path: Path) -> None:
+    async with recording_by_hand(tmp_path, limit_bytes=200_000, segment_bytes=20_000) as (journal, recorder):
+        spool, long = journal.spool, entry(1_000_000)
+        journal.admitted(long)
+        journal.decided(long)
+        ended = 0
+        while not spool.is_stopped:
+            journalled(journal, ended, 10)
+            ended += 10
+        await recorder.record()
+        assert spool.is_stopped, "what runs keeps all of it"
+        await recorder.record()
+        await recorder.sync()
+        assert not spool.is_stopped
+        long.outcome = OK
+        journal.closed(long)
+    assert await names(tmp_path, None) == [f"req-{number}" for number in range(ended)] + ["req-1000000"]
+
+
+def _as_a_crash_leaves(folder: Path) -> Path:
+    """A copy, so that there is one who goes on too."""
+    copy = folder / "crashed"
+    shutil.copytree(folder / "spool", copy / "spool")
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        database.execute("VACUUM INTO ?", (str(copy / FILE),))
+    return copy
+
+
+async def test_a_recorder_that_is_stopped_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    for trial in range(40):
+        folder = tmp_path / str(trial)
+        async with recording_by_hand(folder) as (journal, recorder):
+            journalled(journal, 0, 50)
+            recording_now = asyncio.create_task(recorder.record())
+            await asyncio.sleep(trial / 4_000)
+            recording_now.cancel()
+            with suppress(asyncio.CancelledError):
+                await recording_now
+        assert len(await names(folder, None)) == 50
+        assert list((folder / "spool").iterdir()) == []
+
+
+async def test_what_is_settled_is_on_the_disk_within_a_second_however_long_the_store_takes(tmp_path: Path) -> None:
+    async with recording(tmp_path, None) as (journal, _):
+        holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        journalled(journal, 0, 1)
+        # By then the recorder waits for the database.
+        await asyncio.sleep(1.0)
+        journalled(journal, 1, 1)
+        await asyncio.sleep(1.0)
+        found = in_spools(tmp_path / "spool", "dec-1")
+        holder.execute("ROLLBACK")
+        holder.close()
+    assert found is not None
+    assert "end" in found.record
+    assert len(await names(tmp_path, None)) == 2

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from app.store.follower import Follower
 from app.store.kept import INTERRUPTED, Ended
 from app.store.rows import Facts, sealed
-from app.store.spool import Spool
+from app.store.spool import Spool, segment_path
 
 BATCH_ROWS = 20
 BEGUN = b'{"time":7,"key":"tester","profile":"default","decision_id":"dec-1","expected_usd":0.25}'
@@ -30,6 +34,7 @@ def finished(spool: Spool, applied: int = 0) -> list[Ended]:
     rows: list[Ended] = []
     while batch := follower.batch():
         rows += batch.ended
+        follower.applied = batch.until
     for batch in follower.interrupted(9.0):
         rows += batch.ended
     return rows
@@ -52,3 +57,88 @@ def test_a_reader_that_finds_a_part_done_does_the_rest(tmp_path: Path) -> None:
 def test_a_reader_whose_last_step_was_done_without_its_knowing_does_nothing_twice(tmp_path: Path) -> None:
     spool = spool_with(tmp_path, 1, 3)
     assert finished(spool, finished(spool)[-1].seq) == []
+
+
+def test_what_was_handed_out_comes_again_unchanged_until_it_is_applied(tmp_path: Path) -> None:
+    spool = spool_with(tmp_path, 2, 1)
+    follower = Follower(spool.path, BATCH_ROWS)
+    lost = follower.batch()
+    spool.admit(BEGUN)
+    assert follower.batch() == lost
+    assert len(lost.ended) == 2
+    follower.applied = lost.until
+    assert follower.batch().until == lost.until + 1
+
+
+def test_what_was_read_before_a_failure_is_in_the_next_batch(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, segment_bytes=1_000)
+    while spool.mark.segment < 2:
+        spool.end(spool.admit(BEGUN), END)
+    second, aside = segment_path(spool.path, 2), tmp_path / "aside"
+    second.rename(aside)
+    second.mkdir()
+    follower = Follower(spool.path, BATCH_ROWS)
+    with pytest.raises(IsADirectoryError):
+        follower.batch()
+    second.rmdir()
+    aside.rename(second)
+    assert [row.seq for row in follower.batch().ended] == [row.seq for row in finished(spool)][:-1]
+
+
+class Life:
+    """A process that journals at random, with who records it; `check` is a crash."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.spool, self.random = Spool(folder, segment_bytes=2_000), random.Random(seed)
+        self.follower = Follower(self.spool.path, BATCH_ROWS)
+        self.running: list[int] = []
+        self.ended: set[int] = set()
+        self.recorded: list[int] = []
+        self.most_bytes = self.dropped = 0
+
+    def admit(self) -> None:
+        self.running.append(self.spool.admit(BEGUN))
+
+    def end(self) -> None:
+        """Of those that began lately, so that some run for very long."""
+        if len(self.running) > 3:
+            of = self.running.pop(self.random.randrange(3, len(self.running)))
+            self.spool.end(of, END)
+            self.ended.add(of)
+
+    def record(self) -> None:
+        """What the recorder does, with a crash after each of its steps."""
+        self.spool.flush()
+        while (batch := self.follower.batch(self.spool.mark)).until > self.follower.applied:
+            self.recorded += [one.of for one in batch.ended]
+            self.follower.applied = batch.until
+            self.check()
+        for path in self.follower.done_with():
+            self.spool.freed(path.stat().st_size)
+            path.unlink()
+            self.dropped += 1
+            self.check()
+        self.spool.carry(self.follower.left_behind(1))
+        self.check()
+        self.most_bytes = max(self.most_bytes, self.spool.kept_bytes)
+
+    def check(self) -> None:
+        """All that was let in has one record, whoever finishes it, and however far one has come who died at that."""
+        rows = finished(self.spool, self.follower.applied)
+        told = Counter(self.recorded + [row.of for row in rows])
+        assert told == dict.fromkeys([*self.ended, *self.running], 1)
+        if rows:
+            done = self.random.randrange(len(rows))
+            assert finished(self.spool, rows[done].seq) == rows[done + 1 :]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_requests_that_run_for_long_have_one_record_wherever_it_ends_and_hold_up_nothing(
+    tmp_path: Path, seed: int
+) -> None:
+    life = Life(tmp_path, seed)
+    for _ in range(400):
+        life.random.choice([life.admit, life.end, life.end, life.record])()
+        life.check()
+    assert life.dropped > 5
+    assert life.most_bytes < 6 * 2_000

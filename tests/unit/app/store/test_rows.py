@@ -16,7 +16,7 @@ from app.domain.usage import Usage
 from app.store.flat import COLUMNS, flat
 from app.store.journal import Entry, Outcome
 from app.store.kept import periods_of
-from app.store.rows import begun, ended, unsealed, whole
+from app.store.rows import begun, ended, shortened, unsealed, whole
 from tests.fakes.world import decision, request
 
 TEXT = "a secret plan"
@@ -130,3 +130,12 @@ def test_a_flat_row_has_what_was_expected_of_who_answered() -> None:
 )
 def test_periods_are_those_of_utc(at: float, periods: tuple[str, str]) -> None:
     assert periods_of(at) == periods
+
+
+@pytest.mark.parametrize("text", [TEXT, "\ud800"])
+def test_a_second_row_can_be_shortened_to_what_became_of_the_request(text: str) -> None:
+    one = entry(keeps_text=True, request=request(conversation=(("user", text),)))
+    row = ended(one, OK, 101.0, OUTLINE)
+    facts, rest = unsealed(shortened(row))
+    assert facts == unsealed(row)[0]
+    assert orjson.loads(rest) == {"end": record(entry(), OK)["end"]}

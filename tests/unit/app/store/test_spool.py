@@ -57,6 +57,20 @@ def test_a_decision_is_found_in_a_spool_unless_another_release_wrote_it(tmp_path
     assert in_spools(tmp_path, "dec-1") is None
 
 
+def test_a_decision_is_found_whole_though_its_rows_are_in_different_segments(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, segment_bytes=10)
+    first = spool.admit(b'{"key":"tester","decision_id":"dec-0","chosen":"small"}')
+    spool.admit(b'{"decision_id":"dec-1"}')
+    spool.carry([first])
+    spool.end(first, sealed(Facts(0.0, 0.5, "tester", "dec-0"), REST))
+    spool.admit(b'{"decision_id":"dec-2"}')
+    spool.admit(b'{"decision_id":"dec-3"}')
+    assert len(segments(spool.path)) == 4
+    found = in_spools(tmp_path, "dec-0")
+    assert found is not None
+    assert (found.record["chosen"], found.record["end"]["outcome"]) == ("small", "ok")
+
+
 def test_a_first_row_is_on_the_disk_at_once_and_takes_with_it_what_waits(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.end(spool.admit(b"{}"), END)
@@ -104,12 +118,49 @@ def test_segments_go_when_all_their_requests_are_over(tmp_path: Path) -> None:
     for _ in range(50):
         spool.end(spool.admit(b"{}"), END)
     follower = Follower(spool.path, 100)
-    follower.batch()
+    follower.applied = follower.batch().until
     assert follower.done_with() == [], "the oldest holds a request that runs, and rows never outlive their first ones"
     spool.end(first, END)
     spool.flush()
-    follower.batch()
+    follower.applied = follower.batch().until
     assert follower.done_with() == [path for _, path in segments(spool.path)][:-1]
+
+
+def test_segments_go_too_when_what_runs_is_carried_on(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, segment_bytes=1_000)
+    first, ended = spool.admit(b"{}"), spool.admit(b"{}")
+    for _ in range(50):
+        spool.end(spool.admit(b"{}"), END)
+    follower = Follower(spool.path, 100)
+    follower.applied = follower.batch().until
+    spool.end(ended, END)
+    assert follower.left_behind(1_000) == []
+    assert follower.left_behind(1) == [first, ended], "as far as was read"
+    spool.carry(follower.left_behind(1))
+    follower.applied = follower.batch().until
+    assert follower.done_with() == [], "one that has ended is not carried on, and its end is not written yet"
+    spool.flush()
+    follower.applied = follower.batch().until
+    assert follower.done_with() == [path for _, path in segments(spool.path)][:-1]
+    assert (follower.open, follower.left_behind(0)) == (1, [])
+
+
+def test_what_is_carried_on_may_exceed_the_limit_but_never_begins_a_segment(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit_bytes=100, segment_bytes=10)
+    first = spool.admit(b"{}")
+    while not spool.is_stopped:
+        spool.admit(b"{}")
+    written = spool.mark
+    spool.carry([first])
+    assert spool.mark.segment == written.segment
+    assert spool.mark.offset == written.offset + len(packed(first, 0, ADMITTED, b"{}"))
+    spool.freed(spool.kept_bytes)
+    with files_of_at_most(0):
+        spool.flush()
+    begun = spool.mark
+    assert begun == (written.segment + 1, 0)
+    spool.carry([first])
+    assert spool.mark == begun
 
 
 def test_a_full_disk_stops_it_and_what_waits_is_written_when_there_is_room(tmp_path: Path) -> None:
@@ -144,3 +195,16 @@ def test_memory_is_bounded_too_and_what_is_lost_is_counted(tmp_path: Path) -> No
     admitted = sum(spool.admit(b"x" * (1 << 20)) > 0 for _ in range(10))
     assert (admitted, spool.dropped) == (3, 7)
     assert spool.end(first, END), "what ends a request has room where others have none"
+
+
+def test_a_brief_end_has_room_where_a_long_one_has_none_and_is_no_loss(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    numbers = [spool.admit(b'{"key":"tester"}') for _ in range(20)]
+    with files_of_at_most(segment_path(spool.path, 1).stat().st_size):
+        spool.admit(b"{}")
+        brief = [number for number in numbers if not spool.end(number, END + b" " * (1 << 20))]
+        assert len(brief) > 10
+        assert all(spool.end_briefly(number, END) for number in brief)
+    spool.flush()
+    assert (spool.is_stopped, spool.dropped) == (False, 0)
+    assert [one.of for one in read(spool).ended] == numbers
