@@ -15,8 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Coroutine, Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from contextlib import closing
 from typing import Any, cast
 
 import uvloop
@@ -25,11 +24,12 @@ from app.admission import Gate
 from app.api import admin_plane, data_plane
 from app.api.access import Access
 from app.api.doors import Doors
-from app.channel import Channel, OtherSideGone
+from app.channel import Channel
 from app.errors import ConfigRejected, UsageError
 from app.first_key import begin_with_a_key
 from app.gateway import Gateway
 from app.generated_keys import GeneratedKeys, connected, watched_keys
+from app.member import Member
 from app.reload import rejected, rejection
 from app.serving import Listener, Signals, leave_no_core, listening_socket, shared_socket
 from app.settings import Settings, load_settings
@@ -38,7 +38,6 @@ from app.store.issuer import Issuer
 from app.store.shared_limits import SharedLimits, Table
 from app.telemetry import Telemetry
 from app.telemetry.metrics import Metrics
-from app.telemetry.series import State
 from app.worker import Post, told
 
 # How old readiness may be, and what is counted of a worker that is killed.
@@ -47,40 +46,6 @@ LOOK_EVERY_S = 1.0
 RESTART_AFTER_S, RESTART_AFTER_AT_MOST_S, LIVED_LONG_S = 0.1, 5.0, 10.0
 # Beyond what a worker may take to leave, before it is killed.
 PATIENCE_S = 5.0
-
-
-@dataclass(eq=False)
-class Member:
-    """One worker: its process now, and what it said last."""
-
-    number: int
-    process: asyncio.subprocess.Process | None = None
-    channel: Channel | None = None
-    version: str = ""
-    """Of the configuration that it was told of."""
-    started: asyncio.Event = field(default_factory=asyncio.Event)
-    failure: str | None = None
-    ready: bool = False
-    in_flight: int = 0
-    counted: Mapping[str, State] = field(default_factory=dict)
-
-    async def ask(self, what: str, value: Any = None) -> Any:
-        """None when it is not there."""
-        if self.channel is None:
-            return None
-        with suppress(OtherSideGone):
-            return await self.channel.ask(what, value)
-        return None
-
-    async def look(self) -> None:
-        """Hear how it is."""
-        if seen := await self.ask("look"):
-            self.ready, self.in_flight, self.counted = seen["ready"], seen["in_flight"], seen["metrics"]
-
-    def send(self, number: signal.Signals) -> None:
-        if self.process:
-            with suppress(ProcessLookupError):
-                self.process.send_signal(number)
 
 
 class Crew:
@@ -172,9 +137,7 @@ class Crew:
                 raise
             self.settings = settings
             self.doors.become(self._doors(settings))
-            await self._ask_all("commit")
-            for member in self._members:
-                member.version = settings.version
+            await asyncio.gather(*(member.commit(settings.version) for member in self._members))
             self._telemetry.metrics.config_applied.inc()
             seconds = round(time.monotonic() - began_at, 3)
             self._telemetry.log.write("config.applied", config=settings.version, seconds=seconds)
@@ -196,8 +159,8 @@ class Crew:
             check_lasting(settings, self.settings)
         except UsageError as exc:
             raise rejection(str(exc).splitlines()) from exc
-        answers = await asyncio.gather(*(member.ask("prepare", told(settings.files)) for member in self._members))
-        if problems := dict.fromkeys(line for answer in answers for line in answer or ()):
+        answers = await asyncio.gather(*(member.prepare(settings.files) for member in self._members))
+        if problems := dict.fromkeys(line for answer in answers for line in answer):
             raise rejection(list(problems))
         return settings
 
@@ -221,8 +184,11 @@ class Crew:
         """Have a worker at all times."""
         delay_s = RESTART_AFTER_S
         while not self._stopping:
-            began_at = time.monotonic()
-            status = await self._run(member)
+            began_at, member.failure = time.monotonic(), None
+            try:
+                status = await self._run(member)
+            except OSError as exc:
+                status, member.failure = None, f"a worker cannot be started: {exc.strerror or exc}"
             if self._stopping:
                 return
             if member.failure and not member.started.is_set():
@@ -233,18 +199,23 @@ class Crew:
             await asyncio.sleep(min(delay_s, RESTART_AFTER_AT_MOST_S))
 
     async def _run(self, member: Member) -> int:
-        """One process, from its start to its end."""
+        """One process, from its start to its end; returns its exit status.
+
+        Raises:
+            OSError: the system does not let one start: it has no memory, no descriptor or no process to spare.
+        """
         ours, theirs = socket.socketpair()
-        with theirs, shared_socket(self.settings.listen) as listener:
-            descriptors = (listener.fileno(), theirs.fileno(), self._table.descriptor)
-            post = Post(str(self.settings.path), member.number, len(self._members), *descriptors, self._name)
-            # In a session of its own: Ctrl-C is the parent's to pass on.
-            member.process = await asyncio.create_subprocess_exec(
-                *post.arguments, pass_fds=descriptors, start_new_session=True
-            )
-        member.channel = await Channel.over(ours, lambda what, value: self._answer(member, what, value))
-        status = await member.process.wait()
-        await member.channel.aclose()
+        with ours:
+            with theirs, shared_socket(self.settings.listen) as listener:
+                descriptors = (listener.fileno(), theirs.fileno(), self._table.descriptor)
+                post = Post(str(self.settings.path), member.number, len(self._members), *descriptors, self._name)
+                # In a session of its own: Ctrl-C is the parent's to pass on.
+                member.process = await asyncio.create_subprocess_exec(
+                    *post.arguments, pass_fds=descriptors, start_new_session=True
+                )
+            member.channel = await Channel.over(ours, lambda what, value: self._answer(member, what, value))
+            status = await member.process.wait()
+            await member.channel.aclose()
         member.process = member.channel = None
         return status
 
@@ -269,9 +240,9 @@ class Crew:
         """Tell one that has just started what was told to the others meanwhile."""
         async with self._turn:
             if member.version != self.settings.version:
-                await member.ask("prepare", told(self.settings.files))
-                await member.ask("commit")
-                member.version = self.settings.version
+                if problems := await member.prepare(self.settings.files):
+                    rejected(self._telemetry, rejection(problems))
+                await member.commit(self.settings.version)
         if self.gate.leaving:
             await member.ask("leave")
         for change in self._out.values():
@@ -291,8 +262,8 @@ class Crew:
             if member is not teller and member.channel:
                 member.channel.tell(what, value)
 
-    def _bury(self, member: Member, status: int) -> None:
-        """Keep what it had counted, and give back what it had taken."""
+    def _bury(self, member: Member, status: int | None) -> None:
+        """Keep what it had counted, and give back what it had taken; no `status` where it could not be started."""
         self._ended.absorb(member.counted, ended=True)
         member.counted, member.ready, member.in_flight = {}, False, 0
         self._limits.forget(member.number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.domain.decision import Decision
+from app.domain.request import Request
 from app.domain.usage import Usage
 from app.promises import Promises
 from app.store.journal import CANCELLED, Entry, Journal, Outcome
@@ -24,19 +25,17 @@ class Endings:
 
     def tell(self, entry: Entry, outcome: Outcome, served: Served | None, over_usd: float) -> None:
         """`over_usd` is how far the key's budget is overdrawn."""
-        if served:
-            self._tell_of_answer(entry, outcome, served)
-        line = _line(entry, outcome, over_usd)
-        # The journal lets go of what was asked.
+        request, line = entry.request, _line(entry, outcome, over_usd)
+        # First, so that nothing that fails in counting leaves it open there. The journal lets go of what was asked.
         self._journal.closed(entry)
+        self._log.record("request.completed", line)
         self._metrics.completed(entry.operation, outcome.result, outcome.duration_s)
         self._metrics.kept.ended(entry.key_id, outcome.result)
-        self._log.record("request.completed", line)
+        if served and request is not None:
+            self._tell_of_answer(entry.key_id, request, outcome, served)
 
-    def _tell_of_answer(self, entry: Entry, outcome: Outcome, served: Served) -> None:
-        request, usage, cost_usd = entry.request, outcome.usage, outcome.cost_usd
-        if request is None:
-            return
+    def _tell_of_answer(self, key_id: str, request: Request, outcome: Outcome, served: Served) -> None:
+        usage, cost_usd = outcome.usage, outcome.cost_usd
         self._promises.answered(request, served, outcome)
         if missed(served.answer.error):
             self._metrics.deadline_missed("in_answer")
@@ -44,7 +43,7 @@ class Endings:
             model, profile = served.candidate.model.name, request.profile
             self._metrics.used(model, profile, usage.input_tokens, usage.output_tokens, cost_usd)
         if cost_usd is not None:
-            self._metrics.kept.spent(entry.key_id, cost_usd)
+            self._metrics.kept.spent(key_id, cost_usd)
 
 
 def _line(entry: Entry, outcome: Outcome, over_usd: float) -> Mapping[str, object]:

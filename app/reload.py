@@ -124,11 +124,13 @@ class Live:
         await self.discard()
         self._prepared = await self._drafted(files)
 
-    async def commit(self) -> None:
-        """The second half: answer by what was prepared."""
-        if self._prepared:
-            draft, self._prepared = self._prepared, None
-            await self._take_over(draft)
+    async def commit(self) -> bool:
+        """The second half: answer by what was prepared, if anything was; returns whether it was."""
+        if self._prepared is None:
+            return False
+        draft, self._prepared = self._prepared, None
+        await self._take_over(draft)
+        return True
 
     async def discard(self) -> None:
         """Forget what was prepared."""

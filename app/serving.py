@@ -200,12 +200,19 @@ def shared_socket(address: Address) -> socket.socket:
     """A socket for one of several processes on an address: each begins to listen when it is ready.
 
     The kernel gives each of them its share of the connections, and none to one that is gone.
+
+    Raises:
+        OSError: there is none to be had, or not at this address.
     """
     listener = socket.socket(_family(address), socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    listener.bind((address.host, address.port))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        listener.bind((address.host, address.port))
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

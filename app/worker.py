@@ -99,8 +99,10 @@ class _Worker:
             return {"ready": live.now.gateway.ready(), "in_flight": live.in_flight, "metrics": metrics.snapshot()}
         if what == "prepare":
             return await self._prepare(value)
-        if what in ("commit", "discard"):
-            await (live.commit() if what == "commit" else live.discard())
+        if what == "commit":
+            return await live.commit()
+        if what == "discard":
+            await live.discard()
         elif what == "changed":
             live.now.replicas.hear(Change(**value))
         elif what == "remembered":

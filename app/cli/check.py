@@ -182,7 +182,7 @@ async def _ask(client: UpstreamClient, settings: Settings, backend: Backend, url
     if backend.kind == "vllm":
         try:
             version = json.loads(await client.fetch(backend.name, root(url) + "/version", PROBE_WITHIN_S))["version"]
-        except (UpstreamError, ValueError, KeyError, TypeError):
+        except (UpstreamError, ValueError, KeyError, TypeError, RecursionError):
             return Probed(
                 backend.name, url, None, tuple(found), ("is not vLLM: it has no /version; write kind: openai",)
             )

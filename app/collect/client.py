@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import random
 import ssl
 import time
@@ -20,11 +19,12 @@ import aiohttp
 
 from app.collect.journal import Reply
 from app.collect.plan import Prompt, Target
+from app.domain.usage import MOST_TOKENS
 from app.errors import UsageError
 from app.upstream import pacing
 from app.upstream.faults import is_about_tls, why
 from app.upstream.identity import key_header, trusted
-from app.upstream.payload import renamed
+from app.upstream.payload import is_logprob, renamed
 
 # Overload, a restart or a proxy in between: all pass.
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
@@ -209,7 +209,7 @@ def _reply(target: Target, prompt: Prompt, content: bytes, latency_s: float) -> 
 
 def _count(usage: object, name: str) -> int | None:
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
 def _mean_logprob(choice: dict[str, Any]) -> float | None:
@@ -218,9 +218,9 @@ def _mean_logprob(choice: dict[str, Any]) -> float | None:
 
 
 def _logprobs(logprobs: object) -> Iterator[float]:
-    """Finite log-probabilities of the answer's tokens; anything of another form is as good as absent."""
+    """Log-probabilities of the answer's tokens; anything else in their place is as good as absent."""
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     for token in tokens if isinstance(tokens, list) else ():
         value = token.get("logprob") if isinstance(token, dict) else None
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if is_logprob(value):
             yield float(value)

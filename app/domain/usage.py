@@ -5,6 +5,10 @@ from __future__ import annotations
 from app.domain.models import TOKENS_PER_PRICE, TokenPrice
 from app.domain.records import record
 
+# A hundred times the longest context that a model has. Who counts more has lost count, and a number of hundreds of
+# digits, which JSON allows, cannot even be multiplied by a price.
+MOST_TOKENS = 10**9
+
 _NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
 _NAMES_OF_RESPONSES = ("input_tokens", "output_tokens", "input_tokens_details")
 
@@ -30,9 +34,9 @@ class Usage:
             return None
         names = _NAMES if "prompt_tokens" in reported else _NAMES_OF_RESPONSES
         read, written, details = map(reported.get, names)
-        written = written or 0
+        written = 0 if written is None else written
         # No truth value is taken for a number, as `isinstance` would.
-        if not (type(read) is type(written) is int and read >= 0 and written >= 0):
+        if not (type(read) is type(written) is int and 0 <= read <= MOST_TOKENS and 0 <= written <= MOST_TOKENS):
             return None
         cached = details.get("cached_tokens") if type(details) is dict else None
         return cls(read, written, min(cached, read) if type(cached) is int and cached > 0 else 0)

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.domain.models import Backend
+from app.domain.usage import MOST_TOKENS
 from app.errors import UpstreamError, UsageError
 from app.upstream.addresses import root, versioned
 from app.upstream.client import UpstreamClient
@@ -220,7 +221,9 @@ def _with_bare_key(asked: list[Given], found: Sequence[_Found], keys: Keys) -> l
 
 def _served(name: str, entry: Mapping[str, Any]) -> Served:
     said = ((key, entry.get(key)) for key in _CONTEXT)
-    source, tokens = next(((key, value) for key, value in said if type(value) is int and value > 0), ("", None))
+    # What no request could use up is no context, but a number that means something else.
+    sane = ((key, value) for key, value in said if type(value) is int and 0 < value <= MOST_TOKENS)
+    source, tokens = next(sane, ("", None))
     weights, parent = entry.get("root"), entry.get("parent")
     return Served(
         name,
@@ -247,7 +250,7 @@ async def _is_vllm(client: UpstreamClient, url: str) -> bool:
     try:
         version = json.loads(await client.fetch(url, root(url) + "/version", PROBE_WITHIN_S))
         metrics = await client.fetch(url, root(url) + "/metrics", PROBE_WITHIN_S, MAX_LIST_BYTES)
-    except (UpstreamError, ValueError):
+    except (UpstreamError, ValueError, RecursionError):
         return False
     return isinstance(version, dict) and "version" in version and b"vllm:" in metrics
 

@@ -110,11 +110,23 @@ class Answer:
         if self._closed:
             return
         self._closed = True
-        self._end_exchange()
         # They hold what holds the answer: let go of here, all of it goes at once, not when garbage is collected.
         closers, self._closers = self._closers, []
+        try:
+            self._end_exchange()
+        finally:
+            self._call(closers)
+
+    def _call(self, closers: list[Callable[[Answer], None]]) -> None:
+        """Call all of them, whatever one does; what the first that fails raises is raised in the end."""
+        failure: Exception | None = None
         for closer in reversed(closers):
-            closer(self)
+            try:
+                closer(self)
+            except Exception as exc:  # noqa: BLE001 - what the others give back would be lost for ever
+                failure = failure or exc
+        if failure is not None:
+            raise failure
 
     def _end_exchange(self) -> None:
         """Give the connection back."""

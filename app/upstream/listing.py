@@ -34,7 +34,7 @@ def listed(body: bytes) -> dict[str, Mapping[str, Any]]:
         entries = found if isinstance(found, list) else found["data"]
         # Google lists models/NAME and answers to NAME.
         return {str(entry["id"]).removeprefix("models/"): entry for entry in entries}
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ValueError("answers /v1/models with something else than a list of models") from exc
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -18,6 +18,10 @@ def _refuse_constant(name: str) -> float:
 
 # About four bytes of English are a token; nearly all single tokens of a vocabulary are shorter than 16.
 BYTES_PER_TOKEN, ONE_TOKEN_BYTES = 4, 16
+
+# Servers write -9999 for a token that cannot be. What is further from 0 is no log-probability, nor can it be summed up:
+# infinity, or a number of hundreds of digits.
+UTMOST_LOGPROB = 1e6
 
 # A longer name of a model is no name; nothing is remembered of it.
 LONGEST_NAME = 256
@@ -101,7 +105,12 @@ def logprobs_of(choice: Mapping[str, Any]) -> list[float]:
     if found is None:
         content = told.get("content")
         found = [token.get("logprob") for token in content if type(token) is dict] if type(content) is list else []
-    return [one for one in found if type(one) is float or type(one) is int] if type(found) is list else []
+    return [one for one in found if is_logprob(one)] if type(found) is list else []
+
+
+def is_logprob(value: object) -> TypeGuard[float]:
+    """Whether it is a number that can be one."""
+    return (type(value) is float or type(value) is int) and -UTMOST_LOGPROB <= value <= UTMOST_LOGPROB
 
 
 def count_tokens(parsed: Mapping[str, Any]) -> int:

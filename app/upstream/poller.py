@@ -23,7 +23,11 @@ POLL_EVERY_S = 1.0
 PAGE_WITHIN_S = 1.0
 AT_ONCE = 8
 
-_GAUGE = re.compile(rb"^vllm:num_requests_(running|waiting)(?:\{[^}]*\})? (\S+)", re.MULTILINE)
+# A hundred times what any worker takes in. Who says more is not believed: a load must be a number to reckon with.
+MOST_REQUESTS = 1e6
+
+# Labels end in their line, or a page of lines that never close theirs would be searched to its end for each of them.
+_GAUGE = re.compile(rb"^vllm:num_requests_(running|waiting)(?:\{[^}\n]*\})? (\S{1,64})", re.MULTILINE)
 
 
 class Pages(Protocol):
@@ -83,7 +87,10 @@ class Poller:
 def parse_gauges(page: bytes) -> dict[str, int]:
     """`running` and `waiting` of a vLLM metrics page, summed over its engines; without what the page does not have."""
     found: dict[str, int] = {}
-    for name, value in _GAUGE.findall(page):
-        with contextlib.suppress(ValueError, OverflowError):
-            found[name.decode()] = found.get(name.decode(), 0) + int(float(value))
+    for gauge, text in _GAUGE.findall(page):
+        with contextlib.suppress(ValueError):
+            value = float(text)
+            if 0 <= value <= MOST_REQUESTS:
+                name = gauge.decode()
+                found[name] = found.get(name, 0) + int(value)
     return found

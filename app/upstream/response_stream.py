@@ -19,6 +19,8 @@ from app.upstream.stream_answer import StreamAnswer
 
 # The first events repeat the instructions and tools of the request, the last one all of the answer.
 MAX_EVENT_BYTES = 8 << 20
+# What counts further has not counted events, and has perhaps more digits than can be written.
+MOST_EVENTS = 10**9
 _KIND = re.compile("[a-z0-9_.]{1,100}")
 _WHOLE = frozenset({"response.completed", "response.incomplete"})
 _BROKEN = frozenset({"error", "response.failed", "response.cancelled"})
@@ -45,8 +47,9 @@ class ResponseStream(StreamAnswer):
         if kind in _BROKEN or event.get("error"):
             raise UpstreamBroken("the backend failed while it answered")
         self._note(kind, event)
-        if type(event.get("sequence_number")) is int:
-            self._sequence_number = event["sequence_number"]
+        number = event.get("sequence_number")
+        if type(number) is int and 0 <= number <= MOST_EVENTS:
+            self._sequence_number = number
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), self._shown(kind, data, event))
 
     def _note(self, kind: str, event: dict[str, Any]) -> None:

@@ -55,6 +55,8 @@ class Script:
     """Write so many bytes at a time, each as a packet of its own."""
     body: bytes | None = None
     """A plain answer, as it stands."""
+    events: bytes | None = None
+    """A stream, as it stands."""
     tool_call: Mapping[str, Any] | None = None
     """Answer with this function call: {"name": ..., "arguments": "..."}."""
     reasoning: tuple[str, ...] = ()
@@ -103,6 +105,8 @@ class FakeBackend:
         """Of events, as far as the connections took them."""
         self.running = self.waiting = 0
         """What the metrics page says."""
+        self.metrics: str | None = None
+        """That page, as it stands."""
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -202,12 +206,11 @@ class FakeBackend:
             await _send(writer, 200, json.dumps({"object": "list", "data": listed}).encode())
         elif request.path == "/metrics":
             labels = '{engine="0",model_name="x"}'
-            await _send(
-                writer,
-                200,
+            gauges = (
                 f"vllm:num_requests_running{labels} {self.running}.0\n"
-                f"vllm:num_requests_waiting{labels} {self.waiting}.0\n".encode(),
+                f"vllm:num_requests_waiting{labels} {self.waiting}.0\n"
             )
+            await _send(writer, 200, (gauges if self.metrics is None else self.metrics).encode())
         elif request.path == "/version":
             await _send(writer, 200, b'{"version":"0.32.0"}')
         else:
@@ -248,6 +251,10 @@ class FakeBackend:
         if script.head_then_reset:
             await asyncio.sleep(0.01)
             raise _Reset
+        if script.events is not None:
+            await write(script.events)
+            await write.end()
+            return True
         for number, event in enumerate(_events(script, request)):
             if number:
                 await asyncio.sleep(script.event_delay_s)

@@ -63,8 +63,14 @@ def whole_embeddings(script: Script, request: Received) -> dict[str, Any]:
         "created": 1,
         "model": request.body.get("model"),
         "data": [{"index": index, "object": "embedding", "embedding": vector} for index in range(count)],
-        "usage": {"prompt_tokens": 7, "total_tokens": 7, "completion_tokens": 0, "prompt_tokens_details": None},
+        "usage": _usage_of_embeddings(script),
     }
+
+
+def _usage_of_embeddings(script: Script) -> dict[str, Any]:
+    usage = {"prompt_tokens": 7, "total_tokens": 7, "completion_tokens": 0, "prompt_tokens_details": None}
+    # What a chat would have used says nothing here, unless it is odd on purpose.
+    return {**usage, **script.usage} if script.usage and "prompt_tokens_details" in script.usage else usage
 
 
 def _response(script: Script, request: Received) -> dict[str, Any]:
@@ -123,11 +129,10 @@ def _call_events(script: Script, place: dict[str, Any]) -> list[dict[str, Any]]:
 def _usage(script: Script) -> dict[str, Any] | None:
     if script.usage is None:
         return None
-    read, written = script.usage["prompt_tokens"], script.usage["completion_tokens"]
     return {
-        "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": written,
+        "input_tokens": script.usage["prompt_tokens"],
+        "input_tokens_details": script.usage.get("prompt_tokens_details", {"cached_tokens": 0}),
+        "output_tokens": script.usage["completion_tokens"],
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": read + written,
+        "total_tokens": script.usage.get("total_tokens"),
     }

@@ -92,6 +92,18 @@ async def test_a_reply_carries_text_tokens_latency_and_confidence() -> None:
     assert server.bodies[0]["max_tokens"] == 20
 
 
+@pytest.mark.parametrize("odd", ["1" * 400, "1" * 4300, "-1e999", "NaN", "true", '"4"'], ids=lambda odd: odd[:8])
+async def test_numbers_that_cannot_be_are_unknown(odd: str) -> None:
+    tokens = f'[{{"logprob":-1}},{{"logprob":{odd}}}]'
+    choice = f'{{"message":{{"content":"five"}},"logprobs":{{"content":{tokens}}}}}'
+    usage = f'{{"prompt_tokens":{odd},"completion_tokens":4}}'
+    body = f'{{"choices":[{choice}],"usage":{usage}}}'.encode()
+    async with ChatServer(always(Scripted(body=body))) as server:
+        reply = await ask(server)
+
+    assert (reply.answer, reply.input_tokens, reply.output_tokens, reply.mean_logprob) == ("five", None, 4, -1.0)
+
+
 async def test_missing_usage_is_unknown_not_zero() -> None:
     async with ChatServer(always(Scripted(usage=False))) as server:
         reply = await ask(server)

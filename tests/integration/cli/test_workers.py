@@ -272,3 +272,20 @@ async def test_workers_without_a_store_remember_sessions_together(tmp_path: Path
     print(json.dumps({"workers": WORKERS, "sessions_that_went_on": within["large", "session"]}))
     assert within == {("large", "session"): 20}
     assert without == {("small", "default"): 20}
+
+
+async def test_a_worker_that_cannot_be_started_again_is_tried_until_it_can(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        parent = psutil.Process(world.program.process.pid)
+        before = parent.rlimit(psutil.RLIMIT_NOFILE)
+        # It keeps what it has open, and gets nothing more.
+        parent.rlimit(psutil.RLIMIT_NOFILE, (8, before[1]))
+        os.kill(world.workers()[0].pid, signal.SIGKILL)
+        await world.program.until("worker.died", 3)
+        left = len(world.workers())
+        parent.rlimit(psutil.RLIMIT_NOFILE, before)
+        await world.whole()
+        assert (left, len(world.workers())) == (WORKERS - 1, WORKERS)
+        whys = [event.get("why") for event in world.program.events("worker.died")]
+    assert whys[0] is None
+    assert set(whys[1:]) == {"a worker cannot be started: Too many open files"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.decision import Decision, Fleet
+from app.domain.decision import Decision, Estimate, Fleet
 from app.domain.request import Request
 from app.domain.sessions import Session
 from app.errors import (
@@ -360,3 +360,21 @@ async def test_nothing_is_remembered_without_a_session_or_of_embeddings() -> Non
     assert world.remembered == []
     assert not has_session(request(session_id="s-1", operation="embeddings"))
     await served.answer.aclose()
+
+
+def unreckonable() -> Estimate:
+    raise OverflowError("int too large to convert to float")
+
+
+async def test_a_request_of_which_counting_fails_is_ended_in_the_journal_and_in_the_log() -> None:
+    world = gateway(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(request(), KEY)
+    entry = world.admission.ledger.journal.find(served.decision.decision_id, KEY.id)
+    served.candidate = replace(served.candidate, expect=unreckonable)
+    await read(served)
+    await served.answer.aclose()
+    assert entry is not None
+    assert (entry.outcome is not None, entry.request) == (True, None), "the journal has let go of what was asked"
+    assert [record["outcome"] for record in world.completed] == ["ok"]
+    assert len(world.events("request.untold")) == 1
+    assert world.in_flight == (0, 0, 0)

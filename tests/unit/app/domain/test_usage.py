@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from app.domain.models import TokenPrice
-from app.domain.usage import Usage
+from app.domain.usage import MOST_TOKENS, Usage
 
 
 def test_cached_tokens_are_read_and_have_a_price_of_their_own() -> None:
@@ -32,9 +34,32 @@ def test_more_cached_than_read_is_not_believed() -> None:
     assert Usage.parse(reported) == Usage(5, 0, 5)
 
 
-@pytest.mark.parametrize(
-    "reported",
-    [None, [], {}, {"prompt_tokens": True}, {"prompt_tokens": 1.5}, {"prompt_tokens": 1, "completion_tokens": -1}],
-)
-def test_what_makes_no_sense_is_no_usage(reported: object) -> None:
+NO_NUMBERS = [True, False, "", "7", [], {}, 1.5, 0.0, 1e308, math.inf, math.nan]
+NO_COUNTS = [*NO_NUMBERS, -1, MOST_TOKENS + 1, 10**308, 10**4299, -(10**4299)]
+
+
+@pytest.mark.parametrize("count", NO_COUNTS)
+def test_what_makes_no_sense_is_no_usage(count: object) -> None:
+    assert Usage.parse({"prompt_tokens": count, "completion_tokens": 1}) is None
+    assert Usage.parse({"prompt_tokens": 1, "completion_tokens": count}) is None
+    assert Usage.parse({"input_tokens": 1, "output_tokens": count}) is None
+
+
+@pytest.mark.parametrize("reported", [None, [], {}, "7", 7, {"completion_tokens": 7}])
+def test_what_is_no_usage_object_is_no_usage(reported: object) -> None:
     assert Usage.parse(reported) is None
+
+
+@pytest.mark.parametrize("cached", NO_COUNTS)
+def test_cached_tokens_that_make_no_sense_are_not_more_than_were_read(cached: object) -> None:
+    usage = Usage.parse(
+        {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": cached}}
+    )
+    assert usage is not None
+    assert usage.cached_input_tokens in (0, 5)
+
+
+def test_the_most_that_is_believed_has_a_price() -> None:
+    most = Usage.parse({"prompt_tokens": MOST_TOKENS, "completion_tokens": MOST_TOKENS})
+    assert most is not None
+    assert most.cost_usd(TokenPrice(1.0, 2.0)) == pytest.approx(3_000.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import date
 from ipaddress import ip_address
@@ -119,6 +120,8 @@ def test_private_addresses_are_listed_and_others_need_no_list(
         ({"root": "/models/x", "parent": "base"}, Served("m", None, "", "/models/x", "base")),
         ({"context_length": 9, "context_window": 8}, Served("m", 9, "context_length")),
         ({"max_model_len": None, "context_window": "8"}, Served("m")),
+        ({"max_model_len": 10**308, "context_length": True, "context_window": 8}, Served("m", 8, "context_window")),
+        ({"max_model_len": 10**4299, "context_length": math.inf, "context_window": -1}, Served("m")),
     ],
 )
 def test_what_a_list_says_of_a_model(entry: Mapping[str, Any], expected: Served) -> None:

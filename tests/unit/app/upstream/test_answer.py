@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -368,3 +369,43 @@ async def test_the_form_of_completions_is_understood_too() -> None:
     told: dict[str, Any] = {"choices": [{"index": 0, "text": "ab", "logprobs": {"token_logprobs": [None, -2.0, -4.0]}}]}
     _, answer = await stream(event(told), event({"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}), DONE)
     assert answer.mean_logprob == -3.0
+
+
+class Closers:
+    """Called by their numbers, at the end of an answer; some fail."""
+
+    def __init__(self, *failing: int) -> None:
+        self.called: list[int] = []
+        self._failing = failing
+
+    def of(self, number: int) -> Callable[[Answer], None]:
+        def closer(_: Answer) -> None:
+            self.called.append(number)
+            if number in self._failing:
+                raise ValueError(number)
+
+        return closer
+
+
+async def test_a_closer_that_fails_keeps_no_other_from_giving_back_what_it_holds() -> None:
+    closers, exchange = Closers(1, 2), plain_of("hello")
+    answer = await read_answer(exchange, PLAIN, pace())
+    for number in range(4):
+        answer.on_close(closers.of(number))
+    with pytest.raises(ValueError, match="2"):
+        await answer.aclose()
+    assert closers.called == [3, 2, 1, 0], "the first failure is raised, after the last was called"
+    await answer.aclose()
+    assert (closers.called, exchange.closed > 0) == ([3, 2, 1, 0], True)
+
+
+@pytest.mark.parametrize("odd", ["1e999", "-1e999", "1" * 400, "-" + "9" * 4300, '"-0.5"', "true", "null", "[]", "{}"])
+@pytest.mark.parametrize("form", ["chat", "completion"])
+async def test_log_probabilities_that_are_none_are_left_out(odd: str, form: str) -> None:
+    told = '{"content":[{"logprob":-0.5},{"logprob":%s}]}' if form == "chat" else '{"token_logprobs":[-0.5,%s]}'
+    choice = '{"index":0,"delta":{"content":"hello"},"logprobs":%s,"finish_reason":"stop"}' % (told % odd)
+    sent, answer = await stream(event(b'{"choices":[%b]}' % choice.encode()), DONE)
+    assert (texts(sent), answer.complete, answer.mean_logprob) == ("hello", True, -0.5)
+    plain = b'{"choices":[%b]}' % choice.replace("delta", "message").encode()
+    whole = await read_answer(FakeExchange([plain]), PLAIN, pace())
+    assert whole.mean_logprob == -0.5

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
+
+import pytest
 
 from app.errors import UpstreamTimeout, UpstreamUnreachable
 from app.telemetry import Telemetry
@@ -41,6 +44,21 @@ def test_gauges_are_summed_over_engines() -> None:
 def test_a_page_of_something_else_says_nothing() -> None:
     assert parse_gauges(b"<html>") == {}
     assert parse_gauges(b"vllm:num_requests_running NaN\nvllm:num_requests_waiting Inf\n") == {}
+
+
+@pytest.mark.parametrize("value", [b"1e308", b"1" * 60, b"9" * 5000, b"-3", b"1e7", b"inf", b"nan", b"0x10", b"many"])
+def test_more_requests_than_any_worker_takes_are_not_believed(value: bytes) -> None:
+    """The load of a replica is a number to reckon with: two of 1e308 would be one that no float can hold."""
+    lines = b'vllm:num_requests_running{engine="0"} %b\n' % value
+    assert parse_gauges(2 * lines + b"vllm:num_requests_waiting 4.0\n") == {"waiting": 4}
+
+
+def test_a_page_of_labels_without_an_end_is_read_once() -> None:
+    """A quarter of what may be fetched; searched to its end for each line, it took a minute."""
+    page = b"vllm:num_requests_running{\n" * (9 << 10)
+    began_s = time.process_time()
+    assert parse_gauges(page) == {}
+    assert time.process_time() - began_s < 0.5
 
 
 async def test_what_pages_say_reaches_the_replicas() -> None:

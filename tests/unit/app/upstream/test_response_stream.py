@@ -158,6 +158,15 @@ async def test_a_plain_response_keeps_its_bytes_but_for_the_models_name() -> Non
     assert (answer.usage, answer.complete) == (Usage(7, 2, 4), True)
 
 
+@pytest.mark.parametrize("number", ["9" * 4300, "-" + "9" * 4300, "-7", "1.5", "1e999", "true", '"9"', "null"])
+async def test_a_number_that_no_event_has_keeps_no_failure_from_being_told(number: str) -> None:
+    odd = A.replace(b'"sequence_number":2', b'"sequence_number":%b' % number.encode())
+    sent, answer = await read(CREATED, ADDED, odd, event({"type": "error"}))
+    told = json.loads(sent.rpartition(b"data: ")[2])
+    assert (told["error"]["code"], told["sequence_number"]) == ("bad_upstream", 2)
+    assert isinstance(answer.error, UpstreamBroken)
+
+
 async def test_a_plain_response_without_usage_is_counted_by_its_length() -> None:
     _, answer = await read(json.dumps(response(usage=None, output=["x" * 396])).encode(), form=PLAIN)
     assert (answer.usage, answer.counted_tokens) == (None, 100)

@@ -1,0 +1,143 @@
+"""A parent and its worker, from within the parent: what it does when it cannot start one, and of one that is late."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+import yaml
+
+from app.crew import Crew
+from app.errors import UsageError
+from app.generated_keys import GeneratedKeys, watched_keys
+from app.member import Member
+from app.settings import Address, load_settings
+from app.telemetry import Telemetry
+from app.telemetry.logging import EventLog
+from tests.conftest import free_ports
+from tests.fakes.backend import FakeBackend
+from tests.fakes.caller import chat
+from tests.fakes.deployment import FIRST_KEYS, write_config
+from tests.fakes.process import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timing]
+
+STARTS_WITHIN_S = 60.0
+
+
+class LateCrew(Crew):
+    """What a worker begins with reaches it late: after something else was done."""
+
+    meanwhile: Callable[[], Any] | None = None
+
+    async def _answer(self, member: Member, what: str, value: Any) -> Any:
+        answer = await super()._answer(member, what, value)
+        if what == "files" and self.meanwhile:
+            await self.meanwhile()
+        return answer
+
+
+@dataclass
+class World:
+    crew: LateCrew
+    config: Path
+    address: Address
+    log: io.StringIO = field(repr=False)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        return [line for line in lines if line["event"] == name]
+
+    def change_secret(self, secret: str) -> None:
+        content = yaml.safe_load(self.config.read_text())
+        content["keys"][0]["secret"] = secret
+        self.config.write_text(yaml.safe_dump(content))
+
+    async def ask(self, secret: str) -> int | None:
+        """The status of an answer; None where nobody takes the call."""
+        headers = {"authorization": f"Bearer {secret}", "connection": "close"}
+        url = f"http://{self.address}/v1/chat/completions"
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(url, json=chat(model="small"), headers=headers) as answer,
+            ):
+                await answer.read()
+                return answer.status
+        except aiohttp.ClientConnectionError:
+            return None
+
+
+@pytest_asyncio.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """A crew of one worker that was not started yet."""
+    async with FakeBackend() as backend:
+        data, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
+        urls = {"small": backend.url}
+        config = write_config(tmp_path, urls, keys=FIRST_KEYS, listen=data, admin_listen=admin)
+        settings, log = load_settings(config), io.StringIO()
+        async with watched_keys(settings, None) as keys, crew_of(settings, log, keys) as crew:
+            yield World(crew, config, settings.listen, log)
+
+
+@asynccontextmanager
+async def crew_of(settings: Any, log: io.StringIO, keys: GeneratedKeys) -> AsyncIterator[LateCrew]:
+    crew = LateCrew(settings, 1, Telemetry(log=EventLog(log)), keys)
+    try:
+        yield crew
+    finally:
+        await crew.aclose()
+
+
+def taken(address: Address) -> socket.socket:
+    """Somebody else at this address, who shares it with nobody."""
+    other = socket.socket()
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    other.bind((address.host, address.port))
+    other.listen()
+    return other
+
+
+async def test_a_worker_that_was_starting_during_a_reload_has_the_new_configuration(world: World) -> None:
+    async def reload() -> None:
+        world.crew.meanwhile = None
+        world.change_secret("sk-new")
+        await world.crew.reload()
+
+    world.crew.meanwhile = reload
+    await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+    [member] = world.crew._members
+    await until(lambda: member.version, world.crew.settings.version, 10)
+    assert [await world.ask(secret) for secret in ("sk-new", FIRST_KEYS[0]["secret"])] == [200, 401]
+    assert len(world.events("config.applied")) == 1
+
+
+async def test_a_first_worker_that_the_system_does_not_let_start_is_the_failure_of_the_start(world: World) -> None:
+    with taken(world.address), pytest.raises(UsageError, match="a worker cannot be started: Address already in use"):
+        await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+    assert world.events("worker.died") == []
+
+
+async def test_a_worker_that_the_system_does_not_let_start_again_is_tried_again(world: World) -> None:
+    await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+    [pid] = [member.process.pid for member in world.crew._members if member.process]
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: len(world.events("worker.died")), 1)
+    with taken(world.address):
+        await until(lambda: len(world.events("worker.died")), 3, 10)
+    await until(lambda: world.ask(FIRST_KEYS[0]["secret"]), 200, STARTS_WITHIN_S)
+    told = [(event.get("status"), event.get("why")) for event in world.events("worker.died")]
+    assert told[0] == (-9, None)
+    assert set(told[1:]) == {(None, "a worker cannot be started: Address already in use")}
