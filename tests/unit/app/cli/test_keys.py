@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli.keys import keys
 from app.errors import UsageError
+from app.store.credentials import parsed
 from tests.fakes.deployment import write_config
 
 KEY = re.compile(r"rk_[a-z]+_[0-9A-Za-z]{12}_[0-9A-Za-z_-]{43}_[0-9A-Za-z]{6}")
@@ -47,7 +48,9 @@ def test_what_is_created_is_told_once_and_listed_without_its_secret(config: Path
     ):
         assert line in said
     listed = thalamus(config, "list").stdout
-    assert (key.split("_")[2] in listed, key.split("_")[3] in listed, "ann" in listed) == (True, False, True)
+    credential = parsed(key)
+    assert credential is not None
+    assert (credential.public in listed, credential.secret in listed, "ann" in listed) == (True, False, True)
 
 
 def test_a_key_is_made_exchanged_and_ended_and_all_of_it_is_in_the_audit(config: Path) -> None:
