@@ -79,7 +79,8 @@ async def test_a_key_that_is_made_is_good_at_once(world: World) -> None:
     listed = (await world.ask("GET", "/admin/keys")).json["data"]
     assert [one["id"] for one in listed] == [made["id"]]
     credential = parsed(made["key"])
-    assert credential and credential.secret not in json.dumps(listed)
+    assert credential is not None
+    assert credential.secret not in json.dumps(listed)
 
 
 async def test_a_key_is_exchanged_and_ended(world: World) -> None:

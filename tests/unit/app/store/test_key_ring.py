@@ -135,7 +135,9 @@ async def test_each_write_is_in_the_audit_once_with_digests_that_fit_together(wo
 async def test_what_is_kept_and_told_holds_no_secret(world: World) -> None:
     issued = await world.made()
     credential = parsed(issued.secret.reveal())
-    assert credential and credential.secret not in repr((world.store.texts, world.store.lines, issued, issued.record.told(), vars(world.ring)))
+    assert credential is not None
+    known = (world.store.texts, world.store.lines, issued, issued.record.told(), vars(world.ring))
+    assert credential.secret not in repr(known)
 
 
 async def test_nothing_is_read_while_nothing_changes_but_now_and_then(world: World) -> None:
