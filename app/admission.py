@@ -250,7 +250,8 @@ class Admitted:
         entry.decision = decision
         afforded = await afford(budgets, budgets.account(entry.key_id, budget, entry.at or None), request, decision)
         self._hold = afforded.hold
-        entry.reserved_usd = afforded.hold.usd
+        if budget.hard:
+            entry.reserved_usd = afforded.hold.usd
         return afforded.request, afforded.decision
 
     def decided(self, decision: Decision) -> None:

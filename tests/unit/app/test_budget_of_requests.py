@@ -81,6 +81,17 @@ async def test_what_is_held_comes_back_less_what_it_cost(
     assert world.in_flight == (0, 0, 0)
 
 
+@pytest.mark.parametrize(("hard", "is_known"), [(True, True), (False, False)])
+async def test_only_a_hard_budget_reserves(hard: bool, is_known: bool) -> None:
+    """What is reserved is what a request has cost whose end nobody told."""
+    world = _world(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(ASKED, FakeKey(budget=Budget(0.01, hard=hard)))
+    entry = world.admission.ledger.journal.find(served.decision.decision_id, KEY.id)
+    assert entry is not None
+    assert (entry.reserved_usd is not None) is is_known
+    served.answer.close()
+
+
 async def test_a_request_that_cannot_be_paid_for_reaches_no_backend() -> None:
     upstream = FakeUpstream(small=b"hello")
     world = _world(upstream)
