@@ -24,8 +24,8 @@ class Endings:
 
     def tell(self, entry: Entry, outcome: Outcome, served: Served | None, over_usd: float) -> None:
         """`over_usd` is how far the key's budget is overdrawn."""
-        if served:
-            self._tell_of_answer(entry, outcome, served)
+        if outcome.usage is not None:
+            self._tell_of_use(entry, outcome, outcome.usage, served)
         line = _line(entry, outcome, over_usd)
         # The journal lets go of what was asked.
         self._journal.closed(entry)
@@ -33,16 +33,15 @@ class Endings:
         self._metrics.kept.ended(entry.key_id, outcome.result)
         self._log.record("request.completed", line)
 
-    def _tell_of_answer(self, entry: Entry, outcome: Outcome, served: Served) -> None:
-        request, usage, cost_usd = entry.request, outcome.usage, outcome.cost_usd
-        if request is None:
+    def _tell_of_use(self, entry: Entry, outcome: Outcome, usage: Usage, served: Served | None) -> None:
+        request, model, cost_usd = entry.request, outcome.model, outcome.cost_usd
+        if request is None or model is None:
             return
-        self._promises.answered(request, served, outcome)
-        if missed(served.answer.error):
-            self._metrics.deadline_missed("in_answer")
-        if usage is not None:
-            model, profile = served.candidate.model.name, request.profile
-            self._metrics.used(model, profile, usage.input_tokens, usage.output_tokens, cost_usd)
+        if served:
+            self._promises.answered(request, served, outcome)
+            if missed(served.answer.error):
+                self._metrics.deadline_missed("in_answer")
+        self._metrics.used(model, request.profile, usage.input_tokens, usage.output_tokens, cost_usd)
         if cost_usd is not None:
             self._metrics.kept.spent(entry.key_id, cost_usd)
 
