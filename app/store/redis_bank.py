@@ -35,8 +35,8 @@ if ARGV[1] ~= '' and ARGV[1] ~= epoch then
   quiet = tonumber(ARGV[4])
 elseif not epoch then
   quiet = tonumber(ARGV[3])
-elseif ARGV[1] ~= '' and now - heard > ARGV[5] / 2 then
-  -- All were away for long: who comes back first must not take the others for dead.
+elseif now - heard > ARGV[5] / 2 then
+  -- All were away for long: who comes first, were it somebody new, must not take the others for dead.
   quiet = tonumber(ARGV[4])
 end
 if not epoch then

@@ -27,6 +27,9 @@ class SqliteBank:
         # After a crash of the machine nobody is left who was lent anything, so nothing has to reach the disk at once.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._clock, self._silent_s = clock, silent_s
+        self._held_usd: dict[tuple[str, str], float] = {}
+        """What this holder was lent in all, less what came back, while there is a row of it; a purse is wrong about
+        that once an exchange has failed."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bank")
 
     async def hello(self) -> float:
@@ -51,14 +54,23 @@ class SqliteBank:
             lent = dict(
                 connection.execute("SELECT holder, usd FROM leases WHERE key_id = ? AND period = ?", account).fetchall()
             )
-            own_usd = lent.pop(self._holder, claim.own_usd)
+            held_usd, own_usd = claim.held_usd, claim.own_usd
+            if self._holder in lent:
+                held_usd, own_usd = self._held_usd.get(account, held_usd), lent.pop(self._holder)
             # Below zero is who has spent more than it was lent, which is in what was spent.
             others_usd = sum(max(0.0, usd) for usd in lent.values())
             left_usd = claim.limit_usd - spent_usd - others_usd - max(0.0, own_usd)
             change_usd = slice_of(left_usd, claim.most_usd, claim.least_usd) - claim.back_usd
-            own_usd += change_usd
+            held_usd, own_usd = held_usd + change_usd, own_usd + change_usd
             self._keep(account, own_usd, now)
-        return Standing(claim.held_usd + change_usd, own_usd, spent_usd, others_usd + max(0.0, own_usd))
+        self._remember(account, held_usd, own_usd)
+        return Standing(held_usd, own_usd, spent_usd, others_usd + max(0.0, own_usd))
+
+    def _remember(self, account: tuple[str, str], held_usd: float, own_usd: float) -> None:
+        if _is_nothing(own_usd):
+            self._held_usd.pop(account, None)
+        else:
+            self._held_usd[account] = held_usd
 
     def _forget_the_dead(self, account: tuple[str, str], now: float) -> None:
         # A time to come is of before the machine was started.
@@ -68,7 +80,7 @@ class SqliteBank:
         )
 
     def _keep(self, account: tuple[str, str], own_usd: float, now: float) -> None:
-        if abs(own_usd) < NANO_USD:
+        if _is_nothing(own_usd):
             self._connection.execute(
                 "DELETE FROM leases WHERE key_id = ? AND period = ? AND holder = ?", (*account, self._holder)
             )
@@ -78,6 +90,10 @@ class SqliteBank:
             " ON CONFLICT (key_id, period, holder) DO UPDATE SET usd = excluded.usd, seen_at = excluded.seen_at",
             (*account, self._holder, own_usd, now),
         )
+
+
+def _is_nothing(usd: float) -> bool:
+    return abs(usd) < NANO_USD
 
 
 def _sum(connection: sqlite3.Connection, query: str, values: tuple[str, str]) -> float:
