@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.fakes.sqlite_bank import SqliteVault
 from tests.unit.app.store.test_budgets import Bookkeeping
@@ -27,6 +27,11 @@ class BookkeepingOnSqlite(Bookkeeping):
 
 
 BookkeepingOnSqlite.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60,
+    stateful_step_count=60,
+    deadline=None,
+    # To find a shorter one among real files takes minutes.
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=list(HealthCheck),
 )
 TestBookkeepingOnSqlite = BookkeepingOnSqlite.TestCase
