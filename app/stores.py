@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from app.errors import UsageError
@@ -30,6 +31,9 @@ from app.store.sqlite_bank import SqliteBank
 from app.store.sqlite_journal import SqliteJournal
 from app.telemetry import Telemetry
 from app.telemetry.kept_metrics import FEATURES, BudgetState
+
+# How long a start waits for what dead processes left. 64 MiB of it may take longer: hard budgets are closed until then.
+SWEEP_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,13 @@ async def open_stores(
         recorder.start()
         # What it gives back when it is closed is not what the recorder has yet to record, so it may be closed first.
         bank = RedisBank(redis, spool.id) if redis else SqliteBank(settings.state_dir, spool.id)
+        # What a dead process spent is known to no bank before it is recorded.
+        purse = Purse(bank, may_record=lambda: recorder.has_swept and not spool.is_stopped)
+        await stack.enter_async_context(purse)
+        await _first_sweep(recorder)
         yield Stores(
             limits,
-            await stack.enter_async_context(Purse(bank, may_record=lambda: not spool.is_stopped)),
+            purse,
             keys,
             RecordedJournal(spool, store, Outlines(), time.time),
             redis=redis,
@@ -119,6 +127,14 @@ async def journal_store(place: Place, keep: Keep = KEEP) -> AsyncIterator[Journa
             store = redis_journal.RedisJournal(client, keep)
         stack.push_async_callback(store.aclose)
         yield store
+
+
+async def _first_sweep(recorder: Recorder) -> None:
+    """Wait until it is over, but not for long: all but hard budgets can do without."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SWEEP_WITHIN_S):
+            while not recorder.has_swept:  # noqa: ASYNC110 - most starts find nothing, and wait for one step
+                await asyncio.sleep(0.005)
 
 
 def _redis(url: str, place: Place, patience_s: float) -> RedisClient:
