@@ -93,7 +93,7 @@ async def open_stores(
         stack.push_async_callback(recorder.aclose)
         recorder.start()
         # What it gives back when it is closed is not what the recorder has yet to record, so it may be closed first.
-        bank = RedisBank(redis, spool.id) if redis else SqliteBank(settings.state_dir, spool.id)
+        bank = RedisBank(redis, spool.id) if redis else _sqlite_bank(settings, spool)
         # What a dead process spent is known to no bank before it is recorded.
         purse = Purse(bank, may_record=lambda: recorder.has_swept and not spool.is_stopped)
         await stack.enter_async_context(purse)
@@ -140,6 +140,10 @@ async def _first_sweep(recorder: Recorder) -> None:
 def _redis(url: str, place: Place, patience_s: float) -> RedisClient:
     password = place.store_password
     return RedisClient(url, password.reveal() if password else None, time.monotonic, patience_s)
+
+
+def _sqlite_bank(settings: Settings, spool: Spool) -> SqliteBank:
+    return SqliteBank(settings.state_dir, spool.id, has_spool=lambda holder: (spool.path.parent / holder).exists())
 
 
 def _spool(settings: Settings) -> Spool:

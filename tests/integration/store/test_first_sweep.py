@@ -11,12 +11,16 @@ import pytest
 
 from app.errors import BudgetSpent, BudgetUnavailable
 from app.settings import Settings, load_settings
+from app.store.accounts import SILENT_S
+from app.store.budgets import Purse
 from app.store.keys import Budget
 from app.store.rows import Facts, sealed
 from app.store.spool import Spool
 from app.store.sqlite import open_database
+from app.store.sqlite_bank import SqliteBank
 from app.stores import Stores, open_stores
 from app.telemetry import Telemetry
+from tests.fakes.clock import FakeClock
 from tests.fakes.deployment import write_config
 
 BUDGET, SPENT_USD = Budget(10.0), 6.0
@@ -67,6 +71,23 @@ async def test_what_a_dead_process_spent_is_recorded_before_anything_is_lent(set
         with pytest.raises(BudgetSpent):
             await _hold(stores, BUDGET.usd)
         assert await _hold(stores, 4.0) == 4.0
+
+
+async def test_what_a_silent_process_was_lent_stays_lent_while_what_it_spent_is_recorded_by_another(
+    tmp_path: Path,
+) -> None:
+    clock, spools = FakeClock(0.0), {"dead"}
+    dead = Purse(SqliteBank(tmp_path, "dead", FakeClock(SILENT_S)))
+    await dead.draw(dead.account("k", BUDGET), SPENT_USD, SPENT_USD)
+    # As after a start of the machine, whose clock begins anew.
+    other = Purse(SqliteBank(tmp_path, "other", clock, has_spool=lambda holder: holder in spools), clock)
+    with pytest.raises(BudgetSpent):
+        await other.draw(other.account("k", BUDGET), BUDGET.usd, BUDGET.usd)
+    spools.clear()
+    clock.advance(1.0)
+    assert (await other.draw(other.account("k", BUDGET), BUDGET.usd, BUDGET.usd)).usd == BUDGET.usd
+    for purse in (dead, other):
+        await purse.__aexit__()
 
 
 async def test_hard_budgets_are_closed_while_it_cannot_be_recorded_and_soft_ones_are_not(
