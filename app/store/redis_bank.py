@@ -6,7 +6,8 @@
                                         not yet spent), `got:` (lent in all, less what came back), `seen:` and `turn:`
 
 How it works: who finds no mark, or another one than it knows, leaves a new one. Nothing is lent then until every holder
-that lives has had time to come back and say what was spent and lent, which each exchange does.
+that lives has had time to come back and say what was spent and lent, which each exchange does. It is the same for who
+finds that nobody has spoken for long, because nobody could.
 """
 
 from __future__ import annotations
