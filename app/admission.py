@@ -18,8 +18,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
+from app.abandoned import usage_by
 from app.affording import afford
-from app.domain.decision import Decision
+from app.domain.decision import Candidate, Decision
 from app.domain.request import Request
 from app.domain.usage import Usage
 from app.endings import Endings
@@ -147,11 +148,14 @@ class Admitted:
 
     __slots__ = (
         "_admission",
+        "_asked",
+        "_asked_at",
         "_attempts",
         "_began_s",
         "_caller",
         "_clock",
         "_entry",
+        "_failures",
         "_hold",
         "_is_cut",
         "_ledger",
@@ -181,7 +185,9 @@ class Admitted:
         )
         self._slot: Slot | None = None
         self._hold: Hold | None = None
-        self._attempts = 0
+        self._attempts = self._failures = 0
+        self._asked: Candidate | None = None
+        self._asked_at = 0.0
         self._began_s = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._served: Served | None = None
@@ -232,9 +238,11 @@ class Admitted:
             if missed(error):
                 self._ledger.telemetry.metrics.deadline_missed("before_answer")
         result = OK if error is None else _name(error)
-        # Who leaves before the answer has still made somebody read the prompt.
-        used_tokens = self._request.input_tokens if result == CANCELLED else 0
-        self._end(self._unanswered(result), used_tokens)
+        is_left = result == CANCELLED or missed(error)
+        if is_left and self._asked and self._attempts > self._failures:
+            self._end_abandoned(result, self._asked)
+        else:
+            self._end(self._unanswered(result), self._request.input_tokens if result == CANCELLED else 0)
 
     async def afford(self, request: Request, decision: Decision) -> tuple[Request, Decision]:
         """Hold back what the request may cost; returns what the key's budget pays for of both.
@@ -249,17 +257,21 @@ class Admitted:
         entry = self._entry
         entry.decision = decision
         afforded = await afford(budgets, budgets.account(entry.key_id, budget, entry.at or None), request, decision)
-        self._hold = afforded.hold
-        entry.reserved_usd = afforded.hold.usd
+        self._request, self._hold = afforded.request, afforded.hold
+        if budget.hard:
+            entry.reserved_usd = afforded.hold.usd
         return afforded.request, afforded.decision
 
     def decided(self, decision: Decision) -> None:
         self._entry.decision = decision
         self._ledger.journal.decided(self._entry)
 
-    def attempted(self) -> None:
-        """A backend is asked, for the first time or once more."""
+    def attempted(self, candidate: Candidate, since: float) -> None:
         self._attempts += 1
+        self._asked, self._asked_at = candidate, since
+
+    def failed(self) -> None:
+        self._failures += 1
 
     def hand_over(self, served: Served) -> Served:
         """From here on the answer holds what this request took; its closing ends the request."""
@@ -286,6 +298,19 @@ class Admitted:
 
     def _unanswered(self, result: str) -> Outcome:
         return Outcome(result, attempts=self._attempts, duration_s=self._elapsed_s())
+
+    def _end_abandoned(self, result: str, asked: Candidate) -> None:
+        """Who leaves, or has no time left, while a backend works for him pays for that, or answers could be had
+        made for nothing."""
+        usage = usage_by(asked, self._request, self._clock() - self._asked_at)
+        cost_usd, held_usd, decision = usage.cost_usd(asked.model.price), self._entry.reserved_usd, self._entry.decision
+        if cost_usd is not None and held_usd is not None:
+            cost_usd = min(cost_usd, held_usd)
+        reason = None if decision is None else decision.reason if asked is decision.chosen else "fallback"
+        outcome = self._unanswered(result)._replace(
+            model=asked.model.name, reason=reason, usage=usage, cost_usd=cost_usd
+        )
+        self._end(outcome, usage.input_tokens + usage.output_tokens)
 
     def _outcome(self, served: Served, ttft_s: float | None) -> Outcome:
         answer, model = served.answer, served.candidate.model

@@ -25,23 +25,26 @@ class Endings:
 
     def tell(self, entry: Entry, outcome: Outcome, served: Served | None, over_usd: float) -> None:
         """`over_usd` is how far the key's budget is overdrawn."""
-        request, line = entry.request, _line(entry, outcome, over_usd)
+        request, usage, line = entry.request, outcome.usage, _line(entry, outcome, over_usd)
         # First, so that nothing that fails in counting leaves it open there. The journal lets go of what was asked.
         self._journal.closed(entry)
         self._log.record("request.completed", line)
         self._metrics.completed(entry.operation, outcome.result, outcome.duration_s)
         self._metrics.kept.ended(entry.key_id, outcome.result)
-        if served and request is not None:
-            self._tell_of_answer(entry.key_id, request, outcome, served)
+        if request is not None and usage is not None:
+            self._tell_of_use(entry.key_id, request, outcome, usage, served)
 
-    def _tell_of_answer(self, key_id: str, request: Request, outcome: Outcome, served: Served) -> None:
-        usage, cost_usd = outcome.usage, outcome.cost_usd
-        self._promises.answered(request, served, outcome)
-        if missed(served.answer.error):
-            self._metrics.deadline_missed("in_answer")
-        if usage is not None:
-            model, profile = served.candidate.model.name, request.profile
-            self._metrics.used(model, profile, usage.input_tokens, usage.output_tokens, cost_usd)
+    def _tell_of_use(
+        self, key_id: str, request: Request, outcome: Outcome, usage: Usage, served: Served | None
+    ) -> None:
+        model, cost_usd = outcome.model, outcome.cost_usd
+        if model is None:
+            return
+        if served:
+            self._promises.answered(request, served, outcome)
+            if missed(served.answer.error):
+                self._metrics.deadline_missed("in_answer")
+        self._metrics.used(model, request.profile, usage.input_tokens, usage.output_tokens, cost_usd)
         if cost_usd is not None:
             self._metrics.kept.spent(key_id, cost_usd)
 

@@ -90,7 +90,7 @@ class Gateway:
         async with self._admission.admit(request, key) as admitted:
             request, decision = await admitted.afford(request, await self._decide(request))
             admitted.decided(decision)
-            served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id, admitted.attempted)
+            served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id, admitted)
             admitted.hand_over(served)
             if has_session(request):
                 self._desk.sessions.remember(request, served.candidate.model.name)

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from app.errors import UsageError
@@ -30,6 +31,9 @@ from app.store.sqlite_bank import SqliteBank
 from app.store.sqlite_journal import SqliteJournal
 from app.telemetry import Telemetry
 from app.telemetry.kept_metrics import FEATURES, BudgetState
+
+# How long a start waits for what dead processes left. 64 MiB of it may take longer: hard budgets are closed until then.
+SWEEP_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,14 @@ async def open_stores(
         stack.push_async_callback(recorder.aclose)
         recorder.start()
         # What it gives back when it is closed is not what the recorder has yet to record, so it may be closed first.
-        bank = RedisBank(redis, spool.id) if redis else SqliteBank(settings.state_dir, spool.id)
+        bank = RedisBank(redis, spool.id) if redis else _sqlite_bank(settings, spool)
+        # What a dead process spent is known to no bank before it is recorded.
+        purse = Purse(bank, may_record=lambda: recorder.has_swept and not spool.is_stopped)
+        await stack.enter_async_context(purse)
+        await _first_sweep(recorder)
         yield Stores(
             limits,
-            await stack.enter_async_context(Purse(bank, may_record=lambda: not spool.is_stopped)),
+            purse,
             keys,
             RecordedJournal(spool, store, Outlines(), time.time),
             redis=redis,
@@ -121,9 +129,21 @@ async def journal_store(place: Place, keep: Keep = KEEP) -> AsyncIterator[Journa
         yield store
 
 
+async def _first_sweep(recorder: Recorder) -> None:
+    """Wait until it is over, but not for long: all but hard budgets can do without."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SWEEP_WITHIN_S):
+            while not recorder.has_swept:  # noqa: ASYNC110 - most starts find nothing, and wait for one step
+                await asyncio.sleep(0.005)
+
+
 def _redis(url: str, place: Place, patience_s: float) -> RedisClient:
     password = place.store_password
     return RedisClient(url, password.reveal() if password else None, time.monotonic, patience_s)
+
+
+def _sqlite_bank(settings: Settings, spool: Spool) -> SqliteBank:
+    return SqliteBank(settings.state_dir, spool.id, has_spool=lambda holder: (spool.path.parent / holder).exists())
 
 
 def _spool(settings: Settings) -> Spool:

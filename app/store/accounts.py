@@ -141,6 +141,7 @@ class Account:
             self._give_up_the_free()
         known = (self.held_usd, self.own_usd, self.spent_usd)
         self.held_usd -= back_usd
+        self.own_usd -= back_usd
         return Claim(
             self.key_id, self.period, self.budget.usd, self.turn, *known, most_usd, least_usd, max(0.0, back_usd)
         )

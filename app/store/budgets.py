@@ -105,7 +105,8 @@ class Purse:
         wall_clock: Callable[[], float] = time.time,
         may_record: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`may_record` says whether what is spent can be written down; while it cannot, hard budgets are closed."""
+        """`may_record` says whether what is spent can be written down, and what was spent before it has been; until
+        then hard budgets are closed."""
         self._bank, self._clock, self._wall_clock, self._may_record = bank, clock, wall_clock, may_record
         self._accounts: dict[str, Account] = {}
         self._past: list[Account] = []

@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     result: str
     """`OK`, `CANCELLED`, or the code of the error."""
     model: str | None = None
-    """Who answered; None when nobody did."""
+    """Who answered, or was at work on an answer when its caller left or had no time left; None when nobody was."""
     replica: str | None = None
     reason: str | None = None
     attempts: int = 0
@@ -58,7 +58,7 @@ class Entry:
     keeps_text: bool = False
     """Whether the prompt's text may be kept."""
     reserved_usd: float | None = None
-    """What is held back of a budget for it; to be known when it is decided."""
+    """What is held back of a hard budget for it, to be known when it is decided; None where no budget is hard."""
     seq: int = 0
     """The number of its first row in the spool; 0 before there is one."""
     feedback: dict[str, Any] | None = None

@@ -51,6 +51,8 @@ class Recorder:
         self._tasks: list[asyncio.Task[None]] = []
         self._turn, self._sync_turn = asyncio.Lock(), asyncio.Lock()
         self._was_stopped = False
+        self.has_swept = False
+        """Whether what dead processes left has been recorded once, as far as it can be read."""
         self._due: dict[str, float] = {}
         telemetry.metrics.refresh_with(self._tell)
 
@@ -130,6 +132,7 @@ class Recorder:
                 self._failed("recover", exc)
             finally:
                 os.close(lock)
+        self.has_swept = True
 
     async def _finish(self, path: Path) -> None:
         follower = Follower(path, self._store.batch_rows, await self._store.applied(path.name))

@@ -6,7 +6,8 @@
                                         not yet spent), `got:` (lent in all, less what came back), `seen:` and `turn:`
 
 How it works: who finds no mark, or another one than it knows, leaves a new one. Nothing is lent then until every holder
-that lives has had time to come back and say what was spent and lent, which each exchange does.
+that lives has had time to come back and say what was spent and lent, which each exchange does. It is the same for who
+finds that nobody has spoken for long, because nobody could.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ if ARGV[1] ~= '' and ARGV[1] ~= epoch then
   quiet = tonumber(ARGV[4])
 elseif not epoch then
   quiet = tonumber(ARGV[3])
-elseif ARGV[1] ~= '' and now - heard > ARGV[5] / 2 then
-  -- All were away for long: who comes back first must not take the others for dead.
+elseif now - heard > ARGV[5] / 2 then
+  -- All were away for long: who comes first, were it somebody new, must not take the others for dead.
   quiet = tonumber(ARGV[4])
 end
 if not epoch then

@@ -13,7 +13,7 @@ replicas are out; under `require_parameters`, a backend for which the catalogue 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -123,6 +123,25 @@ class Target(NamedTuple):
     replica: Replica
 
 
+class Witness(Protocol):
+    """Hears of the attempts that are made for a request."""
+
+    def attempted(self, candidate: Candidate, since: float) -> None:
+        """A backend is asked, for the first time or once more; `since` is by the dispatcher's clock."""
+
+    def failed(self) -> None:
+        """One of them has failed, and not for want of time: nobody works on it any more."""
+
+
+class _Nobody:
+    def attempted(self, candidate: Candidate, since: float) -> None: ...
+
+    def failed(self) -> None: ...
+
+
+NOBODY = _Nobody()
+
+
 @dataclass(slots=True)
 class _Call:
     """One request on its way: what was tried so far, and what failed."""
@@ -132,7 +151,7 @@ class _Call:
     deadline: Deadline
     session: str | None
     began_at: float
-    attempted: Callable[[], None]
+    witness: Witness
     tried: list[Target] = field(default_factory=list)
     failures: list[UpstreamError] = field(default_factory=list)
     broken: set[Replica] = field(default_factory=set)
@@ -165,16 +184,16 @@ class Dispatcher:
         decision: Decision,
         deadline: Deadline,
         caller: str = "",
-        attempted: Callable[[], None] = lambda: None,
+        witness: Witness = NOBODY,
     ) -> Served:
-        """Return the first answer that begins. Sessions are told apart by `caller`, too; each attempt is told.
+        """Return the first answer that begins. Sessions are told apart by `caller`, too.
 
         Raises:
             UpstreamError: the last failure, when no attempt began to answer.
             NoEligibleModel: the request requires its parameters, and every backend is spared one of them.
         """
         session = f"{caller}\n{request.session_id}" if request.session_id else None
-        call = _Call(request, decision, deadline, session, self._clock(), attempted)
+        call = _Call(request, decision, deadline, session, self._clock(), witness)
         self._retries.request_began()
         try:
             while (target := self._next(call)) is not None:
@@ -256,13 +275,15 @@ class Dispatcher:
         candidate, replica = target
         model = candidate.model
         call.tried.append(target)
-        call.attempted()
+        call.witness.attempted(candidate, self._clock() if call.failures else call.began_at)
         try:
             with self._replicas.lease(replica, model, call.request) as lease:
                 answer = await self._answer(call, model, replica)
                 lease.hand_to(answer)
         except UpstreamError as exc:
             self._note(exc, model, replica)
+            if not isinstance(exc, OutOfTime):
+                call.witness.failed()
             if isinstance(exc, UpstreamBroken):
                 call.broken.add(replica)
             raise

@@ -20,9 +20,20 @@ class Vault:
     got_usd: dict[tuple[str, str, str], float] = field(default_factory=dict)
     """Lent in all, less what came back; by account and holder."""
     is_down: bool = False
+    fails: int = 0
+    """How many of the next exchanges fail, with nothing of them done."""
     loses_answers: int = 0
     """How many of the next exchanges are done without anybody hearing of it."""
     exchanges: int = 0
+
+    def bank(self, holder: str) -> Bank:
+        return MemoryBank(self, holder)
+
+    def accounts(self) -> set[tuple[str, str]]:
+        return {*self.spent_usd, *self.lent_usd}
+
+    def spent(self, account: tuple[str, str]) -> float:
+        return self.spent_usd.get(account, 0.0)
 
     def record(self, holder: str, account: tuple[str, str], usd: float) -> None:
         """As the journal does when it applies what a request cost."""
@@ -39,7 +50,10 @@ class Vault:
 
     def committed_usd(self, account: tuple[str, str]) -> float:
         """Spent and lent."""
-        return self.spent_usd.get(account, 0.0) + sum(max(0.0, usd) for usd in self.lent_usd.get(account, {}).values())
+        return self.spent(account) + sum(max(0.0, usd) for usd in self.lent_usd.get(account, {}).values())
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
 class MemoryBank(Bank):
@@ -56,6 +70,9 @@ class MemoryBank(Bank):
         self._check()
         await asyncio.sleep(0)
         self.vault.exchanges += 1
+        if self.vault.fails:
+            self.vault.fails -= 1
+            raise StoreDown("as told")
         standing = self._exchanged(claim)
         if self.vault.loses_answers:
             self.vault.loses_answers -= 1
@@ -71,7 +88,7 @@ class MemoryBank(Bank):
 
     def _exchanged(self, claim: Claim) -> Standing:
         account, got = (claim.key_id, claim.period), (claim.key_id, claim.period, self._holder)
-        lent, spent_usd = self.vault.lent_usd.setdefault(account, {}), self.vault.spent_usd.get(account, 0.0)
+        lent, spent_usd = self.vault.lent_usd.setdefault(account, {}), self.vault.spent(account)
         own_usd, held_usd = lent.get(self._holder, claim.own_usd), self.vault.got_usd.get(got, claim.held_usd)
         others_usd = sum(max(0.0, usd) for holder, usd in lent.items() if holder != self._holder)
         left_usd = claim.limit_usd - spent_usd - others_usd - max(0.0, own_usd)

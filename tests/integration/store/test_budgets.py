@@ -21,6 +21,7 @@ from app.store.sqlite import open_database, transaction
 from app.store.sqlite_bank import SqliteBank
 from tests.fakes.clock import FakeClock
 from tests.fakes.redis_server import RedisServer, running_redis
+from tests.fakes.sqlite_bank import break_leases, mend_leases
 
 pytestmark = pytest.mark.timing
 
@@ -28,7 +29,7 @@ NOW = 1_795_700_000.0
 """Some time on 2026-11-26."""
 DAY, MONTH = "2026-11-26", "2026-11"
 BUDGET = Budget(10.0)
-SILENT_S = 0.4
+SILENT_S, LONG_S = 0.4, 600.0
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,13 @@ class Town:
     wall: FakeClock = field(default_factory=lambda: FakeClock(NOW))
     clock: Callable[[], float] = time.monotonic
 
-    async def purse(self, holder: str, silent_s: float = SILENT_S) -> Purse:
+    async def purse(self, holder: str, silent_s: float = LONG_S) -> Purse:
         purse = Purse(self.bank(holder, silent_s), self.clock, self.wall)
         await purse.tend()
         self.stack.push_async_callback(purse.__aexit__)
         return purse
 
-    def bank(self, holder: str, silent_s: float) -> Bank:
+    def bank(self, holder: str, silent_s: float = LONG_S) -> Bank:
         if self.kind == "sqlite":
             return SqliteBank(self.folder, holder, silent_s=silent_s)
         client = RedisClient(self.redis.url, None, time.monotonic)
@@ -76,6 +77,19 @@ class Town:
                 "UPDATE leases SET usd = usd - ? WHERE key_id = ? AND period = ? AND holder = ?", (usd, *where, holder)
             )
         connection.close()
+
+    def fail(self) -> None:
+        """From now on the bank can write nothing."""
+        if self.kind == "redis":
+            self.redis.become_read_only()
+        else:
+            break_leases(self.folder)
+
+    def recover(self) -> None:
+        if self.kind == "redis":
+            self.redis.recover()
+        else:
+            mend_leases(self.folder)
 
     async def left(self, most: float = 1e-6) -> float:
         """What somebody new can still get of the whole budget."""
@@ -99,7 +113,7 @@ async def town(request: pytest.FixtureRequest, tmp_path: Path, redis: RedisServe
 async def _town(kind: str, folder: Path, redis: RedisServer) -> AsyncIterator[Town]:
     if kind == "redis":
         redis.do("FLUSHALL")
-        redis.do("HSET", "thalamus:bank", "epoch", "first", "heard", str(redis.do("TIME")[0]))
+        redis.do("HSET", "thalamus:bank", "epoch", "first", "heard", str(redis.do("TIME")[0] + 1))
     async with AsyncExitStack() as stack:
         yield Town(kind, folder, redis, stack)
 
@@ -174,7 +188,7 @@ async def test_what_is_left_is_lent_where_less_will_do(town: Town) -> None:
 
 
 async def test_a_dead_holder_loses_what_it_was_lent_but_not_what_it_spent(town: Town) -> None:
-    dead, alive = await town.purse("dead"), await town.purse("alive")
+    dead, alive = await town.purse("dead", SILENT_S), await town.purse("alive", SILENT_S)
     (await _hold(dead, 5.0)).settle(2.0)
     town.record("dead", 2.0)
     with pytest.raises(BudgetSpent):
@@ -186,7 +200,7 @@ async def test_a_dead_holder_loses_what_it_was_lent_but_not_what_it_spent(town: 
 
 
 async def test_a_holder_that_lives_keeps_what_it_was_lent(town: Town) -> None:
-    slow, other = await town.purse("slow"), await town.purse("other")
+    slow, other = await town.purse("slow", SILENT_S), await town.purse("other", SILENT_S)
     await _hold(slow, 5.0)
     for _ in range(6):
         await asyncio.sleep(SILENT_S / 3)
@@ -196,7 +210,7 @@ async def test_a_holder_that_lives_keeps_what_it_was_lent(town: Town) -> None:
 
 
 async def test_a_holder_that_was_taken_for_dead_claims_what_is_in_flight(town: Town) -> None:
-    slept, other = await town.purse("slept"), await town.purse("other")
+    slept, other = await town.purse("slept", SILENT_S), await town.purse("other", SILENT_S)
     hold = await _hold(slept, 5.0)
     for _ in range(7):
         await asyncio.sleep(0.1)
@@ -258,9 +272,22 @@ async def test_who_leaves_while_money_is_fetched_takes_none_with_him(town: Town)
 
 
 async def test_a_purse_gives_everything_back_when_it_is_closed(town: Town) -> None:
-    async with Purse(town.bank("a", SILENT_S), town.clock, town.wall) as purse:
+    async with Purse(town.bank("a"), town.clock, town.wall) as purse:
         (await _hold(purse, 6.0)).settle(1.0)
     town.record("a", 1.0)
+    assert await town.left() == pytest.approx(9.0)
+
+
+async def test_what_was_to_go_back_while_the_bank_failed_is_free_again(town: Town) -> None:
+    purse = await town.purse("a")
+    (await _hold(purse, 6.0)).settle(1.0)
+    await purse.tend()
+    town.fail()
+    for _ in range(2):
+        await purse.tend()
+    town.recover()
+    for _ in range(3):
+        await purse.tend()
     assert await town.left() == pytest.approx(9.0)
 
 
@@ -285,7 +312,7 @@ async def redis_town(tmp_path: Path, redis: RedisServer) -> AsyncIterator[Town]:
 async def test_hard_budgets_are_closed_while_redis_is_away_and_soft_ones_are_not(
     redis_town: Town, break_it: Callable[[RedisServer], None], mend_it: Callable[[RedisServer], None]
 ) -> None:
-    purse = await redis_town.purse("a", 600.0)
+    purse = await redis_town.purse("a")
     hold = await _hold(purse, 1.0)
     break_it(redis_town.redis)
     try:
@@ -305,7 +332,7 @@ async def test_hard_budgets_are_closed_while_redis_is_away_and_soft_ones_are_not
 async def test_a_slice_is_not_trusted_for_long_without_its_bank(redis_town: Town) -> None:
     clock = FakeClock(time.monotonic())
     redis_town.clock = clock
-    purse = await redis_town.purse("a", silent_s=600.0)
+    purse = await redis_town.purse("a")
     await _hold(purse, 0.1)
     account = purse.account("k", BUDGET)
     redis_town.redis.pause()
@@ -321,7 +348,7 @@ async def test_a_slice_is_not_trusted_for_long_without_its_bank(redis_town: Town
 
 async def test_a_lent_answer_that_was_lost_is_found_again(redis_town: Town) -> None:
     """Redis does what it was asked when it wakes, though nobody waits for the answer."""
-    purse = await redis_town.purse("a", 600.0)
+    purse = await redis_town.purse("a")
     await _hold(purse, 1.0)
     redis_town.redis.pause()
     with pytest.raises(BudgetUnavailable):
@@ -336,7 +363,7 @@ async def test_a_lent_answer_that_was_lost_is_found_again(redis_town: Town) -> N
 
 
 async def test_a_flushed_redis_lends_nothing_before_all_have_said_what_they_know(redis_town: Town) -> None:
-    one, other = await redis_town.purse("a", 600.0), await redis_town.purse("b", 600.0)
+    one, other = await redis_town.purse("a"), await redis_town.purse("b")
     (await _hold(one, 5.0)).settle(4.0)
     await _hold(other, 3.0)
     for purse in (other, other, one, one):
@@ -346,7 +373,7 @@ async def test_a_flushed_redis_lends_nothing_before_all_have_said_what_they_know
     await one.tend()
     redis_town.redis.do("FLUSHALL")
 
-    stranger = await redis_town.purse("c", 600.0)
+    stranger = await redis_town.purse("c")
     with pytest.raises(BudgetUnavailable):
         await _hold(stranger, 0.1)
     began_at = time.monotonic()
@@ -358,3 +385,14 @@ async def test_a_flushed_redis_lends_nothing_before_all_have_said_what_they_know
     await asyncio.sleep(QUIET_AFTER_LOSS_S + 0.2)
     assert time.monotonic() - began_at < QUIET_S + QUIET_AFTER_LOSS_S
     assert (await _hold(stranger, 10.0, least=0.1)).usd == pytest.approx(10.0 - 4.0 - 3.0)
+
+
+async def test_a_newcomer_takes_none_of_those_for_dead_whom_redis_was_away_from(redis_town: Town) -> None:
+    one = await redis_town.purse("a", SILENT_S)
+    hold = await _hold(one, 5.0)
+    await asyncio.sleep(SILENT_S + 0.1)
+    stranger = await redis_town.purse("b", SILENT_S)
+    with pytest.raises(BudgetUnavailable):
+        await _hold(stranger, 6.0)
+    await one.tend()
+    assert float(redis_town.redis.do("HGET", f"thalamus:spent:k:{DAY}", "lease:a")) >= hold.usd

@@ -4,30 +4,69 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
 import pytest
 
-from app.errors import BudgetSpent, GatewayError, UpstreamBroken
+from app.domain.decision import Candidate, Decision, Estimate, Fleet
+from app.domain.request import Request
+from app.domain.sessions import Session
+from app.errors import BudgetSpent, Draining, GatewayError, UpstreamBroken, UpstreamTimeout
 from app.store.accounts import Account
 from app.store.keys import Budget
+from app.upstream.client import Message
+from app.upstream.deadline import OutOfTime
+from app.upstream.dispatcher import Served
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
-from tests.fakes.upstream import FakeExchange, FakeUpstream
+from tests.fakes.upstream import Does, FakeExchange, FakeUpstream
 from tests.fakes.world import FakeKey, catalog, model, request
 
+SMALL = model("small")
 BUDGET = Budget(0.01)
 KEY = FakeKey(budget=BUDGET)
 ASKED = request(max_tokens=100, body={"max_tokens": 100})
 COST_USD = (3 * 1.0 + 2 * 2.0) / 1e6
 """Of the fake's `hello`."""
+PROMPT_USD = 12 * 1.0 / 1e6
+LEFT_USD = PROMPT_USD + 50 * 2.0 / 1e6
+"""Of half a second's writing."""
 
 
 def _world(upstream: FakeUpstream) -> Bench:
     return bench(catalog(model("small"), model("large")), upstream, clock=FakeClock())
 
 
+def _clock(world: Bench) -> FakeClock:
+    clock = world.admission.clock
+    assert isinstance(clock, FakeClock)
+    return clock
+
+
 def _account(world: Bench, budget: Budget = BUDGET) -> Account:
     return world.budgets.account(KEY.id, budget)
+
+
+class SlowUpstream(FakeUpstream):
+    """Takes a second for whatever it does."""
+
+    def __init__(self, clock: FakeClock, **answers: Does) -> None:
+        super().__init__(**answers)
+        self._clock = clock
+
+    async def send(self, backend: str, url: str, message: Message) -> FakeExchange:
+        self._clock.advance(1.0)
+        return await super().send(backend, url, message)
+
+
+@dataclass
+class ExpectantRouter:
+    """Chooses the small model, and expects this of it."""
+
+    estimate: Estimate
+
+    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
+        return Decision("dec-1", (Candidate(SMALL, None, lambda: self.estimate),), "best", lambda: "as told")
 
 
 async def _answered(world: Bench) -> None:
@@ -47,12 +86,36 @@ async def _failed(world: Bench) -> None:
         await world.gateway.complete(ASKED, KEY)
 
 
-async def _cancelled(world: Bench) -> None:
-    task = asyncio.create_task(world.gateway.complete(ASKED, KEY))
-    while not _account(world).holds:
+async def _half_a_second_old(world: Bench, asked: Request = ASKED, key: FakeKey = KEY) -> asyncio.Task[Served]:
+    """A request that some backend works on, or does nothing."""
+    task = asyncio.create_task(world.gateway.complete(asked, key))
+    while not sum(replica.in_flight for replica in world.replicas.all):
         await asyncio.sleep(0)
+    _clock(world).advance(0.512)
+    return task
+
+
+async def _left(world: Bench, asked: Request = ASKED, key: FakeKey = KEY) -> None:
+    task = await _half_a_second_old(world, asked, key)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def _left_a_stream(world: Bench) -> None:
+    await _left(world, replace(ASKED, stream=True))
+
+
+async def _out_of_time(world: Bench) -> None:
+    task = await _half_a_second_old(world, replace(ASKED, deadline_s=0.06))
+    with pytest.raises(OutOfTime):
+        await task
+
+
+async def _cut(world: Bench) -> None:
+    task = await _half_a_second_old(world)
+    world.admission.cut()
+    with pytest.raises(Draining):
+        await task
 
 
 BROKEN = UpstreamBroken("no")
@@ -65,7 +128,12 @@ BROKEN = UpstreamBroken("no")
         (FakeUpstream(small=BROKEN, large=b"hello"), _answered, COST_USD),
         (FakeUpstream(small=BROKEN, large=BROKEN), _failed, 0.0),
         (FakeUpstream(small=b"hello"), _left_unread, None),
-        (FakeUpstream(small=FakeExchange(hangs=True)), _cancelled, 0.0),
+        (FakeUpstream(small=FakeExchange(hangs=True)), _left, LEFT_USD),
+        (FakeUpstream(small=BROKEN, large=FakeExchange(hangs=True)), _left, LEFT_USD),
+        (FakeUpstream(small=FakeExchange(hangs=True)), _left_a_stream, PROMPT_USD),
+        (FakeUpstream(small=FakeExchange(hangs=True)), _out_of_time, LEFT_USD),
+        (FakeUpstream(small=FakeExchange(hangs=True)), _cut, 0.0),
+        (FakeUpstream(small=UpstreamTimeout("no"), large=UpstreamTimeout("no")), _failed, 0.0),
     ],
 )
 async def test_what_is_held_comes_back_less_what_it_cost(
@@ -79,6 +147,51 @@ async def test_what_is_held_comes_back_less_what_it_cost(
     if cost_usd is not None:
         assert account.settled_usd == pytest.approx(cost_usd)
     assert world.in_flight == (0, 0, 0)
+
+
+async def test_an_attempt_that_failed_is_not_paid_for_when_time_is_over_after_it() -> None:
+    clock = FakeClock()
+    world = bench(catalog(SMALL, model("large")), SlowUpstream(clock, small=BROKEN, large=b"hello"), clock=clock)
+    with pytest.raises(OutOfTime):
+        await world.gateway.complete(replace(ASKED, deadline_s=1.0), KEY)
+    assert (world.completed[0]["attempts"], _account(world).settled_usd) == (1, 0.0)
+
+
+async def test_what_nobody_waited_for_is_told_of_whom_was_asked_for_it() -> None:
+    world = _world(FakeUpstream(small=BROKEN, large=FakeExchange(hangs=True)))
+    await _left(world)
+    (line,) = world.completed
+    told = {name: line[name] for name in ("model", "reason", "input_tokens", "output_tokens", "usage_counted")}
+    assert told == {
+        "model": "large",
+        "reason": "fallback",
+        "input_tokens": 12,
+        "output_tokens": 50,
+        "usage_counted": True,
+    }
+    assert world.sample("thalamus_tokens_total", model="large", direction="output") == 50
+    assert world.sample("thalamus_cost_usd_total", model="large", profile="default") == pytest.approx(LEFT_USD)
+
+
+async def test_what_nobody_waited_for_costs_no_more_than_is_held() -> None:
+    estimate = Estimate(None, output_tokens=1e6, cost_usd=None, ttft_s=0.0, latency_s=0.5)
+    router = ExpectantRouter(estimate)
+    world = bench(catalog(SMALL), FakeUpstream(small=FakeExchange(hangs=True)), clock=FakeClock(), router=router)
+    rich = Budget(1000.0)
+    await _left(world, request(), FakeKey(budget=rich))
+    context_usd = 4096 * 2.0 / 1e6
+    assert context_usd < _account(world, rich).settled_usd < 1.1 * context_usd
+
+
+@pytest.mark.parametrize(("hard", "is_known"), [(True, True), (False, False)])
+async def test_only_a_hard_budget_reserves(hard: bool, is_known: bool) -> None:
+    """What is reserved is what a request has cost whose end nobody told."""
+    world = _world(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(ASKED, FakeKey(budget=Budget(0.01, hard=hard)))
+    entry = world.admission.ledger.journal.find(served.decision.decision_id, KEY.id)
+    assert entry is not None
+    assert (entry.reserved_usd is not None) is is_known
+    served.answer.close()
 
 
 async def test_a_request_that_cannot_be_paid_for_reaches_no_backend() -> None:
