@@ -28,6 +28,7 @@ EVENTS = {
     "gateway.draining": "asked to stop: requests are served for a while, and load balancers told to send no more",
     "gateway.stopped": "all that was in flight is over, everything is closed",
     "worker.died": "a process of this gateway ended without being asked to, and is started again",
+    "worker.silent": "a process of this gateway does not say how it is: metrics show what it said last",
     "config.applied": "the files were read again, and requests see them from now on",
     "config.rejected": "the files were read again and are wrong: what was before stays",
     "keys.missing": "there is no valid key, so nobody can call",
