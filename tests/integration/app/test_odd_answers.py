@@ -134,7 +134,7 @@ async def ask(world: Bench, request: Request, number: int) -> str:
 async def test_odd_answers_are_passed_on_or_told_as_the_backends_failure(
     full_size: bool, changes: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rounds, outcomes, began_at = 1000 if full_size else 60, Counter[str](), time.process_time()
+    rounds, outcomes, began_at = 500 if full_size else 40, Counter[str](), time.process_time()
     async with OddBackend(changes, SCRIPTS, changes) as backend:
         the_catalog = catalog(model("small", backend="small", served_as=OWN), urls={"small": (backend.url,)})
         async with client_of(the_catalog) as client:
