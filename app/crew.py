@@ -3,8 +3,8 @@
 How it works: each worker listens on a socket of its own at the same address, and the kernel deals connections out among
 those that listen. One that ends gets no more of them, and another one is started in its place. What is asked of the
 gateway goes to all workers: signals, drains, and reloads in two halves, so that all of them take a configuration over
-or none does. The parent serves the admin listener itself: metrics are the workers' together, with those of workers that
-have ended. Limits are in memory that all share (`store.shared_limits`).
+or none does; one that does not answer is a no. The parent serves the admin listener itself: metrics are the workers'
+together, with those of workers that have ended. Limits are in memory that all share (`store.shared_limits`).
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ class Crew:
             try:
                 settings = await self._prepare()
             except ConfigRejected as exc:
-                await self._ask_all("discard")
+                for member in self._members:
+                    member.tell("discard")
                 rejected(self._telemetry, exc)
                 raise
             self.settings = settings
@@ -151,7 +152,8 @@ class Crew:
 
     def _tell_all(self, what: str, *, leaving: bool) -> None:
         self.gate.leaving = leaving
-        self._errand(self._ask_all(what))
+        for member in self._members:
+            member.tell(what)
 
     async def _prepare(self) -> Settings:
         try:
@@ -163,9 +165,6 @@ class Crew:
         if problems := dict.fromkeys(line for answer in answers for line in answer):
             raise rejection(list(problems))
         return settings
-
-    async def _ask_all(self, what: str) -> None:
-        await asyncio.gather(*(member.ask(what) for member in self._members))
 
     def _doors(self, settings: Settings) -> Doors:
         access = Access(settings.catalog, settings.profiles)
@@ -244,9 +243,9 @@ class Crew:
                     rejected(self._telemetry, rejection(problems))
                 await member.commit(self.settings.version)
         if self.gate.leaving:
-            await member.ask("leave")
+            member.tell("leave")
         for change in self._out.values():
-            await member.ask("changed", change)
+            member.tell("changed", change)
 
     def _changed(self, teller: Member, change: Mapping[str, Any]) -> None:
         """One has noticed something about a replica: tell the others."""
@@ -259,8 +258,8 @@ class Crew:
 
     def _pass_on(self, teller: Member, what: str, value: Any) -> None:
         for member in self._members:
-            if member is not teller and member.channel:
-                member.channel.tell(what, value)
+            if member is not teller:
+                member.tell(what, value)
 
     def _bury(self, member: Member, status: int | None) -> None:
         """Keep what it had counted, and give back what it had taken; no `status` where it could not be started."""
@@ -271,8 +270,12 @@ class Crew:
         self._telemetry.log.write("worker.died", number=member.number, status=status, why=member.failure)
 
     async def _look(self) -> None:
+        silent: set[Member] = set()
         while True:
             await asyncio.gather(*(member.look() for member in self._members))
+            before, silent = silent, {member for member in self._members if member.is_silent}
+            for member in silent - before:
+                self._telemetry.log.write("worker.silent", number=member.number)
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _errand(self, work: Coroutine[Any, Any, None]) -> None:

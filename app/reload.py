@@ -121,19 +121,26 @@ class Live:
         Raises:
             ConfigRejected: they are wrong.
         """
-        await self.discard()
-        self._prepared = await self._drafted(files)
+        # Who asked may have given up and asked for something else: all of it is done in the order of asking.
+        async with self._turn:
+            await self._forget()
+            self._prepared = await self._drafted(files)
 
     async def commit(self) -> bool:
         """The second half: answer by what was prepared, if anything was; returns whether it was."""
-        if self._prepared is None:
-            return False
-        draft, self._prepared = self._prepared, None
-        await self._take_over(draft)
-        return True
+        async with self._turn:
+            if self._prepared is None:
+                return False
+            draft, self._prepared = self._prepared, None
+            await self._take_over(draft)
+            return True
 
     async def discard(self) -> None:
         """Forget what was prepared."""
+        async with self._turn:
+            await self._forget()
+
+    async def _forget(self) -> None:
         if self._prepared:
             await self._prepared.discard()
             self._prepared = None

@@ -11,10 +11,11 @@ What was used is counted here; what it cost is not this file's business.
 
 from __future__ import annotations
 
-from app.errors import UpstreamBroken, UpstreamDisconnected
+from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
 from app.upstream.base_answer import Answer, Form
 from app.upstream.chat_stream import ChatStream
 from app.upstream.exchange import Exchange, Pace, read_body
+from app.upstream.faults import unreadable
 from app.upstream.plain_answer import PlainAnswer
 from app.upstream.response_stream import ResponseStream
 from app.upstream.stream_answer import EVENT_STREAM, StreamAnswer
@@ -42,6 +43,12 @@ async def read_answer(exchange: Exchange, form: Form, pace: Pace) -> Answer:
     except UpstreamDisconnected as exc:
         exchange.close()
         raise UpstreamBroken(f"{exc}, before any of it could be sent") from exc
+    except UpstreamError:
+        exchange.close()
+        raise
+    except Exception as exc:
+        exchange.close()
+        raise unreadable(exc) from exc
     except BaseException:
         exchange.close()
         raise

@@ -11,7 +11,8 @@ import ssl
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from app.errors import UpstreamBroken, UpstreamTimeout
+from app.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
+from app.telemetry.logging import where
 
 # OpenSSL's codes, from x509_vfy.h.
 _NAME, _ADDRESS = 62, 64
@@ -28,6 +29,23 @@ _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LE
 
 class NoAnswer(UpstreamBroken):
     """The connection ended, or brought something else than HTTP, before an answer began."""
+
+
+class Unreadable(UpstreamBroken):
+    """An exception that nobody expected came out of reading an answer, or of writing it again.
+
+    Whatever is odd about the answer, the backend is taken for broken; and that we did not expect it is a bug of ours.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("the backend's answer could not be read")
+        self.where = where(cause)
+        """Its kind and places, no values."""
+
+
+def unreadable(cause: Exception) -> UpstreamBroken:
+    """A new error for an answer that cannot be read or written because of this."""
+    return UpstreamBroken(cause.message) if isinstance(cause, UpstreamError) else Unreadable(cause)
 
 
 def why(error: BaseException, url: str) -> str:

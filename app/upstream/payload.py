@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeGuard
@@ -26,6 +27,16 @@ UTMOST_LOGPROB = 1e6
 # A longer name of a model is no name; nothing is remembered of it.
 LONGEST_NAME = 256
 
+# Larger JSON is not read before it is clear that it is not made of very many small things: `{}` takes 3 bytes, and 90
+# in memory. The densest real answer tells the 20 likeliest tokens for each of its own, with an object and a list of
+# bytes for each: 19 bytes for a bracket at the very least, where all of them are empty.
+LARGE_BYTES, BYTES_PER_BRACKET = 256 << 10, 16
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_BRACKETS = 1024
+# In C, and without an object for each of them. Nothing in it goes back.
+_SO_MANY_BRACKETS = re.compile(rb'(?:[^"\[{]*+(?:%b[^"\[{]*+)*+[\[{]){%d}+' % (_STRING, _BRACKETS), re.DOTALL)
+
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
@@ -33,8 +44,10 @@ def parse(data: bytes) -> dict[str, Any]:
     """The JSON object in these bytes.
 
     Raises:
-        UpstreamBroken: they hold something else.
+        UpstreamBroken: they hold something else, or so many small things that reading them would stop everybody.
     """
+    if len(data) > LARGE_BYTES:
+        _refuse_crumbs(data)
     try:
         parsed = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -42,6 +55,21 @@ def parse(data: bytes) -> dict[str, Any]:
     if type(parsed) is not dict:
         raise UpstreamBroken("the backend's answer is not a JSON object")
     return parsed
+
+
+def _refuse_crumbs(data: bytes) -> None:
+    most = len(data) // BYTES_PER_BRACKET
+    # Most of them may be text.
+    if data.count(b"{") + data.count(b"[") > most and _brackets(data, most) > most:
+        raise UpstreamBroken("the backend's answer is made of too many small things")
+
+
+def _brackets(data: bytes, enough: int) -> int:
+    """About how many lists and objects begin in this JSON, as far as they are counted."""
+    found = at = 0
+    while found <= enough and (match := _SO_MANY_BRACKETS.match(data, at)):
+        found, at = found + _BRACKETS, match.end()
+    return found
 
 
 def _parse_leniently(data: bytes) -> Any:
@@ -53,11 +81,22 @@ def _parse_leniently(data: bytes) -> Any:
 
 
 def dump(value: object) -> bytes:
-    """Compact JSON in UTF-8; what has no UTF-8 form is passed on escaped."""
+    """Compact JSON in UTF-8; what has no UTF-8 form is passed on escaped.
+
+    Raises:
+        UpstreamBroken: it came from a backend, and has no such form at all.
+    """
     try:
         return orjson.dumps(value)
     except TypeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+        return _dump_leniently(value)
+
+
+def _dump_leniently(value: object) -> bytes:
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, RecursionError) as exc:
+        raise UpstreamBroken("the backend's answer cannot be passed on: numbers or nesting without an end") from exc
 
 
 def choices_of(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -175,11 +214,20 @@ def _fields(name: str) -> tuple[bytes, bytes]:
     return b'"model":' + shown, b'"model": ' + shown
 
 
+def names_of_models(data: bytes) -> int:
+    """How many fields of this JSON, wherever in it, may be `model`: no server escapes a letter of it without a reason.
+
+    Inside a JSON string the quotes would be escaped.
+    """
+    return data.count(b'"model"') + data.count(b"\\u006")
+
+
 class Renamer:
     """Puts the caller's name of the model in place of the backend's, by replacing bytes where that is safe.
 
-    `"model":"x"` cannot occur inside a JSON string, whose quotes are escaped; so where it occurs exactly once it is the
-    field itself. The chunks of a stream mostly begin alike up to this field, so that one comparison finds it again.
+    `"model":"x"` cannot occur inside a JSON string, whose quotes are escaped; so where there is no other field of that
+    name, it is the field itself. The chunks of a stream mostly begin alike up to this field, so that one comparison
+    finds it again.
     """
 
     def __init__(self, shown: str) -> None:
@@ -192,18 +240,24 @@ class Renamer:
         """The same JSON under the caller's name, in one line; `holder` is the object that has it, if not the whole."""
         holder = parsed if holder is None else holder
         name = holder.get("model")
-        if b"\n" not in data:
+        if b"\n" not in data and names_of_models(data) == 1:
             if name == self._shown:
                 return data
             for field in _fields(name) if type(name) is str and len(name) <= LONGEST_NAME else ():
-                if data.count(field) == 1:
+                if field in data:
                     return self._replace(data, field, name)
         holder["model"] = self._shown
         return dump(parsed)
 
     def event(self, data: bytes, parsed: dict[str, Any]) -> bytes:
         """The event with this data, under the caller's name."""
-        if self._head and data.startswith(self._head) and parsed["model"] == self._seen and b"\n" not in data:
+        if (
+            self._head
+            and data.startswith(self._head)
+            and parsed.get("model") == self._seen
+            and b"\n" not in data
+            and names_of_models(data) == 1
+        ):
             return self._new_head + data[len(self._head) :] + b"\n\n"
         return b"data: " + self.rename(data, parsed) + b"\n\n"
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from app.domain.request import Operation
 from app.domain.usage import Usage
-from app.errors import UpstreamBroken, UpstreamDisconnected
+from app.errors import UpstreamBroken, UpstreamDisconnected, unraised
 from app.upstream.base_answer import Answer, Form
+from app.upstream.faults import unreadable
 from app.upstream.payload import BYTES_PER_TOKEN, Renamer, count_tokens, dump, parse, sound_choices
 
 WITH_LOGPROBS = frozenset({"chat", "completion"})
 # States of a response in which there is no answer, or not all of it.
-UNFINISHED = frozenset({"failed", "cancelled", "in_progress", "queued"})
+UNFINISHED = ("failed", "cancelled", "in_progress", "queued")
 
 
 class PlainAnswer(Answer):
@@ -39,16 +40,24 @@ class PlainAnswer(Answer):
         return dump({**self._parsed, "model": self.form.model, "thalamus": self._record()})
 
     async def whole(self) -> bytes:
-        self.complete = self._handed_over = True
-        return self.body
+        return self._hand_over()
 
     async def __anext__(self) -> bytes:
         if self._handed_over or self._closed:
             self.close()
             raise StopAsyncIteration
+        return self._hand_over()
+
+    def _hand_over(self) -> bytes:
         self._handed_over = True
+        try:
+            body = self.body
+        except Exception as exc:
+            # What is kept is not what is raised, which will refer to us.
+            self.error = unraised(unreadable(exc))
+            raise unreadable(exc) from exc
         self.complete = True
-        return self.body
+        return body
 
 
 def _check_choices(parsed: Mapping[str, Any]) -> None:

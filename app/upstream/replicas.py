@@ -26,7 +26,7 @@ from app.telemetry import Telemetry
 from app.upstream.answer import Answer
 from app.upstream.choosing import cheaper_of_two, fingerprint, home_of
 from app.upstream.deadline import Clock, OutOfTime
-from app.upstream.faults import why
+from app.upstream.faults import Unreadable, why
 from app.upstream.lease import Lease
 from app.upstream.outliers import fails_too_often, note_slow_ones
 from app.upstream.replica import EJECTED_FOR_S, SCRAPE_IS_FRESH_S, Replica
@@ -323,6 +323,8 @@ class Replicas:
         now = self.clock()
         replica.failures += 1
         replica.outcomes.failed(now, begun=begun)
+        if isinstance(error, Unreadable):
+            self._log.write("answer.unread", backend=replica.backend.name, replica=replica.url, where=error.where)
         if replica.failures >= FAILURES_TO_EJECT:
             self._eject(replica, error, "in a row")
         elif (

@@ -13,7 +13,7 @@ from app.domain.usage import Usage
 from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
 from app.upstream.base_answer import Form
 from app.upstream.exchange import Exchange, Pace
-from app.upstream.payload import Renamer, count_text_tokens, dump, error_object, parse
+from app.upstream.payload import Renamer, count_text_tokens, dump, error_object, names_of_models, parse
 from app.upstream.plain_answer import UNFINISHED
 from app.upstream.stream_answer import StreamAnswer
 
@@ -79,7 +79,7 @@ class ResponseStream(StreamAnswer):
             return dump(event)
         if isinstance(response, dict):
             return self._renamer.rename(data, event, response)
-        return data if b"\n" not in data else dump(event)
+        return data if b"\n" not in data and not names_of_models(data) else dump(event)
 
     def _error_event(self, error: UpstreamError) -> bytes:
         # The flat fields are those of the API; at the object inside OpenAI's client raises, as with other streams.

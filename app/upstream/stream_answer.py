@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError, unraised
 from app.upstream.base_answer import Answer, Form, Sink
 from app.upstream.exchange import Exchange, Pace, Watch
+from app.upstream.faults import unreadable
 from app.upstream.sse import MAX_EVENT_BYTES, EventSplitter, EventTooLong
 
 EVENT_STREAM = "text/event-stream"
@@ -120,6 +121,8 @@ class StreamAnswer(Answer):
                 sendable = self._sendable(piece)
             except UpstreamError as exc:
                 sendable = self._fail(exc)
+            except Exception as exc:  # noqa: BLE001 - nobody knows what a backend can send
+                sendable = self._fail(unreadable(exc))
             if sendable:
                 sink.write_piece(sendable, last=self._ended)
             if sink.is_full:
@@ -136,6 +139,8 @@ class StreamAnswer(Answer):
             return self._sendable(await self._exchange.read())
         except UpstreamError as exc:
             return self._fail(exc)
+        except Exception as exc:  # noqa: BLE001 - as above
+            return self._fail(unreadable(exc))
 
     def _sendable(self, piece: bytes) -> bytes:
         """What the caller gets for a piece of the body; an empty one is its end."""
@@ -168,6 +173,8 @@ class StreamAnswer(Answer):
                 sendable.append(self._event(data))
             except UpstreamError as exc:
                 sendable.append(self._fail(exc))
+            except Exception as exc:  # noqa: BLE001 - as above
+                sendable.append(self._fail(unreadable(exc)))
         return b"".join(sendable)
 
     def _event(self, data: bytes) -> bytes:
@@ -187,7 +194,7 @@ class StreamAnswer(Answer):
         raise NotImplementedError
 
     def _fail(self, error: UpstreamError) -> bytes:
-        self._ended = True
+        self._ended, self.complete = True, False
         self.error = unraised(error)
         return self._error_event(error)
 

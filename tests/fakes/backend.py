@@ -233,7 +233,7 @@ class FakeBackend:
         return script.cut_after is None
 
     async def _plain(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> None:
-        body = script.body if script.body is not None else json.dumps(_whole(script, request)).encode()
+        body = script.body if script.body is not None else json.dumps(whole_answer(script, request)).encode()
         if script.head_then_reset:
             writer.write(_head(200, "application/json", script.headers, len(body)))
             await writer.drain()
@@ -255,7 +255,7 @@ class FakeBackend:
             await write(script.events)
             await write.end()
             return True
-        for number, event in enumerate(_events(script, request)):
+        for number, event in enumerate(events_of(script, request)):
             if number:
                 await asyncio.sleep(script.event_delay_s)
             if number == script.cut_after:
@@ -306,7 +306,8 @@ class _Chunks:
         await self._writer.drain()
 
 
-def _events(script: Script, request: Received) -> list[str]:
+def events_of(script: Script, request: Received) -> list[str]:
+    """What a stream says, event by event."""
     if is_response(request):
         return response_events(script, request)
 
@@ -338,7 +339,8 @@ def _events(script: Script, request: Received) -> list[str]:
     return [*events, "[DONE]"] if script.done else events
 
 
-def _whole(script: Script, request: Received) -> dict[str, Any]:
+def whole_answer(script: Script, request: Received) -> dict[str, Any]:
+    """A plain answer."""
     if is_response(request):
         return whole_response(script, request)
     if request.path.endswith("/embeddings"):

@@ -10,7 +10,7 @@ from typing import Any
 from app.errors import UpstreamError
 from app.upstream.client import Message
 
-Piece = bytes | UpstreamError
+Piece = bytes | Exception
 
 
 class FakeExchange:
@@ -56,7 +56,7 @@ class FakeExchange:
         if not self._pieces:
             return None if self._hangs else b""
         piece = self._pieces.pop(0)
-        if isinstance(piece, UpstreamError):
+        if isinstance(piece, Exception):
             raise piece
         return piece
 

@@ -20,9 +20,9 @@ import pytest_asyncio
 import yaml
 
 from app.crew import Crew
-from app.errors import UsageError
+from app.errors import ConfigRejected, UsageError
 from app.generated_keys import GeneratedKeys, watched_keys
-from app.member import Member
+from app.member import Member, Patience
 from app.settings import Address, load_settings
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
@@ -122,6 +122,55 @@ async def test_a_worker_that_was_starting_during_a_reload_has_the_new_configurat
     await until(lambda: member.version, world.crew.settings.version, 10)
     assert [await world.ask(secret) for secret in ("sk-new", FIRST_KEYS[0]["secret"])] == [200, 401]
     assert len(world.events("config.applied")) == 1
+
+
+@asynccontextmanager
+async def standing_still(member: Member) -> AsyncIterator[None]:
+    """The worker does nothing in this block."""
+    assert member.process
+    os.kill(member.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(member.process.pid, signal.SIGCONT)
+
+
+async def test_metrics_do_without_a_worker_that_stands_still(world: World) -> None:
+    await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+    [member] = world.crew._members
+    member.patience = Patience(silent_s=0.5)
+    assert await world.ask(FIRST_KEYS[0]["secret"]) == 200
+    answered = b'thalamus_requests_total{operation="chat",outcome="ok"} 1.0'
+    assert answered in await world.crew.metrics()
+    async with standing_still(member), asyncio.timeout(10):
+        both = await asyncio.gather(world.crew.metrics(), world.crew.metrics())
+        assert all(answered in metrics for metrics in both), "what it counted before is kept"
+        await until(world.crew.ready, False)
+        await until(lambda: [event["number"] for event in world.events("worker.silent")], [0])
+        assert len(member.channel._waiting if member.channel else ()) == 1, "it is asked once"
+    await until(world.crew.ready, True, 10)
+    assert await world.ask(FIRST_KEYS[0]["secret"]) == 200
+    assert answered.replace(b" 1.0", b" 2.0") in await world.crew.metrics()
+
+
+async def test_a_reload_that_a_worker_does_not_answer_is_refused(world: World) -> None:
+    await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+    [member] = world.crew._members
+    member.patience = Patience(reload_s=0.5)
+    world.change_secret("sk-new")
+    async with standing_still(member), asyncio.timeout(10):
+        with pytest.raises(ConfigRejected) as caught:
+            await world.crew.reload()
+        assert "worker 0 did not answer within 0.5 s" in (caught.value.details or {})["problems"][0]
+        world.change_secret("sk-newer")
+        with pytest.raises(ConfigRejected):
+            await world.crew.reload()
+    member.patience = Patience()
+    await until(lambda: world.ask(FIRST_KEYS[0]["secret"]), 200, 10)
+    world.change_secret("sk-newest")
+    await world.crew.reload()
+    secrets = ("sk-newest", "sk-newer", "sk-new", FIRST_KEYS[0]["secret"])
+    assert [await world.ask(secret) for secret in secrets] == [200, 401, 401, 401]
 
 
 async def test_a_first_worker_that_the_system_does_not_let_start_is_the_failure_of_the_start(world: World) -> None:

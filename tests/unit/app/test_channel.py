@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.channel import Channel, OtherSideGone
+from app.channel import MAX_UNREAD_BYTES, Channel, NotAnswered, OtherSideGone
 
 
 @asynccontextmanager
@@ -20,6 +21,10 @@ async def connected(heard: list[Any] | None = None) -> AsyncIterator[tuple[Chann
             heard.append((what, value))
         if what == "never":
             await asyncio.Event().wait()
+        if what == "fail":
+            raise ValueError("a secret")
+        if what == "no JSON":
+            return object()
         return [value, value]
 
     ends = socket.socketpair()
@@ -56,3 +61,37 @@ async def test_who_waits_for_an_end_that_goes_away_hears_of_it() -> None:
         with pytest.raises(OtherSideGone):
             await one.ask("double", 1)
         one.tell("news", 1)
+
+
+@pytest.mark.parametrize(("question", "kind"), [("fail", "ValueError"), ("no JSON", "TypeError")])
+async def test_who_asks_what_cannot_be_answered_hears_of_it(question: str, kind: str) -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(repr(context["exception"])))
+    async with connected() as (one, other):
+        with pytest.raises(NotAnswered, match=f"{kind} at .*test_channel|{kind} at .*channel.py") as caught:
+            await one.ask(question, within_s=5)
+        assert "secret" not in str(caught.value)
+        assert await other.ask("double", 1) == [1, 1], "both ends go on"
+    gc.collect()
+    assert [line.partition("(")[0] for line in told] == [kind], "the end that failed tells, too"
+
+
+async def test_who_sets_a_limit_does_not_wait_for_longer() -> None:
+    async with connected() as (one, _):
+        with pytest.raises(TimeoutError):
+            await one.ask("never", within_s=0.01)
+        assert one._waiting == {}
+        assert await one.ask("double", 1, within_s=5) == [1, 1]
+
+
+async def test_nothing_more_is_told_to_an_end_that_does_not_read() -> None:
+    async def nothing(*_: Any) -> None:
+        pass
+
+    ours, theirs = socket.socketpair()
+    one = await Channel.over(ours, nothing)
+    with theirs:
+        for _ in range(40):
+            one.tell("news", "x" * (1 << 20))
+        assert one._writer.transport.get_write_buffer_size() <= MAX_UNREAD_BYTES + (1 << 21)
+    await one.aclose()

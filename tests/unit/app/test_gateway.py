@@ -378,3 +378,32 @@ async def test_a_request_of_which_counting_fails_is_ended_in_the_journal_and_in_
     assert [record["outcome"] for record in world.completed] == ["ok"]
     assert len(world.events("request.untold")) == 1
     assert world.in_flight == (0, 0, 0)
+
+
+class Bug(Exception):
+    """Nobody expects it."""
+
+
+@pytest.mark.parametrize("asked", [request(), STREAMED])
+async def test_an_answer_that_cannot_be_read_counts_against_its_backend_and_another_one_answers(asked: Request) -> None:
+    kind = "text/event-stream" if asked.stream else "application/json"
+    world = gateway(FakeUpstream(small=FakeExchange([Bug("a secret")], content_type=kind), large=b"hello"))
+    served = await world.gateway.complete(asked, KEY)
+    assert b"hello" in await read(served)
+    served.answer.close()
+    (told,) = world.events("answer.unread")
+    assert (told["backend"], "Bug at " in told["where"], "secret" in told["where"]) == ("small-backend", True, False)
+    assert world.sample("thalamus_upstream_errors_total", backend="small-backend", code="bad_upstream") == 1
+    assert [replica.failures for replica in world.replicas.all] == [1, 0]
+    assert [record["outcome"] for record in world.completed] == ["ok"]
+
+
+async def test_a_stream_that_cannot_be_read_any_further_is_recorded_as_its_backends_failure() -> None:
+    world = gateway(FakeUpstream(small=FakeExchange([event(chunk("a")), Bug()])))
+    served = await world.gateway.complete(STREAMED, KEY)
+    assert b"bad_upstream" in await read(served)
+    served.answer.close()
+    assert [record["outcome"] for record in world.completed] == ["bad_upstream"]
+    assert world.sample("thalamus_upstream_errors_total", backend="small-backend", code="bad_upstream") == 1
+    assert ([replica.failures for replica in world.replicas.all], world.in_flight) == ([1, 0], (0, 0, 0))
+    assert len(world.events("answer.unread")) == 1
