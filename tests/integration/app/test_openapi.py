@@ -93,7 +93,10 @@ async def tried_singly(gateway: GatewayProcess, folder: Path) -> dict[str, Tried
     async def one(number: int, method: str, path: str) -> Tried:
         async with turns:
             only = ("--include-method", method, "--include-path", path, "--phases", "examples,coverage,fuzzing")
-            return await tried(gateway, folder / f"operation-{number}", WHOLE, *only)
+            result = await tried(gateway, folder / f"operation-{number}", WHOLE, *only)
+            # It takes an hour and more, so each is told when it is known.
+            print(json.dumps({"operation": f"{method} {path}", "cases": result.cases, "exit": result.status}), flush=True)
+            return result
 
     known = await operations(gateway)
     results = await asyncio.gather(*(one(number, *each) for number, each in enumerate(known)))
