@@ -95,7 +95,9 @@ async def tried_singly(gateway: GatewayProcess, folder: Path) -> dict[str, Tried
             only = ("--include-method", method, "--include-path", path, "--phases", "examples,coverage,fuzzing")
             result = await tried(gateway, folder / f"operation-{number}", WHOLE, *only)
             # It takes an hour and more, so each is told when it is known.
-            print(json.dumps({"operation": f"{method} {path}", "cases": result.cases, "exit": result.status}), flush=True)
+            print(
+                json.dumps({"operation": f"{method} {path}", "cases": result.cases, "exit": result.status}), flush=True
+            )
             return result
 
     known = await operations(gateway)
