@@ -51,6 +51,8 @@ MOST_BYTES = {
 REQUIRED = ("tokenizer.json", "heads.safetensors", "calibration.safetensors")
 ENCODER_FILES: Mapping[Speed, str] = {"static": "static.safetensors", "transformer": "encoder.onnx"}
 MOST_MANIFEST_BYTES = 4 * MIB
+# Characters of what is wrong: it may quote a file.
+MOST_SAID = 500
 # Lengths of calibration rows are float16, which is exact to 0.1 % and ends here.
 MOST_STORED = 60_000.0
 DTYPES = ("float16", "float32", "int32", "uint8", "int8")
@@ -216,7 +218,7 @@ def load_artifact(folder: Path) -> Artifact:
     try:
         return _load(folder)
     except _Unusable as exc:
-        raise ArtifactError(f"artifact {folder}: {exc}") from exc
+        raise ArtifactError(f"artifact {folder}: {' '.join(str(exc).split())[:MOST_SAID]}") from exc
 
 
 class _Unusable(Exception):
@@ -296,7 +298,7 @@ class _Manifest:
             )
         except KeyError as exc:
             raise _Unusable(f"manifest.json has no {exc.args[0]}") from exc
-        except (ValueError, TypeError, AttributeError, RecursionError) as exc:
+        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as exc:
             raise _Unusable(f"manifest.json is malformed: {' '.join(str(exc).split())[:200]}") from exc
 
 

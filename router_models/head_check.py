@@ -23,6 +23,8 @@ _SHARED = (
 )
 _PER_ENCODER = ("mean_F", "scale_F", "weight_FO", "bias_O", "center_KD")
 _PER_STAGE = ("platt_2P", "trust_P", "standing_M", "alarm_A")
+# What serving lays out of it takes four bytes for each task, pool and model: 16 MiB at most.
+MOST_PLACES = 4 << 20
 # Sizes with these letters are the same in all of an artifact; others within one encoder or stage.
 _GLOBAL_LETTERS = "TPRMO"
 
@@ -66,6 +68,11 @@ def _wrong_layout(tensors: Tensors, models: int) -> str | None:
     pools, rules = int(pool_T.max()) + 1, len(pool_R)
     if min(pool_T.min(), pool_R.min(), model_R.min()) < 0 or pool_R.max() >= pools or model_R.max() >= models:
         return "its layout names a pool or a model that it does not have"
+    # Before anything is made that has as many parts as a number in the file says.
+    if pools > min(len(pool_T), rules):
+        return "its layout has a pool without models or without tasks"
+    if len(pool_T) * max(pools * models, len(pool_T)) > MOST_PLACES:
+        return f"its layout has more than {MOST_PLACES} places of a model within a task"
     if set(pool_R.tolist()) != set(range(pools)) or set(pool_T.tolist()) != set(range(pools)):
         return "its layout has a pool without models or without tasks"
     if len({*zip(pool_R.tolist(), model_R.tolist(), strict=True)}) != rules or set(model_R.tolist()) != {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app.api.names import Names
 from app.domain.models import Catalog, Model
 from app.domain.preferences import Profile
 from app.domain.request import Preferences
@@ -19,6 +20,7 @@ class Access:
 
     def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
         self._models, self._profiles = catalog.models, profiles
+        self.names = Names(catalog.models)
         self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
         """By the patterns of a key; there are as many as keys in the configuration."""
         self._allowed_profiles: dict[tuple[str, ...], tuple[str, ...]] = {}

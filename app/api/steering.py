@@ -80,8 +80,9 @@ def steer(body: Mapping[str, Any], call: Call, flags: FlagLine | None) -> Steeri
     policy = Policy(held, key.scopes, key.may_set, key.flags_in_prompt)
     if flags:
         policy = narrow(policy, Source.PROMPT, flags.preferences)
-    policy = narrow(policy, Source.HEADER, in_headers.preferences)
-    policy = narrow(policy, Source.BODY, in_body.preferences)
+    names = call.access.names
+    policy = narrow(policy, Source.HEADER, names.without_strangers(in_headers.preferences))
+    policy = narrow(policy, Source.BODY, names.without_strangers(in_body.preferences))
     return Steering(model, profile, policy.preferences, in_body.context.over(in_headers.context))
 
 

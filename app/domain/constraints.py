@@ -10,7 +10,7 @@ Legend of array suffixes: M models of the catalogue.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from app.domain.dimensions import (
     Stage,
     Truths,
 )
+from app.domain.models import Model
 from app.domain.quantities import (
     DATE,
     NAMES,
@@ -59,6 +60,8 @@ class Constraint:
     relaxed: Callable[[Columns, int, Any], Any]
     """The limit nearest to this one that admits a model; None: only leaving it out does."""
     card: CardField | None = None
+    listed: Callable[[Model], Iterable[str]] | None = None
+    """Of a list of names: those of a model that can stand in it. Others change nothing."""
     reads_quality: bool = False
     """Encoders differ about quality, so a glance does not settle it."""
     scope: str | None = None
@@ -241,6 +244,7 @@ CONSTRAINTS = (
             f"may run in {_named(columns.regions[model])}" if columns.regions[model] else "states no regions"
         ),
         relaxed=lambda columns, model, limit: limit | columns.regions[model] if columns.regions[model] else None,
+        listed=lambda model: model.card.regions,
     ),
     Constraint(
         name="licenses",
@@ -253,6 +257,7 @@ CONSTRAINTS = (
             f"has the licence {columns.licenses[model]}" if columns.licenses[model] else "states no licence"
         ),
         relaxed=lambda columns, model, limit: limit | {columns.licenses[model]} if columns.licenses[model] else None,
+        listed=lambda model: (model.card.license,) if model.card.license else (),
     ),
     Constraint(
         name="models",
@@ -263,6 +268,7 @@ CONSTRAINTS = (
         combine=_intersection,
         found=lambda *_: "is not among the models asked for",
         relaxed=lambda columns, model, limit: limit | {columns.names[model]},
+        listed=lambda model: (model.name,),
     ),
     Constraint(
         name="exclude",
@@ -273,6 +279,7 @@ CONSTRAINTS = (
         combine=_union,
         found=lambda *_: "is excluded by name",
         relaxed=lambda columns, model, limit: limit - {columns.names[model]} or None,
+        listed=lambda model: (model.name,),
     ),
     Constraint(
         name="require_parameters",

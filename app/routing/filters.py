@@ -19,6 +19,8 @@ from app.routing.estimates import Case, Expected, Question
 
 # Keys of a gateway times the few limits that its callers set again and again; each entry takes a byte per model.
 REMEMBERED = 256
+# Names that their limits may list, all together. They are mostly the catalogue's own strings: 64 bytes for each place.
+MOST_LISTED = 20_000
 
 
 CAPABILITIES, CONTEXT, AVAILABILITY = "capabilities", "context_tokens", "availability"
@@ -37,6 +39,8 @@ class Passing(NamedTuple):
     allowed: int
     against: Mapping[str, int]
     """How many of these each constraint excludes, where it excludes any."""
+    listed: int
+    """How many names the limits list."""
 
 
 class CardFilter:
@@ -49,6 +53,7 @@ class CardFilter:
         self._table = table
         self._constraints = table.vocabulary.constraint
         self._known: OrderedDict[Hashable, Passing] = OrderedDict()
+        self._listed = 0
 
     def passing(self, case: Case) -> Passing:
         question, constraints = case.question, self._constraints
@@ -58,10 +63,15 @@ class CardFilter:
         key = (question.allowed_models, question.needs, question.uses, *limits)
         passing = self._known.get(key)
         if passing is None:
-            passing = self._known[key] = self._compute(case, limits)
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+            passing = self._compute(case, limits)
+            self._remember(key, passing)
         return passing
+
+    def _remember(self, key: Hashable, passing: Passing) -> None:
+        self._known[key] = passing
+        self._listed += passing.listed
+        while len(self._known) > REMEMBERED or self._listed > MOST_LISTED:
+            self._listed -= self._known.popitem(last=False)[1].listed
 
     def _compute(self, case: Case, limits: list[tuple[str, Any]]) -> Passing:
         table, expected = self._table, Expected(case)
@@ -76,6 +86,7 @@ class CardFilter:
             allowed_M,
             int(np.count_nonzero(allowed_M)),
             {name: lost for name, mask_M in passes.items() if (lost := int(np.count_nonzero(allowed_M & ~mask_M)))},
+            sum([len(limit) for name, limit in limits if self._constraints[name].listed is not None]),
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -106,7 +108,7 @@ class RecentDecisions:
     """A bounded memory of the latest decisions, lost when the process ends."""
 
     def __init__(self, remembered: int = REMEMBERED, remembered_bytes: int = REMEMBERED_BYTES) -> None:
-        """Both are maxima; the bytes are estimated by the number of candidates."""
+        """Both are maxima; the bytes are estimated by the number of candidates and by what limits list."""
         self._remembered, self._remembered_bytes = remembered, remembered_bytes
         self._bytes = 0
         self._entries: OrderedDict[str, tuple[Entry, int]] = OrderedDict()
@@ -120,6 +122,8 @@ class RecentDecisions:
             return
         decision_id = entry.decision.decision_id
         size = BYTES_OF_THE_REST + len(entry.decision.candidates) * BYTES_PER_CANDIDATE
+        if entry.request is not None and entry.request.preferences.limits:
+            size += _bytes_of_names(entry.request.preferences.limits)
         if known := self._entries.pop(decision_id, None):
             self._bytes -= known[1]
         self._entries[decision_id] = entry, size
@@ -147,3 +151,9 @@ class RecentDecisions:
         if entry is not None:
             entry.feedback = feedback
         return entry is not None
+
+
+def _bytes_of_names(limits: Mapping[str, Any]) -> int:
+    """What lists of names take; other limits are numbers."""
+    lists = [limit for limit in limits.values() if isinstance(limit, frozenset)]
+    return sum(sys.getsizeof(names) + sum(map(sys.getsizeof, names)) for names in lists)

@@ -181,6 +181,19 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a model more": (_manifest(lambda m: m["models"].append("x")), "should be 3"),
     "a setting is infinite": (_manifest(lambda m: m["settings"].update(variance_floor="inf")), "not finite"),
     "a setting of the release before": (_manifest(lambda m: m["settings"].update(residual_weight=1)), "malformed"),
+    "a setting is beyond all floats": (
+        _manifest(lambda m: m["settings"].update(static_error=10**400)),
+        "manifest.json is malformed: int too large",
+    ),
+    "a size is infinite": (
+        _manifest(lambda m: m["files"]["tokenizer.json"].update(bytes=float("inf"))),
+        "manifest.json is malformed",
+    ),
+    "a shape is infinite": (
+        _manifest(lambda m: m["tensors"]["heads.safetensors"]["layout.pool_T"].update(shape=[float("inf")])),
+        "manifest.json is malformed",
+    ),
+    "a head with lines and no end": (_manifest(lambda m: m.update(feature_version="a\u2028\n" * 9**5)), "made for"),
     "an unknown setting": (_manifest(lambda m: m["settings"].update(magic=1)), "malformed"),
     "a setting is missing": (_manifest(lambda m: m["settings"].pop("alarm_full")), "malformed"),
     "no encoder": (_manifest(lambda m: m["settings"].update(speeds=[])), "its encoders are []"),

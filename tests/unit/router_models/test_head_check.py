@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from collections.abc import Mapping
 
 import numpy as np
@@ -99,6 +101,54 @@ def test_nothing_may_be_empty(name: str) -> None:
 )
 def test_a_layout_that_leads_nowhere_is_refused(name: str, changed: list[int], complaint: str) -> None:
     assert misfit({**two_pools(), name: np.array(changed, np.int32)}, BOTH, 3) == f"its layout {complaint}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layout.pool_T": [0, 0, 1, 2**31 - 1]},
+        {"layout.pool_T": [0, 0, 1, 20_000_000]},
+        {"layout.pool_T": [0, 0, 1, 2**31 - 1], "layout.pool_R": [0, 0, 1, 2**31 - 1]},
+    ],
+)
+def test_a_layout_of_countless_pools_is_refused_at_once(changes: Mapping[str, list[int]]) -> None:
+    heads = {**two_pools(), **{name: np.array(changed, np.int32) for name, changed in changes.items()}}
+
+    complaint, second_mib = measured(heads, BOTH, 3)
+
+    assert complaint == "its layout has a pool without models or without tasks"
+    assert max(second_mib) < 1, "second, and MiB"
+
+
+def test_a_layout_that_serving_would_lay_out_in_gigabytes_is_refused_at_once() -> None:
+    """A thousand pools of a task each, and a model in each: five megabytes as a file, four gigabytes laid out."""
+    many = np.arange(1_000, dtype=np.int32)
+    heads = {"layout.pool_T": many, "layout.pool_R": many, "layout.model_R": many}
+
+    with_the_rest = {**tiny_artifact(speeds=("static",)).heads, **heads}
+    for name, tensor in with_the_rest.items():
+        letters = name.rpartition("_")[2]
+        sizes = {"T": 1_000, "P": 1_000, "R": 1_000, "M": 1_000, "O": 3_000}
+        shape = tuple(sizes.get(letter, size) for letter, size in zip(letters, tensor.shape, strict=True))
+        if name not in heads:
+            with_the_rest[name] = np.ones(shape, tensor.dtype)
+
+    complaint, (took_s, took_mib) = measured(with_the_rest, ("static",), 1_000)
+
+    assert complaint == "its layout has more than 4194304 places of a model within a task"
+    assert took_s < 1
+    assert took_mib < 16
+
+
+def measured(heads: Mapping[str, np.ndarray], speeds: tuple[Speed, ...], models: int) -> tuple[str | None, list[float]]:
+    """What is wrong, and the seconds and the MiB that it took to say so."""
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        complaint = misfit(heads, speeds, models)
+        return complaint, [time.process_time() - began, tracemalloc.get_traced_memory()[1] / 2**20]
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.uint8])

@@ -6,10 +6,15 @@ from typing import Any
 
 import pytest
 
-from app.domain.models import Model, Speed, TokenPrice
+from app.domain.models import Catalog, Model, Speed, TokenPrice
+from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
 from app.errors import ContextLengthExceeded, NoEligibleModel, NotAllowed, UpstreamUnreachable
+from app.routing.candidates import CandidateTable, FleetColumns
+from app.routing.estimates import Case, Question
+from app.routing.filters import MOST_LISTED, REMEMBERED, CardFilter
 from tests.fakes.routing import fleet_of, llm, world_of
+from tests.fakes.world import request
 
 # For every constraint: a limit, a model that keeps it, one that does not, one of which the number is unknown.
 CASES: dict[str, tuple[Any, Model, Model, Model | None]] = {
@@ -155,3 +160,20 @@ def test_repeated_questions_get_the_same_answer_as_first_ones() -> None:
         assert world.order({"max_size_b": 100}) == ["small", "large"]
         assert world.order({"max_size_b": 100}, allowed_models=frozenset({"large"})) == ["large"]
         assert world.order({"max_size_b": 100, "exclude": ["small"]}) == ["large"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "remembered"), [(1, REMEMBERED), (100, MOST_LISTED // 100), (5_000, MOST_LISTED // 5_000)]
+)
+def test_filters_are_remembered_for_as_long_as_all_their_lists_are_short(listed: int, remembered: int) -> None:
+    table = CandidateTable(Catalog((llm("small"),), ()))
+    fleet, card_filter = FleetColumns(table, fleet_of(llm("small"))), CardFilter(table)
+
+    def case(number: int) -> Case:
+        names = frozenset(f"{number}.{place}" for place in range(listed))
+        return Case(table, Question.of(request(preferences=Preferences({"exclude": names}))), fleet)
+
+    made = [card_filter.passing(case(number)) for number in range(remembered + 3)]
+
+    assert all(card_filter.passing(case(number)) is made[number] for number in range(3, len(made)))
+    assert card_filter.passing(case(0)) is not made[0]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from app.domain.request import Preferences
 from app.store.journal import Entry, Outcome, RecentDecisions
-from tests.fakes.world import decision
+from tests.fakes.world import decision, request
 
 
 def entry(number: int, key_id: str = "mine") -> Entry:
@@ -48,6 +49,18 @@ def test_large_decisions_push_more_of_the_others_out() -> None:
     kept = [number for number in range(10) if journal.find(f"dec-{number}", "mine")]
     assert journal.find("dec-many", "mine") is many
     assert kept == [4, 5, 6, 7, 8, 9], "82 KiB, and six times 3"
+
+
+def test_names_that_a_request_lists_count() -> None:
+    journal = RecentDecisions(remembered_bytes=100 << 10)
+    for number in range(10):
+        journal.decided(entry(number))
+    listing = entry(10)
+    names = frozenset(f"{number}".ljust(200) for number in range(300))
+    listing.request = request(preferences=Preferences({"exclude": names, "max_cost_usd": 1.0}))
+    journal.decided(listing)
+    kept = [number for number in range(11) if journal.find(f"dec-{number}", "mine")]
+    assert kept == [5, 6, 7, 8, 9, 10], "300 names take 80 KiB, and five times 3"
 
 
 def test_a_decision_that_is_told_twice_counts_once() -> None:
