@@ -26,7 +26,7 @@ BIN = Path(sys.executable).parent
 SECRETS = {"THALAMUS_KEY": "sk-a", "REDIS_PASSWORD": "b", "GRAFANA_PASSWORD": "c"}
 CATALOGS = ("compose-catalog.yaml", "compose-gpu-catalog.yaml")
 CONFIGS = ("compose.yaml", "compose-gpu.yaml")
-RECORD_BYTES, DECISION_BYTES = 2_000, 200
+RECORD_BYTES, DECISION_BYTES = 2_000, 210
 """Of Redis' memory."""
 DECISIONS_PER_S = 40
 """All day long: more than the workers of these files answer."""

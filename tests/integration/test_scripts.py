@@ -1,4 +1,4 @@
-"""What `make` and the scripts in deploy/ do to a checkout: each in one of its own, with stand-ins for what they install."""
+"""What `make` and the scripts in deploy/ do, each in a checkout of its own, with stand-ins for what they install."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="this machine h
 
 
 def run(*command: str | Path, of: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=of, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=of, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
+    )
 
 
 def write(path: Path, content: str = "") -> Path:
@@ -83,7 +85,9 @@ def test_the_base_worker_starts_in_a_checkout_whose_path_has_a_space(tmp_path: P
     assert said[:2] == ["serve", f"{checkout}/var/models/smollm2-135m"]
 
 
-@pytest.mark.parametrize("ending", ["exit 0", "exit 1", *(f"kill -{signal} $PPID" for signal in ("HUP", "INT", "TERM"))])
+@pytest.mark.parametrize(
+    "ending", ["exit 0", "exit 1", *(f"kill -{signal} $PPID" for signal in ("HUP", "INT", "TERM"))]
+)
 def test_packages_leave_no_policy_behind_however_they_end(tmp_path: Path, ending: str) -> None:
     policy, real = tmp_path / "policy-rc.d", "/usr/sbin/policy-rc.d"
     text = (ROOT / "deploy/packages.sh").read_text()
