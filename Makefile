@@ -1,6 +1,7 @@
 .DEFAULT_GOAL := help
-.PHONY: help install packages demo test test-all lint format lock bench train clean
+.PHONY: help install .venv-vllm packages demo test test-all lint format lock bench train clean
 BIN := .venv/bin
+BUILT := $(addprefix var/,models demo-v2 bench cache log unit-tests.log)
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -8,8 +9,8 @@ help: ## show the verbs
 install: ## make .venv with the `thalamus` command
 	@deploy/environment.sh dev
 
-.venv-vllm: deploy/locks/vllm.lock
-	@deploy/environment.sh vllm && touch .venv-vllm
+.venv-vllm:
+	@deploy/environment.sh vllm
 
 packages:
 	@deploy/packages.sh
@@ -38,5 +39,5 @@ format: install ## let ruff format the code
 lock: ## resolve the dependency lists anew
 	@deploy/environment.sh lock
 
-clean: ## remove environments, built models and caches
-	@rm -rf .venv .venv-vllm .venv-tools var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## remove environments, what was built, and caches; keys, money and records in var/*state* stay
+	@rm -rf .venv .venv-vllm .venv-tools $(BUILT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

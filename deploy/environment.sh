@@ -29,7 +29,7 @@ find_uv() {
     export UV_LINK_MODE=${UV_LINK_MODE:-hardlink} UV_CUSTOM_COMPILE_COMMAND="make lock"
 }
 
-sync() {  # environment, lock
+sync() {  # environment, lock, what else it is made from
     stamp=$1/.lock.sha256
     if [ -f "$stamp" ] && sha256sum --check --status "$stamp"; then return 1; fi
     find_uv
@@ -40,13 +40,14 @@ sync() {  # environment, lock
         echo "could not install $2: see the lines above; torch==2.13.0+cpu must be reachable (pip's find-links or PyTorch's index)" >&2
         exit 1
     }
-    sha256sum "$2" pyproject.toml > "$stamp.new"
+    shift
+    sha256sum "$@" > "$stamp.new"
     return 0
 }
 
 case "${1:-}" in
 dev)
-    if sync .venv $locks/dev.lock; then
+    if sync .venv $locks/dev.lock pyproject.toml; then
         $uv pip install --quiet --no-deps --build-constraints $locks/image.lock --python .venv/bin/python --editable .
         mv .venv/.lock.sha256.new .venv/.lock.sha256
     fi ;;

@@ -25,9 +25,10 @@ fi
 # A package would start its service, which nothing here uses.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    trap 'exit 1' HUP INT TERM    # else a signal ends the shell without the line above
     printf '#!/bin/sh\nexit 101\n' > $policy
     chmod 755 $policy
-    trap 'rm -f $policy' EXIT
 fi
 apt-get update -qq
 # shellcheck disable=SC2086

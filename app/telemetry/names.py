@@ -18,8 +18,17 @@ REASONS = frozenset({"named", "best", "only", "session", "explored", "abstained"
 ENCODERS = frozenset({"static", "transformer"})
 PRIORITIES = ("low", "normal", "high")
 BACKEND_FAULTS = ("no_backend", "upstream_timeout", "bad_upstream", "rate_limit_exceeded")
-SERVER_ERRORS = ("internal", "no_backend", "upstream_timeout", "bad_upstream", "upstream_disconnected", "overloaded")
-"""How a request fails through no fault of its caller."""
+SERVER_ERRORS = (
+    "internal",
+    "budget_unavailable",
+    "overloaded",
+    "no_backend",
+    "upstream_timeout",
+    "bad_upstream",
+    "upstream_disconnected",
+)
+"""How a request fails through no fault of its caller. A caller's own deadline is an `upstream_timeout` too, and counted
+beside it (`deadline_misses`), so that it can be told apart."""
 EXCLUDING = ("capabilities", "context_tokens", "availability", *(each.name for each in constraints.CONSTRAINTS))
 """What may exclude a model."""
 

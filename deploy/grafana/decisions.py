@@ -17,7 +17,9 @@ HERE = 'model=~"$model", profile=~"$profile"'
 MODEL, PROFILE = 'model=~"$model"', 'profile=~"$profile"'
 DECISIONS, UNFAMILIAR = "thalamus_decisions_total", "thalamus_unfamiliar_prompts_total"
 BY_MODEL = total(DECISIONS, "model", HERE)
-
+# Answers are counted by who gave them; decisions also count those that were only explained, and what failed.
+ANSWERS, PRICED = "thalamus_ttft_seconds_count", f"thalamus_cost_usd_total{{{MODEL}}}"
+COST = total("thalamus_cost_usd_total", where=MODEL)
 
 GLANCE = (
     Panel(
@@ -32,9 +34,9 @@ GLANCE = (
     ),
     Panel(
         "Cost per 1,000 answers",
-        "What do a thousand answers cost on average, over all models with a price?",
+        "What do a thousand answers cost on average, over all models with a price, whatever the profile?",
         "compare the models' shares below with those of last week; a dearer mix has a reason in 'Why'.",
-        (Query("1000 * " + over("thalamus_cost_usd_total", DECISIONS, where=HERE)),),
+        (Query(f"1000 * {COST} / sum (increase({ANSWERS}{{{MODEL}}}[$__range]) and on (model) {PRICED})"),),
         unit="currencyUSD",
         kind="number",
         width=4,
@@ -92,7 +94,7 @@ WHO = (
         "Which model gets how much of the traffic?",
         "after a jump look at the replicas of the model that lost, then at the mix of prompts.",
         (Query(rate(DECISIONS, "model", HERE), "{{model}}"),),
-        unit="percentunit",
+        unit="reqps",
         kind="shares",
         width=12,
         height=9,
@@ -114,8 +116,8 @@ WHO = (
             Query(total("thalamus_tokens_total", "model", f'{MODEL}, direction="output"'), "tokens written", "short"),
             Query(total("thalamus_cost_usd_total", "model", HERE), "cost", "currencyUSD"),
             Query(
-                "1000 * " + over("thalamus_cost_usd_total", DECISIONS, "model", HERE),
-                "per 1,000",
+                "1000 * " + over("thalamus_cost_usd_total", ANSWERS, "model", MODEL),
+                "per 1,000 answers",
                 "currencyUSD",
             ),
         ),
@@ -138,7 +140,7 @@ WHY = (
     Panel(
         "Which model for which reason",
         "Which reasons lead to which model?",
-        "a model that gets its requests only as default or fallback is not chosen for its quality.",
+        "a model that gets its requests only as default is not chosen for its quality.",
         (Query(f"topk(14, {total(DECISIONS, 'model, reason', HERE)})", "{{model}} · {{reason}}"),),
         decimals=0,
         kind="bars",

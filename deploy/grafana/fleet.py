@@ -52,7 +52,7 @@ GLANCE = (
     Panel(
         "Server errors",
         "Which share of the requests fails through no fault of its caller?",
-        "see which code leads in 'Requests by outcome': internal is a bug, no_backend and timeouts are workers.",
+        "see 'Requests by outcome'. internal: a bug; no_backend and timeouts: workers; budget_unavailable: the store.",
         (Query("thalamus:server_errors:ratio_rate5m"),),
         unit="percentunit",
         kind="number",
@@ -224,16 +224,39 @@ WORKERS = (
             Query("sum by (instance) (vllm:num_requests_running)", "{{instance}} running"),
             Query("sum by (instance) (vllm:num_requests_waiting)", "{{instance}} waiting"),
         ),
+        width=6,
     ),
     Panel(
         "vLLM: cache in use",
         "How full is the memory for what requests have read and written?",
         "near 1 with preemptions: shorten contexts, lower max_num_seqs, or give the worker more memory.",
+        (Query("max by (instance) (vllm:kv_cache_usage_perc)", "{{instance}}"),),
+        unit="percentunit",
+        maximum=1,
+        width=6,
+    ),
+    Panel(
+        "vLLM: preemptions",
+        "How often is a request interrupted for want of memory, and computed again?",
+        "any that last: the cache beside this is full; shorten contexts or lower max_num_seqs.",
+        (Query("sum by (instance) (rate(vllm:num_preemptions_total[$__rate_interval]))", "{{instance}}"),),
+        unit="reqps",
+        width=6,
+    ),
+    Panel(
+        "vLLM: prefix cache",
+        "Which share of what is read was read before, and need not be computed again?",
+        "low with conversations: their requests are spread over replicas; send session_id.",
         (
-            Query("max by (instance) (vllm:kv_cache_usage_perc)", "{{instance}}"),
-            Query("sum by (instance) (rate(vllm:num_preemptions_total[$__rate_interval]))", "{{instance}} preemptions"),
+            Query(
+                "sum by (instance) (rate(vllm:prefix_cache_hits_total[$__rate_interval]))"
+                " / sum by (instance) (rate(vllm:prefix_cache_queries_total[$__rate_interval]))",
+                "{{instance}}",
+            ),
         ),
         unit="percentunit",
+        maximum=1,
+        width=6,
     ),
     Panel(
         "vLLM: tokens per second",
@@ -257,20 +280,6 @@ WORKERS = (
         "compare with the queue: long and no queue means long answers or a slow machine.",
         (Query(quantile(0.95, "vllm:e2e_request_latency_seconds", "instance"), "{{instance}}"),),
         unit="s",
-    ),
-    Panel(
-        "vLLM: prefix cache",
-        "Which share of what is read was read before, and need not be computed again?",
-        "low with conversations: their requests are spread over replicas; send session_id.",
-        (
-            Query(
-                "sum by (instance) (rate(vllm:prefix_cache_hits_total[$__rate_interval]))"
-                " / sum by (instance) (rate(vllm:prefix_cache_queries_total[$__rate_interval]))",
-                "{{instance}}",
-            ),
-        ),
-        unit="percentunit",
-        maximum=1,
     ),
 )
 

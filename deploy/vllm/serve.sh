@@ -17,9 +17,9 @@ adapters=$root/deploy/demo/adapters
 case $kind in
 base)
     name=smollm2-135m
+    for adapter in "$adapters"/*/; do set -- "$(basename "$adapter")=${adapter%/}" "$@"; done
     # Wrapping only q and v costs 1.4 times the base's CPU a token, wrapping everything 3.2 times.
-    set -- --enable-lora --max-loras 8 --max-lora-rank 8 --lora-target-modules q_proj v_proj --lora-modules \
-        $(for adapter in "$adapters"/*/; do printf '%s=%s ' "$(basename "$adapter")" "${adapter%/}"; done) "$@" ;;
+    set -- --enable-lora --max-loras 8 --max-lora-rank 8 --lora-target-modules q_proj v_proj --lora-modules "$@" ;;
 small) name=smollm2-71m ;;
 *) name=$kind ;;
 esac

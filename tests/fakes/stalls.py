@@ -1,8 +1,10 @@
 """Repeats tests that measure time when the machine stood still meanwhile, and says so.
 
-How it works: while a test marked `timing` runs, a thread sleeps a little again and again, and notes how late it wakes.
-If the test fails, and the thread was once late by more than `STALLED_S`, what was measured was the machine: the test
-runs again, twice at most. On a quiet machine nothing is repeated, and a test that fails each time fails.
+How it works: while a test marked `timing` runs, a thread sleeps a little again and again, and notes how late it wakes,
+less the processor time that this process used meanwhile: who computes keeps others waiting himself, and has not met a
+machine that stands still. If the test fails, and the thread was once late by more than `STALLED_S`, what was measured
+was the machine: the test runs again, twice at most. On a quiet machine nothing is repeated, and a test that fails each
+time fails.
 
 Not a substitute for an invariant: it is for tests whose very claim is a short time.
 """
@@ -34,14 +36,14 @@ class Stall:
 @contextmanager
 def watched() -> Iterator[Stall]:
     """How long the machine at most stood still while the block ran, as a thread of this process sees it."""
-    stall, over, began_at = Stall(), threading.Event(), time.monotonic()
+    stall, over, began_at = Stall(), threading.Event(), _idle_s()
 
     def _watch() -> None:
-        woke_at = began_at
-        while not over.wait(_SLEEP_S):
-            stall.seconds = max(stall.seconds, time.monotonic() - woke_at - _SLEEP_S)
-            woke_at = time.monotonic()
-        stall.seconds = max(stall.seconds, time.monotonic() - woke_at - _SLEEP_S)
+        woke_at, is_over = began_at, False
+        while not is_over:
+            is_over = over.wait(_SLEEP_S)
+            stall.seconds = max(stall.seconds, _idle_s() - woke_at - _SLEEP_S)
+            woke_at = _idle_s()
 
     thread = threading.Thread(target=_watch, daemon=True)
     thread.start()
@@ -50,6 +52,11 @@ def watched() -> Iterator[Stall]:
     finally:
         over.set()
         thread.join()
+
+
+def _idle_s() -> float:
+    """Grows while this process does not compute."""
+    return time.monotonic() - time.process_time()
 
 
 class Repeats:

@@ -17,6 +17,8 @@ import pytest
 import yaml
 
 from app.settings import load_settings
+from app.store.kept import DAY_S
+from app.store.redis_journal import FOUND_FOR_DAYS
 from tests.conftest import ROOT
 from tests.fakes.dockerfile import Stage, stages
 
@@ -24,6 +26,10 @@ BIN = Path(sys.executable).parent
 SECRETS = {"THALAMUS_KEY": "sk-a", "REDIS_PASSWORD": "b", "GRAFANA_PASSWORD": "c"}
 CATALOGS = ("compose-catalog.yaml", "compose-gpu-catalog.yaml")
 CONFIGS = ("compose.yaml", "compose-gpu.yaml")
+RECORD_BYTES, DECISION_BYTES = 2_000, 210
+"""Of Redis' memory."""
+DECISIONS_PER_S = 40
+"""All day long: more than the workers of these files answer."""
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -174,6 +180,19 @@ def test_the_gateways_configuration_fits_the_network_of_compose(config: str) -> 
     assert (settings.artifact / "manifest.json").exists()
     grace = settings.limits.accept_s + settings.limits.drain_s + 10
     assert all(SERVICES[name]["stop_grace_period"] == f"{grace:g}s" for name in ("gateway-1", "gateway-2"))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_what_the_gateways_keep_fits_in_redis(config: str) -> None:
+    keep = load_settings(ROOT / "configs" / config, SECRETS).journal
+    assert keep.records
+    found_for_s = min(keep.days, FOUND_FOR_DAYS) * DAY_S
+    kept_bytes = keep.records * RECORD_BYTES + found_for_s * DECISIONS_PER_S * DECISION_BYTES
+    told = re.search(r"^maxmemory (\d+)gb$", (ROOT / "deploy/redis/redis.conf").read_text(), re.MULTILINE)
+    assert told
+    room_bytes = int(told[1]) << 30
+    assert kept_bytes < 0.8 * room_bytes
+    assert int(SERVICES["redis"]["mem_limit"].removesuffix("m")) << 20 >= 2.2 * room_bytes
 
 
 def test_compose_and_the_demo_have_the_same_models() -> None:

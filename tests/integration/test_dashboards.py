@@ -74,7 +74,7 @@ def _expressions(whole_run: str) -> Iterator[str]:
     for rule in _rules("record"):
         yield rule["record"]
     for rule in _rules("alert"):
-        yield re.sub(r" (==|<|>) [\d.]+$", "", rule["expr"])
+        yield re.sub(r" (==|<|>) [\d.]+$", "", rule["expr"].strip())
 
 
 def _rules(kind: str) -> list[Mapping[str, Any]]:

@@ -15,6 +15,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard as GrafanaDashboard
 from grafana_foundation_sdk.models.prometheus import Dataquery
 
+from app.errors import Draining, GatewayError
 from app.telemetry.metrics import DEBUG_ONLY, Metrics
 from app.telemetry.names import SERVER_ERRORS
 from deploy.grafana import DASHBOARDS, FOLDER
@@ -62,6 +63,21 @@ def test_every_panel_says_its_question_and_what_to_do() -> None:
         assert len(panel.remedy) > 20, panel.title
         assert panel.remedy.endswith("."), panel.title
         assert panel.unit, panel.title
+
+
+def test_what_is_counted_per_second_is_not_shown_as_a_share() -> None:
+    per_second = re.compile(r"sum( by \([^)]*\))? \(rate\((?:[^()]|\([^()]*\))*\)\)( or vector\(0\)| > 0)?")
+    for panel in panels():
+        if panel.unit == "percentunit":
+            assert not [query.expr for query in panel.queries if per_second.fullmatch(query.expr)], panel.title
+
+
+def test_what_answers_cost_is_told_by_answer_not_by_decision() -> None:
+    per_answer = [each for each in expressions() if "thalamus_cost_usd_total" in each and " / " in each]
+    assert len(per_answer) == 2
+    for each in per_answer:
+        assert "thalamus_ttft_seconds_count" in each
+        assert "profile" not in each, "answers are not told by profile, so their cost must not be either"
 
 
 def test_titles_are_told_apart_and_rows_are_full() -> None:
@@ -124,6 +140,17 @@ def test_server_errors_are_those_that_the_code_tells_from_the_start() -> None:
     assert "|".join(SERVER_ERRORS) in rule["expr"]
 
 
+def test_server_errors_are_all_errors_of_our_own_but_those_of_a_stop_that_was_asked_for() -> None:
+    codes = {one.code for one in _with_children(GatewayError) if one.status >= 500}
+    assert set(SERVER_ERRORS) == codes - {Draining.code}
+
+
+def _with_children(error: type[GatewayError]) -> Iterator[type[GatewayError]]:
+    yield error
+    for child in error.__subclasses__():
+        yield from _with_children(child)
+
+
 def test_every_alert_ends_in_its_threshold() -> None:
     for alert in ALERTS:
-        assert re.search(r" (==|<|>) [\d.]+$", alert["expr"]), alert["alert"]
+        assert re.search(r" (==|<|>) [\d.]+$", alert["expr"].strip()), alert["alert"]

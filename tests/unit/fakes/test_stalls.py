@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -91,8 +92,16 @@ def test_other_tests_are_never_repeated(pytester: pytest.Pytester) -> None:
 
 def test_a_stall_is_seen() -> None:
     with watched() as stall:
-        # In one call of C that keeps the interpreter to itself: to a thread, that is a machine that stands still.
-        began_at = time.monotonic()
-        sum(range(5_000_000))
-        took_s = time.monotonic() - began_at
-    assert stall.seconds > 0.5 * took_s
+        # In one call of C that keeps the interpreter to itself and computes nothing: as on a machine that stands still.
+        ctypes.PyDLL(None).usleep(200_000)
+    assert stall.seconds > 0.15
+
+
+def test_who_keeps_the_interpreter_to_himself_is_not_taken_for_a_stall() -> None:
+    began_s, began_at = time.process_time(), time.monotonic()
+    with watched() as stall:
+        sum(range(10_000_000))
+    computed_s = time.process_time() - began_s
+    stood_s = time.monotonic() - began_at - computed_s
+    assert computed_s > 2 * STALLED_S
+    assert stall.seconds < stood_s + 0.2 * computed_s
