@@ -124,7 +124,7 @@ class Journal:
         self._lose(key, reason, lost_usd)
 
     def add_stopped(self, key: Key, lost_usd: float) -> None:
-        """Note what a request may have cost that was cut off with its run: as if it had not been asked, but for that."""
+        """Note what a request may have cost that was cut off with its run; else it is as if it had not been asked."""
         self.add_failure(key, STOPPED, lost_usd)
 
     def _lose(self, key: Key, reason: str, lost_usd: float) -> None:

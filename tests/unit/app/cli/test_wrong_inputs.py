@@ -1,4 +1,4 @@
-"""What a hurried operator gives to `thalamus` by mistake is answered in lines that say what to change, never a traceback."""
+"""What a hurried operator gives to `thalamus` by mistake is answered in a line that says what to change."""
 
 from __future__ import annotations
 
@@ -32,8 +32,23 @@ COLLECT = "collect --prompts prompts.jsonl --url http://127.0.0.1:9 --models m -
         (f"{COLLECT} --output text", "text: File exists; name a folder, or a path where nothing is yet"),
         (f"{COLLECT} --output text/deeper", "text/deeper: Not a directory; name a folder"),
         (f"{COLLECT} --output out --grader-command 'x", "--grader-command: expected a command as a shell reads it"),
+        *(
+            (f"collect --prompts prompts.jsonl --url {url} --models m --yes --output out", "not an http(s) address: ")
+            for url in ("127.0.0.1:9", "http://", "http://[bad", "http://h:x", "http://h:99999", f"http://{'x' * 64}")
+        ),
+        *(
+            (f"traffic --seconds 0.1 --key-env PATH --url {url}", f"--url '{url}': write an address such as http://")
+            for url in ("", "nowhere", "http://", "http://[bad", "http://h:x", "http://h:99999", "http://h/path")
+        ),
+        (f"traffic --seconds 0.1 --key-env PATH --url http://{'x' * 64}", "no gateway answers at "),
         ("keys create --expires 1e10", "--expires: expected days"),
         ("keys create --expires nan", "--expires: expected days"),
+        ("journal export --config gateway.yaml --parquet folder", "folder: Is a directory; name a file"),
+        ("journal export --config gateway.yaml --parquet ", ".: Is a directory; name a file"),
+        (
+            f"journal export --config gateway.yaml --parquet {'x' * 300}",
+            f"{'x' * 300}: File name too long; name another",
+        ),
     ],
 )
 def test_a_wrong_input_is_answered_in_one_line(
