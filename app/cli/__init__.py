@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -14,6 +16,17 @@ VERBS = (
     *("init", "serve", "keys", "journal", "demo", "explain"),
     *("collect", "train", "onboard", "evaluate", "check", "traffic"),
 )
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REMEDIES = {
+    errno.ENOENT: "say where it is",
+    errno.EEXIST: "name a folder, or a path where nothing is yet",
+    errno.ENOTDIR: "name a folder, or a path where nothing is yet",
+    errno.EISDIR: "name a file",
+    errno.EACCES: "let this user read and write there, or name another path",
+    errno.EPERM: "let this user read and write there, or name another path",
+    errno.EROFS: "name a path that can be written to",
+}
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -32,10 +45,25 @@ for verb in VERBS:
             app.command(name=verb)(found)
 
 
-def main() -> None:
-    """Run a verb; a `UsageError` becomes one line on stderr and exit status 1."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a verb; what an operator can change becomes one line on stderr and exit status 1."""
     try:
-        app()
+        app(arguments)
     except UsageError as exc:
         print(f"thalamus: {exc}", file=sys.stderr)
         raise SystemExit(1) from exc
+    except OSError as exc:
+        if (words := told(exc)) is None:
+            raise
+        print(f"thalamus: {words}", file=sys.stderr)
+        raise SystemExit(1) from exc
+
+
+def told(exc: OSError) -> str | None:
+    """What to say of a file that could not be used; None where it is no file, so a fault of ours."""
+    if exc.errno in _FULL:
+        return f"{exc.filename or 'a file'}: {exc.strerror}; make room, and run this again"
+    if exc.filename is None or isinstance(exc.filename, int):
+        return None
+    name = exc.filename.decode(errors="replace") if isinstance(exc.filename, bytes) else exc.filename
+    return f"{name}: {exc.strerror}; {_REMEDIES.get(exc.errno or 0, 'name another path')}"

@@ -110,7 +110,7 @@ def collect(
     from app.collect.journal import Journal
     from router_models.outcomes import write_outcomes
 
-    how = _How(Command(tuple(shlex.split(grader_command))) if grader_command else None, concurrency, max_usd)
+    how = _How(Command(_words(grader_command)) if grader_command else None, concurrency, max_usd)
     targets = _targets(_names(models), catalog, url, key_env)
     judge_target = _targets([judge], catalog, url, key_env)[0] if judge else None
     plan = _plan(_prompts(prompts, max_tokens), targets, grader, how, judge=judge_target is not None)
@@ -136,6 +136,16 @@ def collect(
         print(_last_line(output, len(figures) * len(plan.prompts) - len(missing), len(missing)))
     if not graded.scores:
         raise UsageError(f"no request was answered; the reasons are in {output / 'failures.jsonl'}")
+
+
+def _words(command: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as exc:
+        raise UsageError(f"--grader-command: expected a command as a shell reads it; {exc}") from exc
+    if not words:
+        raise UsageError("--grader-command: expected a command as a shell reads it; there is no word in it")
+    return words
 
 
 def _names(models: str) -> list[str]:

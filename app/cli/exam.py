@@ -54,6 +54,8 @@ class Rules:
     concurrency: int
     max_usd: float | None
     agreed: bool
+    stated: Mapping[str, int]
+    """Those of HOW that were asked for; the others may be as they were before."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class _Base:
     """Column by model of the catalogue."""
     rules: Mapping[str, int | None]
     """By which they sat; empty if none did."""
+    renamed: Mapping[str, str]
+    """Model by column, of those that the catalogue has under that name no more."""
 
 
 def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | None, *, as_json: bool) -> None:
@@ -77,13 +81,16 @@ def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | N
     settings = load_settings(config)
     try:
         base = _base(settings)
-        rules = _as_before(rules, base)
+        rules = _as_before(rules, base, config)
         columns = _columns(settings, base, models)
         output = output or _next_artifact(config.parent)
-        if output.exists():
-            raise UsageError(f"{output} is there already; name another folder with --output")
+        _refuse_losses(settings, base)
+        _refuse_unwritable(settings, output)
         paper = paper_of(base.artifact, rules.seed, rules.items, rules.max_tokens)
+        if base.joined:
+            paper = replace(paper, more_room=f"for more room {_anew(base, config)}")
         hall = _hall(settings, base, paper, rules, list(columns))
+        _refuse_forgotten(hall)
         screen = Console(stderr=True)
         _announce(screen, hall, rules)
         sats = _held(screen, hall, rules)
@@ -91,7 +98,6 @@ def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | N
         problems = [f"{sat.model} ({sat.target.urls[0]}): {sat.problem}" for sat in sats if sat.problem is not None]
         if not joined:
             raise UsageError("\n".join([*problems, "no model joined; nothing was written"]))
-        _refuse_losses(settings, [columns[sat.model] for sat in joined], base, problems)
         reports = _write(base, paper, joined, columns, rules, output)
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
@@ -111,17 +117,37 @@ def _base(settings: Settings) -> _Base:
     refuse_adapted(current)
     before: Mapping[str, Any] | None = current.about.get(LIVE_EXAM)
     if before is None:
-        return _Base(settings.artifact, current, {}, {})
+        return _Base(settings.artifact, current, {}, {}, {})
     folder = (settings.artifact / before["base"]).resolve()
     known = {model.name: model.predicted_as for model in settings.catalog.models}
     still = {model: column for model, column in before["columns"].items() if known.get(model) == column}
-    return _Base(folder, load_artifact(folder), still, {name: before[name] for name in HOW})
+    rules = {name: before[name] for name in HOW} if still else {}
+    renamed = {column: model for model, column in before["columns"].items() if model not in still}
+    return _Base(folder, load_artifact(folder), still, rules, renamed)
 
 
-def _as_before(rules: Rules, base: _Base) -> Rules:
-    """As the models that joined before sat: other questions would not compare the new ones with them."""
+def _as_before(rules: Rules, base: _Base, config: Path) -> Rules:
+    """As the models that joined before sat: other questions would not compare the new ones with them.
+
+    Raises:
+        UsageError: something else was asked for.
+    """
+    for name, value in rules.stated.items():
+        before = base.rules.get(name, value)
+        if before != value:
+            option, sat = "--" + name.replace("_", "-"), ", ".join(base.joined)
+            had = f"with {before}" if before is not None else "without it, with room as the help says"
+            raise UsageError(f"{option} {value}: {sat} sat {had}; leave it out, or {_anew(base, config)}")
     seed, items, max_tokens = (base.rules.get(name, getattr(rules, name)) for name in HOW)
     return replace(rules, seed=seed, items=items, max_tokens=max_tokens)
+
+
+def _anew(base: _Base, config: Path) -> str:
+    """How all models come to sit another exam."""
+    return (
+        f"let all sit anew: set `artifact` in {config} back to {base.folder}, remove `predicted_as` of "
+        f"{', '.join(base.joined)} from the catalogue, and run `thalamus onboard` with the option and no names"
+    )
 
 
 def _columns(settings: Settings, base: _Base, models: Sequence[str]) -> dict[str, str]:
@@ -130,22 +156,51 @@ def _columns(settings: Settings, base: _Base, models: Sequence[str]) -> dict[str
     for name in models:
         if name not in known:
             raise UsageError(f"the catalogue has no model {name!r}; it has {', '.join(known)}")
-        if known[name].predicted_as:
+        if known[name].predicted_as and name not in base.joined:
             raise UsageError(f"{name} is predicted already, as {known[name].predicted_as}")
-    new = models or [name for name, model in known.items() if not model.predicted_as]
+    new = [name for name in models or known if not known[name].predicted_as]
     if not new:
-        raise UsageError("every model of the catalogue is predicted already")
+        raise UsageError(f"every model of {'those' if models else 'the catalogue'} is predicted already")
+    for name in models:
+        if name in base.joined:
+            print(f"thalamus: {name} has joined already, and is not asked again", file=sys.stderr)
     taken = {*base.artifact.models, *base.artifact.aliases}
     fresh = {name: f"{name}@{known[name].backend}" if name in taken else name for name in new}
     return {**base.joined, **fresh}
 
 
-def _refuse_losses(settings: Settings, columns: Sequence[str], base: _Base, problems: Sequence[str]) -> None:
+def _refuse_losses(settings: Settings, base: _Base) -> None:
     """Raise where the new artifact would lack a column that the catalogue names: the gateway would not start."""
-    kept = {*columns, *base.artifact.models, *base.artifact.aliases}
-    lost = [model.name for model in settings.catalog.models if model.predicted_as and model.predicted_as not in kept]
-    if lost:
-        raise UsageError("\n".join([*problems, f"{lost[0]} would lose its column, so nothing was written"]))
+    kept = {*base.joined.values(), *base.artifact.models, *base.artifact.aliases}
+    for model in settings.catalog.models:
+        if model.predicted_as and model.predicted_as not in kept:
+            was = base.renamed.get(model.predicted_as)
+            back = f"rename it back to {was}" if was else "undo that"
+            raise UsageError(
+                f"{settings.catalog_path}: {model.name} would lose its column {model.predicted_as}, because another "
+                f"name sat for it; {back}, or remove its `predicted_as` to let it sit again"
+            )
+
+
+def _refuse_unwritable(settings: Settings, output: Path) -> None:
+    """Raise where the result could not be written, before anything is paid for."""
+    if output.exists():
+        raise UsageError(f"{output} is there already; name another folder with --output")
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    for folder in (above, settings.path.parent, settings.catalog_path.parent):
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise UsageError(
+                f"{folder} is no folder that can be written to; let this user write there, or work on a copy"
+            )
+
+
+def _refuse_forgotten(hall: Hall) -> None:
+    """Raise where a model that sat before would lose its column, because its answers are gone."""
+    if forgotten := hall.forgotten():
+        raise UsageError(
+            f"{forgotten[0]}: the answers of its exam are gone from {hall.folder}; bring them back, or remove its "
+            "`predicted_as` from the catalogue to let it sit again"
+        )
 
 
 def _next_artifact(folder: Path) -> Path:

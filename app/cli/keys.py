@@ -73,7 +73,7 @@ def create(
     if expires == "never":
         stated["expires_at"] = None
     elif (days := _number(expires, "--expires")) is not None:
-        stated["expires_at"] = (dt.datetime.now(dt.UTC) + dt.timedelta(days=days)).replace(microsecond=0)
+        stated["expires_at"] = _end(days)
     place = _place(config)
     issued = _within(place, lambda issuer: _created(issuer, name, stated, env))
     _show(issued, place, as_json=as_json)
@@ -218,6 +218,14 @@ def _number(text: str, option: str) -> float | None:
         return float(text)
     except ValueError as exc:
         raise UsageError(f"{option}: expected a number, or none; got {text!r}") from exc
+
+
+def _end(days: float) -> dt.datetime:
+    """When a key ends that is good for so many days from now."""
+    try:
+        return (dt.datetime.now(dt.UTC) + dt.timedelta(days=days)).replace(microsecond=0)
+    except (OverflowError, ValueError) as exc:
+        raise UsageError(f"--expires: expected days that end before the year 10000, or never; got {days:g}") from exc
 
 
 def _budget(text: str, *, soft: bool) -> Mapping[str, Any] | None:

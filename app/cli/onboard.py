@@ -15,6 +15,9 @@ from app.errors import UsageError
 if TYPE_CHECKING:
     from router_models.onboarding import Report
 
+# Of an exam's first model; those that join later have its seed and its items.
+SEED, ITEMS = 1, 8
+
 
 def onboard(
     models: Annotated[
@@ -29,7 +32,14 @@ def onboard(
     ] = None,
     artifact: Annotated[Path | None, typer.Option(help="With --outcomes: artifact folder; it stays as it is.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to make; its name becomes the artifact's.")] = None,
-    items: Annotated[int, typer.Option(min=0, help="Exam: fresh items of each skill family.")] = 8,
+    items: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Exam: fresh items of each skill family; later models have the first's.",
+            show_default=str(ITEMS),
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -50,7 +60,9 @@ def onboard(
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --outcomes: split to learn from.")] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="With --outcomes: so many prompts, at random.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the fresh items, and of every draw.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the fresh items, and of every draw.", show_default=str(SEED))
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Add models to an artifact: a new one with a column for each, which the configuration then names.
@@ -69,12 +81,23 @@ def onboard(
 
         if artifact or aliases or split or shots:
             raise UsageError("--artifact, --aliases, --split and --shots go with --outcomes")
-        rules = Rules(seed, items, max_tokens, precision, concurrency, max_usd, agreed=yes)
+        how = {"seed": seed, "items": items, "max_tokens": max_tokens}
+        rules = Rules(
+            seed=SEED if seed is None else seed,
+            items=ITEMS if items is None else items,
+            max_tokens=max_tokens,
+            precision=precision,
+            concurrency=concurrency,
+            max_usd=max_usd,
+            agreed=yes,
+            stated={name: value for name, value in how.items() if value is not None},
+        )
         sit_exam(config, models or [], rules, output, as_json=as_json)
     elif not (models and artifact and output):
         raise UsageError("--outcomes needs the models' names, --artifact and --output")
     else:
-        _from_outcomes(models, outcomes, artifact, output, _Draw(aliases, split, shots, seed), as_json=as_json)
+        draw = _Draw(aliases, split, shots, SEED if seed is None else seed)
+        _from_outcomes(models, outcomes, artifact, output, draw, as_json=as_json)
 
 
 class _Draw:

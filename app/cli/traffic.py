@@ -54,7 +54,11 @@ class Traffic:
         import aiohttp
 
         headers, patience = {"authorization": f"Bearer {self.key}"}, aiohttp.ClientTimeout(total=120)
-        async with aiohttp.ClientSession(self.url, headers=headers, timeout=patience) as session:
+        try:
+            opened = aiohttp.ClientSession(self.url, headers=headers, timeout=patience)
+        except ValueError as exc:
+            raise UsageError(f"--url {self.url!r}: write an address such as http://127.0.0.1:8080; {exc}") from exc
+        async with opened as session:
             bodies = self.bodies(await self._models(session))
             await self._send_all(session, bodies, per_s, seconds)
 
@@ -98,11 +102,11 @@ class Traffic:
         try:
             async with session.get("/v1/models") as answer:
                 listed = await answer.json()
-        except (aiohttp.ClientError, TimeoutError) as exc:
+            if answer.status != 200:
+                raise UsageError(f"the gateway answered {answer.status}: {listed['error']['message']}")
+            return [one["id"] for one in listed["data"] if not one["id"].startswith("auto")]
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as exc:
             raise UsageError(f"no gateway answers at {self.url}: {exc}") from exc
-        if answer.status != 200:
-            raise UsageError(f"the gateway answered {answer.status}: {listed['error']['message']}")
-        return [one["id"] for one in listed["data"] if not one["id"].startswith("auto")]
 
     async def _ask(self, session: Any, body: Body) -> None:
         import aiohttp

@@ -59,6 +59,14 @@ class AskFailed(Exception):
         self.exhausted = exhausted
 
 
+class AskStopped(asyncio.CancelledError):
+    """The request was cancelled; as many as `lost_attempts` of it may have been charged for."""
+
+    def __init__(self, lost_attempts: int) -> None:
+        super().__init__()
+        self.lost_attempts = lost_attempts
+
+
 class _Retry(Exception):
     """This attempt failed in a way that another may not; the endpoint asks for `wait_s` in between."""
 
@@ -85,18 +93,22 @@ class ChatClient:
 
         Raises:
             AskFailed: after all attempts, or when the endpoint rejects this very request.
+            AskStopped: it was cancelled.
             UsageError: the endpoint would reject every request: key, address, certificate or model name is wrong.
         """
         lost = 0
-        for attempt in range(1, self.patience.attempts + 1):
-            try:
-                return replace(await self._attempt(target, prompt, attempt), attempts=attempt, lost_attempts=lost)
-            except _Retry as retry:
-                lost += retry.lost
-                if attempt == self.patience.attempts or retry.wait_s > self.patience.max_wait_s:
-                    reason = f"{retry} ({attempt} attempts)"
-                    raise AskFailed(reason, lost_attempts=lost, exhausted=True) from retry
-                await self.sleep(self._wait_s(attempt, retry.wait_s))
+        try:
+            for attempt in range(1, self.patience.attempts + 1):
+                try:
+                    return replace(await self._attempt(target, prompt, attempt), attempts=attempt, lost_attempts=lost)
+                except _Retry as retry:
+                    lost += retry.lost
+                    if attempt == self.patience.attempts or retry.wait_s > self.patience.max_wait_s:
+                        reason = f"{retry} ({attempt} attempts)"
+                        raise AskFailed(reason, lost_attempts=lost, exhausted=True) from retry
+                    await self.sleep(self._wait_s(attempt, retry.wait_s))
+        except asyncio.CancelledError as exc:
+            raise AskStopped(lost + 1) from exc
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _wait_s(self, attempt: int, asked_s: float) -> float:

@@ -38,7 +38,8 @@ def read_prompts(source: str) -> tuple[Prompt, ...]:
 def _from_jsonl(source: str) -> Iterable[Prompt]:
     path = Path(source)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: a text in JSON may have U+2028 and others that it takes for an end of line.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(f"cannot read {path}: {exc}") from exc
     for number, line in enumerate(lines, start=1):

@@ -20,6 +20,8 @@ from app.collect.plan import Key
 from app.errors import UsageError
 
 FILE_NAME = "journal.jsonl"
+STOPPED = "stopped"
+"""Stands in place of a failure's reason where the request ended with its run, which says nothing of the endpoint."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,7 @@ class Journal:
             if "reply" in entry:
                 self._keep(Reply(**entry["reply"]))
             elif "failure" in entry:
-                self.failures[entry["prompt_id"], entry["model"]] = str(entry["failure"])
-                self.lost_usd += float(entry["lost_usd"])
+                self._lose((entry["prompt_id"], entry["model"]), str(entry["failure"]), float(entry["lost_usd"]))
             else:
                 self.scores[entry["prompt_id"], entry["model"], entry["graded_by"]] = float(entry["score"])
         except (KeyError, TypeError, ValueError) as exc:
@@ -120,8 +121,17 @@ class Journal:
     def add_failure(self, key: Key, reason: str, lost_usd: float) -> None:
         """Note that a request got no answer, and what that may have cost; the next run asks it again."""
         self._append({"prompt_id": key[0], "model": key[1], "failure": reason, "lost_usd": lost_usd})
+        self._lose(key, reason, lost_usd)
+
+    def add_stopped(self, key: Key, lost_usd: float) -> None:
+        """Note what a request may have cost that was cut off with its run; else it is as if it had not been asked."""
+        self.add_failure(key, STOPPED, lost_usd)
+
+    def _lose(self, key: Key, reason: str, lost_usd: float) -> None:
         self.lost_usd += lost_usd
         self.failures[key] = reason
+        if reason == STOPPED:
+            del self.failures[key]
 
     def add_score(self, key: Key, graded_by: str, score: float) -> None:
         """Keep what a grading command said; `graded_by` identifies the command."""

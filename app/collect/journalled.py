@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from app.errors import UsageError
 from app.store.flat import COLUMNS
 from router_models.outcomes import OutcomesDataset, write_outcomes
 
@@ -31,11 +32,19 @@ SCHEMA = pa.schema([(name, _type(name)) for name in COLUMNS])
 
 
 class ParquetFile:
-    """Takes rows as they are read; the file appears whole or not at all."""
+    """Takes rows as they are read; the file appears whole or not at all.
+
+    Raises:
+        UsageError: a folder is there already.
+        OSError: it cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise UsageError(f"{path}: Is a directory; name a file")
         self._path, self._unfinished = path, path.with_name(path.name + ".part")
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._unfinished.touch()  # says what is wrong with the path; pyarrow's own errors have no file name
         self._writer = pq.ParquetWriter(self._unfinished, SCHEMA, compression="zstd")
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from app.domain.models import TOKENS_PER_PRICE, Catalog, Model, TokenPrice
 from app.errors import UsageError
@@ -167,6 +168,15 @@ def _target(catalog: Catalog, model: Model, secrets: Mapping[str, str]) -> Targe
 
 def chat_url(url: str) -> str:
     """Address of the chat endpoint of a backend at this URL."""
-    if not url.startswith(("http://", "https://")):
+    if not url.startswith(("http://", "https://")) or not _has_host(url):
         raise UsageError(f"not an http(s) address: {url!r}")
     return versioned(url) + "/chat/completions"
+
+
+def _has_host(url: str) -> bool:
+    """Whether it names a host, and a port if any, that can be looked up."""
+    try:
+        parts = urlsplit(url)
+        return bool((parts.hostname or "").encode("idna")) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
-from app.collect.client import AskFailed, ChatClient
+from app.collect.client import AskFailed, AskStopped, ChatClient
 from app.collect.journal import Journal, Reply
 from app.collect.plan import Plan, Prompt, Target
 from app.errors import UsageError
@@ -132,6 +132,10 @@ class Runner:
                 self.journal.add_failure((prompt.prompt_id, target.model), str(failed), charge.usd)
                 self.on_done(target.model, False)
                 self._note_failure(target.backend, failed)
+            except AskStopped as stopped:
+                charge.usd = stopped.lost_attempts * bound_usd
+                self.journal.add_stopped((prompt.prompt_id, target.model), charge.usd)
+                raise
             else:
                 charge.usd = charge_usd(target, bound_usd, reply)
                 self.journal.add_reply(reply)

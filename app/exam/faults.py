@@ -57,6 +57,9 @@ class Fault:
     is_fatal: bool = True
 
 
+MORE_ROOM = "give more with --max-tokens"
+
+
 @dataclass(frozen=True)
 class Sample:
     """The answers of one model so far."""
@@ -68,6 +71,8 @@ class Sample:
     """Reasons of requests that got no answer."""
     own_room: Set[str] = frozenset()
     """Questions with the room that the known models had, by prompt_id."""
+    more_room: str = MORE_ROOM
+    """What to do where a model needs more room."""
 
     def is_short_of_own_room(self, reply: Reply) -> bool:
         """Whether the answer ran out of a room that the known models had too."""
@@ -122,7 +127,7 @@ def _empty(sample: Sample) -> Iterator[Fault]:
         return
     out_of_room = sum(reply.finish_reason == "length" for reply in empty)
     if out_of_room > len(empty) / 2:
-        words = "uses up its room before it says anything, as models that reason do: give it more with --max-tokens"
+        words = f"uses up its room before it says anything, as models that reason do: {sample.more_room}"
     else:
         words = f"says nothing in {len(empty)} of {len(sample.replies)} answers"
     yield Fault("empty", words)
@@ -165,7 +170,7 @@ def _out_of_room(sample: Sample) -> Iterator[Fault]:
     replies = [reply for reply in sample.replies if reply.prompt_id not in sample.own_room]
     cut = sum(map(sample.is_out_of_room, replies))
     if len(replies) >= LEAST_ANSWERS and cut > PATIENT_SHARE * len(replies):
-        words = f"{cut} of {len(replies)} answers did not end within their room: give more with --max-tokens"
+        words = f"{cut} of {len(replies)} answers did not end within their room: {sample.more_room}"
         yield Fault("long-winded", words, is_fatal=cut > OUT_OF_ROOM_SHARE * len(replies))
 
 

@@ -22,7 +22,7 @@ from app.collect.runner import Budget, spent_usd
 from app.errors import UsageError
 from app.exam.paper import Paper
 from app.exam.sitting import Sat, Sitting, Standing, remembered, standing_of
-from router_models.onboarding import Questions
+from router_models.onboarding import LEAST_SHOTS, Questions
 from router_models.outcomes import OutcomesDataset
 
 # Three waits of 0.5 to 2 s pass over a restart; an endpoint that is down is told apart within a minute.
@@ -71,6 +71,15 @@ class Hall:
     def kept(self) -> int:
         """How many answers there are of those who sit now."""
         return sum(len(replies_in(self._place(candidate))) for candidate in self._sitting())
+
+    def forgotten(self) -> list[str]:
+        """Models that have sat, of whose answers too few are left."""
+        known = {prompt.prompt_id for prompt in self.paper.counted()}
+        has_sat = [candidate for candidate in self.candidates if candidate.has_sat]
+        left = {
+            one.target.model: {reply.prompt_id for reply in replies_in(self._place(one))} & known for one in has_sat
+        }
+        return [model for model, found in left.items() if len(found) < LEAST_SHOTS]
 
     def _sitting(self) -> list[Candidate]:
         return [candidate for candidate in self.candidates if not candidate.has_sat]

@@ -21,6 +21,7 @@ import numpy as np
 
 from app.collect.plan import TEMPLATE_TOKENS, Prompt
 from app.errors import UsageError
+from app.exam.faults import MORE_ROOM
 from router_models.aptitude import FAMILIES, draw_exam
 from router_models.artifact import Artifact
 from router_models.conversation import Conversation
@@ -46,6 +47,8 @@ class Paper:
     anchors: tuple[Mapping[str, Any] | None, ...]
     own_room: frozenset[str] = frozenset()
     """Questions whose room is the one that the artifact's models had, by prompt_id."""
+    more_room: str = MORE_ROOM
+    """What an operator is told to do where a model needs more room."""
 
     def fitting(self, context_tokens: int | None) -> tuple[Prompt, ...]:
         """As a model with this context can answer them: with less room where it is tight, without what is too long."""

@@ -157,7 +157,7 @@ class Sitting:
         reasons = [self.journal.failures.get((prompt.prompt_id, self.sat.model)) for prompt in prompts]
         failures = [reason for reason in reasons if reason is not None]
         known = {prompt.prompt_id: prompt for prompt in prompts}
-        sample = Sample(known, list(self.sat.replies.values()), failures, self.paper.own_room)
+        sample = Sample(known, list(self.sat.replies.values()), failures, self.paper.own_room, self.paper.more_room)
         self.sat.faults = faults_in(sample)
         fatal = [fault for fault in self.sat.faults if fault.is_fatal]
         if fatal:
@@ -197,10 +197,6 @@ def remembered(target: Target, prompts: Sequence[Prompt], replies: Sequence[Repl
     asked = [prompt for prompt in prompts if prompt.prompt_id in kept]
     sat = Sat(target, tuple(prompts), kept, dict(_scores([(p, kept[p.prompt_id].answer) for p in asked])))
     sat.standings.append(standing(sat))
-    if sat.standings[-1].counted < LEAST_SHOTS:
-        sat.problem = (
-            "the answers of its exam are gone; remove its `predicted_as` from the catalogue to let it sit again"
-        )
     return sat
 
 

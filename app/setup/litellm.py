@@ -24,7 +24,7 @@ from app.api.access import AUTO, DEFAULT_PROFILE
 from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
 from app.setup.litellm_entries import Deployment, NotCarriedError, read_deployment, variable_in
 from app.setup.litellm_leaves import Leaves, Place
-from app.setup.litellm_tables import ALONE, PROVIDERS
+from app.setup.litellm_tables import ALONE
 from app.yaml_files import dotted, read_yaml, refuse
 
 _SECTIONS = ("router_settings", "litellm_settings", "general_settings")
@@ -151,8 +151,8 @@ def _backend(model: _Model, names: Collection[str], variables: set[str | None]) 
     first = model.first
     name, variable = _unused(first.provider, names, "-"), first.key.env
     if first.key.literal is not None:
-        known = PROVIDERS.get(first.provider)
-        own = known.key_env if known else None
+        # The variable is likely to be set, to another key than the file's: it may go to the provider only.
+        own = first.provider_key_env if all(one.provider_key_env for one in model.members) else None
         variable = _unused(own or "KEY_OF_" + re.sub(r"\W", "_", name).upper(), variables, "_")
         variables.add(variable)
     return DraftBackend(name, first.kind, model.urls, key_env=variable, allow_cidr=_private(model.urls))

@@ -49,6 +49,9 @@ class Deployment:
     name: str
     served_as: str
     provider: str
+    """Where it has an address of its own: its name."""
+    provider_key_env: str | None
+    """The variable of the provider's keys; None at any address but the provider's own, which no such key is for."""
     kind: str
     url: str
     key: Key
@@ -80,6 +83,7 @@ def read_deployment(place: Place, entry: Mapping[str, Any], file: str) -> Deploy
         name=name,
         served_as=served_as,
         provider=provider if address is None else name,
+        provider_key_env=known.key_env if url == known.url else None,
         kind=known.kind,
         url=url,
         key=key,

@@ -264,6 +264,40 @@ async def test_each_backend_sees_no_more_than_its_share_at_once(tmp_path: Path) 
     assert max(one.asked.values()) == max(two.asked.values()) == 1
 
 
+async def test_what_was_in_flight_when_a_run_is_cancelled_counts_as_spent(tmp_path: Path) -> None:
+    """What it cost is not known: an attempt that was lost before it, and the one that was cut off."""
+    hanging = then_good(Scripted(status=500), Scripted(delay_s=2))
+    async with ChatServer(hanging) as server:
+        plan = Plan(prompts(3), (target(server),))
+        bound_usd = plan.targets[0].bound_usd(plan.prompts[0])
+        with Journal(tmp_path, plan.header()) as journal:
+            asking = asyncio.create_task(run(plan, journal, patience=Patience(attempts=3)))
+            while len(server.bodies) < 6:
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+    async with ChatServer(always(Scripted())) as server:
+        plan = Plan(prompts(3), (target(server),))
+        with Journal(tmp_path, plan.header()) as journal:
+            assert spent_usd(plan, journal) == pytest.approx(6 * bound_usd)
+            with pytest.raises(Stopped, match="raise --max-usd"):
+                await run(plan, journal, budget=Budget(6 * bound_usd, spent_usd(plan, journal)))
+            await run(plan, journal)
+            assert len(journal.replies) == len(server.bodies) == 3
+
+
+async def test_what_was_in_flight_when_another_backend_ends_the_run_counts_as_spent(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted(delay_s=2))) as slow, ChatServer(always(Scripted(status=404))) as wrong:
+        plan = Plan(prompts(2), (target(slow, "slow"), target(wrong, "wrong")))
+        with Journal(tmp_path, plan.header()) as journal:
+            with pytest.raises(UsageError, match="answers 404"):
+                await run(plan, journal, concurrency=2)
+            bound_usd = plan.targets[0].bound_usd(plan.prompts[0])
+            assert spent_usd(plan, journal) == pytest.approx(2 * bound_usd)
+
+
 async def test_the_budget_holds_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     async with ChatServer(always(Scripted())) as server:
         plan = Plan(prompts(60), (target(server),))

@@ -240,6 +240,9 @@ async def test_an_endpoint_that_dies_half_way_is_asked_only_the_rest_when_it_is_
     assert json.loads(out)["models"][0]["prompts"] == len(ANSWERS)
 
 
+OTHERS = [("--max-tokens", "77"), ("--items", "7"), ("--seed", "2")]
+
+
 async def test_a_model_that_joins_later_leaves_those_before_it_alone_and_has_their_room(tmp_path: Path) -> None:
     async with ChatServer(honest) as server:
         at = place(tmp_path, server.url)
@@ -250,16 +253,74 @@ async def test_a_model_that_joins_later_leaves_those_before_it_alone_and_has_the
         catalog["models"][0]["card"]["context_tokens"] = 4096
         (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
         before = len(server.bodies)
-        status, out, err = await onboard(at, "--json", "--precision", "0", "--max-tokens", "77")
+        refused = [await onboard(at, "--precision", "0", *other) for other in OTHERS]
+        assert len(server.bodies) == before
+        status, out, err = await onboard(at, "mine", "later", "--json", "--precision", "0")
         asked = server.bodies[before:]
 
+    assert [status for status, _, _ in refused] == [1, 1, 1]
+    for (option, value), (_, _, said) in zip(OTHERS, refused, strict=True):
+        assert f"{option} {value}: mine sat with" in said
+        assert f"set `artifact` in {at.config} back to {DEMO}, remove `predicted_as` of mine" in said
     assert status == 0, err
+    assert "mine has joined already, and is not asked again" in err
     assert {body["model"] for body in asked} == {"later"}
     assert {body["messages"][-1]["content"]: body["max_tokens"] for body in asked} == OWN_ROOM
     assert [each["model"] for each in json.loads(out)["models"]] == ["mine", "later"]
     assert at.artifact() == "artifacts/mine-v2"
     assert load_artifact(tmp_path / "artifacts/mine-v2").models[-2:] == ("mine", "later")
     assert [model["predicted_as"] for model in at.catalog()["models"]] == ["mine", "later"]
+
+
+def speechless(*_: Any) -> Scripted:
+    """A model that reasons until its room is used."""
+    return Scripted(text="", finish_reason="length", output_tokens=9999)
+
+
+async def test_a_later_model_that_needs_more_room_hears_that_all_have_to_sit_anew(tmp_path: Path) -> None:
+    def script(text: str, asked: int, body: dict[str, Any]) -> Scripted:
+        return honest(text) if body["model"] == "mine" else speechless()
+
+    async with ChatServer(script) as server:
+        at = place(tmp_path, server.url)
+        assert (await onboard(at, "--precision", "0"))[0] == 0
+        catalog = at.catalog()
+        catalog["models"].append({"name": "later", "backend": "own", "card": {"context_tokens": 8192}})
+        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+        status, _, err = await onboard(at, "later")
+
+    assert status == 1
+    assert "uses up its room before it says anything" in err
+    assert "for more room let all sit anew" in err
+    assert "--max-tokens" not in err
+
+
+@pytest.mark.parametrize("change", ["renamed", "answers gone", "no folder for the result"])
+async def test_what_could_not_be_written_is_said_before_anything_is_asked(tmp_path: Path, change: str) -> None:
+    async with ChatServer(honest) as server:
+        at = place(tmp_path, server.url)
+        assert (await onboard(at, "--precision", "0"))[0] == 0
+        catalog = at.catalog()
+        catalog["models"].append({"name": "later", "backend": "own", "card": {"context_tokens": 8192}})
+        if change == "renamed":
+            catalog["models"][0]["name"] = "better"
+        if change == "answers gone":
+            (tmp_path / "exams").rename(tmp_path / "elsewhere")
+        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+        before = len(server.bodies)
+        options = ["--output", str(at.config / "new")] if change == "no folder for the result" else []
+        status, _, err = await onboard(at, *options, "later")
+
+    assert (status, len(server.bodies)) == (1, before)
+    words = {
+        "renamed": "better would lose its column mine, because another name sat for it; rename it back to mine, or "
+        "remove its `predicted_as`",
+        "answers gone": "mine: the answers of its exam are gone from",
+        "no folder for the result": f"{at.config} is no folder that can be written to",
+    }
+    assert words[change] in err
+    assert "questions, at most" not in err
+    assert err.splitlines()[-1].startswith("thalamus: ")
 
 
 async def test_a_question_that_fails_is_asked_once_in_a_run_and_again_in_the_next(tmp_path: Path) -> None:

@@ -34,6 +34,17 @@ def test_a_failure_that_was_answered_later_is_no_failure(tmp_path: Path) -> None
         assert again.failures == {}
 
 
+def test_a_request_that_was_stopped_is_paid_for_and_no_failure(tmp_path: Path) -> None:
+    with Journal(tmp_path, HEADER) as journal:
+        journal.add_failure(("p1", "m"), "status 503", lost_usd=0.25)
+        journal.add_stopped(("p1", "m"), lost_usd=0.5)
+        journal.add_stopped(("p2", "m"), lost_usd=0.5)
+        assert (journal.failures, journal.lost_usd) == ({}, 1.25)
+
+    with Journal(tmp_path, HEADER) as again:
+        assert (again.failures, again.lost_usd) == ({}, 1.25)
+
+
 @pytest.mark.parametrize("kept_bytes", [1, 20, -1])
 def test_a_torn_last_line_is_forgotten_and_the_rest_kept(tmp_path: Path, kept_bytes: int) -> None:
     with Journal(tmp_path, HEADER) as journal:

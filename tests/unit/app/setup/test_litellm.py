@@ -259,6 +259,32 @@ def test_no_secret_of_the_file_is_in_the_draft(name: str) -> None:
     assert "sk-made-up" not in repr(draft_of(name))
 
 
+LAB = {"model": "openai/deepseek-v3", "api_base": "http://10.0.0.5:8000/v1", "api_key": "sk-made-up"}
+OWN = {"model": "openai/gpt-4.1", "api_key": "sk-made-up"}
+
+
+@pytest.mark.parametrize(
+    ("name", "deployments", "variable"),
+    [
+        ("deepseek", [LAB], "KEY_OF_DEEPSEEK"),
+        ("openai", [LAB], "KEY_OF_OPENAI"),
+        ("daily", [LAB | {"model": "deepseek/deepseek-chat"}], "KEY_OF_DAILY"),
+        ("daily", [LAB | {"custom_llm_provider": "deepseek"}], "KEY_OF_DAILY"),
+        ("daily", [OWN, OWN | {"api_base": "http://10.0.0.5:8000/v1"}], "KEY_OF_OPENAI"),
+        ("daily", [OWN], "OPENAI_API_KEY"),
+        ("daily", [OWN | {"api_base": "https://api.openai.com/v1"}], "OPENAI_API_KEY"),
+    ],
+)
+def test_a_providers_variable_is_for_the_providers_own_address_only(
+    name: str, deployments: list[dict[str, str]], variable: str, tmp_path: Path
+) -> None:
+    """What it holds on the operator's machine is the key of another account."""
+    listed_models = [{"model_name": name, "litellm_params": params} for params in deployments]
+    draft = read(tmp_path, yaml.safe_dump({"model_list": listed_models}))
+    assert [len(backend.urls) for backend in draft.backends] == [len(deployments)]
+    assert draft.backends[0].key_env == variable
+
+
 def test_a_key_in_plain_text_goes_into_a_variable_that_no_other_key_is_in() -> None:
     draft = draft_of("providers")
     assert [backend.key_env for backend in draft.backends[:2]] == ["OPENAI_API_KEY", "OPENAI_API_KEY_2"]

@@ -1,0 +1,75 @@
+"""What a hurried operator gives to `thalamus` by mistake is answered in a line that says what to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.cli import main
+from tests.fakes.deployment import write_config
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a configuration, and with things that stand where something else is expected."""
+    write_config(tmp_path, {"small": "http://127.0.0.1:9"})
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "binary").write_bytes(bytes(range(256)) * 4)
+    (tmp_path / "text").write_text("just a text\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "2 + 2?", "reference": "4", "grader": "exact"}\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+COLLECT = "collect --prompts prompts.jsonl --url http://127.0.0.1:9 --models m --yes"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"{COLLECT} --output text", "text: File exists; name a folder, or a path where nothing is yet"),
+        (f"{COLLECT} --output text/deeper", "text/deeper: Not a directory; name a folder"),
+        (f"{COLLECT} --output out --grader-command 'x", "--grader-command: expected a command as a shell reads it"),
+        *(
+            (f"collect --prompts prompts.jsonl --url {url} --models m --yes --output out", "not an http(s) address: ")
+            for url in ("127.0.0.1:9", "http://", "http://[bad", "http://h:x", "http://h:99999", f"http://{'x' * 64}")
+        ),
+        *(
+            (f"traffic --seconds 0.1 --key-env PATH --url {url}", f"--url '{url}': write an address such as http://")
+            for url in ("", "nowhere", "http://", "http://[bad", "http://h:x", "http://h:99999", "http://h/path")
+        ),
+        (f"traffic --seconds 0.1 --key-env PATH --url http://{'x' * 64}", "no gateway answers at "),
+        ("keys create --expires 1e10", "--expires: expected days"),
+        ("keys create --expires nan", "--expires: expected days"),
+        ("journal export --config gateway.yaml --parquet folder", "folder: Is a directory; name a file"),
+        ("journal export --config gateway.yaml --parquet ", ".: Is a directory; name a file"),
+        (
+            f"journal export --config gateway.yaml --parquet {'x' * 300}",
+            f"{'x' * 300}: File name too long; name another",
+        ),
+    ],
+)
+def test_a_wrong_input_is_answered_in_one_line(
+    place: Path, command: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command.split(" "))
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"thalamus: {said}")
+
+
+def test_a_fault_that_is_ours_keeps_its_traceback() -> None:
+    from app.cli import told
+
+    assert told(OSError(9, "Bad file descriptor")) is None
+
+
+def test_a_line_of_prompts_may_have_any_separator_of_unicode_in_a_text(place: Path) -> None:
+    from app.collect.importers import read_prompts
+
+    (place / "prompts.jsonl").write_text(
+        '{"prompt": "one\u2028two\x85three"}\n\n{"prompt": "four"}\r\n', encoding="utf-8"
+    )
+    assert [prompt.prompt for prompt in read_prompts(str(place / "prompts.jsonl"))] == ["one\u2028two\x85three", "four"]
