@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,8 @@ from app.errors import (
 from app.routing.estimates import Expected
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, roomy
 
+# What a key's budget does not pay for is left out after all else was decided.
+BUDGET = "budget"
 # Ejected replicas are asked about once a second, and one that is back is used again at once.
 RETRY_AFTER_S = 2
 # Models that an error names; the rest is counted.
@@ -45,6 +47,12 @@ def exclusions(expected: Expected) -> list[Refusal]:
     """Every reason against every model that was asked for, in the catalogue's order."""
     visible_M = asked_for(expected.table, expected.question)
     return sorted(_refusals(expected, visible_M, estimated=True), key=lambda each: each.model)
+
+
+def unpaid(expected: Expected, models: Iterable[int]) -> list[Refusal]:
+    """What is said of models that the key's budget does not pay for."""
+    message = "may cost more than what is left of this key's budget"
+    return [Refusal(model, Exclusion(expected.names[model], BUDGET, message)) for model in models]
 
 
 def nothing_left(expected: Expected, estimated: bool) -> GatewayError:

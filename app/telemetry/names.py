@@ -20,7 +20,8 @@ PRIORITIES = ("low", "normal", "high")
 BACKEND_FAULTS = ("no_backend", "upstream_timeout", "bad_upstream", "rate_limit_exceeded")
 SERVER_ERRORS = ("internal", "no_backend", "upstream_timeout", "bad_upstream", "upstream_disconnected", "overloaded")
 """How a request fails through no fault of its caller."""
-EXCLUDING = ("capabilities", "context_tokens", "availability", *(each.name for each in constraints.CONSTRAINTS))
+BUDGET = "budget"
+EXCLUDING = ("capabilities", "context_tokens", "availability", BUDGET, *(each.name for each in constraints.CONSTRAINTS))
 """What may exclude a model."""
 
 
