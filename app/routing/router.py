@@ -35,7 +35,7 @@ from app.routing.ranking import Ranking
 from app.routing.reading import QualityPredictor, glance, look
 from app.routing.recall import Recall
 from app.routing.sessions import kept, warmth_of
-from app.routing.steadiness import borne_out, is_dear, without_beginning
+from app.routing.steadiness import borne_out, is_dear, rest_of
 from app.routing.view import NO_TERMS, Terms, View, first_of
 from app.routing.why import Ground
 
@@ -123,7 +123,7 @@ class Router:
             raise nothing_left(view.limited, estimated=True)
         ground = await self._rank(view)
         if request.profile in self._steady and is_dear(view, ground):
-            rest = replace(request, conversation=without_beginning(request.conversation))
+            rest = replace(request, conversation=rest_of(request.conversation))
             ground = borne_out(view, ground, await self._read(rest, View(case, usable_M, terms)))
         self._tell_excluded(view.limited, estimated=True, left=len(ground.order))
         return self._decision(view, kept(view, ground))

@@ -39,7 +39,8 @@ class Ground(NamedTuple):
     kept: Kept | None = None
     """None where the session decided nothing."""
     doubted: int | None = None
-    """The model that only the first words of the prompt spoke for, where that is not enough."""
+    """The model that not what was asked last spoke for, but its first words or what stands around it, where that is not
+    enough."""
     unpaid: tuple[int, ...] = ()
     """Models that were eligible, but that the key's budget does not pay for; no part of the order."""
 
@@ -88,7 +89,9 @@ def why_kept(expected: Expected, kept: Kept) -> str:
 def why_doubted(expected: Expected, ground: Ground, doubted: int) -> str:
     """Why a cheaper model answers than the one that was the most useful."""
     model, other = expected.names[int(ground.order[0])], expected.names[doubted]
-    return f"without its first words the prompt asks for no more than {model}, and this profile wants that of {other}"
+    return (
+        f"what was asked last, without its first words, needs no more than {model}; this profile wants that of {other}"
+    )
 
 
 def why_default(failure: str | None, has_predictor: bool) -> str:
