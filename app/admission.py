@@ -24,7 +24,7 @@ from app.domain.decision import Candidate, Decision
 from app.domain.request import Request
 from app.domain.usage import Usage
 from app.endings import Endings
-from app.errors import Draining, GatewayError, Internal
+from app.errors import BudgetSpent, BudgetUnavailable, Draining, GatewayError, Internal
 from app.promises import Promises
 from app.shedding import Shedding
 from app.store.accounts import Hold
@@ -33,6 +33,7 @@ from app.store.journal import CANCELLED, OK, Entry, Journal, Outcome
 from app.store.keys import Budget
 from app.store.limits import Allowance, Limits, Slot
 from app.telemetry import Telemetry
+from app.telemetry.names import BUDGET
 from app.upstream.base_answer import Answer
 from app.upstream.deadline import Clock, CutShort, Deadline, missed
 from app.upstream.dispatcher import Served
@@ -260,6 +261,22 @@ class Admitted:
         self._request, self._hold = afforded.request, afforded.hold
         if budget.hard:
             entry.reserved_usd = afforded.hold.usd
+        if afforded.decision is not decision:
+            left_out = len(decision.candidates) - len(afforded.decision.candidates)
+            self._ledger.telemetry.metrics.excluded(BUDGET, left_out)
+        return afforded.request, afforded.decision
+
+    async def would_afford(self, request: Request, decision: Decision) -> tuple[Request, Decision]:
+        """What `afford` returns, with nothing held back; both as they are where the budget pays for nothing of use."""
+        budget, budgets = self._caller.budget, self._ledger.budgets
+        if budget is None:
+            return request, decision
+        account = budgets.account(self._entry.key_id, budget, self._entry.at or None)
+        try:
+            afforded = await afford(budgets, account, request, decision)
+        except (BudgetSpent, BudgetUnavailable):
+            return request, decision
+        afforded.hold.settle(0.0)
         return afforded.request, afforded.decision
 
     def decided(self, decision: Decision) -> None:

@@ -12,12 +12,12 @@ A model without a price costs nothing known, so no budget stops it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from app.domain.decision import Decision
 from app.domain.models import TOKENS_PER_PRICE, Model, TokenPrice
 from app.domain.request import Request
+from app.routing.narrowing import narrowed
 from app.store.accounts import NANO_USD, Account, Hold
 from app.store.budgets import Budgets
 from app.upstream.payload import dump, expected_choices
@@ -133,11 +133,4 @@ def _cut(request: Request, decision: Decision, size: Size, hold: Hold) -> Afford
         request = request.limited_to(tokens)
     kept = [number for number, model in enumerate(models) if size.usd(model, tokens) <= paid_usd]
     hold.shrink(min(hold.usd, max(size.usd(models[number], tokens) for number in kept)))
-    return Afforded(request, _narrowed(decision, kept), hold)
-
-
-def _narrowed(decision: Decision, kept: Sequence[int]) -> Decision:
-    if len(kept) == len(decision.candidates):
-        return decision
-    candidates = [decision.candidates[number] for number in kept]
-    return replace(decision, candidates=candidates, reason=decision.reason if 0 in kept else "fallback")
+    return Afforded(request, decision if len(kept) == len(models) else narrowed(decision, kept), hold)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -54,6 +54,10 @@ class Desk:
     """Whether other gateways write to the same journal."""
 
 
+Afford = Callable[[Request, Decision], Awaitable[tuple[Request, Decision]]]
+"""What a key's budget pays for of both."""
+
+
 class _Found(NamedTuple):
     """A decision, where this process remembers it or where it is kept."""
 
@@ -88,7 +92,7 @@ class Gateway:
         """
         _permit_explanation(request, key)
         async with self._admission.admit(request, key) as admitted:
-            request, decision = await admitted.afford(request, await self._decide(request))
+            request, decision = await self._decide(request, admitted.afford)
             admitted.decided(decision)
             served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id, admitted)
             admitted.hand_over(served)
@@ -99,9 +103,13 @@ class Gateway:
             return served
 
     async def explain(self, request: Request, key: Caller) -> Mapping[str, Any]:
-        """The record of the decision that this request would get, without the completion."""
-        async with self._admission.admit(request, key, "explain"):
-            return self._record(await self._decide(request), None)
+        """The record of the decision that this request would get, without the completion.
+
+        A key whose budget is spent is shown what it would get with money.
+        """
+        async with self._admission.admit(request, key, "explain") as admitted:
+            _, decision = await self._decide(request, admitted.would_afford)
+            return self._record(decision, None)
 
     async def decision(self, decision_id: str, key: Caller) -> Mapping[str, Any]:
         """The record of a decision that this key asked for, with what then happened as far as it is known.
@@ -156,16 +164,17 @@ class Gateway:
         """Whether the gateway is about to stop, so that connections close with their answers."""
         return self._admission.gate.leaving
 
-    async def _decide(self, request: Request) -> Decision:
+    async def _decide(self, request: Request, afford: Afford) -> tuple[Request, Decision]:
         session = await self._desk.sessions.find(request) if has_session(request) else None
         began_at = self._replicas.clock()
         decision = await self._desk.router.route(request, self._replicas.fleet(), session)
         seconds = self._replicas.clock() - began_at
-        self._afterwards.do(partial(self._count, decision, request.profile, seconds))
         if failure := decision.details.get("predictor_failure"):
             self._metrics.predictor_failures.inc()
             self._log.write("predictor.failed", request_id=request.request_id, cause=str(failure))
-        return decision
+        request, decision = await afford(request, decision)
+        self._afterwards.do(partial(self._count, decision, request.profile, seconds))
+        return request, decision
 
     def _count(self, decision: Decision, profile: str, seconds: float) -> None:
         chosen = decision.chosen

@@ -21,7 +21,7 @@ from app.domain.preferences import (
     parse_body,
     parse_headers,
 )
-from app.domain.request import Preferences
+from app.domain.request import Origins, Preferences
 from app.errors import InvalidRequest, NotAllowed
 from app.store.keys import PRIORITIES, Key
 
@@ -72,18 +72,29 @@ def steer(body: Mapping[str, Any], call: Call, flags: FlagLine | None) -> Steeri
         raise InvalidRequest('model is missing; send "auto", or a name from GET /v1/models', param="model")
     model, profile = call.access.resolve(name, key)
     # Who names a model has made the choice that a profile is about; what holds for the key holds for him too.
-    held = _NO_PREFERENCES if model else call.access.preferences(profile)
-    held = merged(held, key.routing)
+    in_profile = _NO_PREFERENCES if model else call.access.preferences(profile)
+    held = merged(in_profile, key.routing)
     in_headers, in_body = parse_headers(call.headers), parse_body(body.get("routing"))
     if in_headers is in_body is NOTHING_ASKED and flags is None:
-        return Steering(model, profile, held, NO_CONTEXT)
+        signed = _signed(held, in_profile, key.routing, _NO_PREFERENCES, _NO_PREFERENCES)
+        return Steering(model, profile, signed, NO_CONTEXT)
     policy = Policy(held, key.scopes, key.may_set, key.flags_in_prompt)
     if flags:
         policy = narrow(policy, Source.PROMPT, flags.preferences)
     names = call.access.names
-    policy = narrow(policy, Source.HEADER, names.without_strangers(in_headers.preferences))
-    policy = narrow(policy, Source.BODY, names.without_strangers(in_body.preferences))
-    return Steering(model, profile, policy.preferences, in_body.context.over(in_headers.context))
+    header, asked = names.without_strangers(in_headers.preferences), names.without_strangers(in_body.preferences)
+    policy = narrow(narrow(policy, Source.HEADER, header), Source.BODY, asked)
+    signed = _signed(policy.preferences, in_profile, key.routing, header, asked)
+    return Steering(model, profile, signed, in_body.context.over(in_headers.context))
+
+
+def _signed(asked: Preferences, *by: Preferences) -> Preferences:
+    """The same, saying what of it profile, key, headers and body set, unless that was the body alone."""
+    profile, key, header, body = by
+    if not (profile.limits or key.limits or header.limits):
+        return asked
+    origins = Origins(profile.limits, key.limits, header.limits, body.limits)
+    return Preferences(asked.limits, asked.weights, asked.max_quality_loss, origins)
 
 
 def allowed_priority(asked: Priority | None, key: Key) -> Priority:

@@ -42,17 +42,34 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What a caller may say differently."""
+
+    words: tuple[str, ...]
+    routing: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `routing`; a null one is to be left out."""
+    headers: Mapping[str, str | None] = field(default_factory=dict)
+    """The same of headers."""
+    by_name: bool = False
+    """Whether the model is to be asked for by its name."""
+    distance: float = 0.0
+    """How far the limits that he would set are from those he did, as a share of these."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exclusion:
     """Why a model is not a candidate, and the smallest change of the request that would admit it."""
 
     model: str
     constraint: str
     message: str
-    relaxation: str | None = None
-    relaxed: Mapping[str, Any] | None = None
-    """The same as a part of `routing`; a null field is one to leave out."""
-    distance: float = 0.0
-    """How far the limit that would admit it is from the one that was asked, as a share of that one."""
+    change: Change | None = None
+    """None where the caller can change nothing about it."""
+
+    @property
+    def relaxation(self) -> str | None:
+        """The change in words."""
+        return " and ".join(self.change.words) if self.change else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ class Profile:
     order: tuple[str, ...] = ()
     """Models to try when nothing is predicted, first choice first; the others follow in the catalogue's order."""
     steady: bool = False
-    """Whether a dear model answers only where the prompt without its first words asks for it as well."""
+    """Whether a dear model answers only where the last user message, alone and without its first words, asks for it as
+    well."""
 
 
 @dataclass(frozen=True, slots=True)

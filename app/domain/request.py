@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from app.domain.records import record
 
 Operation = Literal["chat", "completion", "responses", "embeddings"]
 Conversation = tuple[tuple[str, str], ...]
 """(role, text) pairs in order; tool names travel as one ("tools", "name name") pair."""
+
+
+class Origins(NamedTuple):
+    """Who set which limits; all of them hold."""
+
+    profile: Mapping[str, Any]
+    key: Mapping[str, Any]
+    header: Mapping[str, Any]
+    body: Mapping[str, Any]
 
 
 @record(frozen=True, slots=True)
@@ -23,6 +32,8 @@ class Preferences:
     """Quality given up to go from the worst to the best end of a dimension's scale."""
     max_quality_loss: float | None = None
     """Quality, in [0, 1], that may be lost on average against the best eligible model."""
+    origins: Origins | None = field(default=None, repr=False, compare=False)
+    """None where a body set all of the limits."""
 
     def __bool__(self) -> bool:
         """Whether anything is asked."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from app.domain.decision import Exclusion
+from app.domain.decision import Change, Exclusion
 from app.domain.dimensions import Truths
 from app.errors import (
     ContextLengthExceeded,
@@ -27,7 +27,10 @@ from app.errors import (
 )
 from app.routing.estimates import Expected
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, roomy
+from app.routing.relaxing import change_of, together
 
+# What a key's budget does not pay for is left out after all else was decided.
+BUDGET = "budget"
 # Ejected replicas are asked about once a second, and one that is back is used again at once.
 RETRY_AFTER_S = 2
 # Models that an error names; the rest is counted.
@@ -45,6 +48,12 @@ def exclusions(expected: Expected) -> list[Refusal]:
     """Every reason against every model that was asked for, in the catalogue's order."""
     visible_M = asked_for(expected.table, expected.question)
     return sorted(_refusals(expected, visible_M, estimated=True), key=lambda each: each.model)
+
+
+def unpaid(expected: Expected, models: Iterable[int]) -> list[Refusal]:
+    """What is said of models that the key's budget does not pay for."""
+    message = "may cost more than what is left of this key's budget"
+    return [Refusal(model, Exclusion(expected.names[model], BUDGET, message)) for model in models]
 
 
 def nothing_left(expected: Expected, estimated: bool) -> GatewayError:
@@ -80,28 +89,58 @@ def _limited_for_s(expected: Expected, model: int) -> float | None:
 
 def _no_eligible_model(refusals: dict[int, list[Exclusion]]) -> NoEligibleModel:
     smallest = min(refusals.values(), key=_size_of_change)
-    changes = [each.relaxation for each in smallest if each.relaxation]
     counts = Counter(each.constraint for reasons in refusals.values() for each in reasons)
     against = ", ".join(f"{name} excludes {count}" for name, count in counts.most_common())
     named = [each for reasons in list(refusals.values())[:MOST_NAMED] for each in reasons]
     return NoEligibleModel(
-        f"no model is eligible: {against} of {len(refusals)}; to admit {smallest[0].model}, {' and '.join(changes)}",
+        f"no model is eligible: {against} of {len(refusals)}; {_way_out(smallest)}",
         param="routing",
         details={
             "excluded": [as_json(each) for each in named],
             "models": len(refusals),
-            "relaxation": {"model": smallest[0].model, "changes": changes, "routing": _together(smallest)},
+            "relaxation": _relaxation(smallest),
         },
     )
 
 
-def _size_of_change(reasons: list[Exclusion]) -> tuple[bool, int, float]:
-    """What a caller can do at all comes first, then the fewest changes, then the ones that go least far."""
-    return any(not each.relaxation for each in reasons), len(reasons), sum(each.distance for each in reasons)
+def _size_of_change(reasons: list[Exclusion]) -> tuple[bool, bool, bool, int, float]:
+    """What a caller can do at all comes first, then what leaves the choice to the gateway, then the fewest changes,
+    then the ones that go least far."""
+    change = _together(reasons)
+    is_lasting = all(each.change for each in reasons)
+    return bool(_held(reasons)), not is_lasting, change.by_name, len(change.words), change.distance
 
 
-def _together(reasons: list[Exclusion]) -> dict[str, object]:
-    return {name: value for each in reasons for name, value in (each.relaxed or {}).items()}
+def _held(reasons: list[Exclusion]) -> list[str]:
+    """Constraints about which a caller can do nothing, now or later."""
+    return [each.constraint for each in reasons if each.change is None and each.constraint != AVAILABILITY]
+
+
+def _way_out(reasons: list[Exclusion]) -> str:
+    if held := _held(reasons):
+        return f"no change of routing admits one, as this key itself limits {' and '.join(held)}"
+    return f"to admit {reasons[0].model}, {' and '.join(_together(reasons).words)}"
+
+
+def _relaxation(reasons: list[Exclusion]) -> dict[str, object] | None:
+    """For clients that change the request themselves; None where that is of no use."""
+    if _held(reasons):
+        return None
+    change = _together(reasons)
+    relaxation: dict[str, object] = {
+        "model": reasons[0].model,
+        "changes": list(change.words),
+        "routing": dict(change.routing),
+    }
+    if change.headers:
+        relaxation["headers"] = dict(change.headers)
+    if change.by_name:
+        relaxation["by_name"] = True
+    return relaxation
+
+
+def _together(reasons: list[Exclusion]) -> Change:
+    return together([each.change for each in reasons if each.change])
 
 
 def _too_long(expected: Expected, visible_M: Truths) -> ContextLengthExceeded:
@@ -132,7 +171,7 @@ def _refusals(expected: Expected, visible_M: Truths, estimated: bool) -> Iterato
     for model in np.flatnonzero(visible_M & ~expected.fleet.available_M).tolist():
         limited = _limited_for_s(expected, model) is not None
         message = "is over its backend's rate limit" if limited else "has no replica that is up"
-        yield Refusal(model, Exclusion(expected.names[model], AVAILABILITY, message, None))
+        yield Refusal(model, Exclusion(expected.names[model], AVAILABILITY, message))
 
 
 def _lacking(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
@@ -140,7 +179,10 @@ def _lacking(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
     for model in np.flatnonzero(visible_M & ~expected.capabilities.where(needs.issubset)).tolist():
         missing = ", ".join(sorted(needs - expected.capabilities[model]))
         exclusion = Exclusion(
-            expected.names[model], CAPABILITIES, f"cannot do {missing}", f"send a request that does not need {missing}"
+            expected.names[model],
+            CAPABILITIES,
+            f"cannot do {missing}",
+            Change((f"send a request that does not need {missing}",)),
         )
         yield Refusal(model, exclusion)
 
@@ -154,7 +196,7 @@ def _overfull(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
             expected.names[model],
             CONTEXT,
             f"has a context of {most} tokens, and the request may take {tokens}",
-            f"shorten the conversation or lower max_tokens by {tokens - most} tokens",
+            Change((f"shorten the conversation or lower max_tokens by {tokens - most} tokens",)),
         )
         yield Refusal(model, exclusion)
 
@@ -165,22 +207,6 @@ def _beyond_limits(expected: Expected, visible_M: Truths, estimated: bool) -> It
         if constraint.stage == "estimate" and not estimated:
             continue
         for model in np.flatnonzero(visible_M & ~constraint.passes(expected, limit)).tolist():
-            relaxed = constraint.relaxed(expected, model, limit)
-            exclusion = Exclusion(
-                expected.names[model],
-                name,
-                constraint.found(expected, model),
-                constraint.relaxation(relaxed),
-                {name: None if relaxed is None else constraint.kind.as_json(relaxed)},
-                _distance(limit, relaxed),
-            )
-            yield Refusal(model, exclusion)
-
-
-def _distance(limit: object, relaxed: object) -> float:
-    """Between numbers, as a share of the limit; leaving a limit out goes farthest, lists of names are all as near."""
-    if relaxed is None:
-        return math.inf
-    if isinstance(limit, int | float) and isinstance(relaxed, int | float):
-        return abs(relaxed - limit) / (abs(limit) or 1.0)
-    return 0.0
+            change, found = change_of(constraint, expected, model), constraint.found(expected, model)
+            message = found if change else f"{found}, and this key limits {name} itself"
+            yield Refusal(model, Exclusion(expected.names[model], name, message, change))

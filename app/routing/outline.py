@@ -6,7 +6,7 @@ Legend of array suffixes: M models of the catalogue, K kept ones.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from app.domain.decision import Decision
 from app.domain.dimensions import Truths
 from app.routing.candidates import CandidateTable
 from app.routing.estimates import Case, Expected, known
+from app.routing.evidence import Evidence
+from app.routing.exclusions import BUDGET
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
-from app.routing.router import Evidence
 from app.routing.sessions import told
 
 # Most catalogues have fewer models; a longer tail of the ranking is never tried, and its estimates follow from the
@@ -56,7 +57,7 @@ class Outlines:
         if len(order) < self._asked_for(evidence.case):
             # What is not sure to be in a cache is not counted on where limits are judged.
             limited = expected if evidence.case.warmth is None else Expected(evidence.case.without_session)
-            outline["excluded"] = dict(_excluded(limited))
+            outline["excluded"] = dict(_excluded(limited, evidence.ground.unpaid))
         if (session := told(expected, evidence.ground)) is not None:
             outline["session"] = session
         if evidence.ground.doubted is not None:
@@ -101,14 +102,19 @@ def _estimates(expected: Expected, order_K: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _excluded(expected: Expected) -> Iterator[tuple[str, Any]]:
+def _excluded(expected: Expected, unpaid: Sequence[int]) -> Iterator[tuple[str, Any]]:
     """By constraint, how many models it excludes and the first of them by name. A model may be in several."""
     visible_M = asked_for(expected.table, expected.question)
     for constraint, passing_M in _constraints(expected):
-        excluded = np.flatnonzero(visible_M & ~passing_M)
-        if excluded.size:
-            names = [expected.table.models[number].name for number in excluded[:MOST_NAMED].tolist()]
-            yield constraint, {"count": int(excluded.size), "models": names}
+        if excluded := np.flatnonzero(visible_M & ~passing_M).tolist():
+            yield constraint, _counted(expected, excluded)
+    if unpaid:
+        yield BUDGET, _counted(expected, sorted(unpaid))
+
+
+def _counted(expected: Expected, excluded: Sequence[int]) -> dict[str, Any]:
+    names = [expected.table.models[number].name for number in excluded[:MOST_NAMED]]
+    return {"count": len(excluded), "models": names}
 
 
 def _constraints(expected: Expected) -> Iterator[tuple[str, Truths]]:

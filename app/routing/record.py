@@ -10,9 +10,9 @@ from app.domain.decision import Decision
 from app.domain.vocabulary import Vocabulary
 from app.routing.candidates import UNTESTED
 from app.routing.estimates import Expected, Question
-from app.routing.exclusions import Refusal, as_json, exclusions
+from app.routing.evidence import Evidence
+from app.routing.exclusions import Refusal, as_json, exclusions, unpaid
 from app.routing.objective import Flip, pareto, smallest_flip, utility
-from app.routing.router import Evidence
 from app.routing.sessions import told
 from app.routing.why import Ground
 
@@ -53,7 +53,7 @@ def _described(evidence: Evidence) -> dict[str, Any]:
         "asked": _asked(expected.question, expected.table.vocabulary),
         "applied": _applied(ground),
         "candidates": _candidates(expected, ground, set(front)),
-        "excluded": [_excluded(limited, each) for each in exclusions(limited)],
+        "excluded": [_excluded(limited, each) for each in _refusals(limited, ground)],
         "pareto": [expected.names[number] for number in front],
         "ranking": [expected.names[number] for number in ground.order],
         "counterfactual": _counterfactual(expected, flip),
@@ -66,6 +66,14 @@ def _described(evidence: Evidence) -> dict[str, Any]:
         "predictor_failure": reading.failure,
         "versions": dict(evidence.versions),
     }
+
+
+def _refusals(limited: Expected, ground: Ground) -> list[Refusal]:
+    """In the catalogue's order."""
+    refusals = exclusions(limited)
+    if ground.unpaid:
+        refusals = sorted([*refusals, *unpaid(limited, ground.unpaid)], key=lambda each: each.model)
+    return refusals
 
 
 def _is_settled(evidence: Evidence) -> bool:

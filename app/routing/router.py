@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from app.domain.decision import Decision, Encoder, Fleet, Reason
+from app.domain.decision import Decision, Encoder, Fleet
 from app.domain.dimensions import Truths
 from app.domain.preferences import Profile
 from app.domain.request import Request
@@ -25,18 +25,19 @@ from app.domain.sessions import Session
 from app.errors import UnknownModel
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Prospect, Question
+from app.routing.evidence import Evidence, reason_of, why_of
 from app.routing.exclusions import nothing_left
 from app.routing.filters import CardFilter, excluded, has_limits_on_estimates, has_limits_on_quality, reachable
 from app.routing.identifiers import Identifiers
 from app.routing.objective import Positions
 from app.routing.operating_points import OperatingCurve, OperatingPoints, OperatingTable
 from app.routing.ranking import Ranking
-from app.routing.reading import QualityPredictor, Reading, glance, look
+from app.routing.reading import QualityPredictor, glance, look
 from app.routing.recall import Recall
 from app.routing.sessions import kept, warmth_of
-from app.routing.steadiness import borne_out, is_dear, without_beginning
+from app.routing.steadiness import borne_out, is_dear, rest_of
 from app.routing.view import NO_TERMS, Terms, View, first_of
-from app.routing.why import Ground, why_abstained, why_best, why_default, why_doubted, why_kept
+from app.routing.why import Ground
 
 # A glance decides alone when its margin is this many times its typical error: with errors that are distributed normally
 # (the one-sided 95 % quantile), the transformer would turn one such choice in twenty around, and closer ones at most.
@@ -67,16 +68,6 @@ class _NoTally:
 
     def excluded(self, constraint: str, models: int) -> None:
         """Nobody listens."""
-
-
-class Evidence(NamedTuple):
-    """What a decision was made from; the record follows from it."""
-
-    case: Case
-    ground: Ground
-    reading: Reading
-    versions: Mapping[str, str]
-    prospect: Prospect
 
 
 class Router:
@@ -132,7 +123,7 @@ class Router:
             raise nothing_left(view.limited, estimated=True)
         ground = await self._rank(view)
         if request.profile in self._steady and is_dear(view, ground):
-            rest = replace(request, conversation=without_beginning(request.conversation))
+            rest = replace(request, conversation=rest_of(request.conversation))
             ground = borne_out(view, ground, await self._read(rest, View(case, usable_M, terms)))
         self._tell_excluded(view.limited, estimated=True, left=len(ground.order))
         return self._decision(view, kept(view, ground))
@@ -235,18 +226,14 @@ class Router:
         failure = view.reading.failure
         if view.reading.encoder is not None:
             self._tally.predicted(view.reading.encoder, unfamiliar=view.is_unfamiliar)
-        prospect = Prospect(view.expected)
-        evidence = Evidence(view.case, ground, view.reading, self._versions, prospect)
-        reason: Reason = ground.rule if ground.kept is None else "session"
-        if len(ground.order) == 1:
-            reason = "only"
-        if view.case.question.model is not None:
-            reason = "named"
+        prospect, follows_order = Prospect(view.expected), self._follows_order(view)
+        has_predictor = self._predictor is not None
+        evidence = Evidence(view.case, ground, view.reading, self._versions, prospect, has_predictor, follows_order)
         return Decision(
             decision_id=f"dec-{self._identifiers.next()}",
             candidates=Ranking(view, ground, prospect),
-            reason=reason,
-            explain=partial(_why, reason, evidence, self._predictor is not None, self._follows_order(view)),
+            reason=reason_of(view.case, ground),
+            explain=partial(why_of, evidence),
             details={"predictor_failure": failure} if failure else {},
             evidence=evidence,
         )
@@ -254,26 +241,6 @@ class Router:
     def _follows_order(self, view: View) -> bool:
         """Whether the profile says who answers where the numbers do not."""
         return view.case.question.profile in self._ordered
-
-
-# No method: a decision is remembered for a while, and a router with its artifact must not be for that.
-def _why(reason: Reason, evidence: Evidence, has_predictor: bool, follows_order: bool) -> str:
-    case, ground = evidence.case, evidence.ground
-    if reason == "named":
-        return "asked for by name"
-    if reason == "only":
-        return "the only eligible model"
-    if ground.kept is not None:
-        return why_kept(Expected(case), ground.kept)
-    if ground.doubted is not None:
-        return why_doubted(Expected(case), ground, ground.doubted)
-    if reason == "default":
-        return why_default(evidence.reading.failure, has_predictor)
-    if reason == "abstained":
-        point, first = ground.terms.point, case.table.names[int(ground.order[0])]
-        best_single = first if point is not None and point.best_model == first else None
-        return why_abstained(follows_order, best_single)
-    return why_best(Expected(case), ground)
 
 
 def _positions(table: CandidateTable, order: Sequence[str]) -> Positions:

@@ -1,11 +1,13 @@
-"""Whether the rest of a prompt bears out what its first words ask for.
+"""Whether what was asked last bears out what a prompt as a whole asks for.
 
-How it works: some words, the same before any prompt, can be found that make a router model expect much of the dear
+How it works: some words, the same with any prompt, can be found that make a router model expect much of the dear
 models and little of the cheap ones (or call the prompt unlike anything). Where a profile is steady, a model that costs
-more than another eligible one answers only if it is also chosen for the prompt without its first words; else the
-cheaper of both choices answers. So such a prefix gets its sender nothing, and a prompt that means it loses little.
+more than another eligible one answers only if it is also chosen for the last user message alone, without its first
+words; else the cheaper of both choices answers. So such words get their sender nothing as a prefix of the message, nor
+in the system message, a tool's description or an earlier turn; and a prompt that means it loses little.
 
-What it does not do: see words in the middle of a prompt, or a longer prefix.
+What it does not do: see words in the middle of the last message or at its end, or a longer prefix. A short message
+that is dear to answer only because of what was said before ("prove it") gets a cheap model.
 
 Legend of array suffixes: M models of the catalogue.
 """
@@ -21,19 +23,30 @@ from app.routing.why import Ground
 
 # A prefix of ten tokens, the length that published attacks use, and a few words more.
 FIRST_WORDS = 12
+# What so many words take in most languages: where spaces are rare, the beginning is told by its length.
+FIRST_CHARS = 80
 # Where words are looked for; what is read of a prompt is not longer.
 MOST_CHARS = 4_096
 
 
-def without_beginning(conversation: Conversation) -> Conversation:
-    """The same without the first words of what was asked last, of which at least half is left."""
-    for place in range(len(conversation) - 1, -1, -1):
-        role, text = conversation[place]
-        if role == "user":
-            words = min(FIRST_WORDS, len(text[:MOST_CHARS].split()) // 2)
-            rest = text.split(None, words)[-1] if words else text
-            return (*conversation[:place], (role, rest), *conversation[place + 1 :])
-    return conversation
+def rest_of(conversation: Conversation) -> Conversation:
+    """What was asked last, alone and without its first words, of which at least half is left.
+
+    Where no user speaks, the last message counts as his.
+    """
+    asked = next((text for role, text in reversed(conversation) if role == "user"), None)
+    if asked is None:
+        asked = conversation[-1][1] if conversation else ""
+    return (("user", asked[_first_chars(asked) :]),)
+
+
+def _first_chars(text: str) -> int:
+    """How many characters the first words take; in a text with few spaces, how many the same words might."""
+    beginning = text[:MOST_CHARS]
+    words = min(FIRST_WORDS, len(beginning.split()) // 2)
+    by_words = len(text) - len(text.split(None, words)[-1]) if words else 0
+    by_length = min(FIRST_CHARS, len(beginning) // 2)
+    return by_words if 2 * by_words >= by_length else by_length
 
 
 def is_dear(view: View, ground: Ground) -> bool:
@@ -45,7 +58,7 @@ def is_dear(view: View, ground: Ground) -> bool:
 
 
 def borne_out(view: View, ground: Ground, rest: View) -> Ground:
-    """The ranking with the cheaper choice in front: its own, or that for the rest of the prompt."""
+    """The ranking with the cheaper choice in front: its own, or that for the rest of what was asked last."""
     if rest.reading.prediction is None or rest.is_unfamiliar or not len(rest.order):
         return ground
     first, other = int(ground.order[0]), int(rest.order[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 from app.routing.estimates import Expected
 from app.routing.objective import Positions
 from app.routing.view import NO_TERMS, Terms
+
+# Models that a budget does not pay for are named up to here, the rest is counted.
+MOST_UNPAID = 3
 
 Rule = Literal["best", "abstained", "default"]
 """Usefulness by what is predicted; the profile's order, because that is not to be trusted; the same without any."""
@@ -36,7 +39,10 @@ class Ground(NamedTuple):
     kept: Kept | None = None
     """None where the session decided nothing."""
     doubted: int | None = None
-    """The model that only the first words of the prompt spoke for, where that is not enough."""
+    """The model that not what was asked last spoke for, but its first words or what stands around it, where that is not
+    enough."""
+    unpaid: tuple[int, ...] = ()
+    """Models that were eligible, but that the key's budget does not pay for; no part of the order."""
 
 
 def why_best(expected: Expected, ground: Ground) -> str:
@@ -83,7 +89,9 @@ def why_kept(expected: Expected, kept: Kept) -> str:
 def why_doubted(expected: Expected, ground: Ground, doubted: int) -> str:
     """Why a cheaper model answers than the one that was the most useful."""
     model, other = expected.names[int(ground.order[0])], expected.names[doubted]
-    return f"without its first words the prompt asks for no more than {model}, and this profile wants that of {other}"
+    return (
+        f"what was asked last, without its first words, needs no more than {model}; this profile wants that of {other}"
+    )
 
 
 def why_default(failure: str | None, has_predictor: bool) -> str:
@@ -93,6 +101,15 @@ def why_default(failure: str | None, has_predictor: bool) -> str:
     if has_predictor:
         return "first available in the profile's default order: no eligible model was tested"
     return "first available in the profile's default order: no router model is loaded"
+
+
+def why_unpaid(expected: Expected, unpaid: Sequence[int]) -> str:
+    """What goes before any reason where a budget left models out; else nothing."""
+    if not unpaid:
+        return ""
+    names = ", ".join(str(expected.names[number]) for number in unpaid[:MOST_UNPAID])
+    more = len(unpaid) - MOST_UNPAID
+    return f"what is left of this key's budget does not pay for {names}{f' and {more} more' if more > 0 else ''}; "
 
 
 def _highest(quality_E: np.ndarray, active: Mapping[str, float]) -> str:

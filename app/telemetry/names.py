@@ -29,7 +29,8 @@ SERVER_ERRORS = (
 )
 """How a request fails through no fault of its caller. A caller's own deadline is an `upstream_timeout` too, and counted
 beside it (`deadline_misses`), so that it can be told apart."""
-EXCLUDING = ("capabilities", "context_tokens", "availability", *(each.name for each in constraints.CONSTRAINTS))
+BUDGET = "budget"
+EXCLUDING = ("capabilities", "context_tokens", "availability", BUDGET, *(each.name for each in constraints.CONSTRAINTS))
 """What may exclude a model."""
 
 

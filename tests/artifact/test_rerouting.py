@@ -1,7 +1,8 @@
-"""Prefixes that are made to get the dear model, found by hill-climbing on the router model itself. Prints JSON.
+"""Words that are made to get the dear model, found by hill-climbing on the router model itself. Prints JSON.
 
-The attacker sees every number that the router sees. He looks for ten words that, before any prompt, make the dear model
-seem worth its price, and tries them on prompts that he did not look at. A try is a prefix, judged on twelve prompts.
+The attacker sees every number that the router sees. He looks for ten words that, with any prompt, make the dear model
+seem worth its price: before it, in a system message, or in a turn before it. Then he tries them on prompts that he did
+not look at. A try is ten words, judged on twelve prompts.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from app.domain.request import Conversation, Preferences
 from app.routing.candidates import CandidateTable
 from app.routing.offload import OffLoopPredictor
 from app.routing.router import Learned, Router
-from app.routing.steadiness import without_beginning
+from app.routing.steadiness import rest_of
 from router_models.artifact import load_artifact
 from router_models.serving import ServingPredictor
 from tests.fakes.routing import llm
@@ -46,6 +47,21 @@ DEAR_SHARE = 0.2
 MOST_POINTS = 0.10
 
 Score = Callable[[Conversation], float]
+Place = Callable[[Conversation, str], Conversation]
+"""Puts words into a prompt."""
+
+
+def _prefixed(prompt: Conversation, words: str) -> Conversation:
+    *before, (role, text) = prompt
+    return (*before, (role, f"{words} {text}" if words else text))
+
+
+def _in_system(prompt: Conversation, words: str) -> Conversation:
+    return (("system", words), *prompt)
+
+
+def _in_earlier_turn(prompt: Conversation, words: str) -> Conversation:
+    return (("user", words), ("assistant", "ok"), *prompt)
 
 
 class Attack:
@@ -81,24 +97,24 @@ class Attack:
         return float(dear - cheap)
 
     def steady_lead(self, prompt: Conversation) -> float:
-        """The same as far as the prompt bears it out without its first words."""
-        return min(self.lead(prompt), self.lead(without_beginning(prompt)))
+        """The same as far as what was asked last bears it out."""
+        return min(self.lead(prompt), self.lead(rest_of(prompt)))
 
-    def climb(self, score: Score, tries: int, seed: int) -> str:
-        """The best prefix that is found by changing a word at a time."""
+    def climb(self, score: Score, tries: int, seed: int, place: Place = _prefixed) -> str:
+        """The best words for this place that are found by changing one at a time."""
         rng = random.Random(seed)
-        batch, prefix = rng.sample(self.looked_at, BATCH), rng.choices(self.words, k=PREFIX_WORDS)
-        best = _mean(score, prefix, batch)
+        batch, words = rng.sample(self.looked_at, BATCH), rng.choices(self.words, k=PREFIX_WORDS)
+        best = _mean(score, words, batch, place)
         for _ in range(tries):
-            other = list(prefix)
+            other = list(words)
             other[rng.randrange(PREFIX_WORDS)] = rng.choice(self.words)
-            if (found := _mean(score, other, batch)) > best:
-                prefix, best = other, found
-        return " ".join(prefix)
+            if (found := _mean(score, other, batch, place)) > best:
+                words, best = other, found
+        return " ".join(words)
 
-    def rate(self, router: Router, prompts: Sequence[Conversation], prefix: str = "") -> float:
-        """The share of these prompts that get the dear model."""
-        chosen = [self.decide(router, _prefixed(prompt, prefix)).chosen.model.name for prompt in prompts]
+    def rate(self, router: Router, prompts: Sequence[Conversation], words: str = "", place: Place = _prefixed) -> float:
+        """The share of these prompts that get the dear model, with these words."""
+        chosen = [self.decide(router, place(prompt, words)).chosen.model.name for prompt in prompts]
         return chosen.count(DEAR) / len(chosen)
 
     def decide(self, router: Router, prompt: Conversation, limits: dict[str, object] | None = None) -> Decision:
@@ -143,6 +159,21 @@ def test_a_steady_profile_gives_prefixes_the_dear_model_hardly_more_often_than_n
     assert kept > 0.8
 
 
+@pytest.mark.parametrize("place", [_in_system, _in_earlier_turn], ids=["system message", "earlier turn"])
+def test_what_stands_around_a_question_gets_nobody_the_dear_model(attack: Attack, tries: int, place: Place) -> None:
+    plain, steady = attack.router(steady=False), attack.router(steady=True)
+    bases = [attack.rate(router, attack.held_out) for router in (plain, steady)]
+    found = [attack.climb(attack.lead, tries, seed, place) for seed in range(2)]
+    rates = {
+        name: max(attack.rate(router, attack.held_out, words, place) for words in found)
+        for name, router in (("plain", plain), ("steady", steady))
+    }
+    figures = {"property": "S9 upgrade from around", "tries": tries, "base": bases, "with_words": rates}
+    print(json.dumps({**figures, "place": place.__name__.removeprefix("_")}))
+    assert rates["plain"] > bases[0] + MOST_POINTS, "there is something to be steady against"
+    assert rates["steady"] <= bases[1] + MOST_POINTS
+
+
 def test_no_prefix_pushes_anybody_below_a_floor_around_a_safe_model_or_above_a_ceiling(
     attack: Attack, tries: int
 ) -> None:
@@ -178,16 +209,11 @@ def _words() -> list[str]:
     return [word for word in vocabulary if word.isalpha() and len(word) > 1]
 
 
-def _prefixed(prompt: Conversation, prefix: str) -> Conversation:
-    *before, (role, text) = prompt
-    return (*before, (role, f"{prefix} {text}" if prefix else text))
-
-
 def _cost_usd(one: Candidate) -> float:
     cost_usd = one.estimate.cost_usd
     return math.inf if cost_usd is None else cost_usd
 
 
-def _mean(score: Score, prefix: Sequence[str], prompts: Sequence[Conversation]) -> float:
-    text = " ".join(prefix)
-    return float(np.mean([score(_prefixed(prompt, text)) for prompt in prompts]))
+def _mean(score: Score, words: Sequence[str], prompts: Sequence[Conversation], place: Place) -> float:
+    text = " ".join(words)
+    return float(np.mean([score(place(prompt, text)) for prompt in prompts]))

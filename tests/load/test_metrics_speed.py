@@ -12,9 +12,9 @@ from app.domain.request import Preferences
 from app.domain.usage import Usage
 from app.promises import Baseline, Promises
 from app.routing.estimates import Expected
+from app.routing.evidence import Evidence
 from app.routing.filters import CardFilter, excluded
 from app.routing.record import predicted_quality
-from app.routing.router import Evidence
 from app.store.journal import Outcome
 from app.telemetry.metrics import Metrics
 from app.upstream.answer import Answer, Form

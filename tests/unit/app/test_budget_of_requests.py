@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from app.domain.decision import Candidate, Decision, Estimate, Fleet
+from app.domain.models import TokenPrice
 from app.domain.request import Request
 from app.domain.sessions import Session
 from app.errors import BudgetSpent, Draining, GatewayError, UpstreamBroken, UpstreamTimeout
@@ -223,3 +224,30 @@ async def test_an_overdrawn_soft_budget_is_told_with_each_answer() -> None:
     assert [one["over_budget_usd"] for one in world.completed] == [
         pytest.approx(COST_USD * n, abs=1e-6) for n in (0.5, 1.5)
     ]
+
+
+DEAR = replace(model("large"), price=TokenPrice(1.0, 200.0))
+"""A thousand tokens of it cost more than the budget."""
+
+
+def _torn() -> Bench:
+    """A gateway that would choose the dear model."""
+    return bench(catalog(DEAR, model("small")), FakeUpstream(small=b"hello"), clock=FakeClock())
+
+
+async def test_what_a_budget_leaves_out_is_counted_and_the_decision_is_for_what_is_left() -> None:
+    world = _torn()
+    served = await world.gateway.complete(ASKED, KEY)
+    await served.answer.aclose()
+    assert (served.candidate.model.name, served.reason) == ("small", "best")
+    assert world.sample("thalamus_exclusions_total", constraint="budget") == 1
+    assert world.sample("thalamus_decisions_total", model="small", profile="default", reason="best") == 1
+    assert world.sample("thalamus_decisions_total", model="large", profile="default", reason="best") == 0
+
+
+async def test_an_explanation_names_who_would_answer_and_holds_nothing() -> None:
+    world = _torn()
+    record = await world.gateway.explain(ASKED, KEY)
+    assert record["chosen"] == "small"
+    assert (_account(world).reserved_usd, _account(world).settled_usd) == (0.0, 0.0)
+    assert [line["outcome"] for line in world.completed] == ["ok"]

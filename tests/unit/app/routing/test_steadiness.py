@@ -17,7 +17,7 @@ from app.domain.request import Conversation
 from app.routing.candidates import CandidateTable
 from app.routing.record import describe
 from app.routing.router import Learned, Router
-from app.routing.steadiness import FIRST_WORDS, without_beginning
+from app.routing.steadiness import FIRST_CHARS, FIRST_WORDS, rest_of
 from router_models.prediction import PredictionRow
 from tests.fakes.routing import FakeQualityPredictor, fleet_of, llm
 from tests.fakes.world import request
@@ -37,21 +37,22 @@ class Gullible(FakeQualityPredictor):
 
     async def predict(self, conversation: Conversation) -> PredictionRow:
         self.read.append(conversation)
-        is_fooled = SPELL in conversation[-1][1]
+        is_fooled = any(SPELL in text for _, text in conversation)
         self.quality = {"cheap": 0.8, "dear": 0.99 if is_fooled and not self.alarmed else 0.81}
         self.unfamiliar = frozenset({"transformer"} if is_fooled and self.alarmed else ())
         return self.row()
 
 
 def decide(
-    prompt: str, *, steady: bool = True, alarmed: bool = False, dear: Model = DEAR, **changes: Any
+    prompt: str | Conversation, *, steady: bool = True, alarmed: bool = False, dear: Model = DEAR, **changes: Any
 ) -> tuple[Decision, Gullible]:
     predictor = Gullible({"cheap": 0.8, "dear": 0.81}, alarmed=alarmed)
     table = CandidateTable(Catalog((CHEAP, dear), ()), ("cheap", "dear"))
     profile = Profile(order=("dear", "cheap"), steady=steady)
     router = Router(table, Learned(predictor), {"default": profile})
     weights = parse_body({"weights": {"cost": 0.2}}).preferences
-    asked = request(conversation=(("user", prompt),), preferences=weights, **changes)
+    conversation = (("user", prompt),) if isinstance(prompt, str) else prompt
+    asked = request(conversation=conversation, preferences=weights, **changes)
     return asyncio.run(router.route(asked, fleet_of(CHEAP, dear))), predictor
 
 
@@ -62,9 +63,31 @@ def test_a_prefix_gets_the_dear_model_only_where_nobody_looks_twice(alarmed: boo
     steady, _ = decide(f"{SPELL} {QUESTION}", alarmed=alarmed, dear=dear)
     assert [fooled.chosen.model.name, steady.chosen.model.name] == ["dear", "cheap"]
     assert [each.model.name for each in steady.candidates] == ["cheap", "dear"]
-    assert steady.why.startswith("without its first words the prompt asks for no more than cheap")
+    assert steady.why.startswith("what was asked last, without its first words, needs no more than cheap")
     assert describe(steady)["doubted"] == "dear"
     assert describe(fooled)["doubted"] is None
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        (("system", SPELL), ("user", QUESTION)),
+        (("user", SPELL), ("assistant", "ok"), ("user", QUESTION)),
+        (("user", QUESTION), ("assistant", SPELL), ("user", QUESTION)),
+        (("user", QUESTION), ("tools", SPELL)),
+    ],
+    ids=lambda said: next(role for role, text in said if text == SPELL),
+)
+def test_nor_do_the_same_words_anywhere_around_what_is_asked(around: Conversation) -> None:
+    fooled, _ = decide(around, steady=False)
+    steady, _ = decide(around)
+    assert [fooled.chosen.model.name, steady.chosen.model.name] == ["dear", "cheap"]
+
+
+def test_a_prefix_is_found_in_text_without_spaces() -> None:
+    steady, predictor = decide(SPELL + "\u8bc1\u660e" * 100)
+    assert steady.chosen.model.name == "cheap"
+    assert len(predictor.read[-1][0][1]) == len(SPELL) + 200 - FIRST_CHARS
 
 
 def test_what_the_rest_of_the_prompt_bears_out_stands() -> None:
@@ -84,16 +107,29 @@ def test_a_dear_model_that_is_the_only_eligible_one_answers() -> None:
     assert (decision.chosen.model.name, decision.reason, len(predictor.read)) == ("dear", "only", 1)
 
 
-@given(st.lists(st.text("ab\n", min_size=1, max_size=3).filter(str.strip), max_size=60))
+@given(st.lists(st.text("abc\n", min_size=4, max_size=9).filter(lambda word: word.isalpha()), max_size=60))
 def test_at_most_the_first_words_go_and_never_more_than_half(words: list[str]) -> None:
     said = (("system", "be kind"), ("user", " ".join(words)), ("assistant", "yes"))
-    system, (_, rest), answer = without_beginning(said)
-    count = len(" ".join(words).split())
-    assert (system, answer) == (said[0], said[2])
+    ((role, rest),) = rest_of(said)
+    assert role == "user"
     assert said[1][1].endswith(rest)
-    assert count - len(rest.split()) == min(FIRST_WORDS, count // 2)
+    gone = len(words) - len(rest.split())
+    assert gone == min(FIRST_WORDS, len(words) // 2) or len(words) == 1
 
 
-def test_a_conversation_in_which_no_user_speaks_stays_as_it_is() -> None:
-    said = (("system", "be kind"),)
-    assert without_beginning(said) == said
+@given(st.text())
+def test_of_any_text_some_end_is_left(text: str) -> None:
+    ((_, rest),) = rest_of((("user", text),))
+    assert text.endswith(rest)
+    assert bool(rest) == bool(text)
+
+
+@given(st.text("\u8bc1\u660e ", max_size=400).filter(lambda text: len(text.split()) < 2))
+def test_a_text_without_spaces_loses_its_first_characters_and_never_more_than_half(text: str) -> None:
+    ((_, rest),) = rest_of((("user", text),))
+    assert len(text) - len(rest) == min(FIRST_CHARS, len(text) // 2)
+
+
+def test_where_no_user_speaks_the_last_message_is_what_was_asked() -> None:
+    assert rest_of((("system", "be kind"),)) == (("user", "kind"),)
+    assert rest_of(()) == (("user", ""),)
