@@ -44,7 +44,7 @@ def final_number(text: str, given: Set[float]) -> float | None:
             return found
     numbers = _numbers(text)
     fresh = [number for number in numbers if number not in given]
-    return (fresh or numbers or [None])[-1]
+    return (fresh or numbers)[-1] if numbers else None
 
 
 def plain(text: str) -> str:
