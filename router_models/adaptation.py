@@ -56,7 +56,9 @@ class Verdict:
     """Mean score of the model with the highest predicted quality."""
     quality_after: float
     quality_gain_interval: tuple[float, float]
-    best_single: float
+    best_single: float | None
+    """Highest mean score of one model on the prompts that all measured models have scores on; None if those are few."""
+    best_single_prompts: int
     unfamiliar_before: float
     """Share of the prompts that went to the default order."""
     helps: bool
@@ -69,9 +71,15 @@ class Verdict:
         words = (
             f"on {self.prompts} prompts held back in turn: Brier score {self.brier_before:.4f} before, "
             f"{self.brier_after:.4f} after; quality of the chosen {self.quality_before:.3f} before, "
-            f"{self.quality_after:.3f} after (always the best one: {self.best_single:.3f})"
+            f"{self.quality_after:.3f} after (always the best one: {self._best_single()})"
         )
         return f"it helps: {words}" if self.helps else f"it does not help, so the old heads stay: {words}"
+
+    def _best_single(self) -> str:
+        if self.best_single is None:
+            return f"-, for only {self.best_single_prompts} have scores of all models"
+        of_some = f" on the {self.best_single_prompts} with scores of all models"
+        return f"{self.best_single:.3f}{of_some if self.best_single_prompts < self.prompts else ''}"
 
 
 @dataclass(frozen=True)
@@ -203,6 +211,8 @@ def _verdict(artifact: Artifact, own: _Own, after_BM: np.ndarray) -> Verdict:
     wrong = [np.nanmean((quality_BS - score_BS) ** 2, axis=1) for quality_BS in (before_BS, after_BS)]
     chosen = [_score_of_choice(quality_BS, score_BS) for quality_BS in (before_BS, after_BS)]
     brier_gain, quality_gain = _interval(wrong[0] - wrong[1]), _interval(chosen[1] - chosen[0])
+    # Means over different prompts would compare the prompts.
+    shared_BS = score_BS[np.isfinite(score_BS).all(axis=1)]
     return Verdict(
         prompts=len(score_BS),
         models=tuple(artifact.models[column] for column in own.measured),
@@ -212,7 +222,8 @@ def _verdict(artifact: Artifact, own: _Own, after_BM: np.ndarray) -> Verdict:
         quality_before=float(chosen[0].mean()),
         quality_after=float(chosen[1].mean()),
         quality_gain_interval=quality_gain,
-        best_single=float(np.nanmean(score_BS, axis=0).max()),
+        best_single=float(shared_BS.mean(axis=0).max()) if len(shared_BS) >= LEAST_PROMPTS else None,
+        best_single_prompts=len(shared_BS),
         unfamiliar_before=float(own.prediction.unfamiliar.mean()),
         helps=brier_gain[0] > 0 and quality_gain[1] >= 0,
     )

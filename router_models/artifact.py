@@ -436,7 +436,10 @@ def _nan_where_missing(tokens: np.ndarray) -> np.ndarray:
 def _anchors(content: bytes) -> tuple[Mapping[str, Any], ...]:
     """Short prompts with reference and grader, for new models to sit."""
     rows = []
-    for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
+    # Not `splitlines`: it also splits at characters that JSON leaves as they are within texts.
+    for number, line in enumerate(content.decode(errors="replace").split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as exc:

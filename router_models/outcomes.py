@@ -154,6 +154,9 @@ def _check(dataset: OutcomesDataset, folder: Path) -> None:
     ids = dataset.prompts["prompt_id"].to_pylist()
     if len(set(ids)) != len(ids):
         raise OutcomesError(f"{folder / 'prompts.parquet'}: prompt {_first_double(ids)} is there twice")
+    texts = dataset.prompts["prompt"].to_pylist()
+    if silent := [name for name, text in zip(ids, texts, strict=True) if not isinstance(text, str)]:
+        raise OutcomesError(f"{folder / 'prompts.parquet'}: prompt {silent[0]} has no text; leave it out")
     asked = list(zip(dataset.outcomes["prompt_id"].to_pylist(), dataset.outcomes["model"].to_pylist(), strict=True))
     path = folder / "outcomes.parquet"
     if unknown := {prompt_id for prompt_id, _ in asked} - set(ids):

@@ -117,7 +117,7 @@ def export(
 ) -> None:
     """Write the journal as Parquet, or as an outcomes dataset that `thalamus train`, `onboard` and `evaluate` read.
 
-    The text of prompts is only in it where a key has `keeps_bodies: true`.
+    The text of prompts is only in it where a key has `keeps_bodies: true`; a dataset leaves requests without text out.
 
     Example: `thalamus journal export --parquet var/journal.parquet --outcomes var/rated`
     """
@@ -144,8 +144,10 @@ def export(
     _run(run)
     if file:
         file.close()
-    figures = {"requests": written, "rated": write_rated(outcomes, rated) if outcomes else len(rated)}
-    print(json.dumps(figures) if as_json else f"{written} requests, {figures['rated']} of them rated")
+    count, textless = write_rated(outcomes, rated) if outcomes else (len(rated), 0)
+    left_out = f"; {textless} are not in {outcomes}, for their key keeps no text" if textless else ""
+    figures = {"requests": written, "rated": count, "without_text": textless}
+    print(json.dumps(figures) if as_json else f"{written} requests, {count} of them rated{left_out}")
 
 
 def _opened(config: Path) -> Any:

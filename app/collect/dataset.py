@@ -13,6 +13,7 @@ from app.collect.graders import Graded
 from app.collect.journal import Journal, Reply
 from app.collect.plan import Key, Plan, Prompt
 from app.collect.readability import readability_grade
+from app.collect.thoughts import spoken
 from router_models.outcomes import OutcomesDataset
 
 FAILURES_NAME = "failures.jsonl"
@@ -117,7 +118,7 @@ def figures_of(plan: Plan, journal: Journal, graded: Graded) -> list[dict[str, A
                 "cost_usd": None if target.price is None else sum(cost or 0.0 for cost in costs),
                 "mean_latency_s": _mean([reply.latency_s for reply in replies]),
                 "mean_output_tokens": _mean([float(reply.output_tokens or 0) for reply in replies]),
-                "readability_grade": readability_grade(reply.answer for reply in replies)[0],
+                "readability_grade": readability_grade(spoken(reply.answer) for reply in replies)[0],
             }
         )
     return figures

@@ -1,8 +1,10 @@
 """Grades collected answers: the rules of `router_models.aptitude`, or a command of the operator's.
 
 A command is run once per answer. It reads one JSON object on its standard input (prompt, messages, reference, answer,
-task) and prints a number in [0, 1]. It is not told which model answered. What it says is kept in the journal, so an
-interrupted grading goes on where it was. An answer that cannot be graded is a missing outcome, never a zero.
+task) and prints a number in [0, 1]. It is not told which model answered. What it says is kept in the journal beside a
+digest of what it read and of its files, so an interrupted grading goes on where it was, and a corrected script or
+reference grades anew. What a model thought before it answered is not graded, and an answer that cannot be graded is a
+missing outcome, never a zero.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from app.collect.journal import Journal, Reply
 from app.collect.plan import Key, Prompt
+from app.collect.thoughts import spoken
 from app.errors import UsageError
 from router_models.aptitude import GRADERS, GraderError, grade, grade_all
 
@@ -39,10 +43,16 @@ class Command:
     timeout_s: float = 60.0
     concurrency: int = 4
 
-    @property
-    def digest(self) -> str:
-        """Identifies the command line in the journal."""
-        return hashlib.sha256("\0".join(self.argv).encode()).hexdigest()[:16]
+    def digest(self) -> bytes:
+        """Changes with the command line, and with the content of every file that is named in it."""
+        whole = hashlib.sha256()
+        for word in self.argv:
+            whole.update(f"{len(word)} {word}".encode(errors="surrogatepass"))
+            # A file that cannot be read is the command's to complain about.
+            with contextlib.suppress(OSError, ValueError):
+                if Path(word).is_file():
+                    whole.update(hashlib.sha256(Path(word).read_bytes()).digest())
+        return whole.digest()
 
 
 class GradeFailed(Exception):
@@ -115,7 +125,7 @@ async def grade_replies(
     graded = Graded()
     for start in range(0, len(ruled), CHUNK):
         chunk = ruled[start : start + CHUNK]
-        cases = [(by_id[r.prompt_id].grader or "", by_id[r.prompt_id].reference or "", r.answer) for r in chunk]
+        cases = [(by_id[r.prompt_id].grader or "", by_id[r.prompt_id].reference or "", spoken(r.answer)) for r in chunk]
         scores = await asyncio.to_thread(grade_all, cases)
         graded.scores |= {reply.key: score for reply, score in zip(chunk, scores, strict=True)}
         on_graded(len(chunk))
@@ -133,17 +143,20 @@ async def _judge_all(
     on_graded: Callable[[int], None],
 ) -> None:
     places = asyncio.Semaphore(command.concurrency)
+    of_command = command.digest()
 
     async def judge(reply: Reply) -> None:
-        known = journal.scores.get((*reply.key, command.digest))
+        question = _question(prompts[reply.prompt_id], spoken(reply.answer))
+        graded_by = hashlib.sha256(of_command + question).hexdigest()[:16]
+        known = journal.scores.get((*reply.key, graded_by))
         try:
             async with places:
-                score = known if known is not None else await _judge(command, prompts[reply.prompt_id], reply.answer)
+                score = known if known is not None else await _judge(command, question)
         except GradeFailed as failed:
             graded.failures[reply.key] = f"not graded: {failed}"
         else:
             if known is None:
-                journal.add_score(reply.key, command.digest, score)
+                journal.add_score(reply.key, graded_by, score)
             graded.scores[reply.key] = score
         on_graded(1)
 
@@ -152,7 +165,8 @@ async def _judge_all(
             tasks.create_task(judge(reply))
 
 
-async def _judge(command: Command, prompt: Prompt, answer: str) -> float:
+def _question(prompt: Prompt, answer: str) -> bytes:
+    """What the command reads."""
     question = {
         "prompt": prompt.prompt,
         "messages": prompt.to_send(),
@@ -160,6 +174,10 @@ async def _judge(command: Command, prompt: Prompt, answer: str) -> float:
         "answer": answer,
         "task": prompt.task,
     }
+    return json.dumps(question).encode()
+
+
+async def _judge(command: Command, question: bytes) -> float:
     try:
         process = await asyncio.create_subprocess_exec(
             *command.argv,
@@ -188,11 +206,11 @@ async def _judge(command: Command, prompt: Prompt, answer: str) -> float:
     return _score(said)
 
 
-async def _tell(stdin: asyncio.StreamWriter | None, question: object) -> None:
+async def _tell(stdin: asyncio.StreamWriter | None, question: bytes) -> None:
     if stdin is not None:
         # A command that does not care to read its input closes it early.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            stdin.write(json.dumps(question).encode())
+            stdin.write(question)
             await stdin.drain()
         stdin.close()
 

@@ -134,7 +134,7 @@ class Journal:
             del self.failures[key]
 
     def add_score(self, key: Key, graded_by: str, score: float) -> None:
-        """Keep what a grading command said; `graded_by` identifies the command."""
+        """Keep what a grading command said; `graded_by` identifies the command, its files and what it read."""
         self._append({"prompt_id": key[0], "model": key[1], "graded_by": graded_by, "score": score})
         self.scores[*key, graded_by] = score
 

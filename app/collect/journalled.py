@@ -55,14 +55,15 @@ class ParquetFile:
         self._unfinished.replace(self._path)
 
 
-def write_rated(folder: Path, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Write an outcomes dataset of the rows that were answered and rated; returns how many they are.
+def write_rated(folder: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Write an outcomes dataset of the rows that were answered and rated, and whose text was kept.
 
-    A dataset has no outcome without a score. The prompt is null where no text was kept.
+    Returns how many were rated, and how many of those are left out because there is no text to learn from.
     """
     rated = [row for row in rows if row["score"] is not None and row["model"] and row["decision_id"]]
-    write_outcomes(folder, OutcomesDataset(_prompts(rated), _outcomes(rated)))
-    return len(rated)
+    readable = [row for row in rated if _last_of_user(row["messages"])]
+    write_outcomes(folder, OutcomesDataset(_prompts(readable), _outcomes(readable)))
+    return len(rated), len(rated) - len(readable)
 
 
 def _prompts(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -97,4 +98,7 @@ def _outcomes(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def _last_of_user(messages: str | None) -> str | None:
     turns = json.loads(messages) if messages else []
-    return next((turn["content"] for turn in reversed(turns) if turn["role"] == "user"), None)
+    content = next((turn.get("content") for turn in reversed(turns) if turn["role"] == "user"), None)
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content if part.get("type") == "text")
+    return None if content is None else str(content)

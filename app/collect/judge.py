@@ -37,6 +37,7 @@ from app.collect.graders import JUDGE, Graded
 from app.collect.journal import Journal
 from app.collect.plan import CHARS_PER_TOKEN, Estimate, Key, Plan, Prompt, Target
 from app.collect.runner import Budget, Runner, charge_usd
+from app.collect.thoughts import spoken
 from app.errors import UsageError
 
 FOLDER = "judge"
@@ -283,7 +284,7 @@ class Judging:
             answer = self.answers.replies.get((prompt.prompt_id, model))
             against = self.answers.replies.get((prompt.prompt_id, self.judge.reference))
             if answer is not None and against is not None:
-                yield Pair(prompt, model, answer.answer, against.answer)
+                yield Pair(prompt, model, spoken(answer.answer), spoken(against.answer))
 
     def _pairs_to_come(self) -> Iterator[Pair]:
         """Pairs with stand-ins for their answers, all different and as long as they may be."""

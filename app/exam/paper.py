@@ -22,7 +22,7 @@ import numpy as np
 from app.collect.plan import TEMPLATE_TOKENS, Prompt
 from app.errors import UsageError
 from app.exam.faults import MORE_ROOM
-from router_models.aptitude import FAMILIES, draw_exam
+from router_models.aptitude import FAMILIES, draw_exam, why_ungradable
 from router_models.artifact import Artifact
 from router_models.conversation import Conversation
 from router_models.onboarding import Questions, in_quotas, old_scores_of, parts_of
@@ -75,8 +75,9 @@ def paper_of(artifact: Artifact, seed: int, per_family: int, room_tokens: int | 
     and ROOM_TOKENS to the rest.
 
     Raises:
-        UsageError: nothing in it would count.
+        UsageError: nothing in it would count, or an answer to an anchor could not be graded.
     """
+    _refuse_ungradable(artifact)
     learned = {task.partition("/")[2] for task in artifact.tasks}
     room_elsewhere = room_tokens or ROOM_TOKENS
     rows: list[tuple[Prompt, bool, Mapping[str, Any] | None]] = [
@@ -100,6 +101,17 @@ def paper_of(artifact: Artifact, seed: int, per_family: int, room_tokens: int | 
     prompts, counts, anchors = zip(*(rows[place] for place in order), strict=True)
     own_room = [prompt.prompt_id for prompt in prompts if prompt.dataset == FRESH and prompt.task in learned]
     return Paper(prompts, counts, anchors, frozenset(own_room if room_tokens is None else ()))
+
+
+def _refuse_ungradable(artifact: Artifact) -> None:
+    """Before anything is paid for."""
+    cases = [(str(a.get("pool") or ""), a["grader"], str(a.get("reference") or "")) for a in artifact.anchors]
+    if (found := why_ungradable(cases)) is not None:
+        place, why = found
+        raise UsageError(
+            f"{artifact.name}: answers to anchor {artifact.anchors[place]['prompt_id']} cannot be graded: {why}; "
+            "train it again without the mark `anchor` on such prompts, or give --outcomes"
+        )
 
 
 def _anchor_prompt(anchor: Mapping[str, Any], room_tokens: int) -> Prompt:

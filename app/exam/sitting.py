@@ -8,7 +8,6 @@ exam ends when the interval of its mean quality is narrow enough, or another hun
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from app.collect.client import ChatClient
 from app.collect.journal import Journal, Reply
 from app.collect.plan import CHARS_PER_TOKEN, Plan, Prompt, Target
 from app.collect.runner import Budget, Runner, Stopped, spent_usd
+from app.collect.thoughts import spoken
 from app.errors import UsageError
 from app.exam.faults import Fault, Sample, faults_in
 from app.exam.paper import FRESH, Paper
@@ -30,8 +30,6 @@ LEAST_COUNTED = 60
 LEAST_FRESH_OF_FAMILY = 5
 FLAT_OVER, FLAT_SHARE = 100, 0.9
 DOWN_AFTER = 6
-# Where a server does not tell a model's thoughts from its answer, they stand before it.
-_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,7 @@ def standing_of(sat: Sat, questions: Questions, counted: Sequence[Prompt]) -> St
 
 def _scores(answered: Sequence[tuple[Prompt, str]]) -> Mapping[str, float]:
     """By prompt_id, of what was said after thinking; fresh items all at once, for some run in a sandbox."""
-    cases = [(prompt, _THOUGHT.sub("", text)) for prompt, text in answered]
+    cases = [(prompt, spoken(text)) for prompt, text in answered]
     fresh = [(prompt, text) for prompt, text in cases if prompt.dataset == FRESH]
     graded = grade_all([(prompt.grader or "", prompt.reference or "", text) for prompt, text in fresh])
     scores = {prompt.prompt_id: score for (prompt, _), score in zip(fresh, graded, strict=True)}

@@ -8,7 +8,7 @@ from router_models.aptitude.family import Draft, Family, Item, Wording, draw_fro
 from router_models.aptitude.german import GERMAN
 from router_models.aptitude.graders import GRADERS, GraderError, grade, grade_all
 from router_models.aptitude.list_state import LIST_STATE
-from router_models.aptitude.published import grade_anchor
+from router_models.aptitude.published import grade_anchor, why_ungradable
 from router_models.aptitude.python_line import PYTHON_LINE
 from router_models.aptitude.sql import SQL
 from router_models.aptitude.units import UNITS
@@ -61,4 +61,5 @@ __all__ = [
     "grade",
     "grade_all",
     "grade_anchor",
+    "why_ungradable",
 ]

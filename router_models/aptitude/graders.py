@@ -16,11 +16,14 @@ import contextlib
 import json
 import math
 import re
+import sqlite3
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from router_models.aptitude.final_number import final_number, plain
+from router_models.aptitude.letters import Letters
 from router_models.aptitude.sandbox import Database, Refused, Trial, is_expression, run_expressions
 
 # Answers beyond this are not read on: the right part of one comes early.
@@ -56,11 +59,18 @@ def grade_all(cases: Sequence[tuple[str, str, str]]) -> list[float]:
 def _fields(reference: str, *needed: str) -> dict[str, Any]:
     try:
         fields = json.loads(reference)
-    except json.JSONDecodeError as exc:
+    except ValueError as exc:
         raise GraderError(f"the reference is not JSON: {reference[:60]!r}") from exc
     if not isinstance(fields, dict) or not set(needed) <= set(fields):
         raise GraderError(f"the reference must be a JSON object with {', '.join(needed)}")
     return fields
+
+
+def _need(fields: Mapping[str, Any], kind: type, words: str, *names: str) -> None:
+    """These fields, where they are there, are of this kind."""
+    for name in names:
+        if not isinstance(fields.get(name, kind()), kind):
+            raise GraderError(f'"{name}" must be {words}, not {json.dumps(fields[name])[:40]}')
 
 
 def _normal(text: str) -> str:
@@ -83,14 +93,29 @@ def _exact(reference: str, text: str) -> float:
 def _choice(reference: str, text: str) -> float:
     """Reference: {"answer", "options", "last"}. No other option may be named, except before the last "is", ":" or "=".
 
-    With "last", others may always come before: of all the options named, the last one counts.
+    With "last", others may always come before: of all the options named, the last one counts. Options of one letter
+    are read as `letters` says.
     """
     fields = _fields(reference, "answer", "options")
-    answer, wrong = str(fields["answer"]), [str(o) for o in fields["options"] if str(o) != str(fields["answer"])]
+    answer, wrong = _options(fields)
+    if all(len(option) == 1 for option in (answer, *wrong)):
+        letters = Letters((answer, *wrong))
+        return float((letters.last(text) if fields.get("last") else letters.settled(text)) == answer)
     if fields.get("last"):
         return float(_last_mention(text, answer) > max(_last_mention(text, option) for option in wrong))
     conclusion = re.split(r"(?:\b(?:is|are|was|be)\b|[:=])", text)[-1]
     return float(any(_names_only(part, answer, wrong) for part in (text, conclusion)))
+
+
+def _options(fields: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The right option and the others."""
+    answer, options = fields["answer"], fields["options"]
+    if not isinstance(options, list) or not all(isinstance(each, str | int | float) for each in (answer, *options)):
+        raise GraderError('"options" must be a list of texts, and "answer" one of them')
+    wrong = [str(option) for option in options if str(option) != str(answer)]
+    if not wrong or not all((str(answer), *wrong)):
+        raise GraderError('"options" must have another option than the answer, and none that is empty')
+    return str(answer), wrong
 
 
 def _names_only(text: str, answer: str, wrong: Sequence[str]) -> bool:
@@ -107,34 +132,21 @@ def _last_mention(text: str, option: str) -> int:
     return found[-1] if found else -1
 
 
-_NUMBER = re.compile(
-    r"(?<![\w.])-?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|(?<![\w.])-?\d+(?:\.\d+)?|(?<=[-\w])\d+(?:\.\d+)?"
-)
-
-
 def _number(reference: str, text: str) -> float:
     """Reference: a number, or {"value", "given": numbers of the question, "tolerance"}.
 
-    What counts: the number right after the last "=" or "answer is"; else the last one that the question did not give.
+    What counts is the number that the text settles on, as `final_number` says.
     """
     fields = _fields(reference, "value") if reference.lstrip().startswith("{") else {"value": reference}
     try:
-        value, tolerance = float(fields["value"]), float(fields.get("tolerance", 1e-6))
+        value, tolerance = float(plain(str(fields["value"]))), float(fields.get("tolerance", 1e-6))
         given = {float(number) for number in fields.get("given", ())} - {value}
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, OverflowError) as exc:
         raise GraderError(f"not a number: {reference[:60]!r}") from exc
-    found = _final_number(text, given)
+    if not tolerance >= 0:
+        raise GraderError(f"a negative tolerance: {reference[:60]!r}")
+    found = final_number(text, given)
     return float(found is not None and math.isclose(found, value, rel_tol=tolerance, abs_tol=tolerance))
-
-
-def _final_number(text: str, given: set[float]) -> float | None:
-    concluded = re.findall(r"(?:=|answer is|answer:)[\s*$]*(-?[\d,]*\d(?:\.\d+)?)", text, re.IGNORECASE)
-    if concluded:
-        return float(concluded[-1].replace(",", ""))
-    numbers = [float(found.replace(",", "")) for found in _NUMBER.findall(text)]
-    fresh = [number for number in numbers if number not in given]
-    remaining = fresh or numbers
-    return remaining[-1] if remaining else None
 
 
 def _regex(reference: str, text: str) -> float:
@@ -153,6 +165,7 @@ def _json_schema(reference: str, text: str) -> float:
     fields = _fields(reference)
     if not {"schema", "expected"} & set(fields):
         raise GraderError('the reference must have "schema" or "expected"')
+    _need(fields, dict, "an object", "schema", "expected")
     found = next(_json_objects(text), None)
     if found is None or ("schema" in fields and not _fits(found, fields["schema"])):
         return 0.0
@@ -213,6 +226,8 @@ def _grade_python(cases: Sequence[tuple[str, str]]) -> list[float]:
     trials: list[Trial] = []
     for reference, text in cases:
         fields = _fields(reference, "variable", "expression", "values")
+        _need(fields, str, "a text", "variable", "expression")
+        _need(fields, list, "a list", "values")
         values = fields["values"]
         trials.append(Trial(fields["expression"], fields["variable"], values))
         trials.append(Trial(_expression_in(text[:MAX_TEXT_CHARS], fields["variable"]), fields["variable"], values))
@@ -248,6 +263,9 @@ def _sql(reference: str, text: str) -> float:
     An empty list makes a label that differs from row to row, strings a group, two numbers a range of distinct integers.
     """
     fields = _fields(reference, "table", "columns", "query")
+    _need(fields, str, "a text", "table", "query")
+    _need(fields, dict, "an object", "columns")
+    _check_columns(fields["columns"])
     query: str | None = None
     for number in range(_DATABASES):
         with contextlib.closing(_database(fields, Random(f"{reference}/{number}"))) as database:
@@ -256,6 +274,15 @@ def _sql(reference: str, text: str) -> float:
             if not _same_answer(database, query or "", fields):
                 return 0.0
     return 1.0
+
+
+def _check_columns(columns: Mapping[str, object]) -> None:
+    if not columns:
+        raise GraderError('"columns" must have at least one column')
+    for name, pool in columns.items():
+        kinds = [type(value) for value in pool] if isinstance(pool, list) else [type(None)]
+        if not (set(kinds) <= {str} or kinds == [int, int]):
+            raise GraderError(f"column {name!r} must be [], a list of texts or two whole numbers")
 
 
 def _queries_in(text: str) -> Iterator[str]:
@@ -283,7 +310,10 @@ _ROWS = 18
 
 def _database(fields: Mapping[str, Any], rng: Random) -> Database:
     columns = [_column(rng, name, pool) for name, pool in fields["columns"].items()]
-    return Database(fields["table"], list(fields["columns"]), list(zip(*columns, strict=True)))
+    try:
+        return Database(fields["table"], list(fields["columns"]), list(zip(*columns, strict=True)))
+    except (sqlite3.Error, OverflowError) as exc:
+        raise GraderError(f"the reference's table cannot be made: {exc}") from exc
 
 
 def _column(rng: Random, name: str, pool: Sequence[str | int]) -> list[str | int]:

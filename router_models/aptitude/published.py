@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from router_models.aptitude.graders import MAX_TEXT_CHARS, grade
+from router_models.aptitude.graders import MAX_TEXT_CHARS, GraderError, grade, grade_all
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 # The field where an answer is no JSON as a whole, as when it is cut or has text around it.
@@ -26,6 +26,25 @@ def grade_anchor(pool: str, grader: str, reference: str, text: str) -> float:
     """
     rule = _RULES.get((pool, grader))
     return grade(grader, reference, text) if rule is None else rule(reference, text[-MAX_TEXT_CHARS:])
+
+
+def why_ungradable(anchors: Sequence[tuple[str, str, str]]) -> tuple[int, str] | None:
+    """The first of these (pool, grader, reference) whose answers could not be graded, and why; None if all could."""
+    own_rule = [(pool, grader) in _RULES for pool, grader, _ in anchors]
+    rest = [place for place, has_rule in enumerate(own_rule) if not has_rule]
+    try:
+        grade_all([(anchors[place][1], anchors[place][2], "") for place in rest])
+    except GraderError:
+        return next((place, why) for place in rest if (why := _why_ungradable(*anchors[place][1:])))
+    return None
+
+
+def _why_ungradable(grader: str, reference: str) -> str | None:
+    try:
+        grade(grader, reference, "")
+    except GraderError as exc:
+        return str(exc)
+    return None
 
 
 def _mmlu_pro_choice(reference: str, text: str) -> float:

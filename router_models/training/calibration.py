@@ -231,6 +231,8 @@ def static_error(static_BM: np.ndarray, full_BM: np.ndarray, score_BM: np.ndarra
 
     Rows with fewer than two measured models say nothing; 0 without any.
     """
+    if static_BM.shape[1] < 2:
+        return 0.0
     ranked_BM = np.where(np.isfinite(score_BM), static_BM, -np.inf)
     order_B2 = np.argsort(-ranked_BM, axis=1)[:, :2]
     enough_B = np.isfinite(score_BM).sum(1) >= 2

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from router_models.aptitude import why_ungradable
 from router_models.artifact import Artifact, Calibration
 from router_models.features import Encoder, TransformerEncoder
 from router_models.odds import logit
@@ -170,7 +171,17 @@ def _anchors_of(pool: str, dataset: OutcomesDataset) -> list[dict[str, Any]]:
         messages = json.loads(prompt["messages"]) if prompt.get("messages") else None
         kept = {name: prompt.get(name) for name in ("prompt_id", "task", "prompt", "reference", "grader")}
         anchors.append({"pool": pool, **kept, "messages": messages, "scores": scores})
+    _refuse_ungradable(pool, anchors)
     return anchors
+
+
+def _refuse_ungradable(pool: str, anchors: Sequence[Mapping[str, Any]]) -> None:
+    found = why_ungradable([(pool, anchor["grader"], anchor["reference"] or "") for anchor in anchors])
+    if found is not None:
+        raise OutcomesError(
+            f"{pool}: prompt {anchors[found[0]]['prompt_id']} is marked `anchor`, and an exam cannot grade it: "
+            f"{found[1]}; take the mark away, or mend its grader and reference"
+        )
 
 
 def _about(config: TrainingConfig, pools: Reading, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -317,12 +317,21 @@ async def test_the_budget_holds_and_a_larger_one_goes_on(tmp_path: Path) -> None
 # ---------------------------------------------------------------- grading commands
 
 
-async def judged(tmp_path: Path, program: str, answers: Sequence[str], timeout_s: float = 20.0) -> tuple[Any, Journal]:
+async def judged(
+    tmp_path: Path,
+    program: str,
+    answers: Sequence[str],
+    timeout_s: float = 20.0,
+    reference: str | None = None,
+    script: Path | None = None,
+) -> tuple[Any, Journal]:
     plan = Plan(
-        tuple(Prompt(f"p{n}", "q", "command", None, 5) for n in range(len(answers))),
+        tuple(Prompt(f"p{n}", "q", "command", reference, 5) for n in range(len(answers))),
         (Target("m", "m", "b", ("http://127.0.0.1:1",)),),
     )
-    command = Command((sys.executable, "-c", program), timeout_s)
+    if script:
+        script.write_text(program)
+    command = Command((sys.executable, *((str(script),) if script else ("-c", program))), timeout_s)
     with Journal(tmp_path, plan.header()) as journal:
         for n, answer in enumerate(answers):
             journal.add_reply(Reply(f"p{n}", "m", answer, "stop", 1, 1, 0.1, None))
@@ -347,6 +356,38 @@ async def test_what_a_command_said_is_not_asked_again(tmp_path: Path) -> None:
 
     assert len(graded.scores) == 2
     assert counter.read_text() == "xx"
+
+
+async def test_a_corrected_script_or_reference_grades_anew(tmp_path: Path) -> None:
+    script = tmp_path / "grade.py"
+    read = "import json, sys; asked = json.load(sys.stdin); "
+
+    async def score(program: str, reference: str, answer: str = "b") -> float:
+        graded, _ = await judged(tmp_path / "set", read + program, [answer], reference=reference, script=script)
+        return float(graded.scores["p0", "m"])
+
+    assert await score("print(0)", "a") == 0
+    assert await score("print(int(asked['answer'] == asked['reference']))", "a") == 0
+    assert await score("print(int(asked['answer'] == asked['reference']))", "b") == 1
+    assert await score("print(int(asked['answer'] == asked['reference']))", "b", "c") == 0
+
+
+async def test_a_command_reads_no_thoughts_and_the_journal_keeps_them(tmp_path: Path) -> None:
+    program = "import json, sys; print(len(json.load(sys.stdin)['answer']) / 10)"
+
+    graded, journal = await judged(tmp_path, program, ["<think>3 or 4?</think>abc"])
+
+    assert graded.scores == {("p0", "m"): 0.3}
+    assert journal.replies["p0", "m"].answer == "<think>3 or 4?</think>abc"
+
+
+async def test_rules_grade_what_is_said_after_thinking(tmp_path: Path) -> None:
+    plan = Plan((Prompt("p0", "2 + 2?", "exact", "4", 5),), (Target("m", "m", "b", ("http://127.0.0.1:1",)),))
+    with Journal(tmp_path, plan.header()) as journal:
+        journal.add_reply(Reply("p0", "m", "<think>5? No.</think>\n\n4", "stop", 1, 1, 0.1, None))
+        graded = await grade_replies(plan.prompts, journal, None, lambda count: None)
+
+    assert graded.scores == {("p0", "m"): 1.0}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from router_models.adaptation import adapt
@@ -67,7 +68,39 @@ def test_scores_without_any_relation_to_prompts_do_not_help_to_choose(demo: Arti
     )
     _, verdict = adapt(demo, OutcomesDataset(prompts, own.outcomes), "own", "own-v1", seed=1)
 
+    assert verdict.best_single is not None
     assert verdict.quality_after < verdict.best_single + 0.05
+
+
+def test_the_best_one_is_told_from_prompts_that_all_models_have_scores_on(demo: Artifact) -> None:
+    """One model was only asked what it answers well."""
+    own, _ = drawn("unseen")
+    score_BM, strong = own.matrix("score", own.models), own.models[0]
+    kept = set(np.array(own.prompts["prompt_id"].to_pylist())[score_BM[:, 0] > 0].tolist())
+    kept |= set(own.prompts["prompt_id"].to_pylist()[:60])
+    rows = [row for row in own.outcomes.to_pylist() if row["model"] != strong or row["prompt_id"] in kept]
+    picked = OutcomesDataset(own.prompts, pa.Table.from_pylist(rows, own.outcomes.schema))
+    _, verdict = adapt(demo, picked, "own", "own-v1", seed=1)
+
+    shared_B = np.isfinite(picked.matrix("score", own.models)).all(1)
+    assert verdict.best_single_prompts == shared_B.sum() < PROMPTS
+    assert verdict.best_single == pytest.approx(score_BM[shared_B].mean(0).max())
+    assert f"on the {shared_B.sum()} with scores of all models" in verdict.sentence()
+
+
+def test_without_enough_prompts_that_all_models_have_scores_on_no_best_one_is_told(demo: Artifact) -> None:
+    own, _ = drawn("unseen")
+    halves = {name: set(own.prompts["prompt_id"].to_pylist()[begin : begin + 110]) for begin, name in ((0, 0), (90, 1))}
+    rows = [
+        row
+        for row in own.outcomes.to_pylist()
+        if row["model"] in own.models[:2] and row["prompt_id"] in halves[own.models.index(row["model"])]
+    ]
+    picked = OutcomesDataset(own.prompts, pa.Table.from_pylist(rows, own.outcomes.schema))
+    _, verdict = adapt(demo, picked, "own", "own-v1", seed=1)
+
+    assert (verdict.best_single, verdict.best_single_prompts) == (None, 20)
+    assert "always the best one: -, for only 20 have scores of all models" in verdict.sentence()
 
 
 def test_an_adapted_artifact_is_written_and_read_and_its_rows_are_corrected_too(demo: Artifact, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_what_would_not_load_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_anchors_travel_with_it(tmp_path: Path) -> None:
-    anchors = ({"prompt_id": "a", "prompt": "2 + 2 = ?", "grader": "number", "reference": "4"},)
+    anchors = ({"prompt_id": "a", "prompt": "2 + 2\u2028\x85= ?", "grader": "number", "reference": "4"},)
     write_artifact(tmp_path / "a", replace(tiny_artifact(), anchors=anchors))
 
     assert load_artifact(tmp_path / "a").anchors == anchors
@@ -300,3 +300,11 @@ def test_an_encoder_that_no_head_reads_is_refused(speed: Speed, other: Speed, fi
 
     with pytest.raises(ArtifactError, match=f"{file} is not expected"):
         load_artifact(tmp_path / "a")
+
+
+def test_anchors_may_have_line_separators_within_their_texts(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "a", tiny_artifact())
+    row = {"prompt_id": "a", "prompt": "2\u2028+ 2\x85= ?", "grader": "number", "reference": "4"}
+    put(tmp_path / "a", "anchors.jsonl", json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+    assert load_artifact(tmp_path / "a").anchors == (row,)

@@ -142,6 +142,7 @@ def test_what_is_written_is_read_back_with_its_extra_columns(tmp_path: Path) -> 
         ({"output_tokens": [-1, 2, 3]}, "a negative output_tokens"),
         ({"prompt_id": ["a", "a", "z"]}, "prompt z is not in prompts.parquet"),
         ({"model": ["x", "x", "x"]}, "is there twice"),
+        ({"prompt": ["One?", None, "Three?"]}, "prompt b has no text"),
     ],
 )
 def test_a_broken_dataset_is_refused_in_one_line(

@@ -215,3 +215,11 @@ def test_a_prompt_for_the_judge_needs_one_and_no_reference() -> None:
     assert [prompt.grader for prompt in with_graders([unnamed], "judge", None, judge=True)] == ["judge"]
     with pytest.raises(UsageError, match="is graded by a judge; give --judge"):
         with_graders([unnamed], "judge", None)
+
+
+def test_a_judge_is_not_shown_what_was_thought(tmp_path: Path) -> None:
+    answers = {"ref": ["<think>wrong?</think>right"], "other": ["so ...</think>wrong"]}
+    with judged(tmp_path, answers, None, graded_prompts(1, "judge")) as judging:
+        (ruling,) = judging.rulings()
+
+    assert (ruling.pair.answer, ruling.pair.against) == ("wrong", "right")

@@ -110,3 +110,17 @@ def test_old_models_scores_stand_beside_the_anchors(public: Artifact) -> None:
 def test_an_artifact_without_anchors_or_families_is_refused(public: Artifact) -> None:
     with pytest.raises(UsageError, match="nothing would compare a new model"):
         paper_of(replace(public, anchors=()), seed=1, per_family=3, room_tokens=100)
+
+
+@pytest.mark.parametrize(
+    ("grader", "reference", "words"),
+    [("judge", None, "unknown grader 'judge'"), ("command", None, "unknown grader 'command'"), ("regex", "(", "not a")],
+)
+def test_an_anchor_that_cannot_be_graded_is_told_before_anything_is_asked(
+    public: Artifact, grader: str, reference: str | None, words: str
+) -> None:
+    odd = {**public.anchors[7], "pool": "own", "prompt_id": "odd", "grader": grader, "reference": reference}
+    artifact = replace(public, anchors=(*public.anchors[:7], odd))
+
+    with pytest.raises(UsageError, match=f"answers to anchor odd cannot be graded: {words}.*train it again"):
+        paper_of(artifact, seed=1, per_family=0)

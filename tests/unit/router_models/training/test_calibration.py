@@ -313,3 +313,7 @@ def test_without_two_measured_models_there_is_no_such_error() -> None:
 
 def test_figures_are_rounded_for_the_card_and_what_was_not_measured_is_none() -> None:
     assert rounded({"loss": 0.123456789, "gain": np.nan}) == {"loss": 0.12346, "gain": None}
+
+
+def test_of_one_model_there_is_no_difference_to_change() -> None:
+    assert static_error(np.zeros((3, 1)), np.ones((3, 1)), np.ones((3, 1))) == 0

@@ -288,6 +288,39 @@ def test_an_anchor_that_nobody_can_grade_is_refused(grader: str | None, tmp_path
         trained_on(OutcomesDataset(pa.Table.from_pylist(rows), dataset.outcomes), tmp_path, anchors=True)
 
 
+@pytest.mark.parametrize(
+    ("grader", "reference", "words"),
+    [
+        ("judge", None, "an exam cannot grade it: unknown grader 'judge'"),
+        ("command", None, "unknown grader 'command'"),
+        ("number", "many", "not a number"),
+        ("choice", None, "not JSON"),
+    ],
+)
+def test_an_anchor_that_an_exam_could_not_grade_is_refused(
+    grader: str, reference: str | None, words: str, tmp_path: Path
+) -> None:
+    marks = {"grader": grader, "reference": reference}
+    dataset = tiny_dataset(24)
+    rows = [row | {"anchor": row["prompt_id"] == "p8", **marks} for row in dataset.prompts.to_pylist()]
+
+    with pytest.raises(OutcomesError, match=f"prompt p8 is marked `anchor`.*{words}.*take the mark away") as refused:
+        trained_on(OutcomesDataset(pa.Table.from_pylist(rows), dataset.outcomes), tmp_path, anchors=True)
+    assert "\n" not in str(refused.value)
+
+
+def test_one_model_alone_is_learned_of_too(folder: Path, tmp_path: Path) -> None:
+    """Others may join it later."""
+    alone = trained(folder, models=("adder",), data=(folder / "first",), aliases=None)
+    write_artifact(tmp_path / "alone-v1", alone)
+
+    prediction = ArtifactPredictor(load_artifact(tmp_path / "alone-v1")).predict(tiny_dataset().conversations())
+
+    assert alone.settings.static_error == 0
+    assert prediction.quality.shape[1] == 1
+    assert np.isfinite(prediction.quality).all()
+
+
 def test_what_the_card_says_is_counted_without_second_rows(whole: Artifact) -> None:
     data = whole.about["data"]
 

@@ -1,0 +1,43 @@
+"""Rated requests as an outcomes dataset: only those that can be learned from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.collect.journalled import write_rated
+from app.store.flat import COLUMNS
+from router_models.outcomes import read_outcomes
+
+
+def row(name: str, messages: list[dict[str, Any]] | None, score: float | None = 1.0) -> dict[str, Any]:
+    kept = None if messages is None else json.dumps(messages)
+    known = {"decision_id": name, "model": "small", "score": score, "messages": kept, "operation": "chat"}
+    return dict.fromkeys(COLUMNS) | known
+
+
+def user(content: object) -> list[dict[str, Any]]:
+    return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
+
+
+@pytest.mark.parametrize("textless", [None, [], user(None), user([{"type": "image_url", "image_url": {"url": "x"}}])])
+def test_a_request_without_text_is_left_out_and_counted(textless: list[dict[str, Any]] | None, tmp_path: Path) -> None:
+    rows = [row("a", user("One?")), row("b", textless), row("c", user("Three?"), score=None)]
+
+    assert write_rated(tmp_path, rows) == (2, 1)
+    assert read_outcomes(tmp_path).prompts["prompt"].to_pylist() == ["One?"]
+    assert read_outcomes(tmp_path).outcomes["prompt_id"].to_pylist() == ["a"]
+
+
+def test_of_a_message_in_parts_the_text_is_the_prompt(tmp_path: Path) -> None:
+    parts = [
+        {"type": "text", "text": "What is"},
+        {"type": "image_url", "image_url": {}},
+        {"type": "text", "text": "it?"},
+    ]
+
+    assert write_rated(tmp_path, [row("a", user(parts))]) == (1, 0)
+    assert read_outcomes(tmp_path).prompts["prompt"].to_pylist() == ["What is\nit?"]
