@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.api import embeddings_body, responses_body
@@ -17,6 +17,7 @@ from app.api.sessions import in_tool_call, session_id
 from app.api.steering import Call, allowed_priority, count_hops, steer, trace_of
 from app.domain.preferences import FlagLine, parse_flag_line
 from app.domain.request import Conversation, Operation, Preferences, Request, limit_length, limit_name
+from app.domain.vocabulary import VOCABULARY
 from app.errors import InvalidRequest, NotAllowed
 from app.store.keys import Key
 
@@ -127,7 +128,13 @@ def parse_embeddings(body: Mapping[str, Any], call: Call) -> Request:
             "capability embeddings; GET /v1/models lists them",
             param="model",
         )
-    return request
+    return replace(request, preferences=_without_answers(request.preferences))
+
+
+def _without_answers(preferences: Preferences) -> Preferences:
+    """What is asked where nothing is written, so that nothing is known of how long and how good it would be."""
+    kept = {name: limit for name, limit in preferences.limits.items() if not VOCABULARY.constraint[name].of_answers}
+    return preferences if len(kept) == len(preferences.limits) else replace(preferences, limits=kept)
 
 
 def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, prompt: _Prompt) -> Request:
