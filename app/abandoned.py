@@ -11,7 +11,6 @@ from __future__ import annotations
 from app.domain.decision import Candidate
 from app.domain.request import Request
 from app.domain.usage import Usage
-from app.upstream.payload import expected_choices
 
 
 def usage_by(candidate: Candidate, request: Request, waited_s: float) -> Usage:
@@ -22,8 +21,8 @@ def usage_by(candidate: Candidate, request: Request, waited_s: float) -> Usage:
 
 def _written_tokens(candidate: Candidate, request: Request, waited_s: float) -> int:
     expected, model = candidate.estimate, candidate.model
-    limits = [tokens for tokens in (expected.output_tokens, request.max_tokens) if tokens is not None]
-    longest = min(limits, default=model.card.context_tokens)
+    context = model.card.context_tokens
+    longest = request.answer_tokens(context if expected.output_tokens is None else expected.output_tokens, context)
     if expected.latency_s is not None and expected.ttft_s is not None:
         reading_s, writing_s = expected.ttft_s, expected.latency_s - expected.ttft_s
     elif model.speed is not None:
@@ -33,4 +32,4 @@ def _written_tokens(candidate: Candidate, request: Request, waited_s: float) -> 
         return 0
     # Of nothing that takes no time is there a part.
     share = min(1.0, (waited_s - reading_s) / writing_s) if writing_s > 0.0 else float(waited_s >= reading_s)
-    return round(max(0.0, share) * longest) * expected_choices(request.body)
+    return round(max(0.0, share) * longest) * request.choices

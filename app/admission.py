@@ -212,7 +212,7 @@ class Admitted:
         try:
             if self._admission.sheds(request.priority):
                 self._admission.turn_away(request.priority)
-            expected_tokens = request.input_tokens + (request.max_tokens or 0)
+            expected_tokens = request.input_tokens + (request.max_tokens or 0) * request.choices
             self._slot = await self._ledger.limits.acquire(self._caller, expected_tokens)
         except GatewayError as exc:
             telemetry.metrics.rejected(self._operation, exc.code)

@@ -11,8 +11,8 @@ A model without a price costs nothing known, so no budget stops it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from app.domain.decision import Decision
 from app.domain.models import TOKENS_PER_PRICE, Model, TokenPrice
@@ -20,7 +20,6 @@ from app.domain.request import Request
 from app.routing.narrowing import narrowed
 from app.store.accounts import NANO_USD, Account, Hold
 from app.store.budgets import Budgets
-from app.upstream.payload import dump, expected_choices
 
 # A longer answer is asked for on purpose; and nearly every model can write so much.
 UNSTATED_TOKENS = 4_096
@@ -33,8 +32,6 @@ TEMPLATE_TOKENS = 256
 # Models that are tried at most before the rest; dearer ones after them are not waited for.
 FIRST = 3
 
-_READ = frozenset({"response_format", "structured_outputs", "text", "suffix", "chat_template_kwargs"})
-
 
 class Size(NamedTuple):
     """How much there is to pay for."""
@@ -44,8 +41,7 @@ class Size(NamedTuple):
 
     @classmethod
     def of(cls, request: Request) -> Size:
-        tokens = request.input_tokens * TOKENS_PER_ESTIMATED + _unread_bytes(request.body) + TEMPLATE_TOKENS
-        return cls(tokens, 0 if request.operation == "embeddings" else expected_choices(request.body))
+        return cls(request.input_tokens * TOKENS_PER_ESTIMATED + TEMPLATE_TOKENS, request.choices)
 
     def usd(self, model: Model, tokens: int | None) -> float:
         """What a model may cost, with answers of so many tokens, or as many as its context has."""
@@ -99,16 +95,6 @@ async def afford(budgets: Budgets, account: Account, request: Request, decision:
     if hold.usd + NANO_USD < max(costs):
         return _cut(request, decision, size, hold)
     return Afforded(request, decision, hold)
-
-
-def _unread_bytes(body: Mapping[str, Any]) -> int:
-    """What models read beside the texts and tools that were estimated: calls of functions, schemas."""
-    items = body.get("messages") or body.get("input")
-    odd = [item for item in items if type(item) is dict and len(item) > 2] if type(items) is list else ()
-    more = [{name: value for name, value in item.items() if name != "content"} for item in odd]
-    if not _READ.isdisjoint(body):
-        more.append({name: body[name] for name in _READ & body.keys()})
-    return len(dump(more)) if more else 0
 
 
 def _dearest(size: Size, models: Sequence[Model], tokens: int | None) -> float:

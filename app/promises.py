@@ -45,7 +45,7 @@ class Promises:
             self.failed(request, error)
         elif served.answer.complete:
             estimate = served.candidate.estimate
-            self._compare(request, served.candidate.model.name, estimate, outcome)
+            self._compare(request, served.candidate.model, estimate, outcome)
             self._check_limits(request, outcome)
         if request.model is None and self._baseline:
             self._compare_with(self._baseline, request, served, outcome)
@@ -61,19 +61,20 @@ class Promises:
         if request.deadline_s is not None and isinstance(error, OutOfTime):
             self._metrics.attained("deadline_s", request.profile, "missed")
 
-    def _compare(self, request: Request, model: str, estimate: Estimate, outcome: Outcome) -> None:
-        written, usage = estimate.output_tokens, outcome.usage
-        if written is not None and request.max_tokens is not None:
-            written = min(written, request.max_tokens)
-        self._metrics.compared("cost_usd", model, estimate.cost_usd, outcome.cost_usd)
-        self._metrics.compared("output_tokens", model, written, usage.output_tokens if usage else None)
-        self._metrics.compared("latency_s", model, estimate.latency_s, outcome.duration_s)
-        self._metrics.compared("ttft_s", model, estimate.ttft_s, _ttft_s(request, outcome))
+    def _compare(self, request: Request, model: Model, estimate: Estimate, outcome: Outcome) -> None:
+        name, written, usage = model.name, estimate.output_tokens, outcome.usage
+        if written is not None:
+            written = request.answer_tokens(written, model.card.context_tokens) * request.choices
+        self._metrics.compared("cost_usd", name, estimate.cost_usd, outcome.cost_usd)
+        self._metrics.compared("output_tokens", name, written, usage.output_tokens if usage else None)
+        self._metrics.compared("latency_s", name, estimate.latency_s, outcome.duration_s)
+        self._metrics.compared("ttft_s", name, estimate.ttft_s, _ttft_s(request, outcome))
 
     def _check_limits(self, request: Request, outcome: Outcome) -> None:
         limits = request.preferences.limits
         if limits:
-            written = outcome.usage.output_tokens if outcome.usage else None
+            # The usage of several choices is their sum.
+            written = outcome.usage.output_tokens / request.choices if outcome.usage else None
             self._check(request, "max_cost_usd", limits.get("max_cost_usd"), outcome.cost_usd)
             self._check(request, "max_latency_s", limits.get("max_latency_s"), outcome.duration_s)
             self._check(request, "max_ttft_s", limits.get("max_ttft_s"), _ttft_s(request, outcome))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.api import embeddings_body, responses_body
 from app.api.checks import json_bytes
+from app.api.extent import expected_choices, least_tokens, unread_tokens
 from app.api.messages import check_messages, count_images, estimate_tokens, text_of
 from app.api.parameters import TABLES, check_fields
 from app.api.prompts import Prompts
@@ -15,7 +16,8 @@ from app.api.responses_input import check_input, read_input
 from app.api.sessions import in_tool_call, session_id
 from app.api.steering import Call, allowed_priority, count_hops, steer, trace_of
 from app.domain.preferences import FlagLine, parse_flag_line
-from app.domain.request import Conversation, Operation, Preferences, Request, limit_name
+from app.domain.request import Conversation, Operation, Preferences, Request, limit_length, limit_name
+from app.domain.vocabulary import VOCABULARY
 from app.errors import InvalidRequest, NotAllowed
 from app.store.keys import Key
 
@@ -44,9 +46,11 @@ class _Prompt:
     longest_tokens: int | None = None
 
     @classmethod
-    def of(cls, operation: Operation, prompts: Prompts) -> _Prompt:
-        conversation = (("user", "\n".join(prompts.texts)),)
-        return cls(operation, conversation, sum(prompts.tokens), longest_tokens=prompts.longest_tokens)
+    def of(cls, operation: Operation, prompts: Prompts, more_tokens: int = 0) -> _Prompt:
+        """`more_tokens` are read beside the prompts."""
+        conversation, longest = (("user", "\n".join(prompts.texts)),), prompts.longest_tokens
+        tokens = sum(prompts.tokens) + more_tokens
+        return cls(operation, conversation, tokens, longest_tokens=None if longest is None else longest + more_tokens)
 
 
 def parse_chat(body: Mapping[str, Any], call: Call) -> Request:
@@ -67,6 +71,7 @@ def parse_chat(body: Mapping[str, Any], call: Call) -> Request:
     )
     images = count_images(messages)
     input_tokens = estimate_tokens([text for _, text in conversation], len(messages), images)
+    input_tokens += unread_tokens(forwarded, messages)
     if tools := forwarded.get("tools"):
         conversation += (("tools", " ".join(tool["function"]["name"] for tool in tools)),)
         input_tokens += json_bytes(tools) // 4
@@ -83,7 +88,7 @@ def parse_completion(body: Mapping[str, Any], call: Call) -> Request:
     prompt = forwarded.get("prompt")
     if prompt is None:
         raise InvalidRequest("prompt is missing; send a text", param="prompt")
-    return _request(body, forwarded, call, _Prompt.of("completion", Prompts.of(prompt)))
+    return _request(body, forwarded, call, _Prompt.of("completion", Prompts.of(prompt), unread_tokens(forwarded)))
 
 
 def parse_responses(body: Mapping[str, Any], call: Call) -> Request:
@@ -96,8 +101,9 @@ def parse_responses(body: Mapping[str, Any], call: Call) -> Request:
     check_input(forwarded.get("input"))
     _check_template_arguments(forwarded, call)
     flags = _take_flags_of_input(forwarded) if call.key.flags_in_prompt else None
-    said = read_input(forwarded)
+    said, asked = read_input(forwarded), forwarded["input"]
     conversation, input_tokens = said.conversation, said.input_tokens
+    input_tokens += unread_tokens(forwarded, asked if type(asked) is list else ())
     if tools := forwarded.get("tools"):
         conversation += (("tools", " ".join(tool["name"] for tool in tools)),)
         input_tokens += json_bytes(tools) // 4
@@ -122,7 +128,13 @@ def parse_embeddings(body: Mapping[str, Any], call: Call) -> Request:
             "capability embeddings; GET /v1/models lists them",
             param="model",
         )
-    return request
+    return replace(request, preferences=_without_answers(request.preferences))
+
+
+def _without_answers(preferences: Preferences) -> Preferences:
+    """What is asked where nothing is written, so that nothing is known of how long and how good it would be."""
+    kept = {name: limit for name, limit in preferences.limits.items() if not VOCABULARY.constraint[name].of_answers}
+    return preferences if len(kept) == len(preferences.limits) else replace(preferences, limits=kept)
 
 
 def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, prompt: _Prompt) -> Request:
@@ -153,6 +165,8 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         priority=allowed_priority(context.priority, call.key),
         explain=context.explain or False,
         longest_prompt_tokens=prompt.longest_tokens,
+        choices=expected_choices(forwarded),
+        least_tokens=least_tokens(forwarded, max_tokens),
         hops=count_hops(call.headers),
         key_id=call.key.id,
         traceparent=trace_of(call.headers),
@@ -225,8 +239,7 @@ def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Opera
     if name != "max_tokens" and body.get("max_tokens", asked) != asked:
         raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")
     if cap is not None:
-        body[name] = max(1, min(int(cap), asked or int(cap)))
-        body.pop("max_tokens" if name != "max_tokens" else "", None)
+        limit_length(body, operation, max(1, min(int(cap), asked or int(cap))))
     return body.get(name)
 
 

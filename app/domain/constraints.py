@@ -64,6 +64,8 @@ class Constraint:
     """Of a list of names: those of a model that can stand in it. Others change nothing."""
     reads_quality: bool = False
     """Encoders differ about quality, so a glance does not settle it."""
+    of_answers: bool = False
+    """Nothing is known where nothing is written, so it says nothing of embeddings."""
     scope: str | None = None
     """What a caller's key needs to set it."""
     sources: frozenset[Source] = frozenset({Source.OPERATOR, Source.HEADER, Source.BODY})
@@ -86,6 +88,7 @@ class Reading:
     unknown: str
     kind: Kind = NUMBER
     is_quality: bool = False
+    of_answers: bool = False
 
     def found(self, columns: Columns, model: int) -> str:
         value = self.of(columns)[model]
@@ -112,6 +115,7 @@ def at_most(
         relaxed=relaxed,
         card=card,
         reads_quality=reading.is_quality,
+        of_answers=reading.of_answers,
         scope=scope,
     )
 
@@ -137,6 +141,7 @@ def at_least(
         relaxed=relaxed,
         card=card,
         reads_quality=reading.is_quality,
+        of_answers=reading.of_answers,
         scope=scope,
     )
 
@@ -202,6 +207,7 @@ CONSTRAINTS = (
             lambda columns: columns.output_tokens,
             "is expected to write {} tokens",
             "has no predicted length of its answer",
+            of_answers=True,
         ),
         "predicted tokens of the answer, at most; also caps what the model may write",
     ),
@@ -214,6 +220,7 @@ CONSTRAINTS = (
             "has no predicted quality",
             kind=SHARE,
             is_quality=True,
+            of_answers=True,
         ),
         "predicted quality, at least",
         scope=UPGRADE,

@@ -107,7 +107,7 @@ class Columns(Protocol):
 
     @property
     def written_tokens(self) -> Floats:
-        """The same, as far as the caller lets the model write."""
+        """The same in all choices, no shorter and no longer than the caller wants each."""
         ...
 
     @property

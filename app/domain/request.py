@@ -73,6 +73,10 @@ class Request:
     """Capabilities that parameters use, but whose absence leaves an answer; `require_parameters` makes them needed."""
     longest_prompt_tokens: int | None = None
     """Of several prompts that are read one by one; None where there is one."""
+    choices: int = 1
+    """How many answers are asked for: all are written, and paid for."""
+    least_tokens: int = 0
+    """How long each of them is at least, as far as its model's context and `max_tokens` let it."""
     hops: int = 0
     """Gateways like this one that the call has passed already."""
     key_id: str = ""
@@ -82,12 +86,14 @@ class Request:
 
     def limited_to(self, tokens: int) -> Request:
         """The same call, whose answer may have so many tokens at most."""
-        name = limit_name(self.body, self.operation)
-        body = {field: value for field, value in self.body.items() if field != "max_tokens" or name == "max_tokens"}
-        body[name] = tokens
-        if body.get("min_tokens", 0) > tokens:
-            body["min_tokens"] = tokens
-        return replace(self, body=body, max_tokens=tokens)
+        body = dict(self.body)
+        limit_length(body, self.operation, tokens)
+        return replace(self, body=body, max_tokens=tokens, least_tokens=min(self.least_tokens, tokens))
+
+    def answer_tokens(self, predicted: float, context_tokens: int) -> float:
+        """How long a choice is of which so much is predicted."""
+        asked = max(predicted, self.least_tokens)
+        return min(asked, context_tokens) if self.max_tokens is None else min(asked, self.max_tokens, context_tokens)
 
 
 def limit_name(body: Mapping[str, Any], operation: Operation) -> str:
@@ -95,3 +101,13 @@ def limit_name(body: Mapping[str, Any], operation: Operation) -> str:
     if operation == "responses":
         return "max_output_tokens"
     return "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
+
+
+def limit_length(body: dict[str, Any], operation: Operation, tokens: int) -> None:
+    """Let an answer to this body have so many tokens at most, and need no more."""
+    name = limit_name(body, operation)
+    if name != "max_tokens":
+        body.pop("max_tokens", None)
+    body[name] = tokens
+    if body.get("min_tokens", 0) > tokens:
+        body["min_tokens"] = tokens

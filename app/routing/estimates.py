@@ -1,9 +1,11 @@
 """What is expected of every model for one request, computed when it is first asked for. Missing stays NaN.
 
+    written  = predicted tokens, no fewer and no more than asked for · choices
     cost     = (input tokens + those of the template, as seen of late) · price + written tokens · price
     ttft     = wait + prefill
-    latency  = ttft + written tokens · time per token (as seen of late, else as the card says)
+    latency  = ttft + written tokens of one choice · time per token (as seen of late, else as the card says)
 
+All choices are written at the same time, and so are those of several prompts.
 What the session's model has in its cache it reads at the price of cached input, in no time.
 
 Legend of array suffixes: M models of the catalogue, C columns of the artifact.
@@ -67,6 +69,9 @@ class Question(NamedTuple):
     allowed_models: frozenset[str] | None
     longest_prompt_tokens: int | None = None
     """Of several prompts that are read one by one; None where there is one."""
+    choices: int = 1
+    least_tokens: int = 0
+    """Of each choice."""
 
     @property
     def context_tokens(self) -> int:
@@ -86,6 +91,8 @@ class Question(NamedTuple):
             request.preferences,
             request.allowed_models,
             request.longest_prompt_tokens,
+            request.choices,
+            request.least_tokens,
         )
 
 
@@ -162,10 +169,13 @@ class Expected:
 
     @lazily
     def written_tokens(self) -> Floats:
-        most = self.question.max_tokens
+        most, choices = self.question.max_tokens, self.question.choices
         if most == 0:
             return np.zeros(len(self.table))
-        return self.output_tokens if most is None else np.minimum(self.output_tokens, most)
+        answer_M = self._least_tokens if self.question.least_tokens else self.output_tokens
+        if most is not None:
+            answer_M = np.minimum(answer_M, most)
+        return answer_M if choices == 1 else answer_M * choices
 
     @lazily
     def cost_usd(self) -> Floats:
@@ -185,7 +195,10 @@ class Expected:
 
     @lazily
     def latency_s(self) -> Floats:
-        return self.written_tokens * self.fleet.s_per_output_token_M + self.ttft_s
+        written_M, choices = self.written_tokens, self.question.choices
+        if choices != 1:
+            written_M = written_M / choices
+        return written_M * self.fleet.s_per_output_token_M + self.ttft_s
 
     @lazily
     def quality_interval(self) -> Floats:
@@ -220,6 +233,12 @@ class Expected:
             ttft_s=known(self.ttft_s.item(model)),
             latency_s=known(self.latency_s.item(model)),
         )
+
+    @property
+    def _least_tokens(self) -> Floats:
+        """Predicted lengths where answers do not end before the least that is asked for, or with their context."""
+        longer_M = np.maximum(self.output_tokens, self.question.least_tokens)
+        return np.minimum(longer_M, self.table.context_tokens_M)
 
     @property
     def _unknown(self) -> Floats:

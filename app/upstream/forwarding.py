@@ -8,7 +8,7 @@ from typing import Any
 from app.domain.models import Model
 from app.domain.request import Operation, Request
 from app.upstream.base_answer import Form
-from app.upstream.payload import dump, expected_choices, renamed
+from app.upstream.payload import dump, renamed
 from app.upstream.replica import Replica
 
 PATHS: Mapping[Operation, str] = {
@@ -34,4 +34,4 @@ def form_of(request: Request, model: Model) -> Form:
     """What the answer to a request has to look like."""
     options = request.body.get("stream_options")
     wants_usage = options is not None and options.get("include_usage") is True
-    return Form(model.name, request.stream, expected_choices(request.body), wants_usage, request.operation)
+    return Form(model.name, request.stream, request.choices, wants_usage, request.operation)

@@ -187,16 +187,6 @@ def renamed(body: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[st
     return {theirs: value for ours, value in body.items() if (theirs := names.get(ours, ours)) is not None}
 
 
-def expected_choices(body: Mapping[str, Any]) -> int:
-    """How many choices an answer to this body has: `n` for each prompt."""
-    if "n" not in body and "prompt" not in body:
-        return 1
-    prompt = body.get("prompt")
-    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
-    n = body.get("n")
-    return prompts * (n if isinstance(n, int) else 1)
-
-
 def error_object(error: GatewayError) -> dict[str, Any]:
     """An error as OpenAI's clients know it."""
     return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}

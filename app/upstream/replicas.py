@@ -167,7 +167,7 @@ class Replicas:
 
     def lease(self, replica: Replica, model: Model, request: Request) -> Lease:
         """Take a place on a replica for one attempt."""
-        return Lease(self, replica, Attempted(model, request.input_tokens, request.stream, self.clock()))
+        return Lease(self, replica, Attempted.of(request, model, self.clock()))
 
     def failed(self, replica: Replica, error: UpstreamError, *, begun: bool = False) -> None:
         """An attempt failed; the last failure in a row that is allowed ejects, and so does too high a share."""

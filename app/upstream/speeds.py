@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from app.domain.models import Model
+from app.domain.request import Request
 from app.upstream.answer import Answer
 
 # Observed speeds say nothing about now after so long.
@@ -19,6 +20,9 @@ NEWEST_WEIGHS = 0.2
 MIN_TOKENS_FOR_SPEED = 8
 # What a chat template adds shows where the prompt is short; of a long one the estimate itself is off by more.
 MOST_TOKENS_FOR_TEMPLATE = 256
+# No template adds more to a short prompt. What does was not seen when the prompt was estimated, and all keys pay for
+# what is learned of the prompts of one.
+MOST_TEMPLATE_TOKENS = 4 * MOST_TOKENS_FOR_TEMPLATE
 
 
 class Picture(NamedTuple):
@@ -37,6 +41,14 @@ class Attempted:
     input_tokens: int
     stream: bool
     started_at: float
+    choices: int = 1
+    is_plain: bool = True
+    """Whether it is one prompt without pictures, tools or schemas, to which a template adds what it adds to most."""
+
+    @classmethod
+    def of(cls, request: Request, model: Model, started_at: float) -> Attempted:
+        is_plain = len(request.uses) < 2 and request.longest_prompt_tokens is None
+        return cls(model, request.input_tokens, request.stream, started_at, request.choices, is_plain)
 
 
 @dataclass(slots=True)
@@ -75,15 +87,17 @@ class Seen:
             self.ttft_s = _average(self.ttft_s, ttft_s)
             self.excess_s = _average(self.faded(now), max(0.0, ttft_s - prefill_s))
             self.ttft_at = now
-        if tokens >= MIN_TOKENS_FOR_SPEED:
+        # Several choices are written at the same time, each at a speed that their sum does not show.
+        if tokens >= MIN_TOKENS_FOR_SPEED and attempted.choices == 1:
             # A plain answer shows no first token, so what is known from streams is taken off its whole duration.
             began_s = ttft_s if stream else min(self.ttft_s or 0.0, 0.5 * ttft_s)
             writing_s = now - started_at - began_s
             self.s_per_output_token = _average(self.s_per_output_token, max(0.0, writing_s) / (tokens - 1))
             self.speed_at = now
-        if usage is not None and attempted.input_tokens <= MOST_TOKENS_FOR_TEMPLATE:
+        if usage is not None and attempted.is_plain and attempted.input_tokens <= MOST_TOKENS_FOR_TEMPLATE:
             more_tokens = usage.input_tokens - attempted.input_tokens
-            self.template_tokens = _average(self.template_tokens, more_tokens)
+            if more_tokens <= MOST_TEMPLATE_TOKENS:
+                self.template_tokens = _average(self.template_tokens, more_tokens)
 
 
 class Speeds:

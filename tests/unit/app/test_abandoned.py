@@ -50,7 +50,15 @@ def test_no_answer_is_longer_than_its_model_can_remember() -> None:
 
 
 def test_each_choice_is_an_answer() -> None:
-    assert _usage(request(max_tokens=100, body={"n": 3}), 0.512).output_tokens == 150
+    assert _usage(request(max_tokens=100, choices=3), 0.512).output_tokens == 150
+
+
+@pytest.mark.parametrize(("least_tokens", "max_tokens", "written_tokens"), [(80, 100, 80), (10**7, None, 4096)])
+def test_no_answer_ends_before_what_was_asked_for(
+    least_tokens: int, max_tokens: int | None, written_tokens: int
+) -> None:
+    asked = request(max_tokens=max_tokens, least_tokens=least_tokens)
+    assert _usage(asked, 60.0, EXPECTED).output_tokens == written_tokens
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,14 @@ async def test_a_request_is_answered_and_recorded_once() -> None:
     assert world.sample("thalamus_tokens_total", model="small", direction="output") == 2
 
 
+async def test_a_limit_on_tokens_is_one_on_all_choices() -> None:
+    world, key = gateway(FakeUpstream(small=b"hello")), FakeKey(tokens_per_minute=100)
+    await world.gateway.complete(request(max_tokens=20), key)
+    with pytest.raises(RateLimited):
+        await world.gateway.complete(request(max_tokens=20, choices=4), key)
+    await world.gateway.complete(request(max_tokens=20), key)
+
+
 @pytest.mark.parametrize("asked", [request(), STREAMED])
 async def test_a_request_that_is_over_leaves_nothing_for_the_garbage_collector(asked: Request) -> None:
     """What holds itself stays until a collection, and that stops everybody."""

@@ -66,6 +66,21 @@ def test_no_more_is_predicted_than_the_caller_lets_a_model_write() -> None:
     assert sample(metrics, "predicted_sum_total", quantity="output_tokens", model="small") == 50
 
 
+@pytest.mark.parametrize(
+    ("changes", "predicted"),
+    [({"choices": 3}, 300), ({"choices": 3, "max_tokens": 50}, 150), ({"least_tokens": 130}, 130)],
+)
+def test_what_all_choices_took_is_set_beside_what_was_predicted_of_all(changes: dict[str, Any], predicted: int) -> None:
+    metrics = counted(**changes)
+    assert sample(metrics, "predicted_sum_total", quantity="output_tokens", model="small") == predicted
+
+
+def test_a_limit_on_the_length_is_one_on_each_choice() -> None:
+    metrics = counted({"max_output_tokens": 75}, choices=2)
+    labels = {"limit": "max_output_tokens", "profile": "default", "outcome": "kept"}
+    assert sample(metrics, "limit_attainment_total", **labels) == 1
+
+
 def test_nobody_sees_when_an_answer_in_one_piece_began() -> None:
     metrics = counted({"max_ttft_s": 0.1}, stream=False)
     assert sample(metrics, "predicted_sum_total", quantity="ttft_s", model="small") is None

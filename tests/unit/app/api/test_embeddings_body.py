@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 from app.api.embeddings_body import TABLE
 from app.api.parsing import parse_embeddings
-from app.domain.request import Request
+from app.domain.request import Preferences, Request
 from app.errors import CallerError, InvalidRequest, UnknownModel, UnsupportedParameter
-from tests.fakes.call import FakeCall
+from tests.fakes.call import FREE, FakeCall
 
 
 def parsed(**fields: Any) -> Request:
@@ -46,6 +47,13 @@ def test_an_input_is_one_or_several_texts_or_lists_of_ids(asked: Any, tokens: in
 )
 def test_these_are_fine(fields: dict[str, Any]) -> None:
     assert parsed(**fields).body.keys() <= {"input", "encoding_format", "dimensions"}
+
+
+@pytest.mark.parametrize("limits", [{"max_output_tokens": 400.0}, {"min_quality": 0.5}], ids=str)
+def test_limits_on_what_is_written_say_nothing_of_embeddings(limits: dict[str, float]) -> None:
+    key = replace(FREE, routing=Preferences({**limits, "max_cost_usd": 1.0}))
+    request = parse_embeddings({"model": "small", "input": "hello"}, FakeCall(key))
+    assert request.preferences.limits == {"max_cost_usd": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.access import Access
+from app.api.parameters import MAX_TOKENS
 from app.api.parsing import parse_chat, parse_completion
 from app.domain.preferences import Profile
 from app.domain.request import Preferences, Request
@@ -126,6 +128,74 @@ def test_a_prompts_length_is_estimated_from_its_bytes() -> None:
     assert parse_completion({"model": "auto", "prompt": [[1, 2], [3]]}, call()).input_tokens == 3
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "x" * 4000}}
+SCHEMA = {"name": "x", "schema": {"description": "x" * 4000}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"content": None, "tool_calls": [CALL]},
+        {"tool_calls": [CALL]},
+        {"content": "3", "reasoning": "x" * 4000},
+        {"content": "3", "reasoning_content": "x" * 4000},
+        {"content": None, "refusal": "x" * 4000},
+        {"content": [{"type": "refusal", "refusal": "x" * 4000}]},
+    ],
+    ids=str,
+)
+def test_what_a_model_said_beside_its_text_is_read_as_well(answer: dict[str, Any]) -> None:
+    request = chat(user("1 + 2?"), {"role": "assistant", **answer}, user("So?"))
+    assert 1000 < request.input_tokens < 1060
+
+
+def test_schemas_are_read_as_well() -> None:
+    asked = chat(response_format={"type": "json_schema", "json_schema": SCHEMA})
+    assert 1000 < asked.input_tokens < 1040
+    bodies = {"prompt": "hi", "suffix": "x" * 4000}, {"prompt": "hi", "structured_outputs": {"json": SCHEMA}}
+    for body in bodies:
+        assert 1000 < parse_completion({"model": "auto", **body}, call()).input_tokens < 1040
+
+
+def test_what_is_read_beside_several_prompts_is_read_with_the_longest() -> None:
+    alone = parse_completion({"model": "auto", "prompt": ["x" * 400, "x"]}, call())
+    asked = parse_completion({"model": "auto", "prompt": ["x" * 400, "x"], "suffix": "x" * 4000}, call())
+    assert (alone.input_tokens, alone.longest_prompt_tokens) == (101, 100)
+    assert asked.longest_prompt_tokens == asked.input_tokens - 1 > 1100
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_four_times_the_estimate_is_no_fewer_than_the_bytes(arguments: str) -> None:
+    called = {**CALL, "function": {"name": "f", "arguments": arguments}}
+    tokens = chat(user("hi"), {"role": "assistant", "content": None, "tool_calls": [called]}).input_tokens
+    assert 4 * tokens >= len(json.dumps(called, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+@pytest.mark.parametrize(
+    ("fields", "choices"),
+    [({}, 1), ({"n": 3}, 3), ({"prompt": ["a", "b"]}, 2), ({"prompt": ["a", "b"], "n": 2}, 4), ({"prompt": [1, 2]}, 1)],
+)
+def test_every_choice_for_every_prompt_is_counted(fields: dict[str, Any], choices: int) -> None:
+    assert parse_completion({"model": "auto", "prompt": "a", **fields}, call()).choices == choices
+
+
+@pytest.mark.parametrize(
+    ("fields", "least_tokens"),
+    [
+        ({}, 0),
+        ({"min_tokens": 50}, 50),
+        ({"max_tokens": 100, "min_tokens": 50}, 50),
+        ({"max_tokens": 100, "ignore_eos": True}, 100),
+        ({"max_tokens": 100, "ignore_eos": False}, 0),
+        ({"ignore_eos": True, "routing": {"max_output_tokens": 70}}, 70),
+        ({"ignore_eos": True}, MAX_TOKENS),
+    ],
+    ids=str,
+)
+def test_an_answer_has_at_least_what_is_asked_for(fields: dict[str, Any], least_tokens: int) -> None:
+    assert chat(**fields).least_tokens == least_tokens
+
+
 def test_only_what_is_for_the_backend_is_forwarded() -> None:
     body = chat(stream=True, routing={"weights": {"cost": 1}}, temperature=0, user="me", stop=None).body
     assert body == {"messages": [user("hi")], "temperature": 0}
@@ -207,6 +277,8 @@ def test_what_a_key_may_not_set_is_refused() -> None:
         ({"max_tokens": 100, "routing": {"max_output_tokens": 50}}, {"max_tokens": 50}, 50),
         ({"max_tokens": 20, "routing": {"max_output_tokens": 50}}, {"max_tokens": 20}, 20),
         ({"max_completion_tokens": 100, "routing": {"max_output_tokens": 50}}, {"max_completion_tokens": 50}, 50),
+        ({"min_tokens": 90, "routing": {"max_output_tokens": 50}}, {"max_tokens": 50, "min_tokens": 50}, 50),
+        ({"min_tokens": 30, "routing": {"max_output_tokens": 50}}, {"max_tokens": 50, "min_tokens": 30}, 50),
         (
             {"max_tokens": 100, "max_completion_tokens": 100, "routing": {"max_output_tokens": 50}},
             {"max_completion_tokens": 50},

@@ -62,6 +62,31 @@ def test_the_conversation_is_what_was_said_by_whom_and_what_functions_returned()
     assert request.input_tokens > 1000, "a picture is long"
 
 
+THOUGHT = {"type": "reasoning_text", "text": "x" * 4000}
+LONG_REFUSAL = {"type": "refusal", "refusal": "x" * 4000}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "function_call", "call_id": "c", "name": "add", "arguments": "x" * 4000},
+        {"type": "function_call_output", "call_id": "c", "output": "x" * 4000},
+        {"type": "function_call_output", "call_id": "c", "output": [LONG_REFUSAL]},
+        {"type": "reasoning", "summary": [], "content": [THOUGHT]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x" * 4000}]},
+        {"type": "message", "role": "assistant", "content": [LONG_REFUSAL]},
+    ],
+    ids=str,
+)
+def test_what_is_no_text_of_a_message_is_read_as_well(item: dict[str, Any]) -> None:
+    assert 1000 < parsed(input=[user("1 + 2?"), item]).input_tokens < 1050
+
+
+def test_a_schema_is_read_as_well() -> None:
+    schema = {**SCHEMA, "schema": {"description": "x" * 4000}}
+    assert 1000 < parsed(text={"format": schema}).input_tokens < 1050
+
+
 @pytest.mark.parametrize(
     ("fields", "needs", "uses"),
     [

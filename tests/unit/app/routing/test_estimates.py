@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
 from app.domain.decision import Estimate
 from app.domain.models import Speed, TokenPrice
+from app.domain.vocabulary import VOCABULARY
+from app.routing.estimates import Expected
+from app.routing.evidence import Evidence
 from tests.fakes.routing import fleet_of, llm, world_of
 
 MODEL = llm("one", price=TokenPrice(2.0, 10.0), speed=Speed(1000.0, 0.02))
@@ -45,6 +49,54 @@ def test_an_answer_is_not_longer_than_the_caller_lets_it_be() -> None:
     estimate = world.decide(input_tokens=0, max_tokens=50).chosen.estimate
     assert estimate.cost_usd == pytest.approx(50 * 10.0 / 1e6)
     assert estimate.output_tokens == 300.0, "the prediction stays what it was"
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [
+        ({"least_tokens": 400}, 400),
+        ({"least_tokens": 100}, 300),
+        ({"least_tokens": 400, "max_tokens": 400}, 400),
+        ({"least_tokens": 400, "max_tokens": 350}, 350),
+        ({"least_tokens": 10_000_000}, 4096),
+    ],
+    ids=["longer than predicted", "predicted to be longer", "exactly so long", "no more than allowed", "no end"],
+)
+def test_an_answer_is_not_shorter_than_the_caller_wants_it(asked: dict[str, Any], tokens: int) -> None:
+    world = world_of(MODEL, quality={"one": 0.75}, output_tokens={"one": 300.0})
+    estimate = world.decide(input_tokens=0, **asked).chosen.estimate
+    assert estimate.cost_usd == pytest.approx(tokens * 10.0 / 1e6)
+    assert estimate.latency_s == pytest.approx(tokens * 0.02)
+    assert estimate.output_tokens == 300.0, "the prediction stays what it was"
+
+
+def test_every_choice_is_paid_for_and_all_are_written_at_the_same_time() -> None:
+    world = world_of(MODEL, quality={"one": 0.75}, output_tokens={"one": 300.0})
+    estimate = world.decide(input_tokens=500, choices=4).chosen.estimate
+    assert estimate.cost_usd == pytest.approx((500 * 2.0 + 4 * 300 * 10.0) / 1e6)
+    assert estimate.latency_s == pytest.approx(0.5 + 300 * 0.02)
+
+
+def test_every_choice_takes_its_energy() -> None:
+    world = world_of(MODEL, quality={"one": 0.75}, output_tokens={"one": 300.0})
+    evidence = world.decide(input_tokens=500, choices=4).evidence
+    assert isinstance(evidence, Evidence)
+    energy = VOCABULARY.dimension["energy"].value(Expected(evidence.case))
+    assert energy.tolist() == pytest.approx([0.4 * (500 + 4 * 300) / 1000])
+
+
+@pytest.mark.parametrize("asked", [{"choices": 4}, {"least_tokens": 4000}, {"least_tokens": 10_000_000}], ids=str)
+def test_a_limit_on_cost_is_one_on_all_that_is_written(asked: dict[str, Any]) -> None:
+    cheap = llm("cheap", price=TokenPrice(0.1, 1.0))
+    world = world_of(MODEL, cheap, quality={"one": 0.9, "cheap": 0.5})
+    limit = {"max_cost_usd": 0.0011 if "choices" in asked else 0.005}
+    assert world.order(limit, input_tokens=10) == ["one", "cheap"]
+    assert world.order(limit, input_tokens=10, **asked) == ["cheap"]
+
+
+def test_a_limit_on_the_length_is_one_on_each_choice() -> None:
+    world = world_of(MODEL, quality={"one": 0.75}, output_tokens={"one": 300.0})
+    assert world.order({"max_output_tokens": 300}, choices=4) == ["one"]
 
 
 def test_what_is_missing_stays_missing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -46,8 +47,8 @@ class World:
         for _ in range(times):
             self.replicas.failed(replica, BROKEN)
 
-    def lease(self, replica: Replica | None = None, input_tokens: int = 100) -> Lease:
-        asked = request(stream=True, input_tokens=input_tokens)
+    def lease(self, replica: Replica | None = None, input_tokens: int = 100, **changes: Any) -> Lease:
+        asked = request(stream=True, input_tokens=input_tokens, **changes)
         return self.replicas.lease(replica or self.a, self.small, asked)
 
 
@@ -298,6 +299,33 @@ def test_the_fleet_learns_what_a_template_adds_to_short_prompts(
         answer.close()
     world.clock.advance(1.0)
     assert world.replicas.fleet().template_tokens == (more, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "read"),
+    [
+        ({}, 2_000),
+        ({"uses": frozenset({"chat", "tools"})}, 300),
+        ({"longest_prompt_tokens": 5}, 300),
+    ],
+    ids=["far more than a template was read", "tools have a template of their own", "several prompts"],
+)
+def test_what_one_caller_sends_is_not_taken_for_a_template(world: World, asked: dict[str, Any], read: int) -> None:
+    answer = Answer(Form("small", stream=True))
+    answer.usage, answer.complete = Usage(read, 11), True
+    with world.lease(input_tokens=10, **asked) as lease:
+        lease.hand_to(answer)
+    answer.close()
+    assert world.replicas.fleet().template_tokens == (0.0, 0.0)
+
+
+def test_choices_that_are_written_at_the_same_time_say_nothing_of_speed(world: World) -> None:
+    answer = streamed(tokens=400)
+    with world.lease(choices=4) as lease:
+        lease.hand_to(answer)
+    world.clock.advance(1.0)
+    answer.close()
+    assert world.replicas.fleet().s_per_output_token == (None, None)
 
 
 def test_a_queue_that_a_worker_reports_is_waited_for(world: World) -> None:
