@@ -296,7 +296,8 @@ class Dispatcher:
             with Within(min(limit_s, left_s)):
                 return await self._exchange(call, model, replica, left_s)
         except TimeoutError as exc:
-            if call.deadline.remaining_s() <= 0:
+            # Which limit it was, not what the clock says: a timer may be early by more than a millisecond.
+            if left_s <= limit_s or call.deadline.remaining_s() <= 0:
                 raise OutOfTime("the request's time was over before the backend answered") from exc
             raise UpstreamTimeout(f"the backend did not begin to answer within {limit_s:g} s") from exc
 

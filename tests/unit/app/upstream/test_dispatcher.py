@@ -39,7 +39,9 @@ SMALL, LARGE, THIRD, FOURTH = model("small"), model("large"), model("third"), mo
 
 
 class World:
-    def __init__(self, upstream: FakeUpstream, *models: Model, **urls: tuple[str, ...]) -> None:
+    def __init__(
+        self, upstream: FakeUpstream, *models: Model, timeouts: Timeouts | None = None, **urls: tuple[str, ...]
+    ) -> None:
         self.clock = FakeClock()
         self.upstream = upstream
         self.models = models or (SMALL, LARGE)
@@ -47,7 +49,7 @@ class World:
         self.replicas = Replicas(catalog(*self.models, urls=urls), self.clock, telemetry)
         self.slept_s: list[float] = []
         self.chance = 0.5
-        limits = DispatchLimits(backoff=Backoff(lambda: self.chance, self._sleep))
+        limits = DispatchLimits(timeouts or Timeouts(), backoff=Backoff(lambda: self.chance, self._sleep))
         self.dispatcher = Dispatcher(upstream, self.replicas, limits, self.clock, telemetry)
 
     async def _sleep(self, seconds: float) -> None:
@@ -113,6 +115,23 @@ async def test_no_attempt_begins_with_less_than_fifty_milliseconds_left() -> Non
     with pytest.raises(OutOfTime) as caught:
         await world.dispatch(seconds=0.04)
     assert (world.upstream.asked, caught.value.status) == ([], 504)
+
+
+async def test_a_callers_own_short_limit_says_nothing_against_a_replica() -> None:
+    """Even where the timer is early, and the clock has not come to the deadline: here it stands still."""
+    world = World(FakeUpstream(small=FakeExchange(hangs=True)), SMALL)
+    for _ in range(FAILURES_TO_EJECT):
+        with pytest.raises(OutOfTime):
+            await world.dispatch(seconds=MIN_ATTEMPT_S + 0.001)
+    assert world.upstream.asked == ["small"] * FAILURES_TO_EJECT
+    assert not world.replicas.all_out
+
+
+async def test_a_replica_that_takes_longer_than_the_gateways_own_limit_has_failed() -> None:
+    world = World(FakeUpstream(small=FakeExchange(hangs=True)), SMALL, timeouts=Timeouts(first_byte_s=0.01))
+    with pytest.raises(UpstreamTimeout, match="within 0.01 s") as caught:
+        await world.dispatch(request(stream=True))
+    assert not isinstance(caught.value, OutOfTime)
 
 
 async def test_the_backend_is_told_how_long_it_has_at_each_attempt() -> None:
