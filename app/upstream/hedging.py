@@ -104,11 +104,13 @@ async def _first_success(tasks: Iterable[asyncio.Task[Served]]) -> asyncio.Task[
     pending = set(tasks)
     while True:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        failures: list[BaseException] = []
         for task in done:
-            failure = task.exception()
-            if failure is None:
+            if (failure := task.exception()) is None:
                 return task
-            if not pending or isinstance(failure, UpstreamRejected):
+            failures.append(failure)
+        for failure in failures:
+            if isinstance(failure, UpstreamRejected) or not pending:
                 raise failure
 
 

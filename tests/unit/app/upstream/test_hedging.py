@@ -156,6 +156,18 @@ async def test_the_last_failure_is_told_when_both_fail(world: World) -> None:
         await race
 
 
+@pytest.mark.parametrize("failure", [UpstreamBroken("no"), UpstreamRejected("bad", status=400)])
+async def test_an_answer_counts_even_where_the_other_attempt_fails_in_the_same_moment(failure: UpstreamError) -> None:
+    for _ in range(20):  # which of the two is looked at first is a matter of chance
+        world = World()
+        await world.learn()
+        race = world.race()
+        await turns()
+        world.first.fail(failure)
+        world.second.answer()
+        assert (await race).replica == "second"
+
+
 async def test_a_refusal_of_the_request_itself_ends_both(world: World) -> None:
     race = world.race()
     await turns()
