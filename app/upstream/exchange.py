@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from app.domain.records import record
-from app.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
+from app.errors import AnswerTooLarge, UpstreamError, UpstreamTimeout
 from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime
 
 
@@ -122,13 +122,14 @@ async def read_body(exchange: Exchange, max_bytes: int) -> bytes:
     """All pieces of a body.
 
     Raises:
-        UpstreamBroken: there is more than `max_bytes`, or the body was cut.
+        AnswerTooLarge: there is more than `max_bytes`.
+        UpstreamBroken: the body was cut.
     """
     pieces: list[bytes] = []
     size = 0
     while piece := await exchange.read():
         size += len(piece)
         if size > max_bytes:
-            raise UpstreamBroken(f"the backend's answer is larger than {max_bytes} bytes")
+            raise AnswerTooLarge(f"the backend's answer is larger than {max_bytes} bytes; ask for less at once")
         pieces.append(piece)
     return b"".join(pieces)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError, unraised
+from app.errors import AnswerTooLarge, UpstreamBroken, UpstreamDisconnected, UpstreamError, unraised
 from app.upstream.base_answer import Answer, Form, Sink
 from app.upstream.exchange import Exchange, Pace, Watch
 from app.upstream.sse import MAX_EVENT_BYTES, EventSplitter, EventTooLong
@@ -157,7 +157,7 @@ class StreamAnswer(Answer):
             self._between = not self._splitter.pending
             return events
         except EventTooLong as exc:
-            raise UpstreamBroken(f"the backend's stream is broken: {exc}") from exc
+            raise AnswerTooLarge(f"the backend's stream is not passed on: {exc}; ask for less at once") from exc
 
     def _events(self, events: Sequence[bytes]) -> bytes:
         sendable: list[bytes] = []

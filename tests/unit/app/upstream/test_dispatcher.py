@@ -14,6 +14,7 @@ from app.api.parameters import TABLE
 from app.domain.models import Model
 from app.domain.request import Preferences
 from app.errors import (
+    AnswerTooLarge,
     NoEligibleModel,
     UpstreamBroken,
     UpstreamBusy,
@@ -25,6 +26,7 @@ from app.errors import (
 )
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
+from app.upstream.answer import MAX_ANSWER_BYTES
 from app.upstream.deadline import Deadline, OutOfTime, Timeouts
 from app.upstream.dispatcher import MIN_ATTEMPT_S, Dispatcher, DispatchLimits, begins_within_s
 from app.upstream.faults import NoAnswer
@@ -98,6 +100,19 @@ async def test_a_rejected_request_is_not_tried_elsewhere() -> None:
     with pytest.raises(UpstreamRejected):
         await world.dispatch()
     assert world.upstream.asked == ["small"]
+
+
+async def test_an_answer_of_a_size_that_the_caller_chose_is_no_failure_of_its_replicas() -> None:
+    """Such as a thousand embeddings: it would be as large elsewhere."""
+    pieces = [b"x" * (1 << 20)] * (1 + (MAX_ANSWER_BYTES >> 20))
+    exchanges: list[Does] = [FakeExchange(pieces) for _ in range(FAILURES_TO_EJECT)]
+    world = World(FakeUpstream(small=exchanges, large=b"hello"))
+    for _ in range(FAILURES_TO_EJECT):
+        with pytest.raises(AnswerTooLarge, match="ask for less") as caught:
+            await world.dispatch()
+    assert world.upstream.asked == ["small"] * FAILURES_TO_EJECT
+    assert (caught.value.status, caught.value.headers()) == (502, {"x-should-retry": "false"})
+    assert all(replica.ejected_until is None for replica in world.replicas.all)
 
 
 async def test_no_more_than_three_attempts_are_made() -> None:
