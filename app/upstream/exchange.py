@@ -28,8 +28,13 @@ class Exchange(Protocol):
         ...
 
     @property
-    def ended(self) -> bool:
-        """Whether all of the body has arrived."""
+    def over(self) -> bool:
+        """Whether nothing more arrives: all of the body has, or it was cut. What is there can still be read."""
+        ...
+
+    @property
+    def failed(self) -> UpstreamError | None:
+        """What `fail` was called with."""
         ...
 
     async def read(self) -> bytes:
@@ -52,7 +57,7 @@ class Exchange(Protocol):
         """Call this whenever `ready` may have something new, instead of waking a reader; None ends that."""
 
     def fail(self, error: UpstreamError) -> None:
-        """Let the pending or the next `read` raise this."""
+        """Cut the connection, and let the pending or the next `read` raise this."""
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else cut it. May be called twice."""

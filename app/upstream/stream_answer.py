@@ -72,7 +72,8 @@ class StreamAnswer(Answer):
         if self._ready:
             sink.write_piece(self._held(), last=self._ended)
         while not self._ended and not self._closed:
-            await sink.writable()
+            if sink.is_full and self._exchange.failed is None:
+                await self._room(sink)
             await self._flow(sink)
         await self._close_up()
 
@@ -89,6 +90,24 @@ class StreamAnswer(Answer):
         if not self._closed and self.complete:
             await self._read_to_end()
         self.close()
+
+    async def _room(self, sink: Sink) -> None:
+        """Wait while the caller is too slow, but not once the exchange has failed: that is written all the same.
+
+        So nothing is held for somebody who may never read on.
+        """
+        waiting = asyncio.ensure_future(sink.writable())
+
+        def heard() -> None:
+            if self._exchange.failed is not None:
+                waiting.cancel()
+
+        self._exchange.listen(heard)
+        try:
+            await asyncio.wait([waiting])
+        finally:
+            waiting.cancel()
+            self._exchange.listen(None)
 
     async def _flow(self, sink: Sink) -> None:
         """Pass on what arrives until the stream has ended, or the caller is too slow."""
@@ -124,7 +143,7 @@ class StreamAnswer(Answer):
                 sink.write_piece(sendable, last=self._ended)
             if sink.is_full:
                 break
-            if not (self._ended or exchange.ended):
+            if not (self._ended or exchange.over):
                 self._watch.wait()
                 return True
         self._watch.relax()
