@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -209,7 +209,7 @@ async def test_who_does_not_take_an_answer_that_broke_off_is_cut_off_too(fails: 
         if fails:
             raise RuntimeError("a bug")
 
-    caller = FakeConnection(replace(plane(), app=broken))
+    caller = FakeConnection(replace(plane(), app=cast("Any", broken)))
     caller.transport.unsent = 1000
     caller.send(LISTED)
     await caller.settle()
