@@ -227,6 +227,16 @@ class UpstreamDisconnected(UpstreamBroken):
     code = "upstream_disconnected"
 
 
+class AnswerTooLarge(UpstreamBroken):
+    """There is more of it than is taken from a backend; how much there is was the caller's choice.
+
+    So it says nothing against the replica, and is not tried elsewhere.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, may_retry=False)
+
+
 class UpstreamRejected(UpstreamError):
     """The backend's own refusal of this request (400, 404, 413, 422), in OpenAI shape; not tried elsewhere."""
 

@@ -47,6 +47,7 @@ class Front:
     patience: Patience = field(default_factory=Patience)
     max_connections: int = 1 << 20
     connections: set[Connection] = field(default_factory=set)
+    _next_sweep: asyncio.TimerHandle | None = None
 
     @property
     def is_full(self) -> bool:
@@ -59,17 +60,18 @@ class Front:
 
     def join(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
         """Look after a connection until it leaves."""
-        if not self.connections:
-            loop.call_later(SWEEP_EVERY_S, self._sweep, loop)
         self.connections.add(connection)
+        if self._next_sweep is None:
+            self._next_sweep = loop.call_later(SWEEP_EVERY_S, self._sweep, loop)
 
     def leave(self, connection: Connection) -> None:
         self.connections.discard(connection)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._next_sweep = None
         now = loop.time()
         for connection in tuple(self.connections):
             if connection.due_at <= now:
                 connection.overdue()
         if self.connections:
-            loop.call_later(SWEEP_EVERY_S, self._sweep, loop)
+            self._next_sweep = loop.call_later(SWEEP_EVERY_S, self._sweep, loop)

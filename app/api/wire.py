@@ -215,6 +215,7 @@ class Wire(asyncio.BufferedProtocol):
             self._flow,
             self._server,
             self._answered,
+            self._control_ended,
             keep_alive=self._keep_alive,
             expect_continue=found.expect_continue,
         )
@@ -274,17 +275,28 @@ class Wire(asyncio.BufferedProtocol):
         """The call is over; the next one may begin."""
         whole, self._work = self._phase is BUSY, None
         self._server.total_requests += 1
-        if self._phase is LOST or self._transport.is_closing():
+        if self._transport.is_closing():
+            self._close()
             return
         self._flow.resume_reading()
         if not (self._keep_alive and whole):
-            # Closed once all is read, or when the caller has had the time for it.
-            self._unread_bytes, self.due_at = self._unsent_bytes(), self._loop.time() + self._front.patience.unread_s
-            self._transport.close()
+            self._close()
             return
         self._phase, self.due_at = HEAD, self._loop.time() + self._front.patience.idle_s
         if self._early:
             self._look()
+
+    def _control_ended(self) -> None:
+        """What answers a control call is over; where that was in the middle of an answer, the connection closes."""
+        if self._transport.is_closing():
+            self._close()
+
+    def _close(self) -> None:
+        """Close once all is read, or when the caller has had the time for it."""
+        if self._phase is not LOST:
+            self._phase, self._unread_bytes = BUSY, self._unsent_bytes()
+            self.due_at = self._loop.time() + self._front.patience.unread_s
+            self._transport.close()
 
     # Refusals.
 

@@ -99,10 +99,12 @@ class ControlCall:
         flow: FlowControl,
         server: ServerState,
         done: Callable[[], None],
+        ended: Callable[[], None],
         *,
         keep_alive: bool,
         expect_continue: bool,
     ) -> None:
+        """`done` is called when its answer is whole, `ended` when nothing works on it any more, in either case."""
         self._flow = flow
         self._cycle = RequestResponseCycle(
             scope=cast("Any", scope),
@@ -120,6 +122,7 @@ class ControlCall:
         task = asyncio.get_running_loop().create_task(self._cycle.run_asgi(cast("Any", app)))
         server.tasks.add(task)
         task.add_done_callback(server.tasks.discard)
+        task.add_done_callback(lambda _: ended())
 
     def take(self, piece: bytes) -> None:
         if self._cycle.response_complete:

@@ -19,7 +19,8 @@ from app.upstream.deadline import Timeouts
 from app.upstream.exchange import read_body
 from app.upstream.http1 import HttpExchange
 from app.upstream.identity import certificate_names, key_header, trusted
-from app.upstream.pool import Dialling, Replica, Resolve, origin, path_of, replicas_of, system_addresses
+from app.upstream.lookups import Lookups, Resolve
+from app.upstream.pool import Dialling, Replica, origin, path_of, replicas_of
 from app.upstream.refusals import refused_key
 
 HOPS = "x-thalamus-hop"
@@ -52,14 +53,14 @@ class UpstreamClient:
         timeouts: Timeouts | None = None,
         *,
         allow_loopback: bool = True,
-        resolve: Resolve = system_addresses,
+        resolve: Resolve | None = None,
     ) -> None:
         """`keys` are the backends' own keys, by backend name.
 
         Raises:
             UsageError: a backend has a URL, a `ca_file` or a key that cannot be used.
         """
-        self._timeouts = timeouts or Timeouts()
+        self._timeouts, resolve = timeouts or Timeouts(), resolve or Lookups()
         self._backends = {backend.name: backend for backend in backends}
         self._dialling: dict[str, Dialling] = {}
         self._replicas: dict[str, dict[str, Replica]] = {}

@@ -5,9 +5,10 @@ worth trying is for `Replicas` to say, which hears of every failure: a backend t
 next attempt goes to another. When no other is left, the last one is asked again after a moment, if what went wrong is
 of that kind. An attempt fails only while nothing of its answer was sent.
 
-Not tried: anything after a refusal that is about the request itself; a third worker after two broke over the same
-request; an attempt that the deadline, the number of attempts, or the retry budget leaves no room for; a retry while all
-replicas are out; under `require_parameters`, a backend for which the catalogue leaves out a parameter of the request.
+Not tried: anything after a refusal that is about the request itself, or an answer that is too large to be taken; a
+third worker after two broke over the same request; an attempt that the deadline, the number of attempts, or the retry
+budget leaves no room for; a retry while all replicas are out; under `require_parameters`, a backend for which the
+catalogue leaves out a parameter of the request.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from app.domain.decision import Candidate, Decision
 from app.domain.models import Model
 from app.domain.request import Request
 from app.errors import (
+    AnswerTooLarge,
     GatewayError,
     NoEligibleModel,
     UpstreamBroken,
@@ -202,8 +204,8 @@ class Dispatcher:
                     await self._pause(call)
                 try:
                     return await self._begin(call, target)
-                except UpstreamRejected:
-                    raise
+                except (UpstreamRejected, AnswerTooLarge):
+                    raise  # it would be the same elsewhere
                 except UpstreamError as exc:
                     call.failures.append(exc)
             raise self._nothing_left(call)
@@ -296,7 +298,8 @@ class Dispatcher:
             with Within(min(limit_s, left_s)):
                 return await self._exchange(call, model, replica, left_s)
         except TimeoutError as exc:
-            if call.deadline.remaining_s() <= 0:
+            # Which limit it was, not what the clock says: a timer may be early by more than a millisecond.
+            if left_s <= limit_s or call.deadline.remaining_s() <= 0:
                 raise OutOfTime("the request's time was over before the backend answered") from exc
             raise UpstreamTimeout(f"the backend did not begin to answer within {limit_s:g} s") from exc
 

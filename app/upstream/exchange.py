@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from app.domain.records import record
-from app.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
+from app.errors import AnswerTooLarge, UpstreamError, UpstreamTimeout
 from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime
 
 
@@ -28,8 +28,13 @@ class Exchange(Protocol):
         ...
 
     @property
-    def ended(self) -> bool:
-        """Whether all of the body has arrived."""
+    def over(self) -> bool:
+        """Whether nothing more arrives: all of the body has, or it was cut. What is there can still be read."""
+        ...
+
+    @property
+    def failed(self) -> UpstreamError | None:
+        """What `fail` was called with."""
         ...
 
     async def read(self) -> bytes:
@@ -52,7 +57,7 @@ class Exchange(Protocol):
         """Call this whenever `ready` may have something new, instead of waking a reader; None ends that."""
 
     def fail(self, error: UpstreamError) -> None:
-        """Let the pending or the next `read` raise this."""
+        """Cut the connection, and let the pending or the next `read` raise this."""
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else cut it. May be called twice."""
@@ -122,13 +127,14 @@ async def read_body(exchange: Exchange, max_bytes: int) -> bytes:
     """All pieces of a body.
 
     Raises:
-        UpstreamBroken: there is more than `max_bytes`, or the body was cut.
+        AnswerTooLarge: there is more than `max_bytes`.
+        UpstreamBroken: the body was cut.
     """
     pieces: list[bytes] = []
     size = 0
     while piece := await exchange.read():
         size += len(piece)
         if size > max_bytes:
-            raise UpstreamBroken(f"the backend's answer is larger than {max_bytes} bytes")
+            raise AnswerTooLarge(f"the backend's answer is larger than {max_bytes} bytes; ask for less at once")
         pieces.append(piece)
     return b"".join(pieces)

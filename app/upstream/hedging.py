@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from app.errors import UpstreamRejected
+from app.errors import AnswerTooLarge, UpstreamRejected
 from app.telemetry.metrics import Metrics
 from app.upstream.deadline import Clock
 from app.upstream.retries import RetryBudget
@@ -100,15 +100,17 @@ class Hedging:
 
 
 async def _first_success(tasks: Iterable[asyncio.Task[Served]]) -> asyncio.Task[Served]:
-    """The first that has an answer. Raises the last failure when none has, or a refusal of the request itself."""
+    """The first that has an answer. Raises the last failure when none has, or one that would be the same elsewhere."""
     pending = set(tasks)
     while True:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        failures: list[BaseException] = []
         for task in done:
-            failure = task.exception()
-            if failure is None:
+            if (failure := task.exception()) is None:
                 return task
-            if not pending or isinstance(failure, UpstreamRejected):
+            failures.append(failure)
+        for failure in failures:
+            if isinstance(failure, UpstreamRejected | AnswerTooLarge) or not pending:
                 raise failure
 
 

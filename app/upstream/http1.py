@@ -48,13 +48,14 @@ class HttpExchange:
         "_broken",
         "_connection",
         "_decoded",
-        "_failed",
         "_heard",
         "_pieces",
         "_waiter",
         "ended",
+        "failed",
         "headers",
         "keep_alive",
+        "over",
         "status",
         "unread_bytes",
         "until_close",
@@ -64,6 +65,8 @@ class HttpExchange:
         self._connection: Connection | None = connection
         self.status = 0
         """0 until the head is there."""
+        self.failed: UpstreamError | None = None
+        """What `fail` was called with."""
         self.headers: dict[bytes, bytes] = {}
         """Names in lower case; of several with one name, the first."""
         self.keep_alive = False
@@ -71,13 +74,13 @@ class HttpExchange:
         """Whether the body has no length, and ends with the connection."""
         self.ended = False
         """Whether all of the body has arrived."""
+        self.over = False
+        """Whether no more of it will: all has arrived, or it was cut."""
         self.unread_bytes = 0
         self._pieces: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
         self._broken: UpstreamError | None = None
         """What ended the answer; what came before it can still be read."""
-        self._failed: UpstreamError | None = None
-        """What `fail` was called with."""
         self._decoded: dict[str, str] | None = None
         self._heard: Callable[[], None] | None = None
 
@@ -114,8 +117,8 @@ class HttpExchange:
         return piece
 
     def ready(self) -> bytes | None:
-        if self._failed is not None:
-            raise self._failed
+        if self.failed is not None:
+            raise self.failed
         if self._pieces:
             return self._take()
         if self._broken is not None:
@@ -126,7 +129,10 @@ class HttpExchange:
         self._heard = heard
 
     def fail(self, error: UpstreamError) -> None:
-        self._failed = error
+        self.failed = error
+        if self._connection is not None:
+            # Now, not when it is closed: a caller who is slow may keep its reader waiting.
+            self._connection.abort()
         self.wake()
 
     def close(self) -> None:
@@ -135,7 +141,7 @@ class HttpExchange:
             connection.leave(reusable=self.ended and self.keep_alive)
             self.wake()
             # Raised errors refer to the frames that they passed, and those to this.
-            self._broken = self._failed = None
+            self._broken = self.failed = None
 
     def add(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -143,6 +149,7 @@ class HttpExchange:
 
     def end_with(self, error: UpstreamError) -> None:
         """No more of the answer can be had, unless all of it is there already."""
+        self.over = True
         if not self.ended and self._broken is None:
             self._broken = error
 
@@ -240,7 +247,7 @@ class Connection(asyncio.BufferedProtocol):
         exchange = self._exchange
         if exchange is not None:
             if exchange.until_close and exc is None:
-                exchange.ended = True
+                exchange.ended = exchange.over = True
             elif exchange.status:
                 exchange.end_with(_because(exc, UpstreamDisconnected("the backend's answer was cut")))
             else:
@@ -305,7 +312,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         if self._exchange is not None and self._exchange.status:
-            self._exchange.ended = True
+            self._exchange.ended = self._exchange.over = True
             self._bytes_without_body = 0
 
     def _send(self, head: bytes, body: bytes) -> None:

@@ -4,8 +4,8 @@ How it works: an exchange needs a place first. A backend has so many, and a repl
 be each other replica's share is kept for that one, so a replica that hangs cannot take them all. Who finds none waits
 in line, for a moment. With its place an exchange gets the connection that was used last, or a new one.
 
-Names are resolved in a thread at each new connection, and only allowed addresses are connected to, one after another.
-An idle connection is closed before its worker would do so; one that the worker has closed is not used.
+Names are resolved at each new connection, and only allowed addresses are connected to, one after another. An idle
+connection is closed before its worker would do so; one that the worker has closed is not used.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
 from app.errors import UpstreamBusy, UpstreamUnreachable
@@ -24,6 +24,7 @@ from app.upstream.addresses import AddressPolicy, is_address
 from app.upstream.deadline import Timeouts
 from app.upstream.http1 import READ_BYTES, Connection, HttpExchange
 from app.upstream.identity import HTTPS_PORT
+from app.upstream.lookups import Lookups, Resolve
 
 # uvicorn, and so vLLM, closes a connection that idles for 5 s; we must be the first, or a request meets the closing.
 KEEP_ALIVE_S = 4.0
@@ -32,24 +33,6 @@ PROBE_TCP_AFTER_S, PROBE_TCP_EVERY_S, PROBES = 15, 5, 3
 HTTP_PORT = 80
 # A connection that is cut is gone in the loop's next round; shutting down must not hang on one.
 CLOSED_WITHIN_S = 1.0
-
-Resolve = Callable[[str], Awaitable[Sequence[str]]]
-"""All addresses of a name.
-
-Raises:
-    OSError: there is none.
-"""
-
-
-async def system_addresses(host: str) -> Sequence[str]:
-    """What the system's resolver says; it may block, so a thread asks it."""
-    loop = asyncio.get_running_loop()
-    found = await loop.run_in_executor(None, _look_up, host)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def _look_up(host: str) -> Sequence[tuple[object, object, int, str, tuple[object, ...]]]:
-    return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +43,7 @@ class Dialling:
     trust: ssl.SSLContext | None
     """What certificates are checked against; None where nothing speaks TLS."""
     timeouts: Timeouts
-    resolve: Resolve = system_addresses
+    resolve: Resolve = field(default_factory=Lookups)
 
     async def addresses(self, host: str) -> Sequence[str]:
         """The addresses of a host that may be connected to; at least one.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from functools import partial
 from typing import Any
 
 from app.domain.models import Catalog, Model
@@ -42,39 +43,47 @@ class Prober:
         for model in catalog.models:
             self._models.setdefault(model.backend, model)
         self._task: asyncio.Task[None] | None = None
-        self._probes: set[asyncio.Task[None]] = set()
+        self._probes: set[asyncio.Task[UpstreamError | None]] = set()
         """At most one for each replica."""
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="prober")
 
     async def stop(self) -> None:
-        tasks = [*self._probes, *([self._task] if self._task else [])]
+        tasks: list[asyncio.Task[Any]] = [*self._probes, *([self._task] if self._task else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def probe(self, replica: Replica) -> None:
-        """Ask this one, and tell `Replicas` how it went."""
-        error: UpstreamError | None = UpstreamTimeout("the probe was given up")
-        try:
-            async with asyncio.timeout(self._within_s):
-                await self._ask(replica)
-            error = None
-        except UpstreamError as exc:
-            error = exc
-        except TimeoutError:
-            error = UpstreamTimeout(f"no token within {self._within_s:g} s")
-        finally:
-            self._replicas.probed(replica, error)
-
     async def _run(self) -> None:
         while True:
             for replica in self._replicas.due_probes():
-                task = asyncio.create_task(self.probe(replica), name="probe")
+                task = asyncio.create_task(self._probe(replica), name="probe")
                 self._probes.add(task)
-                task.add_done_callback(self._probes.discard)
+                # Not in the probe itself: one that is cancelled before it begins never runs.
+                task.add_done_callback(partial(self._tell, replica))
             await asyncio.sleep(self._every_s)
+
+    async def _probe(self, replica: Replica) -> UpstreamError | None:
+        """What keeps this one from writing a token, if anything does."""
+        try:
+            async with asyncio.timeout(self._within_s):
+                await self._ask(replica)
+        except UpstreamError as exc:
+            return exc
+        except TimeoutError:
+            return UpstreamTimeout(f"no token within {self._within_s:g} s")
+        return None
+
+    def _tell(self, replica: Replica, probe: asyncio.Task[UpstreamError | None]) -> None:
+        """Tell `Replicas` how a probe went."""
+        self._probes.discard(probe)
+        error: UpstreamError | None = UpstreamTimeout("the probe was given up")
+        try:
+            if not probe.cancelled():
+                error = probe.result()
+        finally:
+            self._replicas.probed(replica, error)
 
     async def _ask(self, replica: Replica) -> None:
         model = self._models.get(replica.backend.name)

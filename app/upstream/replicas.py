@@ -21,7 +21,14 @@ from typing import Literal
 from app.domain.decision import Fleet
 from app.domain.models import Backend, Catalog, Model
 from app.domain.request import Request
-from app.errors import UpstreamBusy, UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnreachable
+from app.errors import (
+    AnswerTooLarge,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamUnreachable,
+)
 from app.telemetry import Telemetry
 from app.upstream.answer import Answer
 from app.upstream.choosing import cheaper_of_two, fingerprint, home_of
@@ -175,7 +182,7 @@ class Replicas:
             self.succeeded(replica)
             return
         self._probe_ended(replica)
-        if isinstance(error, OutOfTime):
+        if isinstance(error, OutOfTime | AnswerTooLarge):
             return
         if isinstance(error, UpstreamBusy):
             # A rate limit belongs to the account, a full queue to one server.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError, unraised
+from app.errors import AnswerTooLarge, UpstreamBroken, UpstreamDisconnected, UpstreamError, unraised
 from app.upstream.base_answer import Answer, Form, Sink
 from app.upstream.exchange import Exchange, Pace, Watch
 from app.upstream.faults import unreadable
@@ -73,7 +73,8 @@ class StreamAnswer(Answer):
         if self._ready:
             sink.write_piece(self._held(), last=self._ended)
         while not self._ended and not self._closed:
-            await sink.writable()
+            if sink.is_full and self._exchange.failed is None:
+                await self._room(sink)
             await self._flow(sink)
         await self._close_up()
 
@@ -90,6 +91,24 @@ class StreamAnswer(Answer):
         if not self._closed and self.complete:
             await self._read_to_end()
         self.close()
+
+    async def _room(self, sink: Sink) -> None:
+        """Wait while the caller is too slow, but not once the exchange has failed: that is written all the same.
+
+        So nothing is held for somebody who may never read on.
+        """
+        waiting = asyncio.ensure_future(sink.writable())
+
+        def heard() -> None:
+            if self._exchange.failed is not None:
+                waiting.cancel()
+
+        self._exchange.listen(heard)
+        try:
+            await asyncio.wait([waiting])
+        finally:
+            waiting.cancel()
+            self._exchange.listen(None)
 
     async def _flow(self, sink: Sink) -> None:
         """Pass on what arrives until the stream has ended, or the caller is too slow."""
@@ -127,7 +146,7 @@ class StreamAnswer(Answer):
                 sink.write_piece(sendable, last=self._ended)
             if sink.is_full:
                 break
-            if not (self._ended or exchange.ended):
+            if not (self._ended or exchange.over):
                 self._watch.wait()
                 return True
         self._watch.relax()
@@ -162,7 +181,7 @@ class StreamAnswer(Answer):
             self._between = not self._splitter.pending
             return events
         except EventTooLong as exc:
-            raise UpstreamBroken(f"the backend's stream is broken: {exc}") from exc
+            raise AnswerTooLarge(f"the backend's stream is not passed on: {exc}; ask for less at once") from exc
 
     def _events(self, events: Sequence[bytes]) -> bytes:
         sendable: list[bytes] = []

@@ -30,7 +30,7 @@ class FakeExchange:
         self.used_up_s = used_up_s
         self._pieces = list(pieces)
         self._hangs = hangs
-        self._failed: UpstreamError | None = None
+        self.failed: UpstreamError | None = None
         self._heard: Callable[[], None] | None = None
         self._wake = asyncio.Event()
         self.closed = 0
@@ -43,16 +43,16 @@ class FakeExchange:
         if (piece := self.ready()) is not None:
             return piece
         await self._wake.wait()
-        assert self._failed
-        raise self._failed
+        assert self.failed
+        raise self.failed
 
     @property
-    def ended(self) -> bool:
+    def over(self) -> bool:
         return not self._pieces and not self._hangs
 
     def ready(self) -> bytes | None:
-        if self._failed:
-            raise self._failed
+        if self.failed:
+            raise self.failed
         if not self._pieces:
             return None if self._hangs else b""
         piece = self._pieces.pop(0)
@@ -66,7 +66,7 @@ class FakeExchange:
             asyncio.get_running_loop().call_soon(self._tell)
 
     def fail(self, error: UpstreamError) -> None:
-        self._failed = error
+        self.failed = error
         self._wake.set()
         if self._heard:
             self._heard()

@@ -23,7 +23,7 @@ from app.domain.models import Backend
 from app.errors import UpstreamError, UsageError
 from app.upstream.client import Message, UpstreamClient
 from app.upstream.deadline import Timeouts
-from app.upstream.pool import system_addresses
+from app.upstream.lookups import Lookups
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.deployment import SECRET, deployed
 
@@ -172,7 +172,7 @@ async def test_a_name_that_changes_its_address_is_checked_at_each_connection() -
 
 
 async def test_the_system_resolver_says_all_addresses_once() -> None:
-    found = await system_addresses("localhost")
+    found = await Lookups()("localhost")
     assert "127.0.0.1" in found
     assert len(found) == len(set(found))
 

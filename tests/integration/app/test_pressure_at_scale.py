@@ -53,6 +53,13 @@ class SlowReader:
             self.read_bytes += len(read)
             await asyncio.sleep(1.0)
 
+    async def rest(self) -> bytes:
+        """What is still to be read of the answer, at once."""
+        read = [b""]
+        while not read[-1].endswith(b"0\r\n\r\n"):
+            read.append(await asyncio.get_running_loop().sock_recv(self._socket, 1 << 16))
+        return b"".join(read)
+
     def close(self) -> None:
         self._socket.close()
 
@@ -204,3 +211,27 @@ async def test_who_reads_nothing_for_a_minute_is_cut_off(tmp_path: Path, full_si
         left = backend.in_flight
         reader.close()
     assert left == 0
+
+
+async def test_at_the_deadline_of_a_slow_reader_his_backend_is_let_go_and_he_hears_of_it_when_he_reads_on(
+    tmp_path: Path,
+) -> None:
+    total_s = 3.0
+    limits = {**PATIENT, "first_byte_timeout_s": 2, "total_timeout_s": total_s}
+    async with (
+        FakeBackend(Script(LONG)) as backend,
+        gateway_process(tmp_path, {"small": backend.url}, upstream=limits) as gateway,
+        loop_lag() as lags_s,
+    ):
+        reader, began_at = SlowReader(gateway.port), time.monotonic()
+        await reader.read_for(1.5)
+        assert backend.in_flight == 1
+        await backend.until(in_flight=0, within_s=10)
+        let_go_s = time.monotonic() - began_at - total_s
+        await gateway.until_idle(1.0)
+        async with asyncio.timeout(10):
+            rest = await reader.rest()
+        reader.close()
+    print(json.dumps({"test": "R6", "slow_reader_let_go_after_ms": round(1e3 * let_go_s, 1)}))
+    assert let_go_s <= 0.1 + max(lags_s)
+    assert rest.count(b"upstream_timeout") == 1

@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -172,6 +172,46 @@ async def test_who_never_takes_the_end_of_a_last_answer_is_cut_off() -> None:
     caller = FakeConnection(plane())
     caller.transport.unsent = 1000
     caller.send(chat().replace(b"\r\n", b"\r\nconnection: close\r\n", 1))
+    await caller.settle()
+    assert (statuses(caller.written), caller.transport.closed, caller.transport.aborted) == ([200], True, False)
+    assert caller.wire.due_at < math.inf
+    caller.wire.overdue()
+    assert caller.transport.aborted
+
+
+LISTED = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n\r\n" % SECRET.encode()
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        (LISTED.replace(b"host: x", b"host: x\r\nconnection: close"), 200),
+        (chat(b"x" * 99, path="/v1/nothing")[:-99], 404),
+    ],
+    ids=["when its caller wants so", "when its body is not read"],
+)
+async def test_who_never_takes_the_end_of_a_last_answer_of_a_control_route_is_cut_off(call: bytes, status: int) -> None:
+    caller = FakeConnection(plane())
+    caller.transport.unsent = 1000
+    caller.send(call)
+    await caller.settle()
+    assert (statuses(caller.written), caller.transport.closed, caller.transport.aborted) == ([status], True, False)
+    assert caller.wire.due_at < math.inf
+    caller.wire.overdue()
+    assert (statuses(caller.written), caller.transport.aborted) == ([status], True)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_who_does_not_take_an_answer_that_broke_off_is_cut_off_too(fails: bool) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a part", "more_body": True})
+        if fails:
+            raise RuntimeError("a bug")
+
+    caller = FakeConnection(replace(plane(), app=cast("Any", broken)))
+    caller.transport.unsent = 1000
+    caller.send(LISTED)
     await caller.settle()
     assert (statuses(caller.written), caller.transport.closed, caller.transport.aborted) == ([200], True, False)
     assert caller.wire.due_at < math.inf

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import UpstreamDisconnected
+from app.errors import AnswerTooLarge, UpstreamDisconnected
 from app.upstream.answer import Answer, Form, read_answer
 from app.upstream.deadline import Deadline
 from app.upstream.exchange import Pace
@@ -127,6 +127,14 @@ def test_an_end_that_is_none_is_not_taken_for_one(operation: Any) -> None:
     assert asyncio.run(relayed(operation, [token]))[0].count(b"upstream_disconnected") == 1
     sent, answer = asyncio.run(relayed(operation, [token, finished]))
     assert (sent.endswith(DONE), answer.done_added, answer.error) == (True, True, None)
+
+
+@pytest.mark.parametrize("operation", APIS)
+def test_an_event_of_a_size_that_the_caller_chose_is_told_as_such(operation: Any) -> None:
+    endless, code = BREAKS["sends an endless event"]
+    sent, answer = asyncio.run(relayed(operation, [APIS[operation](0), *endless(b"")]))
+    assert type(answer.error) is AnswerTooLarge
+    assert [error["code"] for error in read(sent)[1]] == [code]
 
 
 def test_an_event_that_comes_twice_is_passed_on_twice_and_counted_so() -> None:

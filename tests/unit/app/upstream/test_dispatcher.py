@@ -14,6 +14,7 @@ from app.api.parameters import TABLE
 from app.domain.models import Model
 from app.domain.request import Preferences
 from app.errors import (
+    AnswerTooLarge,
     NoEligibleModel,
     UpstreamBroken,
     UpstreamBusy,
@@ -25,6 +26,7 @@ from app.errors import (
 )
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
+from app.upstream.answer import MAX_ANSWER_BYTES
 from app.upstream.deadline import Deadline, OutOfTime, Timeouts
 from app.upstream.dispatcher import MIN_ATTEMPT_S, Dispatcher, DispatchLimits, begins_within_s
 from app.upstream.faults import NoAnswer
@@ -43,12 +45,14 @@ class World:
         self.clock = FakeClock()
         self.upstream = upstream
         self.models = models or (SMALL, LARGE)
-        telemetry = Telemetry(log=EventLog(io.StringIO()))
-        self.replicas = Replicas(catalog(*self.models, urls=urls), self.clock, telemetry)
+        self.telemetry = Telemetry(log=EventLog(io.StringIO()))
+        self.replicas = Replicas(catalog(*self.models, urls=urls), self.clock, self.telemetry)
         self.slept_s: list[float] = []
         self.chance = 0.5
-        limits = DispatchLimits(backoff=Backoff(lambda: self.chance, self._sleep))
-        self.dispatcher = Dispatcher(upstream, self.replicas, limits, self.clock, telemetry)
+        self.limit(DispatchLimits(backoff=Backoff(lambda: self.chance, self._sleep)))
+
+    def limit(self, limits: DispatchLimits) -> None:
+        self.dispatcher = Dispatcher(self.upstream, self.replicas, limits, self.clock, self.telemetry)
 
     async def _sleep(self, seconds: float) -> None:
         self.slept_s.append(seconds)
@@ -98,6 +102,19 @@ async def test_a_rejected_request_is_not_tried_elsewhere() -> None:
     assert world.upstream.asked == ["small"]
 
 
+async def test_an_answer_of_a_size_that_the_caller_chose_is_no_failure_of_its_replicas() -> None:
+    """Such as a thousand embeddings: it would be as large elsewhere."""
+    pieces = [b"x" * (1 << 20)] * (1 + (MAX_ANSWER_BYTES >> 20))
+    exchanges: list[Does] = [FakeExchange(pieces) for _ in range(FAILURES_TO_EJECT)]
+    world = World(FakeUpstream(small=exchanges, large=b"hello"))
+    for _ in range(FAILURES_TO_EJECT):
+        with pytest.raises(AnswerTooLarge, match="ask for less") as caught:
+            await world.dispatch()
+    assert world.upstream.asked == ["small"] * FAILURES_TO_EJECT
+    assert (caught.value.status, caught.value.headers()) == (502, {"x-should-retry": "false"})
+    assert all(replica.ejected_until is None for replica in world.replicas.all)
+
+
 async def test_no_more_than_three_attempts_are_made() -> None:
     unreachable = UpstreamUnreachable("no")
     upstream = FakeUpstream(small=unreachable, large=unreachable, third=unreachable, fourth=b"x")
@@ -113,6 +130,24 @@ async def test_no_attempt_begins_with_less_than_fifty_milliseconds_left() -> Non
     with pytest.raises(OutOfTime) as caught:
         await world.dispatch(seconds=0.04)
     assert (world.upstream.asked, caught.value.status) == ([], 504)
+
+
+async def test_a_callers_own_short_limit_says_nothing_against_a_replica() -> None:
+    """Even where the timer is early, and the clock has not come to the deadline: here it stands still."""
+    world = World(FakeUpstream(small=FakeExchange(hangs=True)), SMALL)
+    for _ in range(FAILURES_TO_EJECT):
+        with pytest.raises(OutOfTime):
+            await world.dispatch(seconds=MIN_ATTEMPT_S + 0.001)
+    assert world.upstream.asked == ["small"] * FAILURES_TO_EJECT
+    assert not world.replicas.all_out
+
+
+async def test_a_replica_that_takes_longer_than_the_gateways_own_limit_has_failed() -> None:
+    world = World(FakeUpstream(small=FakeExchange(hangs=True)), SMALL)
+    world.limit(DispatchLimits(Timeouts(first_byte_s=0.01)))
+    with pytest.raises(UpstreamTimeout, match="did not begin") as caught:
+        await world.dispatch(request(stream=True))
+    assert not isinstance(caught.value, OutOfTime)
 
 
 async def test_the_backend_is_told_how_long_it_has_at_each_attempt() -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from app.domain.decision import Candidate
-from app.errors import UpstreamBroken, UpstreamError, UpstreamRejected, UpstreamTimeout
+from app.errors import AnswerTooLarge, UpstreamBroken, UpstreamError, UpstreamRejected, UpstreamTimeout
 from app.telemetry.metrics import Metrics
 from app.upstream.answer import Answer, Form
 from app.upstream.dispatcher import Served
@@ -156,11 +156,24 @@ async def test_the_last_failure_is_told_when_both_fail(world: World) -> None:
         await race
 
 
-async def test_a_refusal_of_the_request_itself_ends_both(world: World) -> None:
+@pytest.mark.parametrize("failure", [UpstreamBroken("no"), UpstreamRejected("bad", status=400)])
+async def test_an_answer_counts_even_where_the_other_attempt_fails_in_the_same_moment(failure: UpstreamError) -> None:
+    for _ in range(20):  # which of the two is looked at first is a matter of chance
+        world = World()
+        await world.learn()
+        race = world.race()
+        await turns()
+        world.first.fail(failure)
+        world.second.answer()
+        assert (await race).replica == "second"
+
+
+@pytest.mark.parametrize("failure", [UpstreamRejected("bad", status=400), AnswerTooLarge("long")])
+async def test_what_would_be_the_same_elsewhere_ends_both(world: World, failure: UpstreamError) -> None:
     race = world.race()
     await turns()
-    world.first.fail(UpstreamRejected("bad", status=400))
-    with pytest.raises(UpstreamRejected):
+    world.first.fail(failure)
+    with pytest.raises(type(failure)):
         await race
     await turns()
     assert world.second.cancelled

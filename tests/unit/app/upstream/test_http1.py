@@ -260,6 +260,18 @@ async def test_failing_ends_the_pending_read_and_every_next_one() -> None:
             await read
 
 
+async def test_failing_cuts_the_connection_at_once_even_where_nobody_reads() -> None:
+    wire = Wire()
+    exchange = await wire.ask(SIZED)
+    exchange.fail(UpstreamTimeout("late"))
+    assert wire.transport.closing
+    wire.end()
+    with pytest.raises(UpstreamTimeout, match="late"):
+        exchange.ready()
+    exchange.close()
+    assert wire.home.given_back == [False]
+
+
 async def test_a_connection_is_not_read_from_while_its_reader_is_behind() -> None:
     wire = Wire()
     exchange = await wire.ask(HEAD)

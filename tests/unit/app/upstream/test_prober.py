@@ -104,3 +104,13 @@ async def test_a_prober_that_stops_leaves_nobody_being_probed() -> None:
     await prober.stop()
     assert not world.replica.probing
     assert world.replica.ejected_until is not None
+
+
+async def test_a_probe_that_is_given_up_before_it_begins_leaves_nobody_being_probed() -> None:
+    world = World(b"x")
+    prober = Prober(world.upstream, world.replicas, world.catalog)
+    await prober.start()
+    await asyncio.sleep(0)
+    assert (world.replica.probing, world.upstream.messages) == (True, [])
+    await prober.stop()
+    assert (world.replica.probing, world.upstream.messages) == (False, [])

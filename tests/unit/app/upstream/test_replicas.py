@@ -10,9 +10,11 @@ import pytest
 
 from app.domain.usage import Usage
 from app.errors import (
+    AnswerTooLarge,
     UpstreamBroken,
     UpstreamBusy,
     UpstreamDisconnected,
+    UpstreamError,
     UpstreamRateLimited,
     UpstreamRejected,
     UpstreamTimeout,
@@ -88,13 +90,18 @@ def test_five_failures_in_a_row_eject_and_four_do_not(world: World) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [UpstreamBusy("full"), UpstreamRejected("bad", status=400), OutOfTime("late"), UpstreamRateLimited("slow down")],
+    [
+        UpstreamBusy("full"),
+        UpstreamRejected("bad", status=400),
+        OutOfTime("late"),
+        UpstreamRateLimited("slow down"),
+        AnswerTooLarge("long"),
+    ],
 )
-def test_what_is_not_the_replicas_fault_never_ejects_it(
-    world: World, error: UpstreamBusy | UpstreamRejected | OutOfTime
-) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_is_not_the_replicas_fault_never_ejects_it(world: World, error: UpstreamError, begun: bool) -> None:
     for _ in range(20):
-        world.replicas.failed(world.a, error)
+        world.replicas.failed(world.a, error, begun=begun)
     assert world.a.ejected_until is None
 
 

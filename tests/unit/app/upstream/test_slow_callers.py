@@ -1,0 +1,152 @@
+"""Streams to callers who read slowly: nothing that happens meanwhile is missed, nothing is held for them in vain."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from app.errors import UpstreamError
+from app.upstream.answer import Answer, Form, read_answer
+from app.upstream.deadline import CutShort, Deadline
+from app.upstream.exchange import Pace
+from tests.fakes.clock import FakeClock
+from tests.fakes.transport import Wire
+from tests.fakes.upstream import chunk, event, texts
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+DONE = event(b"[DONE]")
+
+
+def framed(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+class FakeSink:
+    """A caller who reads all at once, or nothing."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.ended = False
+        self._reads = asyncio.Event()
+        self._reads.set()
+
+    @property
+    def is_full(self) -> bool:
+        return not self._reads.is_set()
+
+    def write_piece(self, piece: bytes, *, last: bool) -> None:
+        self.sent += piece
+        self.ended = last
+
+    async def writable(self) -> None:
+        await self._reads.wait()
+
+    def stop(self) -> None:
+        self._reads.clear()
+
+    def go_on(self) -> None:
+        self._reads.set()
+
+
+class World:
+    """A stream that has begun, on its way to a caller."""
+
+    def __init__(self) -> None:
+        self.clock, self.wire, self.sink = FakeClock(), Wire(), FakeSink()
+        self.given_back: list[UpstreamError | None] = []
+
+    async def begin(self, total_s: float = 600.0) -> asyncio.Task[None]:
+        exchange = await self.wire.ask(HEAD + framed(event(chunk("a"))))
+        pace = Pace(30.0, Deadline.after(total_s, self.clock), self.clock, self.clock.call_later)
+        self.answer: Answer = await read_answer(exchange, Form("shown", stream=True), pace)
+        self.answer.on_close(lambda answer: self.given_back.append(answer.error))  # type: ignore[arg-type]
+        relay = asyncio.create_task(self.answer.relay(self.sink))
+        await settle()
+        return relay
+
+    def arrive(self, text: str) -> None:
+        self.wire.arrive(framed(event(chunk(text))))
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def code_of(error: UpstreamError | None) -> str | None:
+    return error.code if error else None
+
+
+@pytest.mark.parametrize("reason", [None, ConnectionResetError()], ids=["closes", "resets"])
+async def test_a_backend_that_goes_while_the_caller_is_slow_is_told_once_he_reads_on(reason: Exception | None) -> None:
+    world = World()
+    relay = await world.begin()
+    world.sink.stop()
+    world.arrive("b")
+    await settle()
+    world.arrive("c")
+    world.wire.end(reason)
+    await settle()
+    world.sink.go_on()
+    await settle()
+    assert relay.done(), "not only after the limit for silence"
+    assert texts(world.sink.sent) == "abc"
+    assert world.sink.sent.count(b"upstream_disconnected") == 1
+    assert (world.sink.ended, code_of(world.given_back[0])) == (True, "upstream_disconnected")
+
+
+async def test_a_whole_stream_that_waited_for_a_slow_caller_is_passed_on() -> None:
+    world = World()
+    relay = await world.begin()
+    world.sink.stop()
+    world.arrive("b")
+    await settle()
+    world.wire.arrive(framed(event(chunk("", "stop"))) + framed(DONE) + b"0\r\n\r\n")
+    assert not world.given_back
+    world.sink.go_on()
+    await relay
+    assert world.sink.sent.endswith(DONE)
+    assert (world.given_back, world.wire.home.given_back) == ([None], [True])
+
+
+async def test_at_the_deadline_nothing_more_is_held_for_a_caller_who_does_not_read() -> None:
+    world = World()
+    relay = await world.begin(total_s=10)
+    world.sink.stop()
+    world.arrive("b")
+    await settle()
+    world.arrive("c")
+    world.clock.advance(10)
+    assert world.wire.transport.closing, "the backend hears of it at once"
+    await settle()
+    assert relay.done()
+    assert (texts(world.sink.sent), world.sink.ended) == ("ab", True)
+    assert world.sink.sent.count(b"upstream_timeout") == 1
+    assert [code_of(error) for error in world.given_back] == ["upstream_timeout"]
+    assert world.wire.home.given_back == [False]
+
+
+async def test_an_answer_that_is_cut_does_not_wait_for_its_slow_caller_either() -> None:
+    world = World()
+    relay = await world.begin()
+    world.sink.stop()
+    world.arrive("b")
+    # As it begins to wait, and before.
+    world.answer.cut(CutShort("the gateway stops"))
+    await settle()
+    assert relay.done()
+    assert world.sink.sent.count(b"draining") == 1
+    assert (world.sink.ended, world.wire.home.given_back) == (True, [False])
+
+
+async def test_a_slow_caller_who_leaves_gives_everything_back() -> None:
+    world = World()
+    relay = await world.begin()
+    world.sink.stop()
+    world.arrive("b")
+    await settle()
+    relay.cancel()
+    await asyncio.gather(relay, return_exceptions=True)
+    world.answer.close()
+    assert (relay.cancelled(), world.given_back, world.wire.home.given_back) == (True, [None], [False])
