@@ -230,7 +230,7 @@ class UpstreamDisconnected(UpstreamBroken):
 class AnswerTooLarge(UpstreamBroken):
     """There is more of it than is taken from a backend; how much there is was the caller's choice.
 
-    So it says nothing against the replica, and is not tried elsewhere.
+    So it says nothing against the replica. Another model may answer more briefly, but the same call again is as large.
     """
 
     def __init__(self, message: str) -> None:

@@ -5,10 +5,9 @@ worth trying is for `Replicas` to say, which hears of every failure: a backend t
 next attempt goes to another. When no other is left, the last one is asked again after a moment, if what went wrong is
 of that kind. An attempt fails only while nothing of its answer was sent.
 
-Not tried: anything after a refusal that is about the request itself, or an answer that is too large to be taken; a
-third worker after two broke over the same request; an attempt that the deadline, the number of attempts, or the retry
-budget leaves no room for; a retry while all replicas are out; under `require_parameters`, a backend for which the
-catalogue leaves out a parameter of the request.
+Not tried: anything after a refusal that is about the request itself; a third worker after two broke over the same
+request; an attempt that the deadline, the number of attempts, or the retry budget leaves no room for; a retry while all
+replicas are out; under `require_parameters`, a backend for which the catalogue leaves out a parameter of the request.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from app.domain.decision import Candidate, Decision
 from app.domain.models import Model
 from app.domain.request import Request
 from app.errors import (
-    AnswerTooLarge,
     GatewayError,
     NoEligibleModel,
     UpstreamBroken,
@@ -204,8 +202,8 @@ class Dispatcher:
                     await self._pause(call)
                 try:
                     return await self._begin(call, target)
-                except (UpstreamRejected, AnswerTooLarge):
-                    raise  # it would be the same elsewhere
+                except UpstreamRejected:
+                    raise
                 except UpstreamError as exc:
                     call.failures.append(exc)
             raise self._nothing_left(call)
@@ -356,7 +354,7 @@ class Dispatcher:
         if last.status in (429, 503):
             waits = [failure.retry_after_s for failure in call.failures if failure.retry_after_s]
             last.retry_after_s = min(waits, default=1)
-        last.may_retry = not call.is_poison and not self._retries.is_empty
+        last.may_retry = last.may_retry and not call.is_poison and not self._retries.is_empty
         return last
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from app.errors import AnswerTooLarge, UpstreamRejected
+from app.errors import UpstreamRejected
 from app.telemetry.metrics import Metrics
 from app.upstream.deadline import Clock
 from app.upstream.retries import RetryBudget
@@ -110,7 +110,7 @@ async def _first_success(tasks: Iterable[asyncio.Task[Served]]) -> asyncio.Task[
                 return task
             failures.append(failure)
         for failure in failures:
-            if isinstance(failure, UpstreamRejected | AnswerTooLarge) or not pending:
+            if isinstance(failure, UpstreamRejected) or not pending:
                 raise failure
 
 

@@ -103,14 +103,15 @@ async def test_a_rejected_request_is_not_tried_elsewhere() -> None:
 
 
 async def test_an_answer_of_a_size_that_the_caller_chose_is_no_failure_of_its_replicas() -> None:
-    """Such as a thousand embeddings: it would be as large elsewhere."""
+    """Such as a thousand embeddings: another model may have shorter ones, asked again the same is as large."""
     pieces = [b"x" * (1 << 20)] * (1 + (MAX_ANSWER_BYTES >> 20))
-    exchanges: list[Does] = [FakeExchange(pieces) for _ in range(FAILURES_TO_EJECT)]
-    world = World(FakeUpstream(small=exchanges, large=b"hello"))
+    small: list[Does] = [FakeExchange(pieces) for _ in range(FAILURES_TO_EJECT)]
+    large: list[Does] = [FakeExchange(pieces) for _ in range(FAILURES_TO_EJECT)]
+    world = World(FakeUpstream(small=small, large=large))
     for _ in range(FAILURES_TO_EJECT):
         with pytest.raises(AnswerTooLarge, match="ask for less") as caught:
             await world.dispatch()
-    assert world.upstream.asked == ["small"] * FAILURES_TO_EJECT
+    assert world.upstream.asked == ["small", "large"] * FAILURES_TO_EJECT
     assert (caught.value.status, caught.value.headers()) == (502, {"x-should-retry": "false"})
     assert all(replica.ejected_until is None for replica in world.replicas.all)
 
