@@ -15,9 +15,15 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="this machine has no make")
 
 
+# What the `make` and the shell around these tests pass on: a signal that is ignored once stays so.
+OUTER_MAKE = frozenset({"MAKEFLAGS", "MAKELEVEL", "MFLAGS"})
+WITH_ALL_SIGNALS = (shutil.which("env") or "env", "--default-signal=HUP,INT,TERM")
+
+
 def run(*command: str | Path, of: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    own = {name: value for name, value in os.environ.items() if name not in OUTER_MAKE}
     return subprocess.run(
-        command, cwd=of, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
+        [*WITH_ALL_SIGNALS, *command], cwd=of, env={**own, **(env or {})}, capture_output=True, text=True, check=False
     )
 
 
