@@ -17,6 +17,7 @@ from app.upstream.base_answer import Answer
 from tests.fakes.backend import Script
 from tests.fakes.gateway import Bench, bench, client_of
 from tests.fakes.odd_answers import OddBackend
+from tests.fakes.paper import Paper
 from tests.fakes.world import catalog, model
 from tests.integration.app.test_odd_numbers import CALL, KEY
 
@@ -41,21 +42,6 @@ def asked() -> list[Request]:
             ]
         bodies.append(parse_embeddings({"model": "small", "input": ["hi", "ho"], **more}, CALL))
     return bodies
-
-
-class Paper:
-    """A caller who reads at once."""
-
-    is_full = False
-
-    def __init__(self) -> None:
-        self.written = b""
-
-    def write_piece(self, piece: bytes, *, last: bool) -> None:
-        self.written += piece
-
-    async def writable(self) -> None:
-        pass
 
 
 async def sent(answer: Answer, number: int) -> bytes:

@@ -91,10 +91,8 @@ async def test_what_a_silent_process_was_lent_stays_lent_while_what_it_spent_is_
 
 
 async def test_hard_budgets_are_closed_while_it_cannot_be_recorded_and_soft_ones_are_not(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
 ) -> None:
-    monkeypatch.setattr("app.stores.SWEEP_WITHIN_S", 0.1)
-    monkeypatch.setattr("app.store.recorder.SWEEP_AGAIN_S", 0.0)
     _leave_spool(settings.state_dir)
     _break_records(settings.state_dir)
     async with open_stores(settings, Telemetry()) as stores:

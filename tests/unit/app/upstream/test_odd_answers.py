@@ -18,6 +18,7 @@ from app.upstream.exchange import Pace
 from app.upstream.faults import Unreadable
 from app.upstream.payload import LARGE_BYTES, parse
 from tests.fakes.clock import FakeClock
+from tests.fakes.paper import Paper
 from tests.fakes.upstream import FakeExchange, Piece, chunk, event
 
 DONE = event(b"[DONE]")
@@ -163,21 +164,6 @@ async def test_who_is_cancelled_while_reading_is_not_taken_for_a_broken_backend(
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-
-
-class Paper:
-    """A caller who reads at once."""
-
-    is_full = False
-
-    def __init__(self) -> None:
-        self.written = b""
-
-    def write_piece(self, piece: bytes, *, last: bool) -> None:
-        self.written += piece
-
-    async def writable(self) -> None:
-        pass
 
 
 async def iterated(answer: Answer) -> bytes:
