@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import sys
@@ -19,6 +18,7 @@ import yaml
 
 from tests.conftest import free_ports
 from tests.fakes.deployment import SECRET, write_config
+from tests.fakes.log_lines import logged
 
 HEADERS = {"authorization": f"Bearer {SECRET}"}
 READY_WITHIN_S = 60.0
@@ -37,8 +37,7 @@ class GatewayProcess:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """What it has logged so far."""
-        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if name in (None, line["event"])]
+        return logged(self._log, name)
 
     @property
     def completed(self) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from tests.fakes.deployment import GATEWAY, SECRET
+from tests.fakes.log_lines import logged
 
 URGENT = {"priority": "high"}
 """`routing` of requests that are not to be turned away when the machine itself is busy with something else."""
@@ -34,8 +34,7 @@ class Program:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """What it has logged so far."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if name in (None, line["event"])]
+        return logged(self.log, name)
 
     async def until(self, event: str, count: int = 1, within_s: float = 30.0) -> None:
         """Wait until it has logged this so often."""
