@@ -11,7 +11,7 @@ from app.promises import Promises
 from app.store.journal import CANCELLED, Entry, Journal, Outcome
 from app.telemetry import Telemetry
 from app.upstream.deadline import missed
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 
 STATUS_OF_WHO_LEFT = 499
 

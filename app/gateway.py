@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from app.admission import Admission, Caller
+from app.admission import Admission
+from app.admitted import Caller
 from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
 from app.domain.sessions import Session
@@ -21,8 +22,9 @@ from app.store.redis_client import StoreDown
 from app.store.sessions import MemorySessions, Sessions
 from app.store.telling import told
 from app.telemetry import Telemetry
-from app.upstream.dispatcher import Dispatcher, Served
+from app.upstream.dispatcher import Dispatcher
 from app.upstream.replicas import Replicas
+from app.upstream.served import Served
 
 EXPLAIN = "route:explain"
 # What another gateway has recorded can be seen after this.

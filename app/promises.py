@@ -18,7 +18,7 @@ from app.errors import GatewayError
 from app.store.journal import Outcome
 from app.telemetry.promise_metrics import PromiseMetrics
 from app.upstream.deadline import CutShort, OutOfTime
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 
 TIME_LIMITS = ("max_latency_s", "max_ttft_s")
 

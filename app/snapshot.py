@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from app.admission import Admission, Gate, Ledger
+from app.admission import Admission, Gate
 from app.api.access import DEFAULT_PROFILE, Access
 from app.api.doors import Doors
 from app.errors import UsageError
 from app.gateway import Desk, Gateway
+from app.ledger import Ledger
 from app.memory import memory_share
 from app.promises import Baseline, Promises
 from app.router_model import RouterModel, source

@@ -15,7 +15,7 @@ from app.api.operations import Operation
 from app.api.strict_json import parse_object
 from app.errors import GatewayError
 from app.upstream.base_answer import Sink
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 
 JSON = {"content-type": "application/json"}
 

@@ -13,10 +13,10 @@ replicas are out; under `require_parameters`, a backend for which the catalogue 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from app.domain.decision import Candidate, Decision
 from app.domain.models import Model
@@ -34,6 +34,7 @@ from app.errors import (
 )
 from app.telemetry import Telemetry
 from app.upstream.answer import Answer, read_answer
+from app.upstream.attempts import NOBODY, Call, Target, Witness
 from app.upstream.client import Message
 from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime, Timeouts, Within
 from app.upstream.exchange import Exchange, Pace
@@ -44,11 +45,10 @@ from app.upstream.refusals import RefusedKey, refusal
 from app.upstream.replica import Replica
 from app.upstream.replicas import Replicas
 from app.upstream.retries import Backoff, RetryBudget
+from app.upstream.served import Served
 
 # An attempt that begins with less cannot bring a first token over a network.
 MIN_ATTEMPT_S = 0.05
-# A request that broke two workers is taken for the cause.
-MAX_BROKEN = 2
 
 
 class Upstream(Protocol):
@@ -63,48 +63,6 @@ class Upstream(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Served:
-    """What happened: who answered, after how many attempts."""
-
-    decision: Decision
-    candidate: Candidate
-    attempts: int
-    answer: Answer
-    replica: str
-    upstream_s: float
-    """Time spent in attempts, failed ones included."""
-    overhead_s: float = 0.0
-    """Time that the gateway took besides, before the answer began; known when the answer is handed over."""
-    left: Mapping[str, str] = field(default_factory=dict)
-    """Headers that say what the caller's key has left; known when the answer is handed over."""
-
-    @property
-    def reason(self) -> str:
-        return self.decision.reason if self.candidate is self.decision.chosen else "fallback"
-
-    def cost_usd(self) -> float | None:
-        """Realised cost as far as the backend reported what was used; None where it did not, or there is no price."""
-        usage = self.answer.usage
-        return None if usage is None else usage.cost_usd(self.candidate.model.price)
-
-    def headers(self) -> dict[str, str]:
-        """The answer's kind, `x-thalamus-*` and `x-ratelimit-*`; the cost only where it is known before the body."""
-        headers = {
-            "content-type": self.answer.content_type,
-            **self.left,
-            "x-thalamus-decision-id": self.decision.decision_id,
-            "x-thalamus-model": self.candidate.model.name,
-            "x-thalamus-reason": self.reason,
-            "x-thalamus-attempts": str(self.attempts),
-            "x-thalamus-overhead-ms": f"{self.overhead_s * 1e3:.2f}",
-        }
-        cost_usd = None if self.answer.form.stream else self.cost_usd()
-        if cost_usd is not None:
-            headers["x-thalamus-cost-usd"] = f"{cost_usd:.10f}".rstrip("0").rstrip(".")
-        return headers
-
-
 @dataclass(frozen=True, slots=True)
 class DispatchLimits:
     """How much is tried for one request."""
@@ -114,52 +72,6 @@ class DispatchLimits:
     hedge: bool = False
     """Whether another replica is asked as well when one is unusually long in beginning its answer."""
     backoff: Backoff = field(default_factory=Backoff)
-
-
-class Target(NamedTuple):
-    """What an attempt is made on."""
-
-    candidate: Candidate
-    replica: Replica
-
-
-class Witness(Protocol):
-    """Hears of the attempts that are made for a request."""
-
-    def attempted(self, candidate: Candidate, since: float) -> None:
-        """A backend is asked, for the first time or once more; `since` is by the dispatcher's clock."""
-
-    def failed(self) -> None:
-        """One of them has failed, and not for want of time: nobody works on it any more."""
-
-
-class _Nobody:
-    def attempted(self, candidate: Candidate, since: float) -> None: ...
-
-    def failed(self) -> None: ...
-
-
-NOBODY = _Nobody()
-
-
-@dataclass(slots=True)
-class _Call:
-    """One request on its way: what was tried so far, and what failed."""
-
-    request: Request
-    decision: Decision
-    deadline: Deadline
-    session: str | None
-    began_at: float
-    witness: Witness
-    tried: list[Target] = field(default_factory=list)
-    failures: list[UpstreamError] = field(default_factory=list)
-    broken: set[Replica] = field(default_factory=set)
-    """Those that broke over it."""
-
-    @property
-    def is_poison(self) -> bool:
-        return len(self.broken) >= MAX_BROKEN
 
 
 class Dispatcher:
@@ -193,7 +105,7 @@ class Dispatcher:
             NoEligibleModel: the request requires its parameters, and every backend is spared one of them.
         """
         session = f"{caller}\n{request.session_id}" if request.session_id else None
-        call = _Call(request, decision, deadline, session, self._clock(), witness)
+        call = Call(request, decision, deadline, session, self._clock(), witness)
         self._retries.request_began()
         try:
             while (target := self._next(call)) is not None:
@@ -211,7 +123,7 @@ class Dispatcher:
             # They refer to the frames that they passed, and those to the call: such a circle would outlive it.
             call.failures.clear()
 
-    def _next(self, call: _Call) -> Target | None:
+    def _next(self, call: Call) -> Target | None:
         """What to try next, given how the earlier attempts went."""
         if (target := self._find(call)) is not None:
             return target
@@ -219,7 +131,7 @@ class Dispatcher:
             return target
         return call.tried[-1] if call.failures and _is_momentary(call.failures[-1]) else None
 
-    def _find(self, call: _Call, *, last_resort: bool = False) -> Target | None:
+    def _find(self, call: Call, *, last_resort: bool = False) -> Target | None:
         tried = [target.replica for target in call.tried] if call.tried else ()
         requires_all = call.request.preferences.limits.get("require_parameters")
         for candidate in call.decision.candidates:
@@ -238,20 +150,20 @@ class Dispatcher:
         rename = self._replicas.of(backend)[0].backend.rename
         return [name for name in request.body if rename.get(name, name) is None]
 
-    def _check_room(self, call: _Call) -> None:
+    def _check_room(self, call: Call) -> None:
         """Raise the last failure, or that time is over, unless one more attempt may be made."""
         if call.deadline.remaining_s() < MIN_ATTEMPT_S:
             raise OutOfTime("the request's time was over before a backend answered")
         if call.failures and not self._may_retry(call):
             raise self._final(call)
 
-    def _may_retry(self, call: _Call) -> bool:
+    def _may_retry(self, call: Call) -> bool:
         # Where all replicas are out, one attempt may find one that is back; a second would only add to their load.
         if len(call.tried) >= self._limits.max_attempts or call.is_poison or self._replicas.all_out:
             return False
         return self._retries.take()
 
-    async def _pause(self, call: _Call) -> None:
+    async def _pause(self, call: Call) -> None:
         """Wait before the same replica is asked again, unless time would be over by then."""
         backoff = self._limits.backoff
         wait_s = backoff.draw_s(len(call.failures))
@@ -259,11 +171,11 @@ class Dispatcher:
             raise self._final(call)
         await backoff.sleep(wait_s)
 
-    async def _race(self, call: _Call, target: Target) -> Served:
+    async def _race(self, call: Call, target: Target) -> Served:
         kind = (target.candidate.model.name, call.request.stream)
         return await self._hedging.race(kind, self._attempt(call, target), lambda: self._spare(call, target.candidate))
 
-    def _spare(self, call: _Call, candidate: Candidate) -> Coroutine[Any, Any, Served] | None:
+    def _spare(self, call: Call, candidate: Candidate) -> Coroutine[Any, Any, Served] | None:
         """A second attempt beside one that takes long, where another replica has the model."""
         tried = [target.replica for target in call.tried]
         replica = self._replicas.pick(candidate.model.backend, tried, call.session)
@@ -271,7 +183,7 @@ class Dispatcher:
             return None
         return self._attempt(call, Target(candidate, replica))
 
-    async def _attempt(self, call: _Call, target: Target) -> Served:
+    async def _attempt(self, call: Call, target: Target) -> Served:
         candidate, replica = target
         model = candidate.model
         call.tried.append(target)
@@ -290,7 +202,7 @@ class Dispatcher:
         self._metrics.attempted(model.name, "ok")
         return Served(call.decision, candidate, len(call.tried), answer, replica.url, self._clock() - call.began_at)
 
-    async def _answer(self, call: _Call, model: Model, replica: Replica) -> Answer:
+    async def _answer(self, call: Call, model: Model, replica: Replica) -> Answer:
         limit_s, left_s = begins_within_s(self._limits.timeouts, call.request, model), call.deadline.remaining_s()
         try:
             with Within(min(limit_s, left_s)):
@@ -301,7 +213,7 @@ class Dispatcher:
                 raise OutOfTime("the request's time was over before the backend answered") from exc
             raise UpstreamTimeout(f"the backend did not begin to answer within {limit_s:g} s") from exc
 
-    async def _exchange(self, call: _Call, model: Model, replica: Replica, left_s: float) -> Answer:
+    async def _exchange(self, call: Call, model: Model, replica: Replica, left_s: float) -> Answer:
         request = call.request
         message = Message(
             PATHS[request.operation],
@@ -331,7 +243,7 @@ class Dispatcher:
         if isinstance(error, RefusedKey):
             self._log.write("replica.refused_key", backend=backend, replica=replica.url)
 
-    def _nothing_left(self, call: _Call) -> GatewayError:
+    def _nothing_left(self, call: Call) -> GatewayError:
         if call.failures:
             return self._final(call)
         backends = {candidate.model.backend for candidate in call.decision.candidates}
@@ -348,7 +260,7 @@ class Dispatcher:
             return UpstreamRateLimited("every backend that could answer is over its rate limit", retry_after_s=wait_s)
         return UpstreamUnreachable("no backend that could answer is reachable", retry_after_s=wait_s)
 
-    def _final(self, call: _Call) -> UpstreamError:
+    def _final(self, call: Call) -> UpstreamError:
         """The last failure, with the shortest wait that any backend named; every 429 and 503 names one."""
         last = call.failures[-1]
         if last.status in (429, 503):

@@ -11,17 +11,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.errors import UpstreamRejected
 from app.telemetry.metrics import Metrics
 from app.upstream.deadline import Clock
 from app.upstream.retries import RetryBudget
+from app.upstream.served import Served
 
-if TYPE_CHECKING:
-    from app.upstream.dispatcher import Served
-
-Attempt = Coroutine[Any, Any, "Served"]
+Attempt = Coroutine[Any, Any, Served]
 Kind = tuple[str, bool]
 """A model, and whether its answer is a stream: plain answers begin when they are whole."""
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.admission import Admission, Gate, Ledger
+from app.admission import Admission, Gate
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
 from app.gateway import Desk, Gateway, Router
+from app.ledger import Ledger
 from app.promises import Baseline, Promises
 from app.shedding import Shedding
 from app.store.budgets import Purse

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from app.admission import Admission, Ledger
+from app.admission import Admission
 from app.domain.usage import Usage
+from app.ledger import Ledger
 from app.promises import Promises
 from app.store.budgets import Purse
 from app.store.journal import RecentDecisions
@@ -21,7 +22,7 @@ from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.sinks import BackgroundSink
 from app.upstream.answer import Answer, Form
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 from tests.fakes.bank import MemoryBank
 from tests.fakes.world import FakeKey, decision, request
 

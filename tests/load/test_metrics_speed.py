@@ -18,7 +18,7 @@ from app.routing.record import predicted_quality
 from app.store.journal import Outcome
 from app.telemetry.metrics import Metrics
 from app.upstream.answer import Answer, Form
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 from tests.fakes.routing import llm, world_of
 from tests.fakes.world import request
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 from tests.fakes.backend import TOKENS, FakeBackend, Script
 from tests.fakes.gateway import bench, catalog_of, client_of
 from tests.fakes.upstream import texts

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.errors import UpstreamBroken, UpstreamRateLimited, UpstreamRejected, UpstreamTimeout
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 from tests.fakes.backend import TOKENS, USAGE, FakeBackend, Script
 from tests.fakes.gateway import Bench, bench, catalog_of, client_of
 from tests.fakes.upstream import texts

@@ -18,7 +18,7 @@ from app.api.parsing import parse_embeddings, parse_responses
 from app.domain.preferences import Profile
 from app.domain.request import Request
 from app.errors import UpstreamError
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 from tests.fakes.backend import TOKENS, FakeBackend, Script
 from tests.fakes.call import FakeCall
 from tests.fakes.gateway import Bench, bench, catalog_of, client_of

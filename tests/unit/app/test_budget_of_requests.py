@@ -17,7 +17,7 @@ from app.store.accounts import Account
 from app.store.keys import Budget
 from app.upstream.client import Message
 from app.upstream.deadline import OutOfTime
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.upstream import Does, FakeExchange, FakeUpstream

@@ -25,7 +25,7 @@ from app.errors import (
     UpstreamTimeout,
 )
 from app.gateway import has_session
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.upstream import FakeExchange, FakeUpstream, chunk, event, texts

@@ -18,7 +18,7 @@ from app.store.journal import Outcome
 from app.telemetry.metrics import Metrics
 from app.upstream.answer import Answer, Form
 from app.upstream.deadline import CutShort, OutOfTime
-from app.upstream.dispatcher import Served
+from app.upstream.served import Served
 from tests.fakes.world import model, request
 
 SMALL, LARGE = model("small"), replace(model("large"), price=TokenPrice(1.0, 20.0))

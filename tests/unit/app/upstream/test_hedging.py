@@ -10,9 +10,9 @@ from app.domain.decision import Candidate
 from app.errors import UpstreamBroken, UpstreamError, UpstreamRejected, UpstreamTimeout
 from app.telemetry.metrics import Metrics
 from app.upstream.answer import Answer, Form
-from app.upstream.dispatcher import Served
 from app.upstream.hedging import MIN_REMEMBERED, SAVED_AT_MOST, SHARE, Hedging, Kind
 from app.upstream.retries import RetryBudget
+from app.upstream.served import Served
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import decision
 
