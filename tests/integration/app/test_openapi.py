@@ -38,11 +38,11 @@ class Size(NamedTuple):
     """How much is tried."""
 
     examples: int
-    """For each operation."""
+    """For each operation: so many that the document allows, and as many that it forbids."""
     walks: int
 
 
-SMALL, WHOLE = Size(5, 5), Size(5_000, 500)
+SMALL, WHOLE = Size(5, 5), Size(2_500, 500)
 
 
 class Tried(NamedTuple):
