@@ -16,7 +16,7 @@ from app.store.budgets import TRUST_S
 from tests.fakes.outage import COST_USD, FAULTS, HARD_RATE, POOR_USD, RATE, Answer, World, outages, overhead_s
 from tests.fakes.process import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timing]
+pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(900)]
 
 # Within so many seconds five exchanges have failed; from then on Redis is left alone.
 FAILING_S = 2.0
