@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from app.domain.decision import Reason
 from app.routing.estimates import Case, Expected, Prospect
+from app.routing.objective import Positions
 from app.routing.reading import Reading
 from app.routing.why import Ground, why_abstained, why_best, why_default, why_doubted, why_kept, why_unpaid
 
@@ -22,6 +23,8 @@ class Evidence(NamedTuple):
     has_predictor: bool
     follows_order: bool
     """Whether the profile says who answers where the numbers do not."""
+    default_position_M: Positions
+    """Where each model of the catalogue stands in the profile's order."""
 
 
 def reason_of(case: Case, ground: Ground) -> Reason:

@@ -1,7 +1,8 @@
 """A decision after the key's budget left some of its models out: as if one more limit had excluded them.
 
 The ranking is what is left of the one before. What spoke for its first model still does, if that is left; else the next
-one answers for what ranked it, and no session and no doubt had a part in that.
+one answers for what ranked it, and no session and no doubt had a part in that. Where nothing that was tested is left,
+nothing ranks it but the profile's order, except for a model in the middle of a tool call.
 """
 
 from __future__ import annotations
@@ -14,23 +15,37 @@ import numpy as np
 
 from app.domain.decision import Decision
 from app.routing.evidence import Evidence, reason_of, why_of
+from app.routing.view import NO_TERMS
 from app.routing.why import Ground
 
 
 def narrowed(decision: Decision, kept: Sequence[int]) -> Decision:
     """The decision with these of its candidates, by their places in the ranking; the others cannot be paid for."""
-    candidates = tuple(decision.candidates[place] for place in kept)
     evidence = decision.evidence
     if not isinstance(evidence, Evidence):
-        return replace(decision, candidates=candidates)
+        return replace(decision, candidates=tuple(decision.candidates[place] for place in kept))
+    if not _is_any_tested(evidence, kept):
+        kept, evidence = _by_default(evidence, kept)
     evidence = evidence._replace(ground=_cut(evidence.ground, kept))
     return replace(
         decision,
-        candidates=candidates,
+        candidates=tuple(decision.candidates[place] for place in kept),
         reason=reason_of(evidence.case, evidence.ground),
         explain=partial(why_of, evidence),
         evidence=evidence,
     )
+
+
+def _is_any_tested(evidence: Evidence, kept: Sequence[int]) -> bool:
+    return bool(evidence.case.table.tested_M[evidence.ground.order[list(kept)]].any())
+
+
+def _by_default(evidence: Evidence, kept: Sequence[int]) -> tuple[list[int], Evidence]:
+    """The same places in the profile's order, and that this is what ranks them; what goes on stays in front."""
+    ground, position_M = evidence.ground, evidence.default_position_M
+    goes_on = 0 if ground.kept is not None and kept[0] == 0 else None
+    places = sorted(kept, key=lambda place: (place != goes_on, position_M[ground.order[place]]))
+    return places, evidence._replace(ground=ground._replace(rule="default", terms=NO_TERMS, doubted=None))
 
 
 def _cut(ground: Ground, kept: Sequence[int]) -> Ground:

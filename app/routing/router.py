@@ -228,7 +228,10 @@ class Router:
             self._tally.predicted(view.reading.encoder, unfamiliar=view.is_unfamiliar)
         prospect, follows_order = Prospect(view.expected), self._follows_order(view)
         has_predictor = self._predictor is not None
-        evidence = Evidence(view.case, ground, view.reading, self._versions, prospect, has_predictor, follows_order)
+        position_M = self._default_position[view.case.question.profile]
+        evidence = Evidence(
+            view.case, ground, view.reading, self._versions, prospect, has_predictor, follows_order, position_M
+        )
         return Decision(
             decision_id=f"dec-{self._identifiers.next()}",
             candidates=Ranking(view, ground, prospect),

@@ -90,3 +90,38 @@ def test_a_long_list_of_what_cannot_be_paid_for_is_counted() -> None:
     many = world_of(*(llm(f"m{number}") for number in range(9)))
     decision = narrowed(many.decide(), [8])
     assert "does not pay for m0, m1, m2 and 5 more; " in decision.why
+
+
+# In the catalogue's order "own-1" comes first, in the profile's "own-2".
+UNTESTED_LEFT = world_of(
+    llm("dear"),
+    llm("own-1", tested=False, price=None),
+    llm("own-2", tested=False, price=None),
+    quality={"dear": 0.9},
+    order=("own-2", "own-1", "dear"),
+)
+
+
+def test_what_is_left_is_in_the_profiles_order_where_none_of_it_was_tested() -> None:
+    decision = UNTESTED_LEFT.decide()
+    assert [each.model.name for each in decision.candidates] == ["dear", "own-1", "own-2"]
+
+    record = record_of(narrowed(decision, [1, 2]))
+
+    without = record_of(UNTESTED_LEFT.decide({"exclude": ["dear"]}))
+    for name in ("model", "reason", "ranking", "pareto", "counterfactual", "candidates"):
+        assert record[name] == without[name], name
+    assert (record["model"], record["reason"]) == ("own-2", "default")
+    assert record["why"] == (
+        "what is left of this key's budget does not pay for dear; "
+        "first available in the profile's default order: no eligible model was tested"
+    )
+
+
+def test_an_untested_model_in_a_tool_call_goes_on_though_no_tested_one_is_left() -> None:
+    asked = request(session_id="s", in_tool_call=True)
+    session = Session.after(asked, "own-1")
+    before = asyncio.run(UNTESTED_LEFT.router.route(asked, fleet_of(*UNTESTED_LEFT.models), session))
+    after = record_of(narrowed(before, [0, 2]))
+    assert (after["ranking"], after["reason"]) == (["own-1", "own-2"], "session")
+    assert after["session"]["kept_for"] == "tool_call"
