@@ -22,6 +22,7 @@ from app.store.redis_client import StoreDown
 from app.store.sessions import MemorySessions, Sessions
 from app.store.telling import told
 from app.telemetry import Telemetry
+from app.telemetry.logging import where
 from app.upstream.dispatcher import Dispatcher
 from app.upstream.replicas import Replicas
 from app.upstream.served import Served
@@ -101,7 +102,8 @@ class Gateway:
             if has_session(request):
                 self._desk.sessions.remember(request, served.candidate.model.name)
             if request.explain:
-                served.answer.attach(lambda: self._record(decision, admitted.so_far(served)))
+                unrecorded = partial(self._unrecorded, request.request_id)
+                served.answer.attach(lambda: self._record(decision, admitted.so_far(served)), unrecorded)
             return served
 
     async def explain(self, request: Request, key: Caller) -> Mapping[str, Any]:
@@ -185,6 +187,9 @@ class Gateway:
 
     def _record(self, decision: Decision, outcome: Outcome | None) -> Mapping[str, Any]:
         return {**self._desk.describe(decision), "outcome": None if outcome is None else _told(outcome)}
+
+    def _unrecorded(self, request_id: str, failure: Exception) -> None:
+        self._log.write("record.failed", request_id=request_id, where=where(failure))
 
 
 def has_session(request: Request) -> bool:

@@ -20,6 +20,7 @@ EVENTS = {
     "request.crashed": "a bug of ours: kind and places, no values",
     "request.untold": "a bug of ours, after an answer: how it ended was not counted, kept or logged in full",
     "answer.unread": "a bug of ours, at an answer that nobody foresaw: which backend's, kind and places",
+    "record.failed": "a bug of ours: the record that an answer was to carry could not be made: kind and places",
     "replica.ejected": "taken out after failures in a row, or too many of them",
     "replica.slowed": "begins its answers much later than others of its backend, so it is chosen seldom",
     "replica.restored": "an ejected replica answers again",

@@ -9,7 +9,7 @@ from app.domain.records import record
 from app.domain.request import Operation
 from app.domain.usage import Usage
 from app.errors import GatewayError, UpstreamError
-from app.upstream.payload import logprobs_of
+from app.upstream.payload import dump, logprobs_of
 
 
 @record(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class Answer:
     done_added = False
     """Whether the backend forgot the `[DONE]` of a stream that was whole."""
     _record: Callable[[], Mapping[str, Any]] | None = None
+    _unrecorded: Callable[[Exception], None] | None = None
     _closed = False
 
     def __init__(self, form: Form) -> None:
@@ -75,9 +76,14 @@ class Answer:
         self.logprob_sum += sum(found)
         self.logprobs += len(found)
 
-    def attach(self, record: Callable[[], Mapping[str, Any]]) -> None:
-        """Add this object to the answer as `thalamus`: in a plain body, or on the last chunk of a stream."""
-        self._record = record
+    def attach(
+        self, record: Callable[[], Mapping[str, Any]], failed: Callable[[Exception], None] | None = None
+    ) -> None:
+        """Add this object to the answer as `thalamus`: in a plain body, or on the last chunk of a stream.
+
+        `failed` hears why it cannot be made; the answer goes without it then.
+        """
+        self._record, self._unrecorded = record, failed
 
     def on_close(self, closer: Callable[[Answer], None]) -> None:
         """Call this when the answer is closed; the latest first, as with nested blocks."""
@@ -127,6 +133,19 @@ class Answer:
                 failure = failure or exc
         if failure is not None:
             raise failure
+
+    def _attached(self) -> dict[str, Any]:
+        """What is added to the answer. That it cannot be made is a bug of ours, and no fault of the backend."""
+        if self._record is None:
+            return {}
+        try:
+            record = self._record()
+            dump(record)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the answer is good, and paid for
+            if self._unrecorded is not None:
+                self._unrecorded(exc)
+            return {}
+        return {"thalamus": record}
 
     def _end_exchange(self) -> None:
         """Give the connection back."""

@@ -96,10 +96,11 @@ class ChatStream(StreamAnswer):
         return error_event(error)
 
     def _epilogue(self) -> bytes:
-        if self._record is None:
+        attached = self._attached()
+        if not attached:
             return b""
         kept: dict[str, Any] = {name: self._last[name] for name in ("id", "object", "created") if name in self._last}
-        chunk = {**kept, "model": self.form.model, "choices": [], "thalamus": self._record()}
+        chunk = {**kept, "model": self.form.model, "choices": [], **attached}
         return b"data: %b\n\n" % dump(chunk)
 
 

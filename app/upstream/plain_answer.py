@@ -35,9 +35,8 @@ class PlainAnswer(Answer):
 
     @property
     def body(self) -> bytes:
-        if self._record is None:
-            return self._body
-        return dump({**self._parsed, "model": self.form.model, "thalamus": self._record()})
+        attached = self._attached()
+        return dump({**self._parsed, "model": self.form.model, **attached}) if attached else self._body
 
     async def whole(self) -> bytes:
         return self._hand_over()

@@ -73,10 +73,9 @@ class ResponseStream(StreamAnswer):
 
     def _shown(self, kind: str, data: bytes, event: dict[str, Any]) -> bytes:
         response = event.get("response")
-        if kind in _WHOLE and self._record is not None:
-            event["thalamus"] = self._record()
+        if kind in _WHOLE and (attached := self._attached()):
             event["response"]["model"] = self.form.model
-            return dump(event)
+            return dump({**event, **attached})
         if isinstance(response, dict):
             return self._renamer.rename(data, event, response)
         return data if b"\n" not in data and not names_of_models(data) else dump(event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,7 @@ def bench(
     max_in_flight: int = 1000,
     router: Router | None = None,
     baseline: Baseline | None = None,
+    record: Callable[[Decision], Mapping[str, Any]] = describe,
 ) -> Bench:
     """A gateway over this upstream that tries the catalogue's models in its order, unless a router says otherwise."""
     log = io.StringIO()
@@ -95,7 +96,7 @@ def bench(
     admission = Admission(ledger, clock, timeouts.total_s, shedding, Gate())
     remembered: list[Remembered] = []
     sessions = MemorySessions(clock, remembered.append)
-    desk = Desk(router or FakeRouter(models), journal, describe, sessions)
+    desk = Desk(router or FakeRouter(models), journal, record, sessions)
     gateway = Gateway(admission, desk, dispatcher, replicas, telemetry)
     return Bench(gateway, replicas, limits, metrics, admission, budgets, sessions, remembered, log)
 

@@ -292,6 +292,20 @@ async def test_an_explained_answer_carries_the_record_for_keys_that_may_see_it()
         await world.gateway.complete(request(explain=True), FakeKey(scopes=frozenset({"inference"})))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_record_that_cannot_be_made_costs_neither_the_answer_nor_its_backend(stream: bool) -> None:
+    world = bench(catalog(SMALL, LARGE), FakeUpstream(small=b"hello"), record=lambda _: {}["bug"])
+    served = await world.gateway.complete(request(explain=True, stream=stream), KEY)
+    body = await read(served)
+    await served.answer.aclose()
+
+    assert (b"hello" in body, b"thalamus" in body, world.completed[0]["outcome"]) == (True, False, "ok")
+    (replica,) = world.replicas.of("small-backend")
+    assert (replica.failures, replica.in_flight) == (0, 0)
+    (told,) = world.events("record.failed")
+    assert (told["request_id"], told["where"].partition(" ")[0]) == (request().request_id, "KeyError")
+
+
 async def test_a_decision_is_explained_without_asking_a_model() -> None:
     upstream = FakeUpstream(small=b"hello")
     world = gateway(upstream)

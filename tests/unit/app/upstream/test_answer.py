@@ -200,6 +200,23 @@ async def test_the_record_travels_on_a_last_chunk_before_done() -> None:
     assert parts[-2] == b"data: [DONE]"
 
 
+def _unmakeable() -> dict[str, Any]:
+    raise ValueError("a bug")
+
+
+@pytest.mark.parametrize("record", [_unmakeable, lambda: {"a": object()}])
+@pytest.mark.parametrize("form", [PLAIN, STREAM])
+async def test_an_answer_whose_record_cannot_be_made_goes_without_it(record: Callable[[], Any], form: Form) -> None:
+    whole = b'{"model":"small","choices":[{"index":0,"message":{"content":"x"},"finish_reason":"stop"}]}'
+    exchange = stream_of("x") if form.stream else FakeExchange([whole], content_type="application/json")
+    answer = await read_answer(exchange, form, pace())
+    failures: list[str] = []
+    answer.attach(record, lambda failure: failures.append(type(failure).__name__))
+    said = await everything(answer)
+    assert (answer.complete, answer.error, b"thalamus" in said, len(failures)) == (True, None, False, 1)
+    assert b'"content":"x"' in said
+
+
 async def test_a_silent_backend_is_given_up_after_the_idle_limit() -> None:
     clock = FakeClock()
     exchange = FakeExchange([event(chunk("a"))], hangs=True)

@@ -151,6 +151,19 @@ async def test_the_record_travels_with_the_whole_response() -> None:
     assert (last["thalamus"], last["response"]["model"]) == ({"decision_id": "d"}, "shown")
 
 
+async def test_a_response_whose_record_cannot_be_made_goes_without_it() -> None:
+    clock = FakeClock()
+    answer = await read_answer(
+        FakeExchange(WHOLE), STREAM, Pace(30.0, Deadline.after(600, clock), clock, clock.call_later)
+    )
+    failures: list[Exception] = []
+    answer.attach(lambda: {"a": object()}, failures.append)
+    sent = b"".join([piece async for piece in answer])
+    last = json.loads(sent.rpartition(b"data: ")[2])
+    assert (last["type"], last["response"]["model"], "thalamus" in last) == ("response.completed", "shown", False)
+    assert (answer.complete, answer.error, len(failures)) == (True, None, 1)
+
+
 async def test_a_plain_response_keeps_its_bytes_but_for_the_models_name() -> None:
     body = json.dumps(response(output=[{"type": "message"}])).encode()
     sent, answer = await read(body, form=PLAIN)
