@@ -2,9 +2,10 @@
 
 How it works: the worst case of a model is every byte of the prompt as a token, and answers as long as they may be, one
 for each choice. The worst of the models that may be tried is held back. Where a caller states no limit, the answer may
-fill the model's context if a slice of the budget pays for that; else it gets 4,096 tokens, which are then asked for
-by name. Where what is left pays for less, the answer is cut to that, as long as it stays of use, and models for
-which it is not are left out. A key without a hard budget is never changed in anything.
+fill the model's context if a slice of the budget pays for that; else it gets 4,096 tokens, or as many as all that may
+be tried have room for, which are then asked for by name. Where what is left pays for less, the answer is cut to that,
+as long as it stays of use, and models for which it is not are left out. A key without a hard budget is never changed in
+anything.
 
 A model without a price costs nothing known, so no budget stops it.
 """
@@ -23,6 +24,8 @@ from app.store.budgets import Budgets
 
 # A longer answer is asked for on purpose; and nearly every model can write so much.
 UNSTATED_TOKENS = 4_096
+# A fallback with a small context does not cut answers shorter than this, which few exceed: it is left out instead.
+SHORT_TOKENS = 1_024
 # An answer that is cut shorter than this helps nobody, unless no more was asked for.
 USEFUL_TOKENS = 256
 # Prompts are estimated at four bytes a token, and a byte is the shortest token.
@@ -82,10 +85,10 @@ async def afford(budgets: Budgets, account: Account, request: Request, decision:
     """
     if not account.budget.hard:
         return Afforded(request, decision, account.hold(0.0))
-    size, models = Size.of(request), [candidate.model for candidate in decision.candidates]
-    if request.max_tokens is None and _dearest(size, models, None) > account.slice_usd:
-        request = request.limited_to(_unstated_tokens(request, models[0]))
-    tokens = request.max_tokens
+    size = Size.of(request)
+    if request.max_tokens is None and _dearest(size, _models(decision), None) > account.slice_usd:
+        request, decision = _stated(request, decision)
+    tokens, models = request.max_tokens, _models(decision)
     costs = [size.usd(model, tokens) for model in models]
     most_usd = max(costs[:FIRST])
     hold = budgets.take(account, most_usd)
@@ -101,22 +104,51 @@ def _dearest(size: Size, models: Sequence[Model], tokens: int | None) -> float:
     return max([size.usd(model, tokens) for model in models[:FIRST]])
 
 
-def _unstated_tokens(request: Request, model: Model) -> int:
+def _models(decision: Decision) -> list[Model]:
+    return [candidate.model for candidate in decision.candidates]
+
+
+def _stated(request: Request, decision: Decision) -> tuple[Request, Decision]:
+    """A limit where none was stated, and the models that have room for it."""
+    models = _models(decision)
+    tokens = _unstated_tokens(request, models)
+    kept = [number for number, model in enumerate(models) if not number or _has_room(request, model, tokens)]
+    return request.limited_to(tokens), decision if len(kept) == len(models) else narrowed(decision, kept)
+
+
+def _unstated_tokens(request: Request, models: Sequence[Model]) -> int:
+    """What all that may be tried have room for, those aside that have next to none."""
+    rooms = [_room_tokens(request, model) for model in models[:FIRST]]
+    return max(1, min([UNSTATED_TOKENS, *(room for room in rooms if room >= min(rooms[0], SHORT_TOKENS))]))
+
+
+def _room_tokens(request: Request, model: Model) -> int:
     """Prompts are longer than estimated at times, and a backend refuses what goes beyond its context."""
-    room = (model.card.context_tokens - request.input_tokens) // 2
-    return max(1, min(UNSTATED_TOKENS, room))
+    return (model.card.context_tokens - _longest_tokens(request)) // 2
+
+
+def _has_room(request: Request, model: Model, tokens: int | None) -> bool:
+    return tokens is None or _longest_tokens(request) + tokens <= model.card.context_tokens
+
+
+def _longest_tokens(request: Request) -> int:
+    """Of several prompts each has the context to itself."""
+    longest = request.longest_prompt_tokens
+    return request.input_tokens if longest is None else longest
 
 
 def _cut(request: Request, decision: Decision, size: Size, hold: Hold) -> Afforded:
     """Leave out what cannot be paid for, and ask for no longer an answer than can."""
-    models = [candidate.model for candidate in decision.candidates]
-    paid_usd, asked = hold.usd + NANO_USD, request.max_tokens
-    first = next(model for model in models if size.useful_usd(model, asked) <= paid_usd)
+    models, paid_usd, asked = _models(decision), hold.usd + NANO_USD, request.max_tokens
+    useful = [model for model in models if size.useful_usd(model, asked) <= paid_usd]
+    first = useful[0]
     tokens = asked if size.usd(first, asked) <= paid_usd else size.affordable_tokens(first, hold.usd)
     if asked is None and tokens is not None:
-        tokens = min(tokens, _unstated_tokens(request, first))
+        tokens = min(tokens, _unstated_tokens(request, useful))
     if tokens is not None and tokens != asked:
         request = request.limited_to(tokens)
     kept = [number for number, model in enumerate(models) if size.usd(model, tokens) <= paid_usd]
+    if asked is None:
+        kept = [number for number in kept if models[number] is first or _has_room(request, models[number], tokens)]
     hold.shrink(min(hold.usd, max(size.usd(models[number], tokens) for number in kept)))
     return Afforded(request, decision if len(kept) == len(models) else narrowed(decision, kept), hold)

@@ -52,7 +52,7 @@ def exclusions(expected: Expected) -> list[Refusal]:
 
 def unpaid(expected: Expected, models: Iterable[int]) -> list[Refusal]:
     """What is said of models that the key's budget does not pay for."""
-    message = "may cost more than what is left of this key's budget"
+    message = "may cost more than what is left of this key's budget, or has no room for the answer that this pays for"
     return [Refusal(model, Exclusion(expected.names[model], BUDGET, message)) for model in models]
 
 

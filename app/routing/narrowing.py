@@ -49,6 +49,6 @@ def _by_default(evidence: Evidence, kept: Sequence[int]) -> tuple[list[int], Evi
 
 
 def _cut(ground: Ground, kept: Sequence[int]) -> Ground:
-    unpaid = tuple(np.delete(ground.order, kept).tolist())
-    left = ground._replace(order=ground.order[list(kept)], unpaid=unpaid)
+    unpaid = np.delete(ground.order, kept).tolist()
+    left = ground._replace(order=ground.order[list(kept)], unpaid=(*ground.unpaid, *unpaid))
     return left if kept[0] == 0 else left._replace(kept=None, doubted=None)

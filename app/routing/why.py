@@ -42,7 +42,8 @@ class Ground(NamedTuple):
     """The model that not what was asked last spoke for, but its first words or what stands around it, where that is not
     enough."""
     unpaid: tuple[int, ...] = ()
-    """Models that were eligible, but that the key's budget does not pay for; no part of the order."""
+    """Models that were eligible, but that the key's budget does not pay for, or only for answers for which they have no
+    room; no part of the order."""
 
 
 def why_best(expected: Expected, ground: Ground) -> str:
@@ -109,7 +110,7 @@ def why_unpaid(expected: Expected, unpaid: Sequence[int]) -> str:
         return ""
     names = ", ".join(str(expected.names[number]) for number in unpaid[:MOST_UNPAID])
     more = len(unpaid) - MOST_UNPAID
-    return f"what is left of this key's budget does not pay for {names}{f' and {more} more' if more > 0 else ''}; "
+    return f"what is left of this key's budget rules out {names}{f' and {more} more' if more > 0 else ''}; "
 
 
 def _highest(quality_E: np.ndarray, active: Mapping[str, float]) -> str:

@@ -91,6 +91,24 @@ async def test_a_limit_that_nobody_asked_for_stays_well_within_the_context() -> 
     assert afforded.request.max_tokens == (4096 - 3000) // 2
 
 
+async def test_a_limit_that_nobody_asked_for_stays_well_within_the_contexts_of_all_that_may_be_tried() -> None:
+    models = (_model("roomy", 1000.0), _model("tight", 1000.0, context=8000), _model("close", 1000.0, context=5000))
+    afforded = await _afford(request(input_tokens=4000), *models, usd=10.0)
+    assert (_names(afforded), afforded.request.max_tokens) == (["roomy", "tight"], (8000 - 4000) // 2)
+
+
+async def test_a_fallback_with_next_to_no_room_is_left_out_rather_than_cut_everybodys_answer_to_that() -> None:
+    models = (_model("roomy", 10.0), _model("tight", 1.0, context=4096), _model("other", 1.0))
+    afforded = await _afford(request(input_tokens=4000), *models)
+    assert (_names(afforded), afforded.request.max_tokens) == (["roomy", "other"], UNSTATED_TOKENS)
+
+
+async def test_prompts_that_are_read_one_by_one_each_have_the_context_to_themselves() -> None:
+    asked = request(operation="completion", input_tokens=9000, longest_prompt_tokens=3000, choices=3, body={})
+    afforded = await _afford(asked, _model("dear", 1000.0, context=4096), usd=100.0)
+    assert afforded.request.max_tokens == (4096 - 3000) // 2
+
+
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 async def test_an_answer_is_cut_to_what_is_left(name: str) -> None:
     asked = request(max_tokens=30_000, least_tokens=20_000, body={name: 30_000, "min_tokens": 20_000})
@@ -133,17 +151,18 @@ async def test_a_model_without_a_price_costs_nothing_known() -> None:
     assert (afforded.request, afforded.hold.usd) == (asked, 0.0)
 
 
+CONTEXTS = st.sampled_from((40, 300, 1000, 4096, CONTEXT))
 PRICES = st.one_of(st.none(), st.floats(0.0, 500.0))
 
 
 @given(
-    prices=st.lists(st.tuples(PRICES, st.floats(0.0, 500.0)), min_size=1, max_size=6),
+    prices=st.lists(st.tuples(PRICES, st.floats(0.0, 500.0), CONTEXTS), min_size=1, max_size=6),
     tokens=st.none() | st.integers(1, CONTEXT),
     choices=st.integers(1, 4),
     usd=st.floats(0.0, 20.0),
 )
-async def test_what_is_held_back_pays_for_every_model_that_is_tried(
-    prices: list[tuple[float | None, float]], tokens: int | None, choices: int, usd: float
+async def test_what_is_held_back_pays_for_every_model_that_is_tried_and_what_is_asked_for_fits(
+    prices: list[tuple[float | None, float, int]], tokens: int | None, choices: int, usd: float
 ) -> None:
     models = [_priced(number, price) for number, price in enumerate(prices)]
     body = {} if tokens is None else {"max_tokens": tokens}
@@ -157,10 +176,12 @@ async def test_what_is_held_back_pays_for_every_model_that_is_tried(
     assert limit == afforded.request.max_tokens
     for candidate in afforded.decision.candidates:
         price = candidate.model.price
-        written = choices * (CONTEXT if limit is None else limit)
+        context = candidate.model.card.context_tokens
+        written = choices * (context if limit is None else min(limit, context))
+        assert tokens or request().input_tokens + (limit or 0) <= context
         cost_usd = 0.0 if price is None else Usage(PROMPT_TOKENS, written).cost_usd(price) or 0.0
         assert cost_usd <= afforded.hold.usd + 2e-9
 
 
-def _priced(number: int, price: tuple[float | None, float]) -> Model:
-    return _model(str(number), price[0], input_usd_per_m=price[1])
+def _priced(number: int, price: tuple[float | None, float, int]) -> Model:
+    return _model(str(number), price[0], input_usd_per_m=price[1], context=price[2])

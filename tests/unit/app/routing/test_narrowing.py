@@ -46,7 +46,7 @@ def test_the_record_is_that_of_a_choice_among_what_the_budget_pays_for() -> None
         ("far", "regions", 'set routing.regions to ["eu", "us"]'),
     ]
     assert record["why"] == (
-        "what is left of this key's budget does not pay for dear; "
+        "what is left of this key's budget rules out dear; "
         "highest predicted quality among 2 (0.70 against 0.60 for the next), and none is better by the weights "
         "(cost 0.1)"
     )
@@ -64,7 +64,7 @@ def test_the_only_one_that_is_left_is_called_that() -> None:
     decision = narrowed(WORLD.decide(EUROPE), [2])
     record = record_of(decision)
     assert (decision.reason, record["reason"], record["counterfactual"]) == ("only", "only", None)
-    assert record["why"] == "what is left of this key's budget does not pay for dear, middle; the only eligible model"
+    assert record["why"] == "what is left of this key's budget rules out dear, middle; the only eligible model"
 
 
 def test_the_outline_says_what_the_record_says() -> None:
@@ -89,7 +89,7 @@ def test_a_session_has_decided_only_where_its_model_is_left(kept: list[int], rea
 def test_a_long_list_of_what_cannot_be_paid_for_is_counted() -> None:
     many = world_of(*(llm(f"m{number}") for number in range(9)))
     decision = narrowed(many.decide(), [8])
-    assert "does not pay for m0, m1, m2 and 5 more; " in decision.why
+    assert "rules out m0, m1, m2 and 5 more; " in decision.why
 
 
 # In the catalogue's order "own-1" comes first, in the profile's "own-2".
@@ -113,7 +113,7 @@ def test_what_is_left_is_in_the_profiles_order_where_none_of_it_was_tested() -> 
         assert record[name] == without[name], name
     assert (record["model"], record["reason"]) == ("own-2", "default")
     assert record["why"] == (
-        "what is left of this key's budget does not pay for dear; "
+        "what is left of this key's budget rules out dear; "
         "first available in the profile's default order: no eligible model was tested"
     )
 
