@@ -144,12 +144,24 @@ def _loss(expected: Expected, ground: Ground) -> str:
         return ""
     loss = f"{terms.max_quality_loss:g}"
     if terms.cost_weight is not None:
-        return f"a weight on cost of {terms.cost_weight:.3g} keeps the average loss within {loss}: "
+        others = [name for name, weight in terms.weights.items() if weight and name != "cost"]
+        return _kept_loss(terms.cost_weight, loss, others)
     if terms.point is None:
         return f"nothing is measured about which weight keeps the average loss within {loss}: "
     if _is_best_single(expected, ground):
         return f"no weight on cost keeps the average loss within {loss} with confidence, so the best single model: "
     return f"no weight on cost keeps the average loss within {loss} with confidence: "
+
+
+def _kept_loss(cost_weight: float, loss: str, others: Sequence[str]) -> str:
+    """The weight was looked up as if it were the only one: nothing is known of what is lost to the others."""
+    if not others:
+        return f"a weight on cost of {cost_weight:.3g} keeps the average loss within {loss}: "
+    plural = "s" if len(others) > 1 else ""
+    return (
+        f"a weight on cost of {cost_weight:.3g} would keep the average loss within {loss} on its own; "
+        f"what is lost to the weight{plural} on {', '.join(others)} comes on top: "
+    )
 
 
 def _shown(weights: Mapping[str, float]) -> str:

@@ -166,6 +166,20 @@ def test_a_quality_loss_becomes_a_weight_on_cost() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("weights", "beside"),
+    [({"size": 0.1}, "weight on size"), ({"latency": 0.1, "size": 0.2, "recency": 0.0}, "weights on latency, size")],
+)
+def test_beside_other_weights_no_loss_of_quality_is_promised(weights: dict[str, float], beside: str) -> None:
+    """They are subtracted as well, and what all of them together lose was never measured."""
+    world = world_of(SMALL, MIDDLE, LARGE, quality=QUALITY, curve=FakeCurve(weight=3.0))
+    decision = world.decide({"max_quality_loss": 0.02, "weights": weights})
+    assert decision.why.startswith(
+        "a weight on cost of 3 would keep the average loss within 0.02 on its own; what is lost to the "
+        f"{beside} comes on top: "
+    )
+
+
 def test_where_no_weight_keeps_the_loss_the_best_single_model_comes_first() -> None:
     world = world_of(SMALL, MIDDLE, LARGE, quality=QUALITY, curve=FakeCurve(best="middle"))
     decision = world.decide({"max_quality_loss": 0.001})
