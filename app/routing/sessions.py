@@ -3,8 +3,9 @@
 How it works: what the session's model has read costs it the price of cached input, and no time; the others would have
 to read it anew. So a switch is priced at the cache that it abandons, in the same weights as all else. Two rules need no
 number. Inside an open tool call the session's model goes on as long as it is eligible. And where the prediction is not
-to be trusted, or failed, nothing says that a switch is worth a cache. Limits are judged as if nothing were cached, so
-that a session admits no model that would not be admitted without it.
+to be trusted, or failed, nothing says that a switch is worth a cache, unless the rest of the prompt is familiar and
+does (`app.routing.steadiness`). Limits are judged as if nothing were cached, so that a session admits no model that
+would not be admitted without it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def kept(view: View, ground: Ground) -> Ground:
         return _kept_by_price(view, ground) if is_by_price else ground
     if warmth.in_tool_call:
         return _put_first(ground, Kept("tool_call", warmth.model, first))
-    if ground.rule == "abstained" or (ground.rule == "default" and view.reading.failure):
+    is_untold = ground.rule == "abstained" or (ground.rule == "default" and view.reading.failure)
+    if is_untold and ground.doubted is None:
         return _put_first(ground, Kept("untold", warmth.model, first))
     return ground
 
@@ -65,7 +67,7 @@ def told(expected: Expected, ground: Ground) -> dict[str, Any] | None:
 
 
 def _put_first(ground: Ground, because: Kept) -> Ground:
-    return ground._replace(order=first_of(ground.order, because.model), kept=because)
+    return ground._replace(order=first_of(ground.order, because.model), kept=because, doubted=None)
 
 
 def _kept_by_price(view: View, ground: Ground) -> Ground:

@@ -14,6 +14,7 @@ from app.domain.decision import Decision
 from app.domain.models import Catalog, Model, TokenPrice
 from app.domain.preferences import Profile, parse_body
 from app.domain.request import Conversation
+from app.domain.sessions import Session
 from app.routing.candidates import CandidateTable
 from app.routing.record import describe
 from app.routing.router import Learned, Router
@@ -44,7 +45,13 @@ class Gullible(FakeQualityPredictor):
 
 
 def decide(
-    prompt: str | Conversation, *, steady: bool = True, alarmed: bool = False, dear: Model = DEAR, **changes: Any
+    prompt: str | Conversation,
+    *,
+    steady: bool = True,
+    alarmed: bool = False,
+    dear: Model = DEAR,
+    session: Session | None = None,
+    **changes: Any,
 ) -> tuple[Decision, Gullible]:
     predictor = Gullible({"cheap": 0.8, "dear": 0.81}, alarmed=alarmed)
     table = CandidateTable(Catalog((CHEAP, dear), ()), ("cheap", "dear"))
@@ -53,7 +60,7 @@ def decide(
     weights = parse_body({"weights": {"cost": 0.2}}).preferences
     conversation = (("user", prompt),) if isinstance(prompt, str) else prompt
     asked = request(conversation=conversation, preferences=weights, **changes)
-    return asyncio.run(router.route(asked, fleet_of(CHEAP, dear))), predictor
+    return asyncio.run(router.route(asked, fleet_of(CHEAP, dear), session)), predictor
 
 
 @pytest.mark.parametrize("dear", [DEAR, UNPRICED], ids=["dear", "no price"])
@@ -88,6 +95,22 @@ def test_a_prefix_is_found_in_text_without_spaces() -> None:
     steady, predictor = decide(SPELL + "\u8bc1\u660e" * 100)
     assert steady.chosen.model.name == "cheap"
     assert len(predictor.read[-1][0][1]) == len(SPELL) + 200 - FIRST_CHARS
+
+
+@pytest.mark.parametrize(
+    ("in_tool_call", "chosen", "reason", "doubted"),
+    [(False, "cheap", "abstained", "dear"), (True, "dear", "session", None)],
+)
+def test_a_session_keeps_its_dear_model_past_an_alarm_only_inside_a_tool_call(
+    in_tool_call: bool, chosen: str, reason: str, doubted: str | None
+) -> None:
+    alarming = (("user", f"{SPELL} {QUESTION}"),)
+    session = Session.after(request(conversation=alarming, session_id="s"), "dear")
+    steady, _ = decide(alarming, alarmed=True, session=session, session_id="s", in_tool_call=in_tool_call)
+    record = describe(steady)
+    assert (steady.chosen.model.name, record["reason"], record["doubted"]) == (chosen, reason, doubted)
+    assert record["session"]["kept_for"] == ("tool_call" if in_tool_call else None)
+    assert record["session"]["instead_of"] == ("cheap" if in_tool_call else None)
 
 
 def test_what_the_rest_of_the_prompt_bears_out_stands() -> None:
