@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from app.domain.constraints import Constraint
 from app.domain.decision import Change, Exclusion
 from app.domain.dimensions import Truths
 from app.errors import (
@@ -27,7 +28,7 @@ from app.errors import (
 )
 from app.routing.estimates import Expected
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, roomy
-from app.routing.relaxing import change_of, together
+from app.routing.relaxing import change_of, together, uncapped
 
 # What a key's budget does not pay for is left out after all else was decided.
 BUDGET = "budget"
@@ -202,11 +203,21 @@ def _overfull(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
 
 
 def _beyond_limits(expected: Expected, visible_M: Truths, estimated: bool) -> Iterator[Refusal]:
+    raised, raised_M = uncapped(expected)
     for name, limit in expected.question.preferences.limits.items():
         constraint = expected.table.vocabulary.constraint[name]
         if constraint.stage == "estimate" and not estimated:
             continue
-        for model in np.flatnonzero(visible_M & ~constraint.passes(expected, limit)).tolist():
-            change, found = change_of(constraint, expected, model), constraint.found(expected, model)
-            message = found if change else f"{found}, and this key limits {name} itself"
-            yield Refusal(model, Exclusion(expected.names[model], name, message, change))
+        passes_M = constraint.passes(expected, limit)
+        for model in np.flatnonzero(visible_M & ~passes_M).tolist():
+            change = change_of(constraint, raised if raised_M[model] else expected, model)
+            yield _beyond(constraint, change, model, expected, constraint.found(expected, model))
+        if raised is not expected:
+            for model in np.flatnonzero(visible_M & raised_M & passes_M & ~constraint.passes(raised, limit)).tolist():
+                found = f"once it may write that much, {constraint.found(raised, model)}"
+                yield _beyond(constraint, change_of(constraint, raised, model), model, expected, found)
+
+
+def _beyond(constraint: Constraint, change: Change | None, model: int, expected: Expected, found: str) -> Refusal:
+    message = found if change else f"{found}, and this key limits {constraint.name} itself"
+    return Refusal(model, Exclusion(expected.names[model], constraint.name, message, change))

@@ -22,7 +22,7 @@ from app.domain.dimensions import Truths
 from app.domain.preferences import Profile
 from app.domain.request import Request
 from app.domain.sessions import Session
-from app.errors import UnknownModel
+from app.errors import GatewayError, UnknownModel
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Prospect, Question
 from app.routing.evidence import Evidence, reason_of, why_of
@@ -115,6 +115,8 @@ class Router:
         case = Case(self._table, Question.of(request), self._columns(fleet), warmth=warmth)
         self._check_names(case.question)
         usable_M = self._usable(case)
+        if usable_M is None:
+            raise await self._nothing_usable(request, case)
         loss = request.preferences.max_quality_loss
         terms = Terms(request.preferences.weights) if loss is None else await self._terms(case.question, usable_M, loss)
         view = await self._read(request, View(case, usable_M, terms))
@@ -141,17 +143,22 @@ class Router:
         if name is not None and (name not in self._table.position or (allowed is not None and name not in allowed)):
             raise _unknown(name)
 
-    def _usable(self, case: Case) -> Truths:
-        """Models that can answer, as far as is known without a prediction."""
+    def _usable(self, case: Case) -> Truths | None:
+        """Models that can answer, as far as is known without a prediction; None where there are none."""
         passing = self._card_filter.passing(case)
         usable_M = reachable(passing, case)
         if case.question.model is not None:
             usable_M = usable_M & _only(self._table.position[case.question.model], len(self._table))
         is_any = passing.is_any if usable_M is passing.models_M else np.count_nonzero(usable_M)
-        if not is_any:
-            self._tell_excluded(Expected(case), estimated=False)
-            raise nothing_left(Expected(case), estimated=False)
-        return usable_M
+        return usable_M if is_any else None
+
+    async def _nothing_usable(self, request: Request, case: Case) -> GatewayError:
+        """The error where that is so. What to change follows from predictions, too, where limits are about them."""
+        view = View(case, np.zeros(len(self._table), dtype=np.bool_), Terms(request.preferences.weights))
+        estimated = has_limits_on_estimates(case)
+        limited = (await self._read(request, view)).limited if estimated else Expected(case)
+        self._tell_excluded(limited, estimated=estimated)
+        return nothing_left(limited, estimated=estimated)
 
     def _tell_excluded(self, expected: Expected, *, estimated: bool, left: int = 0) -> None:
         """Tell what excluded models, unless as many are left as the key may use, or one was asked for by name."""
