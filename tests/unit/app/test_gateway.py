@@ -292,9 +292,13 @@ async def test_an_explained_answer_carries_the_record_for_keys_that_may_see_it()
         await world.gateway.complete(request(explain=True), FakeKey(scopes=frozenset({"inference"})))
 
 
+def _unmakeable(_: Decision) -> dict[str, Any]:
+    raise KeyError("a bug")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_record_that_cannot_be_made_costs_neither_the_answer_nor_its_backend(stream: bool) -> None:
-    world = bench(catalog(SMALL, LARGE), FakeUpstream(small=b"hello"), record=lambda _: {}["bug"])
+    world = bench(catalog(SMALL, LARGE), FakeUpstream(small=b"hello"), record=_unmakeable)
     served = await world.gateway.complete(request(explain=True, stream=stream), KEY)
     body = await read(served)
     await served.answer.aclose()
