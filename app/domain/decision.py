@@ -85,6 +85,9 @@ class Fleet:
     """How long only its backend's rate limit makes a model unavailable, else None; empty while all are available."""
     template_tokens: tuple[float, ...] = ()
     """What a model reads of a prompt beyond the estimate, as seen of late; empty before anything was seen."""
+    last_resort: tuple[bool, ...] = ()
+    """Which of the available models only a replica serves that nobody is sent to who has another choice; empty while
+    there is no such model."""
 
     @classmethod
     def idle(cls, models: int) -> Fleet:

@@ -72,6 +72,8 @@ class Question(NamedTuple):
     choices: int = 1
     least_tokens: int = 0
     """Of each choice."""
+    parameters: frozenset[str] = frozenset()
+    """Their names, where the request requires that all are honoured; else none."""
 
     @property
     def context_tokens(self) -> int:
@@ -93,6 +95,7 @@ class Question(NamedTuple):
             request.longest_prompt_tokens,
             request.choices,
             request.least_tokens,
+            frozenset(request.body) if request.preferences.limits.get("require_parameters") else frozenset(),
         )
 
 
@@ -158,6 +161,14 @@ class Expected:
     @property
     def uses(self) -> frozenset[str]:
         return self.question.uses
+
+    @property
+    def spared(self) -> Labels:
+        return self.table.spared
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        return self.question.parameters
 
     @lazily
     def quality(self) -> Floats:

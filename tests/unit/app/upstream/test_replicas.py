@@ -244,7 +244,7 @@ def test_when_all_replicas_are_ejected_all_are_tried(world: World) -> None:
         world.fail(replica)
     assert world.replicas.pick("pair") is None
     assert {world.replicas.pick("pair", last_resort=True) for _ in range(99)} == {world.a, world.b}
-    assert world.replicas.fleet().available == (True, True)
+    assert (world.replicas.fleet().available, world.replicas.fleet().last_resort) == ((True, True), (True, True))
     assert not world.replicas.any_healthy()
 
 
@@ -459,6 +459,22 @@ def test_a_rate_limit_is_told_apart_from_other_reasons_to_rest(world: World) -> 
         other.replicas.hear(change)
     for replicas in (teller, other.replicas):
         assert (replicas.limited_for_s("pair"), replicas.fleet().limited_for_s[0]) == (9, 9)
+
+
+def test_a_rate_limit_is_looked_at_once_for_each_backend_however_many_models_it_has(world: World) -> None:
+    class Counting(Replicas):
+        asked = 0
+
+        def limited_for_s(self, backend: str) -> float | None:
+            self.asked += 1
+            return super().limited_for_s(backend)
+
+    models = [model(f"small-{number}", "pair") for number in range(50)]
+    replicas = Counting(catalog(*models, world.large), world.clock, Telemetry(log=EventLog(world.log)))
+    for _ in range(FAILURES_TO_EJECT):
+        replicas.failed(replicas.of("other")[0], BROKEN)
+    assert replicas.fleet().available == (*[True] * 50, False)
+    assert replicas.asked <= 2
 
 
 def test_a_replica_that_is_out_does_not_hide_that_the_others_are_over_their_rate_limit(world: World) -> None:
