@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from app.domain.models import Model
 from app.domain.records import record
@@ -95,6 +95,13 @@ class Fleet:
         return cls((True,) * models, (0.0,) * models, (None,) * models)
 
 
+class Shared(Protocol):
+    """What several decisions keep alive together."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
 @record(frozen=True, slots=True)
 class Decision:
     """The ranked candidates, most useful first, and why."""
@@ -108,6 +115,8 @@ class Decision:
     """For the caller: `predictor_failure`, where an encoder failed."""
     evidence: object = field(default=None, repr=False, compare=False)
     """What `app.routing.record` makes the record from, when somebody asks for it."""
+    shared: Shared | None = field(default=None, repr=False, compare=False)
+    """The part of the evidence that decisions of about the same time have in common."""
 
     chosen: Candidate = field(init=False, repr=False, compare=False)
     """The first candidate; every step of a request asks for it."""

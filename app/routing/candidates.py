@@ -98,6 +98,11 @@ class FleetColumns:
         seen_M = np.array(fleet.s_per_output_token, dtype=np.float64)  # None becomes NaN
         self.s_per_output_token_M: Floats = np.where(np.isnan(seen_M), table.s_per_output_token_M, seen_M)
 
+    @property
+    def nbytes(self) -> int:
+        """What it keeps alive, about: as many numbers as there are models, four times over."""
+        return 4 * self.wait_s_M.nbytes + self.available_M.nbytes
+
     def as_tried(self, order: _Positions) -> _Positions:
         """The same order, but what is there as a last resort only comes last."""
         if self.last_resort_M is None:

@@ -236,6 +236,7 @@ class Router:
             explain=partial(why_of, evidence),
             details={"predictor_failure": failure} if failure else {},
             evidence=evidence,
+            shared=view.case.fleet,
         )
 
     def _follows_order(self, view: View) -> bool:
