@@ -60,7 +60,7 @@ class CardFilter:
         limits: list[tuple[str, Any]] = []
         if question.preferences.limits:
             limits = [each for each in question.preferences.limits.items() if constraints[each[0]].stage == "card"]
-        spared = question.parameters & self._table.spared_by_any
+        spared = question.parameters and question.parameters & self._table.spared_by_any
         key = (question.allowed_models, question.needs, question.uses, spared, *limits)
         passing = self._known.get(key)
         if passing is None:
