@@ -24,6 +24,7 @@ import numpy as np
 
 from router_models.artifact import Artifact, Calibration
 from router_models.corrected import Correction
+from router_models.glancing import static_error
 from router_models.odds import logit
 from router_models.onboarding import Graded, without_exam
 from router_models.outcomes import OutcomesDataset, OutcomesError
@@ -157,6 +158,7 @@ def adapt(
         about={**without_exam(artifact), "adapted": {"from": artifact.name, "to": pool, "prompts": len(own.score_BM)}},
         fingerprint="",
     )
+    adapted = replace(adapted, settings=_measured(adapted, correction, own, sat))
     return adapted, _verdict(artifact, own, cross_fitted)
 
 
@@ -185,6 +187,15 @@ def _lenient(artifact: Artifact, sat: OutcomesDataset) -> HeadSettings:
         return settings
     static = float(np.quantile(predictor.alarms("static", conversations), 1 - FALSE_ALARMS))
     return replace(settings, alarm_static=max(settings.alarm_static, static))
+
+
+def _measured(adapted: Artifact, correction: Correction, own: _Own, sat: OutcomesDataset) -> HeadSettings:
+    """With how far a glance is from a reading now: a correction that stretches one apart stretches both."""
+    if "static" not in adapted.settings.speeds:
+        return adapted.settings
+    glanced_BM = ArtifactPredictor(adapted, glances_only=True).glance(sat.conversations()).quality
+    error = static_error(glanced_BM, correction.quality(own.prediction.quality, own.task_BT), own.score_BM)
+    return replace(adapted.settings, static_error=error) if error else adapted.settings
 
 
 def _extended(

@@ -19,7 +19,7 @@ PREFIX = "adapted."
 
 @dataclass(frozen=True)
 class Correction:
-    """See `router_models.adaptation`; models that were not measured have offset 0 and the shared slopes."""
+    """See `router_models.adaptation`; models that were not measured have the shared offset and slopes."""
 
     offset_C: np.ndarray
     kind_TC: np.ndarray

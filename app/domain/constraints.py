@@ -158,6 +158,13 @@ def _either(one: bool, other: bool) -> bool:
     return one or other
 
 
+def _ignored(columns: Columns, model: int) -> frozenset[str]:
+    """What of a request leaves a mark on no answer of this model."""
+    capabilities: frozenset[str] = columns.capabilities[model]
+    spared: frozenset[str] = columns.spared[model]
+    return (columns.uses - capabilities) | (columns.parameters & spared)
+
+
 def _named(names: frozenset[str]) -> str:
     return ", ".join(sorted(names))
 
@@ -293,9 +300,12 @@ CONSTRAINTS = (
         stage="card",
         kind=TRUTH,
         means="honours every parameter of the request, also those whose absence leaves an answer",
-        passes=lambda columns, limit: columns.capabilities.where(lambda has: not limit or columns.uses <= has),
+        passes=lambda columns, limit: (
+            columns.capabilities.where(lambda has: not limit or columns.uses <= has)
+            & columns.spared.where(lambda names: not limit or names.isdisjoint(columns.parameters))
+        ),
         combine=_either,
-        found=lambda columns, model: f"ignores {_named(columns.uses - columns.capabilities[model])}",
+        found=lambda columns, model: f"ignores {_named(_ignored(columns, model))}",
         relaxed=lambda *_: False,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from app.domain.models import Model
 from app.domain.records import record
@@ -85,11 +85,21 @@ class Fleet:
     """How long only its backend's rate limit makes a model unavailable, else None; empty while all are available."""
     template_tokens: tuple[float, ...] = ()
     """What a model reads of a prompt beyond the estimate, as seen of late; empty before anything was seen."""
+    last_resort: tuple[bool, ...] = ()
+    """Which of the available models only a replica serves that nobody is sent to who has another choice; empty while
+    there is no such model."""
 
     @classmethod
     def idle(cls, models: int) -> Fleet:
         """All models are up, and nobody waits."""
         return cls((True,) * models, (0.0,) * models, (None,) * models)
+
+
+class Shared(Protocol):
+    """What several decisions keep alive together."""
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 @record(frozen=True, slots=True)
@@ -105,6 +115,8 @@ class Decision:
     """For the caller: `predictor_failure`, where an encoder failed."""
     evidence: object = field(default=None, repr=False, compare=False)
     """What `app.routing.record` makes the record from, when somebody asks for it."""
+    shared: Shared | None = field(default=None, repr=False, compare=False)
+    """The part of the evidence that decisions of about the same time have in common."""
 
     chosen: Candidate = field(init=False, repr=False, compare=False)
     """The first candidate; every step of a request asks for it."""

@@ -95,6 +95,16 @@ class Columns(Protocol):
         ...
 
     @property
+    def spared(self) -> Labels:
+        """Parameters that a model's backend refuses, and so is not sent, as a frozenset."""
+        ...
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """What the request states, where all of it is required."""
+        ...
+
+    @property
     def input_tokens(self) -> int: ...
 
     @property

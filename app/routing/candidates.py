@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from app.domain.decision import Fleet
 from app.domain.dimensions import Dimension, Floats, Labels, Scale, Truths
-from app.domain.models import TOKENS_PER_PRICE, Catalog, Speed, TokenPrice
+from app.domain.models import TOKENS_PER_PRICE, Backend, Catalog, Speed, TokenPrice
 from app.domain.vocabulary import VOCABULARY, Vocabulary
 
 _FLOAT64 = np.dtype(np.float64)
+_Positions = npt.NDArray[np.intp]
 UNTESTED = -1
 """Column of a model that the artifact does not predict."""
 
@@ -37,6 +38,9 @@ class CandidateTable:
         self.scales = {each.name: (scales or {}).get(each.name, each.scale) for each in vocabulary.dimensions}
         self.position = {model.name: number for number, model in enumerate(self.models)}
         self.names = Labels([model.name for model in self.models])
+        spared = {each.name: _spared(each) for each in catalog.backends}
+        self.spared = Labels([spared.get(model.backend, frozenset()) for model in self.models])
+        self.spared_by_any = frozenset[str]().union(*spared.values())
         self.licenses = Labels([model.card.license for model in self.models])
         self.regions = Labels([model.card.regions for model in self.models])
         self.capabilities = Labels([model.card.capabilities for model in self.models])
@@ -87,11 +91,36 @@ class FleetColumns:
         self.available_M: Truths = np.array(fleet.available, dtype=np.bool_)
         self.all_available = bool(self.available_M.all())
         self.limited_for_s = fleet.limited_for_s
+        self.last_resort_M: Truths | None = np.array(fleet.last_resort, dtype=np.bool_) if fleet.last_resort else None
         self.wait_s_M: Floats = np.array(fleet.wait_s, dtype=np.float64)
         # A template is read with every prompt, so its price is the same for all.
         self.template_usd_M: Floats = table.input_usd_M * np.array(fleet.template_tokens or 0.0)
         seen_M = np.array(fleet.s_per_output_token, dtype=np.float64)  # None becomes NaN
         self.s_per_output_token_M: Floats = np.where(np.isnan(seen_M), table.s_per_output_token_M, seen_M)
+
+    @property
+    def nbytes(self) -> int:
+        """What it keeps alive, about: as many numbers as there are models, four times over."""
+        return 4 * self.wait_s_M.nbytes + self.available_M.nbytes
+
+    def as_tried(self, order: _Positions) -> _Positions:
+        """The same order, but what is there as a last resort only comes last."""
+        if self.last_resort_M is None:
+            return order
+        return order[self.last_resort_M[order].argsort(kind="stable")]
+
+    def peers(self, order: _Positions) -> _Positions:
+        """The beginning of such an order, without what would be tried after it whatever was expected."""
+        if self.last_resort_M is None:
+            return order
+        resort_E = self.last_resort_M[order]
+        peers: _Positions = order[resort_E == resort_E[:1]]
+        return peers
+
+
+def _spared(backend: Backend) -> frozenset[str]:
+    """Parameters that it refuses, and so is not sent."""
+    return frozenset(name for name, theirs in backend.rename.items() if theirs is None)
 
 
 def _column(values: Iterable[float]) -> Floats:

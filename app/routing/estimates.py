@@ -56,6 +56,9 @@ class Prediction(Protocol):
         ...
 
 
+NONE_REQUIRED: frozenset[str] = frozenset()
+
+
 class Question(NamedTuple):
     """The part of a request that decides, without its text; kept with the decision."""
 
@@ -72,6 +75,8 @@ class Question(NamedTuple):
     choices: int = 1
     least_tokens: int = 0
     """Of each choice."""
+    parameters: frozenset[str] = NONE_REQUIRED
+    """Their names, where the request requires that all are honoured; else none."""
 
     @property
     def context_tokens(self) -> int:
@@ -93,7 +98,12 @@ class Question(NamedTuple):
             request.longest_prompt_tokens,
             request.choices,
             request.least_tokens,
+            _required(request) if request.preferences.limits else NONE_REQUIRED,
         )
+
+
+def _required(request: Request) -> frozenset[str]:
+    return frozenset(request.body) if request.preferences.limits.get("require_parameters") else NONE_REQUIRED
 
 
 class Warmth(NamedTuple):
@@ -158,6 +168,14 @@ class Expected:
     @property
     def uses(self) -> frozenset[str]:
         return self.question.uses
+
+    @property
+    def spared(self) -> Labels:
+        return self.table.spared
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        return self.question.parameters
 
     @lazily
     def quality(self) -> Floats:

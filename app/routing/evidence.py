@@ -9,7 +9,16 @@ from app.domain.decision import Reason
 from app.routing.estimates import Case, Expected, Prospect
 from app.routing.objective import Positions
 from app.routing.reading import Reading
-from app.routing.why import Ground, why_abstained, why_best, why_default, why_doubted, why_kept, why_unpaid
+from app.routing.why import (
+    Ground,
+    why_abstained,
+    why_best,
+    why_default,
+    why_doubted,
+    why_kept,
+    why_tried_last,
+    why_unpaid,
+)
 
 
 class Evidence(NamedTuple):
@@ -39,8 +48,9 @@ def reason_of(case: Case, ground: Ground) -> Reason:
 # No method: a decision is remembered for a while, and a router with its artifact must not be for that.
 def why_of(evidence: Evidence) -> str:
     """The reason in plain words."""
-    ground = evidence.ground
-    return why_unpaid(Expected(evidence.case), ground.unpaid) + _why(reason_of(evidence.case, ground), evidence)
+    ground, expected = evidence.ground, Expected(evidence.case)
+    before = why_unpaid(expected, ground.unpaid) + why_tried_last(expected, ground)
+    return before + _why(reason_of(evidence.case, ground), evidence)
 
 
 def _why(reason: Reason, evidence: Evidence) -> str:

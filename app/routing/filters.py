@@ -60,7 +60,8 @@ class CardFilter:
         limits: list[tuple[str, Any]] = []
         if question.preferences.limits:
             limits = [each for each in question.preferences.limits.items() if constraints[each[0]].stage == "card"]
-        key = (question.allowed_models, question.needs, question.uses, *limits)
+        spared = question.parameters and question.parameters & self._table.spared_by_any
+        key = (question.allowed_models, question.needs, question.uses, spared, *limits)
         passing = self._known.get(key)
         if passing is None:
             passing = self._compute(case, limits)

@@ -3,8 +3,8 @@
 How it works: which weight keeps a loss follows from an artifact's calibration rows, the models in question and their
 prices, so it is worked out once for each set of models, in a thread, and then looked up. The set is that of the models
 which a request could use whatever is predicted for it, so that requests which differ in their text share it. Sets are
-worked out one at a time, and few may wait: a caller that invents a new set with each request costs one thread, and
-gets the best single model.
+worked out one at a time, also when who asked has left, and few may wait: a caller that invents a new set with each
+request costs one thread, and while too many wait no weight is put on cost.
 
 Legend of array suffixes: M models of the catalogue.
 """
@@ -51,6 +51,7 @@ class OperatingPoints:
         self._models, self._tested_M, self._curve = table.models, table.tested_M, curve
         self._known: OrderedDict[bytes, OperatingTable] = OrderedDict()
         self._turn = asyncio.Lock()
+        self._at_work: asyncio.Task[OperatingTable] | None = None
         self._waiting = 0
 
     async def of(self, usable_M: Truths) -> OperatingTable | None:
@@ -65,13 +66,23 @@ class OperatingPoints:
         self._waiting += 1
         try:
             async with self._turn:
-                return self._known.get(key) or await self._work_out(key, tested_M)
+                # A thread cannot be stopped, so what somebody left behind goes on, and has the turn.
+                if self._at_work is not None:
+                    await asyncio.wait({self._at_work})
+                return self._known.get(key) or await self._begin(key, tested_M)
         finally:
             self._waiting -= 1
 
+    async def _begin(self, key: bytes, tested_M: Truths) -> OperatingTable:
+        self._at_work = asyncio.create_task(self._work_out(key, tested_M))
+        return await asyncio.shield(self._at_work)
+
     async def _work_out(self, key: bytes, tested_M: Truths) -> OperatingTable:
         models = [self._models[number] for number in tested_M.nonzero()[0]]
-        table = await asyncio.to_thread(self._curve.tabulate, models)
+        try:
+            table = await asyncio.to_thread(self._curve.tabulate, models)
+        finally:
+            self._at_work = None
         self._known[key] = table
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)

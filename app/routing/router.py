@@ -221,13 +221,13 @@ class Router:
             return Ground("abstained", order)
         point = view.terms.point or await self._point(view.usable_M)
         if point is not None and point.best_model is not None:
-            order = first_of(order, self._table.position[point.best_model])
+            order = view.case.fleet.as_tried(first_of(order, self._table.position[point.best_model]))
         return Ground("abstained", order, NO_TERMS._replace(point=point))
 
     def _default_order(self, view: View) -> Positions:
         eligible_E = view.eligible.nonzero()[0]
         position_M = self._default_position[view.case.question.profile]
-        return eligible_E[position_M[eligible_E].argsort()]
+        return view.case.fleet.as_tried(eligible_E[position_M[eligible_E].argsort()])
 
     def _decision(self, view: View, ground: Ground) -> Decision:
         failure = view.reading.failure
@@ -246,6 +246,7 @@ class Router:
             explain=partial(why_of, evidence),
             details={"predictor_failure": failure} if failure else {},
             evidence=evidence,
+            shared=view.case.fleet,
         )
 
     def _follows_order(self, view: View) -> bool:

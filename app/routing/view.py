@@ -89,18 +89,21 @@ class View:
 
     @lazily
     def order(self) -> Positions:
-        """The eligible models, most useful first."""
+        """The eligible models, most useful first, a last resort behind the others."""
         order, best_single = ranked(self.usefulness, self.eligible), self.terms.best_single
-        return order if best_single is None else first_of(order, self.expected.table.position[best_single])
+        if best_single is not None:
+            order = first_of(order, self.expected.table.position[best_single])
+        return self.case.fleet.as_tried(order)
 
     @property
     def margin(self) -> float:
         """By how much the first of the order is more useful than the second; infinite where no number decides that."""
-        if (warmth := self.case.warmth) is not None and warmth.in_tool_call and self.eligible[warmth.model]:
+        peers = self.case.fleet.peers(self.order)
+        if (warmth := self.case.warmth) is not None and warmth.in_tool_call and warmth.model in peers:
             return math.inf
-        if len(self.order) < 2 or self.expected.names[int(self.order[0])] == self.terms.best_single:
+        if len(peers) < 2 or self.expected.names[int(peers[0])] == self.terms.best_single:
             return math.inf
-        first, second = self.usefulness[self.order[:2]].tolist()
+        first, second = self.usefulness[peers[:2]].tolist()
         lead: float = first - second
         # Of an untested model nothing is predicted; it comes last in any reading.
         return lead if lead == lead else math.inf

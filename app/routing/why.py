@@ -48,7 +48,7 @@ class Ground(NamedTuple):
 
 def why_best(expected: Expected, ground: Ground) -> str:
     """Why the first of the order is the first."""
-    quality_E = expected.quality[ground.order]
+    quality_E = expected.quality[expected.fleet.peers(ground.order)]
     chosen_quality, best = float(quality_E[0]), int(np.nanargmax(quality_E))
     active = {name: weight for name, weight in ground.terms.weights.items() if weight}
     head = _loss(expected, ground)
@@ -111,6 +111,17 @@ def why_unpaid(expected: Expected, unpaid: Sequence[int]) -> str:
     names = ", ".join(str(expected.names[number]) for number in unpaid[:MOST_UNPAID])
     more = len(unpaid) - MOST_UNPAID
     return f"what is left of this key's budget rules out {names}{f' and {more} more' if more > 0 else ''}; "
+
+
+def why_tried_last(expected: Expected, ground: Ground) -> str:
+    """What goes before any reason where models come last because of their replicas; else nothing."""
+    last = ground.order[len(expected.fleet.peers(ground.order)) :].tolist()
+    if not last:
+        return ""
+    names = ", ".join(str(expected.names[number]) for number in last[:MOST_UNPAID])
+    more = f" and {len(last) - MOST_UNPAID} more" if len(last) > MOST_UNPAID else ""
+    fails, is_tried = ("fails", "it is") if len(last) == 1 else ("fail", "they are")
+    return f"{names}{more} {fails} too often at the moment, so {is_tried} tried last; "
 
 
 def _highest(quality_E: np.ndarray, active: Mapping[str, float]) -> str:

@@ -7,13 +7,13 @@ of that kind. An attempt fails only while nothing of its answer was sent.
 
 Not tried: anything after a refusal that is about the request itself; a third worker after two broke over the same
 request; an attempt that the deadline, the number of attempts, or the retry budget leaves no room for; a retry while all
-replicas are out; under `require_parameters`, a backend for which the catalogue leaves out a parameter of the request.
+replicas are out.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -22,8 +22,6 @@ from app.domain.decision import Candidate, Decision
 from app.domain.models import Model
 from app.domain.request import Request
 from app.errors import (
-    GatewayError,
-    NoEligibleModel,
     UpstreamBroken,
     UpstreamBusy,
     UpstreamError,
@@ -102,7 +100,6 @@ class Dispatcher:
 
         Raises:
             UpstreamError: the last failure, when no attempt began to answer.
-            NoEligibleModel: the request requires its parameters, and every backend is spared one of them.
         """
         session = f"{caller}\n{request.session_id}" if request.session_id else None
         call = Call(request, decision, deadline, session, self._clock(), witness)
@@ -133,22 +130,11 @@ class Dispatcher:
 
     def _find(self, call: Call, *, last_resort: bool = False) -> Target | None:
         tried = [target.replica for target in call.tried] if call.tried else ()
-        requires_all = call.request.preferences.limits.get("require_parameters")
         for candidate in call.decision.candidates:
-            backend = candidate.model.backend
-            if requires_all and self._left_out(call.request, backend):
-                continue
-            replica = self._replicas.pick(backend, tried, call.session, last_resort=last_resort)
+            replica = self._replicas.pick(candidate.model.backend, tried, call.session, last_resort=last_resort)
             if replica is not None:
                 return Target(candidate, replica)
         return None
-
-    def _left_out(self, request: Request, backend: str) -> list[str]:
-        """Parameters of a request that requires all of them, without which it would be sent to this backend."""
-        if not request.preferences.limits.get("require_parameters"):
-            return []
-        rename = self._replicas.of(backend)[0].backend.rename
-        return [name for name in request.body if rename.get(name, name) is None]
 
     def _check_room(self, call: Call) -> None:
         """Raise the last failure, or that time is over, unless one more attempt may be made."""
@@ -243,17 +229,12 @@ class Dispatcher:
         if isinstance(error, RefusedKey):
             self._log.write("replica.refused_key", backend=backend, replica=replica.url)
 
-    def _nothing_left(self, call: Call) -> GatewayError:
+    def _nothing_left(self, call: Call) -> UpstreamError:
         if call.failures:
             return self._final(call)
-        backends = {candidate.model.backend for candidate in call.decision.candidates}
-        left_out = {backend: self._left_out(call.request, backend) for backend in backends}
-        if all(left_out.values()):
-            names = ", ".join(sorted({name for names in left_out.values() for name in names}))
-            return NoEligibleModel(f"no model honours {names}; leave it out, or routing.require_parameters")
-        return self._unavailable([backend for backend, names in left_out.items() if not names])
+        return self._unavailable({candidate.model.backend for candidate in call.decision.candidates})
 
-    def _unavailable(self, backends: Sequence[str]) -> UpstreamError:
+    def _unavailable(self, backends: Collection[str]) -> UpstreamError:
         """The error where none of these backends may be asked now."""
         wait_s = self._replicas.retry_after_s(backends)
         if all(self._replicas.limited_for_s(backend) is not None for backend in backends):

@@ -53,6 +53,9 @@ COMPARE_EVERY_S = 0.25
 FLEET_IS_FRESH_S = 0.05
 
 
+Usable = Literal["yes", "last resort", "no"]
+_AS: tuple[tuple[bool, Usable], ...] = ((False, "yes"), (True, "last resort"))
+
 What = Literal["out", "dead", "back", "rests", "limited"]
 
 
@@ -107,8 +110,9 @@ class Replicas:
         self._heir: Replicas | None = None
         if before:
             before._heir = self
-        self._usable: dict[str, bool] = {}
+        self._usable: dict[str, Usable] = {}
         self._available: tuple[bool, ...] = ()
+        self._last_resort: tuple[bool, ...] = ()
         self._fleet: Fleet | None = None
         self._fleet_at = -math.inf
 
@@ -382,17 +386,35 @@ class Replicas:
             self._metrics.heard_of_ejection(change.backend)
 
     def _picture(self, now: float) -> Fleet:
-        usable = {
-            name: any(self._is_usable(r, now, last_resort=True) for r in pool.replicas)
-            for name, pool in self._pools.items()
-        }
+        usable = {name: self._usable_of(pool, now) for name, pool in self._pools.items()}
         if usable != self._usable:
             self._usable = usable
-            self._available = tuple(usable.get(model.backend, False) for model in self._models)
+            of_models = [usable.get(model.backend, "no") for model in self._models]
+            self._available = tuple([each != "no" for each in of_models])
+            last_resort = tuple([each == "last resort" for each in of_models])
+            self._last_resort = last_resort if any(last_resort) else ()
         rounds = {name: self._rounds(pool, now) for name, pool in self._pools.items()}
-        limited = () if all(usable.values()) else tuple(self.limited_for_s(model.backend) for model in self._models)
         seen = self._speeds.picture(rounds, now)
-        return Fleet(self._available, seen.wait_s, seen.s_per_output_token, limited, seen.template_tokens)
+        return Fleet(
+            self._available,
+            seen.wait_s,
+            seen.s_per_output_token,
+            self._limited_for_s() if "no" in usable.values() else (),
+            seen.template_tokens,
+            self._last_resort,
+        )
+
+    def _usable_of(self, pool: _Pool, now: float) -> Usable:
+        """Whether a backend is asked at all, and whether only where there is no other choice."""
+        for last_resort, usable in _AS:
+            if any(self._is_usable(replica, now, last_resort) for replica in pool.replicas):
+                return usable
+        return "no"
+
+    def _limited_for_s(self) -> tuple[float | None, ...]:
+        """By model; looked at once for each backend, of which there are fewer."""
+        limited = {name: self.limited_for_s(name) for name in self._pools}
+        return tuple([limited.get(model.backend) for model in self._models])
 
     def _rounds(self, pool: _Pool, now: float) -> float | None:
         """Requests that wait before a new one, over those served at a time; None where the workers do not say.

@@ -64,6 +64,7 @@ class Seen:
     duration_s: float | None = None
     ttft_at: float = -math.inf
     speed_at: float = -math.inf
+    duration_at: float = -math.inf
 
     def wait_s(self, rounds: float | None, now: float) -> float:
         """Expected time in a queue where so many rounds of answers pass before one's turn; None is not known."""
@@ -79,7 +80,8 @@ class Seen:
     def learn(self, attempted: Attempted, answer: Answer, first_at: float, now: float) -> None:
         usage, started_at, stream = answer.usage, attempted.started_at, attempted.stream
         tokens = answer.counted_tokens if usage is None else usage.output_tokens
-        self.duration_s = _average(self.duration_s, now - started_at)
+        self._forget_what_is_old(now)
+        self.duration_s, self.duration_at = _average(self.duration_s, now - started_at), now
         ttft_s = first_at - started_at
         if stream:
             speed = attempted.model.speed
@@ -99,16 +101,33 @@ class Seen:
             if more_tokens <= MOST_TEMPLATE_TOKENS:
                 self.template_tokens = _average(self.template_tokens, more_tokens)
 
+    def _forget_what_is_old(self, now: float) -> None:
+        """What says nothing about now has no part in new averages either."""
+        if now - self.duration_at >= SPEED_IS_FRESH_S:
+            self.duration_s = None
+        if now - self.ttft_at >= SPEED_IS_FRESH_S:
+            self.ttft_s = None
+        if now - self.speed_at >= SPEED_IS_FRESH_S:
+            self.s_per_output_token = None
+
 
 class Speeds:
     """Of models that answered; the others cost nothing, however many the catalogue has."""
 
     def __init__(self, models: Sequence[Model], before: Speeds | None = None) -> None:
-        """What `before` knows of these models is kept."""
+        """What `before` knows of those of these models that the same backend still serves is kept."""
         self._models = models
         self._position = {model.name: number for number, model in enumerate(models)}
-        known: Mapping[str, Seen] = before._seen if before else {}
-        self._seen: dict[str, Seen] = {name: seen for name, seen in known.items() if name in self._position}
+        self._seen: dict[str, Seen] = before._seen_of(models) if before else {}
+
+    def _seen_of(self, models: Sequence[Model]) -> dict[str, Seen]:
+        """What was seen of these models, where it was they that were seen."""
+        ours = {name: self._models[self._position[name]] for name in self._seen}
+        return {
+            model.name: self._seen[model.name]
+            for model in models
+            if (one := ours.get(model.name)) and (one.backend, one.served_as) == (model.backend, model.served_as)
+        }
 
     def learn(self, attempted: Attempted, answer: Answer, first_at: float, now: float) -> None:
         """Learn from a complete answer how fast its model is."""

@@ -7,7 +7,7 @@ Legend of array suffixes: B rows, P pools, R rules, M models, A alarm figures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -224,22 +224,6 @@ def length_spread(blend: Blend, rows: Rows, library: Library, known_R: np.ndarra
         if len(missed):
             spread_M3[model] = (np.log(np.mean(np.exp(missed))), *np.quantile(missed, LENGTH_QUANTILES))
     return spread_M3
-
-
-def static_error(static_BM: np.ndarray, full_BM: np.ndarray, score_BM: np.ndarray) -> float:
-    """Standard deviation of what the transformer changes in the difference of the two models the static one likes best.
-
-    Rows with fewer than two measured models say nothing; 0 without any.
-    """
-    if static_BM.shape[1] < 2:
-        return 0.0
-    ranked_BM = np.where(np.isfinite(score_BM), static_BM, -np.inf)
-    order_B2 = np.argsort(-ranked_BM, axis=1)[:, :2]
-    enough_B = np.isfinite(score_BM).sum(1) >= 2
-    gaps: Sequence[np.ndarray] = [
-        np.subtract(*np.take_along_axis(value_BM, order_B2, 1)[enough_B].T) for value_BM in (static_BM, full_BM)
-    ]
-    return float(np.sqrt(np.mean((gaps[1] - gaps[0]) ** 2))) if enough_B.any() else 0.0
 
 
 def rounded(mapping: Mapping[str, float]) -> dict[str, float | None]:

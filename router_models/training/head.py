@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from router_models.glancing import static_error
 from router_models.layout import Layout
 from router_models.odds import shrunk_logit, sigmoid
 from router_models.training import calibration
@@ -183,7 +184,7 @@ class _Finishing:
         error = 0.0
         if "static" in self._stages:
             static_BM = head.conclude(self._familiar.readings("static")).quality
-            error = calibration.static_error(static_BM, quality_BM, score_BM)
+            error = static_error(static_BM, quality_BM, score_BM)
         self._settings = replace(
             self._settings,
             variance_floor=floor,

@@ -10,6 +10,7 @@ import pytest
 
 from router_models.adaptation import adapt
 from router_models.artifact import Artifact, load_artifact, write_artifact
+from router_models.glancing import static_error
 from router_models.onboarding import exam_of
 from router_models.outcomes import OutcomesDataset, OutcomesError, read_outcomes
 from router_models.predictor import ArtifactPredictor
@@ -136,3 +137,16 @@ def test_what_cannot_be_adapted_is_refused_in_words(demo: Artifact) -> None:
         exam_of(adapted, ["new"], "own", rest, None, 1)
     with pytest.raises(OutcomesError, match="need scores on 50 prompts each; 0 have them"):
         adapt(demo, own.select(np.arange(PROMPTS) < 20), "own", "own-v1", seed=1)
+
+
+def test_how_far_a_glance_is_from_a_reading_is_measured_anew() -> None:
+    """Else a glance would decide alone where the correction pulled it and the reading apart."""
+    public = load_artifact(ROOT / "router_models/artifacts/public-v1")
+    own, rest = (part.renamed(dict(zip(part.models, public.models, strict=False))) for part in drawn("unseen"))
+    adapted, _ = adapt(public, own, "own", "own-v1", seed=1)
+
+    predictor, conversations = ArtifactPredictor(adapted), rest.conversations()[:PROMPTS]
+    glanced_BM, read_BM = (read(conversations).quality for read in (predictor.glance, predictor.predict))
+    real = static_error(glanced_BM, read_BM, rest.matrix("score", public.models)[:PROMPTS])
+    assert adapted.settings.static_error == pytest.approx(real, rel=0.3)
+    assert public.settings.static_error != pytest.approx(real, rel=0.3)

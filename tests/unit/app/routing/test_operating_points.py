@@ -49,6 +49,24 @@ async def test_few_wait_and_the_rest_goes_without() -> None:
     assert await points.of(_set(500)) is not None
 
 
+async def test_who_hangs_up_starts_no_second_thread_and_what_was_begun_for_him_is_remembered() -> None:
+    curve = SlowCurve()
+    points = OperatingPoints(TABLE, curve)
+    for number in range(1, 2 * MOST_WAITING):
+        left = asyncio.create_task(points.of(_set(number)))
+        await asyncio.sleep(0.001)
+        left.cancel()
+        await asyncio.wait({left})
+    assert curve.sets == 1
+    last = asyncio.create_task(points.of(_set(500)))
+    await asyncio.sleep(0.001)
+    assert curve.sets == 1, "the next one waits for what was left at work"
+    curve.go.set()
+    assert await last is not None
+    assert await points.of(_set(1)) is not None
+    assert curve.sets == 2
+
+
 async def test_what_is_remembered_is_bounded_and_the_latest_used_stay() -> None:
     curve = SlowCurve()
     curve.go.set()

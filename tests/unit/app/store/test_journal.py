@@ -69,3 +69,17 @@ def test_a_decision_that_is_told_twice_counts_once() -> None:
     for _ in range(100):
         journal.decided(entry(2))
     assert journal.find("dec-1", "mine")
+
+
+class Picture:
+    nbytes = 40 << 10
+
+
+def test_what_several_decisions_share_counts_once_and_each_new_picture_anew() -> None:
+    for pictures, remembered in (([Picture()] * 10, 10), ([Picture() for _ in range(10)], 2)):
+        journal = RecentDecisions(remembered_bytes=100 << 10)
+        for number, picture in enumerate(pictures):
+            each = Entry("req", "mine", replace(decision("small"), decision_id=f"dec-{number}", shared=picture))
+            journal.decided(each)
+            journal.decided(each)
+        assert sum(journal.find(f"dec-{number}", "mine") is not None for number in range(10)) == remembered

@@ -12,10 +12,8 @@ import pytest
 
 from app.api.parameters import TABLE
 from app.domain.models import Model
-from app.domain.request import Preferences
 from app.errors import (
     AnswerTooLarge,
-    NoEligibleModel,
     UpstreamBroken,
     UpstreamBusy,
     UpstreamError,
@@ -374,25 +372,6 @@ async def test_a_bound_that_a_caller_gives_in_the_new_form_reaches_a_backend_tha
         await world.dispatch(request(body={"messages": [], **body}, max_tokens=5))
         sent = json.loads(world.upstream.messages[-1].body)
         assert (sent["max_tokens"], "max_completion_tokens" in sent) == (5, False)
-
-
-REQUIRED = Preferences(limits={"require_parameters": True})
-
-
-async def test_a_backend_for_which_a_parameter_is_left_out_is_not_asked_where_all_are_required() -> None:
-    world = World(FakeUpstream(small=b"x", large=b"y"))
-    renaming(world, {"temperature": None})
-    warm = {"messages": [], "temperature": 0.5}
-    for asked in (request(body=warm), request(body={"messages": []}, preferences=REQUIRED)):
-        assert (await world.dispatch(asked)).candidate.model.name == "small"
-    assert (await world.dispatch(request(body=warm, preferences=REQUIRED))).candidate.model.name == "large"
-
-
-async def test_a_parameter_that_every_backend_is_spared_is_named_where_all_are_required() -> None:
-    world = World(FakeUpstream(), SMALL)
-    renaming(world, {"temperature": None})
-    with pytest.raises(NoEligibleModel, match="no model honours temperature; leave it out"):
-        await world.dispatch(request(body={"messages": [], "temperature": 0.5}, preferences=REQUIRED))
 
 
 @pytest.mark.parametrize(("kind", "second"), [("openai", "large"), ("vllm", "small")])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.domain.models import Model
 from app.domain.usage import Usage
 from app.errors import (
     AnswerTooLarge,
@@ -26,7 +27,8 @@ from app.upstream.answer import Answer, Form
 from app.upstream.deadline import OutOfTime
 from app.upstream.lease import Lease
 from app.upstream.replica import EJECTED_AT_MOST_S, EJECTED_FOR_S, Replica
-from app.upstream.replicas import FAILURES_TO_EJECT, Change, Replicas
+from app.upstream.replicas import FAILURES_TO_EJECT, FLEET_IS_FRESH_S, Change, Replicas
+from app.upstream.speeds import SPEED_IS_FRESH_S
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model, request
 
@@ -244,7 +246,7 @@ def test_when_all_replicas_are_ejected_all_are_tried(world: World) -> None:
         world.fail(replica)
     assert world.replicas.pick("pair") is None
     assert {world.replicas.pick("pair", last_resort=True) for _ in range(99)} == {world.a, world.b}
-    assert world.replicas.fleet().available == (True, True)
+    assert (world.replicas.fleet().available, world.replicas.fleet().last_resort) == ((True, True), (True, True))
     assert not world.replicas.any_healthy()
 
 
@@ -401,14 +403,49 @@ def test_what_ends_after_a_reload_is_heard_by_those_who_have_taken_over(world: W
     assert after.pick("pair") is world.b
 
 
-def test_what_is_known_of_a_models_speed_outlives_a_reload(world: World) -> None:
-    lease = world.lease(world.a).__enter__()
-    answer = Answer(Form("small", stream=True))
-    answer.usage, answer.complete = Usage(100, 50), True
-    world.clock.advance(1)
-    lease.hand_to(answer)
-    world.clock.advance(4.9)
+def _answer_at(world: World, s_per_token: float, began_s: float = 1.0) -> None:
+    answer = streamed(tokens=50)
+    with world.lease() as lease:
+        world.clock.advance(began_s)
+        lease.hand_to(answer)
+    world.clock.advance(49 * s_per_token)
     answer.close()
+
+
+def test_what_was_seen_long_ago_has_no_part_in_what_is_seen_now(world: World) -> None:
+    _answer_at(world, s_per_token=1.0, began_s=40.0)
+    world.clock.advance(SPEED_IS_FRESH_S)
+    _answer_at(world, s_per_token=0.02, began_s=0.1)
+    assert world.replicas.fleet().s_per_output_token[0] == pytest.approx(0.02)
+    world.replicas.scraped(world.a, running=1, waiting=2)
+    world.replicas.scraped(world.b, running=1, waiting=2)
+    world.clock.advance(FLEET_IS_FRESH_S * 2)
+    assert world.replicas.fleet().wait_s[0] == pytest.approx(2 * (0.1 + 49 * 0.02)), "answers take no longer either"
+
+
+def test_the_beginnings_of_streams_long_ago_say_nothing_of_plain_answers_now(world: World) -> None:
+    _answer_at(world, s_per_token=0.1, began_s=3.0)
+    world.clock.advance(SPEED_IS_FRESH_S)
+    answer = Answer(Form("small", stream=False))
+    answer.usage, answer.complete = Usage(100, 50), True
+    with world.replicas.lease(world.a, world.small, request(input_tokens=100)) as lease:
+        world.clock.advance(4.9)
+        lease.hand_to(answer)
+    answer.close()
+    assert world.replicas.fleet().s_per_output_token[0] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("moved", [model("small", "other"), model("small", "pair", served_as="another")])
+def test_what_was_seen_of_a_model_is_forgotten_where_something_else_serves_it_after_a_reload(
+    world: World, moved: Model
+) -> None:
+    _answer_at(world, s_per_token=0.1)
+    after = Replicas(catalog(moved), world.clock, Telemetry(log=EventLog(world.log)), before=world.replicas)
+    assert after.fleet().s_per_output_token == (None,)
+
+
+def test_what_is_known_of_a_models_speed_outlives_a_reload(world: World) -> None:
+    _answer_at(world, s_per_token=0.1)
     after = Replicas(catalog(world.small), world.clock, Telemetry(log=EventLog(world.log)), before=world.replicas)
     (speed,) = after.fleet().s_per_output_token
     assert speed == pytest.approx(0.1)
@@ -459,6 +496,22 @@ def test_a_rate_limit_is_told_apart_from_other_reasons_to_rest(world: World) -> 
         other.replicas.hear(change)
     for replicas in (teller, other.replicas):
         assert (replicas.limited_for_s("pair"), replicas.fleet().limited_for_s[0]) == (9, 9)
+
+
+def test_a_rate_limit_is_looked_at_once_for_each_backend_however_many_models_it_has(world: World) -> None:
+    class Counting(Replicas):
+        asked = 0
+
+        def limited_for_s(self, backend: str) -> float | None:
+            self.asked += 1
+            return super().limited_for_s(backend)
+
+    models = [model(f"small-{number}", "pair") for number in range(50)]
+    replicas = Counting(catalog(*models, world.large), world.clock, Telemetry(log=EventLog(world.log)))
+    for _ in range(FAILURES_TO_EJECT):
+        replicas.failed(replicas.of("other")[0], BROKEN)
+    assert replicas.fleet().available == (*[True] * 50, False)
+    assert replicas.asked <= 2
 
 
 def test_a_replica_that_is_out_does_not_hide_that_the_others_are_over_their_rate_limit(world: World) -> None:

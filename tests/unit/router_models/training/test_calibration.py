@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from router_models.glancing import static_error
 from router_models.layout import Layout
 from router_models.odds import logit, sigmoid
 from router_models.training.calibration import (
@@ -25,7 +26,6 @@ from router_models.training.calibration import (
     rate_errors,
     rounded,
     standings,
-    static_error,
 )
 from router_models.training.rows import Library, Rows
 from router_models.tryage import Blend
