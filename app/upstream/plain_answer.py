@@ -49,15 +49,15 @@ class PlainAnswer(Answer):
         return self._hand_over()
 
     def _hand_over(self) -> bytes:
-        self._handed_over = True
+        # The record in the body says so, too.
+        self._handed_over = self.complete = True
         try:
-            body = self.body
+            return self.body
         except Exception as exc:
+            self.complete = False
             # What is kept is not what is raised, which will refer to us.
             self.error = unraised(unreadable(exc))
             raise unreadable(exc) from exc
-        self.complete = True
-        return body
 
 
 def _check_choices(parsed: Mapping[str, Any]) -> None:
