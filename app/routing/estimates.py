@@ -72,12 +72,19 @@ class Question(NamedTuple):
     choices: int = 1
     least_tokens: int = 0
     """Of each choice."""
+    is_capped: bool = False
+    """Whether `max_tokens` is only what others allow at most."""
+
+    @property
+    def asked_tokens(self) -> int:
+        """The answer that the caller wants room for."""
+        return 0 if self.is_capped or self.max_tokens is None else self.max_tokens
 
     @property
     def context_tokens(self) -> int:
-        """What a context has to hold: the longest prompt, and as much of an answer as the caller allows."""
+        """What a context has to hold: the longest prompt, and as much of an answer as the caller asks for."""
         longest = self.input_tokens if self.longest_prompt_tokens is None else self.longest_prompt_tokens
-        return longest + (self.max_tokens or 0)
+        return longest + self.asked_tokens
 
     @classmethod
     def of(cls, request: Request) -> Question:
@@ -93,6 +100,7 @@ class Question(NamedTuple):
             request.longest_prompt_tokens,
             request.choices,
             request.least_tokens,
+            request.is_capped,
         )
 
 
