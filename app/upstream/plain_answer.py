@@ -25,7 +25,7 @@ class PlainAnswer(Answer):
         self._parsed = parsed = parse(body)
         check, count = _KINDS[form.operation]
         check(parsed)
-        self.usage = Usage.parse(parsed.get("usage"))
+        self.usage = Usage.parse(parsed.get("usage"), has_output=form.operation != "embeddings")
         self.counted_tokens = count(parsed) if self.usage is None else self.usage.output_tokens
         for choice in parsed.get("choices") or () if form.operation in WITH_LOGPROBS else ():
             if type(choice) is dict and choice.get("logprobs"):
