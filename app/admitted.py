@@ -228,10 +228,10 @@ class Admitted:
 
     def so_far(self, served: Served) -> Outcome:
         """What has happened by now, for the record that travels with the answer."""
-        return self._outcome(served, None)
+        return self._outcome(served)
 
     def _answer_closed(self, served: Served, _: Answer) -> None:
-        outcome = self._outcome(served, self._began_s)
+        outcome = self._outcome(served)
         usage = outcome.usage
         self._end(outcome, usage.input_tokens + usage.output_tokens if usage else 0)
 
@@ -251,7 +251,7 @@ class Admitted:
         )
         self._end(outcome, usage.input_tokens + usage.output_tokens)
 
-    def _outcome(self, served: Served, ttft_s: float | None) -> Outcome:
+    def _outcome(self, served: Served) -> Outcome:
         answer, model = served.answer, served.candidate.model
         usage = answer.usage
         if usage is None:
@@ -264,7 +264,7 @@ class Admitted:
             attempts=served.attempts,
             usage=usage,
             cost_usd=usage.cost_usd(model.price),
-            ttft_s=ttft_s,
+            ttft_s=self._began_s,
             duration_s=self._clock() - self._started_at,
             overhead_s=served.overhead_s,
             mean_logprob=answer.mean_logprob,

@@ -143,6 +143,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
     steering = steer(body, call, prompt.flags)
     context = steering.context
     session = session_id(context.session_id, call.headers, body, prompt.conversation)
+    is_asked = limit_name(forwarded, prompt.operation) in forwarded
     max_tokens = _cap_tokens(forwarded, steering.preferences, prompt.operation, call.key)
     needs, uses = _needs(forwarded, prompt)
     return Request(
@@ -170,6 +171,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         hops=count_hops(call.headers),
         key_id=call.key.id,
         traceparent=trace_of(call.headers),
+        is_capped=bool(max_tokens) and not is_asked,
     )
 
 

@@ -83,12 +83,25 @@ class Request:
     """Whose call it is: nothing that is remembered for one key is used for another."""
     traceparent: str | None = None
     """The caller's W3C trace context, for the backend."""
+    is_capped: bool = False
+    """Whether `max_tokens` is only what others allow at most: no context needs to have room for that much."""
+
+    @property
+    def longest_input_tokens(self) -> int:
+        """Of the prompts that are read one by one, the longest."""
+        return self.input_tokens if self.longest_prompt_tokens is None else self.longest_prompt_tokens
 
     def limited_to(self, tokens: int) -> Request:
         """The same call, whose answer may have so many tokens at most."""
         body = dict(self.body)
         limit_length(body, self.operation, tokens)
-        return replace(self, body=body, max_tokens=tokens, least_tokens=min(self.least_tokens, tokens))
+        return replace(
+            self,
+            body=body,
+            max_tokens=tokens,
+            least_tokens=min(self.least_tokens, tokens),
+            is_capped=self.is_capped or self.max_tokens is None,
+        )
 
     def answer_tokens(self, predicted: float, context_tokens: int) -> float:
         """How long a choice is of which so much is predicted."""

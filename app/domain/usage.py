@@ -25,16 +25,18 @@ class Usage:
     """True where the backend reported nothing and the gateway counted what passed."""
 
     @classmethod
-    def parse(cls, reported: object) -> Usage | None:
-        """Read the `usage` object of an answer; None where it is absent or makes no sense.
+    def parse(cls, reported: object, *, has_output: bool = True) -> Usage | None:
+        """Read the `usage` object of an answer; None where it is absent, leaves out what was written, or makes no
+        sense.
 
-        The Responses API has other names for the same; embeddings have no output.
+        The Responses API has other names for the same. Embeddings have no output, so theirs may leave it out.
         """
         if not isinstance(reported, dict):
             return None
         names = _NAMES if "prompt_tokens" in reported else _NAMES_OF_RESPONSES
         read, written, details = map(reported.get, names)
-        written = 0 if written is None else written
+        if written is None and not has_output:
+            written = 0
         # No truth value is taken for a number, as `isinstance` would.
         if not (type(read) is type(written) is int and 0 <= read <= MOST_TOKENS and 0 <= written <= MOST_TOKENS):
             return None

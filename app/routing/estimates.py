@@ -77,12 +77,19 @@ class Question(NamedTuple):
     """Of each choice."""
     parameters: frozenset[str] = NONE_REQUIRED
     """Their names, where the request requires that all are honoured; else none."""
+    is_capped: bool = False
+    """Whether `max_tokens` is only what others allow at most."""
+
+    @property
+    def asked_tokens(self) -> int:
+        """The answer that the caller wants room for."""
+        return 0 if self.is_capped or self.max_tokens is None else self.max_tokens
 
     @property
     def context_tokens(self) -> int:
-        """What a context has to hold: the longest prompt, and as much of an answer as the caller allows."""
+        """What a context has to hold: the longest prompt, and as much of an answer as the caller asks for."""
         longest = self.input_tokens if self.longest_prompt_tokens is None else self.longest_prompt_tokens
-        return longest + (self.max_tokens or 0)
+        return longest + self.asked_tokens
 
     @classmethod
     def of(cls, request: Request) -> Question:
@@ -99,6 +106,7 @@ class Question(NamedTuple):
             request.choices,
             request.least_tokens,
             _required(request) if request.preferences.limits else NONE_REQUIRED,
+            request.is_capped,
         )
 
 

@@ -26,7 +26,7 @@ from app.errors import (
     UpstreamRateLimited,
     UpstreamUnreachable,
 )
-from app.routing.estimates import Expected
+from app.routing.estimates import Expected, Question
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, roomy
 from app.routing.relaxing import change_of, together, uncapped
 
@@ -146,11 +146,11 @@ def _together(reasons: list[Exclusion]) -> Change:
 
 def _too_long(expected: Expected, visible_M: Truths) -> ContextLengthExceeded:
     question, most = expected.question, int(expected.table.context_tokens_M[visible_M].max())
-    answer = f" and an answer of {question.max_tokens}" if question.max_tokens else ""
-    prompt_tokens = question.context_tokens - (question.max_tokens or 0)
+    answer = f" and an answer of {question.asked_tokens}" if question.asked_tokens else ""
+    prompt_tokens = question.context_tokens - question.asked_tokens
     return ContextLengthExceeded(
         f"about {prompt_tokens} tokens of prompt{answer} do not fit: the largest context has {most} tokens; "
-        "shorten the conversation or lower max_tokens",
+        f"{_shorter(question)}",
         param="messages",
     )
 
@@ -197,9 +197,13 @@ def _overfull(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
             expected.names[model],
             CONTEXT,
             f"has a context of {most} tokens, and the request may take {tokens}",
-            Change((f"shorten the conversation or lower max_tokens by {tokens - most} tokens",)),
+            Change((f"{_shorter(question)} by {tokens - most} tokens",)),
         )
         yield Refusal(model, exclusion)
+
+
+def _shorter(question: Question) -> str:
+    return "shorten the conversation" + (" or lower max_tokens" if question.asked_tokens else "")
 
 
 def _beyond_limits(expected: Expected, visible_M: Truths, estimated: bool) -> Iterator[Refusal]:

@@ -129,7 +129,7 @@ def capable(table: CandidateTable, needs: frozenset[str]) -> Truths:
 
 
 def roomy(table: CandidateTable, question: Question) -> Truths:
-    """Models whose context holds the prompt and as much of an answer as the caller allows."""
+    """Models whose context holds the prompt and as much of an answer as the caller asks for."""
     result: Truths = table.context_tokens_M >= question.context_tokens
     return result
 
@@ -137,7 +137,7 @@ def roomy(table: CandidateTable, question: Question) -> Truths:
 def reachable(passing: Passing, case: Case) -> Truths:
     """Of these models, those that the request fits into and that have a replica; not to be written to."""
     reachable_M, question = passing.models_M, case.question
-    if question.input_tokens + (question.max_tokens or 0) > passing.context_tokens:
+    if question.input_tokens + question.asked_tokens > passing.context_tokens:
         reachable_M = reachable_M & roomy(case.table, question)
     return reachable_M if case.fleet.all_available else reachable_M & case.fleet.available_M
 

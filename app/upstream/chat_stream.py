@@ -81,9 +81,9 @@ class ChatStream(StreamAnswer):
             self._real = True
 
     def _done(self) -> bytes:
-        epilogue = self._epilogue()
+        # The record in the epilogue says so, too.
         self._ended = self.complete = True
-        return epilogue + b"data: [DONE]\n\n"
+        return self._epilogue() + b"data: [DONE]\n\n"
 
     def _end_of_body(self) -> bytes:
         whole = len(self._finished) >= self.form.choices and self._begun <= self._finished

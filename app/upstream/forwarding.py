@@ -19,15 +19,31 @@ PATHS: Mapping[Operation, str] = {
 }
 
 
+# What a chat template adds of its own: a default system prompt, how tools are called.
+TEMPLATE_TOKENS = 256
+
+
 def body_for(request: Request, replica: Replica, model: Model) -> bytes:
     """What is sent to a backend: the caller's body, under the backend's names and without what it refuses."""
-    fields: dict[str, Any] = {**request.body, "model": model.served_as}
+    body = _fitted(request, model) if request.is_capped else request.body
+    fields: dict[str, Any] = {**body, "model": model.served_as}
     if request.operation != "embeddings":
         fields["stream"] = request.stream
     if request.stream and request.operation != "responses":
         fields["stream_options"] = {**(request.body.get("stream_options") or {}), "include_usage": True}
     rename = replica.backend.rename
     return dump(renamed(fields, rename) if rename else fields)
+
+
+def _fitted(request: Request, model: Model) -> Mapping[str, Any]:
+    """The body, whose answer may be no longer than the model's context has room for: more is refused.
+
+    A prompt is longer than estimated at times: twice as long fits as well, or where it is so long already that little
+    would be left, a prompt that takes half of what is.
+    """
+    context, prompt_tokens = model.card.context_tokens, request.longest_input_tokens
+    room = max(1, context - 2 * prompt_tokens - TEMPLATE_TOKENS, (context - prompt_tokens) // 2)
+    return request.body if request.max_tokens is None or request.max_tokens <= room else request.limited_to(room).body
 
 
 def form_of(request: Request, model: Model) -> Form:

@@ -25,7 +25,7 @@ class PlainAnswer(Answer):
         self._parsed = parsed = parse(body)
         check, count = _KINDS[form.operation]
         check(parsed)
-        self.usage = Usage.parse(parsed.get("usage"))
+        self.usage = Usage.parse(parsed.get("usage"), has_output=form.operation != "embeddings")
         self.counted_tokens = count(parsed) if self.usage is None else self.usage.output_tokens
         for choice in parsed.get("choices") or () if form.operation in WITH_LOGPROBS else ():
             if type(choice) is dict and choice.get("logprobs"):
@@ -48,15 +48,15 @@ class PlainAnswer(Answer):
         return self._hand_over()
 
     def _hand_over(self) -> bytes:
-        self._handed_over = True
+        # The record in the body says so, too.
+        self._handed_over = self.complete = True
         try:
-            body = self.body
+            return self.body
         except Exception as exc:
+            self.complete = False
             # What is kept is not what is raised, which will refer to us.
             self.error = unraised(unreadable(exc))
             raise unreadable(exc) from exc
-        self.complete = True
-        return body
 
 
 def _check_choices(parsed: Mapping[str, Any]) -> None:

@@ -310,6 +310,26 @@ def test_no_answer_is_longer_than_the_key_allows(fields: dict[str, Any], max_tok
     assert request.preferences.limits.get("max_output_tokens") == fields.get("routing", {}).get("max_output_tokens")
 
 
+@pytest.mark.parametrize(
+    ("fields", "is_capped"),
+    [
+        ({}, True),
+        ({"routing": {"max_output_tokens": 20}}, True),
+        ({"max_tokens": None}, True),
+        ({"max_tokens": 100}, False),
+        ({"max_completion_tokens": 30}, False),
+        ({"routing": {"max_output_tokens": 20}, "max_tokens": 30}, False),
+    ],
+    ids=str,
+)
+def test_what_others_allow_at_most_is_not_asked_for(fields: dict[str, Any], is_capped: bool) -> None:
+    assert chat(key=Key("short", models=("*",), max_tokens=40), **fields).is_capped is is_capped
+
+
+def test_without_a_limit_nothing_is_capped() -> None:
+    assert not chat().is_capped
+
+
 def test_context_comes_from_body_and_headers_and_priority_is_at_most_the_keys() -> None:
     request = chat(
         routing={"session_id": "s1", "deadline_s": 30, "priority": "high", "explain": True},

@@ -26,7 +26,21 @@ def test_the_responses_api_has_other_names_for_the_same() -> None:
 
 @pytest.mark.parametrize("written", [{}, {"completion_tokens": None}, {"completion_tokens": 0}])
 def test_embeddings_have_no_output(written: dict[str, object]) -> None:
-    assert Usage.parse({"prompt_tokens": 3, **written}) == Usage(3, 0)
+    assert Usage.parse({"prompt_tokens": 3, **written}, has_output=False) == Usage(3, 0)
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [
+        {"prompt_tokens": 3},
+        {"prompt_tokens": 3, "completion_tokens": None},
+        {"prompt_tokens": 3, "completion_tokens": None, "total_tokens": 13},
+        {"input_tokens": 3},
+    ],
+    ids=str,
+)
+def test_a_report_that_leaves_out_what_was_written_is_none(reported: dict[str, object]) -> None:
+    assert Usage.parse(reported) is None
 
 
 def test_more_cached_than_read_is_not_believed() -> None:

@@ -120,6 +120,14 @@ def test_prompt_and_answer_must_fit_the_context() -> None:
     assert (caught.value.status, caught.value.param) == (400, "messages")
 
 
+def test_a_cap_that_nobody_asks_to_reach_need_not_fit_the_context() -> None:
+    world = world_of(llm("short", context_tokens=100), llm("long", context_tokens=1000))
+    assert world.order(input_tokens=100, max_tokens=8000, is_capped=True) == ["short", "long"]
+    assert world.order(input_tokens=101, max_tokens=8000, is_capped=True) == ["long"]
+    with pytest.raises(ContextLengthExceeded, match=r"1001 tokens of prompt do not fit.*; shorten the conversation$"):
+        world.decide(input_tokens=1001, max_tokens=8000, is_capped=True)
+
+
 def test_of_several_prompts_each_must_fit_by_itself() -> None:
     world = world_of(llm("short", context_tokens=100), llm("long", context_tokens=1000))
     assert world.order(input_tokens=5000, longest_prompt_tokens=100, max_tokens=0) == ["short", "long"]

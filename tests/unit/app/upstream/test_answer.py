@@ -358,6 +358,16 @@ async def test_usage_of_the_wrong_form_is_ignored() -> None:
         assert answer.usage is None
 
 
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 3}, {"prompt_tokens": 3, "completion_tokens": None}], ids=str)
+async def test_output_is_counted_where_the_usage_leaves_it_out(usage: dict[str, Any]) -> None:
+    events = [event(chunk("a")), event(chunk("b", "stop")), event({"choices": [], "usage": usage}), DONE]
+    _, streamed = await stream(*events)
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x" * 40}, "finish_reason": "stop"}
+    body = json.dumps({"model": "small", "choices": [choice], "usage": usage}).encode()
+    plain = await read_answer(FakeExchange([body], content_type="application/json"), PLAIN, pace())
+    assert [(one.usage, one.counted_tokens) for one in (streamed, plain)] == [(None, 2), (None, 10)]
+
+
 def with_logprobs(text: str, *logprobs: float | None) -> dict[str, Any]:
     told = chunk(text)
     told["choices"][0]["logprobs"] = {"content": [{"token": "x", "logprob": one} for one in logprobs]}
