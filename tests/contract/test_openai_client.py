@@ -166,6 +166,7 @@ async def test_models_are_listed_and_found(client: AsyncOpenAI) -> None:
     assert listed["auto"].context_length == 4096
     assert "tools" in listed["small"].capabilities
     assert (await client.models.retrieve("large")).id == "large"
+    assert (await client.models.retrieve("auto:default")).id == "auto"
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("enormous")
 
