@@ -37,7 +37,8 @@ _OF_CALL = ("index",)
 _OF_FUNCTION = ("parsed_arguments",)
 
 IMAGE_URL: Schema = {"type": "string", "pattern": "^data:image/"}
-IMAGE_DETAIL: Schema = {"enum": ["auto", "low", "high", None]}
+_DETAILS = ("auto", "low", "high", "original")
+IMAGE_DETAIL: Schema = {"enum": [*_DETAILS, None]}
 MAX_CALLS = 128
 
 
@@ -201,8 +202,8 @@ def check_image_url(url: object, detail: object, where: str, where_detail: str) 
     """
     if not isinstance(url, str) or not url.startswith("data:image/"):
         raise InvalidRequest(f"{where} must be a data: URL; nothing is fetched from elsewhere", param=where)
-    if detail not in (None, "auto", "low", "high"):
-        raise InvalidRequest(f"{where_detail} must be auto, low or high", param=where_detail)
+    if detail is not None and detail not in _DETAILS:
+        raise InvalidRequest(f"{where_detail} must be one of {', '.join(_DETAILS)}", param=where_detail)
 
 
 def _check_tool_calls(calls: object, where: str) -> None:

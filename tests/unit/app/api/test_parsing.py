@@ -115,6 +115,20 @@ def test_what_a_request_needs_follows_from_its_parameters(
     assert request.uses == needs | uses
 
 
+@pytest.mark.parametrize(("logprobs", "needed"), [(0, True), (1, True), (None, False)])
+def test_the_probability_of_the_chosen_token_alone_is_asked_for_with_zero(logprobs: int | None, needed: bool) -> None:
+    request = parse_completion({"model": "auto", "prompt": "hi", "logprobs": logprobs}, call())
+    assert ("logprobs" in request.needs) is needed
+
+
+def test_values_of_the_newest_client_are_forwarded() -> None:
+    picture = {"url": "data:image/png;base64,AAAA", "detail": "original"}
+    asked = user([{"type": "image_url", "image_url": picture}])
+    request = chat(asked, reasoning_effort="max", verbosity="low")
+    assert request.body == {"messages": [asked], "reasoning_effort": "max", "verbosity": "low"}
+    jsonschema.validate(request.body["messages"], MESSAGES_SCHEMA)
+
+
 def test_a_picture_needs_eyes() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     request = chat(user([{"type": "text", "text": "What is it?"}, picture]))
@@ -312,6 +326,20 @@ def test_what_a_key_may_not_set_is_refused() -> None:
         chat(key=bound, routing={"weights": {"cost": 1}})
     with pytest.raises(NotAllowed, match=r"routing\.max_size_b"):
         chat(key=bound, headers={"x-thalamus-max-size-b": "3"})
+
+
+CONTEXT = {"session_id": "s1", "deadline_s": 30, "priority": "low", "explain": True}
+
+
+@pytest.mark.parametrize(("name", "value"), CONTEXT.items())
+def test_what_a_key_may_not_set_of_the_request_itself_is_refused(name: str, value: Any) -> None:
+    bound, free = (Key("k", models=("*",), may_set=frozenset(fields)) for fields in (CONTEXT.keys() - {name}, {name}))
+    header = {f"x-thalamus-{name.replace('_', '-')}": str(value).lower()}
+    for asked in ({"routing": {name: value}}, {"headers": header}):
+        assert getattr(chat(key=free, **asked), name) == value
+        with pytest.raises(NotAllowed, match=rf"may not set routing\.{name}; leave it out"):
+            chat(key=bound, **asked)
+    assert chat(key=bound, routing={name: None}, headers={"x-session-id": "s2"}).session_id == "s2"
 
 
 @pytest.mark.parametrize(
