@@ -73,5 +73,11 @@ def unknown_model(name: str) -> UnknownModel:
     )
 
 
+def listed_name(name: str) -> str:
+    """The name in the list of models for one that a `model` field may have: the default profile has three."""
+    virtual, _, profile = name.partition(":")
+    return virtual_name(profile or DEFAULT_PROFILE) if virtual == AUTO else name
+
+
 def virtual_name(profile: str) -> str:
     return AUTO if profile == DEFAULT_PROFILE else f"{AUTO}:{profile}"

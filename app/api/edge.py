@@ -30,6 +30,9 @@ class Edge:
             await self._app(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            # As GET; the server, which has the scope as it came, leaves out the body.
+            scope = {**scope, "method": "GET"}
         headers = headers_of(scope["headers"])
         reply = _Reply(send, request_id_of(headers))
         call: Call | None = None

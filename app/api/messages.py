@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.api.checks import Schema, object_schema
+from app.api.checks import Schema
+from app.api.echoes import echoed, objects_in, take_out
 from app.api.parameters import unsupported
 from app.errors import InvalidRequest
 
@@ -27,46 +28,65 @@ _ROLES: Mapping[str, frozenset[str]] = {
     "tool": frozenset({"role", "content", "tool_call_id", "name"}),
 }
 
+# Any of these is something to say without a text.
+_INSTEAD = ("tool_calls", "refusal", "reasoning", "reasoning_content")
+# What the official client keeps of an answer in the message, its calls and their functions: links to what was read,
+# where a call was in a stream, and what it made of the text and the arguments.
+_OF_MESSAGE = ("annotations", "parsed")
+_OF_CALL = ("index",)
+_OF_FUNCTION = ("parsed_arguments",)
+
 IMAGE_URL: Schema = {"type": "string", "pattern": "^data:image/"}
-IMAGE_DETAIL: Schema = {"enum": ["auto", "low", "high", None]}
+_DETAILS = ("auto", "low", "high", "original")
+IMAGE_DETAIL: Schema = {"enum": [*_DETAILS, None]}
 MAX_CALLS = 128
 
 
 def _messages_schema() -> Schema:
     """What `check_messages` accepts."""
-    words, maybe = {"type": "string"}, {"type": ["string", "null"]}
-    function = object_schema({"name": words, "arguments": words}, ("name", "arguments"))
-    call = object_schema(
-        {"id": words, "type": {"const": "function"}, "function": function, "index": {}}, ("id", "type", "function")
-    )
-    picture = object_schema({"url": IMAGE_URL, "detail": IMAGE_DETAIL}, ("url",))
-    parts: list[Schema] = [
-        object_schema({"type": {"const": kind}, kind: words}, ("type", kind)) for kind in ("text", "refusal")
-    ]
-    with_pictures = [
-        *parts,
-        object_schema({"type": {"const": "image_url"}, "image_url": picture}, ("type", "image_url")),
-    ]
-    items = []
-    for role, names in _ROLES.items():
-        content = {"items": {"anyOf": with_pictures if role == "user" else parts}, "minItems": 1, "maxItems": MAX_PARTS}
-        fields: dict[str, Schema] = dict.fromkeys(names, maybe)
-        fields |= {"role": {"const": role}, "content": {"anyOf": [words, {"type": "array", **content}]}}
-        if "tool_calls" in names:
-            calls = {"type": "array", "items": call, "maxItems": MAX_CALLS}
-            fields["tool_calls"] = {"anyOf": [calls, {"type": "null"}]}
-            # Who calls functions, or refuses, need not say anything else.
-            silent = {**fields, "content": {"type": "null"}, "tool_calls": {**calls, "minItems": 1}}
-            items.append(object_schema(silent, ("role", "tool_calls")))
-        items.append(object_schema(fields, ("role", "content")))
+    items = [schema for role in _ROLES for schema in _message_schemas(role)]
     return {"type": "array", "items": {"anyOf": items}, "minItems": 1, "maxItems": MAX_MESSAGES}
+
+
+def _message_schemas(role: str) -> list[Schema]:
+    """Of a message with a text; then, for who may say something else, of one without."""
+    content = {"type": "array", "items": {"anyOf": _part_schemas(role)}, "minItems": 1, "maxItems": MAX_PARTS}
+    fields: dict[str, Schema] = {name: {"type": "string"} for name in _ROLES[role]}
+    fields |= {"role": {"const": role}, "content": {"anyOf": [{"type": "string"}, content]}}
+    if role != "assistant":
+        return [echoed(fields, ("role", "content"))]
+    calls = {"type": "array", "items": _call_schema(), "maxItems": MAX_CALLS}
+    fields["tool_calls"] = calls
+    least: dict[str, Schema] = {name: {"type": "string", "minLength": 1} for name in _INSTEAD}
+    least["tool_calls"] = {**calls, "minItems": 1}
+    silent = [
+        echoed({**fields, "content": {"type": "null"}, name: least[name]}, ("role", name), *_OF_MESSAGE)
+        for name in _INSTEAD
+    ]
+    return [echoed(fields, ("role", "content"), *_OF_MESSAGE), *silent]
+
+
+def _part_schemas(role: str) -> list[Schema]:
+    kinds = ("text", "refusal")
+    parts = [echoed({"type": {"const": kind}, kind: {"type": "string"}}, ("type", kind)) for kind in kinds]
+    if role == "user":
+        picture = echoed({"url": IMAGE_URL, "detail": IMAGE_DETAIL}, ("url",))
+        parts.append(echoed({"type": {"const": "image_url"}, "image_url": picture}, ("type", "image_url")))
+    return parts
+
+
+def _call_schema() -> Schema:
+    words, both = {"type": "string"}, ("name", "arguments")
+    function = echoed(dict.fromkeys(both, words), both, *_OF_FUNCTION)
+    fields = {"id": words, "type": {"const": "function"}, "function": function}
+    return echoed(fields, ("id", "type", "function"), *_OF_CALL)
 
 
 MESSAGES_SCHEMA = _messages_schema()
 
 
 def check_messages(messages: object) -> list[dict[str, Any]]:
-    """The messages, when all of them are well formed.
+    """The messages, when all of them are well formed, without what is not for a model.
 
     Raises:
         CallerError: one is not; the message names which and what it has to be.
@@ -115,6 +135,7 @@ def _check_message(message: object, where: str) -> None:
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}", param=f"{where}.role")
+    _take_out_echoes(message, role)
     for name in message:
         if name not in _ROLES[role]:
             raise unsupported(f"{where}.{name}", sorted(_ROLES[role]))
@@ -126,12 +147,23 @@ def _check_message(message: object, where: str) -> None:
             raise InvalidRequest(f"{where}.{name} must be a text", param=f"{where}.{name}")
 
 
+def _take_out_echoes(message: dict[str, Any], role: str) -> None:
+    # Backends write calls with a null content, and read them so.
+    take_out(message, *(_OF_MESSAGE if role == "assistant" else ()), kept="content")
+    for part in objects_in(message, "content"):
+        take_out(part)
+        take_out(part.get("image_url"))
+    for call in objects_in(message, "tool_calls"):
+        take_out(call, *_OF_CALL)
+        take_out(call.get("function"), *_OF_FUNCTION)
+
+
 def _check_content(message: Mapping[str, Any], role: str, where: str) -> None:
     content, place = message.get("content"), f"{where}.content"
     if isinstance(content, str):
         return
     if content is None:
-        if role == "assistant" and (message.get("tool_calls") or message.get("refusal")):
+        if role == "assistant" and any(message.get(name) for name in _INSTEAD):
             return
         raise InvalidRequest(f"{place} is missing; send a text", param=place)
     if not isinstance(content, list) or not content or len(content) > MAX_PARTS:
@@ -170,8 +202,8 @@ def check_image_url(url: object, detail: object, where: str, where_detail: str) 
     """
     if not isinstance(url, str) or not url.startswith("data:image/"):
         raise InvalidRequest(f"{where} must be a data: URL; nothing is fetched from elsewhere", param=where)
-    if detail not in (None, "auto", "low", "high"):
-        raise InvalidRequest(f"{where_detail} must be auto, low or high", param=where_detail)
+    if detail is not None and detail not in _DETAILS:
+        raise InvalidRequest(f"{where_detail} must be one of {', '.join(_DETAILS)}", param=where_detail)
 
 
 def _check_tool_calls(calls: object, where: str) -> None:
@@ -186,7 +218,7 @@ def _check_tool_calls(calls: object, where: str) -> None:
 
 
 def _is_tool_call(call: object) -> bool:
-    if not isinstance(call, dict) or not call.keys() <= {"id", "type", "function", "index"}:
+    if not isinstance(call, dict) or call.keys() != {"id", "type", "function"}:
         return False
     function = call.get("function")
     return (

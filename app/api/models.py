@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse
 
-from app.api.access import unknown_model, virtual_name
+from app.api.access import listed_name, unknown_model, virtual_name
 from app.api.call import Call, call_of
 from app.api.policy import needs
 from app.domain.models import Model
@@ -30,7 +30,7 @@ async def model(http_request: HttpRequest) -> JSONResponse:
     """One of them."""
     name = http_request.path_params["model_id"]
     for entry in _entries(call_of(http_request)):
-        if entry["id"] == name:
+        if entry["id"] == listed_name(name):
             return JSONResponse(entry)
     raise unknown_model(name)
 

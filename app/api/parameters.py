@@ -45,6 +45,8 @@ MAX_NAME_CHARS = 256
 MAX_STOP_CHARS = 1_024
 MAX_TOKEN_ID = 1 << 31
 INT64 = 1 << 63
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+VERBOSITIES = ("low", "medium", "high")
 _TOKEN_ID_TEXT = re.compile("[0-9]{1,9}")
 
 
@@ -182,10 +184,11 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("parallel_tool_calls", _TRUTH, boolean, _CHAT),
     Parameter(
         "reasoning_effort",
-        "one of none, minimal, low, medium, high, xhigh",
-        one_of("none", "minimal", "low", "medium", "high", "xhigh"),
+        f"one of {', '.join(EFFORTS)}",
+        one_of(*EFFORTS),
         _CHAT,
     ),
+    Parameter("verbosity", f"one of {', '.join(VERBOSITIES)}", one_of(*VERBOSITIES), _CHAT),
     Parameter("modalities", 'the list ["text"]', _just(["text"]), _CHAT, forwarded=False),
     Parameter("store", "false: nothing is stored", FALSE, _CHAT, forwarded=False),
     Parameter("metadata", "an object of at most 16 short texts", _small_map(text(512)), _CHAT, forwarded=False),

@@ -211,7 +211,8 @@ def _needs(body: Mapping[str, Any], prompt: _Prompt) -> tuple[frozenset[str], fr
     wanted = {
         "tools": body.get("tools") and body.get("tool_choice") != "none",
         "json_schema": form == "json_schema" or "structured_outputs" in body,
-        "logprobs": body.get("logprobs")
+        # Zero asks for that of the token which was chosen.
+        "logprobs": not (body.get("logprobs") is None or body["logprobs"] is False)
         or body.get("prompt_logprobs") is not None
         or _LOGPROBS in body.get("include", ()),
     }

@@ -23,9 +23,18 @@ from app.api.checks import (
     one_of,
     text,
 )
-from app.api.parameters import FALSE, MAX_SCHEMA_BYTES, MAX_TOKENS, MAX_TOOLS, Parameter, function_fields, shared
+from app.api.parameters import (
+    EFFORTS,
+    FALSE,
+    MAX_SCHEMA_BYTES,
+    MAX_TOKENS,
+    MAX_TOOLS,
+    VERBOSITIES,
+    Parameter,
+    function_fields,
+    shared,
+)
 
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _INCLUDABLE = ("message.output_text.logprobs", "reasoning.encrypted_content")
 _NOT_STORED = "left out: no response is stored here, so send the whole conversation as input"
 
@@ -56,12 +65,12 @@ def _format() -> Check:
 
 
 def _text_config() -> Check:
-    return closed(format=nullable(_format()), verbosity=nullable(one_of("low", "medium", "high")))
+    return closed(format=nullable(_format()), verbosity=nullable(one_of(*VERBOSITIES)))
 
 
 def _reasoning() -> Check:
     summary = nullable(one_of("auto", "concise", "detailed"))
-    return closed(effort=nullable(one_of(*_EFFORTS)), summary=summary, generate_summary=summary)
+    return closed(effort=nullable(one_of(*EFFORTS)), summary=summary, generate_summary=summary)
 
 
 # Absent, and null is the same.
@@ -85,7 +94,7 @@ _OWN = (
         f"schema of at most {MAX_SCHEMA_BYTES} bytes",
         _text_config(),
     ),
-    Parameter("reasoning", f"an object with an effort, one of {', '.join(_EFFORTS)}", _reasoning()),
+    Parameter("reasoning", f"an object with an effort, one of {', '.join(EFFORTS)}", _reasoning()),
     Parameter("include", f"a list of {' and '.join(_INCLUDABLE)}", list_of(one_of(*_INCLUDABLE), len(_INCLUDABLE))),
     Parameter("truncation", '"auto" or "disabled"', one_of("auto", "disabled")),
     Parameter("background", "false: an answer is sent on the call that asked for it", FALSE),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from app.api.checks import Check, Schema, any_list, closed, either, list_of, nullable, object_schema, one_of, text
+from app.api.checks import Check, Schema, any_list, closed, either, list_of, one_of, text
+from app.api.echoes import echoed, objects_in, take_out
 from app.api.messages import IMAGE_DETAIL, IMAGE_URL, MAX_MESSAGES, MAX_PARTS, check_image_url, estimate_tokens
-from app.api.parameters import MAX_NAME_CHARS
+from app.api.parameters import MAX_NAME_CHARS, unsupported
 from app.domain.request import Conversation
 from app.errors import InvalidRequest
 
@@ -16,13 +17,20 @@ _ROLES = ("user", "assistant", "system", "developer")
 # Any length: the body has a limit.
 _TEXT = text()
 _NAME = text(MAX_NAME_CHARS)
-_STATUS = nullable(one_of("in_progress", "completed", "incomplete"))
-_ID = nullable(_NAME)
-_LIST = nullable(any_list)
+_STATUS = one_of("in_progress", "completed", "incomplete")
+# What the official client makes of arguments and texts, and keeps beside them.
+_OF_CALL = ("parsed_arguments",)
+_OF_PART = ("parsed",)
+
+
+def _object(required: tuple[str, ...], *taken_out: str, **fields: Check) -> Check:
+    """An object without what is taken out of it before it is checked; its schema is that of the object as it comes."""
+    schemas = {name: check.schema for name, check in fields.items()}
+    return Check(closed(required, **fields).holds, echoed(schemas, required, *taken_out))
 
 
 def _thoughts(kind: str) -> Check:
-    return list_of(closed(("type", "text"), type=one_of(kind), text=_TEXT), MAX_PARTS)
+    return list_of(_object(("type", "text"), type=one_of(kind), text=_TEXT), MAX_PARTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +39,12 @@ class _Item:
 
     check: Check
     expected: str
+    names: frozenset[str]
 
 
-def _item(kind: str, required: tuple[str, ...], expected: str, **fields: Check) -> _Item:
-    check = closed((*required, "type"), type=one_of(kind), id=_ID, status=_STATUS, **fields)
-    return _Item(check, expected)
+def _item(kind: str, required: tuple[str, ...], expected: str, *taken_out: str, **fields: Check) -> _Item:
+    every = {"type": one_of(kind), "id": _NAME, "status": _STATUS, **fields}
+    return _Item(_object((*required, "type"), *taken_out, **every), expected, frozenset(every))
 
 
 _ITEMS: Mapping[str, _Item] = {
@@ -43,6 +52,7 @@ _ITEMS: Mapping[str, _Item] = {
         "function_call",
         ("call_id", "name", "arguments"),
         "a call_id, a name, and arguments as a text",
+        *_OF_CALL,
         call_id=_NAME,
         name=text(64),
         arguments=_TEXT,
@@ -59,27 +69,29 @@ _ITEMS: Mapping[str, _Item] = {
         ("summary",),
         "a summary, and perhaps a content, as lists of texts with their types",
         summary=_thoughts("summary_text"),
-        content=nullable(_thoughts("reasoning_text")),
-        encrypted_content=nullable(_TEXT),
+        content=_thoughts("reasoning_text"),
+        encrypted_content=_TEXT,
     ),
 }
-_MESSAGE = {"type": one_of("message"), "id": _ID, "status": _STATUS, "phase": _ID}
+_MESSAGE = {"type": one_of("message"), "id": _NAME, "status": _STATUS, "phase": _NAME}
 _REST_OF_MESSAGE = closed(**_MESSAGE)
+_SAID = frozenset({"role", "content"})
 
 
 def _part(kind: str, name: str) -> Check:
     # An answer that is sent back has the last two as well.
-    fields = {"type": one_of(kind), name: _TEXT, "annotations": _LIST, "logprobs": _LIST}
-    return closed(("type", name), **fields)
+    fields = {"type": one_of(kind), name: _TEXT, "annotations": any_list, "logprobs": any_list}
+    return _object(("type", name), *_OF_PART, **fields)
 
 
 _TEXT_OF = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
+_NAMES_OF_PART = {kind: frozenset({"type", name, "annotations", "logprobs"}) for kind, name in _TEXT_OF.items()}
 _PARTS = {kind: _part(kind, name) for kind, name in _TEXT_OF.items()}
 
 
 def _input_schema() -> Schema:
     """What `check_input` accepts."""
-    picture = object_schema(
+    picture = echoed(
         {"type": {"const": "input_image"}, "image_url": IMAGE_URL, "detail": IMAGE_DETAIL}, ("type", "image_url")
     )
     texts = [check.schema for check in _PARTS.values()]
@@ -88,7 +100,7 @@ def _input_schema() -> Schema:
         content = {"type": "array", "items": {"anyOf": parts}, "minItems": 1, "maxItems": MAX_PARTS}
         fields: dict[str, Schema] = {name: check.schema for name, check in _MESSAGE.items()}
         said: dict[str, Schema] = {"role": {"enum": roles}, "content": {"anyOf": [_TEXT.schema, content]}}
-        return object_schema({**fields, **said}, ("role", "content"))
+        return echoed({**fields, **said}, ("role", "content"))
 
     outputs = {"type": "array", "items": {"anyOf": texts}, "minItems": 1, "maxItems": MAX_PARTS}
     output = _ITEMS["function_call_output"].check.schema
@@ -120,7 +132,7 @@ class Said:
 
 
 def check_input(value: object) -> None:
-    """Nothing, when the input is well formed.
+    """Nothing, when the input is well formed; what is not for a model is taken out of it.
 
     Raises:
         CallerError: it is not; the message names which item, and what it has to be.
@@ -162,6 +174,7 @@ def _text_of(content: Any) -> str:
 
 
 def _check_item(item: object, where: str) -> None:
+    take_out(item)
     kind = item.get("type", "message") if isinstance(item, dict) else None
     if not isinstance(item, dict) or not isinstance(kind, str) or kind not in ("message", *_ITEMS):
         known = ", ".join(("message", *_ITEMS))
@@ -169,20 +182,38 @@ def _check_item(item: object, where: str) -> None:
     if kind == "message":
         _check_message(item, where)
         return
+    _take_out_echoes(item)
     wanted = _ITEMS[kind]
+    _check_names(item, wanted.names, where)
     if not wanted.check.holds(item):
-        raise InvalidRequest(f"{where} must be a {kind} with {wanted.expected}, and nothing unknown", param=where)
+        raise InvalidRequest(f"{where} must be a {kind} with {wanted.expected}", param=where)
     if isinstance(item.get("output"), list):
         _check_parts(item["output"], "tool", f"{where}.output")
+
+
+def _take_out_echoes(item: dict[str, Any]) -> None:
+    """Of anything but a message."""
+    if item["type"] == "function_call":
+        take_out(item, *_OF_CALL)
+    for name in ("summary", "content"):
+        for thought in objects_in(item, name):
+            take_out(thought)
+
+
+def _check_names(item: Mapping[str, Any], known: Set[str], where: str) -> None:
+    for name in item:
+        if name not in known:
+            raise unsupported(f"{where}.{name}", sorted(known))
 
 
 def _check_message(item: Mapping[str, Any], where: str) -> None:
     role, content = item.get("role"), item.get("content")
     if not isinstance(role, str) or role not in _ROLES:
         raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}", param=f"{where}.role")
-    rest = {name: value for name, value in item.items() if name not in ("role", "content")}
+    _check_names(item, _SAID | _MESSAGE.keys(), where)
+    rest = {name: value for name, value in item.items() if name not in _SAID}
     if not _REST_OF_MESSAGE.holds(rest):
-        raise InvalidRequest(f"{where} must be a message with a role and a content, and nothing unknown", param=where)
+        raise InvalidRequest(f"{where} must be a message with a role and a content, and a known status", param=where)
     if not isinstance(content, str):
         _check_parts(content, role, f"{where}.content")
 
@@ -195,12 +226,15 @@ def _check_parts(parts: object, role: str, where: str) -> None:
 
 
 def _check_part(part: object, role: str, where: str) -> None:
+    take_out(part)
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or not isinstance(kind, str) or kind not in (*_PARTS, "input_image"):
         raise InvalidRequest(f'{where}.type must be "input_text" or "input_image"', param=f"{where}.type")
     if kind == "input_image":
         _check_image(part, role, where)
         return
+    take_out(part, *_OF_PART)
+    _check_names(part, _NAMES_OF_PART[kind], where)
     if not _PARTS[kind].holds(part):
         raise InvalidRequest(f'{where} must be an object with the type and a text, "{_TEXT_OF[kind]}"', param=where)
 

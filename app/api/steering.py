@@ -20,6 +20,7 @@ from app.domain.preferences import (
     narrow,
     parse_body,
     parse_headers,
+    permit,
 )
 from app.domain.request import Origins, Preferences
 from app.errors import InvalidRequest, NotAllowed
@@ -78,6 +79,8 @@ def steer(body: Mapping[str, Any], call: Call, flags: FlagLine | None) -> Steeri
     if in_headers is in_body is NOTHING_ASKED and flags is None:
         signed = _signed(held, in_profile, key.routing, _NO_PREFERENCES, _NO_PREFERENCES)
         return Steering(model, profile, signed, NO_CONTEXT)
+    for said in (in_headers, in_body):
+        permit(key.may_set, said.context)
     policy = Policy(held, key.scopes, key.may_set, key.flags_in_prompt)
     if flags:
         policy = narrow(policy, Source.PROMPT, flags.preferences)

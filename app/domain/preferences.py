@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from app.domain.dimensions import MOST_WEIGHT, Source
@@ -105,6 +105,19 @@ def narrow(policy: Policy, source: Source, asked: Preferences, vocabulary: Vocab
     return replace(policy, preferences=merged(policy.preferences, asked, vocabulary))
 
 
+def permit(may_set: frozenset[str] | None, context: Context) -> None:
+    """Nothing, when the callers of a key may say all this about a request.
+
+    Raises:
+        NotAllowed: they may not.
+    """
+    if may_set is None or context == NO_CONTEXT:
+        return
+    for each in fields(context):
+        if getattr(context, each.name) is not None:
+            _check_may_set(may_set, each.name)
+
+
 def merged(held: Preferences, asked: Preferences, vocabulary: Vocabulary = VOCABULARY) -> Preferences:
     """Both: all limits hold, and soft preferences are the asked ones where they say anything."""
     if not asked:
@@ -138,8 +151,12 @@ def _check_permission(policy: Policy, source: Source, asked: Preferences, vocabu
     if policy.may_set is None or source is Source.PROMPT:
         return
     for name in _fields(asked):
-        if name not in policy.may_set:
-            raise NotAllowed(f"this key's callers may not set routing.{name}; leave it out", param=f"routing.{name}")
+        _check_may_set(policy.may_set, name)
+
+
+def _check_may_set(may_set: frozenset[str], name: str) -> None:
+    if name not in may_set:
+        raise NotAllowed(f"this key's callers may not set routing.{name}; leave it out", param=f"routing.{name}")
 
 
 def _fields(asked: Preferences) -> list[str]:

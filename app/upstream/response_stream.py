@@ -73,6 +73,8 @@ class ResponseStream(StreamAnswer):
 
     def _shown(self, kind: str, data: bytes, event: dict[str, Any]) -> bytes:
         response = event.get("response")
+        if "model" in event:
+            event["model"] = self.form.model
         if kind in _WHOLE and (attached := self._attached()):
             event["response"]["model"] = self.form.model
             return dump({**event, **attached})

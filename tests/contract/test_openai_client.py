@@ -166,8 +166,21 @@ async def test_models_are_listed_and_found(client: AsyncOpenAI) -> None:
     assert listed["auto"].context_length == 4096
     assert "tools" in listed["small"].capabilities
     assert (await client.models.retrieve("large")).id == "large"
+    assert (await client.models.retrieve("auto:default")).id == "auto"
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("enormous")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models"])
+async def test_head_has_no_body_and_leaves_the_connection_for_more(deployment: Deployment, path: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", deployment.port)
+    key = f"host: x\r\nauthorization: Bearer {SECRET}\r\n"
+    writer.write(f"HEAD {path} HTTP/1.1\r\n{key}\r\n".encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    writer.write(f"GET {path} HTTP/1.1\r\n{key}connection: close\r\n\r\n".encode())
+    assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await writer.wait_closed()
 
 
 @pytest.mark.parametrize(

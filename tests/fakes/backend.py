@@ -19,6 +19,8 @@ from typing import Any, Self
 from tests.fakes.other_answers import framed, is_response, response_events, whole_embeddings, whole_response
 
 TOKENS = ("Par", "is", " is", " the", " capital", ".")
+UNUSED = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "reasoning"))
+"""What vLLM writes into every message of a plain answer."""
 USAGE = {"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13}
 
 
@@ -348,13 +350,13 @@ def whole_answer(script: Script, request: Received) -> dict[str, Any]:
     if script.error is not None:
         return {"error": script.error}
     text = "".join(script.tokens)
-    message: dict[str, Any] = {"role": "assistant", "content": text}
+    message: dict[str, Any] = {"role": "assistant", "content": text, **UNUSED}
     if script.reasoning:
         message[script.reasoning_name] = "".join(script.reasoning)
     finish_reason = script.finish_reason
     if script.tool_call:
         call = {"id": "call_1", "type": "function", "function": dict(script.tool_call)}
-        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        message = {"role": "assistant", "content": None, **UNUSED, "tool_calls": [call]}
         finish_reason = "tool_calls"
     said = {"message": message} if _is_chat(request) else {"text": text}
     return {

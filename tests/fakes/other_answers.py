@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.fakes.backend import Received, Script
 
+UNUSED = dict.fromkeys(("async", "caller", "namespace"))
+"""What vLLM writes into every call of a function."""
 VECTOR = (0.25, -0.5, 1.0)
 
 
@@ -97,7 +99,7 @@ def _response(script: Script, request: Received) -> dict[str, Any]:
 def _output(script: Script) -> list[dict[str, Any]]:
     if script.tool_call:
         call = {"name": script.tool_call["name"], "arguments": script.tool_call["arguments"]}
-        return [{"id": "fc_1", "type": "function_call", "call_id": "call_1", "status": "completed", **call}]
+        return [{"id": "fc_1", "type": "function_call", "call_id": "call_1", "status": "completed", **call, **UNUSED}]
     part: dict[str, Any] = {"type": "output_text", "text": "".join(script.tokens), "annotations": [], "logprobs": None}
     return [{"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}]
 

@@ -131,7 +131,7 @@ def all_calls(deployment: Deployment) -> Iterator[Asked]:
     )
     paths = sorted({path for _, known in planes for _, path in known})
     for (port, known), path, method in itertools.product(planes, paths, METHODS):
-        scope = known.get((method, path))
+        scope = known.get(("GET" if method == "HEAD" else method, path))
         for disguise, (secret, scopes) in itertools.product(DISGUISES, SECRETS.items()):
             may = scope is not None and disguise in STILL_A_PATH and (scope == PUBLIC or scope in scopes)
             # A name in the path may be anything, so what is added to it may still be the path of a route.

@@ -53,12 +53,20 @@ async def test_without_a_key_no_route_is_open_but_health(method: str, path: str,
     assert reply.status in (200, 401, 404)
 
 
-@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "PATCH", "CONNECT"])
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PUT", "DELETE", "PATCH", "CONNECT"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/healthz"])
 async def test_other_methods_are_refused_with_those_allowed(method: str, path: str) -> None:
     reply = await ask(plane().app, method, path)
     assert (reply.status, reply.json["error"]["code"]) == (405, "method_not_allowed")
     assert reply.headers["allow"] in ("POST", "GET")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/v1/models/none", "/v1/chat/completions"])
+async def test_head_is_answered_as_get_is(path: str) -> None:
+    asked, got = [await ask(plane().app, method, path) for method in ("HEAD", "GET")]
+    assert asked.status == got.status
+    assert asked.headers.keys() == got.headers.keys()
+    assert asked.headers["content-length"] == got.headers["content-length"]
 
 
 @pytest.mark.parametrize(("method", "path", "route"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])

@@ -5,12 +5,33 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from app.api.access import Access
+import pytest
+
+from app.api.access import Access, listed_name
 from app.api.models import _entries
 from app.domain.models import Card
 from app.domain.preferences import Profile
 from tests.fakes.call import FakeCall
 from tests.fakes.world import catalog, model
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed"),
+    [
+        ("auto", "auto"),
+        ("auto:default", "auto"),
+        ("auto:", "auto"),
+        ("auto:cheap", "auto:cheap"),
+        ("auto:no", "auto:no"),
+    ],
+)
+def test_a_virtual_model_is_found_under_every_name_that_it_answers_to(asked: str, listed: str) -> None:
+    assert listed_name(asked) == listed
+
+
+@pytest.mark.parametrize("name", ["small", "small:4b", "automatic", "org/auto:x"])
+def test_other_models_have_one_name(name: str) -> None:
+    assert listed_name(name) == name
 
 
 def test_a_virtual_model_can_do_all_but_embeddings_for_which_none_is_chosen() -> None:

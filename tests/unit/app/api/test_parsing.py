@@ -6,16 +6,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.access import Access
+from app.api.messages import MESSAGES_SCHEMA
 from app.api.parameters import MAX_TOKENS
 from app.api.parsing import parse_chat, parse_completion
 from app.domain.preferences import Profile
 from app.domain.request import Preferences, Request
-from app.errors import CallerError, NotAllowed, UnknownModel
+from app.errors import CallerError, InvalidRequest, NotAllowed, UnknownModel
 from app.store.keys import Key
 from tests.fakes.call import FREE, FakeCall
 from tests.fakes.world import catalog, model
@@ -113,6 +115,20 @@ def test_what_a_request_needs_follows_from_its_parameters(
     assert request.uses == needs | uses
 
 
+@pytest.mark.parametrize(("logprobs", "needed"), [(0, True), (1, True), (None, False)])
+def test_the_probability_of_the_chosen_token_alone_is_asked_for_with_zero(logprobs: int | None, needed: bool) -> None:
+    request = parse_completion({"model": "auto", "prompt": "hi", "logprobs": logprobs}, call())
+    assert ("logprobs" in request.needs) is needed
+
+
+def test_values_of_the_newest_client_are_forwarded() -> None:
+    picture = {"url": "data:image/png;base64,AAAA", "detail": "original"}
+    asked = user([{"type": "image_url", "image_url": picture}])
+    request = chat(asked, reasoning_effort="max", verbosity="low")
+    assert request.body == {"messages": [asked], "reasoning_effort": "max", "verbosity": "low"}
+    jsonschema.validate(request.body["messages"], MESSAGES_SCHEMA)
+
+
 def test_a_picture_needs_eyes() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     request = chat(user([{"type": "text", "text": "What is it?"}, picture]))
@@ -147,6 +163,52 @@ SCHEMA = {"name": "x", "schema": {"description": "x" * 4000}}
 def test_what_a_model_said_beside_its_text_is_read_as_well(answer: dict[str, Any]) -> None:
     request = chat(user("1 + 2?"), {"role": "assistant", **answer}, user("So?"))
     assert 1000 < request.input_tokens < 1060
+
+
+SAID = {"role": "assistant", "content": "3"}
+CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+SEEN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]}
+
+
+@pytest.mark.parametrize(
+    ("echo", "told"),
+    [
+        ({**SAID, "refusal": None, "audio": None, "function_call": None, "tool_calls": None, "new": None}, SAID),
+        ({**SAID, "annotations": [{"type": "url_citation"}], "parsed": {"x": None}}, SAID),
+        ({**CALLED, "refusal": None, "name": None, "annotations": None}, CALLED),
+        ({**CALLED, "tool_calls": [{**CALL, "index": 0, "custom": None}]}, CALLED),
+        ({**CALLED, "tool_calls": [{**CALL, "function": {**CALL["function"], "parsed_arguments": {}}}]}, CALLED),  # type: ignore[dict-item]
+        ({**CALLED, "tool_calls": [{**CALL, "function": {**CALL["function"], "id": None}}]}, CALLED),  # type: ignore[dict-item]
+        ({"role": "user", "content": "hi", "name": None}, {"role": "user", "content": "hi"}),
+        ({**SEEN, "content": [{**SEEN["content"][0], "text": None}]}, SEEN),  # type: ignore[dict-item]
+    ],
+    ids=str,
+)
+def test_null_is_absent_and_what_is_the_clients_own_is_not_told(echo: dict[str, Any], told: dict[str, Any]) -> None:
+    body = {"model": "auto", "messages": [user("hi"), echo]}
+    jsonschema.validate(body["messages"], MESSAGES_SCHEMA)
+    assert parse_chat(body, call()).body["messages"][1] == told
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({**SAID, "audio": {"id": "1"}}, r"messages\[1\].audio is not a parameter of this API"),
+        ({**SAID, "function_call": {"name": "f", "arguments": ""}}, r"messages\[1\].function_call is not a parameter"),
+        ({"role": "assistant", "content": None}, r"messages\[1\].content is missing"),
+        ({"role": "assistant", "content": None, "tool_calls": []}, r"messages\[1\].content is missing"),
+        ({"role": "assistant", "content": None, "refusal": ""}, r"messages\[1\].content is missing"),
+        ({"role": "user", "content": "hi", "annotations": []}, r"messages\[1\].annotations is not a parameter"),
+        ({**CALLED, "tool_calls": [{**CALL, "type": None}]}, r"messages\[1\].tool_calls\[0\] must have an id"),
+        ({**CALLED, "tool_calls": [{**CALL, "new": 1}]}, r"messages\[1\].tool_calls\[0\] must have an id"),
+    ],
+    ids=str,
+)
+def test_other_messages_are_refused_with_a_reason(answer: dict[str, Any], says: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate([answer], MESSAGES_SCHEMA)
+    with pytest.raises(InvalidRequest, match=says):
+        chat(user("hi"), answer)
 
 
 def test_schemas_are_read_as_well() -> None:
@@ -264,6 +326,20 @@ def test_what_a_key_may_not_set_is_refused() -> None:
         chat(key=bound, routing={"weights": {"cost": 1}})
     with pytest.raises(NotAllowed, match=r"routing\.max_size_b"):
         chat(key=bound, headers={"x-thalamus-max-size-b": "3"})
+
+
+CONTEXT = {"session_id": "s1", "deadline_s": 30, "priority": "low", "explain": True}
+
+
+@pytest.mark.parametrize(("name", "value"), CONTEXT.items())
+def test_what_a_key_may_not_set_of_the_request_itself_is_refused(name: str, value: Any) -> None:
+    bound, free = (Key("k", models=("*",), may_set=frozenset(fields)) for fields in (CONTEXT.keys() - {name}, {name}))
+    header = {f"x-thalamus-{name.replace('_', '-')}": str(value).lower()}
+    for asked in ({"routing": {name: value}}, {"headers": header}):
+        assert getattr(chat(key=free, **asked), name) == value
+        with pytest.raises(NotAllowed, match=rf"may not set routing\.{name}; leave it out"):
+            chat(key=bound, **asked)
+    assert chat(key=bound, routing={name: None}, headers={"x-session-id": "s2"}).session_id == "s2"
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.parsing import parse_responses
 from app.api.responses_body import TABLE
+from app.api.responses_input import INPUT_SCHEMA
 from app.domain.request import Request
 from app.errors import CallerError, InvalidRequest, NotAllowed, UnsupportedParameter
 from app.store.keys import Key
@@ -122,6 +124,34 @@ def test_these_are_fine(fields: dict[str, Any]) -> None:
     assert parsed(**fields).body["store"] is False
 
 
+CALLED = {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"}
+SAID: dict[str, Any] = {
+    "type": "message",
+    "role": "assistant",
+    "content": [{"type": "output_text", "text": "3", "annotations": []}],
+}
+THOUGHT_OF = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}
+
+
+@pytest.mark.parametrize(
+    ("echo", "told"),
+    [
+        ({**CALLED, "async": None, "async_": None, "caller": None, "namespace": None, "id": None}, CALLED),
+        ({**CALLED, "parsed_arguments": {"x": None}}, CALLED),
+        ({**SAID, "phase": None, "id": None, "new": None}, SAID),
+        ({**SAID, "content": [{**SAID["content"][0], "logprobs": None, "parsed": {"x": 1}}]}, SAID),
+        ({**THOUGHT_OF, "content": None, "encrypted_content": None, "status": None}, THOUGHT_OF),
+        ({**THOUGHT_OF, "summary": [{"type": "summary_text", "text": "Hm.", "id": None}]}, THOUGHT_OF),
+        ({"type": None, **user([{**PICTURE, "file_id": None}])}, user([PICTURE])),
+    ],
+    ids=str,
+)
+def test_null_is_absent_and_what_is_the_clients_own_is_not_told(echo: dict[str, Any], told: dict[str, Any]) -> None:
+    body = {"model": "auto", "input": [user("hi"), echo]}
+    jsonschema.validate(body["input"], INPUT_SCHEMA)
+    assert parse_responses(body, FakeCall(FREE)).body["input"][1] == told
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"store": True}, "store must be false: nothing is stored"),
     ({"previous_response_id": "resp_1"}, "previous_response_id must be left out: no response is stored here"),
@@ -147,7 +177,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"type": ["message"]}]}, r"input\[0\].type must be one of message"),
     ({"input": [{"role": "tool", "content": "x"}]}, r"input\[0\].role must be one of user"),
     ({"input": [{"role": "user"}]}, r"input\[0\].content must be a text or a list of parts"),
-    ({"input": [{**user("x"), "extra": 1}]}, r"input\[0\] must be a message"),
+    ({"input": [{**user("x"), "extra": 1}]}, r"input\[0\].extra is not a parameter of this API"),
+    ({"input": [{**user("x"), "status": "new"}]}, r"input\[0\] must be a message"),
+    (
+        {"input": [{**CALLED, "namespace": "n"}]},
+        r"input\[0\].namespace is not .* known are arguments, call_id",
+    ),
+    ({"input": [user([{"type": "input_text", "text": "x", "cache": 1}])]}, r"input\[0\].content\[0\].cache is not a"),
     ({"input": [user([])]}, r"input\[0\].content must be"),
     ({"input": [user([{"type": "text", "text": "x"}])]}, r"input\[0\].content\[0\].type must be"),
     ({"input": [user([{"type": "input_text"}])]}, r"input\[0\].content\[0\] must be an object"),

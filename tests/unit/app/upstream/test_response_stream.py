@@ -54,6 +54,20 @@ async def test_events_pass_as_they_are_but_for_the_name_of_the_model() -> None:
     assert (answer.complete, answer.usage, answer.counted_tokens) == (True, Usage(7, 2, 4), 2)
 
 
+@pytest.mark.parametrize("kind", ["response.output_text.delta", "response.in_progress", "response.completed"])
+async def test_no_event_shows_the_backends_own_name_of_the_model(kind: str) -> None:
+    odd = named(kind, 2, item_id="m", delta="a", model="served", response=response())
+    rest = [] if kind == "response.completed" else [COMPLETED]
+    sent, _ = await read(CREATED, odd, *rest)
+    assert b"served" not in sent
+    assert b'"model":"shown"' in sent.split(b"\n\n")[1].partition(b'"response"')[0]
+
+
+async def test_an_event_without_a_response_does_not_show_the_backends_name_of_the_model() -> None:
+    odd = named("response.output_text.delta", 2, item_id="m", delta="a", model="served")
+    assert (await read(CREATED, odd, COMPLETED))[0].split(b"\n\n")[1] + b"\n\n" == odd.replace(b"served", b"shown")
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 50, 1000])
 async def test_a_response_cut_anywhere_by_the_network_reads_the_same(size: int) -> None:
     whole = b"".join(WHOLE)
