@@ -26,8 +26,8 @@ NAMES = {
 REMEDIES = {
     "output_tokens": "prompts differ from those that were learned from; train on outcomes of such prompts.",
     "cost_usd": "lengths are predicted wrongly, or a price in the catalogue is; compare with the length beside it.",
-    "latency_s": "workers queue, or the speed on a card is wrong; thalamus onboard measures it anew.",
-    "ttft_s": "prompts wait in a queue of the workers; add a replica, or correct prefill_tokens_per_s on the card.",
+    "latency_s": "workers queue, or `speed` in the catalogue is wrong; correct it there. A new `thalamus init` measures it.",
+    "ttft_s": "prompts wait in a queue of the workers; add a replica, or correct `prefill_tokens_per_s` in the catalogue.",
 }
 
 
