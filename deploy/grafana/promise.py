@@ -26,8 +26,8 @@ NAMES = {
 REMEDIES = {
     "output_tokens": "prompts differ from those that were learned from; train on outcomes of such prompts.",
     "cost_usd": "lengths are predicted wrongly, or a price in the catalogue is; compare with the length beside it.",
-    "latency_s": "workers queue, or `speed` in the catalogue is wrong; correct it there. A new `thalamus init` measures it.",
-    "ttft_s": "prompts wait in a queue of the workers; add a replica, or correct `prefill_tokens_per_s` in the catalogue.",
+    "latency_s": "workers queue, or `speed` in the catalogue is wrong; a new `thalamus init` measures it.",
+    "ttft_s": "prompts wait in a queue of the workers; add a replica, or correct `prefill_tokens_per_s`.",
 }
 
 
