@@ -53,11 +53,13 @@ class Stores:
     """`limits`, where Redis keeps them."""
 
     def up(self) -> Mapping[str, bool]:
-        """Whether what each feature needs of the store can be had, for the metrics."""
+        """Whether what each feature needs of the store can be had, for the metrics.
+
+        A spool that is stopped is not the store's fault, and has a metric of its own.
+        """
         answers = self.redis is None or not self.redis.is_down
-        records = answers and not (self.spool and self.spool.is_stopped)
         limits = self.shared_limits is None or self.shared_limits.is_shared
-        return {**dict.fromkeys(FEATURES, answers), "journal": records, "limits": limits}
+        return {**dict.fromkeys(FEATURES, answers), "limits": limits}
 
     def budget_states(self) -> Iterator[BudgetState]:
         """What keys have left, for the metrics."""

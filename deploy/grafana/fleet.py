@@ -303,7 +303,7 @@ MONEY = (
     Panel(
         "Budgets",
         "What may each key spend, and what is left of it?",
-        "left near 0: its callers hear 429 until the period ends; raise the budget, or tell them.",
+        "left near 0: callers hear 429 until the period ends, unless it is soft; raise the budget, or tell them.",
         (
             Query("max by (key) (thalamus_key_budget_usd)", "budget", "currencyUSD"),
             Query("min by (key) (thalamus_key_budget_left_usd)", "left", "currencyUSD"),

@@ -14,6 +14,8 @@ from deploy.grafana.panels import (
 )
 
 MODEL, PROFILE = 'model=~"$model"', 'profile=~"$profile"'
+# Of models that callers ask for by name nothing is predicted, but they may be judged.
+PREDICTED_OF = f'{MODEL}, predicted!="unpredicted"'
 ATTAINED = "thalamus_limit_attainment_total"
 NAMES = {
     "output_tokens": ("Length of answers", "tokens written", "short"),
@@ -24,8 +26,8 @@ NAMES = {
 REMEDIES = {
     "output_tokens": "prompts differ from those that were learned from; train on outcomes of such prompts.",
     "cost_usd": "lengths are predicted wrongly, or a price in the catalogue is; compare with the length beside it.",
-    "latency_s": "workers queue, or the speed on a card is wrong; thalamus onboard measures it anew.",
-    "ttft_s": "prompts wait in a queue of the workers; add a replica, or correct prefill_tokens_per_s on the card.",
+    "latency_s": "workers queue, or `speed` in the catalogue is wrong; a new `thalamus init` measures it.",
+    "ttft_s": "prompts wait in a queue of the workers; add a replica, or correct `prefill_tokens_per_s`.",
 }
 
 
@@ -192,7 +194,7 @@ QUALITY = (
         "the bars should climb like their names; flat ones mean that the router model knows nothing of these prompts.",
         (
             Query(
-                over("thalamus_feedback_quality_total", "thalamus_feedback_total", "predicted", MODEL),
+                over("thalamus_feedback_quality_total", "thalamus_feedback_total", "predicted", PREDICTED_OF),
                 "predicted {{predicted}}",
             ),
         ),
@@ -202,17 +204,17 @@ QUALITY = (
     ),
     Panel(
         "Predicted and judged, by model",
-        "Which model is better or worse than predicted, according to callers?",
+        "Which model is better or worse than predicted, according to callers? Of answers with a prediction.",
         "judged far below predicted: calibrate or retrain, and until then lower what the model gets.",
         (
-            Query(total("thalamus_feedback_total", "model", MODEL), "judged answers", "short"),
+            Query(total("thalamus_feedback_total", "model", PREDICTED_OF), "judged answers", "short"),
             Query(
-                over("thalamus_feedback_predicted_quality_total", "thalamus_feedback_total", "model", MODEL),
+                over("thalamus_feedback_predicted_quality_total", "thalamus_feedback_total", "model", PREDICTED_OF),
                 "predicted",
                 "percentunit",
             ),
             Query(
-                over("thalamus_feedback_quality_total", "thalamus_feedback_total", "model", MODEL),
+                over("thalamus_feedback_quality_total", "thalamus_feedback_total", "model", PREDICTED_OF),
                 "judged",
                 "percentunit",
             ),

@@ -14,6 +14,7 @@ import pytest
 
 from tests.fakes.deployment import GATEWAY, SECRET, Deployment, deployed
 from tests.fakes.redis_server import running_redis
+from tests.unit.app.store.test_spool import files_of_at_most
 
 BODY = {"model": "small", "messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 8}
 BUDGET = {"usd": 5.0, "per": "month", "hard": False}
@@ -62,6 +63,18 @@ async def test_every_feature_has_its_store_while_there_is_none_but_this_process(
     up = {name: value for name, value in metrics.items() if name.startswith("thalamus_store_up")}
     assert len(up) == 6
     assert set(up.values()) == {1.0}
+
+
+async def test_a_disk_that_is_full_is_told_as_a_journal_that_stopped_and_not_as_a_store_that_is_down(
+    tmp_path: Path,
+) -> None:
+    async with operated(tmp_path) as operator:
+        with files_of_at_most(4_096):
+            for _ in range(20):
+                await operator.ask()
+            metrics = await operator.metrics()
+    assert metrics["thalamus_journal_stopped"] == 1.0
+    assert {value for name, value in metrics.items() if name.startswith("thalamus_store_up")} == {1.0}
 
 
 @pytest.mark.slow

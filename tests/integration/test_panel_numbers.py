@@ -1,0 +1,65 @@
+"""What panels compute from known series, as promtool evaluates their expressions."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from app.telemetry.promise_metrics import UNPREDICTED
+from deploy.grafana import DASHBOARDS
+from tests.fakes.prometheus import missing
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=f"this machine has no {missing()}")
+
+FEEDBACK = {
+    # Twelve answers a minute of which 0.9 was predicted and 0.8 came, and as many without a prediction, judged 0.1.
+    "thalamus_feedback_total{model='small', predicted='0.8-1.0'}": "0+12x60",
+    "thalamus_feedback_quality_total{model='small', predicted='0.8-1.0'}": "0+9.6x60",
+    "thalamus_feedback_predicted_quality_total{model='small', predicted='0.8-1.0'}": "0+10.8x60",
+    f"thalamus_feedback_total{{model='small', predicted='{UNPREDICTED}'}}": "0+12x60",
+    f"thalamus_feedback_quality_total{{model='small', predicted='{UNPREDICTED}'}}": "0+1.2x60",
+}
+SMALL, BAND = '{model="small"}', '{predicted="0.8-1.0"}'
+
+
+@pytest.mark.parametrize(
+    ("title", "column", "labels", "value"),
+    [
+        ("Predicted and judged, by model", "judged answers", SMALL, 360),
+        ("Predicted and judged, by model", "predicted", SMALL, 0.9),
+        ("Predicted and judged, by model", "judged", SMALL, 0.8),
+        ("Does predicted quality come true?", "predicted {{predicted}}", BAND, 0.8),
+        ("Judged quality", "", "{}", 0.45),
+    ],
+)
+def test_what_was_predicted_is_compared_only_with_answers_that_had_a_prediction(
+    tmp_path: Path, title: str, column: str, labels: str, value: float
+) -> None:
+    assert promtool_objects_to(tmp_path, expression(title, column), labels, value) == ""
+
+
+def expression(title: str, column: str) -> str:
+    """What a panel asks, with everything chosen, over half an hour."""
+    (found,) = [
+        query.expr
+        for dashboard in DASHBOARDS
+        for row in dashboard.rows
+        for panel in row.panels
+        for query in panel.queries
+        if (panel.title, query.name) == (title, column)
+    ]
+    return found.replace("$__range", "30m").replace("$model", ".*")
+
+
+def promtool_objects_to(folder: Path, asked: str, labels: str, value: float) -> str:
+    """What promtool says where the expression is not this one value; it compares exactly, so both are rounded."""
+    sample = {"expr": f"round({asked}, 0.001)", "eval_time": "45m", "exp_samples": [{"labels": labels, "value": value}]}
+    series = [{"series": name, "values": values} for name, values in FEEDBACK.items()]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": [sample]}
+    file = folder / "panel.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "1m", "tests": [test]}))
+    done = subprocess.run(("promtool", "test", "rules", file), capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
