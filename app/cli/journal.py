@@ -125,8 +125,10 @@ def export(
         raise UsageError("say what to write: --parquet FILE, --outcomes FOLDER, or both")
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
-    from app.collect.journalled import ParquetFile, write_rated
+    from app.collect.journalled import ParquetFile, refuse_foreign, write_rated
 
+    if outcomes:
+        refuse_foreign(outcomes)
     file = ParquetFile(parquet) if parquet else None
     rated: list[Row] = []
     fits, written = _fits(key, None, None, since), 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from app.cli import main
+from router_models.outcomes import OutcomesDataset, write_outcomes
 from tests.fakes.deployment import write_config
 
 
@@ -58,6 +60,20 @@ def test_a_wrong_input_is_answered_in_one_line(
         main(command.split(" "))
     assert ended.value.code == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"thalamus: {said}")
+
+
+def test_an_export_leaves_a_collected_dataset_as_it_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = pa.table({"prompt_id": ["a"], "prompt": ["One?"], "dataset": ["mine"]})
+    outcomes = pa.table({"prompt_id": ["a"], "model": ["small"], "score": [1.0]})
+    write_outcomes(place / "collected", OutcomesDataset(prompts, outcomes))
+    before = {file.name: file.read_bytes() for file in (place / "collected").iterdir()}
+
+    with pytest.raises(SystemExit) as ended:
+        main("journal export --config gateway.yaml --outcomes collected".split(" "))
+
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("thalamus: collected holds a dataset that no export wrote; name another")
+    assert {file.name: file.read_bytes() for file in (place / "collected").iterdir()} == before
 
 
 def test_a_fault_that_is_ours_keeps_its_traceback() -> None:
