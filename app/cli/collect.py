@@ -89,7 +89,7 @@ def collect(
     ] = None,
     reference: Annotated[str | None, typer.Option(help="Model the judge compares with; the first if absent.")] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Room of every answer, instead of each prompt's.")
+        int | None, typer.Option(min=1, max=2**31 - 1, help="Room of every answer, instead of each prompt's.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests in flight per backend.")] = 8,
     max_usd: Annotated[float | None, typer.Option(min=0, help="Never spend more than this.")] = None,
@@ -105,16 +105,17 @@ def collect(
     """
     from rich.console import Console
 
-    from app.collect.dataset import build_dataset, figures_of, missing_outcomes, write_failures
+    from app.collect.dataset import figures_of, missing_outcomes, outcomes_table, prompts_table, write_failures
     from app.collect.graders import Command
     from app.collect.journal import Journal
-    from router_models.outcomes import write_outcomes
+    from router_models.outcomes import OutcomesDataset, write_outcomes
 
     how = _How(Command(_words(grader_command)) if grader_command else None, concurrency, max_usd)
     targets = _targets(_names(models), catalog, url, key_env)
     judge_target = _targets([judge], catalog, url, key_env)[0] if judge else None
     plan = _plan(_prompts(prompts, max_tokens), targets, grader, how, judge=judge_target is not None)
     the_judge = _judge(plan, judge_target, reference)
+    table = prompts_table(plan.prompts)  # a prompt that it could not hold is known before anything is paid for
     screen = Console(stderr=True)
     with Journal(output, plan.header()) as journal, _judging(the_judge, output, plan, journal) as judging:
         work = _Work(plan, journal, how, judging)
@@ -122,7 +123,7 @@ def collect(
         _confirm(work, agreed=yes)
         graded = _run(screen, work)
         report = _report(judging, graded, output)
-        write_outcomes(output, build_dataset(plan, journal.replies, graded))
+        write_outcomes(output, OutcomesDataset(table, outcomes_table(plan, journal.replies, graded)))
         missing = missing_outcomes(plan, journal, graded)
         write_failures(output, missing)
         figures = figures_of(plan, journal, graded)

@@ -104,6 +104,8 @@ def test_a_line_of_jsonl_is_a_prompt(tmp_path: Path) -> None:
         ({"prompt": ""}, 'line 2: needs "prompt"'),
         ({"prompt": "x", "max_tokens": 0}, '"max_tokens" must be a whole number'),
         ({"prompt": "x", "max_tokens": True}, '"max_tokens" must be a whole number'),
+        ({"prompt": "x", "max_tokens": 3_000_000_000}, '"max_tokens" must be a whole number from 1 to 2147483647'),
+        ({"prompt": "x", "prompt_id": "\ud800"}, '"prompt_id" must be a text that UTF-8 has'),
         ({"prompt": "x", "grader": 3}, '"grader" must be a text'),
         ({"messages": []}, "at least one message"),
         ({"messages": [{"role": "user"}]}, '"role" and "content"'),
