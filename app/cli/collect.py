@@ -100,6 +100,8 @@ def collect(
 
     Prompts with a grader of their own keep its score when there is a judge; they then say how far the judge is right.
 
+    A prompt may say its `split`; where none does, `train` and `evaluate` draw them by the prompts' texts.
+
     Example: `thalamus collect --prompts families:sql,dates@seed=1,count=200 --catalog configs/catalog.yaml --models a,b
     --output outcomes/`, or for open questions `--prompts open.jsonl --models a,b,c --grader judge --judge d`
     """

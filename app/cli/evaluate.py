@@ -58,6 +58,8 @@ def evaluate(
 ) -> None:
     """Measure a router model on prompts it has not seen, against baselines that learned from the same outcomes.
 
+    Where no prompt of a dataset has a split, each gets one by its text, as in `train`: 70% train, 10% dev, 20% test.
+
     Example: `thalamus evaluate --artifact router_models/artifacts/demo-v2 --data deploy/demo/outcomes --split test
     --split unseen --plots var/plots`
     """
@@ -99,10 +101,14 @@ def _source(folder: Path, splits: Sequence[str], aliases: Path | None, prices: M
     from router_models.evaluation.costs import read_prices
     from router_models.evaluation.sets import Source, splits_to_measure
     from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
+    from router_models.splits import DRAWN, is_undivided, with_splits
 
     name = folder.resolve().name
     renamed = aliases_of(aliases, name) if aliases else {}
     dataset = read_outcomes(folder).renamed(renamed)
+    if is_undivided(dataset):
+        print(f"{name}: {DRAWN}", file=sys.stderr)
+        dataset = with_splits(dataset)
     try:
         measured = splits_to_measure(dataset, splits)
     except OutcomesError as exc:

@@ -118,6 +118,7 @@ def export(
     """Write the journal as Parquet, or as an outcomes dataset that `thalamus train`, `onboard` and `evaluate` read.
 
     The text of prompts is only in it where a key has `keeps_bodies: true`; a dataset leaves requests without text out.
+    It has no splits: `train` and `evaluate` draw them by the prompts' texts.
 
     Example: `thalamus journal export --parquet var/journal.parquet --outcomes var/rated`
     """
