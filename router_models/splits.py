@@ -1,8 +1,8 @@
 """Which prompts are learned from and which are measured on, where a dataset does not say: drawn by what they ask.
 
-How it works: a hash of the text, without its spacing and capitals, falls into one of the shares. So the same question is
-always on the same side, in whatever dataset it stands, and more prompts move none. A dataset of which any prompt has a
-split is left as it is.
+How it works: a hash of the text, without its spacing and capitals, falls into one of the shares. So the same question
+is always on the same side, in whatever dataset it stands, and more prompts move none. A dataset of which any prompt has
+a split is left as it is.
 """
 
 from __future__ import annotations
