@@ -191,6 +191,7 @@ def write_outcomes(folder: Path, dataset: OutcomesDataset) -> None:
     for name, table in ((PROMPTS_NAME, dataset.prompts), (OUTCOMES_NAME, dataset.outcomes)):
         path = folder / name
         unfinished = path.with_suffix(".parquet.part")
+        unfinished.touch()  # says what is wrong with the path; pyarrow's own errors have no file name
         pq.write_table(table, unfinished, compression="zstd")
         os.replace(unfinished, path)  # noqa: PTH105  # one atomic step
 

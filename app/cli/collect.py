@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -138,7 +139,8 @@ def collect(
             _print_report(report)
         print(_last_line(output, len(figures) * len(plan.prompts) - len(missing), len(missing)))
     if not graded.scores:
-        raise UsageError(f"no request was answered; the reasons are in {output / 'failures.jsonl'}")
+        what = "no answer was graded" if journal.replies else "no request was answered"
+        raise UsageError(f"{what}; the reasons are in {output / 'failures.jsonl'}")
 
 
 def _words(command: str) -> tuple[str, ...]:
@@ -148,6 +150,8 @@ def _words(command: str) -> tuple[str, ...]:
         raise UsageError(f"--grader-command: expected a command as a shell reads it; {exc}") from exc
     if not words:
         raise UsageError("--grader-command: expected a command as a shell reads it; there is no word in it")
+    if shutil.which(words[0]) is None:
+        raise UsageError(f"--grader-command: there is no program {words[0]} to run")
     return words
 
 

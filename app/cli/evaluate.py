@@ -75,6 +75,8 @@ def evaluate(
     except ModuleNotFoundError as exc:
         raise UsageError(f"evaluating needs the extra `train`: {exc.name} is not installed") from exc
 
+    if predictions:
+        _refuse_unwritable(predictions)
     try:
         artifacts = [load_artifact(folder) for folder in artifact]
         models = _by_column(catalog)
@@ -158,8 +160,24 @@ def _by_column(path: Path | None) -> dict[str, Model]:
 def _write_table(path: Path, table: Any) -> None:
     import pyarrow.parquet as pq
 
+    unfinished = _unfinished(path)
+    unfinished.touch()  # says what is wrong with the path; pyarrow's own errors have no file name
+    pq.write_table(table, unfinished, compression="zstd")
+    unfinished.replace(path)
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Raise what is wrong with the path of a file that is yet to be written, as measuring it takes long."""
+    if path.is_dir():
+        raise UsageError(f"{path}: Is a directory; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd")
+    unfinished = _unfinished(path)
+    unfinished.touch()
+    unfinished.unlink()
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def _draw(report: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -537,3 +537,20 @@ async def test_missing_outcomes_are_listed_not_scored_zero(tmp_path: Path) -> No
     reasons = [json.loads(line) for line in (tmp_path / "set" / "failures.jsonl").read_text().splitlines()]
     assert {(row["model"], row["reason"]) for row in reasons} == {("b", "status 400: no")}
     assert pq.read_table(tmp_path / "set" / "outcomes.parquet")["model"].to_pylist() == ["a"] * 3
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(200, "no answer was graded; the reasons are in "), (400, "no request was answered; the reasons are in ")],
+)
+async def test_answers_without_a_grade_are_told_from_no_answers(tmp_path: Path, status: int, said: str) -> None:
+    lines = [json.dumps({"prompt": f"question {number}", "grader": "command"}) for number in range(2)]
+    (tmp_path / "set.jsonl").write_text("\n".join(lines))
+    body = b'{"error": {"message": "no"}}' if status == 400 else None
+
+    async with ChatServer(always(Scripted(status=status, body=body))) as server:
+        given = arguments(server, tmp_path / "set", str(tmp_path / "set.jsonl"))
+        code, _, err = await finished(*given, "--yes", "--grader-command", "false")
+
+    assert code == 1
+    assert err.splitlines()[-1] == f"thalamus: {said}{tmp_path}/set/failures.jsonl"

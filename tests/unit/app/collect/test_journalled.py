@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from app.cli import told
 from app.collect.journalled import refuse_foreign, write_rated
 from app.errors import UsageError
 from app.store.flat import COLUMNS
@@ -60,6 +61,14 @@ def test_a_folder_with_anything_collected_is_no_place_for_an_export(left: str, t
 
     with pytest.raises(UsageError, match=f"{tmp_path} holds a dataset that no export wrote; name another folder"):
         refuse_foreign(tmp_path)
+
+
+def test_a_folder_that_nobody_can_write_to_is_named() -> None:
+    """Which pyarrow does not: without a file's name an error is taken for a fault of ours."""
+    with pytest.raises(OSError, match="No such file") as failed:
+        write_rated(Path("/proc"), [row("a", user("One?"))])
+
+    assert told(failed.value) == "/proc/prompts.parquet.part: No such file or directory; say where it is"
 
 
 def test_an_earlier_export_may_be_written_again(tmp_path: Path) -> None:
