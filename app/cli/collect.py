@@ -214,19 +214,14 @@ def _announce(screen: Console, work: _Work) -> None:
     """What will be sent and spent at most, per model."""
     from rich.table import Table
 
-    table = Table("model", "requests", "input tokens, about", "output tokens, at most", "USD, at most")
+    from app.cli.announced import COLUMNS, cells, in_all
+
+    table = Table("model", "requests", *COLUMNS)
     estimates = work.estimates()
     for estimate in estimates:
-        most = "no price" if estimate.max_usd is None else f"{estimate.max_usd:.4f}"
-        table.add_row(
-            estimate.model,
-            f"{estimate.requests:,}",
-            f"{estimate.input_tokens:,}",
-            f"{estimate.max_output_tokens:,}",
-            most,
-        )
+        table.add_row(estimate.model, f"{estimate.requests:,}", *cells(estimate))
     screen.print(table)
-    screen.print(_in_all(estimates, work.requests_done()), highlight=False)
+    screen.print(in_all(estimates, work.requests_done()), highlight=False)
     if work.judging and work.judging.judge.target.model in [target.model for target in work.plan.targets]:
         note = f"{work.judging.judge.target.model} will judge its own answers too; a model tends to prefer those."
         screen.print(note, highlight=False)
@@ -236,15 +231,6 @@ def _announce(screen: Console, work: _Work) -> None:
         raise UsageError(f"--max-usd needs the price of every model; {unpriced[0]} has none")
     if max_usd is not None:
         screen.print(f"Spent so far {work.spent_usd():.4f} USD; stops before {max_usd:.4f}.", highlight=False)
-
-
-def _in_all(estimates: Sequence[Estimate], done: int) -> str:
-    priced = [estimate.max_usd for estimate in estimates if estimate.max_usd is not None]
-    unpriced = len(estimates) - len(priced)
-    usd = f"at most {sum(priced):.4f} USD" if priced else "no price known"
-    beside = f" beside the {unpriced} models without a price" if priced and unpriced else ""
-    done_already = f"; {done:,} are done already" if done else ""
-    return f"{sum(estimate.requests for estimate in estimates):,} requests, {usd}{beside}{done_already}."
 
 
 def _confirm(work: _Work, *, agreed: bool) -> None:
