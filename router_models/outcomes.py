@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from router_models.conversation import Conversation
 
+PROMPTS_NAME, OUTCOMES_NAME = "prompts.parquet", "outcomes.parquet"
 PROMPT_COLUMNS = ("prompt_id", "prompt")
 OUTCOME_COLUMNS = ("prompt_id", "model", "score")
 NUMBERS = ("score", "cost_usd", "input_tokens", "output_tokens", "latency_s", "mean_logprob")
@@ -134,7 +135,7 @@ def read_outcomes(folder: Path) -> OutcomesDataset:
             a row is there twice.
     """
     dataset = OutcomesDataset(
-        _read(folder / "prompts.parquet", PROMPT_COLUMNS), _read(folder / "outcomes.parquet", OUTCOME_COLUMNS)
+        _read(folder / PROMPTS_NAME, PROMPT_COLUMNS), _read(folder / OUTCOMES_NAME, OUTCOME_COLUMNS)
     )
     _check(dataset, folder)
     return dataset
@@ -158,7 +159,7 @@ def _check(dataset: OutcomesDataset, folder: Path) -> None:
     if silent := [name for name, text in zip(ids, texts, strict=True) if not isinstance(text, str)]:
         raise OutcomesError(f"{folder / 'prompts.parquet'}: prompt {silent[0]} has no text; leave it out")
     asked = list(zip(dataset.outcomes["prompt_id"].to_pylist(), dataset.outcomes["model"].to_pylist(), strict=True))
-    path = folder / "outcomes.parquet"
+    path = folder / OUTCOMES_NAME
     if unknown := {prompt_id for prompt_id, _ in asked} - set(ids):
         raise OutcomesError(f"{path}: prompt {min(unknown)} is not in prompts.parquet")
     if len(set(asked)) != len(asked):
@@ -187,9 +188,10 @@ def _first_double(values: Sequence[object]) -> object:
 def write_outcomes(folder: Path, dataset: OutcomesDataset) -> None:
     """Write both files; each appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in (("prompts", dataset.prompts), ("outcomes", dataset.outcomes)):
-        path = folder / f"{name}.parquet"
+    for name, table in ((PROMPTS_NAME, dataset.prompts), (OUTCOMES_NAME, dataset.outcomes)):
+        path = folder / name
         unfinished = path.with_suffix(".parquet.part")
+        unfinished.touch()  # says what is wrong with the path; pyarrow's own errors have no file name
         pq.write_table(table, unfinished, compression="zstd")
         os.replace(unfinished, path)  # noqa: PTH105  # one atomic step
 

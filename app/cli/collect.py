@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -89,7 +90,7 @@ def collect(
     ] = None,
     reference: Annotated[str | None, typer.Option(help="Model the judge compares with; the first if absent.")] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Room of every answer, instead of each prompt's.")
+        int | None, typer.Option(min=1, max=2**31 - 1, help="Room of every answer, instead of each prompt's.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests in flight per backend.")] = 8,
     max_usd: Annotated[float | None, typer.Option(min=0, help="Never spend more than this.")] = None,
@@ -100,21 +101,24 @@ def collect(
 
     Prompts with a grader of their own keep its score when there is a judge; they then say how far the judge is right.
 
+    A prompt may say its `split`; where none does, `train` and `evaluate` draw them by the prompts' texts.
+
     Example: `thalamus collect --prompts families:sql,dates@seed=1,count=200 --catalog configs/catalog.yaml --models a,b
     --output outcomes/`, or for open questions `--prompts open.jsonl --models a,b,c --grader judge --judge d`
     """
     from rich.console import Console
 
-    from app.collect.dataset import build_dataset, figures_of, missing_outcomes, write_failures
+    from app.collect.dataset import figures_of, missing_outcomes, outcomes_table, prompts_table, write_failures
     from app.collect.graders import Command
     from app.collect.journal import Journal
-    from router_models.outcomes import write_outcomes
+    from router_models.outcomes import OutcomesDataset, write_outcomes
 
     how = _How(Command(_words(grader_command)) if grader_command else None, concurrency, max_usd)
     targets = _targets(_names(models), catalog, url, key_env)
     judge_target = _targets([judge], catalog, url, key_env)[0] if judge else None
     plan = _plan(_prompts(prompts, max_tokens), targets, grader, how, judge=judge_target is not None)
     the_judge = _judge(plan, judge_target, reference)
+    table = prompts_table(plan.prompts)  # a prompt that it could not hold is known before anything is paid for
     screen = Console(stderr=True)
     with Journal(output, plan.header()) as journal, _judging(the_judge, output, plan, journal) as judging:
         work = _Work(plan, journal, how, judging)
@@ -122,7 +126,7 @@ def collect(
         _confirm(work, agreed=yes)
         graded = _run(screen, work)
         report = _report(judging, graded, output)
-        write_outcomes(output, build_dataset(plan, journal.replies, graded))
+        write_outcomes(output, OutcomesDataset(table, outcomes_table(plan, journal.replies, graded)))
         missing = missing_outcomes(plan, journal, graded)
         write_failures(output, missing)
         figures = figures_of(plan, journal, graded)
@@ -135,7 +139,8 @@ def collect(
             _print_report(report)
         print(_last_line(output, len(figures) * len(plan.prompts) - len(missing), len(missing)))
     if not graded.scores:
-        raise UsageError(f"no request was answered; the reasons are in {output / 'failures.jsonl'}")
+        what = "no answer was graded" if journal.replies else "no request was answered"
+        raise UsageError(f"{what}; the reasons are in {output / 'failures.jsonl'}")
 
 
 def _words(command: str) -> tuple[str, ...]:
@@ -145,6 +150,8 @@ def _words(command: str) -> tuple[str, ...]:
         raise UsageError(f"--grader-command: expected a command as a shell reads it; {exc}") from exc
     if not words:
         raise UsageError("--grader-command: expected a command as a shell reads it; there is no word in it")
+    if shutil.which(words[0]) is None:
+        raise UsageError(f"--grader-command: there is no program {words[0]} to run")
     return words
 
 
@@ -207,19 +214,14 @@ def _announce(screen: Console, work: _Work) -> None:
     """What will be sent and spent at most, per model."""
     from rich.table import Table
 
-    table = Table("model", "requests", "input tokens, about", "output tokens, at most", "USD, at most")
+    from app.cli.announced import COLUMNS, cells, in_all
+
+    table = Table("model", "requests", *COLUMNS)
     estimates = work.estimates()
     for estimate in estimates:
-        most = "no price" if estimate.max_usd is None else f"{estimate.max_usd:.4f}"
-        table.add_row(
-            estimate.model,
-            f"{estimate.requests:,}",
-            f"{estimate.input_tokens:,}",
-            f"{estimate.max_output_tokens:,}",
-            most,
-        )
+        table.add_row(estimate.model, f"{estimate.requests:,}", *cells(estimate))
     screen.print(table)
-    screen.print(_in_all(estimates, work.requests_done()), highlight=False)
+    screen.print(in_all(estimates, work.requests_done()), highlight=False)
     if work.judging and work.judging.judge.target.model in [target.model for target in work.plan.targets]:
         note = f"{work.judging.judge.target.model} will judge its own answers too; a model tends to prefer those."
         screen.print(note, highlight=False)
@@ -229,15 +231,6 @@ def _announce(screen: Console, work: _Work) -> None:
         raise UsageError(f"--max-usd needs the price of every model; {unpriced[0]} has none")
     if max_usd is not None:
         screen.print(f"Spent so far {work.spent_usd():.4f} USD; stops before {max_usd:.4f}.", highlight=False)
-
-
-def _in_all(estimates: Sequence[Estimate], done: int) -> str:
-    priced = [estimate.max_usd for estimate in estimates if estimate.max_usd is not None]
-    unpriced = len(estimates) - len(priced)
-    usd = f"at most {sum(priced):.4f} USD" if priced else "no price known"
-    beside = f" beside the {unpriced} models without a price" if priced and unpriced else ""
-    done_already = f"; {done:,} are done already" if done else ""
-    return f"{sum(estimate.requests for estimate in estimates):,} requests, {usd}{beside}{done_already}."
 
 
 def _confirm(work: _Work, *, agreed: bool) -> None:

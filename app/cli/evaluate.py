@@ -58,6 +58,8 @@ def evaluate(
 ) -> None:
     """Measure a router model on prompts it has not seen, against baselines that learned from the same outcomes.
 
+    Where no prompt of a dataset has a split, each gets one by its text, as in `train`: 70% train, 10% dev, 20% test.
+
     Example: `thalamus evaluate --artifact router_models/artifacts/demo-v2 --data deploy/demo/outcomes --split test
     --split unseen --plots var/plots`
     """
@@ -73,6 +75,8 @@ def evaluate(
     except ModuleNotFoundError as exc:
         raise UsageError(f"evaluating needs the extra `train`: {exc.name} is not installed") from exc
 
+    if predictions:
+        _refuse_unwritable(predictions)
     try:
         artifacts = [load_artifact(folder) for folder in artifact]
         models = _by_column(catalog)
@@ -99,10 +103,14 @@ def _source(folder: Path, splits: Sequence[str], aliases: Path | None, prices: M
     from router_models.evaluation.costs import read_prices
     from router_models.evaluation.sets import Source, splits_to_measure
     from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
+    from router_models.splits import DRAWN, is_undivided, with_splits
 
     name = folder.resolve().name
     renamed = aliases_of(aliases, name) if aliases else {}
     dataset = read_outcomes(folder).renamed(renamed)
+    if is_undivided(dataset):
+        print(f"{name}: {DRAWN}", file=sys.stderr)
+        dataset = with_splits(dataset)
     try:
         measured = splits_to_measure(dataset, splits)
     except OutcomesError as exc:
@@ -152,8 +160,24 @@ def _by_column(path: Path | None) -> dict[str, Model]:
 def _write_table(path: Path, table: Any) -> None:
     import pyarrow.parquet as pq
 
+    unfinished = _unfinished(path)
+    unfinished.touch()  # says what is wrong with the path; pyarrow's own errors have no file name
+    pq.write_table(table, unfinished, compression="zstd")
+    unfinished.replace(path)
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Raise what is wrong with the path of a file that is yet to be written, as measuring it takes long."""
+    if path.is_dir():
+        raise UsageError(f"{path}: Is a directory; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd")
+    unfinished = _unfinished(path)
+    unfinished.touch()
+    unfinished.unlink()
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def _draw(report: Mapping[str, Any], folder: Path) -> list[Path]:

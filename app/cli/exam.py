@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.cli.announced import COLUMNS, cells
 from app.cli.interrupt import INTERRUPTED, end_on_signals
 from app.cli.onboard import show
 from app.cli.screen import bars
@@ -232,13 +233,10 @@ def _hall(settings: Settings, base: _Base, paper: Paper, rules: Rules, models: S
 
 def _announce(screen: Console, hall: Hall, rules: Rules) -> None:
     """What will be sent and spent at most, and whether that is agreed to."""
-    table = Table("model", "questions, at most", "input tokens, about", "output tokens, at most", "USD, at most")
+    table = Table("model", "questions, at most", *COLUMNS)
     estimates = hall.estimates()
     for model, (estimate, _) in estimates.items():
-        usd = "no price" if estimate.max_usd is None else f"{estimate.max_usd:.4f}"
-        table.add_row(
-            model, f"{estimate.requests:,}", f"{estimate.input_tokens:,}", f"{estimate.max_output_tokens:,}", usd
-        )
+        table.add_row(model, f"{estimate.requests:,}", *cells(estimate))
     screen.print(table)
     spent = sum(spent for _, spent in estimates.values())
     screen.print(f"Spent so far {spent:.4f} USD. An exam ends early once enough is known.", highlight=False)

@@ -118,6 +118,7 @@ def export(
     """Write the journal as Parquet, or as an outcomes dataset that `thalamus train`, `onboard` and `evaluate` read.
 
     The text of prompts is only in it where a key has `keeps_bodies: true`; a dataset leaves requests without text out.
+    It has no splits: `train` and `evaluate` draw them by the prompts' texts.
 
     Example: `thalamus journal export --parquet var/journal.parquet --outcomes var/rated`
     """
@@ -125,8 +126,10 @@ def export(
         raise UsageError("say what to write: --parquet FILE, --outcomes FOLDER, or both")
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
-    from app.collect.journalled import ParquetFile, write_rated
+    from app.collect.journalled import ParquetFile, refuse_foreign, write_rated
 
+    if outcomes:
+        refuse_foreign(outcomes)
     file = ParquetFile(parquet) if parquet else None
     rated: list[Row] = []
     fits, written = _fits(key, None, None, since), 0

@@ -28,6 +28,9 @@ def train(
 ) -> None:
     """Train a router model on the outcomes of real models and write it as an artifact. `evaluate --card` measures it.
 
+    Where no prompt of a dataset has a split, each gets one by its text: 70% train, 10% dev, 20% test. `evaluate` knows
+    the same ones.
+
     With --base an artifact is adapted to your own prompts instead: it says, on prompts held back, whether that helps,
     and writes nothing if it does not.
 
@@ -89,11 +92,13 @@ def _train(
     from app.cli.screen import bars
     from router_models.artifact import ArtifactError, write_artifact
     from router_models.outcomes import OutcomesError
+    from router_models.splits import DRAWN
 
     try:
         from router_models.training.config import ConfigError, load_config
         from router_models.training.encoder import EncoderError, exported_encoder
         from router_models.training.train import train as train_artifact
+        from router_models.training.train import training_pools
     except ModuleNotFoundError as exc:
         raise UsageError(f"training needs the extra `train`: {exc.name} is not installed") from exc
 
@@ -108,8 +113,11 @@ def _train(
         settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
         if settings.output.exists():
             raise UsageError(f"{settings.output} is there already; name another folder with --output")
+        pools = training_pools(settings)
+        for name in pools.undivided:
+            print(f"{name}: {DRAWN}", file=sys.stderr)
         with bars() as bar:
-            artifact = train_artifact(settings, exported_encoder(cache), cache, bar)
+            artifact = train_artifact(settings, pools, exported_encoder(cache), cache, bar)
         command = shlex.join(["thalamus", *sys.argv[1:]])
         write_artifact(settings.output, replace(artifact, about={**artifact.about, "command": command}))
     except (ConfigError, OutcomesError, EncoderError, ArtifactError) as exc:

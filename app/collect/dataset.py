@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,30 +24,34 @@ _PROMPT_TEXTS = ("prompt_id", "dataset", "task", "prompt", "reference", "grader"
 
 def build_dataset(plan: Plan, replies: Mapping[Key, Reply], graded: Graded) -> OutcomesDataset:
     """All prompts of the plan, and the outcomes that were answered and graded, in the plan's order."""
-    return OutcomesDataset(_prompts_table(plan.prompts), _outcomes_table(plan, replies, graded))
+    return OutcomesDataset(prompts_table(plan.prompts), outcomes_table(plan, replies, graded))
 
 
-def _prompts_table(prompts: Sequence[Prompt]) -> pa.Table:
+def prompts_table(prompts: Sequence[Prompt]) -> pa.Table:
+    """The prompts, a row each; what else a prompt says is a column of its own."""
     columns: dict[str, Any] = {
         name: pa.array([_storable(getattr(prompt, name)) for prompt in prompts], pa.string()) for name in _PROMPT_TEXTS
     }
     messages = [json.dumps(prompt.messages) if prompt.messages else None for prompt in prompts]
     columns["messages"] = pa.array(messages, pa.string())
-    columns["max_tokens"] = pa.array([prompt.max_tokens for prompt in prompts], pa.int32())
+    columns["max_tokens"] = pa.array([prompt.max_tokens for prompt in prompts], pa.int64())
     for name in dict.fromkeys(name for prompt in prompts for name in prompt.extra):
-        columns[name] = _any_array([prompt.extra.get(name) for prompt in prompts])
+        columns[str(_storable(name))] = _any_array([prompt.extra.get(name) for prompt in prompts])
     return pa.table(columns)
 
 
-def _any_array(values: list[Any]) -> Any:
-    """An Arrow array; values that do not agree on a type become JSON texts."""
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+def _any_array(values: Sequence[Any]) -> Any:
+    """An Arrow array; lists, objects and values that no type has in common become JSON texts."""
+    plain = [_storable(value) if isinstance(value, str) else value for value in values]
+    if not any(isinstance(value, list | dict) for value in plain):
+        with contextlib.suppress(pa.ArrowException, OverflowError):
+            return pa.array(plain)
+    texts = [None if value is None else json.dumps(value, default=str) for value in values]
+    return pa.array(texts, pa.string())
 
 
-def _outcomes_table(plan: Plan, replied: Mapping[Key, Reply], graded: Graded) -> pa.Table:
+def outcomes_table(plan: Plan, replied: Mapping[Key, Reply], graded: Graded) -> pa.Table:
+    """What was answered and graded, in the plan's order."""
     keys = [key for key in _keys(plan) if key in graded.scores]
     replies = [replied[key] for key in keys]
     targets = {target.model: target for target in plan.targets}
@@ -62,7 +67,7 @@ def _outcomes_table(plan: Plan, replied: Mapping[Key, Reply], graded: Graded) ->
             "latency_s": pa.array([reply.latency_s for reply in replies], pa.float64()),
             "mean_logprob": pa.array([reply.mean_logprob for reply in replies], pa.float64()),
             "answer": pa.array([_storable(reply.answer) for reply in replies], pa.string()),
-            "finish_reason": pa.array([reply.finish_reason for reply in replies], pa.string()),
+            "finish_reason": pa.array([_storable(reply.finish_reason) for reply in replies], pa.string()),
         }
     )
     return _with_judged(table, keys, graded) if graded.judged_scores else table

@@ -17,6 +17,8 @@ from router_models.aptitude import FAMILIES, Item, draw
 
 # Room for an answer where neither the prompt nor --max-tokens says more: a paragraph.
 DEFAULT_MAX_TOKENS = 256
+# A larger one is a slip; the JSON readers of some endpoints hold no more.
+MOST_MAX_TOKENS = 2**31 - 1
 FAMILIES_PREFIX = "families:"
 FAMILIES_EXAMPLE = "families:sql,dates@seed=1,count=200"
 
@@ -59,11 +61,11 @@ def prompt_from(row: object, dataset: str) -> Prompt:
     if not isinstance(text, str) or not text:
         raise ValueError('needs "prompt" (a text) or "messages" (a list)')
     max_tokens = row.get("max_tokens") if row.get("max_tokens") is not None else DEFAULT_MAX_TOKENS
-    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
-        raise ValueError(f'"max_tokens" must be a whole number from 1, not {max_tokens!r}')
+    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or not 1 <= max_tokens <= MOST_MAX_TOKENS:
+        raise ValueError(f'"max_tokens" must be a whole number from 1 to {MOST_MAX_TOKENS}, not {max_tokens!r}')
     reference = row.get("reference")
     return Prompt(
-        prompt_id=_text(row, "prompt_id") or _content_id(text, messages),
+        prompt_id=_id(row) or _content_id(text, messages),
         prompt=text,
         messages=messages,
         grader=_text(row, "grader") or None,
@@ -83,6 +85,13 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f'"{name}" must be a text, not {value!r}')
     return value
+
+
+def _id(row: Mapping[str, Any]) -> str:
+    prompt_id = _text(row, "prompt_id")
+    if prompt_id.encode(errors="replace").decode() != prompt_id:
+        raise ValueError(f'"prompt_id" must be a text that UTF-8 has, not {prompt_id!r}')
+    return prompt_id
 
 
 def _messages(value: object) -> tuple[Mapping[str, Any], ...] | None:

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from app.collect.journal import FILE_NAME
 from app.errors import UsageError
 from app.store.flat import COLUMNS
-from router_models.outcomes import OutcomesDataset, write_outcomes
+from router_models.outcomes import OUTCOMES_NAME, PROMPTS_NAME, OutcomesDataset, write_outcomes
 
 _TRUTHS = {"stream", "usage_counted", "reconstructed"}
 _WHOLE = {"attempts", "input_tokens", "cached_input_tokens", "output_tokens", "max_tokens", "eligible"}
@@ -53,6 +54,24 @@ class ParquetFile:
     def close(self) -> None:
         self._writer.close()
         self._unfinished.replace(self._path)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Let a folder be if there is nothing of a dataset in it, or only what an earlier export wrote.
+
+    Raises:
+        UsageError: it holds something that was collected, which writing would replace.
+    """
+    there = [name for name in (PROMPTS_NAME, OUTCOMES_NAME, FILE_NAME) if (folder / name).exists()]
+    if there and (FILE_NAME in there or not _is_exported(folder / PROMPTS_NAME)):
+        raise UsageError(f"{folder} holds a dataset that no export wrote; name another folder with --outcomes")
+
+
+def _is_exported(prompts: Path) -> bool:
+    try:
+        return set(pq.read_table(prompts, columns=["dataset"])["dataset"].to_pylist()) <= {_OWN}
+    except (OSError, KeyError, pa.ArrowException):
+        return False
 
 
 def write_rated(folder: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

@@ -226,7 +226,7 @@ class Judging:
         target = self.judge.target
         questions = _distinct([*self._pairs(), *self._pairs_to_come()])
         if not questions:
-            return Estimate(target.model, 0, 0, 0, target.cost_usd(0, 0))
+            return Estimate(target.model, 0, 0, 0, target.cost_usd(0, 0), target.cost_usd(0, 0))
         return Plan(questions, (target,)).estimates(self.verdicts.replies)[0]
 
     def spent_usd(self) -> float:

@@ -81,8 +81,12 @@ class Estimate:
     model: str
     requests: int
     input_tokens: int
+    """As of usual text."""
     max_output_tokens: int
+    about_usd: float | None
+    """Of these tokens."""
     max_usd: float | None
+    """Where every byte is a token. An attempt that is lost may be charged beside it."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +128,9 @@ class Plan:
         left = [prompt for prompt in self.prompts if (prompt.prompt_id, target.model) not in done]
         input_tokens = sum(round(p.size_bytes() / CHARS_PER_TOKEN) + TEMPLATE_TOKENS * len(p.to_send()) for p in left)
         output_tokens = sum(prompt.max_tokens for prompt in left)
-        return Estimate(
-            target.model, len(left), input_tokens, output_tokens, target.cost_usd(input_tokens, output_tokens)
-        )
+        about_usd = target.cost_usd(input_tokens, output_tokens)
+        max_usd = None if target.price is None else sum(target.bound_usd(prompt) for prompt in left)
+        return Estimate(target.model, len(left), input_tokens, output_tokens, about_usd, max_usd)
 
 
 def _digest(value: object) -> str:

@@ -4,8 +4,8 @@ How it works: the file is flattened into its leaves, each at its place. What is 
 leaf that nobody took becomes a part of a line of `left_out`: also a key that LiteLLM gets tomorrow.
 
 Entries with one `model_name` are deployments of one model. The first speaks for it; those that differ from it in the
-address only become further URLs of its backend. A chain of fallbacks becomes a profile that is limited to its models
-and tries them in its order. Keys in plain text are never copied.
+address only become further URLs of its backend. A chain of fallbacks becomes a profile that is limited to its models;
+its order holds only where nothing is predicted, which `left_out` says. Keys in plain text are never copied.
 
 What it does not do: read other files that are included, or ask the backends anything.
 """
@@ -24,7 +24,7 @@ from app.api.access import AUTO, DEFAULT_PROFILE
 from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
 from app.setup.litellm_entries import Deployment, NotCarriedError, read_deployment, variable_in
 from app.setup.litellm_leaves import Leaves, Place
-from app.setup.litellm_tables import ALONE
+from app.setup.litellm_tables import NO_CHAIN
 from app.yaml_files import dotted, read_yaml, refuse
 
 _SECTIONS = ("router_settings", "litellm_settings", "general_settings")
@@ -43,7 +43,7 @@ def read_litellm(path: Path) -> Draft:
     draft = _catalogue(leaves, models)
     profiles = _profiles(leaves, content, models)
     draft.gateway = _gateway(leaves, profiles)
-    draft.left_out = [*leaves.lines(), *(ALONE.format(name=name, virtual=f"{AUTO}:{name}") for name in profiles)]
+    draft.left_out = [*leaves.lines(), *(NO_CHAIN.format(name=name, virtual=f"{AUTO}:{name}") for name in profiles)]
     return draft
 
 
@@ -293,5 +293,5 @@ def _keys(leaves: Leaves) -> list[dict[str, Any]]:
     else:
         variable = "THALAMUS_KEY"
         leaves.leave(place, f"a secret is not copied: put it into the environment variable {variable}")
-    limits = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"))
+    limits = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency", "budget"))
     return [{"id": "master", "secret_env": variable, "models": ["*"], **limits}]

@@ -73,7 +73,10 @@ COSTS = {
     "cache_read_input_token_cost": "cached_input_usd_per_m",
 }
 
-ALONE = "fallbacks of {name}: a model that is asked for by name is asked alone; ask for {virtual} to have them"
+NO_CHAIN = (
+    "fallbacks of {name}: a model that is asked for by name is asked alone; {virtual} chooses among them by quality, "
+    "not in this order, and goes on to the next where one fails"
+)
 
 _PRICE = "a price needs input_cost_per_token and output_cost_per_token, and stands in one place"
 _HEADERS = "the gateway sends no headers or bodies of its own to a backend"
@@ -96,7 +99,7 @@ _INSTEAD: Mapping[str, str] = {
     "model_list.litellm_params.max_parallel_requests": "backends have max_connections, which all of their models share",
     "model_list.litellm_params.max_tokens": "callers send max_tokens; max_output_tokens in a key's routing caps them",
     "model_list.litellm_params.weight": _CHOICE,
-    "model_list.litellm_params.order": "a profile's order says which model is tried first",
+    "model_list.litellm_params.order": "a profile's order says which model is tried first where nothing is predicted",
     "model_list.litellm_params.timeout": _DEADLINES,
     "model_list.litellm_params.stream_timeout": _DEADLINES,
     "model_list.litellm_params.num_retries": "attempts are the gateway's: upstream.max_attempts",

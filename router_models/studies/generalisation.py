@@ -28,7 +28,7 @@ from router_models.training.config import TrainingConfig, load_config
 from router_models.training.encoder import exported_encoder
 from router_models.training.head import evidence, finish
 from router_models.training.rows import Library, Reading, Rows, read_pools
-from router_models.training.train import read_inputs, train
+from router_models.training.train import read_inputs, train, training_pools
 from router_models.training.trials import Fold, held_out_questions, held_out_tasks, joined
 
 KINDS = ("questions", "tasks", "sets")
@@ -108,7 +108,7 @@ def held_out_sets(
     found = []
     for number, folder in enumerate(config.data):
         others = config.model_copy(update={"data": tuple(path for path in config.data if path != folder)})
-        artifact = train(others, encoder, cache, bar)
+        artifact = train(others, training_pools(others), encoder, cache, bar)
         predictor = ArtifactPredictor(artifact)
         judged = np.flatnonzero((pools.rows.pool == number) & ~pools.rows.is_second)
         conversations = [pools.conversations[row] for row in judged]

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from router_models.conversation import Conversation, parts
 from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes
+from router_models.splits import is_undivided, question_hash, with_splits
 from router_models.tryage import Speed
 
 
@@ -80,24 +81,36 @@ class Reading:
     prompt_ids: list[str]
     datasets: list[OutcomesDataset]
     """The training splits, a pool each."""
+    undivided: tuple[str, ...] = ()
+    """Pools whose splits were drawn, for no prompt had one."""
 
 
 def read_pools(
     folders: Sequence[Path], split: str | None, aliases: Path | None, models: Sequence[str], with_bare: bool = True
 ) -> Reading:
-    """All outcomes of a split, or of all splits.
+    """All outcomes of a split, or of all splits; a dataset without splits gets them, see `splits`.
 
     Raises:
         OutcomesError: a dataset cannot be used, or a wanted model has no outcomes.
     """
     datasets: list[OutcomesDataset] = []
+    undivided: list[str] = []
     names: dict[str, str] = {}
     for folder in folders:
         known = aliases_of(aliases, folder.name) if aliases else {}
         names |= known
         dataset = read_outcomes(folder)
-        datasets.append((dataset.split(split) if split else dataset).renamed(known))
-    return _joined(datasets, [folder.name for folder in folders], names, models, with_bare)
+        undivided += [folder.name] if split and is_undivided(dataset) else []
+        datasets.append((_part(dataset, split, folder) if split else dataset).renamed(known))
+    reading = _joined(datasets, [folder.name for folder in folders], names, models, with_bare)
+    return replace(reading, undivided=tuple(undivided))
+
+
+def _part(dataset: OutcomesDataset, split: str, folder: Path) -> OutcomesDataset:
+    try:
+        return with_splits(dataset).split(split)
+    except OutcomesError as exc:
+        raise OutcomesError(f"{folder}: {exc}") from exc
 
 
 def _joined(
@@ -178,10 +191,7 @@ def question_keys(dataset: OutcomesDataset) -> list[str]:
     texts = dataset.prompts["prompt"].to_pylist()
     has_hashes = "core_hash" in dataset.prompts.column_names
     hashes = dataset.prompts["core_hash"].to_pylist() if has_hashes else [None] * len(texts)
-    return [
-        str(key or hashlib.sha256(" ".join(text.lower().split()).encode(errors="replace")).hexdigest())
-        for key, text in zip(hashes, texts, strict=True)
-    ]
+    return [str(key or question_hash(text)) for key, text in zip(hashes, texts, strict=True)]
 
 
 def _by_rule(library: Library, pool: int, dataset: OutcomesDataset, column: str) -> np.ndarray:

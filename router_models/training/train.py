@@ -54,19 +54,28 @@ class Encoders:
         return (*(("static",) if self.static is not None else ()), *(("transformer",) if self.transformer else ()))
 
 
-def train(config: TrainingConfig, encoder: tuple[bytes, bytes], cache: Path, bar: Bar) -> Artifact:
-    """An artifact from the training splits of its datasets.
+def training_pools(config: TrainingConfig) -> Reading:
+    """The training splits of its datasets.
 
     Raises:
         OutcomesError: a dataset cannot be used, a model has no outcomes, or there are too few prompts.
     """
-    torch.set_num_threads(1)
     if not config.data:
         raise OutcomesError("no outcomes dataset is named; give its folder with --data, or `data` in the configuration")
     pools = read_pools(config.data, config.split, config.aliases, config.models)
+    if len(pools.rows) < 2 * config.folds:
+        raise OutcomesError(f"{len(pools.rows)} prompts are too few; at least {2 * config.folds} are needed")
+    return pools
+
+
+def train(config: TrainingConfig, pools: Reading, encoder: tuple[bytes, bytes], cache: Path, bar: Bar) -> Artifact:
+    """An artifact from what `training_pools` read.
+
+    Raises:
+        OutcomesError: a prompt marked `anchor` cannot be graded.
+    """
+    torch.set_num_threads(1)
     rows, library = pools.rows, pools.library
-    if len(rows) < 2 * config.folds:
-        raise OutcomesError(f"{len(rows)} prompts are too few; at least {2 * config.folds} are needed")
     encoders, inputs = read_inputs(config, encoder, pools, cache, bar)
     if config.wording_groups:
         embedding_BD = inputs[encoders.speeds[-1]][:, : -len(SURFACE_NAMES)]
@@ -195,6 +204,7 @@ def _about(config: TrainingConfig, pools: Reading, figures: Mapping[str, Any]) -
         "code_commit": _code_commit(),
         "data": {
             "split": config.split,
+            **({"drawn_splits": list(pools.undivided)} if pools.undivided else {}),
             "sha256": _data_fingerprint(pools),
             "pools": {
                 name: {

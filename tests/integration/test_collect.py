@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -537,3 +538,54 @@ async def test_missing_outcomes_are_listed_not_scored_zero(tmp_path: Path) -> No
     reasons = [json.loads(line) for line in (tmp_path / "set" / "failures.jsonl").read_text().splitlines()]
     assert {(row["model"], row["reason"]) for row in reasons} == {("b", "status 400: no")}
     assert pq.read_table(tmp_path / "set" / "outcomes.parquet")["model"].to_pylist() == ["a"] * 3
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(200, "no answer was graded; the reasons are in "), (400, "no request was answered; the reasons are in ")],
+)
+async def test_answers_without_a_grade_are_told_from_no_answers(tmp_path: Path, status: int, said: str) -> None:
+    lines = [json.dumps({"prompt": f"question {number}", "grader": "command"}) for number in range(2)]
+    (tmp_path / "set.jsonl").write_text("\n".join(lines))
+    body = b'{"error": {"message": "no"}}' if status == 400 else None
+
+    async with ChatServer(always(Scripted(status=status, body=body))) as server:
+        given = arguments(server, tmp_path / "set", str(tmp_path / "set.jsonl"))
+        code, _, err = await finished(*given, "--yes", "--grader-command", "false")
+
+    assert code == 1
+    assert err.splitlines()[-1] == f"thalamus: {said}{tmp_path}/set/failures.jsonl"
+
+
+CATALOG = """
+models:
+  - name: m
+    served_as: m
+    backend: pool
+    card: {{context_tokens: 8192, capabilities: [chat]}}
+    price: {{input_usd_per_m: 1.0, output_usd_per_m: 2.0}}
+backends:
+  - {{name: pool, kind: vllm, urls: ["{url}"]}}
+"""
+
+
+async def test_no_more_is_charged_than_is_announced_at_most(tmp_path: Path) -> None:
+    """Of prompts whose every byte is a token, as digits are in some tokenizers."""
+    lines = [json.dumps({"prompt": f"{n}" * 700, "grader": "exact", "reference": "ok"}) for n in range(3)]
+    (tmp_path / "set.jsonl").write_text("\n".join(lines))
+
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        usage = {"prompt_tokens": len(text), "completion_tokens": body["max_tokens"]}
+        choice = {"message": {"content": "ok"}, "finish_reason": "stop"}
+        return Scripted(body=json.dumps({"choices": [choice], "usage": usage}).encode())
+
+    async with ChatServer(script) as server:
+        (tmp_path / "catalog.yaml").write_text(CATALOG.format(url=server.url))
+        given = ("--prompts", str(tmp_path / "set.jsonl"), "--catalog", str(tmp_path / "catalog.yaml"))
+        status, out, err = await finished(*given, "--output", str(tmp_path / "set"), "--yes", "--json")
+
+    assert status == 0, err
+    announced = re.search(r"3 requests, at most (\d+\.\d+) USD, about (\d+\.\d+)", err)
+    assert announced is not None, err
+    most, about = (float(usd) for usd in announced.groups())
+    assert about < json.loads(out)["models"][0]["cost_usd"] <= most

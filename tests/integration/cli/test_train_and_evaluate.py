@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from router_models.artifact import load_artifact, write_artifact
-from router_models.outcomes import write_outcomes
+from router_models.outcomes import OutcomesDataset, write_outcomes
 from router_models.predictor import ArtifactPredictor
 from tests.fakes.artifacts import tiny_artifact, tiny_dataset, write_tiny_pools
+from tests.fakes.chat_server import ChatServer, Scripted
+from tests.fakes.collecting import finished
 
 CONFIG = """
 name: tiny-v1
@@ -52,6 +56,60 @@ def test_an_artifact_is_trained_measured_and_gets_its_card(tmp_path: Path, made_
     again = thalamus("train", str(tmp_path / "tiny.yaml"))
     assert again.returncode == 1
     assert again.stderr.strip().endswith("is there already; name another folder with --output")
+
+
+@pytest.mark.slow
+async def test_prompts_of_ones_own_without_splits_are_collected_learned_from_and_measured(
+    tmp_path: Path, made_encoders: Path
+) -> None:
+    """With nothing but a prompt, a reference and a grader in each line."""
+    kinds = dict(zip(*(tiny_dataset(240).prompts[name].to_pylist() for name in ("prompt", "task")), strict=True))
+    lines = [json.dumps({"prompt": text, "reference": "ok", "grader": "exact"}) for text in kinds]
+    (tmp_path / "own.jsonl").write_text("\n".join(lines))
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(text="ok" if (body["model"] == "adder") == (kinds[text] == "sums") else "no")
+
+    async with ChatServer(script) as server:
+        models = ("--url", server.url, "--models", "adder,poet", "--yes")
+        code, _, err = await finished(
+            *("--prompts", str(tmp_path / "own.jsonl"), "--output", str(tmp_path / "outcomes"), *models)
+        )
+    assert code == 0, err
+    train = ("train", str(tmp_path / "tiny.yaml"), "--cache", str(made_encoders), "--json")
+    trained = await asyncio.to_thread(thalamus, *train)
+    assert trained.returncode == 0, trained.stderr
+    data = ("--artifact", str(tmp_path / "out/tiny-v1"), "--data", str(tmp_path / "outcomes"))
+    measured = await asyncio.to_thread(thalamus, "evaluate", *data, "--split", "test", "--json")
+    assert measured.returncode == 0, measured.stderr
+
+    drawn = "outcomes: no prompt has a split, so each was given one by its text: 70% train, 10% dev, 20% test"
+    assert (trained.stderr.count(drawn), measured.stderr.count(drawn)) == (1, 1)
+    data_said = json.loads(trained.stdout)["data"]
+    assert data_said["drawn_splits"] == ["outcomes"]
+    figures = json.loads(measured.stdout)["sets"]["outcomes"]
+    assert data_said["pools"]["outcomes"]["prompts"] + figures["prompts"] < len(kinds)
+    assert figures["quality"][1] > figures["best_single"][1] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("split", "complaint"),
+    [("", "5 prompts are too few"), ("split: unseen\n", "outcomes: no prompt has split unseen; there are ")],
+)
+def test_a_dataset_that_nothing_can_be_learned_from_is_refused_before_the_encoder_is_made(
+    tmp_path: Path, split: str, complaint: str
+) -> None:
+    whole = tiny_dataset(6)
+    undivided = OutcomesDataset(whole.prompts.drop_columns(["split"]), whole.outcomes)
+    write_outcomes(tmp_path / "outcomes", undivided)
+    (tmp_path / "tiny.yaml").write_text(CONFIG.replace("folds: 2\n", "folds: 7\n", 1) + split)
+
+    refused = thalamus("train", str(tmp_path / "tiny.yaml"), "--cache", str(tmp_path / "cache"))
+
+    assert refused.returncode == 1
+    assert complaint in refused.stderr
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from app.cli import main
+from router_models.outcomes import OutcomesDataset, write_outcomes
 from tests.fakes.deployment import write_config
 
 
@@ -33,6 +35,10 @@ COLLECT = "collect --prompts prompts.jsonl --url http://127.0.0.1:9 --models m -
         (f"{COLLECT} --output text/deeper", "text/deeper: Not a directory; name a folder"),
         (f"{COLLECT} --output out --grader-command 'x", "--grader-command: expected a command as a shell reads it"),
         *(
+            (f"{COLLECT} --output out --grader-command {word}", f"--grader-command: there is no program {word} to run")
+            for word in ("nosuchprogram", "./text", "/no/such/program")
+        ),
+        *(
             (f"collect --prompts prompts.jsonl --url {url} --models m --yes --output out", "not an http(s) address: ")
             for url in ("127.0.0.1:9", "http://", "http://[bad", "http://h:x", "http://h:99999", f"http://{'x' * 64}")
         ),
@@ -45,6 +51,14 @@ COLLECT = "collect --prompts prompts.jsonl --url http://127.0.0.1:9 --models m -
         ("keys create --expires nan", "--expires: expected days"),
         ("journal export --config gateway.yaml --parquet folder", "folder: Is a directory; name a file"),
         ("journal export --config gateway.yaml --parquet ", ".: Is a directory; name a file"),
+        *(
+            (f"evaluate --artifact nowhere --data nowhere --predictions {path}", said)
+            for path, said in (
+                ("folder", "folder: Is a directory; name a file"),
+                ("text/table.parquet", "text: File exists; name a folder, or a path where nothing is yet"),
+                ("/proc/table.parquet", "/proc/table.parquet.part: No such file or directory"),
+            )
+        ),
         (
             f"journal export --config gateway.yaml --parquet {'x' * 300}",
             f"{'x' * 300}: File name too long; name another",
@@ -58,6 +72,20 @@ def test_a_wrong_input_is_answered_in_one_line(
         main(command.split(" "))
     assert ended.value.code == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"thalamus: {said}")
+
+
+def test_an_export_leaves_a_collected_dataset_as_it_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = pa.table({"prompt_id": ["a"], "prompt": ["One?"], "dataset": ["mine"]})
+    outcomes = pa.table({"prompt_id": ["a"], "model": ["small"], "score": [1.0]})
+    write_outcomes(place / "collected", OutcomesDataset(prompts, outcomes))
+    before = {file.name: file.read_bytes() for file in (place / "collected").iterdir()}
+
+    with pytest.raises(SystemExit) as ended:
+        main(["journal", "export", "--config", "gateway.yaml", "--outcomes", "collected"])
+
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("thalamus: collected holds a dataset that no export wrote; name another")
+    assert {file.name: file.read_bytes() for file in (place / "collected").iterdir()} == before
 
 
 def test_a_fault_that_is_ours_keeps_its_traceback() -> None:

@@ -6,11 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from app.collect.journalled import write_rated
+from app.cli import told
+from app.collect.journalled import refuse_foreign, write_rated
+from app.errors import UsageError
 from app.store.flat import COLUMNS
-from router_models.outcomes import read_outcomes
+from router_models.outcomes import OutcomesDataset, read_outcomes, write_outcomes
+
+COLLECTED = OutcomesDataset(
+    pa.table({"prompt_id": ["a", "b"], "prompt": ["One?", "Two?"], "dataset": ["journal", "mine"]}),
+    pa.table({"prompt_id": ["a"], "model": ["small"], "score": [1.0]}),
+)
 
 
 def row(name: str, messages: list[dict[str, Any]] | None, score: float | None = 1.0) -> dict[str, Any]:
@@ -41,3 +49,31 @@ def test_of_a_message_in_parts_the_text_is_the_prompt(tmp_path: Path) -> None:
 
     assert write_rated(tmp_path, [row("a", user(parts))]) == (1, 0)
     assert read_outcomes(tmp_path).prompts["prompt"].to_pylist() == ["What is\nit?"]
+
+
+@pytest.mark.parametrize("left", ["prompts.parquet", "outcomes.parquet", "journal.jsonl"])
+def test_a_folder_with_anything_collected_is_no_place_for_an_export(left: str, tmp_path: Path) -> None:
+    write_outcomes(tmp_path, COLLECTED)
+    (tmp_path / "journal.jsonl").write_text('{"plan": {}}\n', encoding="utf-8")
+    for file in tmp_path.iterdir():
+        if file.name != left:
+            file.unlink()
+
+    with pytest.raises(UsageError, match=f"{tmp_path} holds a dataset that no export wrote; name another folder"):
+        refuse_foreign(tmp_path)
+
+
+def test_a_folder_that_nobody_can_write_to_is_named() -> None:
+    """Which pyarrow does not: without a file's name an error is taken for a fault of ours."""
+    with pytest.raises(OSError, match="No such file") as failed:
+        write_rated(Path("/proc"), [row("a", user("One?"))])
+
+    assert told(failed.value) == "/proc/prompts.parquet.part: No such file or directory; say where it is"
+
+
+def test_an_earlier_export_may_be_written_again(tmp_path: Path) -> None:
+    refuse_foreign(tmp_path / "new")
+    write_rated(tmp_path, [row("a", user("One?"))])
+    refuse_foreign(tmp_path)
+    write_rated(tmp_path, [])
+    refuse_foreign(tmp_path)

@@ -45,11 +45,25 @@ def test_the_estimate_bounds_what_a_request_can_cost() -> None:
     assert 200e-6 < later[0].max_usd <= PRICED.bound_usd(PROMPT)
 
 
+def test_what_is_announced_at_most_holds_where_every_byte_is_a_token() -> None:
+    """As in some tokenizers every digit is."""
+    digits = replace(PROMPT, prompt="0123456789" * 70)
+
+    (estimate,) = Plan((digits, replace(digits, prompt_id="p2")), (PRICED,)).estimates([])
+
+    charge = PRICED.cost_usd(2 * 700, 2 * digits.max_tokens)
+    assert estimate.max_usd is not None
+    assert estimate.about_usd is not None
+    assert charge is not None
+    assert estimate.about_usd < charge <= estimate.max_usd
+
+
 def test_a_model_without_price_has_no_cost_rather_than_none_to_pay() -> None:
     free = replace(PRICED, price=None)
 
     assert free.cost_usd(10, 10) is None
     assert Plan((PROMPT,), (free,)).estimates([])[0].max_usd is None
+    assert Plan((PROMPT,), (free,)).estimates([])[0].about_usd is None
     assert PRICED.cost_usd(None, 10) is None
 
 
@@ -104,6 +118,8 @@ def test_a_line_of_jsonl_is_a_prompt(tmp_path: Path) -> None:
         ({"prompt": ""}, 'line 2: needs "prompt"'),
         ({"prompt": "x", "max_tokens": 0}, '"max_tokens" must be a whole number'),
         ({"prompt": "x", "max_tokens": True}, '"max_tokens" must be a whole number'),
+        ({"prompt": "x", "max_tokens": 3_000_000_000}, '"max_tokens" must be a whole number from 1 to 2147483647'),
+        ({"prompt": "x", "prompt_id": "\ud800"}, '"prompt_id" must be a text that UTF-8 has'),
         ({"prompt": "x", "grader": 3}, '"grader" must be a text'),
         ({"messages": []}, "at least one message"),
         ({"messages": [{"role": "user"}]}, '"role" and "content"'),

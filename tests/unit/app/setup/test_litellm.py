@@ -20,7 +20,8 @@ from app.setup.litellm_tables import PROVIDERS
 from app.upstream.addresses import versioned
 
 FOLDER = Path(__file__).parent / "litellm"
-MASTER = {"requests_per_minute": None, "tokens_per_minute": None, "concurrency": None, "id": "master", "models": ["*"]}
+NO_LIMITS = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency", "budget"))
+MASTER = {**NO_LIMITS, "id": "master", "models": ["*"]}
 
 # By configuration: where a leaf stands in its file, where in the draft, and as what.
 CARRIED: dict[str, dict[str, tuple[str, Any]]] = {
@@ -243,6 +244,17 @@ def test_the_draft_makes_files_that_the_gateway_accepts(name: str, tmp_path: Pat
     assert [model.name for model in settings.catalog.models] == [model.name for model in draft.models]
 
 
+def test_the_key_that_had_no_limits_has_none_here(tmp_path: Path) -> None:
+    draft = draft_of("settings")
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(_catalogue(draft)))
+    (tmp_path / "gateway.yaml").write_text(yaml.safe_dump({"catalog": "catalog.yaml", **draft.gateway}))
+
+    environment = {"MISTRAL_API_KEY": "secret", "PROXY_MASTER_KEY": "s" * 32}
+    ((_, master),) = load_settings(tmp_path / "gateway.yaml", environment).keys
+
+    assert {name: getattr(master, name) for name in NO_LIMITS} == NO_LIMITS
+
+
 def _catalogue(draft: Draft) -> dict[str, Any]:
     backends = [{key: value for key, value in asdict(backend).items() if value} for backend in draft.backends]
     return {"models": [_entry(model) for model in draft.models], "backends": backends}
@@ -319,9 +331,11 @@ def test_capabilities_are_a_guess_until_all_are_stated() -> None:
     assert eyes.card["capabilities"].is_guess
 
 
-def test_who_had_fallbacks_by_name_hears_of_the_profile() -> None:
+def test_who_had_fallbacks_by_name_hears_that_the_profile_is_no_chain() -> None:
+    """Its order holds only where nothing is predicted."""
     assert draft_of("balanced").left_out[-2:] == [
-        f"fallbacks of {name}: a model that is asked for by name is asked alone; ask for auto:{name} to have them"
+        f"fallbacks of {name}: a model that is asked for by name is asked alone; auto:{name} chooses among them by "
+        "quality, not in this order, and goes on to the next where one fails"
         for name in ("chat", "large")
     ]
 

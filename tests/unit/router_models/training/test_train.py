@@ -15,7 +15,7 @@ import pytest
 from router_models.artifact import Artifact, load_artifact, write_artifact
 from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
 from router_models.predictor import ArtifactPredictor
-from router_models.training.train import train
+from router_models.training.train import train, training_pools
 from tests.fakes.artifacts import tiny_dataset, tiny_encoder, tiny_pools, write_tiny_pools
 from tests.unit.router_models.training.tiny import no_bar, place_pieces, tiny_config
 
@@ -36,7 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(folder: Path, **changed: Any) -> Artifact:
     """From both pools, unless other data are named."""
     data = {"data": (folder / "first", folder / "second"), "aliases": folder / "aliases.json"}
-    return train(tiny_config(**{**data, **changed}), tiny_encoder(), folder / "cache", no_bar)
+    config = tiny_config(**{**data, **changed})
+    return train(config, training_pools(config), tiny_encoder(), folder / "cache", no_bar)
 
 
 def trained_on(dataset: OutcomesDataset, folder: Path, **changed: Any) -> Artifact:
@@ -377,7 +378,13 @@ def test_every_step_that_takes_long_has_a_bar(folder: Path) -> None:
         return advance
 
     data = {"data": (folder / "first",), "static": tiny_config().static}
-    train(tiny_config(**data), tiny_encoder(), place_pieces(folder / "another-cache"), bar)
+    train(
+        tiny_config(**data),
+        training_pools(tiny_config(**data)),
+        tiny_encoder(),
+        place_pieces(folder / "another-cache"),
+        bar,
+    )
 
     assert steps == {
         "reading prompts, static": [100, 100],

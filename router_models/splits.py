@@ -1,0 +1,51 @@
+"""Which prompts are learned from and which are measured on, where a dataset does not say: drawn by what they ask.
+
+How it works: a hash of the text, without its spacing and capitals, falls into one of the shares. So the same question
+is always on the same side, in whatever dataset it stands, and more prompts move none. A dataset of which any prompt has
+a split is left as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+
+from router_models.outcomes import OutcomesDataset
+
+SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
+DRAWN = "no prompt has a split, so each was given one by its text: " + ", ".join(
+    f"{share:.0%} {name}" for name, share in SHARES.items()
+)
+"""What is said of a dataset whose splits were drawn."""
+
+
+def question_hash(text: str) -> str:
+    """The same for texts that differ in spacing and capitals only."""
+    return hashlib.sha256(" ".join(text.lower().split()).encode(errors="replace")).hexdigest()
+
+
+def is_undivided(dataset: OutcomesDataset) -> bool:
+    """Whether no prompt has a split."""
+    prompts = dataset.prompts
+    return "split" not in prompts.column_names or prompts["split"].null_count == prompts.num_rows
+
+
+def with_splits(dataset: OutcomesDataset) -> OutcomesDataset:
+    """The dataset, with a split for each prompt if none has one."""
+    if not is_undivided(dataset):
+        return dataset
+    prompts = dataset.prompts
+    drawn = pa.array([drawn_split(text) for text in prompts["prompt"].to_pylist()], pa.string())
+    others = prompts.drop_columns(["split"]) if "split" in prompts.column_names else prompts
+    return OutcomesDataset(others.append_column("split", drawn), dataset.outcomes)
+
+
+def drawn_split(text: str) -> str:
+    """The split of a prompt with this text."""
+    place = int.from_bytes(hashlib.sha256(f"split/{question_hash(text)}".encode()).digest()[:8]) / 2**64
+    for name, share in SHARES.items():
+        if place < share:
+            return name
+        place -= share
+    return name
