@@ -24,7 +24,7 @@ from router_models.evaluation.bootstrap import DRAWS, SEED, Draws
 from router_models.evaluation.contest import OURS, Stratum, play
 from router_models.evaluation.details import details
 from router_models.evaluation.figures import figures
-from router_models.evaluation.gates import gates
+from router_models.evaluation.gates import LEARNED_FROM, gates
 from router_models.evaluation.held_out import HALVINGS, PROMISED_LOSS
 from router_models.evaluation.latency import latency_ms
 from router_models.evaluation.policies import Known
@@ -107,6 +107,7 @@ def evaluate(
             shaken.append(shake(stratum, first.predictor, asked, advance))
             played.append(stratum)
             report["sets"][trial.name] = {
+                LEARNED_FROM: any(entrant.learned_from(trial.folder, split) for entrant in entrants),
                 **figures([stratum], shaken[-1:]),
                 **details(stratum, embedding, setting.sizes_b, CostScale(*setting.size_ends_b)),
             }

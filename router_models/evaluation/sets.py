@@ -83,6 +83,11 @@ class Entrant:
             artifact.name, predictor, artifact.calibration, artifact.aliases, artifact.about, artifact.fingerprint
         )
 
+    def learned_from(self, folder: str, split: str) -> bool:
+        """Whether it was trained on this split of the dataset in a folder of this name; without a split, on all."""
+        data = self.about.get("data", {})
+        return folder in data.get("pools", {}) and data.get("split") in (split, None)
+
 
 @dataclass(frozen=True)
 class Source:

@@ -262,6 +262,17 @@ def test_where_nothing_is_predicted_calibration_is_null(tmp_path: Path) -> None:
     json.dumps(report, allow_nan=False, default=float)
 
 
+@pytest.mark.parametrize(
+    ("split", "pool", "learned"),
+    [("train", "tiny", True), (None, "tiny", True), ("test", "tiny", False), ("train", "other", False)],
+)
+def test_an_artifact_was_trained_on_a_split_of_its_own_pools(split: str | None, pool: str, learned: bool) -> None:
+    about = {"data": {"split": split, "pools": {pool: {"prompts": 320}}}}
+
+    assert replace(entrant(), about=about).learned_from("tiny", "train") is learned
+    assert not entrant().learned_from("tiny", "train"), "nothing is known of it"
+
+
 def test_artifacts_of_different_models_are_not_mixed() -> None:
     other = Entrant("other", FakeReader({"adder": {}}), calibration())
 
