@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections import Counter
@@ -133,7 +134,10 @@ def _sizes(sizes: str) -> dict[str, float]:
     """Billions of parameters by model, as given on the command line."""
     try:
         pairs = [part.split("=") for part in sizes.split(",") if part]
-        return {name.strip(): float(value) for name, value in pairs}
+        found = {name.strip(): float(value) for name, value in pairs}
+        if not all(0 < size < math.inf for size in found.values()):
+            raise ValueError("not a size")
+        return found
     except ValueError as exc:
         raise UsageError(f"--sizes should look like small=0.071,large=0.135, not {sizes!r}") from exc
 

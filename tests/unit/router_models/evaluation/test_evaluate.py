@@ -350,6 +350,18 @@ def test_a_card_without_costs_has_dashes_and_not_numbers() -> None:
     assert "| - |" in card
 
 
+def test_a_single_prompt_is_measured_and_no_promise_is_said_to_be_broken_on_it() -> None:
+    given = source()
+    is_one = np.zeros(given.dataset.prompts.num_rows, dtype=bool)
+    is_one[given.dataset.prompts["split"].to_pylist().index("test")] = True
+    alone = replace(given, dataset=given.dataset.select(is_one))
+
+    report = evaluate([entrant()], [alone], SETTING, no_bar)[0]
+
+    assert report["sets"]["tiny"]["costs"]["promise"]["kept"] is None
+    assert "`max_quality_loss: 0.01` was not tried" in render_card(tiny_artifact(), report, "thalamus evaluate")
+
+
 def test_plots_are_drawn_for_what_is_known(tmp_path: Path) -> None:
     written = {path.name for path in draw(measured()[0], tmp_path)}
 
