@@ -122,6 +122,16 @@ def test_pooled_costs_are_multiples_of_the_best_single_models() -> None:
     assert "cost_usd" not in pooled[OURS]
 
 
+@pytest.mark.parametrize("name", ["first/test", "first/unseen", "second", "pooled"])
+def test_a_cost_ratio_is_of_two_means_that_vary_together(name: str) -> None:
+    figures = {**measured()[0]["sets"], "pooled": measured()[0]["pooled"]}[name]
+
+    ratio = {policy: np.array(metrics["cost_ratio"]) for policy, metrics in figures["policies"].items()}
+    np.testing.assert_allclose(ratio[BEST_SINGLE], 1.0, atol=1e-6)
+    against = figures["differences"][BEST_SINGLE]["cost_ratio"]
+    np.testing.assert_allclose(ratio[OURS] - 1, against, atol=1e-6)
+
+
 def test_figures_hold_for_every_baseline() -> None:
     figures = measured()[0]["sets"]["second"]
 
