@@ -162,7 +162,7 @@ def _costs(figures: Mapping[str, Any]) -> Iterator[str]:
     yield f"- Cost on the other half: {reached}."
     promise = costs["promise"]
     if promise["kept"] is None:
-        yield f"- `max_quality_loss: {promise['max_quality_loss']:g}` was not tried: there are too few prompts to halve."
+        yield f"- `max_quality_loss: {promise['max_quality_loss']:g}` was not tried: one prompt cannot be halved."
         return
     yield (
         f"- `max_quality_loss: {promise['max_quality_loss']:g}` chosen on one half was kept on the other in "

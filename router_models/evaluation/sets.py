@@ -189,7 +189,7 @@ class Trial:
     def standing(self) -> np.ndarray:
         """How good each pool model was on the training rows, else on the calibration rows [P]; -inf if unknown."""
         if self.train is not None:
-            return column_means(self.train_score, empty=-np.inf)
+            return standing(self.train_score)
         if self.calibration is None:
             return np.full(len(self.pool), -np.inf)
         standing_P: np.ndarray = standing(self.calibration.score)[self.columns]
