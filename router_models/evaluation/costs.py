@@ -71,17 +71,20 @@ def charges_input_only(dataset: OutcomesDataset) -> bool:
 
 
 def paid_usd(dataset: OutcomesDataset, models: Sequence[str], listed: Prices) -> np.ndarray:
-    """What each outcome cost [B, M]: as recorded; else from listed prices and tokens; else NaN.
+    """What each outcome cost [B, M]: as recorded; where none of them is, from listed prices and tokens; else NaN.
 
-    Where a dataset has neither costs nor output tokens, input tokens alone are charged.
+    A cost that is missing among recorded ones is unknown, whatever is listed: of a model that thinks unseen, tokens at
+    list prices are a fraction of it. Where a dataset has no output tokens at all, input tokens alone are charged.
     """
     recorded_BM = dataset.matrix("cost_usd", models)
+    if np.isfinite(recorded_BM).any():
+        return recorded_BM
     output_tokens_BM = dataset.matrix("output_tokens", models)
-    if not np.isfinite(recorded_BM).any() and not np.isfinite(output_tokens_BM).any():
+    if not np.isfinite(output_tokens_BM).any():
         output_tokens_BM = np.zeros_like(output_tokens_BM)
     input_usd_BM = dataset.matrix("input_tokens", models) * listed.input_usd_per_m
-    listed_BM = (input_usd_BM + output_tokens_BM * listed.output_usd_per_m) / TOKENS_PER_PRICE
-    return np.where(np.isfinite(recorded_BM), recorded_BM, listed_BM)
+    paid_BM: np.ndarray = (input_usd_BM + output_tokens_BM * listed.output_usd_per_m) / TOKENS_PER_PRICE
+    return paid_BM
 
 
 def prices_behind(dataset: OutcomesDataset, models: Sequence[str], listed: Prices) -> Prices:

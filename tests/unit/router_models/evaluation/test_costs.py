@@ -62,28 +62,11 @@ def test_recorded_costs_come_before_listed_prices() -> None:
     assert not charges_input_only(tiny_dataset())
 
 
-def test_listed_prices_stand_in_outcome_by_outcome_where_some_costs_are_recorded() -> None:
-    """8 input tokens at 1 USD per million, output tokens at 2, as they are recorded of the others."""
+def test_a_cost_that_is_missing_among_recorded_ones_is_unknown_whatever_is_listed() -> None:
+    """Of a model that thinks unseen, what its visible tokens cost is a fraction of what it costs."""
     dataset = tiny_dataset()
-    costs = [
-        None if row["model"] == "poet" or row["prompt_id"] == "p0" else row["cost_usd"]
-        for row in dataset.outcomes.to_pylist()
-    ]
-    place = dataset.outcomes.column_names.index("cost_usd")
-    partly = OutcomesDataset(dataset.prompts, dataset.outcomes.set_column(place, "cost_usd", pa.array(costs)))
-
-    paid = paid_usd(partly, MODELS, Prices.of({"poet": (1.0, 2.0)}, MODELS))
-
-    whole = paid_usd(dataset, MODELS, NO_PRICES)
-    assert np.isnan(paid[0, 0]), "nothing is listed of the adder"
-    np.testing.assert_allclose(paid[1:], whole[1:], rtol=1e-5)
-    np.testing.assert_allclose(paid[0, 1], whole[0, 1], rtol=1e-5)
-
-
-def test_where_some_costs_are_recorded_an_answer_of_unknown_length_is_not_charged_as_if_it_were_empty() -> None:
-    dataset = without("output_tokens")
-    place = dataset.outcomes.column_names.index("cost_usd")
     costs = [None if row["model"] == "poet" else row["cost_usd"] for row in dataset.outcomes.to_pylist()]
+    place = dataset.outcomes.column_names.index("cost_usd")
     partly = OutcomesDataset(dataset.prompts, dataset.outcomes.set_column(place, "cost_usd", pa.array(costs)))
 
     paid = paid_usd(partly, MODELS, Prices.of({"poet": (1.0, 2.0)}, MODELS))
