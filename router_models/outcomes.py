@@ -2,8 +2,8 @@
 
 A folder with `prompts.parquet` (prompt_id, dataset, task, prompt, messages, reference, grader, split) and
 `outcomes.parquet` (prompt_id, model, score in [0, 1], cost_usd, input_tokens, output_tokens, latency_s, mean_logprob).
-Everything after the score may be null or absent; extra columns are kept. A model without an outcome on a prompt is
-missing there, never 0.
+Everything after the score may be null, NaN or absent; extra columns are kept. A model without an outcome on a prompt is
+missing there, never 0. `messages` is JSON: a list of {role, content}, or nothing where the prompt was sent alone.
 
 Legend of array suffixes: B prompts, M models.
 """
@@ -117,7 +117,7 @@ class OutcomesDataset:
 def _conversation(messages: str | None, prompt: str) -> Conversation:
     if not messages:
         return (("user", prompt),)
-    return tuple((str(turn["role"]), _text(turn["content"])) for turn in json.loads(messages))
+    return tuple((str(turn["role"]), _text(turn.get("content"))) for turn in json.loads(messages))
 
 
 def _text(content: object) -> str:
@@ -131,14 +131,15 @@ def read_outcomes(folder: Path) -> OutcomesDataset:
     """The dataset in a folder, checked.
 
     Raises:
-        OutcomesError: a file or column is missing, a score lies outside [0, 1], a prompt is unknown or
-            a row is there twice.
+        OutcomesError: a file or column is missing, a score lies outside [0, 1], a prompt is unknown, a row is there
+            twice, a model has no name, messages are no conversation or a number is none.
     """
     dataset = OutcomesDataset(
         _read(folder / PROMPTS_NAME, PROMPT_COLUMNS), _read(folder / OUTCOMES_NAME, OUTCOME_COLUMNS)
     )
-    _check(dataset, folder)
-    return dataset
+    _check_prompts(dataset.prompts, folder / PROMPTS_NAME)
+    _check_outcomes(dataset, folder / OUTCOMES_NAME)
+    return OutcomesDataset(dataset.prompts, _with_nulls(dataset.outcomes))
 
 
 def _read(path: Path, required: Sequence[str]) -> pa.Table:
@@ -151,17 +152,41 @@ def _read(path: Path, required: Sequence[str]) -> pa.Table:
     return table
 
 
-def _check(dataset: OutcomesDataset, folder: Path) -> None:
-    ids = dataset.prompts["prompt_id"].to_pylist()
+def _check_prompts(prompts: pa.Table, path: Path) -> None:
+    ids = prompts["prompt_id"].to_pylist()
+    if None in ids:
+        raise OutcomesError(f"{path}: a prompt has no prompt_id")
     if len(set(ids)) != len(ids):
-        raise OutcomesError(f"{folder / 'prompts.parquet'}: prompt {_first_double(ids)} is there twice")
-    texts = dataset.prompts["prompt"].to_pylist()
+        raise OutcomesError(f"{path}: prompt {_first_double(ids)} is there twice")
+    texts = prompts["prompt"].to_pylist()
     if silent := [name for name, text in zip(ids, texts, strict=True) if not isinstance(text, str)]:
-        raise OutcomesError(f"{folder / 'prompts.parquet'}: prompt {silent[0]} has no text; leave it out")
+        raise OutcomesError(f"{path}: prompt {silent[0]} has no text; leave it out")
+    sent = prompts["messages"].to_pylist() if "messages" in prompts.column_names else []
+    if odd := [name for name, messages in zip(ids, sent, strict=False) if messages and not _is_conversation(messages)]:
+        raise OutcomesError(f"{path}: messages of prompt {odd[0]} are not a JSON list of {{role, content}}")
+
+
+def _is_conversation(messages: object) -> bool:
+    try:
+        turns = json.loads(messages) if isinstance(messages, str) else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(turns, list) and bool(turns) and all(_is_turn(turn) for turn in turns)
+
+
+def _is_turn(turn: object) -> bool:
+    if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
+        return False
+    # A message that only calls tools has no content.
+    return isinstance(turn.get("content"), str | list | None)
+
+
+def _check_outcomes(dataset: OutcomesDataset, path: Path) -> None:
     asked = list(zip(dataset.outcomes["prompt_id"].to_pylist(), dataset.outcomes["model"].to_pylist(), strict=True))
-    path = folder / OUTCOMES_NAME
-    if unknown := {prompt_id for prompt_id, _ in asked} - set(ids):
-        raise OutcomesError(f"{path}: prompt {min(unknown)} is not in prompts.parquet")
+    if not all(isinstance(model, str) and model for _, model in asked):
+        raise OutcomesError(f"{path}: a model has no name; leave the row out")
+    if unknown := {prompt_id for prompt_id, _ in asked} - set(dataset.prompts["prompt_id"].to_pylist()):
+        raise OutcomesError(f"{path}: prompt {min(map(str, unknown))} is not in {PROMPTS_NAME}")
     if len(set(asked)) != len(asked):
         raise OutcomesError(f"{path}: (prompt, model) {_first_double(asked)} is there twice")
     for column in NUMBERS:
@@ -176,8 +201,19 @@ def _check_numbers(values: pa.ChunkedArray, column: str, path: Path) -> None:
         raise OutcomesError(f"{path}: {column} holds something else than numbers") from exc
     if column == "score" and (values.null_count or not np.all((numbers >= 0) & (numbers <= 1))):
         raise OutcomesError(f"{path}: a score is missing or lies outside 0 to 1; leave the row out instead")
-    if column not in ("score", "mean_logprob") and not np.all(numbers >= 0):
+    if np.isinf(numbers).any():
+        raise OutcomesError(f"{path}: an infinite {column}")
+    if column not in ("score", "mean_logprob") and np.any(numbers < 0):
         raise OutcomesError(f"{path}: a negative {column}")
+
+
+def _with_nulls(outcomes: pa.Table) -> pa.Table:
+    """The same with null for NaN, which would spread to whatever is averaged with it."""
+    for place, name in enumerate(outcomes.column_names):
+        values = outcomes[name]
+        if name in NUMBERS and pa.types.is_floating(values.type):
+            outcomes = outcomes.set_column(place, name, pc.if_else(pc.is_nan(values), None, values))
+    return outcomes
 
 
 def _first_double(values: Sequence[object]) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from app.domain.models import Model
     from router_models.evaluation.costs import Price
-    from router_models.evaluation.sets import Source
+    from router_models.evaluation.sets import Entrant, Source
 
 # What the table on the terminal shows; --json has everything.
 _SHOWN = {
@@ -83,9 +84,12 @@ def evaluate(
         names = {**artifacts[0].aliases, **{model: model for model in artifacts[0].models}}
         sources = [_source(folder, split or (), aliases, _prices(models, names)) for folder in data]
         _check_names(sources)
+        entrants = [Entrant.of(each) for each in artifacts]
+        if card:
+            _refuse_lessons(entrants, sources)
         setting = Setting(train_split=train_split, sizes_b=_catalog_sizes(models, names) | _sizes(sizes))
         with bars() as bar:
-            report, table = measure([Entrant.of(each) for each in artifacts], sources, setting, bar)
+            report, table = measure(entrants, sources, setting, bar)
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
     if predictions:
@@ -124,11 +128,24 @@ def _check_names(sources: Sequence[Source]) -> None:
         raise UsageError(f"two folders of --data are named {double[0]}; a set is known by its folder's name")
 
 
+def _refuse_lessons(entrants: Sequence[Entrant], sources: Sequence[Source]) -> None:
+    """A card is about prompts that an artifact has not seen."""
+    for source in sources:
+        for split in source.splits:
+            if any(entrant.learned_from(source.name, split) for entrant in entrants):
+                raise UsageError(
+                    f"{source.name}: the artifact was trained on split {split}; a card needs prompts it has not seen"
+                )
+
+
 def _sizes(sizes: str) -> dict[str, float]:
     """Billions of parameters by model, as given on the command line."""
     try:
         pairs = [part.split("=") for part in sizes.split(",") if part]
-        return {name.strip(): float(value) for name, value in pairs}
+        found = {name.strip(): float(value) for name, value in pairs}
+        if not all(0 < size < math.inf for size in found.values()):
+            raise ValueError("not a size")
+        return found
     except ValueError as exc:
         raise UsageError(f"--sizes should look like small=0.071,large=0.135, not {sizes!r}") from exc
 
@@ -200,9 +217,12 @@ def _show(report: Mapping[str, Any], written: Sequence[Path], *, as_json: bool, 
     from rich.console import Console
 
     from app.cli.screen import console
+    from router_models.evaluation.gates import LEARNED_FROM
 
     screen = Console(stderr=True) if as_json else console()
     for name, figures in report["sets"].items():
+        if figures[LEARNED_FROM]:
+            print(f"{name}: the artifact was trained on these prompts; of others this says nothing", file=sys.stderr)
         if figures["unknown_models"]:
             left_out = f"{name}: the artifact does not know {', '.join(figures['unknown_models'])}; left out"
             print(left_out, file=sys.stderr)

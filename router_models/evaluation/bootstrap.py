@@ -69,9 +69,53 @@ class Draws:
         if not known_B.any():
             return NOTHING
         mean_RS = self.only(known_B).means(values_SB[:, known_B])
-        draws, seeds = mean_RS.shape
-        picked_RS = np.random.default_rng(SEED).integers(seeds, size=(draws, seeds))
-        return interval(np.take_along_axis(mean_RS, picked_RS, axis=1).mean(1), float(values_SB[:, known_B].mean()))
+        return interval(_over_seeds(mean_RS), float(values_SB[:, known_B].mean()))
+
+
+class Against(NamedTuple):
+    """Values of one set's prompts, and those that their mean is to be divided by the mean of."""
+
+    draws: Draws
+    values_SB: np.ndarray
+    unit_B: np.ndarray
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which values count (bool [B]): those with a number for every seed."""
+        known_B: np.ndarray = np.isfinite(self.values_SB).all(0)
+        return known_B
+
+
+def ratio(sets: Sequence[Against]) -> Estimate:
+    """Mean of values / mean of units, both of the same draws, averaged over sets by their numbers of values.
+
+    Seeds are resampled too. Sets without values or units are left out.
+    """
+    counted = [each for each in sets if each.known.any() and np.isfinite(each.unit_B).any()]
+    if not counted:
+        return NOTHING
+    share = np.array([each.known.sum() for each in counted], dtype=float)
+    share /= share.sum()
+    found = [_ratio(each) for each in counted]
+    ratio_RS = sum(part * each_RS for part, (_, each_RS) in zip(share, found, strict=True))
+    return interval(_over_seeds(np.asarray(ratio_RS)), float(share @ [mid for mid, _ in found]))
+
+
+def _ratio(against: Against) -> tuple[float, np.ndarray]:
+    """On all prompts, and in each draw [R, S]; NaN in a draw whose units come to nothing."""
+    known_B, counted_B = against.known, np.isfinite(against.unit_B)
+    values_SB, unit_1B = against.values_SB[:, known_B], against.unit_B[None, counted_B]
+    unit_R1 = against.draws.only(counted_B).means(unit_1B)
+    mean_RS = against.draws.only(known_B).means(values_SB)
+    return float(values_SB.mean() / unit_1B.mean()), mean_RS / np.where(unit_R1 > 0, unit_R1, np.nan)
+
+
+def _over_seeds(value_RS: np.ndarray) -> np.ndarray:
+    """The mean over seeds drawn anew in each draw [R]."""
+    draws, seeds = value_RS.shape
+    picked_RS = np.random.default_rng(SEED).integers(seeds, size=(draws, seeds))
+    mean_R: np.ndarray = np.take_along_axis(value_RS, picked_RS, axis=1).mean(1)
+    return mean_R
 
 
 def interval(value_R: np.ndarray, mid: float) -> Estimate:

@@ -161,6 +161,9 @@ def _costs(figures: Mapping[str, Any]) -> Iterator[str]:
     )
     yield f"- Cost on the other half: {reached}."
     promise = costs["promise"]
+    if promise["kept"] is None:
+        yield f"- `max_quality_loss: {promise['max_quality_loss']:g}` was not tried: one prompt cannot be halved."
+        return
     yield (
         f"- `max_quality_loss: {promise['max_quality_loss']:g}` chosen on one half was kept on the other in "
         f"{promise['kept']:.0%} of {promise['repetitions']} repetitions (mean loss {_interval(promise['loss'])}, cost "

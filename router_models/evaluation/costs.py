@@ -71,9 +71,10 @@ def charges_input_only(dataset: OutcomesDataset) -> bool:
 
 
 def paid_usd(dataset: OutcomesDataset, models: Sequence[str], listed: Prices) -> np.ndarray:
-    """What each outcome cost [B, M]: as recorded; else from listed prices and tokens; else NaN.
+    """What each outcome cost [B, M]: as recorded; where none of them is, from listed prices and tokens; else NaN.
 
-    Where a dataset has no output tokens at all, input tokens alone are charged.
+    A cost that is missing among recorded ones is unknown, whatever is listed: of a model that thinks unseen, tokens at
+    list prices are a fraction of it. Where a dataset has no output tokens at all, input tokens alone are charged.
     """
     recorded_BM = dataset.matrix("cost_usd", models)
     if np.isfinite(recorded_BM).any():

@@ -24,7 +24,7 @@ from router_models.evaluation.bootstrap import DRAWS, SEED, Draws
 from router_models.evaluation.contest import OURS, Stratum, play
 from router_models.evaluation.details import details
 from router_models.evaluation.figures import figures
-from router_models.evaluation.gates import gates
+from router_models.evaluation.gates import LEARNED_FROM, gates
 from router_models.evaluation.held_out import HALVINGS, PROMISED_LOSS
 from router_models.evaluation.latency import latency_ms
 from router_models.evaluation.policies import Known
@@ -41,14 +41,17 @@ __all__ = ["OURS", "PROMISED_LOSS", "Setting", "evaluate"]
 REPORT_FORM = 2
 NOTES = {
     "intervals": f"[low, mid, high]: 95 %, paired bootstrap over prompts, `draws` draws, seed {SEED}; hulls are made "
-    "anew in each; several seeds of training are resampled in means. Pooled: stratified by set.",
+    "anew in each; several seeds of training are resampled in means. Pooled: stratified by set. Prompts are drawn one "
+    "by one, also where they share a wording or a text: on other wordings figures may differ by more than that.",
     "pool": "Figures are on models with an outcome on more than 99 % of the prompts, and a cost on as many where there "
     "are costs; else without the cost; else all. A model without an outcome on a prompt is no candidate there, and "
     "where costs count one without a cost is none either.",
-    "baselines": "All learn from the training split of the same set; the best single model is chosen there. They read "
-    "the text the router model reads, and are given the costs it expects.",
-    "costs": "As recorded, else tokens at list prices; without output tokens, input tokens alone. `cost_ratio` and "
-    "pooled costs are multiples of the mean cost of the set's best single model on the prompts measured.",
+    "baselines": "All learn from the training split of the same set; the best single model is chosen there (by "
+    "least squares of prompt and model, if not all answered the same prompts). They read the text the router model "
+    "reads, and are given the costs it expects.",
+    "costs": "As recorded; where a set records none, tokens at list prices, and without output tokens, input tokens "
+    "alone. `cost_ratio` and pooled costs are multiples of the mean cost of the set's best single model on the prompts "
+    "measured; the interval of `cost_ratio` is that of a ratio of means, both over the same draws.",
     "settings": "Costs enter a choice as quality - weight x cost / mean training cost of the best single model "
     "(linear), and as quality - weight x position on the gateway's scale (log); curves and hulls are over both.",
     "aiq": "Area below the rising concave hull over [cheapest, dearest single model], held fixed; the cheapest model "
@@ -107,6 +110,7 @@ def evaluate(
             shaken.append(shake(stratum, first.predictor, asked, advance))
             played.append(stratum)
             report["sets"][trial.name] = {
+                LEARNED_FROM: any(entrant.learned_from(trial.folder, split) for entrant in entrants),
                 **figures([stratum], shaken[-1:]),
                 **details(stratum, embedding, setting.sizes_b, CostScale(*setting.size_ends_b)),
             }

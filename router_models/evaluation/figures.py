@@ -17,7 +17,7 @@ import numpy as np
 
 from router_models.evaluation import metrics
 from router_models.evaluation.areas import AXES, average
-from router_models.evaluation.bootstrap import NOTHING, Draws, Estimate, interval
+from router_models.evaluation.bootstrap import NOTHING, Against, Draws, Estimate, interval, ratio
 from router_models.evaluation.contest import COVERAGES, OURS, Stratum
 from router_models.evaluation.frontier import Curve
 from router_models.evaluation.held_out import BEST, FORMS, MINUS_1, UNION, cost_at_quality, pooled_promise
@@ -27,13 +27,19 @@ from router_models.evaluation.policies import BEST_SINGLE, CHEAPEST, ORACLE, RAN
 from router_models.evaluation.pricing import REGRET_WEIGHTS, Priced
 from router_models.evaluation.robustness import Shaken
 
+COST_RATIO = "cost_ratio"
+
 
 def figures(strata: Sequence[Stratum], shaken: Sequence[Mapping[str, Shaken]]) -> dict[str, Any]:
     """Everything that one set and several have in common. `shaken` belongs to `strata`, one by one."""
     draws = Draws.joined([stratum.draws for stratum in strata])
     results = _joined(strata)
-    policies = {name: _policy(result, draws) for name, result in results.items()}
-    differences = {name: _difference(results[OURS], result, draws) for name, result in results.items() if name != OURS}
+    policies = {name: _estimates(result, strata, draws) for name, result in results.items()}
+    differences = {
+        name: _estimates(_difference(results[OURS], result), strata, draws)
+        for name, result in results.items()
+        if name != OURS
+    }
     most_chosen = {name: _by_prompts(strata, [s.most_chosen[name] for s in strata]) for name in results}
     costs = _cost_figures([stratum for stratum in strata if stratum.priced])
     calibration = _calibration(strata)
@@ -74,25 +80,43 @@ def _joined(strata: Sequence[Stratum]) -> dict[str, dict[str, np.ndarray]]:
     joined = {}
     for name in names:
         joined[name] = {m: np.concatenate([s.results[name][m] for s in strata], axis=1) for m in METRICS}
-        joined[name]["cost_ratio"] = np.concatenate([_cost_ratio(s, name) for s in strata], axis=1)
+        joined[name][COST_RATIO] = np.concatenate([_in_units(s, name) for s in strata], axis=1)
         if len(strata) > 1:
             del joined[name]["cost_usd"]
     return joined
 
 
-def _cost_ratio(stratum: Stratum, name: str) -> np.ndarray:
+def _in_units(stratum: Stratum, name: str) -> np.ndarray:
     unit_usd = stratum.priced.unit_usd if stratum.priced else float("nan")
-    ratio_SB: np.ndarray = stratum.results[name]["cost_usd"] / unit_usd
-    return ratio_SB
+    multiple_SB: np.ndarray = stratum.results[name]["cost_usd"] / unit_usd
+    return multiple_SB
 
 
-def _policy(result: Mapping[str, np.ndarray], draws: Draws) -> dict[str, Any]:
-    return {metric: draws.mean(values).as_list() for metric, values in result.items()}
+def _estimates(result: Mapping[str, np.ndarray], strata: Sequence[Stratum], draws: Draws) -> dict[str, Any]:
+    return {
+        metric: (_cost_ratio(values, strata) if metric == COST_RATIO else draws.mean(values)).as_list()
+        for metric, values in result.items()
+    }
 
 
-def _difference(ours: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], draws: Draws) -> dict[str, Any]:
+def _cost_ratio(multiple_SB: np.ndarray, strata: Sequence[Stratum]) -> Estimate:
+    """Of mean costs; what the best single model costs is drawn anew with the prompts, set by set."""
+    ends = np.cumsum([stratum.prompts for stratum in strata])[:-1]
+    parts = zip(strata, np.split(multiple_SB, ends, axis=1), strict=True)
+    return ratio([Against(stratum.draws, values_SB, _unit(stratum)) for stratum, values_SB in parts])
+
+
+def _unit(stratum: Stratum) -> np.ndarray:
+    """What the best single model cost, as a multiple of its mean [B]; NaN where no cost is known."""
+    unit_B = np.full(stratum.prompts, np.nan)
+    if stratum.priced:
+        unit_B[stratum.priced.rows] = stratum.priced.best.cost[0]
+    return unit_B
+
+
+def _difference(ours: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The router model minus another policy, paired by prompt."""
-    return {metric: draws.mean(ours[metric] - other[metric]).as_list() for metric in ours}
+    return {metric: ours[metric] - other[metric] for metric in ours}
 
 
 def _by_prompts(strata: Sequence[Stratum], value: Sequence[float]) -> float:

@@ -14,6 +14,8 @@ from typing import Any
 from router_models.evaluation.robustness import TYPOS
 
 PASSED, FAILED, NOT_MEASURED = "passed", "FAILED", "not measured"
+LEARNED_FROM = "trained_on_these_prompts"
+"""Whether an artifact was trained on the prompts of a set, in its figures."""
 MOST_LOSS = 0.005
 MOST_ABSTAINED = 0.10
 MOST_ECE = 0.03
@@ -58,6 +60,10 @@ def failed(judged: list[Gate]) -> bool:
 
 
 def _of_set(name: str, figures: Mapping[str, Any]) -> Iterator[Gate]:
+    if figures.get(LEARNED_FROM):
+        yield Gate(
+            "prompts it was trained on", name, figures["prompts"], 0, at_least=False, note="no other gate counts"
+        )
     difference = figures["quality_minus_best_single"]
     yield Gate(
         "quality minus best single model", name, _part(difference, 1), -MOST_LOSS, at_least=True, note=_said(difference)

@@ -101,7 +101,7 @@ class Promise:
     prompts: int
 
     def figures(self) -> dict[str, Any]:
-        """`kept` is the share of repetitions in which the loss was not above what was asked for."""
+        """`kept` is the share of repetitions in which the loss was not above what was asked for; None without any."""
         return {
             "max_quality_loss": PROMISED_LOSS,
             "repetitions": len(self.loss),
@@ -113,7 +113,11 @@ class Promise:
 
 
 def pooled_promise(parts: Sequence[Promise]) -> Promise:
-    """Every set with a weight of its own; losses and costs averaged over all prompts, repetition by repetition."""
+    """Every set with a weight of its own; losses and costs averaged over all prompts, repetition by repetition.
+
+    Sets too small for repetitions are left out.
+    """
+    parts = [part for part in parts if len(part.loss)] or parts[:1]
     share = np.array([part.prompts for part in parts], dtype=float)
     share /= share.sum()
     mean = [sum(s * getattr(part, name) for s, part in zip(share, parts, strict=True)) for name in _AVERAGED]
@@ -126,8 +130,10 @@ _AVERAGED = ("loss", "cost_ratio")
 def keep_promise(seeds: Sequence[PricedRows], best_B: np.ndarray, scale: CostScale) -> Promise:
     """Choose a weight on one half, measure it on the other; several seeds take turns.
 
-    `best_B` is the best single model's column on each prompt.
+    `best_B` is the best single model's column on each prompt. One prompt has no other half, and no repetitions.
     """
+    if len(best_B) < 2:
+        return Promise(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool), len(best_B))
     columns_SWB = [_columns(rows, scale) for rows in seeds]
     known_BM, rows = np.isfinite(seeds[0].score), seeds[0]
     single, single_usd = take(rows.score, best_B), take(rows.real_usd, best_B)

@@ -85,10 +85,11 @@ def oracle(truth: Truth) -> np.ndarray:
 def standing(score_NM: np.ndarray) -> np.ndarray:
     """How good each model is [M], where models did not all answer the same prompts; -inf without an outcome.
 
-    Least squares of score = prompt + model by alternation: a model that sat the easy prompts gains nothing by it.
+    Least squares of score = prompt + model by alternation: a model that sat the easy prompts gains nothing by it. It
+    begins at the models' means, which are what is left where no prompts connect them.
     """
-    known_NM = np.isfinite(score_NM)
-    score_NM, standing_M = np.where(known_NM, score_NM, 0.0), np.zeros(score_NM.shape[1])
+    known_NM, standing_M = np.isfinite(score_NM), column_means(score_NM, empty=0.0)
+    score_NM = np.where(known_NM, score_NM, 0.0)
     for _ in range(50):
         left_NM = np.where(known_NM, score_NM - standing_M, 0.0)
         prompt_N1 = left_NM.sum(1, keepdims=True) / np.maximum(known_NM.sum(1, keepdims=True), 1)

@@ -83,6 +83,11 @@ class Entrant:
             artifact.name, predictor, artifact.calibration, artifact.aliases, artifact.about, artifact.fingerprint
         )
 
+    def learned_from(self, folder: str, split: str) -> bool:
+        """Whether it was trained on this split of the dataset in a folder of this name; without a split, on all."""
+        data = self.about.get("data", {})
+        return folder in data.get("pools", {}) and data.get("split") in (split, None)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -184,7 +189,7 @@ class Trial:
     def standing(self) -> np.ndarray:
         """How good each pool model was on the training rows, else on the calibration rows [P]; -inf if unknown."""
         if self.train is not None:
-            return column_means(self.train_score, empty=-np.inf)
+            return standing(self.train_score)
         if self.calibration is None:
             return np.full(len(self.pool), -np.inf)
         standing_P: np.ndarray = standing(self.calibration.score)[self.columns]

@@ -207,9 +207,14 @@ Inputs = Mapping[Speed, np.ndarray]
 
 
 def folds_of(groups_B: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """A fold for each row; rows of one group share it, and more rows move none."""
-    shares = {
-        group: int.from_bytes(hashlib.sha256(f"{seed}/{group}".encode()).digest()[:8]) % count
-        for group in np.unique(groups_B)
+    """A fold for each row; rows of one group share it, and more rows move none.
+
+    Where that puts several groups into one and the same fold, they are dealt out in turn instead.
+    """
+    drawn = {
+        group: int.from_bytes(hashlib.sha256(f"{seed}/{group}".encode()).digest()[:8]) for group in np.unique(groups_B)
     }
+    shares = {group: number % count for group, number in drawn.items()}
+    if len(set(shares.values())) == 1:
+        shares = {group: turn % count for turn, group in enumerate(sorted(drawn, key=drawn.__getitem__))}
     return np.array([shares[group] for group in groups_B])

@@ -22,7 +22,6 @@ import torch
 from router_models.aptitude import why_ungradable
 from router_models.artifact import Artifact, Calibration
 from router_models.features import Encoder, TransformerEncoder
-from router_models.odds import logit
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.static_encoder import StaticEncoder
 from router_models.surface import NAMES as SURFACE_NAMES
@@ -83,6 +82,8 @@ def train(config: TrainingConfig, pools: Reading, encoder: tuple[bytes, bytes], 
         # Rows of one question stay together: all go where its first one goes.
         _, first, question_B = np.unique(rows.group, return_index=True, return_inverse=True)
         rows = replace(rows, group=wording_B[first][question_B])
+    if len(np.unique(rows.group)) < 2:
+        raise OutcomesError(f"all {len(rows)} prompts are one question; at least two are needed, to hold one back")
     questions = held_out_questions(config, library, rows, inputs, bar("trials on held-out questions", config.folds))
     tasks = held_out_tasks(config, library, rows, inputs, bar("trials on held-out tasks", config.task_folds))
     parts = fit_parts(config, library, rows, inputs, config.seed)
@@ -228,11 +229,13 @@ def _about(config: TrainingConfig, pools: Reading, figures: Mapping[str, Any]) -
 
 
 def _data_fingerprint(pools: Reading) -> str:
-    """SHA-256 over what was learned from: prompt ids, texts and scores, in order."""
-    total = hashlib.sha256()
+    """SHA-256 over what was learned from, in order: names, prompts, which are the same question, and outcomes."""
+    library, rows, total = pools.library, pools.rows, hashlib.sha256()
+    total.update(json.dumps([library.models, library.pools, library.tasks, library.model_R.tolist()]).encode())
     for prompt_id, conversation in zip(pools.prompt_ids, pools.conversations, strict=True):
         total.update(f"{prompt_id}\0{conversation}\0".encode(errors="replace"))
-    total.update(np.ascontiguousarray(logit(pools.rows.score)).tobytes())
+    for values in (rows.task, rows.group, rows.weight, rows.score, rows.output_tokens, rows.input_tokens):
+        total.update(np.ascontiguousarray(values).tobytes())
     return total.hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,12 +84,48 @@ def test_splits_of_one_set_are_measured_apart_and_shown_as_tables(world: Path) -
     assert "AIQ minus the Zero router's" in done.stdout
 
 
+@pytest.fixture
+def pupil(world: Path) -> Path:
+    """An artifact that says it was trained on the split `train` of `first`."""
+    tiny = tiny_artifact(("adder", "poet"), rows=120)
+    data = {"split": "train", "pools": {"first": {}, "elsewhere": {}}}
+    write_artifact(world / "pupil-v1", replace(tiny, name="pupil-v1", about={**tiny.about, "data": data}))
+    return world / "pupil-v1"
+
+
+@pytest.mark.slow
+def test_figures_on_what_an_artifact_was_trained_on_say_so_and_fail_the_gates(world: Path, pupil: Path) -> None:
+    splits = ("--split", "train", "--split", "test")
+
+    done = evaluate("--artifact", pupil, "--data", world / "first", *splits, "--json", "--gate")
+
+    report = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if "trained on these prompts" in line] == [
+        "first/train: the artifact was trained on these prompts; of others this says nothing"
+    ]
+    flags = {name: figures["trained_on_these_prompts"] for name, figures in report["sets"].items()}
+    assert flags == {"first/train": True, "first/test": False}
+
+
+def test_no_card_is_written_of_prompts_that_an_artifact_was_trained_on(world: Path, pupil: Path) -> None:
+    refused = evaluate("--artifact", pupil, "--data", world / "first", "--split", "test", "--split", "train", "--card")
+
+    assert refused.returncode == 1
+    assert "first: the artifact was trained on split train; a card needs" in refused.stderr.strip().splitlines()[-1]
+    assert sorted(path.name for path in pupil.glob("*")) == sorted(path.name for path in (world / "tiny-v1").glob("*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (("--data", "first", "--split", "dev"), "no prompt has split dev; there are test, train, unseen"),
         (("--data", "first", "--data", "first"), "two folders of --data are named first"),
         (("--data", "first", "--sizes", "adder"), "--sizes should look like"),
+        (("--data", "first", "--sizes", "adder=nan"), "--sizes should look like"),
+        (("--data", "first", "--sizes", "adder=0"), "--sizes should look like"),
+        (("--data", "first", "--sizes", "adder=1,poet=-3"), "--sizes should look like"),
+        (("--data", "first", "--sizes", "adder=inf"), "--sizes should look like"),
         (("--data", "second"), "second: the artifact knows none of the models adder-a, adder-b, bard, stranger"),
         (("--data", "second", "--aliases", "nowhere.json"), "nowhere.json is not {canonical name"),
         (("--data", "nowhere"), "prompts.parquet cannot be read"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +23,12 @@ PROMPTS = {
     "split": ["train", "test", "train"],
     "extra": [1, 2, 3],
 }
-OUTCOMES = {
+OUTCOMES: dict[str, list[Any]] = {
     "prompt_id": ["a", "a", "c"],
     "model": ["y", "x", "x"],
     "score": [1.0, 0.5, 0.0],
     "output_tokens": [7, None, 9],
+    "mean_logprob": [-0.5, None, -1.0],
 }
 
 
@@ -140,9 +142,26 @@ def test_what_is_written_is_read_back_with_its_extra_columns(tmp_path: Path) -> 
         ({"score": [1.0, float("nan"), 0.0]}, "outside 0 to 1"),
         ({"score": ["good", "bad", "bad"]}, "something else than numbers"),
         ({"output_tokens": [-1, 2, 3]}, "a negative output_tokens"),
+        ({"output_tokens": [float("inf"), 2.0, 3.0]}, "an infinite output_tokens"),
+        ({"mean_logprob": [float("-inf"), -2.0, -3.0]}, "an infinite mean_logprob"),
         ({"prompt_id": ["a", "a", "z"]}, "prompt z is not in prompts.parquet"),
+        ({"prompt_id": ["a", "a", None]}, "prompt None is not in prompts.parquet"),
         ({"model": ["x", "x", "x"]}, "is there twice"),
+        ({"model": ["y", "x", None]}, "a model has no name"),
+        ({"model": [1, 2, 3]}, "a model has no name"),
         ({"prompt": ["One?", None, "Three?"]}, "prompt b has no text"),
+        *(
+            ({"messages": [None, messages, None]}, "messages of prompt b are not a JSON list of {role, content}")
+            for messages in (
+                "not json",
+                '{"role": "user", "content": "Two?"}',
+                "[]",
+                '["Two?"]',
+                '[{"content": "Two?"}]',
+                '[{"role": "user", "content": 2}]',
+                "[" * 100_000,
+            )
+        ),
     ],
 )
 def test_a_broken_dataset_is_refused_in_one_line(
@@ -155,6 +174,30 @@ def test_a_broken_dataset_is_refused_in_one_line(
 
     assert "\n" not in str(refused.value)
     assert str(tmp_path) in str(refused.value)
+
+
+def test_a_number_that_is_nan_is_missing_and_does_not_spread(tmp_path: Path) -> None:
+    costs = pa.array([float("nan"), 0.5, 0.25])
+    write_outcomes(tmp_path, OutcomesDataset(dataset().prompts, dataset().outcomes.append_column("cost_usd", costs)))
+
+    read = read_outcomes(tmp_path)
+
+    np.testing.assert_array_equal(read.matrix("cost_usd", ("x", "y"))[0], [0.5, np.nan])
+    assert read.renamed({"x": "one", "y": "one"}).matrix("cost_usd", ("one",))[0, 0] == 0.5
+
+
+def test_a_message_that_only_calls_tools_has_no_text(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Two?"}, {"role": "assistant", "tool_calls": []}]
+    write_outcomes(tmp_path, dataset(messages=[None, json.dumps(messages), None]))
+
+    assert read_outcomes(tmp_path).conversations()[1] == (("user", "Two?"), ("assistant", ""))
+
+
+def test_a_prompt_without_an_id_is_refused(tmp_path: Path) -> None:
+    write_outcomes(tmp_path, OutcomesDataset(pa.table(PROMPTS | {"prompt_id": ["a", None, "c"]}), dataset().outcomes))
+
+    with pytest.raises(OutcomesError, match="a prompt has no prompt_id"):
+        read_outcomes(tmp_path)
 
 
 def test_a_prompt_that_is_there_twice_is_refused(tmp_path: Path) -> None:

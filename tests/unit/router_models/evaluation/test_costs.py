@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from router_models.evaluation.costs import (
@@ -59,6 +60,19 @@ def test_recorded_costs_come_before_listed_prices() -> None:
 
     assert np.nanmax(paid) < 1e-3
     assert not charges_input_only(tiny_dataset())
+
+
+def test_a_cost_that_is_missing_among_recorded_ones_is_unknown_whatever_is_listed() -> None:
+    """Of a model that thinks unseen, what its visible tokens cost is a fraction of what it costs."""
+    dataset = tiny_dataset()
+    costs = [None if row["model"] == "poet" else row["cost_usd"] for row in dataset.outcomes.to_pylist()]
+    place = dataset.outcomes.column_names.index("cost_usd")
+    partly = OutcomesDataset(dataset.prompts, dataset.outcomes.set_column(place, "cost_usd", pa.array(costs)))
+
+    paid = paid_usd(partly, MODELS, Prices.of({"poet": (1.0, 2.0)}, MODELS))
+
+    assert np.isfinite(paid[:, 0]).all()
+    assert np.isnan(paid[:, 1]).all()
 
 
 def test_the_prices_of_one_models_several_names_are_averaged(tmp_path: Path) -> None:

@@ -122,6 +122,16 @@ def test_pooled_costs_are_multiples_of_the_best_single_models() -> None:
     assert "cost_usd" not in pooled[OURS]
 
 
+@pytest.mark.parametrize("name", ["first/test", "first/unseen", "second", "pooled"])
+def test_a_cost_ratio_is_of_two_means_that_vary_together(name: str) -> None:
+    figures = {**measured()[0]["sets"], "pooled": measured()[0]["pooled"]}[name]
+
+    ratio = {policy: np.array(metrics["cost_ratio"]) for policy, metrics in figures["policies"].items()}
+    np.testing.assert_allclose(ratio[BEST_SINGLE], 1.0, atol=1e-6)
+    against = figures["differences"][BEST_SINGLE]["cost_ratio"]
+    np.testing.assert_allclose(ratio[OURS] - 1, against, atol=1e-6)
+
+
 def test_figures_hold_for_every_baseline() -> None:
     figures = measured()[0]["sets"]["second"]
 
@@ -262,6 +272,17 @@ def test_where_nothing_is_predicted_calibration_is_null(tmp_path: Path) -> None:
     json.dumps(report, allow_nan=False, default=float)
 
 
+@pytest.mark.parametrize(
+    ("split", "pool", "learned"),
+    [("train", "tiny", True), (None, "tiny", True), ("test", "tiny", False), ("train", "other", False)],
+)
+def test_an_artifact_was_trained_on_a_split_of_its_own_pools(split: str | None, pool: str, learned: bool) -> None:
+    about = {"data": {"split": split, "pools": {pool: {"prompts": 320}}}}
+
+    assert replace(entrant(), about=about).learned_from("tiny", "train") is learned
+    assert not entrant().learned_from("tiny", "train"), "nothing is known of it"
+
+
 def test_artifacts_of_different_models_are_not_mixed() -> None:
     other = Entrant("other", FakeReader({"adder": {}}), calibration())
 
@@ -337,6 +358,18 @@ def test_a_card_without_costs_has_dashes_and_not_numbers() -> None:
 
     assert "No costs are known." in card
     assert "| - |" in card
+
+
+def test_a_single_prompt_is_measured_and_no_promise_is_said_to_be_broken_on_it() -> None:
+    given = source()
+    is_one = np.zeros(given.dataset.prompts.num_rows, dtype=bool)
+    is_one[given.dataset.prompts["split"].to_pylist().index("test")] = True
+    alone = replace(given, dataset=given.dataset.select(is_one))
+
+    report = evaluate([entrant()], [alone], SETTING, no_bar)[0]
+
+    assert report["sets"]["tiny"]["costs"]["promise"]["kept"] is None
+    assert "`max_quality_loss: 0.01` was not tried" in render_card(tiny_artifact(), report, "thalamus evaluate")
 
 
 def test_plots_are_drawn_for_what_is_known(tmp_path: Path) -> None:

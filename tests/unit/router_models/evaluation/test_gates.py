@@ -75,6 +75,15 @@ def test_one_figure_outside_its_bound_fails_its_gate_and_no_other(
     assert failed(gates(report))
 
 
+def test_prompts_it_was_trained_on_fail_the_gates_though_all_figures_are_good() -> None:
+    report = changed("sets", "small", value=GOOD["sets"]["small"] | {"trained_on_these_prompts": True, "prompts": 213})
+
+    assert [name for (name, _), verdict in verdicts(report).items() if verdict == FAILED] == [
+        "prompts it was trained on"
+    ]
+    assert failed(gates(report))
+
+
 def test_without_costs_the_area_is_not_measured_and_not_passed() -> None:
     report = changed("pooled", "daiq", value=None)
 

@@ -95,6 +95,23 @@ def test_without_a_safe_weight_the_best_single_model_answers_and_nothing_is_lost
     assert found["cost_ratio"] == [1, 1, 1]
 
 
+def test_one_prompt_has_no_other_half_to_keep_or_break_a_promise_on() -> None:
+    alone = keep_promise([priced(np.full((1, 2), 0.9), np.ones((1, 2)))], np.zeros(1, dtype=int), SCALE)
+
+    figures = alone.figures()
+
+    assert (figures["repetitions"], figures["kept"], figures["weight_found"]) == (0, None, None)
+    assert (figures["loss"], figures["cost_ratio"]) == (None, None)
+
+
+def test_a_set_without_repetitions_does_not_spoil_what_is_pooled() -> None:
+    nothing = Promise(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool), 1)
+    kept = Promise(np.array([0.0, 0.02]), np.array([0.5, 0.5]), np.array([True, True]), 300)
+
+    assert pooled_promise([nothing, kept]).figures() == kept.figures()
+    assert pooled_promise([nothing, nothing]).figures()["kept"] is None
+
+
 def test_a_pooled_promise_averages_over_all_prompts() -> None:
     kept = Promise(np.array([0.0, 0.0]), np.array([1.0, 1.0]), np.array([False, False]), 300)
     broken = Promise(np.array([0.03, 0.06]), np.array([0.5, 0.5]), np.array([True, False]), 100)

@@ -126,5 +126,19 @@ def test_a_model_that_sat_only_easy_prompts_does_not_stand_higher_for_it() -> No
     assert np.nanmean(np.array(hard + easy)[:, :3], axis=0).argmax() == 2
 
 
+def test_models_that_no_prompt_connects_are_ordered_by_their_means() -> None:
+    """As where every prompt was sent to one model only."""
+    score = np.full((40, 2), NAN)
+    score[:20, 0], score[20:, 1] = [0.0, 1.0] * 10, [1.0, 1.0, 1.0, 0.0] * 5
+
+    np.testing.assert_allclose(standing(score), [0.5, 0.75])
+
+
+def test_where_all_answered_all_prompts_a_standing_is_a_mean() -> None:
+    score = np.random.default_rng(0).choice([0.0, 0.5, 1.0], (50, 4))
+
+    np.testing.assert_allclose(standing(score), score.mean(0))
+
+
 def test_availability_is_what_has_an_outcome() -> None:
     np.testing.assert_array_equal(Truth(np.array([[1.0, NAN]]), np.ones((1, 2))).available, [[True, False]])

@@ -110,6 +110,27 @@ def test_the_best_single_model_is_chosen_on_the_training_rows() -> None:
     np.testing.assert_array_equal(found.default_column, 1)
 
 
+def test_a_model_that_sat_only_easy_training_prompts_is_not_the_best_single_model_for_it() -> None:
+    """The adder is better wherever both answered, and of all it answered half were hard."""
+    scores = {"easy": {"adder": 0.9, "poet": 0.8}, "hard": {"adder": 0.3}}
+    prompts = [
+        {"prompt_id": f"{kind}{number}", "prompt": "x", "split": "train" if number < 30 else "test"}
+        for kind in scores
+        for number in range(40)
+    ]
+    outcomes = [
+        {"prompt_id": row["prompt_id"], "model": model, "score": score}
+        for row in prompts
+        for model, score in scores[row["prompt_id"][:4]].items()
+    ]
+
+    found = trial(OutcomesDataset(pa.Table.from_pylist(prompts), pa.Table.from_pylist(outcomes)))
+
+    assert found.models == ("adder", "poet")
+    assert found.standing[0] > found.standing[1]
+    np.testing.assert_array_equal(found.default_column, 0)
+
+
 def test_without_a_training_split_the_calibration_rows_choose_it() -> None:
     rows = np.ones((6, 2))
     calibration = Calibration(

@@ -222,6 +222,13 @@ def test_rows_of_one_group_share_a_fold_and_more_rows_move_none() -> None:
     np.testing.assert_array_equal(folds_of(np.concatenate([groups_B, [9, 11]]), 3, seed=1)[:6], fold_B)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_a_few_groups_never_share_one_fold(seed: int) -> None:
+    fold_B = folds_of(np.array([3, 3, 8, 3]), 5, seed)
+
+    assert fold_B[0] == fold_B[1] == fold_B[3] != fold_B[2]
+
+
 def test_folds_are_about_even_and_depend_on_the_seed() -> None:
     groups_B = np.arange(3_000)
 

@@ -346,6 +346,31 @@ def test_the_fingerprint_of_the_data_changes_with_them(quick: Artifact, whole: A
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
+def relabelled(table: pa.Table, column: str, values: list[Any]) -> pa.Table:
+    return table.set_column(table.column_names.index(column), column, pa.array(values))
+
+
+def test_the_fingerprint_is_of_all_that_is_learned_from(tmp_path: Path) -> None:
+    dataset = tiny_dataset(60)
+    prompts, outcomes = dataset.prompts, dataset.outcomes
+    names = [{"adder": "sums"}.get(name, name) for name in outcomes["model"].to_pylist()]
+    lengths = [tokens + 1 for tokens in outcomes["output_tokens"].to_pylist()]
+    # What is nearly right is not what is right, though their logits are cut alike.
+    scores = [0.9999 if score == 1 else score for score in outcomes["score"].to_pylist()]
+    changed = [
+        (prompts, outcomes),
+        (prompts, relabelled(outcomes, "model", names)),
+        (prompts, relabelled(outcomes, "output_tokens", lengths)),
+        (prompts, relabelled(outcomes, "score", scores)),
+        (relabelled(prompts, "task", [task + "s" for task in prompts["task"].to_pylist()]), outcomes),
+        (relabelled(prompts, "task", ["sums"] * prompts.num_rows), outcomes),
+    ]
+
+    found = [trained_on(OutcomesDataset(*tables), tmp_path).about["data"]["sha256"] for tables in changed]
+
+    assert len(set(found)) == len(changed)
+
+
 def test_a_model_without_outcomes_is_refused(folder: Path) -> None:
     with pytest.raises(OutcomesError, match="model nobody has no outcome in the training split"):
         trained(folder, models=("adder", "nobody"))
@@ -354,6 +379,25 @@ def test_a_model_without_outcomes_is_refused(folder: Path) -> None:
 def test_a_handful_of_prompts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutcomesError, match="4 prompts are too few; at least 6 are needed"):
         trained_on(tiny_dataset(prompts=6), tmp_path, folds=3)
+
+
+def test_prompts_that_are_all_one_question_are_refused(tmp_path: Path) -> None:
+    dataset = tiny_dataset(60)
+    same = [row | {"core_hash": "x"} for row in dataset.prompts.to_pylist()]
+
+    with pytest.raises(OutcomesError, match="all 40 prompts are one question; at least two are needed"):
+        trained_on(OutcomesDataset(pa.Table.from_pylist(same), dataset.outcomes), tmp_path)
+
+
+def test_two_questions_are_held_back_in_turn(tmp_path: Path) -> None:
+    dataset = tiny_dataset(60)
+    two = [row | {"core_hash": str(number % 2)} for number, row in enumerate(dataset.prompts.to_pylist())]
+
+    for seed in range(1, 5):
+        artifact = trained_on(OutcomesDataset(pa.Table.from_pylist(two), dataset.outcomes), tmp_path, seed=seed)
+
+        assert len(artifact.calibration.quality) == 40
+        assert np.isfinite(artifact.calibration.quality).all()
 
 
 def test_no_data_at_all_is_refused_and_the_way_out_named(tmp_path: Path) -> None:
