@@ -258,10 +258,15 @@ def _saving(ratio: Interval, always: str) -> str:
     """The cost of choosing, beside that of `always`."""
     if not math.isfinite(ratio.mean):
         return f"at a cost that is not known, against {always},"
-    mean, low, high = (round(100 * (1 - share)) for share in (ratio.mean, ratio.high, ratio.low))
-    if mean < 0:
-        return f"{-mean} % [{-high}, {-low}] dearer than {always}"
-    return f"{mean} % [{low}, {high}] cheaper than {always}" if mean else f"as dear as {always}"
+    mean = round(100 * (1 - ratio.mean))
+    if not mean:
+        return f"as dear as {always}"
+    if not math.isfinite(ratio.high):
+        interval = "not known"
+    else:
+        ends = sorted(round(100 * (1 - share)) * (1 if mean > 0 else -1) for share in (ratio.high, ratio.low))
+        interval = f"{ends[0]}, {ends[1]}"
+    return f"{abs(mean)} % [{interval}] {'cheaper' if mean > 0 else 'dearer'} than {always}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -58,10 +58,10 @@ def why_best(expected: Expected, ground: Ground) -> str:
         return head + f"predicted quality {chosen_quality:.2f} here"
     chosen_shown, best_shown = _told_apart(chosen_quality, float(quality_E[best]))
     words = _gains(expected, int(ground.order[0]), int(ground.order[best]), active)
-    other = expected.names[int(ground.order[best])]
+    other, tested = expected.names[int(ground.order[best])], len(quality_E) - int(np.isnan(quality_E).sum())
     return (
         f"{head}{' and '.join(words) or 'as good'} at a predicted quality of {chosen_shown}, "
-        f"against {best_shown} for {other}, the highest of {len(quality_E)} (weights: {_shown(active)})"
+        f"against {best_shown} for {other}, the highest of {tested} (weights: {_shown(active)})"
     )
 
 

@@ -128,6 +128,14 @@ UNKNOWN = Interval(math.nan, math.nan, math.nan)
             {"cost_ratio": Interval(1.12, 1.05, 1.19)},
             "12 % [5, 19] dearer than always qwen3-32b at -0.2 [-0.9, +0.5] points",
         ),
+        (
+            {"cost_ratio": Interval(0.6, 0.0, math.inf)},
+            "40 % [not known] cheaper than always qwen3-32b at -0.2 [-0.9, +0.5] points",
+        ),
+        (
+            {"cost_ratio": Interval(1.3, -math.inf, math.inf)},
+            "30 % [not known] dearer than always qwen3-32b at -0.2 [-0.9, +0.5] points",
+        ),
         ({"cost_ratio": Interval(1.0, 0.98, 1.02)}, "as dear as always qwen3-32b at -0.2 [-0.9, +0.5] points"),
         (
             {"cost_ratio": UNKNOWN},

@@ -39,6 +39,11 @@ def test_a_weight_gives_quality_up_and_says_for_what() -> None:
     )
 
 
+def test_models_that_nothing_is_predicted_of_are_not_counted() -> None:
+    decision = world_of(SMALL, LARGE, llm("new", tested=False), quality=QUALITY).decide({"weights": {"cost": 3}})
+    assert decision.why.endswith("against 0.90 for large, the highest of 2 (weights: cost 3)")
+
+
 def test_numbers_that_look_alike_are_told_apart() -> None:
     decision = world_of(SMALL, LARGE, quality={"small": 0.9012, "large": 0.9}).decide()
     assert "0.901 against 0.900 for the next" in decision.why
