@@ -21,6 +21,7 @@ from app.domain.request import Request
 from app.routing.narrowing import narrowed
 from app.store.accounts import NANO_USD, Account, Hold
 from app.store.budgets import Budgets
+from app.upstream.forwarding import TEMPLATE_TOKENS
 
 # A longer answer is asked for on purpose; and nearly every model can write so much.
 UNSTATED_TOKENS = 4_096
@@ -30,8 +31,6 @@ SHORT_TOKENS = 1_024
 USEFUL_TOKENS = 256
 # Prompts are estimated at four bytes a token, and a byte is the shortest token.
 TOKENS_PER_ESTIMATED = 4
-# What a chat template adds of its own: a default system prompt, how tools are called.
-TEMPLATE_TOKENS = 256
 # Models that are tried at most before the rest; dearer ones after them are not waited for.
 FIRST = 3
 
@@ -124,17 +123,11 @@ def _unstated_tokens(request: Request, models: Sequence[Model]) -> int:
 
 def _room_tokens(request: Request, model: Model) -> int:
     """Prompts are longer than estimated at times, and a backend refuses what goes beyond its context."""
-    return (model.card.context_tokens - _longest_tokens(request)) // 2
+    return (model.card.context_tokens - request.longest_input_tokens) // 2
 
 
 def _has_room(request: Request, model: Model, tokens: int | None) -> bool:
-    return tokens is None or _longest_tokens(request) + tokens <= model.card.context_tokens
-
-
-def _longest_tokens(request: Request) -> int:
-    """Of several prompts each has the context to itself."""
-    longest = request.longest_prompt_tokens
-    return request.input_tokens if longest is None else longest
+    return tokens is None or request.longest_input_tokens + tokens <= model.card.context_tokens
 
 
 def _cut(request: Request, decision: Decision, size: Size, hold: Hold) -> Afforded:

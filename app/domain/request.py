@@ -88,7 +88,7 @@ class Request:
 
     @property
     def longest_input_tokens(self) -> int:
-        """Of the prompts that are read one by one, the longest."""
+        """Of the prompts that are read one by one, each with the context to itself, the longest."""
         return self.input_tokens if self.longest_prompt_tokens is None else self.longest_prompt_tokens
 
     def limited_to(self, tokens: int) -> Request:

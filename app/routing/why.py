@@ -11,8 +11,8 @@ from app.routing.estimates import Expected
 from app.routing.objective import Positions
 from app.routing.view import NO_TERMS, Terms
 
-# Models that a budget does not pay for are named up to here, the rest is counted.
-MOST_UNPAID = 3
+# So many models are named where several have something in common; the rest is counted.
+MOST_NAMED = 3
 
 Rule = Literal["best", "abstained", "default"]
 """Usefulness by what is predicted; the profile's order, because that is not to be trusted; the same without any."""
@@ -58,10 +58,10 @@ def why_best(expected: Expected, ground: Ground) -> str:
         return head + f"predicted quality {chosen_quality:.2f} here"
     chosen_shown, best_shown = _told_apart(chosen_quality, float(quality_E[best]))
     words = _gains(expected, int(ground.order[0]), int(ground.order[best]), active)
-    other, tested = expected.names[int(ground.order[best])], len(quality_E) - int(np.isnan(quality_E).sum())
+    other = expected.names[int(ground.order[best])]
     return (
         f"{head}{' and '.join(words) or 'as good'} at a predicted quality of {chosen_shown}, "
-        f"against {best_shown} for {other}, the highest of {tested} (weights: {_shown(active)})"
+        f"against {best_shown} for {other}, the highest of {_tested(quality_E)} (weights: {_shown(active)})"
     )
 
 
@@ -108,9 +108,7 @@ def why_unpaid(expected: Expected, unpaid: Sequence[int]) -> str:
     """What goes before any reason where a budget left models out; else nothing."""
     if not unpaid:
         return ""
-    names = ", ".join(str(expected.names[number]) for number in unpaid[:MOST_UNPAID])
-    more = len(unpaid) - MOST_UNPAID
-    return f"what is left of this key's budget rules out {names}{f' and {more} more' if more > 0 else ''}; "
+    return f"what is left of this key's budget rules out {_named(expected, unpaid)}; "
 
 
 def why_tried_last(expected: Expected, ground: Ground) -> str:
@@ -118,15 +116,23 @@ def why_tried_last(expected: Expected, ground: Ground) -> str:
     last = ground.order[len(expected.fleet.peers(ground.order)) :].tolist()
     if not last:
         return ""
-    names = ", ".join(str(expected.names[number]) for number in last[:MOST_UNPAID])
-    more = f" and {len(last) - MOST_UNPAID} more" if len(last) > MOST_UNPAID else ""
     fails, is_tried = ("fails", "it is") if len(last) == 1 else ("fail", "they are")
-    return f"{names}{more} {fails} too often at the moment, so {is_tried} tried last; "
+    return f"{_named(expected, last)} {fails} too often at the moment, so {is_tried} tried last; "
+
+
+def _named(expected: Expected, models: Sequence[int]) -> str:
+    """The names of models, or of the first few and how many more there are."""
+    names, more = ", ".join(str(expected.names[number]) for number in models[:MOST_NAMED]), len(models) - MOST_NAMED
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def _tested(quality_E: np.ndarray) -> int:
+    """Models of which something is predicted."""
+    return len(quality_E) - int(np.isnan(quality_E).sum())
 
 
 def _highest(quality_E: np.ndarray, active: Mapping[str, float]) -> str:
-    tested = len(quality_E) - int(np.isnan(quality_E).sum())
-    chosen = float(quality_E[0])
+    tested, chosen = _tested(quality_E), float(quality_E[0])
     if tested == 1:
         return f"the only tested one among {len(quality_E)} (predicted quality {chosen:.2f})"
     first, second = _told_apart(chosen, float(np.nanmax(quality_E[1:])))
