@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -32,8 +33,24 @@ ASKED: Any = {"role": "user", "content": "How is the weather in Paris?"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "City", "arguments": NAMED}}
 
 
+@pytest.fixture(scope="module")
+def built_types() -> None:
+    """The client makes its types at the first answer of each kind, for a second in which a gateway on the same event
+    loop would find itself full."""
+    asyncio.run(_build_types())
+
+
+async def _build_types() -> None:
+    async with FakeBackend(Script()) as backend, AsyncOpenAI(base_url=f"{backend.url}/v1", api_key="none") as client:
+        for answering in (created, parsed, streamed, created_response, parsed_response, streamed_response):
+            await answering(client)
+        backend.script = CALLS
+        for answering in (streamed, streamed_response):
+            await answering(client, tools=[TOOL if answering is streamed else FUNCTION])
+
+
 @pytest.fixture
-async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
+async def deployment(built_types: None, tmp_path: Path) -> AsyncIterator[Deployment]:
     async with deployed(tmp_path, "small") as running:
         yield running
 
