@@ -19,8 +19,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.affording import TEMPLATE_TOKENS
 from app.store.budgets import REFUSED_FOR_S
+from app.upstream.forwarding import TEMPLATE_TOKENS
 from tests.fakes.backend import FakeBackend, Received, Script
 from tests.fakes.deployment import CARD, SECRET
 from tests.fakes.process import GatewayProcess, gateway_process, until

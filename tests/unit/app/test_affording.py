@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.affording import TEMPLATE_TOKENS, UNSTATED_TOKENS, USEFUL_TOKENS, Afforded, afford
+from app.affording import UNSTATED_TOKENS, USEFUL_TOKENS, Afforded, afford
 from app.domain.models import Card, Model, TokenPrice
 from app.domain.request import Request
 from app.domain.usage import Usage
 from app.errors import BudgetSpent
 from app.store.budgets import Purse
 from app.store.keys import Budget
+from app.upstream.forwarding import TEMPLATE_TOKENS
 from tests.fakes.bank import MemoryBank
 from tests.fakes.world import decision, model, request
 
