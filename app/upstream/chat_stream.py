@@ -1,4 +1,8 @@
-"""The stream of a chat or text completion: chunks with choices, usage on a last one, `[DONE]`."""
+"""The stream of a chat or text completion: chunks with choices, usage on a last one, `[DONE]`.
+
+The last chunk, which is the one with usage where the caller asked for that, is held back until the next event says that
+it was the last: the record goes on it, for OpenAI's client believes the last chunk alone about usage.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,8 @@ class ChatStream(StreamAnswer):
         super().__init__(form, exchange, pace)
         self._renamer = Renamer(form.model)
         self._last: dict[str, Any] = {}
+        self._held_back = b""
+        """The last event, to which something may yet be added."""
         self._begun: set[int] = set()
         self._finished: set[int] = set()
         self._alike = _Alike()
@@ -46,21 +52,38 @@ class ChatStream(StreamAnswer):
         if (sendable := self._alike.sendable(data)) is not None:
             self.counted_tokens += 1
             return sendable
-        if data == DONE:
+        if data.strip() == DONE:
             return self._done()
         chunk = parse(data)
         choices = sound_choices(chunk)
-        self._last = chunk
         for choice in choices:
             self._note(choice)
         if usage := chunk.get("usage"):
             self.usage = Usage.parse(usage) or self.usage
             if not choices and not self.form.wants_usage:
+                self._add_what_is_not_usage(chunk)
                 return b""
-        sendable = self._renamer.event(data, chunk)
+        self._last = chunk
+        before, sendable = self._release(), self._renamer.event(data, chunk)
+        if (usage and not choices) or len(self._finished) >= self.form.choices:
+            # Whatever comes now is read, so that it stays behind what is held back.
+            self._held_back, self._alike = sendable, _Alike()
+            return before
         if len(choices) == 1 and not usage and not choices[0].get("finish_reason"):
             self._alike.learn(data, sendable, _text_of(choices[0]))
-        return sendable
+        return before + sendable
+
+    def _release(self) -> bytes:
+        held_back, self._held_back = self._held_back, b""
+        return held_back
+
+    def _add_what_is_not_usage(self, chunk: dict[str, Any]) -> None:
+        """What a backend says on its usage chunk it would have said on the one before, had it not been asked for usage:
+        vLLM its `system_fingerprint`."""
+        more = {name: value for name, value in chunk.items() if self._last.get(name) is None and name != "usage"}
+        if self._held_back and any(value is not None for value in more.values()):
+            self._last = {**self._last, **more}
+            self._held_back = self._rewritten(self._last)
 
     def _note(self, choice: dict[str, Any]) -> None:
         index = choice.get("index")
@@ -81,9 +104,9 @@ class ChatStream(StreamAnswer):
             self._real = True
 
     def _done(self) -> bytes:
-        # The record in the epilogue says so, too.
+        # The record on the last chunk says so, too.
         self._ended = self.complete = True
-        return self._epilogue() + b"data: [DONE]\n\n"
+        return self._last_chunk() + b"data: [DONE]\n\n"
 
     def _end_of_body(self) -> bytes:
         whole = len(self._finished) >= self.form.choices and self._begun <= self._finished
@@ -93,15 +116,20 @@ class ChatStream(StreamAnswer):
         return super()._end_of_body()
 
     def _error_event(self, error: UpstreamError) -> bytes:
-        return error_event(error)
+        return self._release() + error_event(error)
 
-    def _epilogue(self) -> bytes:
-        attached = self._attached()
+    def _last_chunk(self) -> bytes:
+        """What was held back with what is attached to it; a chunk of its own for that where nothing was."""
+        held_back, attached = self._release(), self._attached()
         if not attached:
-            return b""
+            return held_back
+        if held_back:
+            return self._rewritten({**self._last, **attached})
         kept: dict[str, Any] = {name: self._last[name] for name in ("id", "object", "created") if name in self._last}
-        chunk = {**kept, "model": self.form.model, "choices": [], **attached}
-        return b"data: %b\n\n" % dump(chunk)
+        return self._rewritten({**kept, "choices": [], **attached})
+
+    def _rewritten(self, chunk: dict[str, Any]) -> bytes:
+        return b"data: %b\n\n" % dump({**chunk, "model": self.form.model})
 
 
 def _text_of(choice: dict[str, Any]) -> object:

@@ -29,6 +29,9 @@ class StreamAnswer(Answer):
         self._splitter = EventSplitter(self.max_event_bytes)
         self._watch = Watch(exchange, pace)
         self._ready: list[bytes] = []
+        self._unread: Sequence[bytes] = ()
+        """Events that came with the first output, and are read when the caller is there: by then it is known what is
+        attached to the last of them."""
         self._held_bytes = 0
         self._real = False
         """Whether there was any output, or the end of it."""
@@ -57,10 +60,15 @@ class StreamAnswer(Answer):
 
     def _begin(self, events: Sequence[bytes]) -> None:
         for number, data in enumerate(events, 1):
-            self._ready.append(self._event(data))
+            sendable = self._event(data)
+            if self._real and self._ended:
+                # All of the answer is in this event, to which something may be attached.
+                self._unread, self._ended, self.complete = events[number - 1 :], False, False
+                return
+            self._ready.append(sendable)
             if self._real:
                 # Once there is something to send, a failure is an event: the same however the network cut the stream.
-                self._ready.append(self._events(events[number:]))
+                self._unread = events[number:]
                 return
             if self._ended:
                 raise UpstreamBroken("the backend sent an empty stream")
@@ -70,8 +78,8 @@ class StreamAnswer(Answer):
 
         What arrives is passed on where it arrives; nobody is woken before the end, or until the caller is too slow.
         """
-        if self._ready:
-            sink.write_piece(self._held(), last=self._ended)
+        if held := self._held():
+            sink.write_piece(held, last=self._ended)
         while not self._ended and not self._closed:
             if sink.is_full and self._exchange.failed is None:
                 await self._room(sink)
@@ -79,8 +87,8 @@ class StreamAnswer(Answer):
         await self._close_up()
 
     async def __anext__(self) -> bytes:
-        if self._ready and not self._closed:
-            return self._held()
+        if not self._closed and (held := self._held()):
+            return held
         while not self._ended and not self._closed:
             if sendable := await self._next():
                 return sendable
@@ -171,9 +179,9 @@ class StreamAnswer(Answer):
         return self._events(events)
 
     def _held(self) -> bytes:
-        """What was held back until there was output."""
-        ready, self._ready = self._ready, []
-        return b"".join(ready)
+        """What was held back until there was output, and what came with it."""
+        ready, unread, self._ready, self._unread = self._ready, self._unread, [], ()
+        return b"".join([*ready, self._events(unread)])
 
     def _split(self, piece: bytes) -> list[bytes]:
         try:

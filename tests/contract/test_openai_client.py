@@ -96,6 +96,17 @@ async def test_a_stream_with_usage(client: AsyncOpenAI) -> None:
     assert {chunk.model for chunk in chunks} == {"small"}
 
 
+async def test_the_helper_for_streams_has_usage_and_record(client: AsyncOpenAI, deployment: Deployment) -> None:
+    asked: Any = {"model": "auto", "messages": MESSAGES, "extra_body": {"routing": {"explain": True}}}
+    async with client.chat.completions.stream(**asked, stream_options={"include_usage": True}) as stream:
+        told: list[Any] = [event.chunk async for event in stream if event.type == "chunk"]
+        answer = await stream.get_final_completion()
+    assert answer.choices[0].message.content == TEXT
+    assert answer.usage
+    assert answer.usage.completion_tokens == 6
+    assert [chunk.thalamus["model"] for chunk in told if hasattr(chunk, "thalamus")] == ["small"]
+
+
 async def test_a_text_completion(client: AsyncOpenAI, deployment: Deployment) -> None:
     answer = await client.completions.create(model="large", prompt="The capital of France is", echo=True)
     assert (answer.choices[0].text, answer.model) == (TEXT, "large")

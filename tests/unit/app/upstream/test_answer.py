@@ -191,13 +191,53 @@ async def test_a_plain_answer_may_consist_of_reasoning(name: str) -> None:
     assert json.loads(await everything(answer))["choices"][0]["message"] == message
 
 
-async def test_the_record_travels_on_a_last_chunk_before_done() -> None:
-    answer = await read_answer(stream_of("x"), STREAM, pace())
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+FINISH, USED = event(chunk("b", "stop")), event({**chunk(""), "choices": [], "usage": USAGE})
+ALL_AT_ONCE = [event(chunk("a")) + FINISH + USED + DONE]
+ONE_BY_ONE = [event(chunk("a")), FINISH, USED, DONE]
+
+
+def chunks(sent: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in sent.split(b"\n\n") if line.startswith(b"data: {")]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("pieces", [ALL_AT_ONCE, ONE_BY_ONE, [FINISH, USED + DONE]], ids=["at once", "each", "short"])
+async def test_the_record_travels_on_the_last_chunk_beside_the_usage(pieces: list[Piece], wanted: bool) -> None:
+    answer = await read_answer(FakeExchange(pieces), Form("shown", True, wants_usage=wanted), pace())
     answer.attach(lambda: {"decision_id": "d"})
-    parts = (await everything(answer)).split(b"\n\n")
-    last = json.loads(parts[-3][6:])
-    assert (last["thalamus"], last["choices"], last["model"]) == ({"decision_id": "d"}, [], "shown")
-    assert parts[-2] == b"data: [DONE]"
+    sent = await everything(answer)
+    *others, last = chunks(sent)
+    assert (last["thalamus"], last["model"]) == ({"decision_id": "d"}, "shown")
+    assert last.get("usage") == (USAGE if wanted else None)
+    assert (texts(sent)[-1], sent.endswith(DONE), [one for one in others if "thalamus" in one]) == ("b", True, [])
+
+
+async def test_a_stream_that_never_says_that_it_ends_has_the_record_on_a_chunk_of_its_own() -> None:
+    answer = await read_answer(FakeExchange([event(chunk("a")) + DONE]), STREAM, pace())
+    answer.attach(lambda: {"decision_id": "d"})
+    last = chunks(await everything(answer))[-1]
+    assert (last["thalamus"], last["choices"], last["id"], last["model"]) == ({"decision_id": "d"}, [], "1", "shown")
+
+
+@pytest.mark.parametrize("end", [[DONE], [], [UpstreamDisconnected("cut")]], ids=["done", "over", "cut"])
+async def test_a_usage_chunk_that_was_held_back_is_sent_however_the_stream_ends(end: list[Piece]) -> None:
+    sent, _ = await stream(event(chunk("a")), FINISH, USED, *end, form=Form("shown", True, wants_usage=True))
+    last = {**chunk("", model="shown"), "choices": [], "usage": USAGE}
+    assert chunks(sent)[:3] == [chunk("a", model="shown"), chunk("b", "stop", "shown"), last]
+
+
+async def test_what_comes_after_the_end_stays_behind_it() -> None:
+    more = [event(chunk("a")), FINISH, event(chunk("c")), event(chunk("d")), DONE]
+    assert texts((await stream(*more))[0]) == "abcd"
+
+
+async def test_what_else_a_hidden_usage_chunk_says_is_said_on_the_chunk_before() -> None:
+    named = event({**chunk(""), "choices": [], "usage": USAGE, "system_fingerprint": "fp", "service_tier": None})
+    sent, _ = await stream(event(chunk("a")), FINISH, named, DONE)
+    first, last = chunks(sent)
+    assert first == chunk("a", model="shown")
+    assert last == {**chunk("b", "stop", "shown"), "system_fingerprint": "fp", "service_tier": None}
 
 
 def _unmakeable() -> dict[str, Any]:

@@ -155,14 +155,16 @@ async def test_a_name_that_occurs_twice_is_changed_only_where_it_names_the_model
     assert (told["model"], told["metadata"]) == ("shown", {"model": "served"})
 
 
-async def test_the_record_travels_with_the_whole_response() -> None:
+@pytest.mark.parametrize("pieces", [WHOLE, [b"".join(WHOLE)], [COMPLETED]], ids=["each", "at once", "only the end"])
+async def test_the_record_travels_with_the_whole_response(pieces: list[bytes]) -> None:
     clock = FakeClock()
     pace = Pace(30.0, Deadline.after(600, clock), clock, clock.call_later)
-    answer = await read_answer(FakeExchange(WHOLE), STREAM, pace)
+    answer = await read_answer(FakeExchange(pieces), STREAM, pace)
     answer.attach(lambda: {"decision_id": "d"})
     sent = b"".join([piece async for piece in answer])
     last = json.loads(sent.rpartition(b"data: ")[2])
     assert (last["thalamus"], last["response"]["model"]) == ({"decision_id": "d"}, "shown")
+    assert (sent.count(b"thalamus"), answer.complete, answer.usage) == (1, True, Usage(7, 2, 4))
 
 
 async def test_a_response_whose_record_cannot_be_made_goes_without_it() -> None:
