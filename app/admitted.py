@@ -28,7 +28,7 @@ from app.store.limits import Allowance, Slot
 from app.telemetry.names import BUDGET
 from app.upstream.base_answer import Answer
 from app.upstream.deadline import Clock, CutShort, Deadline, missed
-from app.upstream.served import Served
+from app.upstream.served import Served, decision_headers, reason_of
 
 
 class Caller(Allowance, Protocol):
@@ -76,6 +76,7 @@ class Admitted:
         "_began_s",
         "_caller",
         "_clock",
+        "_decision",
         "_door",
         "_entry",
         "_failures",
@@ -108,6 +109,8 @@ class Admitted:
         )
         self._slot: Slot | None = None
         self._hold: Hold | None = None
+        self._decision: Decision | None = None
+        """The one that callers can look up."""
         self._attempts = self._failures = 0
         self._asked: Candidate | None = None
         self._asked_at = 0.0
@@ -155,7 +158,9 @@ class Admitted:
             return
         if self._is_cut and isinstance(error, asyncio.CancelledError) and self._task and self._task.uncancel() == 0:
             self._end(self._unanswered(Draining.code), self._request.input_tokens)
-            raise draining() from error
+            raise self._with_decision(draining()) from error
+        if isinstance(error, GatewayError):
+            self._with_decision(error)
         if error is not None:
             self._ledger.promises.failed(self._request, error)
             if missed(error):
@@ -202,7 +207,7 @@ class Admitted:
         return afforded.request, afforded.decision
 
     def decided(self, decision: Decision) -> None:
-        self._entry.decision = decision
+        self._entry.decision = self._decision = decision
         self._ledger.journal.decided(self._entry)
 
     def attempted(self, candidate: Candidate, since: float) -> None:
@@ -235,6 +240,11 @@ class Admitted:
         usage = outcome.usage
         self._end(outcome, usage.input_tokens + usage.output_tokens if usage else 0)
 
+    def _with_decision(self, error: GatewayError) -> GatewayError:
+        if self._decision is not None:
+            error.decided = decision_headers(self._decision, self._asked, self._attempts)
+        return error
+
     def _unanswered(self, result: str) -> Outcome:
         return Outcome(result, attempts=self._attempts, duration_s=self._elapsed_s())
 
@@ -245,7 +255,7 @@ class Admitted:
         cost_usd, held_usd, decision = usage.cost_usd(asked.model.price), self._entry.reserved_usd, self._entry.decision
         if cost_usd is not None and held_usd is not None:
             cost_usd = min(cost_usd, held_usd)
-        reason = None if decision is None else decision.reason if asked is decision.chosen else "fallback"
+        reason = None if decision is None else reason_of(decision, asked)
         outcome = self._unanswered(result)._replace(
             model=asked.model.name, reason=reason, usage=usage, cost_usd=cost_usd
         )

@@ -41,11 +41,13 @@ class GatewayError(Exception):
         """False adds `x-should-retry: false`, which the OpenAI SDK honours."""
         self.details = details
         """More for machines, beside the four keys of OpenAI's error object."""
+        self.decided: Mapping[str, str] = {}
+        """Headers that tell of the decision that was made before it."""
 
     def headers(self) -> dict[str, str]:
         """Headers that belong to this answer."""
         wait_s = 1 if self.retry_after_s is None and self.status in (429, 503) else self.retry_after_s
-        headers = {} if wait_s is None else {"retry-after": str(wait_s)}
+        headers = {**self.decided, **({} if wait_s is None else {"retry-after": str(wait_s)})}
         return headers if self.may_retry else headers | {"x-should-retry": "false"}
 
 

@@ -9,6 +9,19 @@ from app.domain.decision import Candidate, Decision
 from app.upstream.answer import Answer
 
 
+def reason_of(decision: Decision, candidate: Candidate) -> str:
+    """Why this one was asked."""
+    return decision.reason if candidate is decision.chosen else "fallback"
+
+
+def decision_headers(decision: Decision, asked: Candidate | None, attempts: int) -> dict[str, str]:
+    """The `x-thalamus-*` that hold of an error, too: `asked` is who was asked last, if anybody was."""
+    headers = {"x-thalamus-decision-id": decision.decision_id, "x-thalamus-attempts": str(attempts)}
+    if asked is None:
+        return headers
+    return headers | {"x-thalamus-model": asked.model.name, "x-thalamus-reason": reason_of(decision, asked)}
+
+
 @dataclass(slots=True)
 class Served:
     """An answer that has begun, and what came before it."""
@@ -27,7 +40,7 @@ class Served:
 
     @property
     def reason(self) -> str:
-        return self.decision.reason if self.candidate is self.decision.chosen else "fallback"
+        return reason_of(self.decision, self.candidate)
 
     def cost_usd(self) -> float | None:
         """Realised cost as far as the backend reported what was used; None where it did not, or there is no price."""
@@ -39,10 +52,7 @@ class Served:
         headers = {
             "content-type": self.answer.content_type,
             **self.left,
-            "x-thalamus-decision-id": self.decision.decision_id,
-            "x-thalamus-model": self.candidate.model.name,
-            "x-thalamus-reason": self.reason,
-            "x-thalamus-attempts": str(self.attempts),
+            **decision_headers(self.decision, self.candidate, self.attempts),
             "x-thalamus-overhead-ms": f"{self.overhead_s * 1e3:.2f}",
         }
         cost_usd = None if self.answer.form.stream else self.cost_usd()

@@ -22,7 +22,9 @@ from app.errors import (
     UnknownDecision,
     UpstreamBroken,
     UpstreamDisconnected,
+    UpstreamError,
     UpstreamTimeout,
+    UpstreamUnreachable,
 )
 from app.gateway import has_session
 from app.upstream.served import Served
@@ -120,6 +122,41 @@ async def test_a_failed_request_is_recorded_under_its_code(failure: Any) -> None
         await world.gateway.complete(request(), KEY)
     assert [(record["outcome"], record["attempts"]) for record in world.completed] == [(failure.code, 2)]
     assert world.in_flight == (0, 0, 0)
+
+
+@pytest.mark.parametrize("failure", [UpstreamBroken("no"), UpstreamTimeout("no"), UpstreamUnreachable("no")])
+async def test_an_error_after_a_decision_says_which_one_and_who_was_asked_last(failure: UpstreamError) -> None:
+    world = gateway(FakeUpstream(small=failure, large=failure))
+    with pytest.raises(UpstreamError) as refused:
+        await world.gateway.complete(request(), KEY)
+    headers = refused.value.headers()
+    assert {name: value for name, value in headers.items() if name.startswith("x-thalamus")} == {
+        "x-thalamus-decision-id": "dec-1",
+        "x-thalamus-model": "large",
+        "x-thalamus-reason": "fallback",
+        "x-thalamus-attempts": "2",
+    }
+    looked_up = await world.gateway.decision(headers["x-thalamus-decision-id"], KEY)
+    assert looked_up["outcome"]["result"] == failure.code
+
+
+async def test_an_error_names_no_model_where_none_was_asked() -> None:
+    world = gateway(FakeUpstream(small=b"x", large=b"x"))
+    for replica in world.replicas.all:
+        world.replicas.used_up(replica, 60)
+    with pytest.raises(UpstreamError) as refused:
+        await world.gateway.complete(request(), KEY)
+    headers = refused.value.headers()
+    assert (headers["x-thalamus-decision-id"], headers["x-thalamus-attempts"]) == ("dec-1", "0")
+    assert not {"x-thalamus-model", "x-thalamus-reason"} & set(headers)
+
+
+async def test_an_error_before_a_decision_tells_of_none() -> None:
+    world = gateway(FakeUpstream(small=b"x"), max_in_flight=1)
+    await world.gateway.complete(request(), KEY)
+    with pytest.raises(Overloaded) as refused:
+        await world.gateway.complete(request(), KEY)
+    assert set(refused.value.headers()) == {"retry-after"}
 
 
 async def test_a_begun_answer_that_breaks_is_recorded_under_its_code() -> None:
