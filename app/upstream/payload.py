@@ -32,6 +32,9 @@ LONGEST_NAME = 256
 # bytes for each: 19 bytes for a bracket at the very least, where all of them are empty.
 LARGE_BYTES, BYTES_PER_BRACKET = 256 << 10, 16
 
+# Names that a field of this meaning has in bodies of chats, and nowhere else.
+CHAT_ONLY = frozenset({"max_completion_tokens"})
+
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _BRACKETS = 1024
 # In C, and without an object for each of them. Nothing in it goes back.
@@ -184,6 +187,8 @@ def _said_bytes(said: Mapping[str, Any]) -> int:
 
 def renamed(body: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
     """A body under a backend's names of its fields, without those whose name is None: the backend refuses them."""
+    if "messages" not in body:
+        names = {ours: theirs for ours, theirs in names.items() if theirs not in CHAT_ONLY}
     return {theirs: value for ours, value in body.items() if (theirs := names.get(ours, ours)) is not None}
 
 

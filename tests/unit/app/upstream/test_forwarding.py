@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.domain.models import Backend, Catalog
-from app.domain.request import Request
+from app.domain.request import Operation, Request
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
@@ -74,3 +74,19 @@ def test_no_more_than_the_room_is_demanded() -> None:
 def test_a_limit_that_a_budget_sets_is_lowered_too_but_for_one_that_was_asked_for() -> None:
     assert sent(request(input_tokens=12).limited_to(8_192))["max_tokens"] == 4_096 - 2 * 12 - 256
     assert sent(limited(9_000, input_tokens=12).limited_to(8_192))["max_tokens"] == 8_192
+
+
+@pytest.mark.parametrize(
+    ("operation", "prompt", "name"),
+    [
+        ("chat", {"messages": []}, "max_completion_tokens"),
+        ("completion", {"prompt": "1"}, "max_tokens"),
+    ],
+)
+def test_a_name_that_only_chats_know_is_given_to_fields_of_chats_only(
+    operation: Operation, prompt: dict[str, Any], name: str
+) -> None:
+    body = {**prompt, "max_tokens": 7, "temperature": 0}
+    asked = replace(request(), operation=operation, body=body)
+    told = sent(asked, {"max_tokens": "max_completion_tokens", "temperature": None})
+    assert told == {**prompt, "model": SMALL.served_as, "stream": False, name: 7}

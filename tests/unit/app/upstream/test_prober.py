@@ -86,11 +86,11 @@ async def test_a_worker_without_chat_is_asked_to_complete_a_text_under_its_own_n
     first = world.catalog.models[0]
     bare = replace(first, card=Card(context_tokens=512, capabilities=frozenset({"completion"})))
     world.catalog = replace(world.catalog, models=(bare,))
-    world.replica.backend = replace(world.replica.backend, rename={"max_tokens": "max_completion_tokens"})
+    world.replica.backend = replace(world.replica.backend, rename={"max_tokens": "max_new_tokens"})
     await world.probe()
     (message,) = world.upstream.messages
     assert message.path == "/completions"
-    assert json.loads(message.body) == {"prompt": "1", "model": "org/small", "max_completion_tokens": 1}
+    assert json.loads(message.body) == {"prompt": "1", "model": "org/small", "max_new_tokens": 1}
 
 
 async def test_a_prober_that_stops_leaves_nobody_being_probed() -> None:
