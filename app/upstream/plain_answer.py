@@ -60,7 +60,7 @@ class PlainAnswer(Answer):
 
 
 def _check_choices(parsed: Mapping[str, Any]) -> None:
-    if not sound_choices(parsed) and type(parsed.get("choices")) is not list:
+    if not sound_choices(parsed):
         raise UpstreamBroken("the backend's answer has no choices")
 
 

@@ -38,7 +38,7 @@ class ResponseStream(StreamAnswer):
         self._sequence_number = -1
 
     def _event(self, data: bytes) -> bytes:
-        if data == _DONE:
+        if data.strip() == _DONE:
             return self._end_of_body()
         event = parse(data)
         kind = event.get("type")

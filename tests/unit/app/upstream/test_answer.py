@@ -227,6 +227,11 @@ async def test_a_usage_chunk_that_was_held_back_is_sent_however_the_stream_ends(
     assert chunks(sent)[:3] == [chunk("a", model="shown"), chunk("b", "stop", "shown"), last]
 
 
+async def test_the_word_that_ends_a_stream_may_have_spaces_around_it() -> None:
+    sent, answer = await stream(event(chunk("a")), FINISH, event(b" [DONE] "))
+    assert (sent.count(b"[DONE]"), sent.endswith(DONE), answer.complete, answer.done_added) == (1, True, True, False)
+
+
 async def test_what_comes_after_the_end_stays_behind_it() -> None:
     more = [event(chunk("a")), FINISH, event(chunk("c")), event(chunk("d")), DONE]
     assert texts((await stream(*more))[0]) == "abcd"
@@ -327,6 +332,8 @@ async def test_a_plain_answer_carries_the_record_when_asked() -> None:
 BROKEN: dict[str, Any] = {
     "an error": {"error": {"message": "no"}},
     "no choices": {"id": "1"},
+    "an empty list of them": {"id": "1", "choices": []},
+    "a choice that is none": {"id": "1", "choices": [None]},
     "an abort": {"choices": [{"finish_reason": "abort", "message": {"content": "par"}}]},
     "a list": [1],
 }

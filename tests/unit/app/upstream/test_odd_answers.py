@@ -81,7 +81,7 @@ async def test_a_caller_sees_the_public_name_however_a_backend_writes_its_own(
     events = [part[6:] for part in sent.split(b"\n\n") if part.startswith(b"data: {")]
     assert [names(data) for data in events] == [["shown"]] * (3 + len(before))
     assert answer.complete
-    whole = await plain(b'{%b,"choices":[]}' % fields)
+    whole = await plain(b'{%b,"choices":[{}]}' % fields)
     assert names(await whole.whole()) == ["shown"]
 
 
@@ -112,7 +112,7 @@ async def test_a_state_that_is_none_is_no_failure_of_ours(status: object) -> Non
 
 async def test_nesting_that_cannot_be_written_again_is_the_backends_failure() -> None:
     with pytest.raises(UpstreamBroken, match="nesting") as caught:
-        await plain(b'{"choices":[],"x":%b}' % DEEP)
+        await plain(b'{"choices":[{}],"x":%b}' % DEEP)
     assert not isinstance(caught.value, Unreadable)
     with pytest.raises(UpstreamBroken, match="nesting"):
         await plain(b'{"object":"response","output":%b}' % DEEP, "responses")
@@ -123,7 +123,7 @@ async def test_nesting_that_cannot_be_written_again_is_the_backends_failure() ->
 
 
 async def test_a_record_cannot_be_added_to_such_an_answer() -> None:
-    answer = await plain(b'{"model":"own","choices":[],"x":%b}' % DEEP)
+    answer = await plain(b'{"model":"own","choices":[{}],"x":%b}' % DEEP)
     answer.attach(dict)
     with pytest.raises(UpstreamBroken, match="nesting"):
         await answer.whole()
@@ -139,7 +139,7 @@ async def test_a_record_cannot_be_added_to_such_an_answer() -> None:
 
 async def test_numbers_without_an_end_are_not_passed_on() -> None:
     with pytest.raises(UpstreamBroken, match="numbers"):
-        await plain(b'{"choices":[],"x":1e999,"y":"\\ud800"}')
+        await plain(b'{"choices":[{}],"x":1e999,"y":"\\ud800"}')
 
 
 class Bug(Exception):
