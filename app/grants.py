@@ -11,7 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from app.catalog_file import Count, Form, Positive, Usd
 from app.domain.preferences import Context, Priority, merged, parse_body
@@ -60,6 +67,15 @@ def _scope(value: str) -> str:
     return value
 
 
+def _network(value: object, parse: ValidatorFunctionWrapHandler) -> Network:
+    try:
+        network: Network = parse(value)
+    except ValidationError as exc:
+        what = f"{value:.100}" if isinstance(value, str) else "something else"
+        raise ValueError(f"expected a network such as 10.0.0.0/8, with nothing after its prefix; got {what}") from exc
+    return network
+
+
 def _in_use(scopes: frozenset[str]) -> frozenset[str]:
     return scopes - FORMER_SCOPES
 
@@ -70,6 +86,7 @@ def _routing(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Scope = Annotated[str, AfterValidator(_scope)]
+Cidr = Annotated[Network, WrapValidator(_network)]
 
 
 class _BudgetForm(Form):
@@ -96,7 +113,7 @@ class Grant(Form):
     budget: _BudgetForm | None = _BudgetForm(usd=BUDGET.usd)
     tenant: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     expires_at: AwareDatetime | None = None
-    source_cidrs: tuple[Network, ...] = ()
+    source_cidrs: tuple[Cidr, ...] = ()
     keeps_bodies: bool = False
 
     def key(self, key_id: str) -> Key:

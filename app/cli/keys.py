@@ -9,6 +9,7 @@ import asyncio
 import datetime as dt
 import getpass
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from app.cli.serve import DEFAULT_CONFIG
-from app.errors import GatewayError, UsageError
+from app.errors import GatewayError, InvalidRequest, UsageError
 
 if TYPE_CHECKING:
     from app.settings import StorePlace
@@ -29,6 +30,20 @@ keys = typer.Typer(no_args_is_help=True, help="Make, list, end and exchange keys
 Config = Annotated[Path, typer.Option(help="The gateway's YAML; it names the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UNLIMITED = "none"
+# By the field that it sets.
+OPTIONS = {
+    "budget": "--budget",
+    "models": "--models",
+    "profiles": "--profiles",
+    "requests_per_minute": "--rpm",
+    "routing.max_cost_usd": "--ceiling-usd",
+    "routing.min_quality": "--floor",
+    "scopes": "--scopes",
+    "source_cidrs": "--cidr",
+    "tenant": "--tenant",
+    "tokens_per_minute": "--tpm",
+    "concurrency": "--concurrency",
+}
 
 
 @keys.command()
@@ -46,7 +61,7 @@ def create(
     soft: Annotated[bool, typer.Option("--soft", help="Serve and tell above the budget instead of refusing.")] = False,
     floor: Annotated[float | None, typer.Option(help="Predicted quality that is always asked for, 0 to 1.")] = None,
     ceiling_usd: Annotated[float | None, typer.Option(help="What one request may be expected to cost.")] = None,
-    expires: Annotated[str, typer.Option(help="Days that it is good, or never.")] = "90",
+    expires: Annotated[str, typer.Option(help="Days that it is good, or none for ever.")] = "90",
     cidr: Annotated[list[str] | None, typer.Option(help="Network its callers may come from; may be repeated.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose key it is.")] = None,
     env: Annotated[str, typer.Option(help="The word after rk_ in the key.")] = "live",
@@ -70,10 +85,7 @@ def create(
     }
     if scopes is not None:
         stated["scopes"] = _listed(scopes)
-    if expires == "never":
-        stated["expires_at"] = None
-    elif (days := _number(expires, "--expires")) is not None:
-        stated["expires_at"] = _end(days)
+    stated["expires_at"] = _end(None if expires == "never" else _number(expires, "--expires"))
     place = _place(config)
     issued = _within(place, lambda issuer: _created(issuer, name, stated, env))
     _show(issued, place, as_json=as_json)
@@ -174,7 +186,20 @@ async def _created(issuer: Issuer, name: str, stated: Mapping[str, Any], environ
 
     if not ENVIRONMENT.fullmatch(environment):
         raise UsageError(f"--env: expected a word such as live or test, got {environment!r}")
-    return await issuer.create(name, new_grant(**stated).plain(), _who(), environment)
+    try:
+        grant = new_grant(**stated)
+    except InvalidRequest as exc:
+        raise UsageError(_under_options(exc.message)) from exc
+    return await issuer.create(name, grant.plain(), _who(), environment)
+
+
+def _under_options(message: str) -> str:
+    """What is wrong with a grant, with the option that was typed in place of the field that it begins with."""
+    said = message.removeprefix("routing: ")
+    for name, option in OPTIONS.items():
+        if said.startswith(name):
+            return option + re.sub(r"^(\.\w+|\[\d+\])*", "", said.removeprefix(name))
+    return message
 
 
 def _show(issued: Issued, place: StorePlace, *, as_json: bool) -> None:
@@ -220,12 +245,16 @@ def _number(text: str, option: str) -> float | None:
         raise UsageError(f"{option}: expected a number, or none; got {text!r}") from exc
 
 
-def _end(days: float) -> dt.datetime:
-    """When a key ends that is good for so many days from now."""
+def _end(days: float | None) -> dt.datetime | None:
+    """When a key ends that is good for so many days from now; None is never."""
+    if days is None:
+        return None
+    if days <= 0:
+        raise UsageError(f"--expires: expected more than 0 days, or none for a key without an end; got {days:g}")
     try:
         return (dt.datetime.now(dt.UTC) + dt.timedelta(days=days)).replace(microsecond=0)
     except (OverflowError, ValueError) as exc:
-        raise UsageError(f"--expires: expected days that end before the year 10000, or never; got {days:g}") from exc
+        raise UsageError(f"--expires: expected days that end before the year 10000, or none; got {days:g}") from exc
 
 
 def _budget(text: str, *, soft: bool) -> Mapping[str, Any] | None:

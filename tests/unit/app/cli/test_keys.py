@@ -80,12 +80,20 @@ def test_each_command_shows_an_example(command: str) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("create", "--budget", "5/week"), "budget.per: "),
+        (("create", "--budget", "5/week"), "--budget: "),
         (("create", "--budget", "much"), "--budget: expected a number, or none; got 'much'"),
-        (("create", "--rpm", "0"), "requests_per_minute: "),
+        (("create", "--rpm", "0"), "--rpm: "),
+        (
+            ("create", "--expires", "-5"),
+            "--expires: expected more than 0 days, or none for a key without an end; got -5",
+        ),
+        (("create", "--expires", "0"), "--expires: expected more than 0 days"),
         (("create", "--scopes", "root"), "expected one of admin:config"),
-        (("create", "--floor", "2"), "routing.min_quality must be"),
-        (("create", "--cidr", "10.0.0.1/8"), "source_cidrs[0]"),
+        (("create", "--floor", "2"), "--floor must be a number from 0 to 1"),
+        (
+            ("create", "--cidr", "10.0.0.1/8"),
+            "--cidr: expected a network such as 10.0.0.0/8, with nothing after its prefix; got 10.0.0.1/8",
+        ),
         (("create", "--env", "Live!"), "--env: expected a word"),
         (("revoke", "nobody"), "there is no key 'nobody'"),
         (("rotate", "nobody"), "there is no key 'nobody'"),
@@ -96,6 +104,11 @@ def test_what_is_wrong_is_said_in_one_line(config: Path, words: tuple[str, ...],
     assert isinstance(error, UsageError)
     assert says in str(error)
     assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize("word", ["none", "never"])
+def test_a_key_may_have_no_end(config: Path, word: str) -> None:
+    assert made(config, "create", "--expires", word)["grant"]["expires_at"] is None
 
 
 def test_a_store_that_does_not_answer_is_named(tmp_path: Path) -> None:
