@@ -217,10 +217,9 @@ def _show(issued: Issued, place: StorePlace, *, as_json: bool) -> None:
 def _state(record: Record) -> str:
     if record.revoked_at:
         return "revoked"
-    expires = record.grant.get("expires_at")
-    if expires is None:
+    if record.expires_at is None:
         return "good, for ever"
-    end = dt.datetime.fromisoformat(expires)
+    end = dt.datetime.fromtimestamp(record.expires_at, dt.UTC)
     return f"{'expired' if end < dt.datetime.now(dt.UTC) else 'good until'} {end:%Y-%m-%d %H:%M}"
 
 

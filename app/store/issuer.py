@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import time
@@ -52,6 +53,12 @@ class Record:
     created_at: float
     created_by: str
     revoked_at: float | None = None
+
+    @property
+    def expires_at(self) -> float | None:
+        """When its time is over, by the wall clock; None is never."""
+        end = self.grant.get("expires_at")
+        return None if end is None else dt.datetime.fromisoformat(end).timestamp()
 
     def text(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
@@ -137,7 +144,7 @@ class Issuer:
         """A new secret for a key; the old one is good for so long, and for no moment where that is zero.
 
         Raises:
-            UnknownKey: there is no such key, or it was revoked.
+            UnknownKey: there is no such key, it was revoked, or its time is over.
         """
         pepper = await self._pepper()
         _, made = issue("live")
@@ -146,6 +153,8 @@ class Issuer:
         def exchanged(before: Record) -> Record:
             if before.revoked_at:
                 raise UnknownKey(f"the key {key_id} was revoked; create another one")
+            if before.expires_at is not None and before.expires_at <= self._wall_clock():
+                raise UnknownKey(f"the key {key_id} has expired, and another secret would be, too; create another key")
             if not grace_s:
                 # Not even for as long as clocks may differ: who asks for this may have lost the secret to somebody.
                 return replace(before, digests=(_digest(pepper, made),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +116,15 @@ async def test_an_ended_key_stays_ended(world: World) -> None:
     world.wall_clock.advance(10)
     assert await world.issuer.revoke(key_id, "me") == ended
     with pytest.raises(UnknownKey, match="was revoked"):
+        await world.issuer.rotate(key_id, "me", grace_s=1)
+
+
+async def test_a_key_whose_time_is_over_gets_no_other_secret(world: World) -> None:
+    end = dt.datetime.fromtimestamp(world.wall_clock() + 10, dt.UTC)
+    key_id = (await world.made(expires_at=end)).record.id
+    await world.issuer.rotate(key_id, "me", grace_s=1)
+    world.wall_clock.advance(10)
+    with pytest.raises(UnknownKey, match="has expired"):
         await world.issuer.rotate(key_id, "me", grace_s=1)
 
 
