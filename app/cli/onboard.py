@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Of an exam's first model; those that join later have its seed and its items.
 SEED, ITEMS = 1, 8
+PRECISION, CONCURRENCY = 0.05, 8
 
 
 def onboard(
@@ -44,15 +45,23 @@ def onboard(
         int | None,
         typer.Option(
             min=16,
+            max=2**31 - 1,
             help="Exam: room of every answer. By default fresh items of skills that the artifact learned have the room "
             "its models had, everything else 1024.",
         ),
     ] = None,
     precision: Annotated[
-        float,
-        typer.Option(min=0, help="Exam: it ends when the expected quality is known to within this; 0: never early."),
-    ] = 0.05,
-    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Exam: requests in flight per backend.")] = 8,
+        float | None,
+        typer.Option(
+            min=0,
+            help="Exam: it ends when the expected quality is known to within this; 0: never early.",
+            show_default=str(PRECISION),
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Exam: requests in flight per backend.", show_default=str(CONCURRENCY)),
+    ] = None,
     max_usd: Annotated[float | None, typer.Option(min=0, help="Exam: never spend more than this.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before sending.")] = False,
     aliases: Annotated[
@@ -86,8 +95,8 @@ def onboard(
             seed=SEED if seed is None else seed,
             items=ITEMS if items is None else items,
             max_tokens=max_tokens,
-            precision=precision,
-            concurrency=concurrency,
+            precision=PRECISION if precision is None else precision,
+            concurrency=CONCURRENCY if concurrency is None else concurrency,
             max_usd=max_usd,
             agreed=yes,
             stated={name: value for name, value in how.items() if value is not None},
@@ -96,6 +105,15 @@ def onboard(
     elif not (models and artifact and output):
         raise UsageError("--outcomes needs the models' names, --artifact and --output")
     else:
+        of_exams = {
+            "--items": items,
+            "--max-tokens": max_tokens,
+            "--precision": precision,
+            "--concurrency": concurrency,
+            "--max-usd": max_usd,
+        }
+        if given := [option for option, value in of_exams.items() if value is not None]:
+            raise UsageError(f"--outcomes asks no model anything; leave out {', '.join(given)}")
         draw = _Draw(aliases, split, shots, SEED if seed is None else seed)
         _from_outcomes(models, outcomes, artifact, output, draw, as_json=as_json)
 

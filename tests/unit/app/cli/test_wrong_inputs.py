@@ -47,6 +47,13 @@ COLLECT = "collect --prompts prompts.jsonl --url http://127.0.0.1:9 --models m -
             for url in ("", "nowhere", "http://", "http://[bad", "http://h:x", "http://h:99999", "http://h/path")
         ),
         (f"traffic --seconds 0.1 --key-env PATH --url http://{'x' * 64}", "no gateway answers at "),
+        *(
+            (
+                f"onboard m --outcomes o --artifact a --output b {option} 16",
+                f"--outcomes asks no model anything; leave out {option}",
+            )
+            for option in ("--items", "--max-tokens", "--precision", "--concurrency", "--max-usd")
+        ),
         ("keys create --expires 1e10", "--expires: expected days"),
         ("keys create --expires nan", "--expires: expected days"),
         ("journal export --config gateway.yaml --parquet folder", "folder: Is a directory; name a file"),
@@ -72,6 +79,13 @@ def test_a_wrong_input_is_answered_in_one_line(
         main(command.split(" "))
     assert ended.value.code == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"thalamus: {said}")
+
+
+def test_the_room_of_an_exams_answers_is_bounded(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["onboard", "small", "--config", str(place / "gateway.yaml"), "--max-tokens", str(2**31)])
+    assert ended.value.code == 2
+    assert "2147483647" in capsys.readouterr().err
 
 
 def test_an_export_leaves_a_collected_dataset_as_it_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
