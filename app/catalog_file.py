@@ -140,13 +140,13 @@ class CatalogForm(Form):
     backends: tuple[_BackendForm, ...] = Field(min_length=1)
 
 
-def load_catalog(path: Path, content: bytes | None = None) -> Catalog:
-    """Read and check a catalogue, or the content that was read from it.
+def load_catalog(path: Path, content: bytes | None = None, option: str = "--catalog") -> Catalog:
+    """Read and check a catalogue, or the content that was read from it; `option` is what names it.
 
     Raises:
         UsageError: with one line for each thing that is wrong.
     """
-    form = load_form(path, CatalogForm, content)
+    form = load_form(path, CatalogForm, content, option)
     refuse(path, list(_problems(form)))
     backends = {backend.name: backend for backend in form.backends}
     return Catalog(

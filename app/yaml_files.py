@@ -55,13 +55,13 @@ def read_yaml(path: Path, option: str = "--config") -> Any:
     return _parsed(path, read_bytes(path, option))
 
 
-def load_form(path: Path, form: type[Form], content: bytes | None = None) -> Form:
-    """Read a file, or the content that was read from it, into a form.
+def load_form(path: Path, form: type[Form], content: bytes | None = None, option: str = "--config") -> Form:
+    """Read a file, or the content that was read from it, into a form; `option` is what names the file.
 
     Raises:
         UsageError: it cannot be read, is no YAML, or does not fit; one line for each thing that is wrong.
     """
-    said = _parsed(path, read_bytes(path) if content is None else content)
+    said = _parsed(path, read_bytes(path, option) if content is None else content)
     try:
         return form.model_validate({} if said is None else said)
     except ValidationError as exc:

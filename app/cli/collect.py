@@ -164,6 +164,8 @@ def _targets(models: Sequence[str], catalog: Path | None, url: str | None, key_e
 
     if (catalog is None) == (url is None):
         raise UsageError("say where the models are: either --catalog FILE or --url ADDRESS")
+    if key_env and url is None:
+        raise UsageError("--key-env is for --url; with --catalog each backend's key_env names its variable")
     if url is not None:
         if key_env and key_env not in os.environ:
             raise UsageError(f"--key-env names {key_env}, which is not set")
