@@ -42,6 +42,12 @@ class Address:
     def is_loopback(self) -> bool:
         return self.host == "localhost" or ip_address(self.host).is_loopback
 
+    def takes(self, other: Address) -> bool:
+        """Whether a listener there leaves no room for the other one."""
+        hosts = {self.host, other.host}
+        everywhere = any(host != "localhost" and ip_address(host).is_unspecified for host in hosts)
+        return self.port == other.port and (len(hosts) == 1 or everywhere)
+
     @classmethod
     def parse(cls, value: object) -> Address:
         host, colon, port = str(value).rpartition(":")
@@ -273,7 +279,7 @@ def load_place(path: Path, environment: Mapping[str, str] = os.environ) -> Store
         _store_password(form, environment),
         path.parent / form.state_dir,
         _pepper_file(path, form),
-        load_catalog(path.parent / form.catalog),
+        load_catalog(path.parent / form.catalog, option=f"`catalog` in {path}"),
         tuple({DEFAULT_PROFILE: None, **form.profiles}),
     )
 
@@ -287,10 +293,11 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
     content = files.gateway if files else read_bytes(path)
     form = load_form(path, GatewayForm, content)
     catalog_path = path.parent / form.catalog
-    files = files or Files(content, read_bytes(catalog_path))
+    files = files or Files(content, read_bytes(catalog_path, f"`catalog` in {path}"))
     catalog = load_catalog(catalog_path, files.catalog)
     refuse(catalog_path, list(_missing_backend_keys(catalog, environment)))
-    refuse(path, [*_problems(form, catalog, environment), *_key_problems(form, environment)])
+    places = _place_problems(form, path.parent / form.state_dir)
+    refuse(path, [*places, *_problems(form, catalog, environment), *_key_problems(form, environment)])
     upstream, limits = form.upstream, form.limits
     return Settings(
         path=path,
@@ -343,6 +350,21 @@ def _pepper_file(path: Path, form: GatewayForm) -> Path:
 def _store_problems(form: GatewayForm, environment: Mapping[str, str]) -> Iterator[str]:
     if form.store_password_env and not environment.get(form.store_password_env):
         yield f"store_password_env: the environment has no {form.store_password_env}; set it to the store's password"
+
+
+def _place_problems(form: GatewayForm, state_dir: Path) -> Iterator[str]:
+    if form.listen.takes(form.admin_listen):
+        yield f"admin_listen: {form.admin_listen} is taken by listen; give it another port"
+    there = next((path for path in (state_dir, *state_dir.parents) if _is_there(path)), None)
+    if there and not there.is_dir():
+        yield f"state_dir: {there} is a file; name a folder, or a path where nothing is yet"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # not for this user to see
+        return False
 
 
 def _problems(form: GatewayForm, catalog: Catalog, environment: Mapping[str, str]) -> Iterator[str]:

@@ -103,6 +103,17 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
             {"listen": "8080"},
             "gateway.yaml: listen: expected an address and a port, such as 127.0.0.1:8080, got '8080'",
         ),
+        (
+            {"listen": "127.0.0.1:8081"},
+            "gateway.yaml: admin_listen: 127.0.0.1:8081 is taken by listen; give it another port",
+        ),
+        ({"admin_listen": "0.0.0.0:8080"}, "admin_listen: 0.0.0.0:8080 is taken by listen"),
+        (
+            {"state_dir": "catalog.yaml"},
+            "catalog.yaml is a file; name a folder, or a path where nothing is yet",
+        ),
+        ({"state_dir": "catalog.yaml/state"}, "catalog.yaml is a file; name a folder"),
+        ({"catalog": "nope.yaml"}, "nope.yaml: No such file or directory; say where it is with `catalog` in "),
         ({"listen": "example.com:80"}, "listen: expected an IP address before the port"),
         ({"listen": "0.0.0.0:80"}, "keys[0].secret: plain text is for listeners on loopback only; use secret_env"),
         ({"predictor_limit_s": 0}, "predictor_limit_s: expected greater than 0, got 0"),
