@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.serve import DEFAULT_CONFIG
-from app.errors import CallerError, UsageError
+from app.errors import CallerError, InvalidRequest, UsageError
 
 if TYPE_CHECKING:
+    from app.domain.preferences import Asked
     from app.domain.request import Request
     from app.expectation import Expectation
     from app.settings import Settings
@@ -55,12 +56,12 @@ def explain(
 
 def _request(settings: Settings, prompt: str, profile: str, weights: str) -> Request:
     from app.api.messages import estimate_tokens
-    from app.domain.preferences import merged, parse_headers
+    from app.domain.preferences import merged
     from app.domain.request import Request
 
     if profile not in settings.profiles:
         raise UsageError(f"there is no profile {profile!r}; there are {', '.join(settings.profiles)}")
-    asked = parse_headers({"x-thalamus-weights": weights} if weights else {})
+    asked = _weights(weights)
     return Request(
         request_id="explain",
         operation="chat",
@@ -74,6 +75,22 @@ def _request(settings: Settings, prompt: str, profile: str, weights: str) -> Req
         needs=frozenset({"chat"}),
         preferences=merged(settings.profiles[profile].preferences, asked.preferences),
     )
+
+
+def _weights(text: str) -> Asked:
+    """What a caller would ask for in the header that has the form of the option.
+
+    Raises:
+        UsageError: it says something else.
+    """
+    from app.domain.preferences import parse_headers
+
+    header = "x-thalamus-weights"
+    try:
+        return parse_headers({header: text} if text else {})
+    except InvalidRequest as exc:
+        said = exc.message.replace(f"the header {header}", "--weights").replace(header, "--weights")
+        raise UsageError(said) from exc
 
 
 def _decided(settings: Settings, request: Request) -> tuple[Record, Expectation | None]:
