@@ -31,6 +31,7 @@ from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.population import laplace
 from router_models.prediction import Z_90, Prediction
 from router_models.predictor import ArtifactPredictor
+from router_models.splits import split_names
 from router_models.tryage import HeadSettings
 
 LEAST_PROMPTS = 50
@@ -155,7 +156,15 @@ def adapt(
         heads={**artifact.heads, **correction.tensors()},
         settings=_lenient(artifact, sat),
         calibration=_extended(artifact, correction, own, Graded.of(sat, artifact.models), cross_fitted, pool),
-        about={**without_exam(artifact), "adapted": {"from": artifact.name, "to": pool, "prompts": len(own.score_BM)}},
+        about={
+            **without_exam(artifact),
+            "adapted": {
+                "from": artifact.name,
+                "to": pool,
+                "prompts": len(own.score_BM),
+                "splits": split_names(sat),
+            },
+        },
         fingerprint="",
     )
     adapted = replace(adapted, settings=_measured(adapted, correction, own, sat))

@@ -30,6 +30,7 @@ from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.population import Population, Rows
 from router_models.prediction import Z_90
 from router_models.predictor import ArtifactPredictor
+from router_models.splits import split_names
 
 # With fewer graded prompts than this a column says little more than what is usual.
 LEAST_SHOTS = 10
@@ -37,6 +38,7 @@ LEAST_OLD = 2
 FOLDS = 5
 ALIKE = 3
 LIVE_EXAM = "live_exam"
+EXAM_ON = "exam on "
 """Under which name an artifact says from which other one its live exam began, and how."""
 
 
@@ -73,6 +75,8 @@ class Exam:
     """Whether its heads learned from the prompt."""
     part_K: np.ndarray
     """Which part of the exam it is of: anchors of each set were chosen in their own way."""
+    splits: tuple[str, ...] = ()
+    """Of its dataset, those that its prompts are of; none where it has no splits."""
 
     def __len__(self) -> int:
         return len(self.conversations)
@@ -147,6 +151,7 @@ def _exam(artifact: Artifact, models: Sequence[str], name: str, sat: OutcomesDat
         old_score_KM=_old_scores(artifact, known, anchor_K),
         is_learned_K=np.array([name in artifact.pools or anchor is not None for anchor in anchor_K]),
         part_K=parts_of(anchor_K),
+        splits=tuple(split_names(sat)),
     )
 
 
@@ -182,7 +187,12 @@ def without_exam(artifact: Artifact) -> dict[str, Any]:
 
 
 def _exam_name(dataset: str) -> str:
-    return f"exam on {dataset}"
+    return EXAM_ON + dataset
+
+
+def exam_dataset(exam: str) -> str:
+    """The dataset that an exam of this name is on."""
+    return exam.removeprefix(EXAM_ON)
 
 
 def _anchors_among(artifact: Artifact, sat: OutcomesDataset) -> list[Mapping[str, Any] | None]:
@@ -239,7 +249,10 @@ def onboard(
     about = {
         "joined": [
             *artifact.about.get("joined", ()),
-            *({"model": model, "exam": exam.name, "prompts": len(exam), "seed": seed} for model in models),
+            *(
+                {"model": model, "exam": exam.name, "prompts": len(exam), "seed": seed, "splits": list(exam.splits)}
+                for model in models
+            ),
         ]
     }
     extended = replace(

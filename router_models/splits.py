@@ -31,6 +31,12 @@ def is_undivided(dataset: OutcomesDataset) -> bool:
     return "split" not in prompts.column_names or prompts["split"].null_count == prompts.num_rows
 
 
+def split_names(dataset: OutcomesDataset) -> list[str]:
+    """The splits a dataset has, sorted."""
+    known = dataset.prompts["split"].to_pylist() if "split" in dataset.prompts.column_names else []
+    return sorted({str(name) for name in known if name is not None})
+
+
 def with_splits(dataset: OutcomesDataset) -> OutcomesDataset:
     """The dataset, with a split for each prompt if none has one."""
     if not is_undivided(dataset):

@@ -104,17 +104,14 @@ def evaluate(
 
 def _source(folder: Path, splits: Sequence[str], aliases: Path | None, prices: Mapping[str, Price]) -> Source:
     """A dataset under canonical names; prices of a catalogue take precedence over those beside the data."""
+    from app.cli.divided import divided
     from router_models.evaluation.costs import read_prices
     from router_models.evaluation.sets import Source, splits_to_measure
     from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
-    from router_models.splits import DRAWN, is_undivided, with_splits
 
     name = folder.resolve().name
     renamed = aliases_of(aliases, name) if aliases else {}
-    dataset = read_outcomes(folder).renamed(renamed)
-    if is_undivided(dataset):
-        print(f"{name}: {DRAWN}", file=sys.stderr)
-        dataset = with_splits(dataset)
+    dataset = divided(name, read_outcomes(folder).renamed(renamed))
     try:
         measured = splits_to_measure(dataset, splits)
     except OutcomesError as exc:

@@ -130,6 +130,7 @@ def _from_outcomes(
 ) -> None:
     from dataclasses import replace
 
+    from app.cli.divided import divided
     from app.cli.screen import bars
     from router_models.artifact import ArtifactError, load_artifact, write_artifact
     from router_models.onboarding import exam_of
@@ -146,8 +147,7 @@ def _from_outcomes(
         for other in others:
             if other in old.models or other in old.aliases:
                 raise UsageError(f"{draw.aliases}: {old.name} knows {other!r} already, and as another model")
-        sat = dataset.split(draw.split) if draw.split else dataset
-        exam = exam_of(old, models, name, sat, draw.shots, draw.seed)
+        exam = exam_of(old, models, name, divided(name, dataset, draw.split), draw.shots, draw.seed)
         with bars() as bar:
             extended, reports = join(old, models, exam, output.name, draw.seed, bar("reading prompts", len(exam)))
         write_artifact(output, replace(extended, aliases={**extended.aliases, **others}))

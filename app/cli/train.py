@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.errors import UsageError
+
+if TYPE_CHECKING:
+    from router_models.outcomes import OutcomesDataset
 
 
 def train(
@@ -22,6 +25,9 @@ def train(
         list[Path] | None, typer.Option(help="Outcomes dataset, instead of the file's; may be repeated, a pool each.")
     ] = None,
     aliases: Annotated[Path | None, typer.Option(help="Names of the same model in several datasets.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="With --base: split to adapt to, such as train; all prompts if absent.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the file's.")] = None,
     cache: Annotated[Path, typer.Option(help="Where the exported encoder is kept.")] = Path("var/cache"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures that decided as JSON.")] = False,
@@ -32,37 +38,50 @@ def train(
     the same ones.
 
     With --base an artifact is adapted to your own prompts instead: it says, on prompts held back, whether that helps,
-    and writes nothing if it does not.
+    and writes nothing if it does not. With --split it leaves the other ones to `evaluate`.
 
     Example: `thalamus train configs/training/demo-v2.yaml --seed 2 --output var/demo-v2-seed-2`, or `thalamus train
     --base router_models/artifacts/public-v1 --data var/own --output var/own-v1`
     """
     if (config is None) == (base is None):
         raise UsageError("give either a training configuration or --base")
+    if config is not None and split is not None:
+        raise UsageError("--split goes with --base; a training configuration says its own")
     if config is not None:
         _train(config, output, data, aliases, seed, cache, as_json=as_json)
     elif not (base and output and data) or len(data) != 1:
         raise UsageError("--base needs --output and one --data")
     else:
-        _adapt(base, data[0], output, aliases, 1 if seed is None else seed, as_json=as_json)
+        own = _own_prompts(data[0], aliases, split)
+        _adapt(base, own, data[0].resolve().name, output, 1 if seed is None else seed, as_json=as_json)
 
 
-def _adapt(base: Path, data: Path, output: Path, aliases: Path | None, seed: int, *, as_json: bool) -> None:
+def _own_prompts(data: Path, aliases: Path | None, split: str | None) -> OutcomesDataset:
+    from app.cli.divided import divided
+    from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
+
+    name = data.resolve().name
+    try:
+        dataset = read_outcomes(data).renamed(aliases_of(aliases, name) if aliases else {})
+        return divided(name, dataset, split)
+    except OutcomesError as exc:
+        raise UsageError(str(exc)) from exc
+
+
+def _adapt(base: Path, own: OutcomesDataset, name: str, output: Path, seed: int, *, as_json: bool) -> None:
     import json
 
     from app.cli.screen import bars
     from router_models.adaptation import adapt
     from router_models.artifact import ArtifactError, load_artifact, write_artifact
-    from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
+    from router_models.outcomes import OutcomesError
 
-    name = data.resolve().name
     try:
         if output.exists():
             raise UsageError(f"{output} is there already; name another folder with --output")
-        dataset = read_outcomes(data).renamed(aliases_of(aliases, name) if aliases else {})
         with bars() as bar:
-            step = bar("reading prompts", dataset.prompts.num_rows)
-            artifact, verdict = adapt(load_artifact(base), dataset, name, output.name, seed, step)
+            step = bar("reading prompts", own.prompts.num_rows)
+            artifact, verdict = adapt(load_artifact(base), own, name, output.name, seed, step)
         if verdict.helps:
             write_artifact(output, artifact)
     except (ArtifactError, OutcomesError) as exc:

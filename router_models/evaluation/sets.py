@@ -31,10 +31,12 @@ from router_models.evaluation.costs import (
 )
 from router_models.evaluation.metrics import Truth
 from router_models.evaluation.policies import chosen_column, column_means, standing
+from router_models.onboarding import exam_dataset
 from router_models.operating_curve import PricedRows
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.prediction import Prediction
 from router_models.predictor import ArtifactPredictor
+from router_models.splits import split_names
 
 Bar = Callable[[str, int], Callable[[], object]]
 """Opens a progress bar with a name and a number of steps; what it returns is called after each step."""
@@ -84,9 +86,13 @@ class Entrant:
         )
 
     def learned_from(self, folder: str, split: str) -> bool:
-        """Whether it was trained on this split of the dataset in a folder of this name; without a split, on all."""
-        data = self.about.get("data", {})
-        return folder in data.get("pools", {}) and data.get("split") in (split, None)
+        """Whether it was trained on this split of the dataset in a folder of this name, was adapted to prompts of it,
+        or had models join on them; where it does not say which split that was, on all."""
+        data, adapted = self.about.get("data", {}), self.about.get("adapted", {})
+        learned = [(pool, [data["split"]] if data.get("split") else None) for pool in data.get("pools", ())]
+        learned += [(adapted.get("to"), adapted.get("splits"))]
+        learned += [(exam_dataset(row["exam"]), row.get("splits")) for row in self.about.get("joined", ())]
+        return any(name == folder and (not splits or split in splits) for name, splits in learned)
 
 
 @dataclass(frozen=True)
@@ -113,12 +119,6 @@ def splits_to_measure(dataset: OutcomesDataset, asked: Sequence[str]) -> tuple[s
     if not asked and not default:
         raise OutcomesError(f"there is neither dev nor test; name one of {', '.join(there) or 'no splits at all'}")
     return tuple(asked or default)
-
-
-def split_names(dataset: OutcomesDataset) -> list[str]:
-    """The splits a dataset has, sorted."""
-    known = dataset.prompts["split"].to_pylist() if "split" in dataset.prompts.column_names else []
-    return sorted({str(name) for name in known if name is not None})
 
 
 @dataclass(frozen=True)

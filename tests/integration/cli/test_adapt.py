@@ -37,7 +37,8 @@ def test_it_writes_an_artifact_where_that_helps(tmp_path: Path) -> None:
     figures = json.loads(done.stdout)
     assert figures["helps"]
     assert figures["quality_after"] > figures["quality_before"]
-    assert load_artifact(tmp_path / "own-v1").about["adapted"] == {"from": "demo-v2", "to": "unseen", "prompts": 200}
+    adapted = load_artifact(tmp_path / "own-v1").about["adapted"]
+    assert adapted == {"from": "demo-v2", "to": "unseen", "prompts": 200, "splits": ["unseen"]}
 
 
 @pytest.mark.slow
@@ -50,7 +51,9 @@ def test_it_writes_nothing_where_the_old_heads_are_as_good(tmp_path: Path) -> No
     assert not (tmp_path / "own-v1").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["some.yaml", "--base", "x"], ["--base", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["some.yaml", "--base", "x"], ["--base", "x"], ["some.yaml", "--split", "dev"]]
+)
 def test_what_is_missing_is_said(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "app.cli", "train", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

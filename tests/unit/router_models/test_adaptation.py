@@ -46,6 +46,7 @@ def test_wordings_it_never_saw_are_routed_better_after_200_of_them(demo: Artifac
 
     (quality_before, brier_before), (quality_after, brier_after) = routed(demo, rest), routed(adapted, rest)
     assert verdict.helps
+    assert adapted.about["adapted"]["splits"] == ["unseen"]
     assert verdict.sentence().startswith("it helps: on 200 prompts")
     assert quality_after > quality_before + 0.03
     assert brier_after < 0.8 * brier_before

@@ -283,6 +283,27 @@ def test_an_artifact_was_trained_on_a_split_of_its_own_pools(split: str | None, 
     assert not entrant().learned_from("tiny", "train"), "nothing is known of it"
 
 
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"adapted": {"from": "demo-v2", "to": "tiny", "prompts": 200, "splits": ["train"]}},
+        {"joined": [{"model": "adder", "exam": "exam on tiny", "prompts": 200, "splits": ["dev", "train"]}]},
+    ],
+)
+def test_an_artifact_learned_from_what_it_was_adapted_to_and_what_its_models_sat(about: dict[str, Any]) -> None:
+    it = replace(entrant(), about={"data": {"split": "train", "pools": {"other": {}}}, **about})
+
+    assert it.learned_from("tiny", "train")
+    assert not it.learned_from("tiny", "test")
+    assert not it.learned_from("own", "train")
+
+
+def test_of_an_artifact_that_does_not_say_which_splits_it_was_adapted_to_all_count() -> None:
+    it = replace(entrant(), about={"adapted": {"from": "demo-v2", "to": "tiny", "prompts": 200}})
+
+    assert it.learned_from("tiny", "test")
+
+
 def test_artifacts_of_different_models_are_not_mixed() -> None:
     other = Entrant("other", FakeReader({"adder": {}}), calibration())
 
