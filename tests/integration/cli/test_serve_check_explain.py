@@ -213,7 +213,7 @@ async def test_a_decision_is_explained_as_json_with_weights(explained: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--weights", "coast=1"), "thalamus: the header x-thalamus-weights weighs 'coast', but there are only cost"),
+        (("--weights", "coast=1"), "thalamus: --weights weighs 'coast', but there are only cost"),
         (("--profile", "nope"), "thalamus: there is no profile 'nope'; there are default, cheap, small"),
     ],
 )
