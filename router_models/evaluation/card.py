@@ -236,7 +236,8 @@ def _gates(report: Mapping[str, Any]) -> str:
 
 
 def _limits(artifact: Artifact, report: Mapping[str, Any]) -> str:
-    lines = "\n".join([*(f"- {limit}" for limit in artifact.about.get("limits", ())), *_worst_tasks(report)])
+    said = [*_never_asked(artifact), *(f"- {limit}" for limit in artifact.about.get("limits", ()))]
+    lines = "\n".join([*said, *_worst_tasks(report)])
     return f"""## Limits
 
 - It knows these {len(artifact.models)} models in the versions that were asked, on tasks like those of the data above.
@@ -244,6 +245,14 @@ def _limits(artifact: Artifact, report: Mapping[str, Any]) -> str:
 - `max_quality_loss` is kept on average over traffic like the calibration rows ({len(artifact.calibration.score):,}
   prompts), with 95 % confidence, not on every prompt. In the tables it is asked for {PROMISED_LOSS:g}.
 {lines}"""
+
+
+def _never_asked(artifact: Artifact) -> Iterator[str]:
+    pools = artifact.about.get("data", {}).get("pools", {})
+    cells = sum(len(models) for pool in pools.values() for models in pool.get("never_asked", {}).values())
+    if cells:
+        yield f"- {cells} pairs of task and model, named above, have no outcome. Their quality and length are what the"
+        yield "  difficulty of the task and the model's other tasks let expect."
 
 
 def _worst_tasks(report: Mapping[str, Any]) -> list[str]:

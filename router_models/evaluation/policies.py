@@ -82,21 +82,6 @@ def oracle(truth: Truth) -> np.ndarray:
     return chosen(-cost_BM, Truth(np.where(is_best_BM, truth.score, np.nan), truth.cost_usd))
 
 
-def standing(score_NM: np.ndarray) -> np.ndarray:
-    """How good each model is [M], where models did not all answer the same prompts; -inf without an outcome.
-
-    Least squares of score = prompt + model by alternation: a model that sat the easy prompts gains nothing by it. It
-    begins at the models' means, which are what is left where no prompts connect them.
-    """
-    known_NM, standing_M = np.isfinite(score_NM), column_means(score_NM, empty=0.0)
-    score_NM = np.where(known_NM, score_NM, 0.0)
-    for _ in range(50):
-        left_NM = np.where(known_NM, score_NM - standing_M, 0.0)
-        prompt_N1 = left_NM.sum(1, keepdims=True) / np.maximum(known_NM.sum(1, keepdims=True), 1)
-        standing_M = np.where(known_NM, score_NM - prompt_N1, 0.0).sum(0) / np.maximum(known_NM.sum(0), 1)
-    return np.where(known_NM.any(0), standing_M, -np.inf)
-
-
 def column_means(value_NM: np.ndarray, empty: float) -> np.ndarray:
     """Mean of each column over what is known [M]; `empty` where nothing is."""
     known_NM = np.isfinite(value_NM)

@@ -30,13 +30,14 @@ from router_models.evaluation.costs import (
     prompt_tokens,
 )
 from router_models.evaluation.metrics import Truth
-from router_models.evaluation.policies import chosen_column, column_means, standing
+from router_models.evaluation.policies import chosen_column, column_means
 from router_models.onboarding import exam_dataset
 from router_models.operating_curve import PricedRows
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.prediction import Prediction
 from router_models.predictor import ArtifactPredictor
 from router_models.splits import split_names
+from router_models.standing import standing
 
 Bar = Callable[[str, int], Callable[[], object]]
 """Opens a progress bar with a name and a number of steps; what it returns is called after each step."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from router_models.layout import Layout
 from router_models.odds import logit, sigmoid
+from router_models.standing import standing
 from router_models.training.rows import Library, Rows
 from router_models.tryage import Blend
 
@@ -97,8 +98,9 @@ def cross_entropy(logit_BM: np.ndarray, score_BM: np.ndarray) -> float:
 def standings(rows: Rows, library: Library, layout: Layout, complete_TM: np.ndarray) -> np.ndarray:
     """How far each model's usual logit lies above the mean of all models [M].
 
-    Pool by pool, from mean scores over the pool's prompts (completed where a model was not measured); a model's
-    standing is its mean over the pools in which it was measured, so models of one pool are ordered as they score there.
+    Pool by pool, from the scores on all of the pool's prompts: by least squares of prompt and model, so that nobody
+    gains by having been asked the easy ones, and completed where a model was not measured. A model's standing is its
+    mean over the pools in which it was measured, so models of one pool are ordered as they score there.
     """
     gap_PM = np.zeros((layout.pools, layout.models))
     for pool in range(layout.pools):
@@ -106,10 +108,9 @@ def standings(rows: Rows, library: Library, layout: Layout, complete_TM: np.ndar
         prompts_T = np.bincount(rows.task[rows.pool == pool], minlength=layout.tasks)[own_T]
         completed_M = prompts_T @ sigmoid(complete_TM[own_T].astype(float)) / max(prompts_T.sum(), 1)
         own_R = np.flatnonzero(library.pool_R == pool)
-        score_BR = rows.score[rows.pool == pool][:, own_R]
-        known_BR = np.isfinite(score_BR)
-        mean_R = np.where(known_BR, score_BR, 0).sum(0) / np.maximum(known_BR.sum(0), 1)
-        completed_M[library.model_R[own_R]] = mean_R
+        score_R = standing(rows.score[rows.pool == pool][:, own_R])
+        asked_R = np.isfinite(score_R)
+        completed_M[library.model_R[own_R[asked_R]]] = score_R[asked_R]
         usual_M = logit(completed_M)
         gap_PM[pool] = usual_M - usual_M.mean()
     standing_M = (gap_PM * layout.measured_PM).sum(0) / layout.measured_PM.sum(0)

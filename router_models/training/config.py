@@ -56,8 +56,8 @@ class TrainingConfig(_Config):
     """Centres of training prompts, for the distance that the alarm looks at."""
     task_l2: float = 0.01
     residual_prior: float = 3600.0
-    """How strongly what a prompt says about single models is held at nothing: a penalty of 1 on the mean loss of 3,600
-    questions, of 2 on that of 1,800."""
+    """How strongly what a prompt says about single models is held at nothing: a penalty of 1 on the mean loss of a
+    model that answered 3,600 questions, of 2 on that of one that answered 1,800."""
     common_l2: float = 0.02
     tokens_l2: float = 0.3
     residual_weights: Annotated[tuple[float, ...], Field(min_length=1)] = (0.75, 1.0)

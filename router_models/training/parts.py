@@ -16,17 +16,15 @@ from torch import nn
 from router_models.layout import Layout
 from router_models.odds import logit, softmax
 from router_models.surface import NAMES as SURFACE_NAMES
-from router_models.training.completion import completed_logits
 from router_models.training.config import TrainingConfig
 from router_models.training.rows import Inputs, Library, Rows
+from router_models.training.tables import fit_tables, log_lengths
 from router_models.tryage import Speed, standardised
 
 # Three of MiniLM's 384 outputs are dead; without this floor, noise of 1e-9 would be blown up to deviation 1.
 LEAST_SCALE = 1e-2
 # A number divided by this says nothing.
 UNREAD_SCALE = 1e9
-# Outcomes that a rule's mean counts as, in a task where it has few.
-SHRINK_OUTCOMES = 5.0
 # A length regression of a rule with fewer outcomes says nothing; its lengths stay unknown.
 LEAST_LENGTHS = 30
 KMEANS_ROUNDS = 15
@@ -36,12 +34,13 @@ LBFGS_STEPS = 60
 def fit_parts(config: TrainingConfig, library: Library, rows: Rows, inputs: Inputs, seed: int) -> dict[str, np.ndarray]:
     """All tensors but those that calibrate: layout, tables, and the parts of each encoder."""
     known_R = (np.isfinite(rows.output_tokens) & (rows.output_tokens > 0)).sum(0) >= LEAST_LENGTHS
+    tables = fit_tables(library, rows)
     tensors = library.tensors() | {
-        "table.quality_TR": _table(library, rows, rows.score),
-        "table.log_tokens_TR": _table(library, rows, _log_lengths(rows)) * known_R.astype(np.float32),
+        "table.quality_TR": tables.quality_TR,
+        "table.log_tokens_TR": tables.log_tokens_TR * known_R.astype(np.float32),
         "tokens.known_R": known_R.astype(np.uint8),
+        "complete.logit_TM": tables.complete_TM,
     }
-    tensors["complete.logit_TM"] = completed_logits(tensors["table.quality_TR"], library)
     layout = Layout(tensors, len(library.models))
     for speed, inputs_BF in inputs.items():
         tensors |= _encoder_parts(config, layout, rows, speed, inputs_BF, seed)
@@ -68,22 +67,6 @@ def _encoder_parts(
         f"{speed}.bias_O": np.concatenate([task_bias_T, residual_bias_R, tokens_bias_R]).astype(np.float32),
         f"{speed}.center_KD": kmeans(embedding_BD, config.clusters, seed)[0].astype(np.float32),
     }
-
-
-def _log_lengths(rows: Rows) -> np.ndarray:
-    lengths_BR: np.ndarray = np.log(np.maximum(rows.output_tokens, 1))
-    return lengths_BR
-
-
-def _table(library: Library, rows: Rows, value_BR: np.ndarray) -> np.ndarray:
-    """Mean per task and rule, pulled towards the rule's mean; 0 outside of the rule's pool [T, R]."""
-    known_BR = np.isfinite(value_BR) * rows.weight[:, None]
-    total_BR = np.nan_to_num(value_BR) * rows.weight[:, None]
-    member_BT = np.eye(len(library.pool_T), dtype=np.float32)[rows.task]
-    mean_R = total_BR.sum(0) / np.maximum(known_BR.sum(0), 1e-9)
-    table_TR = (member_BT.T @ total_BR + SHRINK_OUTCOMES * mean_R) / (member_BT.T @ known_BR + SHRINK_OUTCOMES)
-    in_pool_TR = library.pool_T[:, None] == library.pool_R[None, :]
-    return np.where(in_pool_TR, table_TR, 0.0).astype(np.float32)
 
 
 def fit_tasks(standard_BF: np.ndarray, rows: Rows, tasks: int, l2: float) -> tuple[np.ndarray, np.ndarray]:
@@ -128,13 +111,13 @@ def _fit_pool(
     weight_FR = torch.zeros(standard_BF.shape[1], len(rules), requires_grad=True)
     common_F1 = torch.zeros(standard_BF.shape[1], 1, requires_grad=True)
     bias_R = torch.zeros(len(rules), requires_grad=True)
-    # The loss is a mean, so that the same prior weighs less where there are more questions.
-    residual_l2 = config.residual_prior / float(rows.weight.sum())
+    # A rule's loss is the mean over its own outcomes, so that the same prior weighs less where it has more of them.
+    residual_l2_R = config.residual_prior / known_BR.sum(0).clamp(min=1)
 
     def loss() -> torch.Tensor:
         value_BR = offset + inputs @ (weight_FR + common_F1) + bias_R
         each_BR = nn.functional.binary_cross_entropy_with_logits(value_BR, score_BR, reduction="none")
-        penalty = residual_l2 * weight_FR.square().sum()
+        penalty = (residual_l2_R * weight_FR.square()).sum()
         penalty = penalty + config.common_l2 * len(rules) * common_F1.square().sum()
         return (share_BR * each_BR).sum() + 0.5 * penalty
 
@@ -159,7 +142,7 @@ def fit_lengths(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ridge regressions of what the soft task table misses of log tokens [F, R] and [R]."""
     weight_FR, bias_R = np.zeros((standard_BF.shape[1], layout.rules)), np.zeros(layout.rules)
-    missed_BR = _log_lengths(rows) - table_BR
+    missed_BR = log_lengths(rows) - table_BR
     grams: dict[bytes, np.ndarray] = {}
     for rule in range(layout.rules):
         known_B = np.isfinite(missed_BR[:, rule])

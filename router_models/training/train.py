@@ -30,7 +30,8 @@ from router_models.training.config import TrainingConfig
 from router_models.training.encoder import cached_inputs, static_table
 from router_models.training.head import Finished, evidence, finish
 from router_models.training.parts import fit_parts, kmeans
-from router_models.training.rows import Inputs, Library, Reading, read_pools
+from router_models.training.rows import Inputs, Library, Reading, Rows, read_pools
+from router_models.training.tables import never_asked
 from router_models.training.trials import held_out_questions, held_out_tasks, joined
 from router_models.tryage import Blend, Speed
 from router_models.wordpiece import FastWordPiece
@@ -213,6 +214,7 @@ def _about(config: TrainingConfig, pools: Reading, figures: Mapping[str, Any]) -
                     "outcomes": int(np.isfinite(rows.score[(rows.pool == pool) & ~rows.is_second]).sum()),
                     "models": int((library.pool_R == pool).sum()),
                     "tasks": int((library.pool_T == pool).sum()),
+                    **({"never_asked": unasked} if (unasked := _never_asked(library, rows, pool)) else {}),
                 }
                 for pool, name in enumerate(library.pools)
             },
@@ -225,6 +227,17 @@ def _about(config: TrainingConfig, pools: Reading, figures: Mapping[str, Any]) -
             }
             for pool, name in enumerate(library.pools)
         },
+    }
+
+
+def _never_asked(library: Library, rows: Rows, pool: int) -> dict[str, list[str]]:
+    """The models of a pool without any outcome on one of its tasks, by task."""
+    missing_TR = never_asked(library, rows)[library.pool_T == pool]
+    tasks = [task.split("/", 1)[1] for task, own in zip(library.tasks, library.pool_T == pool, strict=True) if own]
+    return {
+        task: [library.models[library.model_R[rule]] for rule in np.flatnonzero(missing_R)]
+        for task, missing_R in zip(tasks, missing_TR, strict=True)
+        if missing_R.any()
     }
 
 

@@ -374,6 +374,17 @@ def test_the_card_says_what_was_measured() -> None:
     assert max(len(line) for line in card.splitlines() if not line.startswith(("|", "-"))) <= 120
 
 
+def test_the_card_names_the_tasks_that_a_model_was_never_asked() -> None:
+    pools = {"first": {"tasks": 2, "never_asked": {"sums": ["poet"]}}, "second": {"tasks": 2}}
+    artifact = replace(tiny_artifact(), about={**tiny_artifact().about, "data": {"pools": pools}})
+
+    card, plain = (render_card(each, measured()[0], "thalamus evaluate") for each in (artifact, tiny_artifact()))
+
+    assert "    - never asked:\n      - sums: poet" in card
+    assert "- 1 pairs of task and model, named above, have no outcome." in card
+    assert "have no outcome" not in plain
+
+
 def test_a_card_without_costs_has_dashes_and_not_numbers() -> None:
     card = render_card(tiny_artifact(), unpriced(), "thalamus evaluate")
 

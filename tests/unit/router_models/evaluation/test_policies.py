@@ -14,7 +14,6 @@ from router_models.evaluation.policies import (
     Known,
     chosen_column,
     prompt_length,
-    standing,
     take,
     task_table,
 )
@@ -113,31 +112,6 @@ def test_values_of_chosen_columns_are_taken_for_one_choice_or_many() -> None:
 
     np.testing.assert_array_equal(take(value, np.array([1, 0])), [2, 3])
     np.testing.assert_array_equal(take(value, np.array([[0, 0], [1, 1]])), [[1, 3], [2, 4]])
-
-
-def test_a_model_that_sat_only_easy_prompts_does_not_stand_higher_for_it() -> None:
-    hard, easy = [[0.4, 0.2, NAN, NAN]] * 20, [[0.9, 0.7, 0.8, NAN]] * 20
-
-    found = standing(np.array(hard + easy))
-
-    assert found[0] > found[2] > found[1]
-    assert found[3] == -np.inf
-    # Means would have put the third model first.
-    assert np.nanmean(np.array(hard + easy)[:, :3], axis=0).argmax() == 2
-
-
-def test_models_that_no_prompt_connects_are_ordered_by_their_means() -> None:
-    """As where every prompt was sent to one model only."""
-    score = np.full((40, 2), NAN)
-    score[:20, 0], score[20:, 1] = [0.0, 1.0] * 10, [1.0, 1.0, 1.0, 0.0] * 5
-
-    np.testing.assert_allclose(standing(score), [0.5, 0.75])
-
-
-def test_where_all_answered_all_prompts_a_standing_is_a_mean() -> None:
-    score = np.random.default_rng(0).choice([0.0, 0.5, 1.0], (50, 4))
-
-    np.testing.assert_allclose(standing(score), score.mean(0))
 
 
 def test_availability_is_what_has_an_outcome() -> None:

@@ -184,6 +184,17 @@ def test_a_missing_score_does_not_lower_a_standing() -> None:
     assert standing_M[0] > standing_M[1]
 
 
+def test_whoever_was_asked_the_easy_prompts_only_stands_no_higher_for_it() -> None:
+    """The first model is the better one on the prompts that both answered; the second was not asked the hard ones."""
+    easy, hard = [[1, 1, np.nan, np.nan], [1, 0, np.nan, np.nan]], [[0, np.nan, np.nan, np.nan]] * 4
+    rows = scored([0] * 6 + [1, 1], [*easy, *hard, *[[np.nan] * 2 + [1, 0]] * 2])
+
+    standing_M = standings_of(TWO_TASKS, rows, np.zeros((2, 3), np.float32))
+
+    assert np.nanmean(rows.score[:6, 1]) > np.nanmean(rows.score[:6, 0])
+    assert standing_M[1] < standing_M[0]
+
+
 def test_a_standing_is_a_models_lead_in_the_pools_that_measured_it_over_measured_and_completed_scores() -> None:
     rows = scored(
         [0] * 4 + [1] * 4,

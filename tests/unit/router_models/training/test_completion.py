@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from router_models.odds import logit, sigmoid
-from router_models.training.completion import completed_logits
+from router_models.training.completion import expected_values, with_measured
 from router_models.training.rows import Library
 
 # Four pools of three tasks; of eight models, each answered two pools, and each pool shares models with two others.
@@ -41,6 +41,12 @@ def measured_by(whole: Library, logit_TM: np.ndarray) -> np.ndarray:
     """The table [T, R] of a library that measured these."""
     in_pool_TR = whole.pool_T[:, None] == whole.pool_R
     return np.asarray(np.where(in_pool_TR, sigmoid(logit_TM)[:, whole.model_R], 0), np.float32)
+
+
+def completed_logits(table_TR: np.ndarray, whole: Library) -> np.ndarray:
+    """Where whole pools were measured."""
+    in_pool_TR = whole.pool_T[:, None] == whole.pool_R
+    return with_measured(expected_values(logit(table_TR), in_pool_TR.astype(float), whole), logit(table_TR), whole)
 
 
 def known(whole: Library) -> np.ndarray:
@@ -83,3 +89,19 @@ def test_pools_without_a_common_model_still_have_a_number_for_everyone() -> None
     assert np.isfinite(completed_TM).all()
     assert completed_TM[2, 0] > completed_TM[2, 1]
     assert completed_TM[0, 2] > completed_TM[0, 3]
+
+
+def test_what_is_hardly_known_hardly_counts() -> None:
+    """The first model failed the third task, once; others say that it is an easy one, and that this model is good."""
+    whole = library(np.array([0, 0, 0]), [(0, 0), (0, 1), (0, 2)])
+    true_TM = np.array([[2.0, 0.0, -1.0], [2.0, 0.0, -1.0], [2.0, 0.0, -1.0]])
+    value_TM = true_TM.copy()
+    value_TM[2, 0] = -4.0
+    weight_TM = np.ones((3, 3))
+
+    trusting_TM = expected_values(value_TM, weight_TM, whole)
+    weight_TM[2, 0] = 1e-3
+    expected_TM = expected_values(value_TM, weight_TM, whole)
+
+    assert abs(expected_TM[2, 0] - 2.0) < 0.5
+    assert trusting_TM[2, 0] < 0.5

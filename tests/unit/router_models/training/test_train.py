@@ -339,6 +339,20 @@ def test_what_the_card_says_is_counted_without_second_rows(whole: Artifact) -> N
     json.dumps(whole.about, allow_nan=False)
 
 
+def test_the_card_names_who_was_never_asked_a_task(tmp_path: Path) -> None:
+    """Training needs the outcome of nobody in particular."""
+    place_pieces(tmp_path / "cache")
+    told = tiny_dataset(PROMPTS)
+    sums = told.prompts.filter(pc.equal(told.prompts["task"], "sums"))["prompt_id"]
+    outcomes = told.outcomes
+    dropped = pc.and_(pc.is_in(outcomes["prompt_id"], sums), pc.equal(outcomes["model"], "poet"))
+
+    artifact = trained_on(OutcomesDataset(told.prompts, outcomes.filter(pc.invert(dropped))), tmp_path)
+
+    assert artifact.about["data"]["pools"]["outcomes"]["never_asked"] == {"sums": ["poet"]}
+    json.dumps(artifact.about, allow_nan=False)
+
+
 def test_the_fingerprint_of_the_data_changes_with_them(quick: Artifact, whole: Artifact, folder: Path) -> None:
     other = trained(folder, **QUICK, data=(folder / "first",))
 
