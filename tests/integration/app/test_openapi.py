@@ -38,11 +38,11 @@ class Size(NamedTuple):
     """How much is tried."""
 
     examples: int
-    """For each operation: so many that the document allows, and as many that it forbids; of a body three times that."""
+    """For each operation: so many that the document allows, and as many that it forbids; of a body eight times that."""
     walks: int
 
 
-SMALL, WHOLE, WHOLE_WITH_BODY = Size(5, 5), Size(2_500, 500), Size(900, 500)
+SMALL, WHOLE, WHOLE_WITH_BODY = Size(5, 5), Size(2_500, 500), Size(300, 500)
 # At least so many for each operation in the whole.
 CASES = 5_000
 
