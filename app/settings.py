@@ -44,8 +44,8 @@ class Address:
 
     def takes(self, other: Address) -> bool:
         """Whether a listener there leaves no room for the other one."""
-        hosts = {self.host, other.host}
-        everywhere = any(host != "localhost" and ip_address(host).is_unspecified for host in hosts)
+        hosts = {"127.0.0.1" if host == "localhost" else host for host in (self.host, other.host)}
+        everywhere = any(ip_address(host).is_unspecified for host in hosts)
         return self.port == other.port and (len(hosts) == 1 or everywhere)
 
     @classmethod

@@ -108,6 +108,7 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
             "gateway.yaml: admin_listen: 127.0.0.1:8081 is taken by listen; give it another port",
         ),
         ({"admin_listen": "0.0.0.0:8080"}, "admin_listen: 0.0.0.0:8080 is taken by listen"),
+        ({"admin_listen": "localhost:8080"}, "admin_listen: localhost:8080 is taken by listen"),
         (
             {"state_dir": "catalog.yaml"},
             "catalog.yaml is a file; name a folder, or a path where nothing is yet",
