@@ -177,3 +177,13 @@ def test_the_quick_way_and_the_strict_one_read_the_same(body: bytes) -> None:
 @given(st.dictionaries(_TEXT, _VALUES, max_size=5), st.booleans())
 def test_what_is_plain_json_comes_out_as_it_went_in(value: dict[str, object], ascii_only: bool) -> None:
     assert parse_object(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@given(st.dictionaries(st.text('\\"[]{}:, a', max_size=8), st.lists(st.text('\\"[]{}:,9', max_size=8), max_size=5)))
+def test_what_texts_say_is_told_from_what_a_large_body_is_made_of(value: dict[str, object]) -> None:
+    # An escaped colon has the bytes themselves looked at.
+    written = json.dumps({"pad": "x" * STRICT_BYTES, **value, "c": "?"}).replace('"?"', '"\\u003a"').encode()
+    assert parse_object(written) == {"pad": "x" * STRICT_BYTES, **value, "c": ":"}
+    twice = written[:-1] + b', "c": 1}'
+    with pytest.raises(InvalidRequest, match="occurs twice"):
+        parse_object(twice)
