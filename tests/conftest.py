@@ -20,6 +20,7 @@ import yaml
 
 from app.cli.processes import Child, Children
 from tests.fakes.stalls import Repeats
+from tests.fakes.yardstick import Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +53,12 @@ def public_outcomes() -> Path:
 def full_size() -> bool:
     """Whether slow tests run at their full size (`make test-all`)."""
     return os.environ.get("THALAMUS_TEST_SIZE") == "full"
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """How fast this one is, for tests that bound a time."""
+    return Machine()
 
 
 @pytest.fixture(scope="session")

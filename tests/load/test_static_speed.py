@@ -14,6 +14,7 @@ from router_models.conversation import parts
 from router_models.static_encoder import StaticEncoder
 from router_models.surface import surface_features
 from router_models.wordpiece import FastWordPiece
+from tests.fakes.yardstick import SHARED, Machine
 
 pytestmark = pytest.mark.timing
 
@@ -43,10 +44,9 @@ def of_tokens(wordpiece: FastWordPiece, count: int) -> str:
     return next(text for number in range(1, count + 1) if len(wordpiece.ids(text := words(number))) >= count)
 
 
-# Budgets are those of one idle core; a shared one is given three times as much before it counts as a regression.
 @pytest.mark.slow
 @pytest.mark.parametrize(("tokens", "budget_us"), [(32, 20), (128, 40), (1_000, 60)])
-def test_a_prompt_is_encoded_within_its_budget(tokens: int, budget_us: float) -> None:
+def test_a_prompt_is_encoded_within_its_budget(tokens: int, budget_us: float, machine: Machine) -> None:
     wordpiece = FastWordPiece(TOKENIZER.read_bytes())
     rng = np.random.default_rng(7)
     table_VD = rng.integers(-127, 128, (wordpiece.vocabulary_size, 384)).astype(np.int8)
@@ -56,30 +56,30 @@ def test_a_prompt_is_encoded_within_its_budget(tokens: int, budget_us: float) ->
     took_us = p50_us(lambda: encoder.encode(conversations), 3_000)
 
     print(f"\nstatic encoder, {tokens} tokens: p50 {took_us:.1f} us")
-    assert took_us < 3 * budget_us
+    assert took_us < SHARED * machine.slowness() * budget_us
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "budget_us"), [(24, 4), (128, 15), (1_000, 100)])
-def test_known_words_are_tokenized_within_their_budget(count: int, budget_us: float) -> None:
+def test_known_words_are_tokenized_within_their_budget(count: int, budget_us: float, machine: Machine) -> None:
     wordpiece = FastWordPiece(TOKENIZER.read_bytes())
     text = words(count)
 
     took_us = p50_us(lambda: wordpiece.ids_array(text), 3_000)
 
     print(f"\nword pieces, {count} words: p50 {took_us:.1f} us")
-    assert took_us < 3 * budget_us
+    assert took_us < SHARED * machine.slowness() * budget_us
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("chars", "budget_us"), [(200, 15), (800, 30)])
-def test_the_surface_is_read_within_its_budget(chars: int, budget_us: float) -> None:
+def test_the_surface_is_read_within_its_budget(chars: int, budget_us: float, machine: Machine) -> None:
     text = (PROSE * 3)[:chars]
 
     took_us = p50_us(lambda: surface_features(text), 3_000)
 
     print(f"\nsurface, {chars} characters: p50 {took_us:.1f} us")
-    assert took_us < 3 * budget_us
+    assert took_us < SHARED * machine.slowness() * budget_us
 
 
 # The worst of these cost a millisecond, and must not cost more the longer they are.
@@ -102,11 +102,11 @@ def test_the_surface_is_read_within_its_budget(chars: int, budget_us: float) -> 
         PROSE,
     ],
 )
-def test_hostile_text_costs_little_however_long_it_is(piece: str) -> None:
+def test_hostile_text_costs_little_however_long_it_is(piece: str, machine: Machine) -> None:
     short, long = (((("user", piece * (chars // len(piece))),)) for chars in (10_000, 1_000_000))
 
     short_us, long_us = p50_us(lambda: parts(short), 30), p50_us(lambda: parts(long), 30)
 
     print(f"\nparts of {piece[:20]!r}: p50 {short_us:.0f} us, a hundred times as long {long_us:.0f} us")
-    assert long_us < 3 * 1_000
+    assert long_us < SHARED * machine.slowness() * 1_000
     assert long_us < 3 * short_us + 200
