@@ -34,9 +34,10 @@ from app.upstream.answer import Answer
 from app.upstream.choosing import cheaper_of_two, fingerprint, home_of
 from app.upstream.deadline import Clock, OutOfTime
 from app.upstream.faults import Unreadable, why
+from app.upstream.fleet_view import FleetView
 from app.upstream.lease import Lease
 from app.upstream.outliers import fails_too_often, note_slow_ones
-from app.upstream.replica import EJECTED_FOR_S, SCRAPE_IS_FRESH_S, Replica
+from app.upstream.replica import EJECTED_FOR_S, Replica
 from app.upstream.speeds import Attempted, Speeds
 
 FAILURES_TO_EJECT = 5
@@ -49,12 +50,6 @@ MAX_REST_S = 120.0
 RESTS_LONG_S = 1.0
 # How slow a replica is compared with others changes from answer to answer; a change need not be known at once.
 COMPARE_EVERY_S = 0.25
-# The fleet's picture is taken at most this often; choosing the replica itself always looks at the present.
-FLEET_IS_FRESH_S = 0.05
-
-
-Usable = Literal["yes", "last resort", "no"]
-_AS: tuple[tuple[bool, Usable], ...] = ((False, "yes"), (True, "last resort"))
 
 What = Literal["out", "dead", "back", "rests", "limited"]
 
@@ -97,7 +92,6 @@ class Replicas:
         `before` are those of the configuration that this one follows: who stays keeps its load and its health, and what
         is still to be heard of it is for this one to hear.
         """
-        self._models = catalog.models
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
         self._chance, self._tell = chance, tell
         self._pools = {
@@ -110,11 +104,8 @@ class Replicas:
         self._heir: Replicas | None = None
         if before:
             before._heir = self
-        self._usable: dict[str, Usable] = {}
-        self._available: tuple[bool, ...] = ()
-        self._last_resort: tuple[bool, ...] = ()
-        self._fleet: Fleet | None = None
-        self._fleet_at = -math.inf
+        of_backends = {name: pool.replicas for name, pool in self._pools.items()}
+        self._view = FleetView(catalog.models, of_backends, self._speeds, self._is_usable, self.limited_for_s)
 
     @property
     def _out(self) -> int:
@@ -149,10 +140,7 @@ class Replicas:
 
     def fleet(self) -> Fleet:
         """What the router needs to know, one entry per model of the catalogue, in its order."""
-        now = self.clock()
-        if self._fleet is None or now - self._fleet_at > FLEET_IS_FRESH_S:
-            self._fleet, self._fleet_at = self._picture(now), now
-        return self._fleet
+        return self._view.at(self.clock())
 
     def any_healthy(self) -> bool:
         """Whether any replica of any backend is not ejected."""
@@ -321,7 +309,7 @@ class Replicas:
             replica.rest(self.clock() + rest_s, limited=limited)
             if rest_s >= RESTS_LONG_S:
                 self._tell(Change(replica.backend.name, replica.url, "limited" if limited else "rests", rest_s))
-        self._fleet = None
+        self._view.changed()
 
     @staticmethod
     def _probe_ended(replica: Replica) -> bool:
@@ -353,7 +341,8 @@ class Replicas:
 
     def _eject(self, replica: Replica, error: UpstreamError, rule: str) -> None:
         dead, now = rule == "in a row", self.clock()
-        self._fleet, replica.is_ready = None, False
+        self._view.changed()
+        replica.is_ready = False
         if replica.ejected_until is None:
             replica.eject(now, dead=dead)
             self._metrics.ejected(replica.backend.name)
@@ -370,12 +359,13 @@ class Replicas:
         replica.come_back(now)
         self._metrics.restored(replica.backend.name)
         self._log.write("replica.restored", backend=replica.backend.name, replica=replica.url)
-        self._fleet = None
+        self._view.changed()
         self._tell(Change(replica.backend.name, replica.url, "back"))
 
     def _hear(self, replica: Replica, change: Change) -> None:
         now, is_out = self.clock(), replica.ejected_until is not None
-        self._fleet, replica.is_ready = None, False
+        self._view.changed()
+        replica.is_ready = False
         if change.what in ("rests", "limited"):
             replica.rest(now + change.seconds, limited=change.what == "limited")
         elif change.what == "back" and is_out:
@@ -384,48 +374,6 @@ class Replicas:
         elif change.what in ("out", "dead") and not is_out:
             replica.eject(now, dead=change.what == "dead")
             self._metrics.heard_of_ejection(change.backend)
-
-    def _picture(self, now: float) -> Fleet:
-        usable = {name: self._usable_of(pool, now) for name, pool in self._pools.items()}
-        if usable != self._usable:
-            self._usable = usable
-            of_models = [usable.get(model.backend, "no") for model in self._models]
-            self._available = tuple([each != "no" for each in of_models])
-            last_resort = tuple([each == "last resort" for each in of_models])
-            self._last_resort = last_resort if any(last_resort) else ()
-        rounds = {name: self._rounds(pool, now) for name, pool in self._pools.items()}
-        seen = self._speeds.picture(rounds, now)
-        return Fleet(
-            self._available,
-            seen.wait_s,
-            seen.s_per_output_token,
-            self._limited_for_s() if "no" in usable.values() else (),
-            seen.template_tokens,
-            self._last_resort,
-        )
-
-    def _usable_of(self, pool: _Pool, now: float) -> Usable:
-        """Whether a backend is asked at all, and whether only where there is no other choice."""
-        for last_resort, usable in _AS:
-            if any(self._is_usable(replica, now, last_resort) for replica in pool.replicas):
-                return usable
-        return "no"
-
-    def _limited_for_s(self) -> tuple[float | None, ...]:
-        """By model; looked at once for each backend, of which there are fewer."""
-        limited = {name: self.limited_for_s(name) for name in self._pools}
-        return tuple([limited.get(model.backend) for model in self._models])
-
-    def _rounds(self, pool: _Pool, now: float) -> float | None:
-        """Requests that wait before a new one, over those served at a time; None where the workers do not say.
-
-        To be multiplied by the duration of an answer: in a queue, that many rounds pass before one's turn.
-        """
-        fresh = [r for r in pool.replicas if now - r.scraped_at <= SCRAPE_IS_FRESH_S]
-        scraped = [r for r in fresh if self._is_usable(r, now, last_resort=True)]
-        if not scraped:
-            return None
-        return min(r.queued(now) / max(1, r.running) for r in scraped)
 
 
 def _kept(backend: Backend, url: str, before: Replicas | None) -> Replica:

@@ -21,8 +21,9 @@ from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.deadline import Deadline
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
+from app.upstream.fleet_view import FLEET_IS_FRESH_S
 from app.upstream.replica import Replica
-from app.upstream.replicas import FLEET_IS_FRESH_S, Replicas
+from app.upstream.replicas import Replicas
 from tests.fakes.clock import FakeClock
 from tests.fakes.routing import FakeQualityPredictor
 from tests.fakes.upstream import FakeUpstream

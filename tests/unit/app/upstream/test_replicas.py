@@ -25,9 +25,10 @@ from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.answer import Answer, Form
 from app.upstream.deadline import OutOfTime
+from app.upstream.fleet_view import FLEET_IS_FRESH_S
 from app.upstream.lease import Lease
 from app.upstream.replica import EJECTED_AT_MOST_S, EJECTED_FOR_S, Replica
-from app.upstream.replicas import FAILURES_TO_EJECT, FLEET_IS_FRESH_S, Change, Replicas
+from app.upstream.replicas import FAILURES_TO_EJECT, Change, Replicas
 from app.upstream.speeds import SPEED_IS_FRESH_S
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model, request
