@@ -13,7 +13,7 @@ from app.api.guard import NAME, Refused
 
 # Eight digits are 4 GiB: more than any body may have, less than what overflows a number anywhere.
 _EXTENSION = f";{NAME}++(?:=(?:{NAME}++|" + r'"[\t\x20\x21\x23-\x5b\x5d-\x7e]*+"))?'
-_SIZE_LINE = re.compile(rf"([0-9A-Fa-f]{{1,8}})(?:{_EXTENSION})*+\r\n".encode())
+_SIZE_LINE = re.compile(rf"([0-9A-Fa-f]{{1,8}})(?:{_EXTENSION})*\r\n".encode())
 MAX_LINE_BYTES = 256
 # Lines may be this much more than the body itself. Who sends thousands of chunks of a byte each makes us work for
 # nothing; with five bytes in each one it never comes to this.

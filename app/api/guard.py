@@ -29,7 +29,7 @@ MAX_HEADER_BYTES = 8 << 10
 
 # RFC 9112 section 3 with the target in origin-form (RFC 9110 section 7.1). One empty line before it is let pass, as
 # section 2.2 asks: old clients send one too many after a body.
-_PATH = r"/[\w\-.~!$&'()*+,;=:@/?]*+(?:%[0-9A-Fa-f]{2}[\w\-.~!$&'()*+,;=:@/?]*+)*+"
+_PATH = r"/[\w\-.~!$&'()*+,;=:@/?]*+(?:%[0-9A-Fa-f]{2}[\w\-.~!$&'()*+,;=:@/?]*+)*"
 _REQUEST_LINE = re.compile(
     r"(?:\r\n)?(?!CONNECT )([A-Z]{1,16}) (" + _PATH + r"|(?<=OPTIONS )\*) HTTP/1\.([01])\r\n", re.ASCII
 )

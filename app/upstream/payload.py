@@ -37,7 +37,8 @@ CHAT_ONLY = frozenset({"max_completion_tokens"})
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _BRACKETS = 1024
-# In C, and without an object for each of them. Nothing in it goes back.
+# In C, and without an object for each of them. Nothing in it goes back. Before Python 3.11.5 a group repeated like this
+# keeps what its last try took before it failed (gh-100061): here a text without an end, after which nothing matches.
 _SO_MANY_BRACKETS = re.compile(rb'(?:[^"\[{]*+(?:%b[^"\[{]*+)*+[\[{]){%d}+' % (_STRING, _BRACKETS), re.DOTALL)
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
