@@ -30,7 +30,7 @@ CUE_CHARS = 24
 
 _HEADS = re.compile(
     r"""
-    \n[ \t]{0,16}(?=[#*a-z])(?P<heading>\#{1,6}+[ ]?+|\*\*)?+
+    \n[ \t]{0,16}(?=[#*a-z])(?P<heading>\#{1,6}+[ ]?+|\*\*)?
     (?:
         (?P<question>(?:question|problem|query|q)(?:[ ]?\d{1,3})?)
       | (?P<input>input)
