@@ -95,6 +95,7 @@ class Runner:
             UsageError: an endpoint rejects everything.
         """
         syncing = asyncio.create_task(self._sync())
+        rejected: UsageError | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 for backend in dict.fromkeys(target.backend for target in self.plan.targets):
@@ -102,11 +103,14 @@ class Runner:
                     for _ in range(self.concurrency):
                         tasks.create_task(self._work(missing))
         except* UsageError as group:
-            raise _first(group) from None
+            # Before Python 3.11.4 what is raised here comes out in a group of its own.
+            rejected = _first(group)
         finally:
             syncing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await syncing
+        if rejected is not None:
+            raise rejected
 
     def _missing(self, backend: str) -> Iterator[Ask]:
         """What one backend has yet to answer; all its workers draw from this one iterator."""

@@ -6,6 +6,7 @@ The slow ones print their figures as one JSON line each.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -173,10 +174,10 @@ async def test_a_request_that_meets_the_end_of_its_connection_is_not_sent_twice(
     asked: list[bytes] = []
 
     async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for answer in (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", b""):
-            asked.append(await reader.readuntil(MESSAGE.body))
-            writer.write(answer)
-        writer.close()
+        with contextlib.suppress(asyncio.IncompleteReadError), contextlib.closing(writer):
+            for answer in (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", b""):
+                asked.append(await reader.readuntil(MESSAGE.body))
+                writer.write(answer)
 
     async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
