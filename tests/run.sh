@@ -1,11 +1,18 @@
 #!/bin/sh
-# Every test. Those of single parts only compute, and most others wait for sockets and processes: so the former run beside
-# them, at a low priority, and are told last. At most three of either that failed run once more when nothing else does: a
-# machine that was too busy then differs from a fault. Both runs are told.
+# Every test. Those that only compute run beside the others, most of which wait for sockets and processes: at a low
+# priority, and told last. At most three of either that failed run once more when nothing else does: a machine that was
+# too busy then differs from a fault. Both runs are told.
 set -u
 cd "$(dirname "$0")/.."
 mkdir -p var
-log=var/unit-tests.log
+log=var/tests-that-compute.log
+computing="tests/unit tests/artifact tests/fuzz tests/integration/app/test_openapi.py
+    tests/integration/cli/test_adapt.py tests/integration/cli/test_evaluate.py tests/integration/cli/test_init.py
+    tests/integration/cli/test_onboard_live.py"
+others=$(printf -- '--ignore=%s ' $computing)
+
+# One thread each for linear algebra: several that wait for each other beside other work take for ever.
+export OMP_NUM_THREADS=1
 
 tests() {
     kept=$1
@@ -24,18 +31,20 @@ again_if_few() {
     tests "$kept" --last-failed "$@"
 }
 
-# One thread each: several that wait for each other at a low priority take for ever.
-OMP_NUM_THREADS=1 nice -n 15 .venv/bin/pytest -q -o cache_dir=.pytest_cache/parts --cache-clear tests/unit > $log 2>&1 &
-parts=$!
-trap 'kill $parts 2> /dev/null' INT TERM
-tests whole --cache-clear --ignore=tests/unit
-whole=$?
-wait $parts
-alone=$?
-again_if_few $whole whole --ignore=tests/unit
-whole=$?
-echo "tests/unit:"
-if [ $alone = 0 ]; then tail -n 1 $log; else cat $log; fi
-again_if_few $alone parts tests/unit
-alone=$?
-[ $whole = 0 ] && [ $alone = 0 ]
+# shellcheck disable=SC2086  # lists of paths without spaces
+{
+    nice -n 15 .venv/bin/pytest -q -o cache_dir=.pytest_cache/computing --cache-clear $computing > $log 2>&1 &
+    computed=$!
+    trap 'kill $computed 2> /dev/null' INT TERM
+    tests others --cache-clear $others
+    other=$?
+    wait $computed
+    alone=$?
+    again_if_few $other others $others
+    other=$?
+    echo "tests that compute:"
+    if [ $alone = 0 ]; then tail -n 1 $log; else cat $log; fi
+    again_if_few $alone computing $computing
+    alone=$?
+}
+[ $other = 0 ] && [ $alone = 0 ]
