@@ -76,7 +76,8 @@ async def test_a_storm_on_all_backends_is_not_made_worse(script: Script, one_mod
     heard.say(calls_per_request_settled=round(settled, 3), calls_per_request=round(overall, 3))
     assert heard.outcomes["ok"] == 0
     assert settled <= 1.10
-    assert overall <= 1.20
+    # What piles up while the machine stands still goes out together, before any of it has failed.
+    assert overall <= 1.20 + RATE * heard.lag_s / heard.requests
     assert heard.at(0.99) <= 0.1 + heard.lag_s
     assert all("retry-after" in error.headers() for error in heard.errors if error.status == 503)
 
