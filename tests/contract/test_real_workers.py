@@ -65,6 +65,20 @@ def test_a_stream_says_the_same_as_a_plain_answer_and_ends_with_usage(client: op
     assert chunks[-1].usage.completion_tokens == plain.usage.completion_tokens
 
 
+def test_the_responses_door_says_what_the_chat_door_says(client: openai.OpenAI) -> None:
+    chat = client.chat.completions.create(
+        model="auto", messages=[{"role": "user", "content": QUESTION}], max_tokens=20, temperature=0
+    )
+    response = client.responses.create(model="auto", input=QUESTION, max_output_tokens=20, temperature=0)
+    with client.responses.stream(model="auto", input=QUESTION, max_output_tokens=20, temperature=0) as stream:
+        streamed = stream.get_final_response()
+
+    for one in (response, streamed):
+        assert (one.model, one.output_text) == (chat.model, chat.choices[0].message.content)
+        assert one.usage is not None
+        assert one.usage.output_tokens > 0
+
+
 def test_the_raw_response_tells_who_answered_and_why(client: openai.OpenAI) -> None:
     raw = client.chat.completions.with_raw_response.create(
         model="auto", messages=[{"role": "user", "content": QUESTION}], max_tokens=20
