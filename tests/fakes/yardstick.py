@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 REFERENCE_US = 40.0
@@ -18,19 +19,8 @@ _ROUNDS, _CALLS = 5, 100
 _BODY = json.dumps({"model": "auto", "messages": [{"role": "user", "content": f"line {n}"} for n in range(20)]})
 
 
-class Machine:
-    """Measured where a test begins, and again where it asks."""
-
-    def __init__(self) -> None:
-        self._at_first = _slowness()
-
-    def slowness(self) -> float:
-        """How many times the reference's time this machine takes, at the slower of the two moments; at least one."""
-        return max(1.0, self._at_first, _slowness())
-
-
-def _slowness() -> float:
-    """In the round that was disturbed least."""
+def slowness_now() -> float:
+    """How many times the reference's time this machine takes at the moment, in the round that was disturbed least."""
     took_us = []
     for _ in range(_ROUNDS):
         began_at = time.process_time()
@@ -38,6 +28,17 @@ def _slowness() -> float:
             _work()
         took_us.append((time.process_time() - began_at) / _CALLS * 1e6)
     return min(took_us) / REFERENCE_US
+
+
+class Machine:
+    """Measured where a test begins, and again where it asks."""
+
+    def __init__(self, measure: Callable[[], float] = slowness_now) -> None:
+        self._measure, self._at_first = measure, measure()
+
+    def slowness(self) -> float:
+        """At the slower of the two moments; at least one."""
+        return max(1.0, self._at_first, self._measure())
 
 
 @dataclass(frozen=True)
