@@ -9,8 +9,8 @@
 # own configuration finds links, and from PyTorch's index where nothing is configured.
 #
 # The interpreter is $PYTHON, else the distribution's python3.11 where there is one that can make environments, else
-# python3. Distributions build theirs with profiles and at link time; what pyenv builds by default is not, and a request
-# takes half as long again with it.
+# python3. Distributions build theirs with profiles and at link time; what pyenv builds by default is not: plain
+# Python takes half as long again with it, a request a twentieth.
 set -eu
 cd "$(dirname "$0")/.."
 locks=deploy/locks
