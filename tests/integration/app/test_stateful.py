@@ -35,6 +35,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.store.ratings import PER_MINUTE
 from tests.fakes.backend import Script
 from tests.fakes.deployment import FIRST_KEYS, GATEWAY, SECRET, Deployment, deployed
 
@@ -81,7 +82,7 @@ class Machine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self._run(self._open())
         self.asked = Counter[str]()
-        self.ended_secrets, self.strange_calls = set[str](), 0
+        self.ended_secrets, self.strange_calls, self.ratings = set[str](), 0, 0
         self.decisions: list[str] = []
         return multiple(*(self._make_key(usd, hard=True, concurrency=None) for usd in BUDGETS_USD))
 
@@ -148,13 +149,13 @@ class Machine(RuleBasedStateMachine):
         status, _ = self._run(self._call(self.deployment.admin_url, "POST", "/admin/reload"))
         assert status == (200 if sound else 422)
 
+    @precondition(lambda self: self.decisions and self.ratings < PER_MINUTE)
     @rule(score=st.sampled_from((0.0, 1.0)))
-    def rate(self, score: float) -> None:
-        if self.decisions:
-            body = {"decision_id": self.decisions[-1], "score": score}
-            status, _ = self._run(self._call(self.deployment.url, "POST", "/v1/routing/feedback", body, SECRET))
-            # It is another key's.
-            assert status == 404
+    def rate_what_another_asked(self, score: float) -> None:
+        self.ratings += 1
+        body = {"decision_id": self.decisions[-1], "score": score}
+        status, _ = self._run(self._call(self.deployment.url, "POST", "/v1/routing/feedback", body, SECRET))
+        assert status == 404
 
     @invariant()
     def the_books_are_right(self) -> None:
