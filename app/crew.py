@@ -65,6 +65,7 @@ class Crew:
         self._stopping = False
         self._turn = asyncio.Lock()
         self._keepers: list[asyncio.Task[None]] = []
+        self._starting: dict[Member, asyncio.TimerHandle] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self.doors = self._doors(settings)
 
@@ -213,10 +214,19 @@ class Crew:
                     *post.arguments, pass_fds=descriptors, start_new_session=True
                 )
             member.channel = await Channel.over(ours, lambda what, value: self._answer(member, what, value))
+            self._starting[member] = asyncio.get_running_loop().call_later(
+                member.patience.start_s, self._give_up, member
+            )
             status = await member.process.wait()
+            self._starting[member].cancel()
             await member.channel.aclose()
         member.process = member.channel = None
         return status
+
+    def _give_up(self, member: Member) -> None:
+        """It hangs before it answers: another one may not."""
+        member.failure = f"a worker did not start within {member.patience.start_s:g} s"
+        member.send(signal.SIGKILL)
 
     async def _answer(self, member: Member, what: str, value: Any) -> Any:
         """What a worker asks."""
@@ -230,6 +240,7 @@ class Crew:
         elif what == "remembered":
             self._pass_on(member, what, value)
         elif what == "started":
+            self._starting[member].cancel()
             member.failure = None
             member.started.set()
             self._errand(self._bring_up_to_date(member))

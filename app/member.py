@@ -24,6 +24,8 @@ from app.worker import told
 class Patience:
     """How long a worker may take to answer."""
 
+    start_s: float = 120.0
+    """From its process to its first call. Loading takes it seconds, more where all workers start at once."""
     look_s: float = 1.0
     """Reading metrics takes it milliseconds. Who asks for those of all workers waits for the slowest one."""
     silent_s: float = 5.0

@@ -179,6 +179,30 @@ async def test_a_first_worker_that_the_system_does_not_let_start_is_the_failure_
     assert world.events("worker.died") == []
 
 
+async def test_a_first_worker_that_hangs_is_the_failure_of_the_start(world: World) -> None:
+    [member] = world.crew._members
+    member.patience = Patience(start_s=0.5)
+    world.crew.meanwhile = asyncio.Event().wait
+    with pytest.raises(UsageError, match=r"a worker did not start within 0\.5 s"):
+        await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+
+
+async def test_a_worker_that_hangs_when_it_is_started_again_gives_way_to_another_one(world: World) -> None:
+    await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+    [member] = world.crew._members
+    assert member.process
+    member.patience = Patience(start_s=0.5)
+    world.crew.meanwhile = asyncio.Event().wait
+    member.process.kill()
+    await until(lambda: len(world.events("worker.died")), 2, 10)
+    world.crew.meanwhile, member.patience = None, Patience()
+    await until(lambda: world.ask(FIRST_KEYS[0]["secret"]), 200, STARTS_WITHIN_S)
+    assert [event.get("why") for event in world.events("worker.died")][:2] == [
+        None,
+        "a worker did not start within 0.5 s",
+    ]
+
+
 async def test_a_worker_that_the_system_does_not_let_start_again_is_tried_again(world: World) -> None:
     await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
     [pid] = [member.process.pid for member in world.crew._members if member.process]
