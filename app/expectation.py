@@ -3,7 +3,8 @@
 How it works: a profile's limits about cards leave the models that it may choose among. Its weight on cost, or the one
 that its `max_quality_loss` allows among them, and its weights about cards choose one in every row, as the router does.
 What that brings is held against the best single model, and against always each of them, on the rows on which that one
-was measured. What follows from estimates of the moment (latency, a budget for one request) is left out, and named.
+was measured. Where the choice was not, it is worth what is predicted. What follows from estimates of the moment
+(latency, a budget for one request) is left out, and named.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Expectation:
     """Dollars spent of those that the best single model costs."""
     chosen: tuple[str, ...]
     never_chosen: tuple[str, ...]
-    """Of the models that were measured."""
+    predicted_share: float
+    """Of these prompts, those on which the chosen model was not measured, and is worth what is predicted."""
     against: tuple[Against, ...]
     """Always each of the profile's models, in the catalogue's order."""
     left_out: tuple[str, ...]
@@ -100,7 +102,8 @@ class Expectation:
         else:
             words = f"{_saving(self.cost_ratio, always)} at {in_points(self.gain)} points"
         priced = f", costs known on {self.priced_prompts:,}" if 0 < self.priced_prompts < self.prompts else ""
-        words += f" on {_listed(self.datasets)} ({self.prompts:,} calibration prompts{priced})"
+        predicted = f", quality only predicted on {self.predicted_share:.0%}" if self.predicted_share >= 0.005 else ""
+        words += f" on {_listed(self.datasets)} ({self.prompts:,} calibration prompts{priced}{predicted})"
         return words + (f"; without its {_listed(self.left_out)}" if self.left_out else "")
 
 
@@ -152,6 +155,7 @@ class Prospect:
             cost_ratio=compared.cost_ratio,
             chosen=tuple(names[found.share_M > 0].tolist()),
             never_chosen=tuple(names[found.share_M == 0].tolist()),
+            predicted_share=compared.predicted_share,
             against=tuple(self._against(found, number, name) for number, name in enumerate(names.tolist())),
             left_out=tuple(_left_out(self._table, preferences)),
         )
@@ -174,8 +178,10 @@ class Prospect:
 
     def _against(self, found: Outlook, number: int, name: str) -> Against:
         compared = compare(found.answers, found.references.always(number))
-        prompts, share = self._prompts(compared), float(found.share_M[number])
-        return Against(name, prompts, int(compared.priced_N.sum()), share, compared.gain, compared.cost_ratio)
+        chosen = (found.model_K == number)[compared.known_N[found.references.counts_N]]
+        share = float(chosen.mean()) if len(chosen) else math.nan
+        prompts, priced = self._prompts(compared), int(compared.priced_N.sum())
+        return Against(name, prompts, priced, share, compared.gain, compared.cost_ratio)
 
     def _prompts(self, compared: Comparison) -> dict[str, int]:
         """How many rows were compared, by dataset."""

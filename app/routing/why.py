@@ -53,7 +53,7 @@ def why_best(expected: Expected, ground: Ground) -> str:
     active = {name: weight for name, weight in ground.terms.weights.items() if weight}
     head = _loss(expected, ground)
     if quality_E[best] <= chosen_quality:
-        return head + _highest(quality_E, active)
+        return head + _highest(quality_E, {} if _is_best_single(expected, ground) else active)
     if _is_best_single(expected, ground):
         return head + f"predicted quality {chosen_quality:.2f} here"
     chosen_shown, best_shown = _told_apart(chosen_quality, float(quality_E[best]))
@@ -160,13 +160,17 @@ def _loss(expected: Expected, ground: Ground) -> str:
     if terms.max_quality_loss is None:
         return ""
     loss = f"{terms.max_quality_loss:g}"
+    others = [name for name, weight in terms.weights.items() if weight and name != "cost"]
     if terms.cost_weight is not None:
-        others = [name for name, weight in terms.weights.items() if weight and name != "cost"]
         return _kept_loss(terms.cost_weight, loss, others)
     if terms.point is None:
         return f"nothing is measured about which weight keeps the average loss within {loss}: "
     if _is_best_single(expected, ground):
-        return f"no weight on cost keeps the average loss within {loss} with confidence, so the best single model: "
+        unweighed = f", whatever the weight{_s(others)} on {', '.join(others)}" if others else ""
+        return (
+            f"no weight on cost keeps the average loss within {loss} with confidence, "
+            f"so the best single model{unweighed}: "
+        )
     return f"no weight on cost keeps the average loss within {loss} with confidence: "
 
 
@@ -174,11 +178,14 @@ def _kept_loss(cost_weight: float, loss: str, others: Sequence[str]) -> str:
     """The weight was looked up as if it were the only one: nothing is known of what is lost to the others."""
     if not others:
         return f"a weight on cost of {cost_weight:.3g} keeps the average loss within {loss}: "
-    plural = "s" if len(others) > 1 else ""
     return (
         f"a weight on cost of {cost_weight:.3g} would keep the average loss within {loss} on its own; "
-        f"what is lost to the weight{plural} on {', '.join(others)} comes on top: "
+        f"what is lost to the weight{_s(others)} on {', '.join(others)} comes on top: "
     )
+
+
+def _s(several: Sequence[str]) -> str:
+    return "s" if len(several) > 1 else ""
 
 
 def _shown(weights: Mapping[str, float]) -> str:

@@ -124,16 +124,60 @@ def test_a_promise_made_on_one_half_holds_on_the_other(models: int, easy_share: 
     assert saved > 3, "never to promise anything would be easy"
 
 
-def test_a_model_without_an_outcome_is_no_candidate() -> None:
-    rows = pool()
-    columns = (rows.quality, rows.score, rows.expected_usd, rows.real_usd)
-    twins = PricedRows(*(np.repeat(column, [1, 2], axis=1) for column in columns))
-    twins.score[:, 0] = np.nan
+def with_a_stranger(quality: float, rows: int = 2000) -> PricedRows:
+    """The pool, and the cheapest model of all, of which there is no outcome: so good it is predicted to be."""
+    known = pool(rows)
 
-    points = operating_curve(twins, SCALE)
+    def beside(columns: np.ndarray, value: float) -> np.ndarray:
+        return np.concatenate([columns, np.full((rows, 1), value)], axis=1)
 
-    assert all(point.cost_usd == pytest.approx(DEAR) for point in points)
-    assert {point.loss for point in points} == {0.0}
+    usd = beside(known.real_usd, CHEAP / 10)
+    return PricedRows(beside(known.quality, quality), beside(known.score, NOT), usd, usd)
+
+
+def test_a_model_that_was_not_measured_is_chosen_as_requests_choose_it() -> None:
+    points = operating_curve(with_a_stranger(0.3), SCALE)
+
+    # A large weight leaves nobody else; what is predicted of it, .3 instead of .92, is what is lost.
+    assert points[-1].cost_usd == pytest.approx(CHEAP / 10)
+    assert points[-1].loss == pytest.approx(0.92 - 0.3)
+    weight = largest_weight(points, 0.02)
+    found = outlook(with_a_stranger(0.3), SCALE, weight)
+    assert found is not None
+    assert found.share_M[2] == 0.0
+    assert found.compared.predicted_share == 0.0
+
+
+def test_more_rows_do_not_make_a_prediction_surer() -> None:
+    few, many = (operating_curve(with_a_stranger(0.95, rows), SCALE, (20.0,))[0] for rows in (400, 40_000))
+
+    # It is taken for the best in every row: .03 better, give or take .05.
+    assert many.loss == pytest.approx(-0.03)
+    assert many.loss_bound == pytest.approx(-0.03 + 1.645 * 0.05, abs=0.001)
+    assert few.loss_bound > many.loss_bound
+    assert largest_weight((many,), 0.04) is None
+    found = outlook(with_a_stranger(0.95), SCALE, 20.0)
+    assert found is not None
+    assert found.compared.predicted_share == 1.0
+    assert found.compared.gain.high - found.compared.gain.mean == pytest.approx(1.96 * 0.05, rel=0.01)
+
+
+def test_a_weight_that_is_safe_in_one_dataset_is_not_taken_where_another_one_forbids_it() -> None:
+    measured, unmeasured = pool(easy_share=1.0), pool(easy_share=0.0)
+    both = [np.concatenate(pair) for pair in zip(columns(measured), columns(unmeasured), strict=True)]
+    both[1][len(measured.score) :] = NOT
+
+    alone, together = (largest_weight(operating_curve(rows, SCALE), 0.1) for rows in (measured, PricedRows(*both)))
+
+    assert alone is not None
+    assert together is not None
+    assert together < alone
+    (point,) = operating_curve(PricedRows(*both), SCALE, (alone,))
+    assert point.loss_bound == pytest.approx(0.82)
+
+
+def columns(rows: PricedRows) -> tuple[np.ndarray, ...]:
+    return rows.quality, rows.score, rows.expected_usd, rows.real_usd
 
 
 def test_rows_without_any_outcome_make_no_curve() -> None:
@@ -158,11 +202,22 @@ def test_prices_turn_calibration_rows_into_dollars() -> None:
     np.testing.assert_allclose(rows.expected_usd[0, 0], (40 + 2 * 20) / 1e6, rtol=1e-5)
 
 
-def test_without_any_expected_cost_no_weight_is_promised() -> None:
+def test_without_any_expected_cost_no_weight_but_none_at_all_is_promised() -> None:
     rows = pool()
     unknown = PricedRows(rows.quality, rows.score, rows.expected_usd * np.nan, rows.real_usd)
 
-    assert largest_weight(operating_curve(unknown, SCALE), 1.0) is None
+    assert largest_weight(operating_curve(unknown, SCALE), 1.0) == 0.0
+    misled = replace(unknown, quality=1 - rows.quality)
+    assert largest_weight(operating_curve(misled, SCALE), 0.01) is None
+
+
+def test_without_a_weight_one_model_answers_in_every_dataset() -> None:
+    found = outlook(of_datasets([0.9, 0.8, NOT, NOT], [NOT, NOT, 0.1, 0.5], rows=100), SCALE, None)
+
+    assert found is not None
+    assert found.share_M.tolist() == [0.0, 0.0, 0.0, 1.0]
+    # Nothing else is known of it in the first dataset than that as much is predicted of it as of the best one there.
+    assert (found.compared.gain.mean, found.compared.predicted_share) == (0.0, 0.5)
 
 
 def test_a_model_without_a_price_counts_as_the_dearest() -> None:
@@ -249,7 +304,7 @@ def test_the_only_model_that_was_measured_is_the_best_one() -> None:
 
 def test_losses_are_against_the_reference_of_the_dataset() -> None:
     rows = of_datasets([0.9, 0.8, NOT, NOT], [NOT, NOT, 0.1, 0.5], rows=100)
-    worst_first = np.tile([0.0, 1.0, 1.0, 0.0], (200, 1))
+    worst_first = np.repeat([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]], 100, axis=0)
 
     (point,) = operating_curve(replace(rows, quality=worst_first), SCALE, (0.0,))
 
@@ -273,8 +328,9 @@ def test_an_outlook_says_what_is_saved_and_lost() -> None:
 
 
 def test_two_ways_to_choose_are_compared_where_both_are_known() -> None:
-    these = Answers(np.array([1.0, 0.0, 1.0, NOT]), np.array([2.0, NOT, 4.0, 1.0]))
-    those = Answers(np.array([0.0, 0.0, NOT, 1.0]), np.array([8.0, 1.0, 1.0, 1.0]))
+    measured = np.zeros(4, dtype=bool)
+    these = Answers(np.array([1.0, 0.0, 1.0, NOT]), np.array([2.0, NOT, 4.0, 1.0]), measured)
+    those = Answers(np.array([0.0, 0.0, NOT, 1.0]), np.array([8.0, 1.0, 1.0, 1.0]), measured)
     found = compare(these, those)
 
     assert (found.known_N.tolist(), found.priced_N.tolist()) == ([True, True, False, False], [True, *[False] * 3])

@@ -195,6 +195,16 @@ def test_where_no_weight_keeps_the_loss_the_best_single_model_comes_first() -> N
     )
 
 
+def test_where_the_best_single_model_comes_first_other_weights_have_no_say() -> None:
+    world = world_of(SMALL, MIDDLE, LARGE, quality=QUALITY, curve=FakeCurve(best="large"))
+    decision = world.decide({"max_quality_loss": 0.001, "weights": {"size": 5.0}})
+    assert decision.chosen.model.name == "large"
+    assert decision.why == (
+        "no weight on cost keeps the average loss within 0.001 with confidence, so the best single model, whatever the "
+        "weight on size: highest predicted quality among 3 (0.90 against 0.70 for the next)"
+    )
+
+
 @pytest.mark.parametrize("curve", [None, FakeCurve(best=None, least_loss=1.0)])
 def test_where_nothing_is_measured_predicted_quality_decides(curve: FakeCurve | None) -> None:
     world = world_of(SMALL, MIDDLE, LARGE, quality=QUALITY, curve=curve)
