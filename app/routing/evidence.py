@@ -64,7 +64,8 @@ def _why(reason: Reason, evidence: Evidence) -> str:
     if ground.doubted is not None:
         return why_doubted(Expected(case), ground, ground.doubted)
     if reason == "default":
-        return why_default(evidence.reading.failure, evidence.has_predictor)
+        some_are_last = len(case.fleet.peers(ground.order)) < len(ground.order)
+        return why_default(evidence.reading.failure, evidence.has_predictor, some_are_last)
     if reason == "abstained":
         point, first = ground.terms.point, case.table.names[int(ground.order[0])]
         best_single = first if point is not None and point.best_model == first else None

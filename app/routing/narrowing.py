@@ -37,14 +37,20 @@ def narrowed(decision: Decision, kept: Sequence[int]) -> Decision:
 
 
 def _is_any_tested(evidence: Evidence, kept: Sequence[int]) -> bool:
-    return bool(evidence.case.table.tested_M[evidence.ground.order[list(kept)]].any())
+    """Of those that are tried first."""
+    peers = evidence.case.fleet.peers(evidence.ground.order[list(kept)])
+    return bool(evidence.case.table.tested_M[peers].any())
 
 
 def _by_default(evidence: Evidence, kept: Sequence[int]) -> tuple[list[int], Evidence]:
     """The same places in the profile's order, and that this is what ranks them; what goes on stays in front."""
     ground, position_M = evidence.ground, evidence.default_position_M
-    goes_on = 0 if ground.kept is not None and kept[0] == 0 else None
-    places = sorted(kept, key=lambda place: (place != goes_on, position_M[ground.order[place]]))
+    kept_E = ground.order[list(kept)]
+    place_of = dict(zip(kept_E.tolist(), kept, strict=True))
+    ordered = evidence.case.fleet.as_tried(kept_E[position_M[kept_E].argsort()])
+    places = [place_of[model] for model in ordered.tolist()]
+    if ground.kept is not None and kept[0] == 0:
+        places.sort(key=lambda place: place != 0)
     return places, evidence._replace(ground=ground._replace(rule="default", terms=NO_TERMS, doubted=None))
 
 

@@ -212,7 +212,8 @@ class Router:
         return Ground("best", view.order, view.terms)
 
     def _is_any_tested(self, view: View) -> bool:
-        return bool(np.count_nonzero(view.eligible & self._table.tested_M))
+        """Of those that are tried first; all of them where all are a last resort."""
+        return bool(self._table.tested_M[view.case.fleet.peers(view.order)].any())
 
     async def _abstain(self, view: View) -> Ground:
         """The profile's order; where it has none, the best single model first."""

@@ -95,12 +95,13 @@ def why_doubted(expected: Expected, ground: Ground, doubted: int) -> str:
     )
 
 
-def why_default(failure: str | None, has_predictor: bool) -> str:
-    """Why the profile's order decides."""
+def why_default(failure: str | None, has_predictor: bool, some_are_last: bool) -> str:
+    """Why the profile's order decides; whether some models are tried last, whatever is known of them."""
     if failure:
         return f"first available in the profile's default order: no prediction this time ({failure})"
     if has_predictor:
-        return "first available in the profile's default order: no eligible model was tested"
+        other = " other" if some_are_last else ""
+        return f"first available in the profile's default order: no{other} eligible model was tested"
     return "first available in the profile's default order: no router model is loaded"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -125,3 +126,13 @@ def test_an_untested_model_in_a_tool_call_goes_on_though_no_tested_one_is_left()
     after = record_of(narrowed(before, [0, 2]))
     assert (after["ranking"], after["reason"]) == (["own-1", "own-2"], "session")
     assert after["session"]["kept_for"] == "tool_call"
+
+
+def test_where_only_a_last_resort_is_tested_of_what_is_left_the_profiles_order_decides_among_the_others() -> None:
+    models = (llm("tested"), llm("sound"), llm("first", tested=False), llm("then", tested=False))
+    world = world_of(*models, quality={"tested": 0.9, "sound": 0.5}, order=("tested", "then", "first"))
+    decision = world.decide(fleet=replace(fleet_of(*models), last_resort=(True, False, False, False)))
+    assert [each.model.name for each in decision.candidates] == ["sound", "first", "then", "tested"]
+    left = narrowed(decision, [1, 2, 3])
+    assert [each.model.name for each in left.candidates] == ["then", "first", "tested"]
+    assert record_of(left)["reason"] == "default"

@@ -13,6 +13,7 @@ import pytest
 from app.domain.models import TokenPrice
 from app.domain.request import Preferences
 from app.errors import NoEligibleModel, UnknownModel, UpstreamError, UpstreamRateLimited, UpstreamUnreachable
+from app.routing.record import describe
 from tests.fakes.routing import FakeCurve, fleet_of, llm, world_of
 from tests.fakes.world import request
 
@@ -118,6 +119,19 @@ def test_an_untested_model_may_be_named_or_be_a_fallback_but_is_never_chosen_on_
     assert world.order({"weights": {"cost": 20, "size": 20}}) == ["small", "untested"]
     assert world.decide().why == "the only tested one among 2 (predicted quality 0.01)"
     assert world.order(model="untested") == ["untested"]
+
+
+def test_where_all_tested_models_are_a_last_resort_the_profiles_order_decides_among_the_others() -> None:
+    models = (SMALL, llm("one", tested=False), llm("two", tested=False))
+    world = world_of(*models, quality={"small": 0.9}, order=("two", "small", "one"))
+    decision = world.decide(fleet=replace(fleet_of(*models), last_resort=(True, False, False)))
+    assert [each.model.name for each in decision.candidates] == ["two", "one", "small"]
+    assert decision.reason == "default"
+    assert decision.why == (
+        "small fails too often at the moment, so it is tried last; "
+        "first available in the profile's default order: no other eligible model was tested"
+    )
+    assert describe(decision)["model"] == "two"
 
 
 def test_a_single_eligible_model_is_only() -> None:
