@@ -221,11 +221,16 @@ def priced_rows(
     input_tokens_NM = rows.input_tokens[:, chosen]
     input_usd_NM = np.where(np.isnan(input_tokens_NM), usual_tokens_N1, input_tokens_NM) * input_price_M
     expected_NM, real_NM = rows.output_tokens[:, chosen], rows.real_output_tokens[:, chosen]
+    written_NM = np.where(np.isfinite(real_NM), real_NM, expected_NM)
+    # What is free costs nothing, also where nobody knows how long it is.
+    expected_NM, written_NM = (
+        np.where(output_price_M == 0.0, 0.0, tokens_NM) for tokens_NM in (expected_NM, written_NM)
+    )
     return PricedRows(
         quality=rows.quality[:, chosen],
         score=rows.score[:, chosen],
         expected_usd=input_usd_NM + expected_NM * output_price_M,
-        real_usd=input_usd_NM + np.where(np.isfinite(real_NM), real_NM, expected_NM) * output_price_M,
+        real_usd=input_usd_NM + written_NM * output_price_M,
         dataset=rows.dataset,
     )
 

@@ -88,6 +88,8 @@ class Fleet:
     last_resort: tuple[bool, ...] = ()
     """Which of the available models only a replica serves that nobody is sent to who has another choice; empty while
     there is no such model."""
+    ttft_s: tuple[float | None, ...] = ()
+    """Time to the first token as seen of late, of models whose entries state no speed; empty while there is none."""
 
     @classmethod
     def idle(cls, models: int) -> Fleet:

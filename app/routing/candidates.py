@@ -52,9 +52,12 @@ class CandidateTable:
         self.context_tokens_M = _column(each.card.context_tokens for each in models)
         self.input_usd_M = _column(each.input_usd_per_m for each in prices) / TOKENS_PER_PRICE
         self.output_usd_M = _column(each.output_usd_per_m for each in prices) / TOKENS_PER_PRICE
+        free_M = self.output_usd_M == 0.0
+        self.free_answers_M: Truths | None = free_M if free_M.any() else None
+        """Models whose answers cost nothing, however long; None where there is none."""
         cached = [each.input_usd_per_m if (less := each.cached_input_usd_per_m) is None else less for each in prices]
         self.cached_saves_usd_M = self.input_usd_M - _column(cached) / TOKENS_PER_PRICE
-        self.s_per_input_token_M = _column(1 / each.prefill_tokens_per_s for each in speeds)
+        self.s_per_input_token_M: Floats = _column(1 / each.prefill_tokens_per_s for each in speeds)
         self.s_per_output_token_M = _column(each.s_per_output_token for each in speeds)
         column = {name: number for number, name in enumerate(predicted)}
         columns = [column.get(model.predicted_as or "", UNTESTED) for model in self.models]
@@ -93,6 +96,13 @@ class FleetColumns:
         self.limited_for_s = fleet.limited_for_s
         self.last_resort_M: Truths | None = np.array(fleet.last_resort, dtype=np.bool_) if fleet.last_resort else None
         self.wait_s_M: Floats = np.array(fleet.wait_s, dtype=np.float64)
+        self.s_per_input_token_M = table.s_per_input_token_M
+        if fleet.ttft_s:
+            # How much of it was reading is not known, so all of it counts whatever there is to read.
+            ttft_s_M = np.array(fleet.ttft_s, dtype=np.float64)
+            is_seen_M = np.isnan(self.s_per_input_token_M) & ~np.isnan(ttft_s_M)
+            self.wait_s_M = np.where(is_seen_M, ttft_s_M, self.wait_s_M)
+            self.s_per_input_token_M = np.where(is_seen_M, 0.0, self.s_per_input_token_M)
         # A template is read with every prompt, so its price is the same for all.
         self.template_usd_M: Floats = table.input_usd_M * np.array(fleet.template_tokens or 0.0)
         seen_M = np.array(fleet.s_per_output_token, dtype=np.float64)  # None becomes NaN

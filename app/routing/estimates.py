@@ -206,6 +206,8 @@ class Expected:
     @lazily
     def cost_usd(self) -> Floats:
         cost_M = self.written_tokens * self.table.output_usd_M
+        if self.table.free_answers_M is not None:
+            cost_M[self.table.free_answers_M] = 0.0
         cost_M += self.table.input_usd_M * self.input_tokens
         cost_M += self.fleet.template_usd_M
         if (warmth := self._warmth) is not None:
@@ -214,9 +216,9 @@ class Expected:
 
     @lazily
     def ttft_s(self) -> Floats:
-        ttft_s_M = self.table.s_per_input_token_M * self.input_tokens + self.fleet.wait_s_M
+        ttft_s_M = self.fleet.s_per_input_token_M * self.input_tokens + self.fleet.wait_s_M
         if (warmth := self._warmth) is not None:
-            ttft_s_M[warmth.model] -= self.table.s_per_input_token_M[warmth.model] * warmth.tokens
+            ttft_s_M[warmth.model] -= self.fleet.s_per_input_token_M[warmth.model] * warmth.tokens
         return ttft_s_M
 
     @lazily

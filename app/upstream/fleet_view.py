@@ -66,6 +66,7 @@ class FleetView:
             self._limited() if "no" in usable.values() else (),
             seen.template_tokens,
             self._last_resort,
+            seen.ttft_s,
         )
 
     def _usable_of(self, replicas: Sequence[Replica], now: float) -> Usable:

@@ -31,6 +31,7 @@ class Picture(NamedTuple):
     wait_s: tuple[float, ...]
     s_per_output_token: tuple[float | None, ...]
     template_tokens: tuple[float, ...]
+    ttft_s: tuple[float | None, ...]
 
 
 @dataclass(slots=True)
@@ -140,6 +141,7 @@ class Speeds:
         """What is known of all models; `rounds` by backend, see `Seen.wait_s`."""
         wait_s, template_tokens = [0.0] * len(self._models), [0.0] * len(self._models)
         s_per_output_token: list[float | None] = [None] * len(self._models)
+        ttft_s: list[float | None] = []
         for name, seen in self._seen.items():
             number = self._position[name]
             wait_s[number] = seen.wait_s(rounds.get(self._models[number].backend), now)
@@ -147,7 +149,10 @@ class Speeds:
             template_tokens[number] = max(0.0, seen.template_tokens or 0.0)
             if now - seen.speed_at < SPEED_IS_FRESH_S:
                 s_per_output_token[number] = seen.s_per_output_token
-        return Picture(tuple(wait_s), tuple(s_per_output_token), tuple(template_tokens))
+            if self._models[number].speed is None and now - seen.ttft_at < SPEED_IS_FRESH_S:
+                ttft_s = ttft_s or [None] * len(self._models)
+                ttft_s[number] = seen.ttft_s
+        return Picture(tuple(wait_s), tuple(s_per_output_token), tuple(template_tokens), tuple(ttft_s))
 
 
 def _average(so_far: float | None, newest: float) -> float:

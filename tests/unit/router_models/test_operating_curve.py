@@ -202,6 +202,19 @@ def test_prices_turn_calibration_rows_into_dollars() -> None:
     np.testing.assert_allclose(rows.expected_usd[0, 0], (40 + 2 * 20) / 1e6, rtol=1e-5)
 
 
+def test_what_is_free_and_what_was_not_asked_has_a_cost_as_well() -> None:
+    rows = recorded()
+    rows.output_tokens[:, 0] = NOT
+    rows.real_output_tokens[:, 0] = NOT
+    rows.input_tokens[:, 1] = NOT
+    rows.input_tokens[:, 2] = 60
+
+    priced = priced_rows(rows, [0, 1], [1.0, 1.0], [0.0, 2.0])
+
+    np.testing.assert_allclose(priced.expected_usd[0], [40 / 1e6, (50 + 2 * 20) / 1e6])
+    np.testing.assert_allclose(priced.real_usd[0], [40 / 1e6, (50 + 2 * 25) / 1e6])
+
+
 def test_without_any_expected_cost_no_weight_but_none_at_all_is_promised() -> None:
     rows = pool()
     unknown = PricedRows(rows.quality, rows.score, rows.expected_usd * np.nan, rows.real_usd)

@@ -105,6 +105,23 @@ def test_what_is_missing_stays_missing() -> None:
     assert (estimate.quality, estimate.cost_usd, estimate.ttft_s, estimate.latency_s) == (0.5, None, None, None)
 
 
+def test_a_free_answer_costs_nothing_however_long_it_is() -> None:
+    free, priced = llm("free", price=TokenPrice(0.0, 0.0), tested=False), llm("priced")
+    world = world_of(free, priced, quality={"priced": 0.5})
+    assert world.order({"max_cost_usd": 1e-9}, model="free") == ["free"]
+    by_name = {each.model.name: each.estimate.cost_usd for each in world.decide(input_tokens=0).candidates}
+    assert by_name == {"free": 0.0, "priced": pytest.approx(100 / 1e6)}
+
+
+def test_a_model_without_a_stated_speed_has_the_one_that_was_seen() -> None:
+    bare = llm("bare", speed=None)
+    world = world_of(bare, quality={"bare": 0.5}, output_tokens={"bare": 10.0})
+    written = fleet_of(bare, s_per_output_token={"bare": 0.1})
+    estimate = world.decide(fleet=replace(written, ttft_s=(0.5,))).chosen.estimate
+    assert (estimate.ttft_s, estimate.latency_s) == pytest.approx((0.5, 1.5))
+    assert world.decide(fleet=written).chosen.estimate.latency_s is None
+
+
 def test_an_untested_model_is_not_predicted_even_among_tested_ones() -> None:
     tested, untested = llm("tested"), llm("untested", tested=False)
     world = world_of(untested, tested, quality={"other": 0.1, "tested": 0.2})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.models import Model
+from app.domain.models import Model, Speed
 from app.domain.usage import Usage
 from app.errors import (
     AnswerTooLarge,
@@ -29,7 +29,7 @@ from app.upstream.fleet_view import FLEET_IS_FRESH_S
 from app.upstream.lease import Lease
 from app.upstream.replica import EJECTED_AT_MOST_S, EJECTED_FOR_S, Replica
 from app.upstream.replicas import FAILURES_TO_EJECT, Change, Replicas
-from app.upstream.speeds import SPEED_IS_FRESH_S
+from app.upstream.speeds import SPEED_IS_FRESH_S, Attempted, Speeds
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model, request
 
@@ -272,6 +272,15 @@ def streamed(tokens: int) -> Answer:
     answer = Answer(Form("small", stream=True))
     answer.usage, answer.complete = Usage(100, tokens), True
     return answer
+
+
+def test_the_first_token_of_a_model_without_a_stated_speed_is_learned() -> None:
+    speeds = Speeds([replace(model("stated"), speed=Speed(1000.0, 0.01)), replace(model("bare"), speed=None)])
+    assert speeds.picture({}, now=0.0).ttft_s == ()
+    for number in (0, 1):
+        speeds.learn(Attempted(speeds._models[number], 100, True, started_at=0.0), streamed(tokens=11), 0.5, now=1.5)
+    assert speeds.picture({}, now=2.0).ttft_s == (None, 0.5)
+    assert speeds.picture({}, now=1000.0).ttft_s == ()
 
 
 def test_the_fleet_learns_speed_and_wait_from_answers(world: World) -> None:
