@@ -170,6 +170,11 @@ class Scale:
         if self.curve == "log" and not (self.worst > 0 and self.best > 0):
             raise ValueError("both ends of a logarithmic scale must be above 0")
 
+    @property
+    def slope(self) -> float:
+        """By how much the share rises with the value, or with its logarithm, between the ends."""
+        return self._line[0]
+
     @cached_property
     def _line(self) -> tuple[float, float]:
         """Slope and offset of the share over the value, or over its logarithm."""

@@ -32,6 +32,8 @@ class Evidence(NamedTuple):
     has_predictor: bool
     follows_order: bool
     """Whether the profile says who answers where the numbers do not."""
+    may_look_closer: bool
+    """Whether another encoder would read the prompt where this reading leaves less of a margin."""
     default_position_M: Positions
     """Where each model of the catalogue stands in the profile's order."""
 

@@ -56,7 +56,7 @@ def _described(evidence: Evidence) -> dict[str, Any]:
         "excluded": [_excluded(limited, each) for each in _refusals(limited, ground)],
         "pareto": [expected.names[number] for number in front],
         "ranking": [expected.names[number] for number in ground.order],
-        "counterfactual": _counterfactual(expected, flip),
+        "counterfactual": _counterfactual(expected, flip, may_look_closer=evidence.may_look_closer),
         "session": told(expected, ground),
         "doubted": None if ground.doubted is None else expected.names[ground.doubted],
         # Nothing is left to chance yet: the choice would be the same again.
@@ -140,11 +140,15 @@ def _estimates(expected: Expected, number: int) -> dict[str, Any]:
     }
 
 
-def _counterfactual(expected: Expected, flip: Flip | None) -> dict[str, Any] | None:
+def _counterfactual(expected: Expected, flip: Flip | None, *, may_look_closer: bool) -> dict[str, Any] | None:
     if flip is None:
         return None
     name = expected.names[flip.model]
     verb = "above" if flip.rises else "below"
+    # Where it flips both models are level, and no glance decides that.
+    caveat = (
+        ", at a glance; the transformer would read a choice as close as that, and may differ" if may_look_closer else ""
+    )
     return {
         "dimension": flip.dimension,
         "from": _number(flip.weight),
@@ -152,8 +156,9 @@ def _counterfactual(expected: Expected, flip: Flip | None) -> dict[str, Any] | N
         "model": name,
         "sentence": (
             f"with weights.{flip.dimension} {verb} {flip.flips_at:.4g} instead of {flip.weight:.4g}, "
-            f"{name} would be chosen"
+            f"{name} would be chosen{caveat}"
         ),
+        "at_a_glance": may_look_closer,
     }
 
 

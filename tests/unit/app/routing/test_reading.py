@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -44,6 +45,36 @@ def test_a_clear_margin_is_decided_at_a_glance() -> None:
     assert readings(clear) == (1, 0)
     assert clear.tally.encoders == ["static"]
     assert describe(decision)["encoder"] == "static"
+
+
+def test_a_margin_that_lengths_may_close_is_not_clear() -> None:
+    # On the scale of verbosity a length that is off by .21 in its logarithm is off by .21 / ln(400), three times here.
+    margin = 1.645 * math.hypot(STATIC_ERROR, 3 * 0.21 / math.log(400))
+    for lead, asked in ((1.01 * margin, 0), (0.99 * margin, 1)):
+        seen = world(lead)
+        seen.decide({"weights": {"verbosity": 3}})
+        assert readings(seen) == (1, asked)
+
+
+@pytest.mark.parametrize(
+    ("margin", "speeds", "at_a_glance"),
+    [
+        (CLEAR, {"static", "transformer"}, True),
+        (CLOSE, {"static", "transformer"}, False),
+        (CLEAR, {"static"}, False),
+    ],
+)
+def test_what_would_change_a_choice_at_a_glance_is_said_to_be_one(
+    margin: float, speeds: set[str], at_a_glance: bool
+) -> None:
+    newer = llm("newer", parameters_b=70, released="2026-06-01")
+    seen = world_of(SMALL, newer, quality={"small": 0.5, "newer": 0.6}, seen={"small": 0.5, "newer": 0.5 - margin})
+    assert seen.predictor is not None
+    seen.predictor.static_error, seen.predictor.speeds = STATIC_ERROR, frozenset(speeds)
+    told = describe(seen.decide())["counterfactual"]
+    caveat = ", at a glance; the transformer would read a choice as close as that, and may differ"
+    assert told["at_a_glance"] is at_a_glance
+    assert told["sentence"].endswith(f"would be chosen{caveat if at_a_glance else ''}")
 
 
 def test_a_close_margin_is_decided_by_the_transformer() -> None:
