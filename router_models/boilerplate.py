@@ -131,10 +131,21 @@ def _asked_at(text: str, heads: list[re.Match[str]], kinds: list[str | None], la
     if "answer" in kinds[:first]:
         opening = next(head for head in heads if head.lastgroup != "section")
         return _first_paragraph(text[: opening.start()]), _premise(text[heads[first - 1].end() : start]) + question
-    before = text[:start].strip()
+    before, after = text[:start].strip(), _instruction_after(text, rest)
     if heads[last].lastgroup == "input" or len(before) > INSTRUCTION_CHARS:
-        return "", f"{text[:start]}\n{question}"  # it says what to do with the input, or is what the question is about
+        # It says what to do with the input, or is what the question is about.
+        return "", "\n".join(part for part in (text[:start], question, after) if part)
+    if before and after:
+        return f"{before}\n{after}", question
     return before or (text[rest[0].end() :].strip() if rest else ""), question
+
+
+def _instruction_after(text: str, rest: list[re.Match[str]]) -> str:
+    """What stands in a section of instructions below the question, up to the next head."""
+    for place, head in enumerate(rest):
+        if head.lastgroup == "section" and "format" not in head["section"].lower():
+            return text[head.end() : rest[place + 1].start() if place + 1 < len(rest) else len(text)].strip()
+    return ""
 
 
 def _asked_before(text: str, answers: list[re.Match[str]]) -> tuple[str, str]:

@@ -114,6 +114,21 @@ def test_a_section_below_the_question_is_the_instruction_where_none_stands_above
     assert instruction.startswith("Please answer this question by first reasoning")
 
 
+def test_instructions_below_the_input_are_what_is_asked() -> None:
+    passage = "Revenue grew by four percent. " * 40
+    for asked in ("Prove that there are infinitely many primes.", "Translate it to French."):
+        text = f"You are careful.\n\n## Input\n{passage}\n\n## Instructions\n{asked}\n\n## Response\n"
+        instruction, question = split_question(text)
+        assert instruction == ""
+        assert question.endswith(asked)
+        assert "Revenue" in question
+
+
+def test_instructions_above_and_below_a_question_stay_together() -> None:
+    below = "Question: What is 2 + 2?\n\nInstructions: Say it in French.\n\nAnswer format: one word\n"
+    assert split_question(f"Be brief.\n\n{below}") == ("Be brief.\nSay it in French.", "What is 2 + 2?")
+
+
 def test_questions_in_a_row_are_asked_together() -> None:
     instruction, question = split_question("Be brief.\nQuestion 1: Who?\nQuestion 2: When?")
 
