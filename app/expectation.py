@@ -25,7 +25,7 @@ from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Question
 from app.routing.filters import CardFilter
 from app.settings import Settings
-from router_models.operating_curve import Comparison, Interval, Outlook, compare, outlook
+from router_models.operating_curve import LEAST_SHARE, Comparison, Interval, Outlook, compare, outlook
 
 INCOMPARABLE = "nothing to compare: no two of its models were measured on the same prompts"
 
@@ -65,6 +65,10 @@ class Expectation:
     max_quality_loss: float | None
     cost_weight: float | None
     """As given, or what `max_quality_loss` became; None: the best single model answers."""
+    least_loss: float | None
+    """The smallest `max_quality_loss` that becomes a weight; None where none does, or none was asked for."""
+    hardly_measured: tuple[str, ...]
+    """Models that were measured on fewer than half of these prompts."""
     best_quality: float
     best_cost_usd: float
     """A request, on average, as are all of these."""
@@ -94,8 +98,8 @@ class Expectation:
             always = f"always the best model of each dataset ({_listed(self.references)})"
         if self.cost_weight is None:
             words = (
-                f"nothing to gain: no weight on cost keeps the loss within {self.max_quality_loss:g} with confidence; "
-                f"the best single model, {self.best_model}, answers"
+                f"nothing to gain: no weight on cost keeps the loss within {self.max_quality_loss:g} with confidence"
+                f"{_could_be(self.least_loss)}; the best single model, {self.best_model}, answers"
             )
         elif self.chosen == self.references:
             words = f"nothing to gain: {_listed(self.references)}, the best single model, is chosen for every prompt"
@@ -104,6 +108,11 @@ class Expectation:
         priced = f", costs known on {self.priced_prompts:,}" if 0 < self.priced_prompts < self.prompts else ""
         predicted = f", quality only predicted on {self.predicted_share:.0%}" if self.predicted_share >= 0.005 else ""
         words += f" on {_listed(self.datasets)} ({self.prompts:,} calibration prompts{priced}{predicted})"
+        if self.cost_weight is None and self.hardly_measured:
+            words += (
+                f"; fewer than half of them were given to {_listed(self.hardly_measured)}: models are comparable once "
+                "all have sat the same exam (see `thalamus onboard`)"
+            )
         return words + (f"; without its {_listed(self.left_out)}" if self.left_out else "")
 
 
@@ -127,7 +136,7 @@ class Prospect:
         models = self._named(eligible_M)
         if not models:
             return None
-        weight = self._cost_weight(preferences, models)
+        weight, _ = self._cost_weight(preferences, models)
         against_M = _held_against(expected, preferences)[eligible_M]
         return outlook(self.curve.priced(models), self.curve.scale, weight, against_M)
 
@@ -147,6 +156,8 @@ class Prospect:
             references=tuple(names[np.unique(of.model_K)].tolist()),
             max_quality_loss=preferences.max_quality_loss,
             cost_weight=found.weight,
+            least_loss=self._cost_weight(preferences, models)[1],
+            hardly_measured=tuple(names[found.measured_M < LEAST_SHARE].tolist()),
             best_quality=found.best_quality,
             best_cost_usd=found.best_cost_usd,
             quality=found.quality,
@@ -200,10 +211,12 @@ class Prospect:
     def _named(self, which_M: Truths) -> list[Model]:
         return [self._table.models[number] for number in which_M.nonzero()[0]]
 
-    def _cost_weight(self, preferences: Preferences, models: Sequence[Model]) -> float | None:
-        if preferences.max_quality_loss is not None:
-            return self.curve.tabulate(models).cost_weight(preferences.max_quality_loss)
-        return preferences.weights.get("cost", 0.0)
+    def _cost_weight(self, preferences: Preferences, models: Sequence[Model]) -> tuple[float | None, float | None]:
+        """What weighs cost, and the smallest loss that could be promised instead."""
+        if preferences.max_quality_loss is None:
+            return preferences.weights.get("cost", 0.0), None
+        table = self.curve.tabulate(models)
+        return table.cost_weight(preferences.max_quality_loss), table.least_loss
 
 
 def sentence(found: Expectation | None) -> str:
@@ -258,6 +271,13 @@ def _left_out(table: CandidateTable, preferences: Preferences) -> Iterator[str]:
     for name in preferences.limits:
         if vocabulary.constraint[name].stage == "estimate":
             yield name
+
+
+def _could_be(least_loss: float | None) -> str:
+    """Rounded up, so that what it says is kept."""
+    if least_loss is None or least_loss >= 1:
+        return ""
+    return f" (one of {max(math.ceil(least_loss * 1000), 0) / 1000:g} could be kept)"
 
 
 def _saving(ratio: Interval, always: str) -> str:

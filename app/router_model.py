@@ -21,6 +21,7 @@ from router_models.operating_curve import (
     PricedRows,
     best_single,
     largest_weight,
+    least_loss,
     operating_curve,
     priced_rows,
 )
@@ -49,6 +50,7 @@ class CalibrationCurve:
         return OperatingTable(
             best_model=None if best is None else known[best].name,
             cost_weight=lambda loss: largest_weight(points, loss),
+            least_loss=least_loss(points),
         )
 
     def known(self, models: Sequence[Model]) -> list[Model]:

@@ -192,6 +192,8 @@ class Outlook:
     """Who is chosen in each row that counts."""
     share_M: np.ndarray
     """How often each model is chosen, of the rows that count [M]."""
+    measured_M: np.ndarray
+    """On how many of them it was measured, as a share [M]."""
     compared: Comparison
     """With the references."""
     quality: float
@@ -301,6 +303,11 @@ def largest_weight(points: Sequence[OperatingPoint], max_quality_loss: float) ->
     return largest
 
 
+def least_loss(points: Sequence[OperatingPoint]) -> float | None:
+    """The smallest loss of which `largest_weight` finds a weight; None where there is none for any."""
+    return points[0].loss_bound if points and math.isfinite(points[0].loss_bound) else None
+
+
 def outlook(
     rows: PricedRows, scale: CostScale, weight: float | None, held_against_M: np.ndarray | float = 0.0
 ) -> Outlook | None:
@@ -322,6 +329,7 @@ def outlook(
         weight=weight,
         model_K=model_K,
         share_M=np.bincount(model_K, minlength=rows.score.shape[1]) / len(model_K),
+        measured_M=np.isfinite(rows.score).mean(0),
         compared=compared,
         quality=_mean(chosen.score),
         best_quality=_mean(best.score),

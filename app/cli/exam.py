@@ -158,7 +158,10 @@ def _columns(settings: Settings, base: _Base, models: Sequence[str]) -> dict[str
         if name not in known:
             raise UsageError(f"the catalogue has no model {name!r}; it has {', '.join(known)}")
         if known[name].predicted_as and name not in base.joined:
-            raise UsageError(f"{name} is predicted already, as {known[name].predicted_as}")
+            raise UsageError(
+                f"{name} is predicted already, as {known[name].predicted_as}; to let it sit all the same, and be "
+                f"compared with models that do, remove its `predicted_as` from {settings.catalog_path}"
+            )
     new = [name for name in models or known if not known[name].predicted_as]
     if not new:
         raise UsageError(f"every model of {'those' if models else 'the catalogue'} is predicted already")

@@ -34,6 +34,8 @@ class OperatingTable:
     """The best single one of them, by what was measured; None where nothing was."""
     cost_weight: Callable[[float], float | None]
     """The largest weight that keeps a loss of quality with confidence; None where none does."""
+    least_loss: float | None = None
+    """The smallest one that a weight keeps; None where none keeps any."""
 
 
 class OperatingCurve(Protocol):

@@ -32,6 +32,8 @@ SAVING = Expectation(
     references=("qwen3-32b",),
     max_quality_loss=0.01,
     cost_weight=0.3,
+    least_loss=0.004,
+    hardly_measured=(),
     best_quality=0.61,
     best_cost_usd=0.001,
     quality=0.608,
@@ -95,9 +97,26 @@ def test_a_promised_loss_becomes_a_weight_or_nothing_to_gain(tmp_path: Path) -> 
     assert promised.gain.low >= -0.05
     kept = of(tmp_path, {"max_quality_loss": 0.0}, {"small": 0.1, "large": 0.9})
     assert (kept.cost_weight, kept.chosen) == (None, ("large",))
+    assert kept.least_loss is not None
+    could_be = math.ceil(kept.least_loss * 1000) / 1000
     assert kept.sentence() == (
-        "nothing to gain: no weight on cost keeps the loss within 0 with confidence; the best single model, large, "
-        "answers on made up (1,000 calibration prompts)"
+        f"nothing to gain: no weight on cost keeps the loss within 0 with confidence (one of {could_be:g} could be "
+        "kept); the best single model, large, answers on made up (1,000 calibration prompts)"
+    )
+    assert of(tmp_path, {"max_quality_loss": could_be}, {"small": 0.1, "large": 0.9}).cost_weight is not None
+
+
+def test_models_that_were_not_measured_beside_the_others_are_named_where_nothing_can_be_promised(
+    tmp_path: Path,
+) -> None:
+    rows = curve({"small": 0.9, "large": 0.85, "huge": 0.5})
+    rows._rows.score[:, 0] = NAN
+    found = prospect(tmp_path, rows, default={"max_quality_loss": 0.01}).expectations()["default"]
+    assert found is not None
+    assert (found.best_model, found.cost_weight, found.hardly_measured) == ("large", None, ("small",))
+    assert found.sentence().endswith(
+        "; fewer than half of them were given to small: models are comparable once all have sat the same exam "
+        "(see `thalamus onboard`)"
     )
 
 
