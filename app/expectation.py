@@ -60,8 +60,6 @@ class Expectation:
     """Those of them on which the costs of both are known."""
     datasets: tuple[str, ...]
     best_model: str
-    references: tuple[str, ...]
-    """What is compared with: the best model, or the best ones of datasets, where no one model was measured in all."""
     max_quality_loss: float | None
     cost_weight: float | None
     """As given, or what `max_quality_loss` became; None: the best single model answers."""
@@ -93,16 +91,14 @@ class Expectation:
 
     def sentence(self) -> str:
         """What it would save and lose, in words."""
-        always = f"always {_listed(self.references)}"
-        if len(self.references) > 1:
-            always = f"always the best model of each dataset ({_listed(self.references)})"
+        always = f"always {self.best_model}"
         if self.cost_weight is None:
             words = (
-                f"nothing to gain: no weight on cost keeps the loss within {self.max_quality_loss:g} with confidence"
-                f"{_could_be(self.least_loss)}; the best single model, {self.best_model}, answers"
+                f"nothing to gain: no weight on cost keeps the loss within {self.max_quality_loss:g} with confidence "
+                f"and costs less{_could_be(self.least_loss)}; the best single model, {self.best_model}, answers"
             )
-        elif self.chosen == self.references:
-            words = f"nothing to gain: {_listed(self.references)}, the best single model, is chosen for every prompt"
+        elif self.chosen == (self.best_model,):
+            words = f"nothing to gain: {self.best_model}, the best single model, is chosen for every prompt"
         else:
             words = f"{_saving(self.cost_ratio, always)} at {in_points(self.gain)} points"
         priced = f", costs known on {self.priced_prompts:,}" if 0 < self.priced_prompts < self.prompts else ""
@@ -145,15 +141,14 @@ class Prospect:
         found = self.outlook(preferences)
         if found is None:
             return None
-        models, of, compared = self.models(preferences), found.references, found.compared
+        models, compared = self.models(preferences), found.compared
         names = np.array([model.name for model in models])
         prompts = self._prompts(compared)
         return Expectation(
             prompts=sum(prompts.values()),
             priced_prompts=int(compared.priced_N.sum()),
             datasets=tuple(prompts),
-            best_model=models[of.best].name,
-            references=tuple(names[np.unique(of.model_K)].tolist()),
+            best_model=models[found.reference.best].name,
             max_quality_loss=preferences.max_quality_loss,
             cost_weight=found.weight,
             least_loss=self._cost_weight(preferences, models)[1],
@@ -188,8 +183,8 @@ class Prospect:
         return [model.name for model, known in zip(tested, measured_M, strict=True) if known and model.name not in used]
 
     def _against(self, found: Outlook, number: int, name: str) -> Against:
-        compared = compare(found.answers, found.references.always(number))
-        chosen = (found.model_K == number)[compared.known_N[found.references.counts_N]]
+        compared = compare(found.answers, found.reference.always(number))
+        chosen = (found.model_K == number)[compared.known_N[found.reference.counts_N]]
         share = float(chosen.mean()) if len(chosen) else math.nan
         prompts, priced = self._prompts(compared), int(compared.priced_N.sum())
         return Against(name, prompts, priced, share, compared.gain, compared.cost_ratio)

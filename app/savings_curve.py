@@ -14,7 +14,7 @@ import numpy as np
 
 from app.domain.request import Preferences
 from app.expectation import Prospect
-from router_models.operating_curve import WEIGHTS, Answers, Interval, Outlook, References, compare
+from router_models.operating_curve import WEIGHTS, Answers, Interval, Outlook, Reference, compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +46,26 @@ def savings_curve(prospect: Prospect) -> SavingsCurve | None:
     whole = prospect.outlook(Preferences())
     if whole is None:
         return None
-    frame, models = _Frame(whole.references), prospect.models(Preferences())
+    frame, models = _Frame(whole.reference), prospect.models(Preferences())
     weights: list[Place] = []
     for weight in WEIGHTS:
         weights += frame.chosen(f"weight {weight:g}", prospect.outlook(Preferences(weights={"cost": weight})))
     always: list[Place] = []
     for number, model in enumerate(models):
-        always += frame.place(model.name, whole.references.always(number))
+        always += frame.place(model.name, whole.reference.always(number))
     return SavingsCurve(
         tuple(weights),
         tuple(always),
         tuple(_profiles(prospect, frame)),
-        _measured(prospect, whole.references),
+        _measured(prospect, whole.reference),
     )
 
 
 class _Frame:
     """What all places are relative to: the best single model."""
 
-    def __init__(self, references: References) -> None:
-        self._standing = references.standing
+    def __init__(self, reference: Reference) -> None:
+        self._standing = reference.standing
         usd_N = self._standing.usd[np.isfinite(self._standing.usd)]
         self._quality = float(np.nanmean(self._standing.score))
         self._cost_usd = float(usd_N.mean()) if len(usd_N) else 0.0
@@ -92,10 +92,10 @@ def _profiles(prospect: Prospect, frame: _Frame) -> Iterator[Place]:
         yield Place(", ".join(alike), quality, cost_usd)
 
 
-def _measured(prospect: Prospect, references: References) -> dict[str, tuple[int, int]]:
-    known_KM = np.isfinite(references.rows.score)
+def _measured(prospect: Prospect, reference: Reference) -> dict[str, tuple[int, int]]:
+    known_KM = np.isfinite(reference.rows.score)
     found = {}
-    for number in np.unique(references.dataset_K):
-        own_K = references.dataset_K == number
+    for number in np.unique(reference.dataset_K):
+        own_K = reference.dataset_K == number
         found[prospect.curve.datasets[number]] = (int(own_K.sum()), int(known_KM[own_K].any(0).sum()))
     return found

@@ -4,16 +4,15 @@ How it works: the calibration rows hold predictions and outcomes of all models o
 trained on. Restricted to some models, at given prices, every weight w chooses in each row the model with the largest
 quality - w * s(cost), as the gateway does, and the outcome says what that choice was worth. A model that was not
 measured in a row is chosen there like any other, since requests choose it too; what it is worth is then what is
-predicted: the outcome of the row's reference, less the difference of their predicted qualities. Such predictions share
-their errors, which more rows do not average out, so that their share of the rows widens every bound and interval.
+predicted: the outcome of the best single model, less the difference of their predicted qualities. Such predictions
+share their errors, which more rows do not average out, so that their share of the rows widens every bound and interval.
 
 Loss is against the best single model of the pool. Rows come from several datasets, and not every model was measured in
 each of them, so means do not compare: a score is taken to be what the row is worth plus what the model is worth, fitted
 by least squares. Two models are thus compared on the rows they share, or through a third one; where all were measured
-everywhere, that is the mean. Models that nothing connects are each compared with the average of their own peers. In a
-dataset in which the best single model was not measured on at least half of the rows, the loss is against the best one
-of those that were, found in the same way on that dataset's rows. A row counts if this reference and another model of
-the pool were measured in it. The reference is picked with hindsight, so the loss is rather over- than understated.
+everywhere, that is the mean. Models that nothing connects are each compared with the average of their own peers. A row
+counts if the best single model and another one of the pool were measured in it. That model is picked with hindsight, so
+the loss is rather over- than understated.
 
 A weight stands for a promised loss only if every smaller weight of the grid keeps it too (testing in a fixed order
 needs no correction for looking at many weights), and if nothing else is predicted for the rows that do not count: what
@@ -29,6 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 
 import numpy as np
 
@@ -40,7 +40,7 @@ Z_95_ONE_SIDED = 1.645
 Z_95 = 1.96
 # With fewer rows the bound rests on a handful of prompts on which two models differ.
 LEAST_ROWS = 100
-# Of a dataset's rows, those on which a model must have been measured to stand for it.
+# Of a dataset's rows, those on which a model must have been measured to be the best single one.
 LEAST_SHARE = 0.5
 # Standard error of the mean quality that is predicted of a model where it was not measured: after an exam, of 24 models
 # it was off by .038 on average (LOG.md), which is .048 if errors are distributed normally.
@@ -89,34 +89,32 @@ class PricedRows:
 
 
 @dataclass(frozen=True)
-class References:
+class Reference:
     """What losses are measured against."""
 
     best: int
     """The best single model."""
     rows: PricedRows
     """Those that count."""
-    model_K: np.ndarray
-    """The best single model, or who stands for it in the row's dataset."""
     dataset_K: np.ndarray
     counts_N: np.ndarray
     """Which of the rows that were given count."""
 
     def answers(self, model_K: np.ndarray) -> Answers:
         """What it brings to choose these models: what was measured, else what is predicted."""
-        measured_K, quality = _of(self.rows.score, model_K), self.rows.quality
-        as_predicted_K = _of(self.rows.score, self.model_K) - _of(quality, self.model_K) + _of(quality, model_K)
+        measured_K, ahead_K = _of(self.rows.score, model_K), _of(self.rows.quality, model_K)
+        as_predicted_K = self.rows.score[:, self.best] - self.rows.quality[:, self.best] + ahead_K
         is_predicted_K = np.isnan(measured_K)
         return self._spread(np.where(is_predicted_K, as_predicted_K, measured_K), model_K, is_predicted_K)
 
     @property
     def standing(self) -> Answers:
-        """What the references themselves bring."""
-        return self.answers(self.model_K)
+        """What the best single model brings."""
+        return self.always(self.best)
 
     def always(self, model: int) -> Answers:
         """What one and the same model brings where it was measured."""
-        model_K = np.full(len(self.model_K), model)
+        model_K = np.full(len(self.dataset_K), model)
         return self._spread(_of(self.rows.score, model_K), model_K, np.zeros(len(model_K), dtype=bool))
 
     def _spread(self, score_K: np.ndarray, model_K: np.ndarray, is_predicted_K: np.ndarray) -> Answers:
@@ -147,6 +145,8 @@ class OperatingPoint:
     quality: float
     cost_usd: float
     """Over the rows whose cost is known; NaN if none is."""
+    cost_ratio: float
+    """Dollars spent of those that the best single model costs, where both are known; NaN if nowhere."""
     loss: float
     """Mean score of the best single model minus that of the choice; negative is a gain."""
     loss_bound: float
@@ -185,7 +185,7 @@ class Comparison:
 class Outlook:
     """What choosing would have done on the rows that count, against the best single model."""
 
-    references: References
+    reference: Reference
     weight: float | None
     """On cost; None: the best single model answers."""
     model_K: np.ndarray
@@ -195,7 +195,7 @@ class Outlook:
     measured_M: np.ndarray
     """On how many of them it was measured, as a share [M]."""
     compared: Comparison
-    """With the references."""
+    """With the best single model."""
     quality: float
     best_quality: float
     cost_usd: float
@@ -205,7 +205,7 @@ class Outlook:
     @property
     def answers(self) -> Answers:
         """What choosing brings."""
-        return self.references.answers(self.model_K)
+        return self.reference.answers(self.model_K)
 
 
 def priced_rows(
@@ -242,28 +242,22 @@ def best_single(rows: PricedRows) -> int | None:
     measured_M = np.isfinite(rows.score).any(0)
     if measured_M.sum() == 1:
         return int(measured_M.argmax())
-    found = references(rows)
+    found = reference(rows)
     return None if found is None else found.best
 
 
-def references(rows: PricedRows) -> References | None:
-    """What each row's loss is measured against; None where no two models were measured on the same row."""
-    counts_N = np.isfinite(rows.score).sum(1) >= 2
+def reference(rows: PricedRows) -> Reference | None:
+    """What losses are measured against; None where no two models were measured on the same row."""
+    known_NM = np.isfinite(rows.score)
+    counts_N = known_NM.sum(1) >= 2
     if not counts_N.any():
         return None
-    rows = rows.take(counts_N)
-    known_KM = np.isfinite(rows.score)
-    dataset_K = np.zeros(len(known_KM), dtype=int) if rows.dataset is None else rows.dataset
-    datasets = [dataset_K == dataset for dataset in np.unique(dataset_K)]
-    stands_DM = np.array([_stands_for(known_KM[own_K]) for own_K in datasets])
-    best = _best_of(rows.score, np.asarray(stands_DM.any(0)))
-    model_K = np.full(len(known_KM), best)
-    for own_K, stands_M in zip(datasets, stands_DM, strict=True):
-        if not stands_M[best]:
-            model_K[own_K] = _best_of(rows.score[own_K], stands_M)
-    counts_K = np.take_along_axis(known_KM, model_K[:, None], 1)[:, 0]
-    counts_N[counts_N] = counts_K
-    return References(best, rows.take(counts_K), model_K[counts_K], dataset_K[counts_K], counts_N)
+    dataset_N = np.zeros(len(known_NM), dtype=int) if rows.dataset is None else rows.dataset
+    datasets = np.unique(dataset_N[counts_N])
+    eligible_DM = np.array([_may_be_best(known_NM[counts_N & (dataset_N == dataset)]) for dataset in datasets])
+    best = _best_of(rows.score[counts_N], np.asarray(eligible_DM.any(0)))
+    counts_N &= known_NM[:, best]
+    return Reference(best, rows.take(counts_N), dataset_N[counts_N], counts_N)
 
 
 def operating_curve(
@@ -274,7 +268,7 @@ def operating_curve(
     Where no cost is expected, every weight would choose alike and seem safe, and the largest would not be once costs
     are known: then there is a point for a weight of 0 only.
     """
-    against = references(rows)
+    against = reference(rows)
     if against is None:
         return ()
     if not np.isfinite(against.rows.expected_usd).any():
@@ -286,26 +280,27 @@ def operating_curve(
         loss_N = best.score - chosen.score
         bound = _upper_bound(loss_N[against.counts_N], _share(chosen, against.counts_N))
         bound = max(bound, _predicted_loss(elsewhere, _choices(elsewhere, scale, weight), against.best))
-        points.append(OperatingPoint(weight, _mean(chosen.score), _mean(chosen.usd), _mean(loss_N), bound))
+        ratio = compare(chosen, best).cost_ratio.mean
+        points.append(OperatingPoint(weight, _mean(chosen.score), _mean(chosen.usd), ratio, _mean(loss_N), bound))
     return tuple(points)
 
 
 def largest_weight(points: Sequence[OperatingPoint], max_quality_loss: float) -> float | None:
-    """The largest weight on cost that keeps the loss at or below this with 95 % confidence; None if none does.
+    """The largest weight on cost that keeps the loss at or below this with 95 % confidence.
 
-    `points` come from `operating_curve` with rising weights.
+    None if none does, or if it costs more than the best single model, which loses nothing. `points` come from
+    `operating_curve` with rising weights.
     """
-    largest = None
-    for point in points:
-        if not point.loss_bound <= max_quality_loss:
-            break
-        largest = point.weight
-    return largest
+    kept = list(takewhile(lambda point: point.loss_bound <= max_quality_loss, points))
+    return None if not kept or kept[-1].cost_ratio > 1 else kept[-1].weight
 
 
 def least_loss(points: Sequence[OperatingPoint]) -> float | None:
     """The smallest loss of which `largest_weight` finds a weight; None where there is none for any."""
-    return points[0].loss_bound if points and math.isfinite(points[0].loss_bound) else None
+    bounds = accumulate((point.loss_bound for point in points), max)
+    return next(
+        (bound for bound, point in zip(bounds, points, strict=True) if not point.cost_ratio > 1 and bound < 1), None
+    )
 
 
 def outlook(
@@ -316,16 +311,16 @@ def outlook(
     Without a weight the best single model answers, everywhere. `held_against_M` is what else lowers a model's utility.
     That the weight may have been chosen on the same rows is not in the intervals.
     """
-    against = references(rows)
+    against = reference(rows)
     if against is None:
         return None
-    rows, model_K = against.rows, np.full(len(against.model_K), against.best)
+    rows, model_K = against.rows, np.full(len(against.dataset_K), against.best)
     if weight is not None:
         model_K = _choices(rows, scale, weight, held_against_M)
     chosen, best = against.answers(model_K), against.standing
     compared = compare(chosen, best)
     return Outlook(
-        references=against,
+        reference=against,
         weight=weight,
         model_K=model_K,
         share_M=np.bincount(model_K, minlength=rows.score.shape[1]) / len(model_K),
@@ -351,7 +346,7 @@ def compare(these: Answers, those: Answers) -> Comparison:
     return Comparison(known_N, priced_N, gain, _interval_of_ratio(these.usd[priced_N], those.usd[priced_N]), share)
 
 
-def _stands_for(known_KM: np.ndarray) -> np.ndarray:
+def _may_be_best(known_KM: np.ndarray) -> np.ndarray:
     """The models that were measured on enough rows of a dataset; if none was, those measured on the most."""
     share_M = known_KM.mean(0)
     return np.asarray(share_M >= min(LEAST_SHARE, float(share_M.max())))

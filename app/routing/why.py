@@ -169,7 +169,7 @@ def _loss(expected: Expected, ground: Ground) -> str:
     if _is_best_single(expected, ground):
         unweighed = f", whatever the weight{_s(others)} on {', '.join(others)}" if others else ""
         return (
-            f"no weight on cost keeps the average loss within {loss} with confidence, "
+            f"no weight on cost keeps the average loss within {loss} with confidence and costs less, "
             f"so the best single model{unweighed}: "
         )
     return f"no weight on cost keeps the average loss within {loss} with confidence: "

@@ -19,10 +19,11 @@ from router_models.operating_curve import (
     best_single,
     compare,
     largest_weight,
+    least_loss,
     operating_curve,
     outlook,
     priced_rows,
-    references,
+    reference,
 )
 
 SCALE = CostScale(worst_usd=1e-2, best_usd=1e-6)
@@ -224,13 +225,19 @@ def test_without_any_expected_cost_no_weight_but_none_at_all_is_promised() -> No
     assert largest_weight(operating_curve(misled, SCALE), 0.01) is None
 
 
-def test_without_a_weight_one_model_answers_in_every_dataset() -> None:
-    found = outlook(of_datasets([0.9, 0.8, NOT, NOT], [NOT, NOT, 0.1, 0.5], rows=100), SCALE, None)
+def test_no_weight_is_promised_that_costs_more_than_the_best_single_model() -> None:
+    rows = pool(easy_share=0.9)
+    # The best one is the cheap one, and the other is predicted to be better.
+    swapped = PricedRows(rows.quality, rows.score[:, ::-1], rows.expected_usd, rows.real_usd)
 
-    assert found is not None
-    assert found.share_M.tolist() == [0.0, 0.0, 0.0, 1.0]
-    # Nothing else is known of it in the first dataset than that as much is predicted of it as of the best one there.
-    assert (found.compared.gain.mean, found.compared.predicted_share) == (0.0, 0.5)
+    points = operating_curve(swapped, SCALE)
+
+    assert points[0].cost_ratio > 1
+    assert largest_weight(points, 0.99) == 20.0
+    dear = [point for point in points if point.cost_ratio > 1]
+    assert largest_weight(dear, 0.99) is None
+    assert least_loss(dear) is None
+    assert least_loss(points) == max(point.loss_bound for point in points[: len(dear) + 1])
 
 
 def test_a_model_without_a_price_counts_as_the_dearest() -> None:
@@ -264,49 +271,49 @@ def of_datasets(*datasets: list[float], rows: int = 4) -> PricedRows:
 
 
 @pytest.mark.parametrize(
-    ("datasets", "best", "by_dataset"),
+    ("datasets", "best", "counting"),
     [
         # All measured everywhere: the highest mean.
-        (([0.2, 0.9], [0.5, 0.4]), 1, {0: 1, 1: 1}),
+        (([0.2, 0.9], [0.5, 0.4]), 1, {0, 1}),
         # A dataset of hard prompts makes nobody worse: 0 beats 1 where both were measured, though its mean is lower.
-        (([0.3, 0.2, NOT], [NOT, 0.9, 0.8]), 0, {0: 0, 1: 1}),
+        (([0.3, 0.2, NOT], [NOT, 0.9, 0.8]), 0, {0}),
         # Through a third one: 2 beats 1 by more than 0 does.
-        (([0.5, 0.4, NOT], [NOT, 0.4, 0.8]), 2, {0: 0, 1: 2}),
-        # Nothing connects them: 3 leads its peers by more than 0 does, and each dataset has a reference of its own.
-        (([0.9, 0.8, NOT, NOT], [NOT, NOT, 0.1, 0.5]), 3, {0: 0, 1: 3}),
+        (([0.5, 0.4, NOT], [NOT, 0.4, 0.8]), 2, {1}),
+        # Nothing connects them: 3 leads its peers by more than 0 does.
+        (([0.9, 0.8, NOT, NOT], [NOT, NOT, 0.1, 0.5]), 3, {1}),
     ],
 )
 def test_the_best_single_model_is_found_where_models_were_measured_side_by_side(
-    datasets: tuple[list[float], ...], best: int, by_dataset: dict[int, int]
+    datasets: tuple[list[float], ...], best: int, counting: set[int]
 ) -> None:
     rows = of_datasets(*datasets)
-    found = references(rows)
+    found = reference(rows)
 
     assert found is not None
     assert (found.best, best_single(rows)) == (best, best)
-    assert dict(zip(found.dataset_K.tolist(), found.model_K.tolist(), strict=True)) == by_dataset
+    assert set(found.dataset_K.tolist()) == counting
 
 
 def test_rows_in_which_nothing_is_compared_do_not_count() -> None:
     rows = of_datasets([0.9, 0.8], [0.7, NOT], [NOT, 0.6])
-    found = references(rows)
+    found = reference(rows)
 
     assert found is not None
     assert set(found.dataset_K.tolist()) == {0}
-    assert references(of_datasets([0.9, NOT], [NOT, 0.8])) is None
+    assert reference(of_datasets([0.9, NOT], [NOT, 0.8])) is None
 
 
 def test_a_row_without_the_reference_does_not_count_but_one_lucky_row_makes_no_reference() -> None:
     rows = of_datasets([0.9, 0.8, 0.1], rows=10)
     rows.score[:4, 0] = np.nan
-    found = references(rows)
+    found = reference(rows)
     assert found is not None
-    assert (found.best, len(found.model_K)) == (0, 6)
+    assert (found.best, len(found.dataset_K)) == (0, 6)
 
     rows.score[:, 0] = [1.0, *[np.nan] * 9]
-    found = references(rows)
+    found = reference(rows)
     assert found is not None
-    assert (found.best, len(found.model_K)) == (1, 10)
+    assert (found.best, len(found.dataset_K)) == (1, 10)
 
 
 def test_the_only_model_that_was_measured_is_the_best_one() -> None:
@@ -315,13 +322,12 @@ def test_the_only_model_that_was_measured_is_the_best_one() -> None:
     assert best_single(of_datasets([NOT, NOT])) is None
 
 
-def test_losses_are_against_the_reference_of_the_dataset() -> None:
-    rows = of_datasets([0.9, 0.8, NOT, NOT], [NOT, NOT, 0.1, 0.5], rows=100)
-    worst_first = np.repeat([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]], 100, axis=0)
+def test_a_loss_is_against_one_model_on_all_that_it_was_asked() -> None:
+    rows = of_datasets([0.9, 0.8, NOT], [NOT, 0.2, 0.1], rows=100)
 
-    (point,) = operating_curve(replace(rows, quality=worst_first), SCALE, (0.0,))
+    (point,) = operating_curve(replace(rows, quality=np.tile([0.5, 0.6, 0.1], (200, 1))), SCALE, (0.0,))
 
-    assert point.loss == pytest.approx((0.1 + 0.4) / 2)
+    assert point.loss == pytest.approx(0.1)
 
 
 def test_an_outlook_says_what_is_saved_and_lost() -> None:
@@ -329,7 +335,7 @@ def test_an_outlook_says_what_is_saved_and_lost() -> None:
     found = outlook(rows, SCALE, 0.3)
 
     assert found is not None
-    assert found.references.best == 1
+    assert found.reference.best == 1
     assert found.compared.gain.mean == pytest.approx(found.quality - found.best_quality)
     assert found.compared.cost_ratio.mean == pytest.approx(found.cost_usd / found.best_cost_usd)
     assert found.share_M.sum() == pytest.approx(1.0)
@@ -356,7 +362,7 @@ def test_two_ways_to_choose_are_compared_where_both_are_known() -> None:
 
 def test_answers_are_in_the_order_of_the_rows_that_were_given() -> None:
     rows = of_datasets([0.9, NOT], [0.9, 0.8], rows=2)
-    found = references(rows)
+    found = reference(rows)
 
     assert found is not None
     assert found.counts_N.tolist() == [False, False, True, True]

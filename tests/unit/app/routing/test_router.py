@@ -204,8 +204,8 @@ def test_where_no_weight_keeps_the_loss_the_best_single_model_comes_first() -> N
     decision = world.decide({"max_quality_loss": 0.001})
     assert [each.model.name for each in decision.candidates] == ["middle", "large", "small"]
     assert decision.why == (
-        "no weight on cost keeps the average loss within 0.001 with confidence, so the best single model: "
-        "predicted quality 0.70 here"
+        "no weight on cost keeps the average loss within 0.001 with confidence and costs less, "
+        "so the best single model: predicted quality 0.70 here"
     )
 
 
@@ -214,8 +214,9 @@ def test_where_the_best_single_model_comes_first_other_weights_have_no_say() -> 
     decision = world.decide({"max_quality_loss": 0.001, "weights": {"size": 5.0}})
     assert decision.chosen.model.name == "large"
     assert decision.why == (
-        "no weight on cost keeps the average loss within 0.001 with confidence, so the best single model, whatever the "
-        "weight on size: highest predicted quality among 3 (0.90 against 0.70 for the next)"
+        "no weight on cost keeps the average loss within 0.001 with confidence and costs less, "
+        "so the best single model, whatever the weight on size: "
+        "highest predicted quality among 3 (0.90 against 0.70 for the next)"
     )
 
 
