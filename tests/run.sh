@@ -7,9 +7,10 @@ cd "$(dirname "$0")/.."
 mkdir -p var
 log=var/tests-that-compute.log
 computing="tests/unit tests/artifact tests/fuzz tests/integration/app/test_openapi.py
+    tests/integration/test_collect.py tests/integration/test_collect_judge.py
     tests/integration/cli/test_adapt.py tests/integration/cli/test_evaluate.py tests/integration/cli/test_init.py
     tests/integration/cli/test_onboard_live.py tests/integration/cli/test_onboard_replay.py
-    tests/integration/cli/test_train_and_evaluate.py"
+    tests/integration/cli/test_serve_check_explain.py tests/integration/cli/test_train_and_evaluate.py"
 others=$(printf -- '--ignore=%s ' $computing)
 
 # One thread each for linear algebra: several that wait for each other beside other work take for ever.
