@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import orjson
 
 from app.errors import GatewayError, UpstreamBroken, UpstreamDisconnected
+from app.upstream.told import check_told
 
 
 def _refuse_constant(name: str) -> float:
@@ -113,11 +114,10 @@ def sound_choices(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The choices of a payload in which no failure is reported.
 
     Raises:
-        UpstreamBroken: a 200 brought an error object, or an answer that the backend gave up on; its own text about it
-            stays here.
+        ToldFailure: a 200 brought an error object.
+        UpstreamDisconnected: the backend gave up on the answer.
     """
-    if parsed.get("error"):
-        raise UpstreamBroken("the backend failed while it answered")
+    check_told(parsed)
     choices = choices_of(parsed)
     for choice in choices:
         if choice.get("finish_reason") == "abort":

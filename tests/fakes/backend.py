@@ -49,7 +49,7 @@ class Script:
     garbage_after: int | None = None
     """Send an event that is no JSON after so many."""
     error_after: int | None = None
-    """Send an error object after so many events, and [DONE], as vLLM does when its engine dies."""
+    """Send an error object after so many events, and [DONE], as vLLM does when its engine dies or it refuses late."""
     finish_reason: str | None = "stop"
     done: bool = True
     usage: Mapping[str, Any] | None = field(default_factory=lambda: dict(USAGE))
@@ -271,7 +271,7 @@ class FakeBackend:
             if number == script.garbage_after:
                 event = '{"choices": [{"delta": {"cont'
             if number == script.error_after:
-                await write(f"data: {json.dumps({'error': _ENGINE_DIED})}\n\ndata: [DONE]\n\n".encode())
+                await write(f"data: {json.dumps({'error': script.error or _ENGINE_DIED})}\n\ndata: [DONE]\n\n".encode())
                 break
             data = framed(event, request)
             await write(data)
