@@ -37,6 +37,9 @@ def check_told(parsed: Mapping[str, Any]) -> None:
     """
     if told := parsed.get("error"):
         raise ToldFailure(told)
+    # Of FastChat and older versions of vLLM the error is the whole of it.
+    if parsed.get("object") == "error":
+        raise ToldFailure(parsed)
 
 
 def _status_in(code: object) -> int | None:

@@ -60,6 +60,8 @@ NOT_BEGUN: dict[str, list[Piece]] = {
     "only a role": [event(chunk(""))],
     "only [DONE]": [DONE],
     "an error object": [event({"error": {"message": "engine died", "code": 500}}), DONE],
+    "an error that is all of it": [event({"object": "error", "message": "engine died", "code": 500}), DONE],
+    "a choice that failed": [event(chunk("", "error")), DONE],
     "no JSON": [event(b"{")],
     "no object": [event(b"[1]")],
     "NaN": [event(b'{"choices": [], "x": NaN}')],
@@ -80,11 +82,18 @@ async def test_a_stream_that_says_nothing_raises_so_that_another_can_be_tried(pi
     assert exchange.closed
 
 
+FAILED = {**chunk(""), "choices": [{"index": 0, "delta": {}, "error": {"code": 502, "message": "secret-host died"}}]}
 BEGUN: dict[str, tuple[list[Piece], str]] = {
     "the end without [DONE]": ([], "upstream_disconnected"),
     "a cut": ([UpstreamDisconnected("cut")], "upstream_disconnected"),
     "a cut inside an event": ([event(chunk("b"))[:20]], "upstream_disconnected"),
     "an error object": ([event({"error": {"message": "secret-host died"}}), DONE], "bad_upstream"),
+    "an error that is all of it": (
+        [event({"object": "error", "message": "secret-host died", "code": 500}), DONE],
+        "bad_upstream",
+    ),
+    "a choice that failed": ([event(chunk("", "error")), DONE], "bad_upstream"),
+    "a choice with an error": ([event(FAILED), DONE], "bad_upstream"),
     "no JSON": ([event(b"{")], "bad_upstream"),
     "an endless event": ([b"data: " + b"x" * (1 << 20)], "bad_upstream"),
     "an abort": ([event(chunk("b", "abort")), DONE], "upstream_disconnected"),

@@ -329,14 +329,23 @@ OURS = "the backend failed while it answered"
 
 def late(error: dict[str, Any], kind: str) -> FakeExchange:
     """A backend that finds out what is wrong when its status is sent."""
-    told = {"type": "error", "error": error} if kind == "response" else {"error": error}
-    before = [event({"type": "response.created", "response": {}})] if kind == "response" else [event(chunk(""))]
-    if kind == "plain":
+    told: dict[str, Any] = {"error": error}
+    before: dict[str, Any] = chunk("")
+    if kind == "response":
+        told, before = {"type": "error", **told}, {"type": "response.created", "response": {}}
+    if "choice" in kind:
+        told = {"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "error", **told}]}
+    if "flat" in kind:
+        told = {"object": "error", **error}
+    if "plain" in kind:
         return FakeExchange([json.dumps(told).encode()], content_type="application/json")
-    return FakeExchange([*before, event(told), event(b"[DONE]")])
+    return FakeExchange([event(before), event(told), event(b"[DONE]")])
 
 
-@pytest.mark.parametrize("kind", ["plain", "stream", "response"])
+KINDS = ["plain", "plain choice", "flat plain", "stream", "streamed choice", "flat stream", "response"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
@@ -368,7 +377,7 @@ async def test_an_error_in_a_200_means_what_its_code_says(
     error = {"message": "small is bad", "param": "n", "code": code}
     exchanges: list[Does] = [late(error, kind) for _ in range(9)]
     world = World(FakeUpstream(small=exchanges), model("shown", served_as="small"))
-    asked = request(stream=kind != "plain", operation="responses" if kind == "response" else "chat")
+    asked = request(stream="plain" not in kind, operation="responses" if kind == "response" else "chat")
     with pytest.raises(UpstreamError) as caught:
         await world.dispatch(asked)
     raised = caught.value
