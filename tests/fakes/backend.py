@@ -33,6 +33,8 @@ class Script:
     """Before the head."""
     event_delay_s: float = 0.0
     """Before each event but the first."""
+    end_delay_s: float = 0.0
+    """Before the last chunk of a stream's body, which says that it is over."""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
@@ -276,6 +278,7 @@ class FakeBackend:
             data = framed(event, request)
             await write(data)
             self.streamed_bytes += len(data)
+        await asyncio.sleep(script.end_delay_s)
         await write.end()
         return True
 
