@@ -22,7 +22,7 @@ class Usage:
     cached_input_tokens: int = 0
     """Part of `input_tokens`."""
     counted: bool = False
-    """True where the backend reported nothing and the gateway counted what passed."""
+    """True where the backend did not report all of it and the gateway counted what passed."""
 
     @classmethod
     def parse(cls, reported: object, *, has_output: bool = True) -> Usage | None:
@@ -44,6 +44,12 @@ class Usage:
             written += _beside(written, details_of_written.get("reasoning_tokens"), reported.get("total_tokens"), read)
         cached = details.get("cached_tokens") if type(details) is dict else None
         return cls(read, written, min(cached, read) if type(cached) is int and cached > 0 else 0)
+
+    def at_least(self, counted_tokens: int) -> Usage:
+        """The usage of an answer that was cut after so many tokens of output: what was reported by then may be old."""
+        if counted_tokens <= self.output_tokens:
+            return self
+        return Usage(self.input_tokens, counted_tokens, self.cached_input_tokens, counted=True)
 
     def cost_usd(self, price: TokenPrice | None) -> float | None:
         """The price of these tokens; None where the model states no price."""
