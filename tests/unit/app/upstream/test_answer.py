@@ -241,6 +241,27 @@ async def test_the_word_that_ends_a_stream_may_have_spaces_around_it() -> None:
     assert (sent.count(b"[DONE]"), sent.endswith(DONE), answer.complete, answer.done_added) == (1, True, True, False)
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r", b"\r\n"])
+async def test_the_word_that_ends_a_stream_needs_no_empty_line_behind_it(end: bytes) -> None:
+    sent, answer = await stream(event(chunk("a")), FINISH, b"data: [DONE]" + end)
+    assert (texts(sent), sent.count(b"[DONE]"), sent.endswith(DONE)) == ("ab", 1, True)
+    assert (answer.complete, answer.error, answer.done_added) == (True, None, False)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [FINISH, b"data: [DONE"],
+        [FINISH, b"data: x\ndata: [DONE]"],
+        [FINISH, b"data: {}\n"],
+        [event(chunk("b")), b"data: [DONE]\n"],
+    ],
+)
+async def test_half_of_that_word_or_of_anything_else_is_no_end(pieces: list[Piece]) -> None:
+    sent, answer = await stream(event(chunk("a")), *pieces)
+    assert (b"[DONE]" in sent, sent.count(b"upstream_disconnected"), answer.complete) == (False, 1, False)
+
+
 async def test_what_comes_after_the_end_stays_behind_it() -> None:
     more = [event(chunk("a")), FINISH, event(chunk("c")), event(chunk("d")), DONE]
     assert texts((await stream(*more))[0]) == "abcd"
