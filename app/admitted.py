@@ -266,6 +266,8 @@ class Admitted:
         usage = answer.usage
         if usage is None:
             usage = Usage(self._request.input_tokens, answer.counted_tokens, counted=True)
+        elif not answer.complete:
+            usage = usage.at_least(answer.counted_tokens)
         return Outcome(
             result=answer.error.code if answer.error else OK if answer.complete else CANCELLED,
             model=model.name,

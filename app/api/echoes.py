@@ -1,6 +1,7 @@
 """What comes back with an answer that a caller sends again, as the official client does with all fields that it got.
 
-Null is the same as absent, whatever the field; some other fields are only the client's own. Neither reaches a backend.
+Null is the same as absent, whatever the field; some other fields are only the client's own, or of one backend alone.
+None of them reaches a backend.
 """
 
 from __future__ import annotations

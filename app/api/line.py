@@ -17,7 +17,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 class Line:
     """One answer. What is written reaches the caller in order."""
 
-    __slots__ = ("_chunked", "_ended", "_flow", "_head", "_server", "_transport", "begun", "keep_alive", "modern")
+    __slots__ = ("_chunked", "_flow", "_head", "_server", "_transport", "begun", "ended", "keep_alive", "modern")
 
     def __init__(
         self, transport: asyncio.Transport, flow: FlowControl, server: ServerState, *, modern: bool, keep_alive: bool
@@ -29,12 +29,13 @@ class Line:
         """Whether the connection takes another call after this answer."""
         self.begun = False
         """Whether something of the answer was written."""
+        self.ended = False
+        """Whether all of it was."""
         self._head = b""
-        self._ended = False
 
     def write_whole(self, status: int, headers: Mapping[str, str], request_id: str, body: bytes) -> None:
         """Write a whole answer."""
-        self.begun = self._ended = True
+        self.begun = self.ended = True
         length = b"content-length: %d\r\n" % len(body)
         self._transport.write(head(status, headers, request_id, length + self._common()) + body)
 
@@ -47,15 +48,15 @@ class Line:
 
     def write_piece(self, piece: bytes, *, last: bool) -> None:
         """Write a piece of a stream, and its end with the last one."""
-        self.begun, self._ended = True, last
+        self.begun, self.ended = True, last
         data = b"%b%x\r\n%b\r\n%b" % (self._head, len(piece), piece, LAST_CHUNK if last else b"")
         self._transport.write(data if self._chunked else self._head + piece)
         self._head = b""
 
     def end(self) -> None:
         """End a stream, unless its last piece did."""
-        if not self._ended:
-            self.begun = self._ended = True
+        if not self.ended:
+            self.begun = self.ended = True
             self._transport.write(self._head + (LAST_CHUNK if self._chunked else b""))
 
     @property

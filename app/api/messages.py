@@ -31,10 +31,15 @@ _ROLES: Mapping[str, frozenset[str]] = {
 # Any of these is something to say without a text.
 _INSTEAD = ("tool_calls", "refusal", "reasoning", "reasoning_content")
 # What the official client keeps of an answer in the message, its calls and their functions: links to what was read,
-# where a call was in a stream, and what it made of the text and the arguments.
-_OF_MESSAGE = ("annotations", "parsed")
-_OF_CALL = ("index",)
-_OF_FUNCTION = ("parsed_arguments",)
+# where a call was in a stream, and what it made of the text and the arguments. And what backends say beside OpenAI's
+# fields, which others do not know: OpenRouter's details and pictures, LiteLLM's own fields and its blocks of thoughts,
+# and what Gemini says of a text.
+_OWN = "provider_specific_fields"
+_OF_MESSAGE = ("annotations", "parsed", "reasoning_details", "images", "thinking_blocks", "extra_content", _OWN)
+_OF_CALL = ("index", _OWN)
+_OF_FUNCTION = ("parsed_arguments", _OWN)
+# Gemini signs its thoughts in its calls, and wants the signature back with them.
+_SIGNED = "extra_content"
 
 IMAGE_URL: Schema = {"type": "string", "pattern": "^data:image/"}
 _DETAILS = ("auto", "low", "high", "original")
@@ -59,6 +64,7 @@ def _message_schemas(role: str) -> list[Schema]:
     fields["tool_calls"] = calls
     least: dict[str, Schema] = {name: {"type": "string", "minLength": 1} for name in _INSTEAD}
     least["tool_calls"] = {**calls, "minItems": 1}
+    fields["prefix"] = {"const": False}
     silent = [
         echoed({**fields, "content": {"type": "null"}, name: least[name]}, ("role", name), *_OF_MESSAGE)
         for name in _INSTEAD
@@ -78,7 +84,7 @@ def _part_schemas(role: str) -> list[Schema]:
 def _call_schema() -> Schema:
     words, both = {"type": "string"}, ("name", "arguments")
     function = echoed(dict.fromkeys(both, words), both, *_OF_FUNCTION)
-    fields = {"id": words, "type": {"const": "function"}, "function": function}
+    fields = {"id": words, "type": {"const": "function"}, "function": function, _SIGNED: {"type": "object"}}
     return echoed(fields, ("id", "type", "function"), *_OF_CALL)
 
 
@@ -150,6 +156,9 @@ def _check_message(message: object, where: str) -> None:
 def _take_out_echoes(message: dict[str, Any], role: str) -> None:
     # Backends write calls with a null content, and read them so.
     take_out(message, *(_OF_MESSAGE if role == "assistant" else ()), kept="content")
+    # Mistral says so of each answer. Where it is true, the model is to go on with the text: that is no echo.
+    if role == "assistant" and message.get("prefix") is False:
+        del message["prefix"]
     for part in objects_in(message, "content"):
         take_out(part)
         take_out(part.get("image_url"))
@@ -218,12 +227,13 @@ def _check_tool_calls(calls: object, where: str) -> None:
 
 
 def _is_tool_call(call: object) -> bool:
-    if not isinstance(call, dict) or call.keys() != {"id", "type", "function"}:
+    if not isinstance(call, dict) or call.keys() - {_SIGNED} != {"id", "type", "function"}:
         return False
     function = call.get("function")
     return (
         isinstance(call.get("id"), str)
         and call.get("type") == "function"
+        and isinstance(call.get(_SIGNED, {}), dict)
         and isinstance(function, dict)
         and function.keys() == {"name", "arguments"}
         and all(isinstance(value, str) for value in function.values())

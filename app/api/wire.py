@@ -126,10 +126,8 @@ class Wire(asyncio.BufferedProtocol):
             self._take(data)
         elif phase is LINGER:
             self._drop(len(data))
-        elif len(self._early) + len(data) > MAX_EARLY_BYTES:
-            self._transport.abort()
         else:
-            self._early += data
+            self._keep(data)
 
     def pause_writing(self) -> None:
         self._flow.pause_writing()
@@ -171,6 +169,15 @@ class Wire(asyncio.BufferedProtocol):
             self.due_at = self._loop.time() + patience.unread_s
         else:
             self._transport.abort()
+
+    def _keep(self, data: bytes) -> None:
+        """What comes while a call is answered is early; who has all of the answer may begin with the next."""
+        if len(self._early) + len(data) > MAX_EARLY_BYTES:
+            if self._work is None or not self._work.answered:
+                self._transport.abort()
+                return
+            self._flow.pause_reading()
+        self._early += data
 
     # A call: its head, its body, its end.
 

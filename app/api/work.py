@@ -26,6 +26,11 @@ _NO_LOG = logging.getLogger("uvicorn.error")
 class Work(Protocol):
     """One call under way."""
 
+    @property
+    def answered(self) -> bool:
+        """Whether all of its answer was written."""
+        ...
+
     def take(self, piece: bytes) -> None:
         """A piece of the body came.
 
@@ -57,6 +62,10 @@ class ModelCall:
         self._pieces: list[bytes] = []
         self._size = 0
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def answered(self) -> bool:
+        return self._line.ended
 
     def take(self, piece: bytes) -> None:
         self._size += len(piece)
@@ -123,6 +132,10 @@ class ControlCall:
         server.tasks.add(task)
         task.add_done_callback(server.tasks.discard)
         task.add_done_callback(lambda _: ended())
+
+    @property
+    def answered(self) -> bool:
+        return bool(self._cycle.response_complete)
 
     def take(self, piece: bytes) -> None:
         if self._cycle.response_complete:

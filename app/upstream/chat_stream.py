@@ -110,8 +110,10 @@ class ChatStream(StreamAnswer):
 
     def _end_of_body(self) -> bytes:
         whole = len(self._finished) >= self.form.choices and self._begun <= self._finished
-        if whole and not self._splitter.pending:
-            self.done_added = True
+        pending = self._splitter.pending
+        # Some leave out the empty line behind their last event, and it says so all the same.
+        if whole and (not pending or self._splitter.unended.strip() == DONE):
+            self.done_added = not pending
             return self._done()
         return super()._end_of_body()
 

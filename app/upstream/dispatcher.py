@@ -39,11 +39,12 @@ from app.upstream.exchange import Exchange, Pace
 from app.upstream.faults import NoAnswer
 from app.upstream.forwarding import PATHS, body_for, form_of
 from app.upstream.hedging import Hedging
-from app.upstream.refusals import RefusedKey, refusal
+from app.upstream.refusals import RefusedKey, refusal, told_refusal
 from app.upstream.replica import Replica
 from app.upstream.replicas import Replicas
 from app.upstream.retries import Backoff, RetryBudget
 from app.upstream.served import Served
+from app.upstream.told import ToldFailure
 
 # An attempt that begins with less cannot bring a first token over a network.
 MIN_ATTEMPT_S = 0.05
@@ -220,7 +221,10 @@ class Dispatcher:
         if replica.backend.kind == "openai" and (wait_s := exchange.used_up_s):
             self._replicas.used_up(replica, wait_s)
         pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, self._call_later)
-        return await read_answer(exchange, form_of(request, model), pace)
+        try:
+            return await read_answer(exchange, form_of(request, model), pace)
+        except ToldFailure as exc:
+            raise told_refusal(exc, model) from exc
 
     def _note(self, error: UpstreamError, model: Model, replica: Replica) -> None:
         backend = replica.backend.name

@@ -9,6 +9,10 @@ from app.domain.records import record
 from app.errors import AnswerTooLarge, UpstreamError, UpstreamTimeout
 from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime
 
+# The end of a body mostly comes with the last event, or follows at once. A connection that was read to its end can be
+# used again; waiting longer for that costs more than a new one.
+REST_WITHIN_S = 0.1
+
 
 class Exchange(Protocol):
     """The head of a backend's answer has arrived, its body has not."""
@@ -98,12 +102,6 @@ class Watch:
         """An event came: until the caller asks for the next one, silence is the caller's."""
         self._waiting_since = None
 
-    def hurry(self) -> None:
-        """Nothing but the end of the body is expected."""
-        self._timer.cancel()
-        self._waiting_since, self._idle_s = self._pace.clock(), 0.1
-        self._timer = self._pace.call_later(self._idle_s, self._look)
-
     def stop(self) -> None:
         self._timer.cancel()
 
@@ -121,6 +119,38 @@ class Watch:
         idle_left_s = self._idle_s if since is None else since + self._idle_s - self._pace.clock()
         # Timers of an event loop are good to a millisecond; asking for less would spin.
         return max(0.001, min(idle_left_s, self._pace.deadline.remaining_s()))
+
+
+def read_rest(exchange: Exchange, call_later: CallLater) -> None:
+    """Read what is left of a body whose answer was whole, then close the exchange, which is soon in any case.
+
+    Nobody waits for that: the request is over, and its caller may send the next one.
+    """
+    if _drop_unread(exchange):
+        exchange.close()
+        return
+
+    def end() -> None:
+        timer.cancel()
+        exchange.listen(None)
+        exchange.close()
+
+    def heard() -> None:
+        if _drop_unread(exchange):
+            end()
+
+    timer = call_later(REST_WITHIN_S, end)
+    exchange.listen(heard)
+
+
+def _drop_unread(exchange: Exchange) -> bool:
+    """Whether that was the last of it."""
+    try:
+        while piece := exchange.ready():
+            pass
+    except UpstreamError:
+        return True
+    return piece is not None
 
 
 async def read_body(exchange: Exchange, max_bytes: int) -> bytes:

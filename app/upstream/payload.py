@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import orjson
 
 from app.errors import GatewayError, UpstreamBroken, UpstreamDisconnected
+from app.upstream.told import ToldFailure, check_told
 
 
 def _refuse_constant(name: str) -> float:
@@ -113,15 +114,17 @@ def sound_choices(parsed: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The choices of a payload in which no failure is reported.
 
     Raises:
-        UpstreamBroken: a 200 brought an error object, or an answer that the backend gave up on; its own text about it
-            stays here.
+        ToldFailure: a 200 brought an error object, or a choice that ended in one.
+        UpstreamDisconnected: the backend gave up on the answer.
     """
-    if parsed.get("error"):
-        raise UpstreamBroken("the backend failed while it answered")
+    check_told(parsed)
     choices = choices_of(parsed)
     for choice in choices:
-        if choice.get("finish_reason") == "abort":
+        reason, told = choice.get("finish_reason"), choice.get("error")
+        if reason == "abort":
             raise UpstreamDisconnected("the backend stopped before the answer was complete")
+        if told or reason == "error":
+            raise ToldFailure(told)
     return choices
 
 

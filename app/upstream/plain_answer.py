@@ -11,6 +11,7 @@ from app.errors import UpstreamBroken, UpstreamDisconnected, unraised
 from app.upstream.base_answer import Answer, Form
 from app.upstream.faults import unreadable
 from app.upstream.payload import BYTES_PER_TOKEN, Renamer, count_tokens, dump, parse, sound_choices
+from app.upstream.told import check_told
 
 WITH_LOGPROBS = frozenset({"chat", "completion"})
 # States of a response in which there is no answer, or not all of it.
@@ -65,8 +66,7 @@ def _check_choices(parsed: Mapping[str, Any]) -> None:
 
 
 def _check_response(parsed: Mapping[str, Any]) -> None:
-    if parsed.get("error"):
-        raise UpstreamBroken("the backend failed while it answered")
+    check_told(parsed)
     if parsed.get("status") in UNFINISHED:
         raise UpstreamDisconnected("the backend stopped before the answer was complete")
     if not isinstance(parsed.get("output"), list):
@@ -74,8 +74,7 @@ def _check_response(parsed: Mapping[str, Any]) -> None:
 
 
 def _check_embeddings(parsed: Mapping[str, Any]) -> None:
-    if parsed.get("error"):
-        raise UpstreamBroken("the backend failed while it answered")
+    check_told(parsed)
     if not isinstance(parsed.get("data"), list):
         raise UpstreamBroken("the backend's answer has no embeddings")
 

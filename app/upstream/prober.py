@@ -17,9 +17,10 @@ from app.upstream.client import Message
 from app.upstream.dispatcher import Upstream
 from app.upstream.exchange import read_body
 from app.upstream.payload import dump, parse, renamed, sound_choices
-from app.upstream.refusals import refusal
+from app.upstream.refusals import refusal, told_refusal
 from app.upstream.replica import Replica
 from app.upstream.replicas import Replicas
+from app.upstream.told import ToldFailure
 
 LOOK_EVERY_S = 0.25
 # One token takes milliseconds; a worker that needs longer has a queue that callers should not stand in yet.
@@ -95,6 +96,8 @@ class Prober:
             if exchange.status != 200:
                 raise await refusal(exchange, model)
             sound_choices(parse(await read_body(exchange, MAX_BYTES)))
+        except ToldFailure as exc:
+            raise told_refusal(exc, model) from exc
         finally:
             exchange.close()
 

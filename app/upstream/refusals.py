@@ -1,4 +1,6 @@
-"""What a backend's status other than 200 means, translated once; its own words are passed on in one case only.
+"""What a backend's refusal means, translated once; its own words are passed on in one case only.
+
+It is a status other than 200, or stands in a 200 as an error whose code is such a status.
 
 A 400, 404, 413 or 422 in OpenAI's shape is about the request, so the caller gets its message. Everything else is about
 the backend: the caller gets our words.
@@ -7,6 +9,7 @@ the backend: the caller gets our words.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from app.domain.models import Model
@@ -20,6 +23,7 @@ from app.errors import (
 )
 from app.upstream.exchange import Exchange, read_body
 from app.upstream.payload import parse
+from app.upstream.told import ToldFailure
 
 MAX_REFUSAL_BYTES = 64 << 10
 # Anthropic's status of a service that is full.
@@ -43,17 +47,28 @@ async def refusal(exchange: Exchange, model: Model) -> UpstreamError:
     wait_s = exchange.retry_after_s
     # Callers are told whole seconds; a part of one less would be too early. None at all says as little as nothing.
     retry_after_s = math.ceil(wait_s) if wait_s else None
+    if status in _CODES:
+        return _rejected(status, await _error_object(exchange), model)
+    if status in (502, 504):
+        return UpstreamUnreachable("the server in front of the backend cannot reach it", retry_after_s=retry_after_s)
+    return _unable(status, retry_after_s) or UpstreamBroken(f"the backend answered with status {status}")
+
+
+def told_refusal(failure: ToldFailure, model: Model) -> UpstreamError:
+    """The error that a failure in a 200 of which nothing was passed on stands for: that of the status it names."""
+    status = failure.means
+    if status in _CODES:
+        return _rejected(status, failure.told, model)
+    return _unable(status, None) or UpstreamBroken(failure.message)
+
+
+def _unable(status: int | None, retry_after_s: int | None) -> UpstreamError | None:
+    """The error of a backend that says that it cannot answer now, or not us."""
     if status == 429:
         return UpstreamRateLimited("the backend's rate limit is reached", retry_after_s=retry_after_s)
     if status in (503, OVERLOADED):
         return UpstreamBusy("the backend is busy", retry_after_s=retry_after_s)
-    if status in (502, 504):
-        return UpstreamUnreachable("the server in front of the backend cannot reach it", retry_after_s=retry_after_s)
-    if status in (401, 403):
-        return refused_key()
-    if status in _CODES:
-        return _rejected(status, await _error_object(exchange), model)
-    return UpstreamBroken(f"the backend answered with status {status}")
+    return refused_key() if status in (401, 403) else None
 
 
 def refused_key() -> RefusedKey:
@@ -70,9 +85,9 @@ async def _error_object(exchange: Exchange) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _rejected(status: int, error: dict[str, Any], model: Model) -> UpstreamRejected:
+def _rejected(status: int, error: Mapping[str, Any], model: Model) -> UpstreamRejected:
     message, param, code = error.get("message"), error.get("param"), _CODES[status]
-    if not isinstance(message, str):
+    if not isinstance(message, str) or len(message) > MAX_REFUSAL_BYTES:
         own_words = f"the backend of {model.name} refuses this request (status {status})"
         return UpstreamRejected(own_words, status=status, code=code)
     if status == 400 and ("maximum context length" in message or error.get("code") == "context_length_exceeded"):

@@ -39,6 +39,7 @@ from app.upstream.lease import Lease
 from app.upstream.outliers import fails_too_often, note_slow_ones
 from app.upstream.replica import EJECTED_FOR_S, Replica
 from app.upstream.speeds import Attempted, Speeds
+from app.upstream.told import ToldFailure
 
 FAILURES_TO_EJECT = 5
 # A probe costs a worker one token. Sooner would be no news, later would keep callers waiting for a healthy fleet.
@@ -174,7 +175,7 @@ class Replicas:
             self.succeeded(replica)
             return
         self._probe_ended(replica)
-        if isinstance(error, OutOfTime | AnswerTooLarge):
+        if isinstance(error, OutOfTime | AnswerTooLarge) or _is_refusal(error):
             return
         if isinstance(error, UpstreamBusy):
             # A rate limit belongs to the account, a full queue to one server.
@@ -374,6 +375,11 @@ class Replicas:
         elif change.what in ("out", "dead") and not is_out:
             replica.eject(now, dead=change.what == "dead")
             self._metrics.heard_of_ejection(change.backend)
+
+
+def _is_refusal(error: UpstreamError) -> bool:
+    """Whether a begun answer was ended by an error that is about its request."""
+    return isinstance(error, ToldFailure) and error.is_about_the_request
 
 
 def _kept(backend: Backend, url: str, before: Replicas | None) -> Replica:

@@ -16,6 +16,7 @@ from app.upstream.exchange import Exchange, Pace
 from app.upstream.payload import Renamer, count_text_tokens, dump, error_object, names_of_models, parse
 from app.upstream.plain_answer import UNFINISHED
 from app.upstream.stream_answer import StreamAnswer
+from app.upstream.told import ToldFailure, check_told
 
 # The first events repeat the instructions and tools of the request, the last one all of the answer.
 MAX_EVENT_BYTES = 8 << 20
@@ -41,11 +42,12 @@ class ResponseStream(StreamAnswer):
         if data.strip() == _DONE:
             return self._end_of_body()
         event = parse(data)
+        check_told(event)
         kind = event.get("type")
         if not isinstance(kind, str) or not _KIND.fullmatch(kind):
             raise UpstreamBroken("the backend sent an event that does not say what it is")
-        if kind in _BROKEN or event.get("error"):
-            raise UpstreamBroken("the backend failed while it answered")
+        if kind in _BROKEN:
+            raise ToldFailure(_told(event))
         self._note(kind, event)
         number = event.get("sequence_number")
         if type(number) is int and 0 <= number <= MOST_EVENTS:
@@ -87,3 +89,9 @@ class ResponseStream(StreamAnswer):
         told = {"code": error.code, "message": error.message, "param": error.param}
         event = {"type": "error", **told, "sequence_number": self._sequence_number + 1, "error": error_object(error)}
         return b"event: error\ndata: %b\n\n" % dump(event)
+
+
+def _told(event: dict[str, Any]) -> object:
+    """The error of an event that brings one: it is the event itself, or in its response."""
+    response = event.get("response")
+    return response.get("error") if isinstance(response, dict) else event

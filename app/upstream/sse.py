@@ -33,6 +33,12 @@ class EventSplitter:
         """Whether an event has begun and not ended."""
         return bool(self._line or self._data)
 
+    @property
+    def unended(self) -> bytes:
+        """The data of an event that has begun and not ended; where the stream ends here it is none, by the rules."""
+        value = _value_in(bytes(self._line))
+        return b"\n".join(self._data if value is None else [*self._data, value])
+
     def feed(self, piece: bytes) -> list[bytes]:
         """Take the next piece; return the data of each event that it completes, in order.
 
@@ -91,10 +97,8 @@ class EventSplitter:
             if self._data:
                 events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
                 self._data, self._data_bytes = [], 0
-        elif line.startswith(b"data:"):
-            self._keep(line[6:] if line[5:6] == b" " else line[5:], len(line))
-        elif line == b"data":
-            self._keep(b"", len(line))
+        elif (value := _value_in(line)) is not None:
+            self._keep(value, len(line))
 
     def _keep(self, value: bytes, size: int) -> None:
         self._data.append(value)
@@ -105,3 +109,10 @@ class EventSplitter:
     def _check_length(self) -> None:
         if self._data_bytes + len(self._line) > self._max_event_bytes:
             raise EventTooLong(f"an event is longer than {self._max_event_bytes} bytes")
+
+
+def _value_in(line: bytes) -> bytes | None:
+    """What a `data` line says; None for any other line."""
+    if line.startswith(b"data:"):
+        return line[6:] if line[5:6] == b" " else line[5:]
+    return b"" if line == b"data" else None

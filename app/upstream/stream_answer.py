@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from app.errors import AnswerTooLarge, UpstreamBroken, UpstreamDisconnected, UpstreamError, unraised
 from app.upstream.base_answer import Answer, Form, Sink
-from app.upstream.exchange import Exchange, Pace, Watch
+from app.upstream.exchange import Exchange, Pace, Watch, read_rest
 from app.upstream.faults import unreadable
 from app.upstream.sse import MAX_EVENT_BYTES, EventSplitter, EventTooLong
 
@@ -27,7 +27,7 @@ class StreamAnswer(Answer):
         super().__init__(form)
         self._exchange = exchange
         self._splitter = EventSplitter(self.max_event_bytes)
-        self._watch = Watch(exchange, pace)
+        self._watch, self._call_later = Watch(exchange, pace), pace.call_later
         self._ready: list[bytes] = []
         self._unread: Sequence[bytes] = ()
         """Events that came with the first output, and are read when the caller is there: by then it is known what is
@@ -84,7 +84,7 @@ class StreamAnswer(Answer):
             if sink.is_full and self._exchange.failed is None:
                 await self._room(sink)
             await self._flow(sink)
-        await self._close_up()
+        self.close()
 
     async def __anext__(self) -> bytes:
         if not self._closed and (held := self._held()):
@@ -92,13 +92,8 @@ class StreamAnswer(Answer):
         while not self._ended and not self._closed:
             if sendable := await self._next():
                 return sendable
-        await self._close_up()
-        raise StopAsyncIteration
-
-    async def _close_up(self) -> None:
-        if not self._closed and self.complete:
-            await self._read_to_end()
         self.close()
+        raise StopAsyncIteration
 
     async def _room(self, sink: Sink) -> None:
         """Wait while the caller is too slow, but not once the exchange has failed: that is written all the same.
@@ -225,15 +220,9 @@ class StreamAnswer(Answer):
         self.error = unraised(error)
         return self._error_event(error)
 
-    async def _read_to_end(self) -> None:
-        """The end of the body usually follows the last event; a connection read to its end can be used again."""
-        self._watch.hurry()
-        try:
-            while await self._exchange.read():
-                pass
-        except UpstreamError:
-            return
-
     def _end_exchange(self) -> None:
         self._watch.stop()
-        self._exchange.close()
+        if self.complete:
+            read_rest(self._exchange, self._call_later)
+        else:
+            self._exchange.close()

@@ -157,13 +157,55 @@ async def test_thoughts_are_sent_back(
     ids=["OpenAI's", "a refusal", "a thought that was cut off"],
 )
 async def test_other_messages_are_sent_back(client: AsyncOpenAI, backend: FakeBackend, said: dict[str, Any]) -> None:
-    choice = {"index": 0, "message": {"role": "assistant", **said}, "finish_reason": "stop"}
-    whole = {"id": "1", "object": "chat.completion", "created": 1, "model": "org/small", "choices": [choice]}
-    backend.script = Script(body=json.dumps(whole).encode())
+    backend.script = whole(**said)
     message = await created(client)
     await client.chat.completions.create(model="small", messages=[ASKED, message, ASKED])
     sent = backend.requests[1].body["messages"][1]
     assert sent == {"role": "assistant", "content": None, **{name: value for name, value in said.items() if value}}
+
+
+THOUGHT = {"type": "reasoning.text", "text": "Hm", "format": "unknown", "index": 0}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+CITED = {"type": "url_citation", "url_citation": {"url": "https://x", "title": "x", "start_index": 0, "end_index": 1}}
+
+
+def whole(**said: Any) -> Script:
+    choice = {"index": 0, "message": {"role": "assistant", **said}, "finish_reason": "stop"}
+    answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "org/small", "choices": [choice]}
+    return Script(body=json.dumps(answer).encode())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"reasoning_details": [THOUGHT], "images": [PICTURE], "annotations": [CITED]},
+        {"prefix": False},
+        {"provider_specific_fields": {"refusal": None}, "thinking_blocks": [{"type": "thinking", "thinking": "Hm"}]},
+        {"extra_content": {"google": {"thought": False}}},
+    ],
+    ids=["OpenRouter", "Mistral", "LiteLLM", "Gemini"],
+)
+@kept
+async def test_what_only_one_backend_says_is_not_told_to_the_next(
+    client: AsyncOpenAI, backend: FakeBackend, more: dict[str, Any], kept: Callable[[Any], Any]
+) -> None:
+    backend.script = whole(content=TEXT, **more)
+    message = await created(client)
+    assert more.keys() <= message.model_dump().keys()
+    await client.chat.completions.create(model="small", messages=[ASKED, kept(message), ASKED])
+    assert backend.requests[1].body["messages"][1] == {"role": "assistant", "content": TEXT}
+
+
+@kept
+async def test_a_call_is_sent_back_with_its_signature(
+    client: AsyncOpenAI, backend: FakeBackend, kept: Callable[[Any], Any]
+) -> None:
+    signed = {**CALL, "extra_content": {"google": {"thought_signature": "abc"}}}
+    backend.script = whole(content=None, tool_calls=[{**signed, "provider_specific_fields": {"thought": "x"}}])
+    message = await created(client, tools=[TOOL])
+    result: Any = {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}
+    await client.chat.completions.create(model="small", messages=[ASKED, kept(message), result], tools=[TOOL])
+    assert backend.requests[1].body["messages"][1]["tool_calls"] == [signed]
 
 
 async def created_response(client: AsyncOpenAI, **asked: Any) -> Any:

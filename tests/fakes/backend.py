@@ -33,6 +33,8 @@ class Script:
     """Before the head."""
     event_delay_s: float = 0.0
     """Before each event but the first."""
+    end_delay_s: float = 0.0
+    """Before the last chunk of a stream's body, which says that it is over."""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
@@ -41,6 +43,8 @@ class Script:
     """Never answer."""
     reset: bool = False
     """Reset the connection instead of answering."""
+    closes_idle: bool = False
+    """Close a connection when the next request comes on it, as servers do that find it has been idle for too long."""
     head_then_reset: bool = False
     cut_after: int | None = None
     """Close the connection after so many events, or in the middle of a plain body."""
@@ -49,7 +53,7 @@ class Script:
     garbage_after: int | None = None
     """Send an event that is no JSON after so many."""
     error_after: int | None = None
-    """Send an error object after so many events, and [DONE], as vLLM does when its engine dies."""
+    """Send an error object after so many events, and [DONE], as vLLM does when its engine dies or it refuses late."""
     finish_reason: str | None = "stop"
     done: bool = True
     usage: Mapping[str, Any] | None = field(default_factory=lambda: dict(USAGE))
@@ -162,11 +166,14 @@ class FakeBackend:
         assert task
         self._connections.add(task)
         self._writers.add(writer)
-        unread = bytearray()
+        unread, is_used = bytearray(), False
         try:
             while request := await _read_request(reader, unread):
+                if is_used and self.script_for(request).closes_idle:
+                    break
                 if not await self._answer(request, _ended(reader, unread), writer):
                     break
+                is_used = True
         except _Reset:
             _reset(writer)
         except (OSError, RuntimeError, asyncio.CancelledError):
@@ -271,11 +278,12 @@ class FakeBackend:
             if number == script.garbage_after:
                 event = '{"choices": [{"delta": {"cont'
             if number == script.error_after:
-                await write(f"data: {json.dumps({'error': _ENGINE_DIED})}\n\ndata: [DONE]\n\n".encode())
+                await write(f"data: {json.dumps({'error': script.error or _ENGINE_DIED})}\n\ndata: [DONE]\n\n".encode())
                 break
             data = framed(event, request)
             await write(data)
             self.streamed_bytes += len(data)
+        await asyncio.sleep(script.end_delay_s)
         await write.end()
         return True
 

@@ -90,14 +90,19 @@ async def hear(session: aiohttp.ClientSession, headers: Mapping[str, str] | None
 
 async def call(port: int, **fields: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Send a request on a connection of its own, and leave the answer to come."""
-    body = json.dumps(chat(**fields)).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(
+    writer.write(request(**fields))
+    await writer.drain()
+    return reader, writer
+
+
+def request(**fields: Any) -> bytes:
+    """A request as it is sent."""
+    body = json.dumps(chat(**fields)).encode()
+    return (
         b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b" % (CHAT.encode(), SECRET.encode(), len(body), body)
     )
-    await writer.drain()
-    return reader, writer
 
 
 def hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> None:

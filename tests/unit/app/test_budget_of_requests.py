@@ -12,7 +12,7 @@ from app.domain.decision import Candidate, Decision, Estimate, Fleet
 from app.domain.models import TokenPrice
 from app.domain.request import Request
 from app.domain.sessions import Session
-from app.errors import BudgetSpent, Draining, GatewayError, UpstreamBroken, UpstreamTimeout
+from app.errors import BudgetSpent, Draining, GatewayError, UpstreamBroken, UpstreamDisconnected, UpstreamTimeout
 from app.store.accounts import Account
 from app.store.keys import Budget
 from app.upstream.client import Message
@@ -20,7 +20,7 @@ from app.upstream.deadline import OutOfTime
 from app.upstream.served import Served
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
-from tests.fakes.upstream import Does, FakeExchange, FakeUpstream
+from tests.fakes.upstream import Does, FakeExchange, FakeUpstream, Piece, chunk, event
 from tests.fakes.world import FakeKey, catalog, model, request
 
 SMALL = model("small")
@@ -148,6 +148,37 @@ async def test_what_is_held_comes_back_less_what_it_cost(
     if cost_usd is not None:
         assert account.settled_usd == pytest.approx(cost_usd)
     assert world.in_flight == (0, 0, 0)
+
+
+def _reporting(written: int, *rest: Piece, hangs: bool = False) -> FakeExchange:
+    """A backend that says with its first chunk what was read, and written by then."""
+    usage = {"prompt_tokens": 7, "completion_tokens": written}
+    return FakeExchange([event({**chunk("a"), "usage": usage}), event(chunk("b")), *rest], hangs=hangs)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "outcome", "written", "counted"),
+    [
+        (_reporting(0, UpstreamDisconnected("cut")), "upstream_disconnected", 2, True),
+        (_reporting(1, hangs=True), "cancelled", 2, True),
+        (_reporting(5, hangs=True), "cancelled", 5, False),
+        (_reporting(0, event(chunk("", "stop")), event(b"[DONE]")), "ok", 0, False),
+    ],
+    ids=["is cut", "is left", "is left, and was told of more", "is whole"],
+)
+async def test_an_answer_that_is_not_complete_costs_what_was_passed_on_at_least(
+    exchange: FakeExchange, outcome: str, written: int, counted: bool
+) -> None:
+    world = _world(FakeUpstream(small=exchange))
+    served = await world.gateway.complete(replace(ASKED, stream=True), KEY)
+    for _ in range(2):
+        assert await anext(served.answer)
+    if outcome != "cancelled":
+        assert [piece async for piece in served.answer]
+    served.answer.close()
+    (line,) = world.completed
+    assert (line["outcome"], line["output_tokens"], line["usage_counted"]) == (outcome, written, counted)
+    assert _account(world).settled_usd == pytest.approx((7 * 1.0 + written * 2.0) / 1e6)
 
 
 async def test_an_attempt_that_failed_is_not_paid_for_when_time_is_over_after_it() -> None:

@@ -167,6 +167,7 @@ def test_what_a_model_said_beside_its_text_is_read_as_well(answer: dict[str, Any
 
 SAID = {"role": "assistant", "content": "3"}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+SIGNED = {**CALL, "extra_content": {"google": {"thought_signature": "abc", "unknown": None}}}
 SEEN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]}
 
 
@@ -179,6 +180,16 @@ SEEN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "
         ({**CALLED, "tool_calls": [{**CALL, "index": 0, "custom": None}]}, CALLED),
         ({**CALLED, "tool_calls": [{**CALL, "function": {**CALL["function"], "parsed_arguments": {}}}]}, CALLED),  # type: ignore[dict-item]
         ({**CALLED, "tool_calls": [{**CALL, "function": {**CALL["function"], "id": None}}]}, CALLED),  # type: ignore[dict-item]
+        ({**SAID, "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}], "images": [{}]}, SAID),
+        ({**SAID, "prefix": False, "provider_specific_fields": {"refusal": None}, "thinking_blocks": [{}]}, SAID),
+        ({**SAID, "prefix": None, "extra_content": {"google": {"thought": True}}}, SAID),
+        ({**CALLED, "prefix": False, "images": [], "provider_specific_fields": {}}, CALLED),
+        ({**CALLED, "tool_calls": [{**CALL, "provider_specific_fields": {}, "extra_content": None}]}, CALLED),
+        (
+            {**CALLED, "tool_calls": [{**CALL, "function": {**CALL["function"], "provider_specific_fields": {}}}]},  # type: ignore[dict-item]
+            CALLED,
+        ),
+        ({**CALLED, "tool_calls": [{**SIGNED, "index": 0}]}, {**CALLED, "tool_calls": [SIGNED]}),
         ({"role": "user", "content": "hi", "name": None}, {"role": "user", "content": "hi"}),
         ({**SEEN, "content": [{**SEEN["content"][0], "text": None}]}, SEEN),  # type: ignore[dict-item]
     ],
@@ -201,6 +212,11 @@ def test_null_is_absent_and_what_is_the_clients_own_is_not_told(echo: dict[str, 
         ({"role": "user", "content": "hi", "annotations": []}, r"messages\[1\].annotations is not a parameter"),
         ({**CALLED, "tool_calls": [{**CALL, "type": None}]}, r"messages\[1\].tool_calls\[0\] must have an id"),
         ({**CALLED, "tool_calls": [{**CALL, "new": 1}]}, r"messages\[1\].tool_calls\[0\] must have an id"),
+        ({**CALLED, "tool_calls": [{**CALL, "extra_content": "abc"}]}, r"messages\[1\].tool_calls\[0\] must have an"),
+        ({**SAID, "prefix": True}, r"messages\[1\].prefix is not a parameter of this API"),
+        ({**SAID, "prefix": 0}, r"messages\[1\].prefix is not a parameter of this API"),
+        ({"role": "user", "content": "hi", "prefix": False}, r"messages\[1\].prefix is not a parameter"),
+        ({"role": "user", "content": "hi", "images": []}, r"messages\[1\].images is not a parameter"),
     ],
     ids=str,
 )

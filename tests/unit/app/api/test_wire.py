@@ -120,6 +120,25 @@ async def test_who_sends_too_much_too_early_is_cut_off() -> None:
     assert a_bench.in_flight == (0, 0, 0)
 
 
+async def test_a_large_call_that_comes_upon_the_last_byte_of_an_answer_is_not_too_early() -> None:
+    caller = FakeConnection(plane())
+    body = {**json.loads(BODY), "stream": True}
+    caller.send(chat(json.dumps(body).encode()))
+    while not caller.written.endswith(b"0\r\n\r\n"):
+        await asyncio.sleep(0)
+    assert caller.server.tasks, "the answer is about to be given back"
+    large = chat(json.dumps({**body, "messages": [{"role": "user", "content": "hi " * MAX_EARLY_BYTES}]}).encode())
+    caller.send(large[:MAX_EARLY_BYTES])
+    assert not caller.transport.paused
+    caller.send(large[MAX_EARLY_BYTES:-1])
+    assert (caller.transport.paused, caller.transport.aborted) == (True, False)
+    await caller.settle()
+    assert not caller.transport.paused
+    caller.send(large[-1:])
+    await caller.settle()
+    assert statuses(caller.written) == [200, 200]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_caller_who_leaves_cancels_what_works_for_him(stream: bool) -> None:
     a_bench = bench(CATALOG, FakeUpstream(small=FakeExchange(hangs=True), large=FakeExchange(hangs=True)))

@@ -43,6 +43,37 @@ def test_a_report_that_leaves_out_what_was_written_is_none(reported: dict[str, o
     assert Usage.parse(reported) is None
 
 
+@pytest.mark.parametrize(
+    ("reasoning", "total", "written"),
+    [
+        (94, 135, 103),
+        (94, 41, 9),
+        (94, None, 9),
+        (0, 135, 9),
+        (93, 135, 9),
+        (100, 135, 103),
+        (None, 135, 9),
+        (9, 50, 18),
+    ],
+)
+def test_reasoning_that_is_counted_beside_the_answer_is_output(reasoning: object, total: object, written: int) -> None:
+    details = {"reasoning_tokens": reasoning}
+    chat = {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": total, "completion_tokens_details": details}
+    response = {"input_tokens": 32, "output_tokens": 9, "total_tokens": total, "output_tokens_details": details}
+    assert [Usage.parse(chat), Usage.parse(response)] == [Usage(32, written)] * 2
+
+
+def test_reasoning_that_is_a_part_of_the_answer_is_counted_once() -> None:
+    details = {"reasoning_tokens": 94}
+    reported = {
+        "prompt_tokens": 32,
+        "completion_tokens": 103,
+        "total_tokens": 135,
+        "completion_tokens_details": details,
+    }
+    assert Usage.parse(reported) == Usage(32, 103)
+
+
 def test_more_cached_than_read_is_not_believed() -> None:
     reported = {"prompt_tokens": 5, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 60}}
     assert Usage.parse(reported) == Usage(5, 0, 5)
@@ -71,6 +102,14 @@ def test_cached_tokens_that_make_no_sense_are_not_more_than_were_read(cached: ob
     )
     assert usage is not None
     assert usage.cached_input_tokens in (0, 5)
+
+
+@pytest.mark.parametrize("odd", NO_COUNTS)
+def test_reasoning_and_totals_that_make_no_sense_change_nothing(odd: object) -> None:
+    for reasoning, total in ((odd, 135), (94, odd), (odd, odd)):
+        details = {"reasoning_tokens": reasoning}
+        reported = {"prompt_tokens": 32, "completion_tokens": 9, "completion_tokens_details": details}
+        assert Usage.parse({**reported, "total_tokens": total}) == Usage(32, 9)
 
 
 def test_the_most_that_is_believed_has_a_price() -> None:

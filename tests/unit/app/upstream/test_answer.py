@@ -60,6 +60,8 @@ NOT_BEGUN: dict[str, list[Piece]] = {
     "only a role": [event(chunk(""))],
     "only [DONE]": [DONE],
     "an error object": [event({"error": {"message": "engine died", "code": 500}}), DONE],
+    "an error that is all of it": [event({"object": "error", "message": "engine died", "code": 500}), DONE],
+    "a choice that failed": [event(chunk("", "error")), DONE],
     "no JSON": [event(b"{")],
     "no object": [event(b"[1]")],
     "NaN": [event(b'{"choices": [], "x": NaN}')],
@@ -80,11 +82,18 @@ async def test_a_stream_that_says_nothing_raises_so_that_another_can_be_tried(pi
     assert exchange.closed
 
 
+FAILED = {**chunk(""), "choices": [{"index": 0, "delta": {}, "error": {"code": 502, "message": "secret-host died"}}]}
 BEGUN: dict[str, tuple[list[Piece], str]] = {
     "the end without [DONE]": ([], "upstream_disconnected"),
     "a cut": ([UpstreamDisconnected("cut")], "upstream_disconnected"),
     "a cut inside an event": ([event(chunk("b"))[:20]], "upstream_disconnected"),
     "an error object": ([event({"error": {"message": "secret-host died"}}), DONE], "bad_upstream"),
+    "an error that is all of it": (
+        [event({"object": "error", "message": "secret-host died", "code": 500}), DONE],
+        "bad_upstream",
+    ),
+    "a choice that failed": ([event(chunk("", "error")), DONE], "bad_upstream"),
+    "a choice with an error": ([event(FAILED), DONE], "bad_upstream"),
     "no JSON": ([event(b"{")], "bad_upstream"),
     "an endless event": ([b"data: " + b"x" * (1 << 20)], "bad_upstream"),
     "an abort": ([event(chunk("b", "abort")), DONE], "upstream_disconnected"),
@@ -230,6 +239,27 @@ async def test_a_usage_chunk_that_was_held_back_is_sent_however_the_stream_ends(
 async def test_the_word_that_ends_a_stream_may_have_spaces_around_it() -> None:
     sent, answer = await stream(event(chunk("a")), FINISH, event(b" [DONE] "))
     assert (sent.count(b"[DONE]"), sent.endswith(DONE), answer.complete, answer.done_added) == (1, True, True, False)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r", b"\r\n"])
+async def test_the_word_that_ends_a_stream_needs_no_empty_line_behind_it(end: bytes) -> None:
+    sent, answer = await stream(event(chunk("a")), FINISH, b"data: [DONE]" + end)
+    assert (texts(sent), sent.count(b"[DONE]"), sent.endswith(DONE)) == ("ab", 1, True)
+    assert (answer.complete, answer.error, answer.done_added) == (True, None, False)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [FINISH, b"data: [DONE"],
+        [FINISH, b"data: x\ndata: [DONE]"],
+        [FINISH, b"data: {}\n"],
+        [event(chunk("b")), b"data: [DONE]\n"],
+    ],
+)
+async def test_half_of_that_word_or_of_anything_else_is_no_end(pieces: list[Piece]) -> None:
+    sent, answer = await stream(event(chunk("a")), *pieces)
+    assert (b"[DONE]" in sent, sent.count(b"upstream_disconnected"), answer.complete) == (False, 1, False)
 
 
 async def test_what_comes_after_the_end_stays_behind_it() -> None:

@@ -31,7 +31,7 @@ from app.upstream.faults import NoAnswer
 from app.upstream.replicas import FAILURES_TO_EJECT, MAX_REST_S, REST_WHEN_FULL_S, Replicas
 from app.upstream.retries import BASE_S, SAVED_AT_MOST, Backoff
 from tests.fakes.clock import FakeClock
-from tests.fakes.upstream import Does, FakeExchange, FakeUpstream, texts
+from tests.fakes.upstream import Does, FakeExchange, FakeUpstream, chunk, event, texts
 from tests.fakes.world import REQUEST, catalog, decision, model, request
 
 WHOLE = b'{"choices": [{"message": {"content": "x"}}], "model": "small"}'
@@ -322,6 +322,85 @@ async def test_each_status_has_its_meaning(status: int, body: object, expected: 
     assert (error.status, error.code) == expected[:2]
     assert error.message.startswith(expected[2])
     assert exchange.closed
+
+
+OURS = "the backend failed while it answered"
+
+
+def late(error: dict[str, Any], kind: str) -> FakeExchange:
+    """A backend that finds out what is wrong when its status is sent."""
+    told: dict[str, Any] = {"error": error}
+    before: dict[str, Any] = chunk("")
+    if kind == "response":
+        told, before = {"type": "error", **told}, {"type": "response.created", "response": {}}
+    if "choice" in kind:
+        told = {"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "error", **told}]}
+    if "flat" in kind:
+        told = {"object": "error", **error}
+    if "plain" in kind:
+        return FakeExchange([json.dumps(told).encode()], content_type="application/json")
+    return FakeExchange([event(before), event(told), event(b"[DONE]")])
+
+
+KINDS = ["plain", "plain choice", "flat plain", "stream", "streamed choice", "flat stream", "response"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (400, (400, "invalid_request", "shown is bad")),
+        ("400", (400, "invalid_request", "shown is bad")),
+        (404, (404, "model_not_found", "shown is bad")),
+        (413, (413, "too_large", "shown is bad")),
+        (422, (422, "invalid_request", "shown is bad")),
+        (401, (502, "bad_upstream", "the backend does not accept this gateway's key")),
+        (403, (502, "bad_upstream", "the backend does not accept this gateway's key")),
+        (429, (429, "rate_limit_exceeded", "the backend's rate limit is reached")),
+        (503, (503, "no_backend", "the backend is busy")),
+        (529, (503, "no_backend", "the backend is busy")),
+        (402, (502, "bad_upstream", OURS)),
+        (500, (502, "bad_upstream", OURS)),
+        (502, (502, "bad_upstream", OURS)),
+        ("server_error", (502, "bad_upstream", OURS)),
+        ("４００", (502, "bad_upstream", OURS)),
+        (True, (502, "bad_upstream", OURS)),
+        (400.0, (502, "bad_upstream", OURS)),
+        (200, (502, "bad_upstream", OURS)),
+        (10**400, (502, "bad_upstream", OURS)),
+        (None, (502, "bad_upstream", OURS)),
+    ],
+)
+async def test_an_error_in_a_200_means_what_its_code_says(
+    code: object, expected: tuple[int, str, str], kind: str
+) -> None:
+    error = {"message": "small is bad", "param": "n", "code": code}
+    exchanges: list[Does] = [late(error, kind) for _ in range(9)]
+    world = World(FakeUpstream(small=exchanges), model("shown", served_as="small"))
+    asked = request(stream="plain" not in kind, operation="responses" if kind == "response" else "chat")
+    with pytest.raises(UpstreamError) as caught:
+        await world.dispatch(asked)
+    raised = caught.value
+    assert (raised.status, raised.code) == expected[:2]
+    assert raised.message.startswith(expected[2])
+    assert raised.param == ("n" if raised.message == "shown is bad" else None)
+
+
+async def test_a_request_that_is_refused_in_a_200_ejects_nobody_and_is_not_tried_elsewhere() -> None:
+    error = {"message": "out-of-vocab token ids", "code": 400}
+    small: list[Does] = [late(error, kind) for kind in ("plain", "stream") * FAILURES_TO_EJECT]
+    world = World(FakeUpstream(small=small, large=b"hello"))
+    for stream in (False, True) * FAILURES_TO_EJECT:
+        with pytest.raises(UpstreamRejected, match="out-of-vocab"):
+            await world.dispatch(request(stream=stream))
+    assert set(world.upstream.asked) == {"small"}
+    assert all(replica.ejected_until is None for replica in world.replicas.all)
+
+
+async def test_an_error_in_a_200_that_is_too_long_is_told_in_our_words() -> None:
+    world = World(FakeUpstream(small=late({"message": "x" * (1 << 17), "code": 400}, "plain")))
+    with pytest.raises(UpstreamRejected, match="the backend of small refuses this request"):
+        await world.dispatch()
 
 
 async def test_the_body_carries_the_backends_names() -> None:

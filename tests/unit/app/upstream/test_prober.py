@@ -75,8 +75,16 @@ async def test_a_worker_that_does_not_stays_out(failure: Does) -> None:
     assert not world.replica.probing
 
 
-async def test_a_worker_that_refuses_the_probe_for_what_it_says_is_back() -> None:
-    world = World(UpstreamRejected("no chat template", status=400))
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        UpstreamRejected("no chat template", status=400),
+        FakeExchange([b'{"error": {"message": "no chat template", "code": 400}}']),
+    ],
+    ids=["at once", "in a 200"],
+)
+async def test_a_worker_that_refuses_the_probe_for_what_it_says_is_back(refusal: Does) -> None:
+    world = World(refusal)
     await world.probe()
     assert world.replica.ejected_until is None
 

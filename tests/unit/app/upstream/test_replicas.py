@@ -30,6 +30,7 @@ from app.upstream.lease import Lease
 from app.upstream.replica import EJECTED_AT_MOST_S, EJECTED_FOR_S, Replica
 from app.upstream.replicas import FAILURES_TO_EJECT, Change, Replicas
 from app.upstream.speeds import SPEED_IS_FRESH_S, Attempted, Speeds
+from app.upstream.told import ToldFailure
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model, request
 
@@ -99,6 +100,7 @@ def test_five_failures_in_a_row_eject_and_four_do_not(world: World) -> None:
         OutOfTime("late"),
         UpstreamRateLimited("slow down"),
         AnswerTooLarge("long"),
+        ToldFailure({"message": "bad", "code": 400}),
     ],
 )
 @pytest.mark.parametrize("begun", [False, True])
@@ -106,6 +108,13 @@ def test_what_is_not_the_replicas_fault_never_ejects_it(world: World, error: Ups
     for _ in range(20):
         world.replicas.failed(world.a, error, begun=begun)
     assert world.a.ejected_until is None
+
+
+@pytest.mark.parametrize("code", [500, 503, "server_error", None, 40303])
+def test_a_begun_answer_that_ends_in_any_other_error_counts(world: World, code: object) -> None:
+    for _ in range(FAILURES_TO_EJECT):
+        world.replicas.failed(world.a, ToldFailure({"message": "bad", "code": code}), begun=True)
+    assert world.a.ejected_until is not None
 
 
 class Paid(World):

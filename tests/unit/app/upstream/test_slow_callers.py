@@ -9,7 +9,7 @@ import pytest
 from app.errors import UpstreamError
 from app.upstream.answer import Answer, Form, read_answer
 from app.upstream.deadline import CutShort, Deadline
-from app.upstream.exchange import Pace
+from app.upstream.exchange import REST_WITHIN_S, Pace
 from tests.fakes.clock import FakeClock
 from tests.fakes.transport import Wire
 from tests.fakes.upstream import chunk, event, texts
@@ -72,6 +72,62 @@ class World:
 async def settle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+LAST_EVENTS = framed(event(chunk("", "stop"))) + framed(DONE)
+
+
+async def ended(world: World) -> asyncio.Task[None]:
+    """A stream whose last event was passed on, and whose body has not ended."""
+    relay = await world.begin()
+    world.wire.arrive(LAST_EVENTS)
+    await settle()
+    return relay
+
+
+@pytest.mark.parametrize("rest", [b"0\r\n\r\n", framed(b": bye\n\n" * 4000) + b"0\r\n\r\n"], ids=["its end", "more"])
+async def test_a_request_is_over_with_its_last_event_and_its_connection_is_used_again_after_its_body(
+    rest: bytes,
+) -> None:
+    world = World()
+    relay = await ended(world)
+    assert (relay.done(), world.given_back, world.sink.ended) == (True, [None], True)
+    assert (world.wire.home.given_back, world.wire.transport.closing) == ([], False)
+    world.wire.arrive(rest)
+    assert (world.wire.home.given_back, world.wire.transport.paused) == ([True], False)
+    assert texts(world.sink.sent) == "a"
+    assert all(timer.cancelled for timer in world.clock.timers)
+
+
+async def test_a_body_that_does_not_end_with_its_answer_is_given_up_soon() -> None:
+    world = World()
+    await ended(world)
+    world.wire.arrive(framed(b": bye\n\n"))
+    world.clock.advance(REST_WITHIN_S - 0.01)
+    assert world.wire.home.given_back == []
+    world.clock.advance(0.02)
+    assert (world.wire.home.given_back, world.wire.transport.closing) == ([False], True)
+    assert (world.given_back, world.answer.error) == ([None], None)
+
+
+async def test_a_connection_that_closes_behind_its_last_event_leaves_nothing() -> None:
+    world = World()
+    await ended(world)
+    world.wire.end()
+    assert world.wire.home.given_back == [False]
+    assert all(timer.cancelled for timer in world.clock.timers)
+
+
+async def test_who_leaves_with_the_last_event_does_not_cut_the_backend_off() -> None:
+    world = World()
+    relay = await world.begin()
+    world.wire.arrive(LAST_EVENTS)
+    relay.cancel()
+    await settle()
+    world.answer.close()
+    assert (relay.cancelled(), world.given_back, world.answer.complete) == (True, [None], True)
+    world.wire.arrive(b"0\r\n\r\n")
+    assert world.wire.home.given_back == [True]
 
 
 def code_of(error: UpstreamError | None) -> str | None:

@@ -55,6 +55,7 @@ def test_a_stream_split_at_any_bytes_yields_the_same_events(stream: bytes, data:
     events = [event for a, b in pairwise(edges) for event in splitter.feed(stream[a:b])]
 
     assert events == read_at_once(stream)
+    assert read_at_once(stream + b"\n\n")[len(events) :] in ([], [splitter.unended])
 
 
 @given(streams())
