@@ -31,6 +31,13 @@ class NoAnswer(UpstreamBroken):
     """The connection ended, or brought something else than HTTP, before an answer began."""
 
 
+class ClosedIdle(NoAnswer):
+    """A connection that had been used before was closed as a request was sent on it, and brought not one byte.
+
+    Most likely its server found that it had been idle for too long, and never saw the request.
+    """
+
+
 class Unreadable(UpstreamBroken):
     """An exception that nobody expected came out of reading an answer, or of writing it again.
 

@@ -20,7 +20,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
 from app.upstream import pacing
-from app.upstream.faults import NoAnswer
+from app.upstream.faults import ClosedIdle, NoAnswer
 
 MAX_HEAD_BYTES, MAX_HEADERS = 32 << 10, 100
 # Of a stream whose caller is slow no more is kept than what was read at once; who listens has taken that by then.
@@ -143,6 +143,10 @@ class HttpExchange:
             # Raised errors refer to the frames that they passed, and those to this.
             self._broken = self.failed = None
 
+    def drop(self) -> None:
+        """Let go of a connection that is lost, and whose place is still wanted."""
+        self._connection = self._heard = self._broken = None
+
     def add(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self.unread_bytes += len(piece)
@@ -198,6 +202,8 @@ class Connection(asyncio.BufferedProtocol):
         self._bytes_without_body = 0
         """Read since the last piece of body: a head, trailers, or the sizes of chunks."""
         self._paused = False
+        self._was_idle = False
+        """Whether it has waited for its next request, and was not closed by us."""
 
     @property
     def usable(self) -> bool:
@@ -208,12 +214,17 @@ class Connection(asyncio.BufferedProtocol):
         """Send a request; return when the head of its answer is there.
 
         Raises:
+            ClosedIdle: there is none. Home does not get this connection back: its place is for another try.
             UpstreamError: there is none. The connection is given up, as it is when this is cancelled.
         """
         exchange = self._exchange = HttpExchange(self)
         try:
             self._send(head, body)
             await exchange.head()
+        except ClosedIdle:
+            self._exchange = None
+            exchange.drop()
+            raise
         except BaseException:
             exchange.close()
             raise
@@ -224,6 +235,7 @@ class Connection(asyncio.BufferedProtocol):
         self._exchange = None
         reusable = reusable and self.usable and not self._transport.get_write_buffer_size()
         if reusable:
+            self._was_idle = True
             self.resume()
         else:
             self.abort()
@@ -231,6 +243,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close at once, without sending what is unsent."""
+        self._was_idle = False
         self._transport.abort()
 
     def resume(self) -> None:
@@ -251,7 +264,7 @@ class Connection(asyncio.BufferedProtocol):
             elif exchange.status:
                 exchange.end_with(_because(exc, UpstreamDisconnected("the backend's answer was cut")))
             else:
-                exchange.end_with(_because(exc, _no_answer()))
+                exchange.end_with(_because(exc, self._unanswered(exc)))
             exchange.wake()
         self._home.lost(self)
 
@@ -322,6 +335,13 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
+
+    def _unanswered(self, reason: Exception | None) -> NoAnswer:
+        """The error of a request whose connection was lost, by itself or for this reason."""
+        is_closed = reason is None or isinstance(reason, ConnectionError)
+        if self._was_idle and is_closed and not self._bytes_without_body:
+            return ClosedIdle("the backend closed an idle connection")
+        return _no_answer()
 
     def _pause(self) -> None:
         if self.usable:

@@ -5,7 +5,8 @@ be each other replica's share is kept for that one, so a replica that hangs cann
 in line, for a moment. With its place an exchange gets the connection that was used last, or a new one.
 
 Names are resolved at each new connection, and only allowed addresses are connected to, one after another. An idle
-connection is closed before its worker would do so; one that the worker has closed is not used.
+connection is closed before its worker would do so; one that the worker has closed is not used. Where it is closed just
+as a request is sent, and not one byte came, the request goes out once more on a new connection, in the same place.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from urllib.parse import quote, urlsplit
 from app.errors import UpstreamBusy, UpstreamUnreachable
 from app.upstream.addresses import AddressPolicy, is_address
 from app.upstream.deadline import Timeouts
+from app.upstream.faults import ClosedIdle
 from app.upstream.http1 import READ_BYTES, Connection, HttpExchange
 from app.upstream.identity import HTTPS_PORT
 from app.upstream.lookups import Lookups, Resolve
@@ -153,8 +155,11 @@ class Replica:
         length = "" if body is None else f"content-length: {len(body)}\r\n"
         head = f"{method} {path} HTTP/1.1\r\n{self._fixed}{headers}{length}\r\n".encode("latin-1")
         await self._places.take(self._key)
+        if (warm := self._warm()) is not None:
+            with suppress(ClosedIdle):
+                return await warm.ask(head, body or b"")
         try:
-            connection = self._warm() or await self._new()
+            connection = await self._new()
         except BaseException:
             self._places.give_back(self._key)
             raise

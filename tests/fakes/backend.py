@@ -43,6 +43,8 @@ class Script:
     """Never answer."""
     reset: bool = False
     """Reset the connection instead of answering."""
+    closes_idle: bool = False
+    """Close a connection when the next request comes on it, as servers do that find it has been idle for too long."""
     head_then_reset: bool = False
     cut_after: int | None = None
     """Close the connection after so many events, or in the middle of a plain body."""
@@ -164,11 +166,14 @@ class FakeBackend:
         assert task
         self._connections.add(task)
         self._writers.add(writer)
-        unread = bytearray()
+        unread, is_used = bytearray(), False
         try:
             while request := await _read_request(reader, unread):
+                if is_used and self.script.closes_idle:
+                    break
                 if not await self._answer(request, _ended(reader, unread), writer):
                     break
+                is_used = True
         except _Reset:
             _reset(writer)
         except (OSError, RuntimeError, asyncio.CancelledError):

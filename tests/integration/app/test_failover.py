@@ -53,6 +53,17 @@ async def read(served: Served) -> bytes:
         await served.answer.aclose()
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
+async def test_a_connection_that_was_idle_for_too_long_is_no_failure(stream: bool) -> None:
+    async with two_backends(Script(closes_idle=True)) as (world, small, large):
+        for _ in range(3):
+            served = await world.gateway.complete(STREAMED if stream else PLAIN, KEY)
+            assert (served.candidate.model.name, served.attempts, served.reason) == ("small", 1, "best")
+            assert await read(served)
+        assert (small.calls, large.calls) == (3, 0)
+        assert [replica.failures for replica in world.replicas.all] == [0, 0]
+
+
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "plain"])
 async def test_another_model_answers_whole_when_the_chosen_one_fails_before_the_first_byte(

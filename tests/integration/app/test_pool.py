@@ -19,13 +19,14 @@ import psutil
 import pytest
 
 from app.domain.models import Backend
-from app.errors import UpstreamBusy
+from app.errors import UpstreamBusy, UpstreamUnreachable
 from app.upstream.client import Message, UpstreamClient
 from app.upstream.deadline import Timeouts
 from app.upstream.exchange import read_body
 from app.upstream.faults import NoAnswer
 from app.upstream.pool import KEEP_ALIVE_S
 from tests.fakes.backend import FakeBackend, Script
+from tests.fakes.caller import hang_up
 from tests.fakes.certificates import Authority
 
 pytestmark = pytest.mark.timing
@@ -169,24 +170,58 @@ async def test_an_idle_connection_that_the_worker_closed_is_not_used() -> None:
         assert all(await asyncio.gather(*(ask(client, server.url) for _ in range(5))))
 
 
-async def test_a_request_that_meets_the_end_of_its_connection_is_not_sent_twice() -> None:
-    """Whether the worker began with it cannot be known, so it is for the dispatcher to decide."""
-    asked: list[bytes] = []
+class Closing:
+    """A server that closes each of its connections as the next request comes after so many answers."""
 
-    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, answers: int = 1, *, reset: bool = False) -> None:
+        self.asked: list[int] = []
+        """The number of each request on its connection."""
+        self._answers, self._reset = answers, reset
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Closing]:
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as self.listener:
+            self.url = f"http://127.0.0.1:{self.listener.sockets[0].getsockname()[1]}"
+            yield self
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError), contextlib.closing(writer):
-            for answer in (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", b""):
-                asked.append(await reader.readuntil(MESSAGE.body))
-                writer.write(answer)
+            for number in range(1, self._answers + 1):
+                await reader.readuntil(MESSAGE.body)
+                self.asked.append(number)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            await reader.readuntil(MESSAGE.body)
+            self.asked.append(self._answers + 1)
+            hang_up(writer, reset=self._reset)
 
-    async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with UpstreamClient([backend_at(url)]) as client:
-            assert await ask(client, url) == b"{}"
-            with pytest.raises(NoAnswer):
-                await ask(client, url)
-            assert len(asked) == 2
-            assert await ask(client, url) == b"{}"
+
+@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+async def test_a_request_that_meets_the_end_of_its_idle_connection_is_sent_again_on_a_new_one(reset: bool) -> None:
+    async with Closing(reset=reset).serving() as server:
+        # Its one place is wanted by others as well.
+        async with UpstreamClient([backend_at(server.url, max_connections=1)]) as client:
+            said = await asyncio.gather(*(ask(client, server.url) for _ in range(4)))
+            assert said == [b"{}"] * 4
+        assert server.asked == [1, 2, 1, 2, 1, 2, 1]
+
+
+async def test_a_request_that_meets_the_end_of_a_new_connection_is_not_sent_twice() -> None:
+    """Whether the worker began with it cannot be known, so it is for the dispatcher to decide."""
+    async with Closing(answers=0).serving() as server, UpstreamClient([backend_at(server.url)]) as client:
+        with pytest.raises(NoAnswer):
+            await ask(client, server.url)
+        assert server.asked == [1]
+
+
+async def test_a_place_comes_back_where_no_new_connection_can_be_made() -> None:
+    async with Closing().serving() as server:
+        async with UpstreamClient([backend_at(server.url, max_connections=1)]) as client:
+            assert await ask(client, server.url) == b"{}"
+            server.listener.close()
+            for _ in range(2):
+                with pytest.raises(UpstreamUnreachable):
+                    await ask(client, server.url)
+        assert server.asked == [1, 2]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError, UpstreamTimeout
 from app.upstream.exchange import read_body
-from app.upstream.faults import NoAnswer
+from app.upstream.faults import ClosedIdle, NoAnswer
 from app.upstream.http1 import MAX_HEAD_BYTES, MAX_HEADERS, PAUSE_ABOVE_BYTES, HttpExchange
 from tests.fakes.transport import Wire
 
@@ -246,6 +246,76 @@ async def test_nothing_is_sent_on_a_connection_that_is_closing() -> None:
     with pytest.raises(NoAnswer):
         await wire.connection.ask(b"head", b"body")
     assert (wire.transport.written, wire.home.given_back) == (b"", [False])
+
+
+CLOSED_IDLE = pytest.mark.parametrize("reason", [None, ConnectionResetError(), BrokenPipeError()], ids=repr)
+
+
+async def asking_again(wire: Wire) -> asyncio.Task[HttpExchange]:
+    """A second request, on a connection that had an answer before."""
+    exchange = await wire.ask(SIZED)
+    await body_of(exchange)
+    exchange.close()
+    asking = asyncio.create_task(wire.connection.ask(b"", b""))
+    await asyncio.sleep(0)
+    return asking
+
+
+@CLOSED_IDLE
+async def test_an_idle_connection_that_is_closed_as_it_is_used_again_leaves_its_place(reason: Exception | None) -> None:
+    wire = Wire()
+    asking = await asking_again(wire)
+    wire.end(reason)
+    with pytest.raises(ClosedIdle):
+        await asking
+    assert (wire.home.given_back, wire.home.lost_count) == ([True], 1)
+
+
+@CLOSED_IDLE
+async def test_a_new_connection_that_is_closed_is_no_idle_one(reason: Exception | None) -> None:
+    wire = Wire()
+    asking = asyncio.create_task(wire.connection.ask(b"", b""))
+    await asyncio.sleep(0)
+    wire.end(reason)
+    with pytest.raises(NoAnswer) as caught:
+        await asking
+    assert not isinstance(caught.value, ClosedIdle)
+    assert wire.home.given_back == [False]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reason"),
+    [
+        ([b"H"], None),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n"], ConnectionResetError()),
+        ([b"<html>"], None),
+        ([], TimeoutError()),
+        ([], OSError("no route")),
+    ],
+    ids=["a byte", "an interim answer", "no HTTP", "after a time-out", "for another reason"],
+)
+async def test_an_idle_connection_that_brought_something_or_broke_otherwise_is_given_up(
+    pieces: list[bytes], reason: Exception | None
+) -> None:
+    wire = Wire()
+    asking = await asking_again(wire)
+    wire.arrive(*pieces)
+    wire.end(reason)
+    with pytest.raises(NoAnswer) as caught:
+        await asking
+    assert not isinstance(caught.value, ClosedIdle)
+    assert wire.home.given_back == [True, False]
+
+
+async def test_an_idle_connection_that_we_close_ourselves_is_given_up() -> None:
+    wire = Wire()
+    asking = await asking_again(wire)
+    wire.connection.abort()
+    wire.end()
+    with pytest.raises(NoAnswer) as caught:
+        await asking
+    assert not isinstance(caught.value, ClosedIdle)
+    assert wire.home.given_back == [True, False]
 
 
 async def test_failing_ends_the_pending_read_and_every_next_one() -> None:
