@@ -169,7 +169,7 @@ class FakeBackend:
         unread, is_used = bytearray(), False
         try:
             while request := await _read_request(reader, unread):
-                if is_used and self.script_for(request).closes_idle:
+                if is_used and self.script.closes_idle:
                     break
                 if not await self._answer(request, _ended(reader, unread), writer):
                     break
