@@ -25,7 +25,7 @@ from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Question
 from app.routing.filters import CardFilter
 from app.settings import Settings
-from router_models.operating_curve import LEAST_SHARE, Comparison, Interval, Outlook, compare, outlook
+from router_models.operating_curve import LEAST_SHARE, Comparison, Interval, Outlook, Predicted, compare, outlook
 
 INCOMPARABLE = "nothing to compare: no two of its models were measured on the same prompts"
 
@@ -82,6 +82,8 @@ class Expectation:
     """Of these prompts, those on which the chosen model was not measured, and is worth what is predicted."""
     against: tuple[Against, ...]
     """Always each of the profile's models, in the catalogue's order."""
+    elsewhere: Predicted
+    """Calibration prompts on which the best single model was not measured beside another one."""
     left_out: tuple[str, ...]
     """Weights and limits of the profile that are not in these figures."""
 
@@ -104,6 +106,11 @@ class Expectation:
         priced = f", costs known on {self.priced_prompts:,}" if 0 < self.priced_prompts < self.prompts else ""
         predicted = f", quality only predicted on {self.predicted_share:.0%}" if self.predicted_share >= 0.005 else ""
         words += f" on {_listed(self.datasets)} ({self.prompts:,} calibration prompts{priced}{predicted})"
+        if self.elsewhere.rows:
+            words += (
+                f"; {_cheaper(self.elsewhere.cost_ratio)} at {100 * self.elsewhere.gain:+.1f} points on "
+                f"{self.elsewhere.rows:,} others, by prediction alone"
+            )
         if self.cost_weight is None and self.hardly_measured:
             words += (
                 f"; fewer than half of them were given to {_listed(self.hardly_measured)}: models are comparable once "
@@ -163,6 +170,7 @@ class Prospect:
             never_chosen=tuple(names[found.share_M == 0].tolist()),
             predicted_share=compared.predicted_share,
             against=tuple(self._against(found, number, name) for number, name in enumerate(names.tolist())),
+            elsewhere=found.elsewhere,
             left_out=tuple(_left_out(self._table, preferences)),
         )
 
@@ -273,6 +281,14 @@ def _could_be(least_loss: float | None) -> str:
     if least_loss is None or least_loss >= 1:
         return ""
     return f" (one of {max(math.ceil(least_loss * 1000), 0) / 1000:g} could be kept)"
+
+
+def _cheaper(ratio: float) -> str:
+    """The same without an interval, and without saying than what."""
+    if not math.isfinite(ratio):
+        return "at an unknown cost"
+    percent = round(100 * (1 - ratio))
+    return f"{abs(percent)} % {'cheaper' if percent > 0 else 'dearer'}" if percent else "as dear"
 
 
 def _saving(ratio: Interval, always: str) -> str:

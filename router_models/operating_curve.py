@@ -182,6 +182,17 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """What choosing would do on rows that do not count, by what is predicted, against the best single model."""
+
+    rows: int
+    gain: float
+    """Of quality, on average; NaN without rows, as is the next."""
+    cost_ratio: float
+    """Dollars expected of those that the best single model is expected to cost, where both are known."""
+
+
+@dataclass(frozen=True)
 class Outlook:
     """What choosing would have done on the rows that count, against the best single model."""
 
@@ -196,6 +207,7 @@ class Outlook:
     """On how many of them it was measured, as a share [M]."""
     compared: Comparison
     """With the best single model."""
+    elsewhere: Predicted
     quality: float
     best_quality: float
     cost_usd: float
@@ -273,13 +285,15 @@ def operating_curve(
         return ()
     if not np.isfinite(against.rows.expected_usd).any():
         weights = (0.0,)
-    best, elsewhere = against.standing, rows.take(~against.counts_N)
+    best, others = against.standing, rows.take(~against.counts_N)
     points = []
     for weight in weights:
         chosen = against.answers(_choices(against.rows, scale, weight))
         loss_N = best.score - chosen.score
         bound = _upper_bound(loss_N[against.counts_N], _share(chosen, against.counts_N))
-        bound = max(bound, _predicted_loss(elsewhere, _choices(elsewhere, scale, weight), against.best))
+        elsewhere = _expected(others, _choices(others, scale, weight), against.best)
+        if elsewhere.rows:
+            bound = max(bound, -elsewhere.gain)
         ratio = compare(chosen, best).cost_ratio.mean
         points.append(OperatingPoint(weight, _mean(chosen.score), _mean(chosen.usd), ratio, _mean(loss_N), bound))
     return tuple(points)
@@ -314,9 +328,11 @@ def outlook(
     against = reference(rows)
     if against is None:
         return None
-    rows, model_K = against.rows, np.full(len(against.dataset_K), against.best)
+    model_K, elsewhere = np.full(len(against.dataset_K), against.best), Predicted(0, math.nan, math.nan)
     if weight is not None:
-        model_K = _choices(rows, scale, weight, held_against_M)
+        model_K = _choices(against.rows, scale, weight, held_against_M)
+        others = rows.take(~against.counts_N)
+        elsewhere = _expected(others, _choices(others, scale, weight, held_against_M), against.best)
     chosen, best = against.answers(model_K), against.standing
     compared = compare(chosen, best)
     return Outlook(
@@ -324,8 +340,9 @@ def outlook(
         weight=weight,
         model_K=model_K,
         share_M=np.bincount(model_K, minlength=rows.score.shape[1]) / len(model_K),
-        measured_M=np.isfinite(rows.score).mean(0),
+        measured_M=np.isfinite(against.rows.score).mean(0),
         compared=compared,
+        elsewhere=elsewhere,
         quality=_mean(chosen.score),
         best_quality=_mean(best.score),
         cost_usd=_mean(chosen.usd[compared.priced_N]),
@@ -374,9 +391,12 @@ def _choices(rows: PricedRows, scale: CostScale, weight: float, held_against_M: 
     return np.asarray((quality_NM - weight * scale.share(rows.expected_usd) - held_against_M).argmax(1))
 
 
-def _predicted_loss(rows: PricedRows, model_K: np.ndarray, best: int) -> float:
-    """What is predicted to be lost on average against one model; without any row, all the less than nothing."""
-    return float((rows.quality[:, best] - _of(rows.quality, model_K)).mean()) if len(model_K) else -math.inf
+def _expected(rows: PricedRows, model_K: np.ndarray, best: int) -> Predicted:
+    """What these choices would do against one model."""
+    gain = _mean(_of(rows.quality, model_K) - rows.quality[:, best])
+    usd_K, best_usd_K = _of(rows.expected_usd, model_K), rows.expected_usd[:, best]
+    priced_K = np.isfinite(usd_K) & np.isfinite(best_usd_K)
+    return Predicted(len(model_K), gain, _interval_of_ratio(usd_K[priced_K], best_usd_K[priced_K]).mean)
 
 
 def _share(answers: Answers, rows_N: np.ndarray) -> float:

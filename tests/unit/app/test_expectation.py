@@ -18,7 +18,7 @@ from app.expectation import Expectation, Prospect, alike, as_ratio, in_points, s
 from app.router_model import CalibrationCurve
 from app.settings import load_settings
 from router_models.artifact import Calibration
-from router_models.operating_curve import Interval
+from router_models.operating_curve import Interval, Predicted
 from tests.fakes.deployment import write_config
 
 # Of 8, 70 and 700 billion parameters, each ten times as dear as the one before, near enough.
@@ -43,6 +43,7 @@ SAVING = Expectation(
     never_chosen=("llama-3.1-8b",),
     predicted_share=0.0,
     against=(),
+    elsewhere=Predicted(0, math.nan, math.nan),
     left_out=(),
 )
 
@@ -157,13 +158,19 @@ UNKNOWN = Interval(math.nan, math.nan, math.nan)
             "at a cost that is not known, against always qwen3-32b, at -0.2 [-0.9, +0.5] points",
         ),
         (
+            {"elsewhere": Predicted(1400, -0.004, 0.7)},
+            "41 % [38, 44] cheaper than always qwen3-32b at -0.2 [-0.9, +0.5] points",
+        ),
+        (
             {"chosen": ("qwen3-32b",)},
             "nothing to gain: qwen3-32b, the best single model, is chosen for every prompt",
         ),
     ],
 )
 def test_an_expectation_is_one_sentence(changes: dict[str, Any], words: str) -> None:
-    assert replace(SAVING, **changes).sentence() == words + ON_BOTH
+    found = replace(SAVING, **changes)
+    others = "; 30 % cheaper at -0.4 points on 1,400 others, by prediction alone" if found.elsewhere.rows else ""
+    assert found.sentence() == words + ON_BOTH + others
 
 
 def test_what_is_unknown_is_null_in_json() -> None:

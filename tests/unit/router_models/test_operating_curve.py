@@ -177,6 +177,24 @@ def test_a_weight_that_is_safe_in_one_dataset_is_not_taken_where_another_one_for
     assert point.loss_bound == pytest.approx(0.82)
 
 
+def test_what_is_expected_where_nothing_was_measured_is_told_beside_the_rest() -> None:
+    measured, unmeasured = pool(easy_share=1.0), pool(rows=100, easy_share=0.0)
+    both = [np.concatenate(pair) for pair in zip(columns(measured), columns(unmeasured), strict=True)]
+    both[1][len(measured.score) :] = NOT
+
+    found = outlook(PricedRows(*both), SCALE, 2.0)
+
+    assert found is not None
+    assert len(found.model_K) == len(measured.score)
+    # There the cheap model is worth .1 and the other one .92.
+    assert found.elsewhere.rows == 100
+    assert found.elsewhere.cost_ratio == pytest.approx(CHEAP / DEAR)
+    assert found.elsewhere.gain == pytest.approx(0.1 - 0.92)
+    single = outlook(PricedRows(*both), SCALE, None)
+    assert single is not None
+    assert single.elsewhere.rows == 0
+
+
 def columns(rows: PricedRows) -> tuple[np.ndarray, ...]:
     return rows.quality, rows.score, rows.expected_usd, rows.real_usd
 
