@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from app.api.access import Access
 from app.api.call import Call, nothing_more
+from app.api.loggable import loggable
 from app.api.policy import PUBLIC, Rule
 from app.api.strangers import Strangers
 from app.errors import GatewayError, NotAllowed, Unauthorized
@@ -80,7 +81,7 @@ class Doors:
             key=call.key.id if call else None,
             operation=operation,
             code=error.code,
-            param=error.param,
+            param=loggable(error.param),
         )
 
     def crashed(self, error: Exception, request_id: str) -> None:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from app.api.admin import running
 from app.api.call import call_of
 from app.api.policy import needs
-from app.errors import InvalidRequest, NotAllowed, Overloaded, UsageError
+from app.errors import InvalidRequest, NotAllowed, Overloaded, UsageError, shown
 from app.grants import exceeded, new_grant, read_key
 from app.store.credentials import ENVIRONMENT
 from app.store.issuer import Issuer, Record, UnknownKey
@@ -68,8 +68,8 @@ async def rotate(http_request: HttpRequest) -> JSONResponse:
     """A new secret for a key; the old one is good for `grace_s` more."""
     call = call_of(http_request)
     body = await call.json()
-    if body.keys() - {"grace_s"}:
-        raise InvalidRequest("a rotation takes grace_s only", param=min(body.keys() - {"grace_s"}))
+    if others := body.keys() - {"grace_s"}:
+        raise InvalidRequest("a rotation takes grace_s only", param=shown(min(others)))
     grace_s = body.get("grace_s", DEFAULT_GRACE_S)
     if isinstance(grace_s, bool) or not isinstance(grace_s, int | float) or not 0 <= grace_s <= MOST_GRACE_S:
         raise InvalidRequest(f"grace_s must be a number from 0 to {MOST_GRACE_S:.0f}", param="grace_s")

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, shown
 
 MAX_DEPTH = 32
 # The largest seeds are 64 bits; longer integers are for exhausting parsers.
@@ -193,7 +193,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        twice = shown(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
         raise InvalidRequest(f"the key {twice!r} occurs twice in one object; send it once", param=twice)
     return found
 
