@@ -21,6 +21,13 @@ def shown(name: str) -> str:
     return name if len(name) <= MOST_NAME_CHARS else f"{name[: MOST_NAME_CHARS - 3]}..."
 
 
+def without_credentials(url: str) -> str:
+    """A URL as messages repeat it: who is to log in there, and with what, is left out of it."""
+    before, at, rest = url.rpartition("@")
+    scheme, slashes, _ = before.partition("//")
+    return (f"{scheme}//***@{rest}" if slashes else f"***@{rest}") if at else url
+
+
 class UsageError(Exception):
     """A command cannot go on; the message is one line that says what to change."""
 
