@@ -116,5 +116,5 @@ def request_id_of(headers: Mapping[str, str]) -> str:
 
 def priority_of(call: Call) -> str:
     """The priority that a call has at most, as far as that is known before its body is read."""
-    asked = call.headers.get("x-thalamus-priority")
-    return asked if asked in PRIORITIES else call.key.max_priority
+    asked, most = call.headers.get("x-thalamus-priority"), call.key.max_priority
+    return min(asked, most, key=PRIORITIES.index) if asked in PRIORITIES else most

@@ -73,7 +73,7 @@ async def test_a_long_name_is_told_in_part_and_logged_not_at_all(body: dict[str,
 
 async def test_a_long_name_that_occurs_twice_is_told_in_part() -> None:
     world = bench(CATALOG, FakeUpstream(small=b"hello", large=b"hello"))
-    name = b"zq7" * 20_000
+    name = b"zq7" * 2_000
     sent = b'{"%b": 1, "%b": 2}' % (name, name)
     reply = await ask(application(world, CATALOG).app, "POST", "/v1/routing/explain", sent)
     assert (reply.status, len(reply.json["error"]["param"])) == (400, MOST_NAME_CHARS)
