@@ -10,13 +10,15 @@ Legend of array suffixes: N bytes, E of them that are quotation marks or marks.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 # What is looked at at once stays in the processor's cache.
-BLOCK_BYTES = 256 << 10
+BLOCK_BYTES = 64 << 10
 # More digits are never an integer of 64 bits; as many are it up to this one.
 _DIGITS, _LARGEST = 20, b"18446744073709551615"
 _INTEGER = re.compile(rb"[0-9]*+(?![.eE])")
@@ -24,12 +26,14 @@ _IN_A_NUMBER, _EXPONENT = (b".", b"e", b"E", b"+"), (b"e", b"E")
 MOST_LONG_NUMBERS = 1_000
 _QUOTE, _BACKSLASH, _COMMA, _COLON = b'"\\,:'
 # With this bit, square brackets are curly ones.
-_CURLY, _OPEN, _CLOSE = 0x20, *b"{}"
+_CURLY = np.uint8(0x20)
+_OPEN, _CLOSE = b"{}"
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 Bytes = NDArray[np.uint8]
 Truths = NDArray[np.bool_]
+_NOTHING: Bytes = np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +42,31 @@ class Outline:
 
     texts: int
     marks: bytes
-    """Brackets, commas and colons outside of texts, in their order; none where there are too many texts."""
+    """Brackets, commas and colons outside of texts, in their order."""
     quotes_E: NDArray[np.int64]
     """Where texts begin and end."""
 
     @property
     def parts(self) -> int:
         """Texts, lists and objects."""
-        marks_N = np.frombuffer(self.marks, np.uint8)
-        return self.texts + int(np.count_nonzero(marks_N | _CURLY == _OPEN))
+        return self.texts + _count(self._array | _CURLY, _OPEN)
 
     @property
     def values(self) -> int:
         """How many lists and objects hold at most, above one each."""
-        return int(np.count_nonzero(np.frombuffer(self.marks, np.uint8) == _COMMA))
+        return _count(self._array, _COMMA)
 
     @property
     def keys(self) -> int:
-        return int(np.count_nonzero(np.frombuffer(self.marks, np.uint8) == _COLON))
+        return _count(self._array, _COLON)
 
     @property
     def depth(self) -> int:
-        steps_E = _STEPS[np.frombuffer(self.marks, np.uint8)]
-        return int(np.cumsum(steps_E, dtype=np.int64).max(initial=0))
+        return int(np.cumsum(_STEPS[self._array], dtype=np.int64).max(initial=0))
+
+    @property
+    def _array(self) -> Bytes:
+        return np.frombuffer(self.marks, np.uint8)
 
     def has_long_integer(self, content: bytes, block_bytes: int = BLOCK_BYTES) -> bool:
         """Whether what this is the outline of has an integer of more than 64 bits, of which parsers make a float.
@@ -73,19 +79,63 @@ class Outline:
         return len(begins) > MOST_LONG_NUMBERS or any(_is_too_long(content, begin) for begin in begins)
 
 
-def outlined(content: bytes, most_texts: int, block_bytes: int = BLOCK_BYTES) -> Outline:
-    """The outline of this; it ends where there are more texts than that."""
-    bytes_N, found, quotes, count, is_escaped = np.frombuffer(content, np.uint8), list[bytes](), [], 0, False
+class Things(NamedTuple):
+    """How many of each kind JSON is made of."""
+
+    texts: int
+    brackets: int
+    """Lists and objects."""
+    values: int
+    keys: int
+
+
+def has_more(content: bytes, most: Things) -> bool:
+    """Whether JSON is made of more things of a kind than these; nothing is looked at after that is clear."""
+    quotes = brackets = values = keys = 0
+    for quotes_N, marks_E in _blocks(content, BLOCK_BYTES):
+        quotes += int(np.count_nonzero(quotes_N))
+        brackets += _count(marks_E | _CURLY, _OPEN)
+        values += _count(marks_E, _COMMA)
+        keys += _count(marks_E, _COLON)
+        if quotes > 2 * most.texts or brackets > most.brackets or values > most.values or keys > most.keys:
+            return True
+    return False
+
+
+def outlined(content: bytes, most_parts: int, block_bytes: int = BLOCK_BYTES) -> Outline:
+    """The outline of this; it ends where there are more parts than that."""
+    found, quotes, start, parts = list[bytes](), [np.zeros(0, np.int64)], 0, 0.0
+    for quotes_N, marks_E in _blocks(content, block_bytes):
+        quotes.append(np.flatnonzero(quotes_N) + start)
+        found.append(marks_E.tobytes())
+        start += block_bytes
+        parts += len(quotes[-1]) / 2 + _count(marks_E | _CURLY, _OPEN)
+        if parts > most_parts:
+            break
+    quotes_E = np.concatenate(quotes)
+    return Outline((len(quotes_E) + 1) // 2, b"".join(found), quotes_E)
+
+
+def _blocks(content: bytes, block_bytes: int) -> Iterator[tuple[Truths, Bytes]]:
+    """Of each block where texts begin or end, and the marks outside of them."""
+    bytes_N, is_escaped, is_inside = np.frombuffer(content, np.uint8), False, False
     for start in range(0, len(bytes_N), block_bytes):
         block_N = bytes_N[start : start + block_bytes]
         quotes_N, is_escaped = _quotes(block_N, is_escaped)
-        quotes.append(np.flatnonzero(quotes_N) + start)
-        count += len(quotes[-1])
-        if count > 2 * most_texts:
-            return Outline((count + 1) // 2, b"", np.concatenate(quotes))
-        found.append(block_N[quotes_N | _marks(block_N)].tobytes())
-    marks = b"".join(b"".join(found).split(b'"')[::2])
-    return Outline((count + 1) // 2, marks, np.concatenate(quotes) if quotes else np.zeros(0, np.int64))
+        if not quotes_N.any():
+            # All of it is outside of texts, or nothing is.
+            yield quotes_N, _NOTHING if is_inside else block_N[_marks(block_N)]
+            continue
+        found_E = block_N[quotes_N | _marks(block_N)]
+        quotes_E = found_E == _QUOTE
+        # Sums of eight bits overflow, and stay odd or even.
+        before_E = np.cumsum(quotes_E, dtype=np.uint8) + np.uint8(is_inside)
+        yield quotes_N, found_E[(before_E % 2 == 0) & ~quotes_E]
+        is_inside = bool(before_E[-1] % 2)
+
+
+def _count(bytes_E: Bytes, byte: int) -> int:
+    return int(np.count_nonzero(bytes_E == byte))
 
 
 def _marks(block_N: Bytes) -> Truths:

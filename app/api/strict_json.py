@@ -60,7 +60,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as exc:
         if not is_large:
             return parse_strictly(body)
-        _checked_outline(body)
+        if outline is None:
+            _checked_outline(body)
         place = f"line {exc.lineno} column {exc.colno}"
         raise InvalidRequest(f"the body is not JSON that all read alike: {exc.msg} at {place}") from exc
     if outline is None and type(parsed) is dict and _is_plainly_sound(parsed, body):
@@ -162,7 +163,7 @@ def _keys(parsed: dict[str, Any]) -> int:
         level = [
             item
             for items in values
-            if not _NESTED.isdisjoint(map(type, items))
+            if len(items) <= MAX_DEPTH or not _NESTED.isdisjoint(map(type, items))
             for item in items
             if type(item) in _NESTED
         ]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.json_outline import MOST_LONG_NUMBERS, Outline, outlined
+from app.json_outline import MOST_LONG_NUMBERS, Outline, Things, has_more, outlined
 
 BLOCKS = st.sampled_from([1, 2, 3, 7, 64, 1 << 18])
 _LEAVES = st.none() | st.integers() | st.text('\\\\"[]{}:, a\n', max_size=8)
@@ -57,9 +57,25 @@ def test_what_is_found_is_counted() -> None:
     assert drawn(b"").parts == drawn(b"").depth == 0
 
 
-def test_it_ends_where_there_are_too_many_texts() -> None:
-    assert outlined(b'["a","b","c"]' * 100, 5, 13).parts > 5
-    assert outlined(b'["a","b","c"]' * 100, 5, 13).marks == b""
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b'{"a":["b",{}]}', None),
+        (b'["","",""]', "texts"),
+        (b"[[[]]]", "brackets"),
+        (b"[,,,]", "values"),
+        (b"::::", "keys"),
+    ],
+)
+def test_more_of_a_kind_is_more_than_may_be(content: bytes, kind: str | None) -> None:
+    most = Things(texts=2, brackets=3, values=2, keys=3)
+    assert has_more(content, most) is (kind not in (None, "brackets"))
+    assert has_more(content, most._replace(**({kind: 2} if kind else {}))) is (kind is not None)
+
+
+def test_it_ends_where_there_are_too_many_parts() -> None:
+    outline = outlined(b'["a","b","c"]' * 100, 5, 13)
+    assert (outline.parts, outline.marks) == (8, b"[,,][,,]")
 
 
 @pytest.mark.parametrize(
