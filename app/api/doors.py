@@ -90,12 +90,13 @@ class Doors:
 
     def _authenticated(self, headers: Mapping[str, str], address: str) -> Key:
         scheme, _, secret = headers.get("authorization", "").partition(" ")
-        key = self.keys.find(secret.strip() if scheme.lower() == "bearer" else "")
+        secret = secret.strip() if scheme.lower() == "bearer" else ""
+        key = self.keys.find(secret)
         if key is None or not key.lets_in(address, self.wall_clock()):
             self.strangers.let_in(address, None)
             # The same for keys that are unknown, revoked, expired, or used from elsewhere.
             raise Unauthorized("send a valid key in the header authorization: Bearer KEY")
-        self.strangers.let_in(address, key.id)
+        self.strangers.let_in(address, key.id, secret)
         return key
 
 

@@ -339,6 +339,15 @@ async def test_doors_that_become_others_lead_new_calls_there() -> None:
     assert (len(before.completed), len(after.completed)) == (1, 1)
 
 
+@pytest.mark.parametrize(("secret", "status"), [("sk-" + "x" * 32, 200), ("sk-short", 429)])
+async def test_others_who_have_no_key_lock_out_only_those_whose_keys_could_be_guessed(secret: str, status: int) -> None:
+    a_plane = data_plane(doors(world(), CATALOG, keys(**{secret.replace("-", "_"): Key("a", models=("*",))})))
+    for _ in range(21):
+        last = await FakeConnection(a_plane).ask(chat(key="sk-wrong"))
+    assert statuses(last) == [429]
+    assert statuses(await FakeConnection(a_plane).ask(chat(key=secret))) == [status]
+
+
 async def test_an_old_client_gets_a_stream_that_ends_with_the_connection() -> None:
     body = json.dumps({**json.loads(BODY), "stream": True}).encode()
     caller = FakeConnection(plane())
