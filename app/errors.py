@@ -12,6 +12,22 @@ from typing import Any, ClassVar, TypeVar
 AnError = TypeVar("AnError", bound=Exception)
 
 
+MOST_NAME_CHARS = 100
+"""Of a name that somebody else chose, in a message."""
+
+
+def shown(name: str) -> str:
+    """A name that a caller chose, as messages and `param` repeat it: cut where it is long."""
+    return name if len(name) <= MOST_NAME_CHARS else f"{name[: MOST_NAME_CHARS - 3]}..."
+
+
+def without_credentials(url: str) -> str:
+    """A URL as messages repeat it: who is to log in there, and with what, is left out of it."""
+    before, at, rest = url.rpartition("@")
+    scheme, slashes, _ = before.partition("//")
+    return (f"{scheme}//***@{rest}" if slashes else f"***@{rest}") if at else url
+
+
 class UsageError(Exception):
     """A command cannot go on; the message is one line that says what to change."""
 

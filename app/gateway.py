@@ -14,7 +14,7 @@ from app.admitted import Caller
 from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
 from app.domain.sessions import Session
-from app.errors import NotAllowed, Overloaded, UnknownDecision
+from app.errors import NotAllowed, Overloaded, RateLimited, UnknownDecision
 from app.store.journal import Entry, Journal, Outcome
 from app.store.kept import Kept
 from app.store.ratings import Ratings
@@ -86,6 +86,18 @@ class Gateway:
         """
         if self._admission.sheds(priority):
             self._admission.turn_away(priority)
+
+    def look(self, key: Caller) -> None:
+        """Ask this before reading what a body says. Nothing is taken.
+
+        Raises:
+            RateLimited: the key is over one of its limits, whatever the body says.
+        """
+        try:
+            self._admission.ledger.limits.look(key)
+        except RateLimited as exc:
+            self._metrics.kept.ended(key.id, exc.code)
+            raise
 
     async def complete(self, request: Request, key: Caller) -> Served:
         """Return an answer that has begun. Whoever gets it closes it, read or not.

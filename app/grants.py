@@ -24,7 +24,7 @@ from app.catalog_file import Count, Form, Positive, Usd
 from app.domain.preferences import Context, Priority, merged, parse_body
 from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
-from app.errors import CallerError, InvalidRequest
+from app.errors import CallerError, InvalidRequest, shown
 from app.store.keys import (
     BUDGET,
     CONCURRENCY,
@@ -183,7 +183,7 @@ def grant_of(stated: Mapping[str, Any]) -> Grant:
         grant = Grant.model_validate(stated)
     except ValidationError as exc:
         (first, *_) = exc.errors(include_url=False)
-        where = dotted(first["loc"])
+        where = shown(dotted(first["loc"]))
         said = "is not a field of a key" if first["type"] == "extra_forbidden" else first["msg"]
         raise InvalidRequest(f"{where}: {said.removeprefix('Value error, ')}", param=where) from exc
     for problem in may_set_problems(grant.may_set):
@@ -204,7 +204,7 @@ def may_set_problems(may_set: frozenset[str] | None) -> Iterator[str]:
     """What is wrong with the fields that callers may set."""
     fields = {"weights", *VOCABULARY.kinds}
     for name in sorted((may_set or frozenset()) - fields):
-        yield f"may_set: there is no {name!r}; known are {', '.join(sorted(fields))}"
+        yield f"may_set: there is no {shown(name)!r}; known are {', '.join(sorted(fields))}"
 
 
 def exceeded(asked: Key, held: Key) -> list[str]:

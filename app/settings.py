@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -29,6 +30,10 @@ from app.upstream.deadline import Timeouts
 from app.yaml_files import load_form, read_bytes, refuse
 
 __all__ = ["Address", "Settings", "load_catalog", "load_settings"]
+
+
+# Names of variables in the environment are written so; hardly any secret is.
+_VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +341,12 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ, files
 def _missing_backend_keys(catalog: Catalog, environment: Mapping[str, str]) -> Iterator[str]:
     for index, backend in enumerate(catalog.backends):
         if backend.key_env and not environment.get(backend.key_env):
-            yield f"backends[{index}].key_env: the environment has no {backend.key_env}; set it to the backend's key"
+            yield f"backends[{index}].key_env: {_unset(backend.key_env)}; set it to the backend's key"
+
+
+def _unset(name: str) -> str:
+    """What to say of a variable that is not set: its name, unless that looks like what the variable was to hold."""
+    return f"the environment has no {name if _VARIABLE.fullmatch(name) else 'variable of that name'}"
 
 
 def _store_password(form: GatewayForm, environment: Mapping[str, str]) -> Secret | None:
@@ -349,7 +359,7 @@ def _pepper_file(path: Path, form: GatewayForm) -> Path:
 
 def _store_problems(form: GatewayForm, environment: Mapping[str, str]) -> Iterator[str]:
     if form.store_password_env and not environment.get(form.store_password_env):
-        yield f"store_password_env: the environment has no {form.store_password_env}; set it to the store's password"
+        yield f"store_password_env: {_unset(form.store_password_env)}; set it to the store's password"
 
 
 def _place_problems(form: GatewayForm, state_dir: Path) -> Iterator[str]:
@@ -383,7 +393,7 @@ def _key_problems(form: GatewayForm, environment: Mapping[str, str]) -> Iterator
         if key.secret and not form.listen.is_loopback:
             yield f"keys[{index}].secret: plain text is for listeners on loopback only; use secret_env"
         if key.secret_env and not environment.get(key.secret_env):
-            yield f"keys[{index}].secret_env: the environment has no {key.secret_env}; set it to the key's secret"
+            yield f"keys[{index}].secret_env: {_unset(key.secret_env)}; set it to the key's secret"
         yield from (f"keys[{index}].{problem}" for problem in may_set_problems(key.may_set))
     ids = [key.id for key in form.keys]
     for name in {name for name in ids if ids.count(name) > 1}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -10,9 +11,11 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from app.errors import UsageError
+from app.errors import UsageError, without_credentials
 
 Form = TypeVar("Form", bound=BaseModel)
+# What a key of a file is called whose value may be a secret, or have been meant to name one.
+_SECRET = re.compile("secret|password|credential|pepper|(^|_)key")
 
 
 class _Loader(yaml.SafeLoader):
@@ -110,10 +113,19 @@ def _expected(error: Mapping[str, Any], form: type[BaseModel]) -> str:
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         return f"is not a key; did you mean {near[0]}?" if near else f"is not a key; known are {', '.join(known)}"
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    shown = repr(error["input"])
+    said = error["input"]
+    shown = repr(without_credentials(said) if isinstance(said, str) else said)
     # A form as a whole is not worth showing, and a secret must not be.
-    hidden = isinstance(error["input"], dict | list | BaseModel) or "secret" in error["loc"] or len(shown) > 80
+    hidden = isinstance(said, dict | list | BaseModel) or len(shown) > 80 or _may_be_secret(error["loc"], said)
     return message if hidden else f"{message}, got {shown}"
+
+
+def _may_be_secret(loc: Sequence[int | str], said: object) -> bool:
+    """Whether this may be one, by its place; of keys and of the store only numbers in fields of their own are none."""
+    whose, *place = loc or ("",)
+    if whose == "store" or (whose == "keys" and (isinstance(said, str) or len(place) < 2)):
+        return True
+    return any(_SECRET.search(part) for part in place or (whose,) if isinstance(part, str))
 
 
 def _fields_at(form: Any, loc: Sequence[int | str]) -> frozenset[str]:

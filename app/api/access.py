@@ -8,7 +8,7 @@ from app.api.names import Names
 from app.domain.models import Catalog, Model
 from app.domain.preferences import Profile
 from app.domain.request import Preferences
-from app.errors import UnknownModel
+from app.errors import UnknownModel, shown
 from app.store.keys import Key
 
 AUTO = "auto"
@@ -67,9 +67,8 @@ class Access:
 
 
 def unknown_model(name: str) -> UnknownModel:
-    shown = name if len(name) <= 100 else name[:100] + "..."
     return UnknownModel(
-        f"the model {shown!r} does not exist for this key; GET /v1/models lists those that do", param="model"
+        f"the model {shown(name)!r} does not exist for this key; GET /v1/models lists those that do", param="model"
     )
 
 

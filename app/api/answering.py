@@ -42,6 +42,7 @@ class Line(Sink, Protocol):
 async def answer(doors: Doors, call: Call, operation: Operation, body: bytes, line: Line) -> None:
     """Answer a call whose body has arrived."""
     try:
+        call.gateway.look(call.key)
         request = operation.parse(parse_object(body), call)
         call.begun = True
         served = await call.gateway.complete(request, call.key)

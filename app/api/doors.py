@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from app.api.access import Access
 from app.api.call import Call, nothing_more
+from app.api.loggable import loggable
 from app.api.policy import PUBLIC, Rule
 from app.api.strangers import Strangers
 from app.errors import GatewayError, NotAllowed, Unauthorized
@@ -80,7 +81,7 @@ class Doors:
             key=call.key.id if call else None,
             operation=operation,
             code=error.code,
-            param=error.param,
+            param=loggable(error.param),
         )
 
     def crashed(self, error: Exception, request_id: str) -> None:
@@ -89,12 +90,13 @@ class Doors:
 
     def _authenticated(self, headers: Mapping[str, str], address: str) -> Key:
         scheme, _, secret = headers.get("authorization", "").partition(" ")
-        key = self.keys.find(secret.strip() if scheme.lower() == "bearer" else "")
+        secret = secret.strip() if scheme.lower() == "bearer" else ""
+        key = self.keys.find(secret)
         if key is None or not key.lets_in(address, self.wall_clock()):
             self.strangers.let_in(address, None)
             # The same for keys that are unknown, revoked, expired, or used from elsewhere.
             raise Unauthorized("send a valid key in the header authorization: Bearer KEY")
-        self.strangers.let_in(address, key.id)
+        self.strangers.let_in(address, key.id, secret)
         return key
 
 
@@ -115,5 +117,5 @@ def request_id_of(headers: Mapping[str, str]) -> str:
 
 def priority_of(call: Call) -> str:
     """The priority that a call has at most, as far as that is known before its body is read."""
-    asked = call.headers.get("x-thalamus-priority")
-    return asked if asked in PRIORITIES else call.key.max_priority
+    asked, most = call.headers.get("x-thalamus-priority"), call.key.max_priority
+    return min(asked, most, key=PRIORITIES.index) if asked in PRIORITIES else most

@@ -6,35 +6,29 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.errors import InvalidRequest, UnsupportedParameter
+from app.errors import InvalidRequest, UnsupportedParameter, shown
 
 DECISION_ID = re.compile("dec-[A-Za-z0-9_-]{1,60}")
 SCORE_OF = {"up": 1.0, "down": 0.0}
 _FIELDS = ("decision_id", "score", "thumbs")
 
-FEEDBACK_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "decision_id": {
-                            "type": "string",
-                            "pattern": f"^{DECISION_ID.pattern}$",
-                            "description": "As the header x-thalamus-decision-id said.",
-                        },
-                        "score": {"type": "number", "minimum": 0, "maximum": 1},
-                        "thumbs": {"type": "string", "enum": list(SCORE_OF)},
-                    },
-                    "required": ["decision_id"],
-                    "oneOf": [{"required": ["score"]}, {"required": ["thumbs"]}],
-                    "additionalProperties": False,
-                }
-            }
+FEEDBACK_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "decision_id": {
+            "type": "string",
+            "pattern": f"^{DECISION_ID.pattern}$",
+            "description": "As the header x-thalamus-decision-id said.",
         },
-    }
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "thumbs": {"type": "string", "enum": list(SCORE_OF)},
+    },
+    "required": ["decision_id"],
+    "oneOf": [{"required": ["score"]}, {"required": ["thumbs"]}],
+    "additionalProperties": False,
+}
+FEEDBACK_BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": FEEDBACK_SCHEMA}}},
 }
 """For the OpenAPI document."""
 
@@ -48,7 +42,7 @@ def parse_feedback(body: Mapping[str, Any]) -> dict[str, Any]:
     for name in body:
         if name not in _FIELDS:
             raise UnsupportedParameter(
-                f"there is no field {name[:100]!r}; known are {', '.join(_FIELDS)}", param=name[:100]
+                f"there is no field {shown(name)!r}; known are {', '.join(_FIELDS)}", param=shown(name)
             )
     decision_id = body.get("decision_id")
     if not isinstance(decision_id, str) or not DECISION_ID.fullmatch(decision_id):

@@ -17,10 +17,11 @@ from starlette.responses import JSONResponse
 from app.api.admin import running
 from app.api.call import call_of
 from app.api.policy import needs
-from app.errors import InvalidRequest, NotAllowed, Overloaded, UsageError
+from app.errors import InvalidRequest, NotAllowed, Overloaded, UsageError, shown
 from app.grants import exceeded, new_grant, read_key
 from app.store.credentials import ENVIRONMENT
 from app.store.issuer import Issuer, Record, UnknownKey
+from app.store.keys import Key
 from app.store.redis_client import StoreDown
 
 routes = APIRouter()
@@ -48,9 +49,11 @@ async def create(http_request: HttpRequest) -> JSONResponse:
 @routes.get("/admin/keys", name="list_keys")
 @needs("admin:keys")
 async def list_keys(http_request: HttpRequest) -> JSONResponse:
-    """All generated keys, those that have ended too; no secrets."""
+    """The generated keys that the caller may change, those that have ended too; no secrets."""
+    held = call_of(http_request).key
     with _kept(http_request) as issuer:
-        return JSONResponse({"data": [record.told() for record in await issuer.list()]})
+        records = [record for record in await issuer.list() if not _exceeded(record, held)]
+    return JSONResponse({"data": [record.told() for record in records]})
 
 
 @routes.delete("/admin/keys/{key_id}", name="revoke_key")
@@ -68,8 +71,8 @@ async def rotate(http_request: HttpRequest) -> JSONResponse:
     """A new secret for a key; the old one is good for `grace_s` more."""
     call = call_of(http_request)
     body = await call.json()
-    if body.keys() - {"grace_s"}:
-        raise InvalidRequest("a rotation takes grace_s only", param=min(body.keys() - {"grace_s"}))
+    if others := body.keys() - {"grace_s"}:
+        raise InvalidRequest("a rotation takes grace_s only", param=shown(min(others)))
     grace_s = body.get("grace_s", DEFAULT_GRACE_S)
     if isinstance(grace_s, bool) or not isinstance(grace_s, int | float) or not 0 <= grace_s <= MOST_GRACE_S:
         raise InvalidRequest(f"grace_s must be a number from 0 to {MOST_GRACE_S:.0f}", param="grace_s")
@@ -90,9 +93,17 @@ async def _within(issuer: Issuer, http_request: HttpRequest) -> Record:
     found = next((record for record in await issuer.list() if record.id == key_id), None)
     if found is None:
         raise UnknownKey(f"there is no key {key_id[:40]!r}; list those that there are")
-    if too_much := exceeded(read_key(found.id, found.grant), call.key):
+    if too_much := _exceeded(found, call.key):
         raise NotAllowed(f"that key has more than this one: {', '.join(too_much)}")
     return found
+
+
+def _exceeded(record: Record, held: Key) -> list[str]:
+    """In what a kept key has more than the caller's; what another release has written counts as more."""
+    try:
+        return exceeded(read_key(record.id, record.grant), held)
+    except ValueError:
+        return ["what this release does not know"]
 
 
 def _text(body: dict[str, Any], name: str, default: str) -> str:

@@ -29,7 +29,7 @@ from app.api.checks import (
     one_of,
     text,
 )
-from app.errors import InvalidRequest, UnsupportedParameter
+from app.errors import InvalidRequest, UnsupportedParameter, shown
 
 # OpenAI has no bound; vLLM allows 16,384 choices and advises 64. Each is a whole answer's work.
 MAX_N = 4
@@ -277,6 +277,6 @@ def check_fields(body: Mapping[str, Any], table: Mapping[str, Parameter]) -> dic
 
 
 def unsupported(name: str, known: Sequence[str] = ()) -> UnsupportedParameter:
-    shown = name if len(name) <= 100 else name[:100] + "..."
+    param = shown(name)
     among = f"; known are {', '.join(known)}" if known else ""
-    return UnsupportedParameter(f"{shown} is not a parameter of this API; leave it out{among}", param=shown)
+    return UnsupportedParameter(f"{param} is not a parameter of this API; leave it out{among}", param=param)

@@ -20,6 +20,7 @@ routes = APIRouter()
 async def explain(http_request: HttpRequest) -> JSONResponse:
     """The decision that a chat or text completion, or a response, with this body would get."""
     call = call_of(http_request)
+    call.gateway.look(call.key)
     body = await call.json()
     parse = parse_completion if "prompt" in body else parse_responses if "input" in body else parse_chat
     request = parse(body, call)

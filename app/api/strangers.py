@@ -1,7 +1,8 @@
 """Addresses that keep calling without a valid key: after twenty in a minute they wait for one.
 
-Behind a proxy all callers have one address. So who has called from there with a valid key before is let in meanwhile;
-anybody else learns nothing from trying, not even whether a key is right.
+Behind a proxy all callers have one address. So a valid key that nobody can find by trying is let in at any time, and
+another one where it has called from there before. Who tries secrets that could be found learns nothing from it, not
+even whether one is right.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from app.store.limits import Clock
 
 FAILURES, WITHIN_S, WAITS_S = 20, 60.0, 60.0
 MOST_ADDRESSES = 100_000
+# Generated keys are longer, and have 256 random bits. A static secret of this length has 128 where it is random, even
+# in hexadecimal digits.
+LONG_CHARS = 32
 
 
 class Strangers:
@@ -27,12 +31,14 @@ class Strangers:
         self._known: dict[tuple[str, str], None] = {}
         """Addresses and ids of keys that were let in."""
 
-    def let_in(self, address: str, key_id: str | None) -> None:
-        """Note that a call came with this key, None being no valid one.
+    def let_in(self, address: str, key_id: str | None, secret: str = "") -> None:
+        """Note that a call came with this key, None being no valid one, and this secret.
 
         Raises:
             RateLimited: it has to wait, whatever its key is.
         """
+        if key_id is not None and len(secret) >= LONG_CHARS:
+            return
         caller = (address, key_id or "")
         if key_id is not None and caller in self._known:
             return

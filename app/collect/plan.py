@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.domain.models import TOKENS_PER_PRICE, Catalog, Model, TokenPrice
-from app.errors import UsageError
+from app.errors import UsageError, without_credentials
 from app.upstream.addresses import versioned
 from app.upstream.identity import key_header, trusted
 
@@ -173,7 +173,7 @@ def _target(catalog: Catalog, model: Model, secrets: Mapping[str, str]) -> Targe
 def chat_url(url: str) -> str:
     """Address of the chat endpoint of a backend at this URL."""
     if not url.startswith(("http://", "https://")) or not _has_host(url):
-        raise UsageError(f"not an http(s) address: {url!r}")
+        raise UsageError(f"not an http(s) address: {without_credentials(url)!r}")
     return versioned(url) + "/chat/completions"
 
 

@@ -17,7 +17,7 @@ from app.domain.dimensions import MOST_WEIGHT, Source
 from app.domain.quantities import Kind, number, number_from_text
 from app.domain.request import Preferences
 from app.domain.vocabulary import FLAG_WEIGHT, HEADER_PREFIX, VOCABULARY, Vocabulary
-from app.errors import InvalidFlag, InvalidRequest, NotAllowed, UnsupportedParameter
+from app.errors import InvalidFlag, InvalidRequest, NotAllowed, UnsupportedParameter, shown
 
 MOST_FLAG_BYTES = 256
 _FLAG_LINE = re.compile(r"\[flag: ([a-z_]+(?:=\d+(?:\.\d+)?)?(?:, ?[a-z_]+(?:=\d+(?:\.\d+)?)?)*)\]", re.ASCII)
@@ -184,7 +184,8 @@ def parse_body(routing: object, vocabulary: Vocabulary = VOCABULARY, where: str 
         elif (kind := vocabulary.kinds.get(name)) is not None:
             values[name] = _parsed(kind, value, f"{where}.{name}")
         else:
-            raise UnsupportedParameter(f"{where}.{name} does not exist; {_known(vocabulary)}", param=f"{where}.{name}")
+            param = shown(f"{where}.{name}")
+            raise UnsupportedParameter(f"{param} does not exist; {_known(vocabulary)}", param=param)
     return _asked(values, vocabulary, where)
 
 
@@ -261,7 +262,7 @@ def _body_weights(value: object, vocabulary: Vocabulary, where: str) -> dict[str
         raise InvalidRequest(f"{where} must be an object of dimensions and numbers", param=where)
     weights: dict[str, float] = {}
     for name, weight in value.items():
-        param = f"{where}.{name}"
+        param = shown(f"{where}.{name}")
         if name not in vocabulary.dimension:
             known = ", ".join(vocabulary.dimension)
             raise UnsupportedParameter(f"{param} does not exist; there are {known}", param=param)

@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from app.api.access import AUTO
-from app.errors import UsageError
+from app.errors import UsageError, without_credentials
 from app.setup.draft import Fact
 from app.setup.litellm_leaves import Place
 from app.setup.litellm_tables import COSTS, FLAGS, FOREIGN, NO_KEY, OPENAI_NAME, PROVIDERS, Provider
@@ -128,7 +128,9 @@ def _url(stated: Any, known: Provider) -> str:
     try:
         check_url(url, _ANY_ADDRESS)
     except UsageError as exc:  # its text begins with the URL, which may hold a password
-        raise NotCarriedError(f"its api_base cannot be used; {str(exc).removeprefix(f'{url}: ')}") from exc
+        raise NotCarriedError(
+            f"its api_base cannot be used; {str(exc).removeprefix(f'{without_credentials(url)}: ')}"
+        ) from exc
     return url if known.is_under_v1 or versioned(url) == url else f"{url}/chat/completions"
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from app.domain.models import Backend
 from app.domain.usage import MOST_TOKENS
-from app.errors import UpstreamError, UsageError
+from app.errors import UpstreamError, UsageError, without_credentials
 from app.upstream.addresses import root, versioned
 from app.upstream.client import UpstreamClient
 from app.upstream.listing import MAX_LIST_BYTES, NO_MODELS, PROBE_WITHIN_S, fault, listed
@@ -185,7 +185,7 @@ async def _ask(given: Given, keys: Keys) -> _Found:
         addresses = await _addresses(given.url)
         client = client_of(given, keys, addresses)
     except UsageError as exc:
-        words = str(exc).removeprefix(f"{given.url}: ").removeprefix(f"backend {given.url!r}: ")
+        words = str(exc).removeprefix(f"{without_credentials(given.url)}: ").removeprefix(f"backend {given.url!r}: ")
         return _Found(given, problem=words)
     except ValueError:
         return _Found(given, problem="write a URL such as http://10.0.0.11:8000")

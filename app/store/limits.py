@@ -57,6 +57,14 @@ class Limits(Protocol):
         """
         ...
 
+    def look(self, allowance: Allowance) -> None:
+        """Nothing, where a request may be let in as far as this process knows; nothing is taken and nobody waits.
+
+        Raises:
+            RateLimited: the key is over one of its limits, whatever the request is.
+        """
+        ...
+
     def fullness(self) -> float:
         """The share of this gateway's places that are taken; 1 is all of them."""
         ...
@@ -191,6 +199,10 @@ class MemoryLimits:
         state = self._states.get(allowance.id) or self._new_state(allowance)
         check(allowance, state, tokens)
         return self._take(state, tokens)
+
+    def look(self, allowance: Allowance) -> None:
+        if state := self._states.get(allowance.id):
+            check(allowance, state, 0)
 
     def _new_state(self, allowance: Allowance) -> KeyState:
         requests, tokens = allowance.requests_per_minute, allowance.tokens_per_minute

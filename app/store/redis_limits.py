@@ -154,6 +154,12 @@ class RedisLimits:
             place.release(0)
             raise
 
+    def look(self, allowance: Allowance) -> None:
+        """Only what this process itself has in flight: what is left of a minute may be otherwise in Redis."""
+        key = self._keys.get(allowance.id)
+        if key and allowance.concurrency is not None and key.state.in_flight >= allowance.concurrency:
+            raise too_many(allowance, key.state)
+
     def give_back(self, key: _Key, tokens: int) -> None:
         """A request is over that used so many tokens more than it had taken."""
         key.state.in_flight -= 1

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from app.errors import Overloaded
+from app.errors import Overloaded, RateLimited
 from app.store.limits import Allowance, Bucket, Clock, KeyState, check
 
 MOST_KEYS = 4_096
@@ -102,6 +102,17 @@ class SharedLimits:
             self._write(place, state)
             self._count(place, 1)
         return _SharedSlot(self, place, digest, state, tokens)
+
+    def look(self, allowance: Allowance) -> None:
+        """Without the lock, because that is most of the cost; a refusal is looked at again with it."""
+        place, digest = self._places.get(allowance.id, (0, b""))
+        if not place or self._memory[place : place + DIGEST_BYTES] != digest:
+            return
+        try:
+            check(allowance, self._read(place, allowance), 0)
+        except RateLimited:
+            with self._locked():
+                check(allowance, self._read(place, allowance), 0)
 
     def give_back(self, place: int, digest: bytes, tokens: int) -> None:
         """A request is over that used so many tokens more than it had taken."""

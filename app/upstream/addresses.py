@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
-from app.errors import UsageError
+from app.errors import UsageError, without_credentials
 
 # IPv6 networks whose addresses end in an IPv4 one: NAT64, translated (RFC 2765), and compatible (RFC 4291).
 _CARRIERS = tuple(map(ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
@@ -56,15 +56,16 @@ def check_url(url: str, policy: AddressPolicy) -> None:
     Raises:
         UsageError: it is not plain http(s), or is an address that the policy forbids. Names are checked when resolved.
     """
+    shown = without_credentials(url)
     if not url.isprintable() or " " in url:
-        raise UsageError(f"{url}: leave out the space, or the line break")
+        raise UsageError(f"{shown}: leave out the space, or the line break")
     parts = _parts(url)
     if parts is None or parts.scheme not in ("http", "https") or not _is_host(parts.hostname):
-        raise UsageError(f"{url}: write a URL such as http://10.0.0.11:8000")
+        raise UsageError(f"{shown}: write a URL such as http://10.0.0.11:8000")
     if "@" in parts.netloc or parts.query or parts.fragment or "\\" in url:
-        raise UsageError(f"{url}: leave out user, password, query and fragment; a backend's key goes into key_env")
+        raise UsageError(f"{shown}: leave out user, password, query and fragment; a backend's key goes into key_env")
     if is_address(parts.hostname or "") and not policy.allows(parts.hostname or ""):
-        raise UsageError(f"{url}: the address is not allowed; list its network in the backend's allow_cidr")
+        raise UsageError(f"{shown}: the address is not allowed; list its network in the backend's allow_cidr")
 
 
 def versioned(url: str) -> str:

@@ -120,9 +120,25 @@ async def refused(session: aiohttp.ClientSession, planted: Planted) -> list[byte
     return [await asked(session, path, headers, body) for path, headers, body in wrong]
 
 
+async def misnamed(session: aiohttp.ClientSession, planted: Planted) -> list[bytes]:
+    """What callers hear of fields that nobody knows: the name that they wrote, and who else reads it learns nothing."""
+    routing = [{planted(): planted()}, {"weights": {planted(): 1}}, {"exclude": {planted(): 1}}]
+    bodies = [planted.body(**{planted(): planted()}), *(planted.body(routing=one) for one in routing)]
+    bodies.append(planted.body(messages=[{"role": "user", "content": planted(), planted(): 1}]))
+    bodies.append(planted.body(metadata={planted(): 1}))
+    heard = [await asked(session, CHAT, planted.headers(), body) for body in bodies]
+    twice = planted()
+    heard.append(await sent(session, CHAT, planted.headers(), f'{{"{twice}": 1, "{twice}": 2}}'))
+    return heard
+
+
 async def asked(session: aiohttp.ClientSession, path: str, headers: Mapping[str, str], body: Any) -> bytes:
+    return await sent(session, path, headers, json.dumps(body))
+
+
+async def sent(session: aiohttp.ClientSession, path: str, headers: Mapping[str, str], text: str) -> bytes:
     send = {"content-type": "application/json", **headers}
-    async with session.post(path, data=json.dumps(body), headers=send) as answer:
+    async with session.post(path, data=text, headers=send) as answer:
         told = [f"{name}: {value}" for name, value in answer.headers.items()]
         return "\n".join([str(answer.status), *told, ""]).encode() + await answer.read()
 
@@ -147,22 +163,29 @@ async def test_secrets_and_prompts_stay_out_of_all_that_is_told(
         aiohttp.ClientSession(gateway.url) as session,
     ):
         backend.key = WORKERS_KEY
+        names = await misnamed(session, planted)
         heard = await refused(session, planted)
         heard += await all_faults(session, backend, planted)
         page = await metrics(gateway)
         most_core_bytes, _ = gateway.seen_by_system.rlimit(psutil.RLIMIT_CORE)
-        sent = json.dumps([dict(one.headers) for one in backend.requests]).replace(WORKERS_KEY, "")
+        passed_on = json.dumps([dict(one.headers) for one in backend.requests]).replace(WORKERS_KEY, "")
     written = list(told_to_everybody(tmp_path))
     pages = [*written, ("metrics", page)]
     leaks = [name for name, content in pages if MARK.encode() in content or SAID.encode() in content]
     repeated = [one[:500] for one in heard if MARK.encode() in one]
     statuses = sorted({int(one[:3]) for one in heard})
-    figures = {"planted": len(planted.made), "calls": len(heard), "statuses": statuses, "files": len(written)}
+    figures = {
+        "planted": len(planted.made),
+        "calls": len(heard) + len(names),
+        "statuses": statuses,
+        "files": len(written),
+    }
     print(json.dumps({"test": "S13", **figures, "leaks": len(leaks) + len(repeated)}))
     assert len(planted.made) >= 50
     assert {200, 400, 401, 404, 415, 422, 502} <= set(statuses)
     assert any(SAID.encode() in one for one in heard)
+    assert {one[:3] for one in names} == {b"400"}
     assert not leaks
     assert most_core_bytes == 0
     assert not repeated
-    assert MARK not in sent
+    assert MARK not in passed_on

@@ -54,6 +54,8 @@ def filled(start: bytes, unit: bytes, end: bytes, size: int = 4 * MIB) -> bytes:
 
 
 SPACES = b" " * (64 * KIB)
+# A colon that is written otherwise than as itself.
+DOUBT = b'{"model":"small","a":"\\u003a","messages":['
 MESSAGES = b'{"model":"small","messages":['
 BOMBS: dict[str, tuple[int, Callable[[], Iterator[bytes]]]] = {
     "a header of 64 MiB": (431, lambda: itertools.chain((LINE + b"x: ",), itertools.repeat(b"x" * 64 * KIB, 1024))),
@@ -77,6 +79,10 @@ BOMBS: dict[str, tuple[int, Callable[[], Iterator[bytes]]]] = {
     "4 MiB of escapes": (400, body(filled(b'{"model":"small","messages":"', b"\\u00e9", b'"}'))),
     "4 MiB of brackets": (400, body(b"[" * 4 * MIB)),
     "a text of 4 MiB as an unknown parameter": (400, body(filled(b'{"model":"small","x":"', b"x", b'"}'))),
+    "lists in doubt": (400, body(filled(DOUBT, b"[1,1],", b"1]}", 96 * KIB))),
+    "as many lists in doubt": (400, body(filled(DOUBT, b"[1,1],", b"1]}", 300 * KIB - 99))),
+    "580 KiB of lists in doubt": (400, body(filled(DOUBT, b"[1,1],", b"1]}", 580 * KIB))),
+    "4 MiB of quotation marks in doubt": (400, body(filled(b'{"model":"small","x":"\\u003a', b'\\"', b'"}'))),
     "depth 3,000": (400, body(b'{"a":' * 3000 + b"1" + b"}" * 3000)),
     "a million choices": (400, body(chat(n=10**6))),
     "a number of 5,000 digits": (400, body(b'{"seed":%b}' % (b"1" * 5000))),

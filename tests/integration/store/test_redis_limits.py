@@ -55,6 +55,10 @@ async def test_concurrency_is_one_number_for_all(two: tuple[RedisLimits, RedisLi
         with pytest.raises(RateLimited, match="3 requests in flight"):
             await limits.acquire(key, 0)
     assert (first.fullness(), second.fullness()) == (0.02, 0.01), "how full each of them is, is its own"
+    second.look(key)
+    first.look(FakeKey(concurrency=3, requests_per_minute=1))
+    with pytest.raises(RateLimited, match="2 requests in flight"):
+        first.look(FakeKey(concurrency=2))
     slots[0].release(0)
     await asyncio.sleep(0.02)
     await second.acquire(key, 0)

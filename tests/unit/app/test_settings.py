@@ -155,6 +155,45 @@ def test_what_is_wrong_in_the_gateways_file_is_said_where(tmp_path: Path, change
 
 
 @pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"store": "redis://:hunter2@redis:6379/0"}, "store: "),
+        ({"store": "hunter2"}, "store: "),
+        ({"store_password_env": ["hunter2"]}, "store_password_env: "),
+        ({"store_password_env": "hunter2"}, "store_password_env: "),
+        ({"store_password_env": 1532}, "store_password_env: "),
+        ({"pepper_file": 1532}, "pepper_file: "),
+        ({"keys": "hunter2"}, "keys: "),
+        ({"keys": 1532}, "keys: "),
+        ({"keys": ["hunter2"]}, "keys[0]: "),
+        ({"keys": [1532]}, "keys[0]: "),
+        ({"keys": [{**KEY, "scopes": "hunter2"}]}, "keys[0].scopes: "),
+        ({"keys": [{"id": "a", "secret_env": 1532}]}, "keys[0].secret_env: "),
+        ({"keys": [{"id": "a", "secret_env": "hunter2"}]}, "keys[0].secret_env: "),
+        ({"baseline": {"http://me:hunter2@host": 1}}, "baseline: "),
+        ({"listen": "http://me:hunter2@host"}, "listen: "),
+    ],
+)
+def test_what_may_be_a_secret_is_not_repeated(tmp_path: Path, changes: dict[str, Any], place: str) -> None:
+    lines = complaint(write_config(tmp_path, URLS, **changes))
+    assert any(f"gateway.yaml: {place}" in line for line in lines)
+    assert not any("hunter2" in line or "1532" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("key_env", "hunter2"), ("key_env", 1532), ("urls", "http://me:hunter2@host")]
+)
+def test_what_may_be_a_secret_of_a_backend_is_not_repeated(tmp_path: Path, field: str, value: object) -> None:
+    path = write_config(tmp_path, URLS)
+    said = yaml.safe_load((tmp_path / "catalog.yaml").read_text())
+    said["backends"][0][field] = value
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(said))
+    lines = complaint(path)
+    assert any(f"backends[0].{field}: " in line for line in lines)
+    assert not any("hunter2" in line or "1532" in line for line in lines)
+
+
+@pytest.mark.parametrize(
     ("place", "value", "says"),
     [
         (

@@ -28,6 +28,7 @@ from tests.fakes.world import catalog, model
 CATALOG = catalog(model("small"), model("large"))
 ADMIN = Key("admin", models=("*",), scopes=DEFAULT_SCOPES | {"admin:keys"}, budget=Budget(20.0))
 ALL = Key("all", models=("*",), scopes=SCOPES, budget=None)
+ACME = Key("acme", models=("*",), scopes=ADMIN.scopes, budget=ADMIN.budget, tenant="acme")
 OPERATOR = Key("operator", models=("*",), scopes=frozenset({"admin:config"}))
 
 
@@ -43,7 +44,7 @@ class World:
         self.issuer = Issuer(self.store, peppers)
         self.ring = KeyRing(self.store, peppers, read_key)
         self.issuer.changed = self.ring.refresh
-        known = AllKeys(keys(sk_admin=ADMIN, sk_all=ALL, sk_operator=OPERATOR), self.ring)
+        known = AllKeys(keys(sk_admin=ADMIN, sk_all=ALL, sk_acme=ACME, sk_operator=OPERATOR), self.ring)
         self.bench = bench(CATALOG, FakeUpstream(small=b"hello", large=b"hello"))
         self.issuer.log = self.bench.admission.ledger.telemetry.log
         shared = doors(self.bench, CATALOG, known)
@@ -145,6 +146,21 @@ async def test_whoever_has_less_than_a_key_has_no_say_in_it(world: World) -> Non
         assert (reply.status, reply.json["error"]["code"]) == (403, "not_allowed")
     assert world.ring.find(strong.secret.reveal()) is not None
     assert (await world.ask("DELETE", f"/admin/keys/{strong.record.id}", secret="sk-all")).status == 200
+
+
+async def test_whoever_has_less_than_a_key_does_not_see_it(world: World) -> None:
+    for tenant in ("acme", "globex"):
+        await world.issuer.create(f"of {tenant}", new_grant(tenant=tenant).plain(), "me")
+    await world.issuer.create("strong", new_grant(budget=None).plain(), "me")
+    unreadable = await world.issuer.create("of a later release", {**new_grant().plain(), "later": 1}, "me")
+
+    async def seen(secret: str) -> list[str]:
+        return sorted(one["name"] for one in (await world.ask("GET", "/admin/keys", secret=secret)).json["data"])
+
+    assert await seen("sk-acme") == ["of acme"]
+    assert await seen("sk-admin") == ["of acme", "of globex"]
+    assert await seen("sk-all") == ["of acme", "of globex", "strong"]
+    assert (await world.ask("DELETE", f"/admin/keys/{unreadable.record.id}")).status == 403
 
 
 async def test_an_unknown_key_is_told(world: World) -> None:

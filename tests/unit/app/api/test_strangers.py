@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from app.api import strangers as module
-from app.api.strangers import FAILURES, Strangers
+from app.api.strangers import FAILURES, LONG_CHARS, Strangers
 from app.errors import RateLimited
+from app.store.credentials import issue
 from tests.fakes.clock import FakeClock
 
 
@@ -61,6 +62,16 @@ def test_a_right_key_is_refused_like_a_wrong_one_unless_it_has_called_from_there
     with pytest.raises(RateLimited):
         strangers.let_in("10.0.0.1", "guessed")
     strangers.let_in("10.0.0.2", "guessed")
+
+
+def test_a_key_that_cannot_be_found_by_trying_never_waits() -> None:
+    strangers = Strangers(FakeClock())
+    assert fail(strangers, FAILURES + 1) == 1
+    strangers.let_in("10.0.0.1", "long", "x" * LONG_CHARS)
+    strangers.let_in("10.0.0.1", "generated", issue("live")[0])
+    for key_id, secret in (("short", "x" * (LONG_CHARS - 1)), (None, "x" * LONG_CHARS)):
+        with pytest.raises(RateLimited):
+            strangers.let_in("10.0.0.1", key_id, secret)
 
 
 def test_the_tables_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

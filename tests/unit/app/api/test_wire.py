@@ -358,6 +358,15 @@ async def test_doors_that_become_others_lead_new_calls_there() -> None:
     assert (len(before.completed), len(after.completed)) == (1, 1)
 
 
+@pytest.mark.parametrize(("secret", "status"), [("sk-" + "x" * 32, 200), ("sk-short", 429)])
+async def test_others_who_have_no_key_lock_out_only_those_whose_keys_could_be_guessed(secret: str, status: int) -> None:
+    a_plane = data_plane(doors(world(), CATALOG, keys(**{secret.replace("-", "_"): Key("a", models=("*",))})))
+    for _ in range(21):
+        last = await FakeConnection(a_plane).ask(chat(key="sk-wrong"))
+    assert statuses(last) == [429]
+    assert statuses(await FakeConnection(a_plane).ask(chat(key=secret))) == [status]
+
+
 async def test_an_old_client_gets_a_stream_that_ends_with_the_connection() -> None:
     body = json.dumps({**json.loads(BODY), "stream": True}).encode()
     caller = FakeConnection(plane())
@@ -374,7 +383,10 @@ async def test_who_asks_before_sending_is_told_to_go_on() -> None:
     assert statuses(await caller.ask(BODY)) == [200]
 
 
-@pytest.mark.parametrize(("highest", "asked", "status"), [("high", "", 200), ("high", "low", 503), ("normal", "", 503)])
+@pytest.mark.parametrize(
+    ("highest", "asked", "status"),
+    [("high", "", 200), ("high", "low", 503), ("normal", "", 503), ("normal", "high", 503), ("low", "high", 503)],
+)
 async def test_when_it_is_crowded_who_must_wait_hears_so_before_the_body_is_read(
     highest: Any, asked: str, status: int
 ) -> None:
@@ -391,6 +403,25 @@ async def test_when_it_is_crowded_who_must_wait_hears_so_before_the_body_is_read
         assert re.search(rb"retry-after: [1-4]\r\n", answer)
         (event,) = a_bench.events("request.rejected")
         assert (event["key"], event["operation"], event["code"]) == ("urgent", "chat", "overloaded")
+
+
+@pytest.mark.parametrize("limit", ["requests_per_minute", "concurrency"])
+@pytest.mark.parametrize("body", [BODY, b"no JSON"])
+async def test_who_is_over_a_limit_hears_so_before_the_body_is_parsed(limit: str, body: bytes) -> None:
+    a_bench = bench(CATALOG, FakeUpstream(small=FakeExchange(hangs=True), large=FakeExchange(hangs=True)))
+    key = Key("busy", models=("*",), **{**UNLIMITED, limit: 1})
+    a_plane = data_plane(doors(a_bench, CATALOG, keys(sk_busy=key)))
+    first, second = FakeConnection(a_plane), FakeConnection(a_plane)
+    assert statuses(await second.ask(chat(b"no JSON", key="sk-busy"))) == [400], "which takes nothing"
+    first.send(chat(key="sk-busy"))
+    await asyncio.sleep(0.001)
+    answer = await second.ask(chat(body, key="sk-busy"))
+    assert (statuses(answer), code(answer)) == ([429], "rate_limit_exceeded")
+    assert b"retry-after: " in answer
+    assert a_bench.sample("thalamus_key_requests_total", key="other", outcome="rate_limit_exceeded") == 1
+    first.leave()
+    await first.settle()
+    assert a_bench.in_flight == (0, 0, 0)
 
 
 async def test_a_stream_that_breaks_ends_in_one_error_event_and_the_connection_stays() -> None:

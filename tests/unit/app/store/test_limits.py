@@ -42,6 +42,34 @@ async def test_all_keys_together_fill_the_gateway() -> None:
     assert (limits.fullness(), limits.in_flight) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("key", "wait_s"),
+    [
+        (FakeKey(concurrency=1), 1),
+        (FakeKey(requests_per_minute=1), 60),
+        (FakeKey(tokens_per_minute=60), 40),
+        (FakeKey(tokens_per_minute=1000), None),
+        (FakeKey(), None),
+    ],
+)
+async def test_a_look_says_whether_another_request_would_be_refused_and_takes_nothing(
+    key: FakeKey, wait_s: int | None
+) -> None:
+    limits = MemoryLimits(100, FakeClock())
+    limits.look(key)
+    slot = await limits.acquire(key, 60)
+    if key.tokens_per_minute == 60:
+        slot.release(100)
+    for _ in range(3):
+        if wait_s is None:
+            limits.look(key)
+            continue
+        with pytest.raises(RateLimited) as caught:
+            limits.look(key)
+        assert caught.value.retry_after_s == wait_s
+    assert limits.in_flight == (0 if key.tokens_per_minute == 60 else 1)
+
+
 async def test_a_key_hears_what_it_has_left() -> None:
     clock = FakeClock()
     limits = MemoryLimits(100, clock)

@@ -55,6 +55,22 @@ async def test_concurrency_is_one_number_for_all(processes: Processes) -> None:
     await third.acquire(key, 0)
 
 
+@pytest.mark.parametrize("key", [FakeKey(concurrency=2), FakeKey(requests_per_minute=2)])
+async def test_a_look_sees_what_others_took(processes: Processes, key: FakeKey) -> None:
+    first, second, third = processes.views
+    third.look(key)
+    slots = [await view.acquire(key, 0) for view in (first, third)]
+    for view in (first, third):
+        with pytest.raises(RateLimited):
+            view.look(key)
+    second.look(key)
+    for slot in slots:
+        slot.release(0)
+    processes.clock.advance(60)
+    third.look(key)
+    assert [view.in_flight for view in processes.views] == [0, 0, 0]
+
+
 async def test_requests_and_tokens_are_taken_from_one_bucket(processes: Processes) -> None:
     key = FakeKey(requests_per_minute=3, tokens_per_minute=100)
     for view in processes.views:

@@ -87,6 +87,16 @@ def test_a_url_that_may_not_be_used_is_refused_at_the_start(url: str) -> None:
         check_url(url, AddressPolicy((), allow_loopback=True))
 
 
+@pytest.mark.parametrize(
+    "url", ["http://me:hunter2@host/", "https://hunter2@10.0.0.1:8000", "me:hunter2@host", "http://a:hunt er2@b@host"]
+)
+def test_who_would_log_in_is_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError) as told:
+        check_url(url, AddressPolicy((), allow_loopback=True))
+    assert "er2" not in str(told.value)
+    assert "***@" in str(told.value)
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "https://api.example.com/v1", "http://[::1]:8000/"])
 def test_a_plain_url_passes(url: str) -> None:
     check_url(url, AddressPolicy((), allow_loopback=True))

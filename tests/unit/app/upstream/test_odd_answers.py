@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from app.upstream.payload import LARGE_BYTES, parse
 from tests.fakes.clock import FakeClock
 from tests.fakes.paper import Paper
 from tests.fakes.upstream import FakeExchange, Piece, chunk, event
+from tests.fakes.yardstick import SHARED, Machine
 
 DONE = event(b"[DONE]")
 DEEP = b"[" * 990 + b"]" * 990
@@ -211,10 +213,38 @@ def likely(count: int, number: int = 20) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("top", [0, 1, 20])
 async def test_the_log_probabilities_of_a_long_answer_are_read(top: int) -> None:
-    choice = {"index": 0, "message": {"content": "a"}, "logprobs": {"content": likely(160_000 // (top + 1), top)}}
+    choice = {"index": 0, "message": {"content": "a"}, "logprobs": {"content": likely(84_000 // (top + 1), top)}}
     body = json.dumps({"choices": [choice]}, separators=(",", ":")).encode()
     assert 1 << 20 < len(body) < 16 << 20
-    assert (await plain(body)).logprobs == 160_000 // (top + 1)
+    assert (await plain(body)).logprobs == 84_000 // (top + 1)
+
+
+MANY = {
+    "keys": b'{"choices":[],"x":{%b}}' % b",".join(b'"%x":1' % number for number in range(1_500_000)),
+    "numbers": b'{"choices":[],"x":[%b1]}' % (b"1," * (7 << 20)),
+    "fractions": b'{"choices":[],"x":[%b1]}' % (b"1.1," * (15 << 18)),
+    "texts": b'{"choices":[],"x":[%b1]}' % (b'"",' * (5 << 20)),
+    "objects": b'{"choices":[],"x":[%b1]}' % (b'{"":111111111},' * ((1 << 20) - 1000)),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_very_many_things_of_any_kind_are_refused_in_a_moment(name: str, machine: Machine) -> None:
+    taken_s = []
+    for _ in range(3):
+        began_at = time.process_time()
+        with pytest.raises(UpstreamBroken, match="too many small things"):
+            parse(MANY[name])
+        taken_s.append(time.process_time() - began_at)
+    assert min(taken_s) < SHARED * 0.03 * machine.slowness()
+
+
+def test_embeddings_as_large_as_an_answer_may_be_are_read() -> None:
+    numbers = ",".join(f"{number / 7e7:.9f}" for number in range(1024))
+    each = [f'{{"index":{index},"embedding":[{numbers}]}}' for index in range(1_300)]
+    body = f'{{"data":[{",".join(each)}]}}'
+    assert 15 << 20 < len(body) < 16 << 20
+    assert len(parse(body.encode())["data"]) == 1_300
 
 
 @pytest.mark.parametrize("text", ["[1,2],", '{"a":"\\\\"},', "[[[", '"{"'])
