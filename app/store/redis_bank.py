@@ -19,12 +19,12 @@ from app.store.redis_client import LEFT_ALONE_S, RedisClient, Script, StoreDown
 
 MARK, SPENT = "thalamus:bank", "thalamus:spent:"
 # All that live speak once a second; those that had left Redis alone, some seconds later.
-QUIET_S, QUIET_AFTER_LOSS_S = 1.5, LEFT_ALONE_S + 1.0
+QUIET_S = LEFT_ALONE_S + 1.0
 # As the journal keeps it.
 KEPT_S = 100 * 86_400
 
-# KEYS: mark. ARGV: the epoch that is known ("" for none), one to begin with, seconds that nothing is lent after one who
-# knows nothing found no mark, the same after one who knew another, seconds after which a holder is dead.
+# KEYS: mark. ARGV: the epoch that is known ("" for none), one to begin with, seconds that nothing is lent where there
+# is no mark, another one, or one that nobody spoke to for long; seconds after which a holder is dead.
 # Returns the epoch and the seconds for which nothing is lent yet.
 HELLO = Script("""
 local time = redis.call('TIME')
@@ -32,14 +32,8 @@ local now = time[1] + time[2] / 1e6
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 local heard = tonumber(redis.call('HGET', KEYS[1], 'heard') or '0')
 local quiet = 0
-if ARGV[1] ~= '' and ARGV[1] ~= epoch then
-  quiet = tonumber(ARGV[4])
-elseif not epoch then
-  quiet = tonumber(ARGV[3])
-elseif now - heard > ARGV[5] / 2 then
-  -- All were away for long: who comes first, were it somebody new, must not take the others for dead.
-  quiet = tonumber(ARGV[4])
-end
+-- All were away for long, or Redis is empty: who comes first, were it somebody new, must not take the others for dead.
+if (ARGV[1] ~= '' and ARGV[1] ~= epoch) or now - heard > ARGV[4] / 2 then quiet = tonumber(ARGV[3]) end
 if not epoch then
   epoch = ARGV[2]
   redis.call('HSET', KEYS[1], 'epoch', epoch)
@@ -109,8 +103,8 @@ class RedisBank:
         self._epoch = ""
 
     async def hello(self) -> float:
-        quiet = (QUIET_S, QUIET_AFTER_LOSS_S)
-        epoch, wait_s = await self._client.run(HELLO, [MARK], self._epoch, secrets.token_hex(8), *quiet, self._silent_s)
+        known = (self._epoch, secrets.token_hex(8), QUIET_S, self._silent_s)
+        epoch, wait_s = await self._client.run(HELLO, [MARK], *known)
         self._epoch = epoch.decode()
         return float(wait_s)
 

@@ -15,8 +15,8 @@ from app.errors import BudgetSpent, BudgetUnavailable
 from app.store.accounts import Hold
 from app.store.budgets import Bank, Purse
 from app.store.keys import Budget
-from app.store.redis_bank import QUIET_AFTER_LOSS_S, QUIET_S, RedisBank
-from app.store.redis_client import RedisClient
+from app.store.redis_bank import QUIET_S, RedisBank
+from app.store.redis_client import LEFT_ALONE_S, RedisClient
 from app.store.sqlite import open_database, transaction
 from app.store.sqlite_bank import SqliteBank
 from tests.fakes.clock import FakeClock
@@ -377,14 +377,25 @@ async def test_a_flushed_redis_lends_nothing_before_all_have_said_what_they_know
     with pytest.raises(BudgetUnavailable):
         await _hold(stranger, 0.1)
     began_at = time.monotonic()
-    await asyncio.sleep(QUIET_S / 2)
+    await asyncio.sleep(LEFT_ALONE_S)
     for purse in (one, other):
         await purse.tend()
     with pytest.raises(BudgetUnavailable):
         await _hold(other, 0.1)
-    await asyncio.sleep(QUIET_AFTER_LOSS_S + 0.2)
-    assert time.monotonic() - began_at < QUIET_S + QUIET_AFTER_LOSS_S
+    await asyncio.sleep(QUIET_S + 0.2)
+    assert time.monotonic() - began_at < 2 * QUIET_S
     assert (await _hold(stranger, 10.0, least=0.1)).usd == pytest.approx(10.0 - 4.0 - 3.0)
+
+
+async def test_the_first_to_start_waits_for_those_that_had_left_redis_alone(redis_town: Town) -> None:
+    redis_town.redis.do("FLUSHALL")
+    began_at = time.monotonic()
+    async with Purse(redis_town.bank("a"), redis_town.clock, redis_town.wall) as purse:
+        assert LEFT_ALONE_S < time.monotonic() - began_at < QUIET_S + 1.0
+        await _hold(purse, 1.0)
+    began_at = time.monotonic()
+    async with Purse(redis_town.bank("b"), redis_town.clock, redis_town.wall):
+        assert time.monotonic() - began_at < 1.0
 
 
 async def test_a_newcomer_takes_none_of_those_for_dead_whom_redis_was_away_from(redis_town: Town) -> None:
