@@ -37,6 +37,8 @@ class Claim(NamedTuple):
     limit_usd: float
     turn: int
     """Grows with each exchange: what arrives late is recognised."""
+    heard_turn: int
+    """The last one that was answered: a bank that knows less has forgotten. 0 where that is long ago."""
     held_usd: float
     """Lent to this holder in all, less what it gave back."""
     own_usd: float
@@ -77,6 +79,7 @@ class Account:
         "begins_at",
         "budget",
         "ends_at",
+        "heard_turn",
         "held_usd",
         "holds",
         "is_in_doubt",
@@ -99,7 +102,7 @@ class Account:
         self.period, self.begins_at, self.ends_at = window
         self.held_usd = self.own_usd = self.spent_usd = self.lent_usd = 0.0
         self.settled_usd = self.reserved_usd = self.largest_usd = self._recorded_usd = 0.0
-        self.holds, self.turn = 0, 0
+        self.holds, self.turn, self.heard_turn = 0, 0, 0
         self.is_used = self.is_in_doubt = False
         self.told_at = float("-inf")
         self.moving: asyncio.Task[None] | None = None
@@ -138,8 +141,10 @@ class Account:
         """What goes back is out of reach from now on, whether or not an answer comes."""
         self.turn += 1
         if now - self.told_at > SILENT_S / 2:
+            # The bank may take this holder for dead by now.
             self._give_up_the_free()
-        known = (self.held_usd, self.own_usd, self.spent_usd)
+            self.heard_turn = 0
+        known = (self.heard_turn, self.held_usd, self.own_usd, self.spent_usd)
         self.held_usd -= back_usd
         self.own_usd -= back_usd
         return Claim(
@@ -151,7 +156,7 @@ class Account:
         self.held_usd, self.own_usd, self.spent_usd, self.lent_usd, _ = standing
         # Of what this process has settled, the bank has on record what it was lent and no longer has.
         self._recorded_usd = self.held_usd - self.own_usd if self.budget.hard else settled_usd
-        self.told_at, self.is_in_doubt = now, False
+        self.heard_turn, self.told_at, self.is_in_doubt = self.turn, now, False
 
     def surplus_usd(self) -> float:
         """What is better given back: all that lies idle, or what is more than a slice and than any request needs."""

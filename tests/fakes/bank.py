@@ -59,6 +59,8 @@ class Vault:
 class MemoryBank(Bank):
     """One holder's."""
 
+    forgets = True
+
     def __init__(self, vault: Vault | None = None, holder: str = "me") -> None:
         self.vault, self._holder = vault or Vault(), holder
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from app.errors import BudgetSpent, BudgetUnavailable
 from app.store.accounts import NANO_USD, Hold, window_of
-from app.store.budgets import REFUSED_FOR_S, TRUST_S, Purse
+from app.store.budgets import REFUSED_FOR_S, TELL_AGAIN_S, TOLD_AT_ONCE, TRUST_S, Purse
 from app.store.keys import Budget
 from tests.fakes.bank import MemoryBank, Vault
 from tests.fakes.clock import FakeClock
@@ -174,6 +174,22 @@ async def test_a_refusal_asks_the_bank_once_for_a_while() -> None:
         with pytest.raises(BudgetSpent):
             await purse.draw(account, 0.1, 0.1)
     assert vault.exchanges <= 2
+
+
+async def test_a_bank_that_forgets_hears_of_idle_accounts_several_times_a_minute_and_of_no_more_than_some() -> None:
+    vault, clock = Vault(), FakeClock()
+    purse = Purse(MemoryBank(vault), clock)
+    for number in range(TOLD_AT_ONCE + 20):
+        (await purse.draw(purse.account(f"k{number}", BUDGET), 0.1, 0.1)).settle(0.1)
+    for _ in range(2):
+        await purse.tend()
+    heard = []
+    for wait_s in (1.0, TELL_AGAIN_S, 1.0, 1.0):
+        before = vault.exchanges
+        clock.advance(wait_s)
+        await purse.tend()
+        heard.append(vault.exchanges - before)
+    assert heard == [0, TOLD_AT_ONCE, 20, 0]
 
 
 async def test_what_was_given_back_is_out_of_reach_though_nobody_confirmed_it() -> None:
