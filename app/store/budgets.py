@@ -249,10 +249,10 @@ class Purse:
         return task
 
     async def _exchange(self, account: Account, most_usd: float, least_usd: float, back_usd: float) -> None:
-        asked_at, settled_usd = self._clock(), account.settled_usd
+        asked_at, softly_usd = self._clock(), account.settled_softly_usd
         try:
             standing = await self._bank.exchange(account.claim(most_usd, least_usd, back_usd, asked_at))
-            account.heard(standing, settled_usd, self._clock())
+            account.heard(standing, softly_usd, self._clock())
             self._trust(asked_at, standing.lends)
         except StoreDown:
             account.is_in_doubt = True

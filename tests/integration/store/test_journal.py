@@ -83,9 +83,9 @@ async def store(place: Place) -> AsyncIterator[JournalStore]:
     await client.aclose()
 
 
-def ended(seq: int, usd: float = 0.5, at: float = NOON, key_id: str = "tester") -> Ended:
+def ended(seq: int, usd: float = 0.5, at: float = NOON, key_id: str = "tester", held_in: str | None = None) -> Ended:
     record = orjson.dumps({"request_id": f"req-{seq}", "key": key_id, "end": {"outcome": "ok"}})
-    return Ended(seq, seq, at, key_id, f"dec-{seq}", usd, record)
+    return Ended(seq, seq, at, key_id, f"dec-{seq}", usd, record, held_in)
 
 
 def batch(*rows: Ended, until: int | None = None, spool: str = "one") -> Batch:
@@ -128,11 +128,20 @@ async def test_money_counts_in_the_day_and_month_in_which_it_was_asked_for(store
 
 async def test_what_a_process_had_been_lent_shrinks_by_what_it_spent(store: JournalStore, place: Place) -> None:
     place.lend("one", 2.0)
-    await store.apply(batch(ended(1), ended(2)))
+    await store.apply(batch(ended(1, held_in=DAY), ended(2, held_in=DAY)))
     assert place.lent("one") == pytest.approx(1.0)
-    await store.apply(batch(ended(3), spool="two"))
+    await store.apply(batch(ended(3, held_in=DAY), spool="two"))
     assert place.lent("two") == 0.0, "who was lent nothing owes nothing"
     assert place.lent("one") == pytest.approx(1.0)
+
+
+async def test_only_what_was_held_of_a_day_or_month_is_lent_of_it_no_more(store: JournalStore, place: Place) -> None:
+    """A budget may have been for days, or soft, or none, when a request was let in that ends under another."""
+    for period in (DAY, MONTH):
+        place.lend("one", 2.0, period=period)
+    await store.apply(batch(ended(1, held_in=DAY), ended(2, usd=0.25, held_in=MONTH), ended(3, usd=0.125)))
+    assert (place.lent("one"), place.lent("one", period=MONTH)) == (1.5, 1.75)
+    assert (place.spent(), place.spent(period=MONTH)) == (0.875, 0.875)
 
 
 async def test_a_tenth_of_a_micro_dollar_is_not_lost(store: JournalStore, place: Place) -> None:
