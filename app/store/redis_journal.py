@@ -25,6 +25,8 @@ PATIENCE_S = 1.0
 # Of memory, a record takes 2 KB, and a decision that can be looked up another 200 bytes.
 RECORDS = 200_000
 FOUND_FOR_DAYS = 7
+# Who looks back further does so in steps, which take a millisecond each.
+LOOKED_BACK = 100
 # Long enough for somebody to ask what a month has cost.
 SPENT_KEPT_DAYS = 100
 
@@ -107,6 +109,13 @@ if not found[1] then return false end
 return {found[1][2][2], redis.call('GET', KEYS[3] .. ARGV[1])}
 """)
 
+# KEYS: stream. ARGV: where to begin, and how many records to look back from there.
+# Returns how many there are, and the place of the oldest of them.
+LOOK_BACK = Script("""
+local found = redis.call('XREVRANGE', KEYS[1], ARGV[1], '-', 'COUNT', ARGV[2])
+return {#found, found[1] and found[#found][1] or false}
+""")
+
 
 class RedisJournal:
     """A `JournalStore` in Redis. The client is its owner's to close."""
@@ -163,8 +172,16 @@ class RedisJournal:
         return [_place_and_record(entry) for entry in found or []]
 
     async def place_before(self, latest: int) -> str | None:
-        found = await self._client.ask("XREVRANGE", STREAM, "+", "-", "COUNT", latest + 1)
-        return _place_and_record(found[-1])[0] if len(found) > latest else None
+        if latest >= await self._client.ask("XLEN", STREAM):
+            return None
+        place, left = "+", latest + 1
+        while left:
+            count, oldest = await self._client.run(LOOK_BACK, (STREAM,), place, min(left, LOOKED_BACK))
+            if count < min(left, LOOKED_BACK):
+                # The oldest went meanwhile.
+                return None
+            place, left = f"({oldest.decode()}", left - count
+        return place[1:]
 
     async def trim(self, now: float) -> None:  # noqa: ARG002
         """By Redis' own clock, as its places are."""

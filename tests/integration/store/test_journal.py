@@ -13,7 +13,7 @@ import pytest
 
 from app.store.kept import INTERRUPTED, Batch, Ended, Feedback, JournalStore, periods_of
 from app.store.redis_client import RedisClient
-from app.store.redis_journal import PATIENCE_S, RedisJournal
+from app.store.redis_journal import LOOKED_BACK, PATIENCE_S, RedisJournal
 from app.store.spool import Spool
 from app.store.sqlite_journal import SqliteJournal
 from tests.fakes.journal_process import OK, entry, recording
@@ -178,6 +178,34 @@ async def test_records_are_read_on_from_any_place(store: JournalStore) -> None:
     assert [orjson.loads(record)["request_id"] for _, record in latest] == ["req-7", "req-8", "req-9", "req-10"]
     assert await store.after(latest[-1][0], 100) == []
     assert len(await store.after(await store.place_before(100), 100)) == 10
+
+
+async def test_a_place_is_found_however_far_back_it_is(store: JournalStore) -> None:
+    for first in range(1, 601, 100):
+        await store.apply(batch(*[ended(number) for number in range(first, first + 100)]))
+    for latest in (0, 1, 199, 200, 201, 399, 599, 600, 601, 100_000):
+        found = await store.after(await store.place_before(latest), 1_000)
+        assert [orjson.loads(record)["request_id"] for _, record in found[:1]] == [
+            f"req-{max(1, 601 - latest)}" for _ in range(min(1, latest))
+        ]
+        assert len(found) == min(latest, 600)
+
+
+async def test_redis_is_not_asked_for_much_at_a_time(redis_server: RedisServer) -> None:
+    """While it reads, nobody else is served."""
+    client = RedisClient(redis_server.url, None, time.monotonic, PATIENCE_S)
+    store = RedisJournal(client)
+    for first in range(1, 1_001, 100):
+        await store.apply(batch(*[ended(number) for number in range(first, first + 100)]))
+
+    async def reads(latest: int) -> int:
+        redis_server.do("CONFIG", "RESETSTAT")
+        await store.place_before(latest)
+        calls: int = redis_server.do("INFO", "commandstats").get("cmdstat_xrevrange", {}).get("calls", 0)
+        return calls
+
+    assert [await reads(latest) for latest in (10, 999, 1_000, 50_000)] == [1, 1_000 // LOOKED_BACK, 0, 0]
+    await client.aclose()
 
 
 async def test_a_gateway_that_dies_leaves_its_requests_as_interrupted_at_what_was_held_back(place: Place) -> None:
