@@ -187,7 +187,7 @@ class Admitted:
         afforded = await afford(budgets, budgets.account(entry.key_id, budget, entry.at or None), request, decision)
         self._request, self._hold = afforded.request, afforded.hold
         if budget.hard:
-            entry.reserved_usd = afforded.hold.usd
+            entry.reserved_usd, entry.held_in = afforded.hold.usd, afforded.hold.period
         if afforded.decision is not decision:
             left_out = len(decision.candidates) - len(afforded.decision.candidates)
             self._ledger.telemetry.metrics.excluded(BUDGET, left_out)

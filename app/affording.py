@@ -1,11 +1,11 @@
 """What a request may cost at most, and what becomes of it when its key's budget cannot pay for that.
 
-How it works: the worst case of a model is every byte of the prompt as a token, and answers as long as they may be, one
-for each choice. The worst of the models that may be tried is held back. Where a caller states no limit, the answer may
-fill the model's context if a slice of the budget pays for that; else it gets 4,096 tokens, or as many as all that may
-be tried have room for, which are then asked for by name. Where what is left pays for less, the answer is cut to that,
-as long as it stays of use, and models for which it is not are left out. A key without a hard budget is never changed in
-anything.
+How it works: the worst case of a model is every byte of the prompt as a token, the largest pictures that it reads, and
+answers as long as they may be, one for each choice. The worst of the models that may be tried is held back. Where a
+caller states no limit, the answer may fill the model's context if a slice of the budget pays for that; else it gets
+4,096 tokens, or as many as all that may be tried have room for, which are then asked for by name. Where what is left
+pays for less, the answer is cut to that, as long as it stays of use, and models for which it is not are left out. A key
+without a hard budget is never changed in anything.
 
 A model without a price costs nothing known, so no budget stops it.
 """
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from app.domain.decision import Decision
 from app.domain.models import TOKENS_PER_PRICE, Model, TokenPrice
-from app.domain.request import Request
+from app.domain.request import TOKENS_PER_IMAGE, Request
 from app.routing.narrowing import narrowed
 from app.store.accounts import NANO_USD, Account, Hold
 from app.store.budgets import Budgets
@@ -38,12 +38,14 @@ FIRST = 3
 class Size(NamedTuple):
     """How much there is to pay for."""
 
-    prompt_tokens: int
+    text_tokens: int
+    images: int
     choices: int
 
     @classmethod
     def of(cls, request: Request) -> Size:
-        return cls(request.input_tokens * TOKENS_PER_ESTIMATED + TEMPLATE_TOKENS, request.choices)
+        text_tokens = request.input_tokens - request.images * TOKENS_PER_IMAGE
+        return cls(text_tokens * TOKENS_PER_ESTIMATED + TEMPLATE_TOKENS, request.images, request.choices)
 
     def usd(self, model: Model, tokens: int | None) -> float:
         """What a model may cost, with answers of so many tokens, or as many as its context has."""
@@ -51,7 +53,8 @@ class Size(NamedTuple):
         if price is None:
             return 0.0
         written = self.choices * (context if tokens is None or tokens > context else tokens)
-        return (self.prompt_tokens * _input_price(price) + written * price.output_usd_per_m) / TOKENS_PER_PRICE
+        read = self.text_tokens + min(self.images * model.card.tokens_per_image, context)
+        return (read * _input_price(price) + written * price.output_usd_per_m) / TOKENS_PER_PRICE
 
     def useful_usd(self, model: Model, tokens: int | None) -> float:
         """What it may cost with an answer that is just of use."""

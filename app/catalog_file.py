@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from app.domain.dimensions import CardField
-from app.domain.models import Backend, Card, Catalog, Model, Speed, TokenPrice
+from app.domain.models import MOST_TOKENS_PER_IMAGE, Backend, Card, Catalog, Model, Speed, TokenPrice
 from app.domain.vocabulary import VOCABULARY
 from app.yaml_files import load_form, refuse
 
@@ -45,6 +45,7 @@ class Form(BaseModel):
 
 class _CardForm(Form):
     context_tokens: Count
+    tokens_per_image: Count = MOST_TOKENS_PER_IMAGE
     capabilities: frozenset[Capability] = frozenset({"chat"})
     license: str | None = None
     regions: frozenset[str] = frozenset()
@@ -197,6 +198,7 @@ def _model(form: _ModelForm, backend: _BackendForm) -> Model:
         backend=form.backend,
         card=Card(
             context_tokens=card.context_tokens,
+            tokens_per_image=card.tokens_per_image,
             capabilities=capabilities | implied,
             license=card.license,
             regions=card.regions,

@@ -25,6 +25,7 @@ from app.store.recording import RecordedJournal
 from app.store.redis_bank import RedisBank
 from app.store.redis_client import PATIENCE_S, RedisClient
 from app.store.redis_limits import RedisLimits
+from app.store.redis_memory import evicts_by
 from app.store.sessions import MemorySessions, RedisSessions, Sessions
 from app.store.spool import Spool
 from app.store.sqlite_bank import SqliteBank
@@ -88,6 +89,8 @@ async def open_stores(
             limits = shared_limits = RedisLimits(redis, limits, time.monotonic)
             stack.push_async_callback(shared_limits.aclose)
             await shared_limits.start()
+            if policy := await evicts_by(redis):
+                telemetry.log.write("store.evicts", policy=policy)
         keys = await stack.enter_async_context(watched_keys(settings, redis))
         spool = _spool(settings)
         store = await stack.enter_async_context(journal_store(settings, settings.journal))
@@ -129,6 +132,17 @@ async def journal_store(place: Place, keep: Keep = KEEP) -> AsyncIterator[Journa
             store = redis_journal.RedisJournal(client, keep)
         stack.push_async_callback(store.aclose)
         yield store
+
+
+async def eviction_policy(place: Place) -> str | None:
+    """By which the shared store drops keys when its memory is full; None where it drops none, or none is shared."""
+    if place.store is None:
+        return None
+    client = _redis(place.store, place, redis_journal.PATIENCE_S)
+    try:
+        return await evicts_by(client)
+    finally:
+        await client.aclose()
 
 
 async def _first_sweep(recorder: Recorder) -> None:

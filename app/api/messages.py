@@ -8,6 +8,7 @@ from typing import Any
 from app.api.checks import Schema
 from app.api.echoes import echoed, objects_in, take_out
 from app.api.parameters import unsupported
+from app.domain.request import TOKENS_PER_IMAGE
 from app.errors import InvalidRequest
 
 MAX_MESSAGES = 2_048
@@ -17,8 +18,6 @@ MAX_PARTS = 2_048
 BYTES_PER_TOKEN = 4
 # Chat templates wrap each message in a role and two or three special tokens.
 TOKENS_PER_MESSAGE = 4
-# What a picture of usual size takes in current vision models (640 to 1,600 tokens).
-TOKENS_PER_IMAGE = 1_000
 
 _ROLES: Mapping[str, frozenset[str]] = {
     "system": frozenset({"role", "content", "name"}),

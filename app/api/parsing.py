@@ -166,6 +166,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         priority=allowed_priority(context.priority, call.key),
         explain=context.explain or False,
         longest_prompt_tokens=prompt.longest_tokens,
+        images=prompt.images,
         choices=expected_choices(forwarded),
         least_tokens=least_tokens(forwarded, max_tokens),
         hops=count_hops(call.headers),

@@ -48,6 +48,8 @@ class Findings:
     expected: Mapping[str, Expectation | None] = field(default_factory=dict)
     """By profile; None where nothing is comparable."""
     unused: list[str] = field(default_factory=list)
+    evicts: str | None = None
+    """The policy by which the shared store drops keys when its memory is full."""
 
     @property
     def untested(self) -> list[str]:
@@ -69,6 +71,7 @@ class Findings:
             "unused": self.unused,
             "untested": self.untested,
             "unpriced": self.unpriced,
+            "evicts": self.evicts,
         }
 
 
@@ -88,7 +91,7 @@ def check(
     """
     findings = _files(config)
     if findings.settings and probe:
-        findings.replicas = asyncio.run(_probe(findings.settings))
+        findings.replicas, findings.evicts = asyncio.run(_ask_all(findings.settings))
     elif findings.settings:
         findings.problems += _unusable(findings.settings)
     for one in findings.replicas:
@@ -154,6 +157,13 @@ def _unusable(settings: Settings) -> list[str]:
     except UsageError as exc:
         return str(exc).splitlines()
     return []
+
+
+async def _ask_all(settings: Settings) -> tuple[list[Probed], str | None]:
+    """What the replicas say, and the store."""
+    from app.stores import eviction_policy
+
+    return await _probe(settings), await eviction_policy(settings)
 
 
 async def _probe(settings: Settings) -> list[Probed]:
@@ -243,5 +253,10 @@ def _print(findings: Findings) -> None:
         print(f"untested, so never chosen on quality: {', '.join(findings.untested)}")
     if findings.unpriced:
         print(f"without a price, so stopped by no budget: {', '.join(findings.unpriced)}")
+    if findings.evicts:
+        print(
+            f"Redis drops keys when its memory is full ({findings.evicts}), and what was spent may be among them: "
+            "set maxmemory-policy noeviction"
+        )
     for problem in findings.problems:
         print(f"WRONG {problem}")

@@ -11,6 +11,8 @@ from typing import Literal
 
 TOKENS_PER_PRICE = 1_000_000
 """Prices are stated in USD per this many tokens."""
+MOST_TOKENS_PER_IMAGE = 16_384
+"""Of a picture as large as Qwen2-VL and Qwen2.5-VL read it; others stay below."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Card:
     """Numbers that a dimension or a constraint reads, by the name of their `CardField`; absent where not stated."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where a number came from, by its name."""
+    tokens_per_image: int = MOST_TOKENS_PER_IMAGE
+    """The most that one picture takes."""
 
 
 @dataclass(frozen=True)

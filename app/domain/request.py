@@ -9,6 +9,9 @@ from typing import Any, Literal, NamedTuple
 from app.domain.records import record
 
 Operation = Literal["chat", "completion", "responses", "embeddings"]
+# What a picture of usual size takes in current vision models (640 to 1,600 tokens).
+TOKENS_PER_IMAGE = 1_000
+
 Conversation = tuple[tuple[str, str], ...]
 """(role, text) pairs in order; tool names travel as one ("tools", "name name") pair."""
 
@@ -55,7 +58,7 @@ class Request:
     conversation: Conversation
     """What the router model reads, in-prompt flags removed."""
     input_tokens: int
-    """Estimated from the text's length: no one tokenizer fits all models."""
+    """Estimated from the text's length, and so many for a picture: no one tokenizer fits all models."""
     max_tokens: int | None
     needs: frozenset[str]
     """Capabilities without which a model cannot answer this call."""
@@ -73,6 +76,8 @@ class Request:
     """Capabilities that parameters use, but whose absence leaves an answer; `require_parameters` makes them needed."""
     longest_prompt_tokens: int | None = None
     """Of several prompts that are read one by one; None where there is one."""
+    images: int = 0
+    """Pictures in its prompt, each of which `TOKENS_PER_IMAGE` of `input_tokens` are for."""
     choices: int = 1
     """How many answers are asked for: all are written, and paid for."""
     least_tokens: int = 0

@@ -37,6 +37,8 @@ class Claim(NamedTuple):
     limit_usd: float
     turn: int
     """Grows with each exchange: what arrives late is recognised."""
+    heard_turn: int
+    """The last one that was answered: a bank that knows less has forgotten. 0 where that is long ago."""
     held_usd: float
     """Lent to this holder in all, less what it gave back."""
     own_usd: float
@@ -73,10 +75,11 @@ class Account:
     """One key's money in one day or month, as one process sees it."""
 
     __slots__ = (
-        "_recorded_usd",
+        "_told_softly_usd",
         "begins_at",
         "budget",
         "ends_at",
+        "heard_turn",
         "held_usd",
         "holds",
         "is_in_doubt",
@@ -88,6 +91,7 @@ class Account:
         "own_usd",
         "period",
         "reserved_usd",
+        "settled_softly_usd",
         "settled_usd",
         "spent_usd",
         "told_at",
@@ -98,8 +102,8 @@ class Account:
         self.key_id, self.budget = key_id, budget
         self.period, self.begins_at, self.ends_at = window
         self.held_usd = self.own_usd = self.spent_usd = self.lent_usd = 0.0
-        self.settled_usd = self.reserved_usd = self.largest_usd = self._recorded_usd = 0.0
-        self.holds, self.turn = 0, 0
+        self.reserved_usd = self.largest_usd = self.settled_usd = self.settled_softly_usd = self._told_softly_usd = 0.0
+        self.holds, self.turn, self.heard_turn = 0, 0, 0
         self.is_used = self.is_in_doubt = False
         self.told_at = float("-inf")
         self.moving: asyncio.Task[None] | None = None
@@ -111,7 +115,10 @@ class Account:
     @property
     def known_spent_usd(self) -> float:
         """By all, with what this process has settled and the bank has not heard of."""
-        return self.spent_usd + max(0.0, self.settled_usd - self._recorded_usd)
+        # Of what was held for it, the bank has on record what it lent and this process no longer has.
+        recorded_usd = self.held_usd - self.own_usd
+        softly_usd = self.settled_softly_usd - self._told_softly_usd
+        return self.spent_usd + max(0.0, self.settled_usd - recorded_usd) + softly_usd
 
     @property
     def left_usd(self) -> float:
@@ -138,20 +145,21 @@ class Account:
         """What goes back is out of reach from now on, whether or not an answer comes."""
         self.turn += 1
         if now - self.told_at > SILENT_S / 2:
+            # The bank may take this holder for dead by now.
             self._give_up_the_free()
-        known = (self.held_usd, self.own_usd, self.spent_usd)
+            self.heard_turn = 0
+        known = (self.heard_turn, self.held_usd, self.own_usd, self.spent_usd)
         self.held_usd -= back_usd
         self.own_usd -= back_usd
         return Claim(
             self.key_id, self.period, self.budget.usd, self.turn, *known, most_usd, least_usd, max(0.0, back_usd)
         )
 
-    def heard(self, standing: Standing, settled_usd: float, now: float) -> None:
-        """The bank has answered; `settled_usd` is what was settled when it was asked."""
+    def heard(self, standing: Standing, softly_usd: float, now: float) -> None:
+        """The bank has answered; `softly_usd` is what was settled softly when it was asked."""
         self.held_usd, self.own_usd, self.spent_usd, self.lent_usd, _ = standing
-        # Of what this process has settled, the bank has on record what it was lent and no longer has.
-        self._recorded_usd = self.held_usd - self.own_usd if self.budget.hard else settled_usd
-        self.told_at, self.is_in_doubt = now, False
+        self._told_softly_usd = softly_usd
+        self.heard_turn, self.told_at, self.is_in_doubt = self.turn, now, False
 
     def surplus_usd(self) -> float:
         """What is better given back: all that lies idle, or what is more than a slice and than any request needs."""
@@ -166,12 +174,18 @@ class Account:
 
 
 class Hold:
-    """Money held back for one request."""
+    """Money held back for one request; under a soft budget it is none, whatever the budget becomes until it is over."""
 
-    __slots__ = ("_account", "_is_open", "usd")
+    __slots__ = ("_account", "_is_hard", "_is_open", "usd")
 
     def __init__(self, account: Account, usd: float) -> None:
-        self._account, self.usd, self._is_open = account, usd, True
+        self._account, self.usd = account, usd
+        self._is_hard, self._is_open = account.budget.hard, True
+
+    @property
+    def period(self) -> str | None:
+        """The day or month of whose slice it is; None where it is of none."""
+        return self._account.period if self._is_hard else None
 
     @property
     def over_usd(self) -> float:
@@ -190,7 +204,10 @@ class Hold:
         self._is_open, account = False, self._account
         account.holds -= 1
         account.reserved_usd = account.reserved_usd - self.usd if account.holds else 0.0
-        account.settled_usd += cost_usd
+        if self._is_hard:
+            account.settled_usd += cost_usd
+        else:
+            account.settled_softly_usd += cost_usd
         account.is_used = True
 
 

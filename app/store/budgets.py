@@ -17,16 +17,18 @@ it lent to a process that was silent for ten minutes. A purse that has not heard
 its slices no longer: hard budgets are closed until it hears again, while what is in flight is settled as ever.
 
 Answers may be lost on the way, so a bank says each time how much it has lent in all, and a purse says what it knows: a
-bank that has lost its data learns from its purses what was spent and lent before it lends again.
+bank that has lost its data, or a part of them, learns from its purses what was spent and lent before it lends again.
+So that it notices, purses speak of idle accounts too, several times a minute.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from app.errors import BudgetSpent, BudgetUnavailable
@@ -36,6 +38,9 @@ from app.store.limits import Clock
 from app.store.redis_client import StoreDown
 
 TEND_EVERY_S = 1.0
+# How long a bank that forgets hears nothing of an account that lies idle, and of how many such it hears at a time:
+# an exchange takes a process 0.2 ms.
+TELL_AGAIN_S, TOLD_AT_ONCE = 15.0, 100
 # Two ticks may be late or lost.
 TRUST_S = 3.0
 # How long it is believed that a bank has no more, so that refusals ask nobody.
@@ -50,6 +55,9 @@ PAST_KEPT_S = 7_200.0
 
 class Bank(Protocol):
     """Lends what is left of budgets. All of it may raise `StoreDown`."""
+
+    forgets: bool
+    """Whether it may lose a part of what it was told, and so has to be told of all again from time to time."""
 
     async def hello(self) -> float:
         """Say that this holder lives; returns the seconds for which nothing will be lent."""
@@ -241,10 +249,10 @@ class Purse:
         return task
 
     async def _exchange(self, account: Account, most_usd: float, least_usd: float, back_usd: float) -> None:
-        asked_at, settled_usd = self._clock(), account.settled_usd
+        asked_at, softly_usd = self._clock(), account.settled_softly_usd
         try:
             standing = await self._bank.exchange(account.claim(most_usd, least_usd, back_usd, asked_at))
-            account.heard(standing, settled_usd, self._clock())
+            account.heard(standing, softly_usd, self._clock())
             self._trust(asked_at, standing.lends)
         except StoreDown:
             account.is_in_doubt = True
@@ -265,14 +273,21 @@ class Purse:
         """Exchanges for accounts of which there is something to say; for all, where the bank has lost what it knew."""
         kept_after = self._wall_clock() - PAST_KEPT_S
         self._past = [one for one in self._past if one.holds or one.ends_at > kept_after]
-        for account in (*self._accounts.values(), *self._past):
+        accounts = (*self._accounts.values(), *self._past)
+        again = self._to_be_told_again(accounts)
+        for account in accounts:
             is_of_use = account.is_used or account.is_in_doubt or account.held_usd - account.settled_usd > NANO_USD
-            if account.moving is None and (is_of_use or has_lost):
+            if account.moving is None and (is_of_use or has_lost or account in again):
                 debt_usd = max(0.0, -account.free_usd) if account.budget.hard else 0.0
                 back_usd, account.is_used, account.largest_usd = account.surplus_usd(), False, 0.0
                 yield self._move(account, debt_usd, 0.0, back_usd)
             elif account.ends_at <= kept_after and not account.holds:
                 self._accounts.pop(account.key_id, None)
+
+    def _to_be_told_again(self, accounts: Sequence[Account]) -> Collection[Account]:
+        told_before = self._clock() - TELL_AGAIN_S
+        silent = (one for one in accounts if one.told_at < told_before)
+        return set(islice(silent, TOLD_AT_ONCE)) if self._bank.forgets else ()
 
     async def _tend_for_ever(self) -> None:
         while True:

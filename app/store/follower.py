@@ -171,7 +171,7 @@ def _bytes_at(path: Path, offset: int, size: int | None) -> bytes:
 def _ended(seq: int, of: int, begun: bytes | None, end: bytes) -> Ended:
     facts, rest = unsealed(end)
     record = whole(begun or facts.begun(), rest)
-    return Ended(seq, of, facts.at, facts.key_id, facts.decision_id, facts.usd, record)
+    return Ended(seq, of, facts.at, facts.key_id, facts.decision_id, facts.usd, record, facts.held_in)
 
 
 def _broken_off(begun: bytes, now: float) -> bytes:
@@ -187,4 +187,5 @@ def _broken_off(begun: bytes, now: float) -> bytes:
         "cost_usd": usd,
         "reconstructed": True,
     }
-    return sealed(Facts(row["time"], usd or 0.0, row["key"], row.get("decision_id")), orjson.dumps({"end": end}))
+    facts = Facts(row["time"], usd or 0.0, row["key"], row.get("decision_id"), row.get("held_in"))
+    return sealed(facts, orjson.dumps({"end": end}))

@@ -20,6 +20,8 @@ from app.store.redis_client import StoreDown
 
 # What is read, changed and written again is tried so often when somebody else was quicker.
 TRIES = 5
+# Keys that a message has room for.
+NAMED = 5
 
 
 class UnknownKey(CallerError):
@@ -216,16 +218,23 @@ def _strange(peppers: PepperFile) -> str:
     return f"{peppers.path}: {what} the one that the keys in the store were made with; copy it from the other gateways"
 
 
-async def check_peppers(store: KeyStore, peppers: PepperFile, needed: frozenset[str]) -> None:
-    """See that this gateway can check the keys of the store, of which `needed` are the peppers.
+async def check_peppers(store: KeyStore, peppers: PepperFile, needed: Mapping[str, str]) -> None:
+    """See that this gateway can check the keys of the store: `needed` has the pepper of each that lives, by its id.
 
     Raises:
         UsageError: it cannot.
         StoreDown: nobody knows.
     """
     own, noted = {one.fingerprint for one in peppers.read()}, await store.peppers()
-    if (noted and not own & noted) or not needed <= own:
+    if noted and not own & noted:
         raise UsageError(_strange(peppers))
+    if without := sorted(key_id for key_id, pepper in needed.items() if pepper not in own):
+        more = len(without) - NAMED
+        raise UsageError(
+            f"{peppers.path}: lacks the pepper of keys that live: {', '.join(without[:NAMED])}"
+            f"{f' and {more} more' if more > 0 else ''}; put its line back, or copy the file from a gateway that has "
+            "it, until they are rotated or revoked"
+        )
 
 
 def _digest(pepper: Pepper, made: Credential) -> Digest:

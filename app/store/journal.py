@@ -61,6 +61,8 @@ class Entry:
     """Whether the prompt's text may be kept."""
     reserved_usd: float | None = None
     """What is held back of a hard budget for it, to be known when it is decided; None where no budget is hard."""
+    held_in: str | None = None
+    """The day or month of the budget of which that is held."""
     seq: int = 0
     """The number of its first row in the spool; 0 before there is one."""
     feedback: dict[str, Any] | None = None

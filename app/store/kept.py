@@ -36,6 +36,8 @@ class Ended(NamedTuple):
     usd: float
     """What it cost; 0 where that is not known."""
     record: bytes
+    held_in: str | None = None
+    """The day or month of the hard budget of which it was held, so that what was lent for it is lent no more."""
 
     @property
     def periods(self) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -149,12 +150,17 @@ class KeyRing:
                 held[key_id] = key
             if number % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        needed = frozenset(key.digests[0][0] for key in held.values())
-        await check_peppers(self._store, self._pepper_file, needed)
+        await check_peppers(self._store, self._pepper_file, self._needed(held))
         peppers = self._pepper_file.read()
         if (held, peppers) != (self._held, self._peppers):
             self._held, self._peppers, self._nobody = held, peppers, _nobody(peppers)
             self.changed()
+
+    def _needed(self, held: Mapping[str, _Held]) -> Mapping[str, str]:
+        """The pepper of each key that can still call."""
+        ended_by = self._wall_clock() - SKEW_S
+        living = {key_id: one for key_id, one in held.items() if (one.key.expires_at or math.inf) >= ended_by}
+        return {key_id: one.digests[0][0] for key_id, one in living.items()}
 
     def _read(self, text: str) -> _Held | None:
         """What is held of a record; None for one that was revoked, or that a later release wrote."""

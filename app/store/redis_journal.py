@@ -4,7 +4,7 @@ thalamus:journal                    stream of records, field `r`
 thalamus:spools                     hash: how far each spool was applied
 thalamus:decision:<decision>        where in the stream its record is, for a week
 thalamus:feedback:<decision>        what its caller thinks of it
-thalamus:spent:<key>:<period>       hash: `spent` in USD, `lease:<holder>`, `seen:<holder>`
+thalamus:spent:<key>:<period>       hash: `spent` in USD, and what `app.store.redis_bank` keeps in it
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ PATIENCE_S = 1.0
 # Of memory, a record takes 2 KB, and a decision that can be looked up another 200 bytes.
 RECORDS = 200_000
 FOUND_FOR_DAYS = 7
+# Who looks back further does so in steps, which take a millisecond each.
+LOOKED_BACK = 100
 # Long enough for somebody to ask what a month has cost.
 SPENT_KEPT_DAYS = 100
 
 # KEYS: stream, hash of spools, prefix of decisions, prefix of feedback, prefix of money.
 # ARGV: spool, number of its last row in the batch, most records, seconds that a decision is found, that feedback is
 # kept, and that money is; number of ended requests, then for each: number of its row, decision ("" if none), record,
-# USD, key, day, month; then for each feedback: number of its row, decision, time, payload.
+# USD, key, day, month, which of both it was held of ("" if neither); then for each feedback: number of its row,
+# decision, time, payload.
 # A command that timed out may still be done later than one that came after it: so each row is looked at by its number.
 APPLY = Script("""
 local spool, till = ARGV[1], tonumber(ARGV[2])
@@ -46,14 +49,14 @@ for _ = 1, tonumber(ARGV[7]) do
     local spent = KEYS[5] .. ARGV[at + 4] .. ':' .. ARGV[at + number]
     if not seen[spent] then seen[spent] = redis.call('HEXISTS', spent, 'spent') end
   end
-  at = at + 7
+  at = at + 8
 end
 while ARGV[at] do
   redis.call('GET', KEYS[4] .. ARGV[at + 1])
   at = at + 4
 end
 
-local sums = {}
+local sums, held = {}, {}
 at = 8
 for _ = 1, tonumber(ARGV[7]) do
   local seq, decision, record, usd, key = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
@@ -63,16 +66,16 @@ for _ = 1, tonumber(ARGV[7]) do
     for number = 5, 6 do
       local spent = KEYS[5] .. key .. ':' .. ARGV[at + number]
       sums[spent] = (sums[spent] or 0) + tonumber(usd)
+      if ARGV[at + 7] == ARGV[at + number] then held[spent] = (held[spent] or 0) + tonumber(usd) end
     end
   end
-  at = at + 7
+  at = at + 8
 end
 for spent, usd in pairs(sums) do
   if usd > 0 then
-    local told = string.format('%.12f', usd)
-    redis.call('HINCRBYFLOAT', spent, 'spent', told)
-    if redis.call('HEXISTS', spent, 'lease:' .. spool) == 1 then
-      redis.call('HINCRBYFLOAT', spent, 'lease:' .. spool, '-' .. told)
+    redis.call('HINCRBYFLOAT', spent, 'spent', string.format('%.12f', usd))
+    if held[spent] and redis.call('HEXISTS', spent, 'lease:' .. spool) == 1 then
+      redis.call('HINCRBYFLOAT', spent, 'lease:' .. spool, string.format('-%.12f', held[spent]))
     end
     redis.call('EXPIRE', spent, ARGV[6])
   end
@@ -106,6 +109,13 @@ if not found[1] then return false end
 return {found[1][2][2], redis.call('GET', KEYS[3] .. ARGV[1])}
 """)
 
+# KEYS: stream. ARGV: where to begin, and how many records to look back from there.
+# Returns how many there are, and the place of the oldest of them.
+LOOK_BACK = Script("""
+local found = redis.call('XREVRANGE', KEYS[1], ARGV[1], '-', 'COUNT', ARGV[2])
+return {#found, found[1] and found[#found][1] or false}
+""")
+
 
 class RedisJournal:
     """A `JournalStore` in Redis. The client is its owner's to close."""
@@ -135,7 +145,7 @@ class RedisJournal:
         ]
         values.append(len(batch.ended))
         for one in batch.ended:
-            values += (one.seq, one.decision_id or "", one.record, one.usd, one.key_id, *one.periods)
+            values += (one.seq, one.decision_id or "", one.record, one.usd, one.key_id, *one.periods, one.held_in or "")
         for told in batch.feedback:
             values += (told.seq, told.decision_id, told.at, told.payload)
         await self._client.run(APPLY, (STREAM, SPOOLS, DECISION, FEEDBACK, SPENT), *values)
@@ -162,8 +172,16 @@ class RedisJournal:
         return [_place_and_record(entry) for entry in found or []]
 
     async def place_before(self, latest: int) -> str | None:
-        found = await self._client.ask("XREVRANGE", STREAM, "+", "-", "COUNT", latest + 1)
-        return _place_and_record(found[-1])[0] if len(found) > latest else None
+        if latest >= await self._client.ask("XLEN", STREAM):
+            return None
+        place, left = "+", latest + 1
+        while left:
+            count, oldest = await self._client.run(LOOK_BACK, (STREAM,), place, min(left, LOOKED_BACK))
+            if count < min(left, LOOKED_BACK):
+                # The oldest went meanwhile.
+                return None
+            place, left = f"({oldest.decode()}", left - count
+        return place[1:]
 
     async def trim(self, now: float) -> None:  # noqa: ARG002
         """By Redis' own clock, as its places are."""

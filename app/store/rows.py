@@ -21,8 +21,8 @@ from app.domain.vocabulary import VOCABULARY
 from app.store.journal import Entry, Outcome
 
 # What the second row begins with. A JSON object, as in releases before there were facts, does not.
-_FORM = 1
-_FACTS = struct.Struct("<BddHH")
+_FORM = 2
+_FACTS = struct.Struct("<BddHHB")
 
 
 class Outline(Protocol):
@@ -46,6 +46,8 @@ class Facts(NamedTuple):
     """What it cost; 0 where that is not known."""
     key_id: str
     decision_id: str | None
+    held_in: str | None = None
+    """The day or month of the hard budget of which it was held."""
 
     def begun(self) -> bytes:
         """What stands for a first row that is lost."""
@@ -73,6 +75,8 @@ def begun(entry: Entry, outline: Outline) -> bytes:
         row["decision_id"] = decision.decision_id
         row["chosen"], row["reason"] = decision.chosen.model.name, decision.reason
         row["expected_usd"], row["reserved_usd"] = outline.expected_usd(decision), entry.reserved_usd
+        if entry.held_in is not None:
+            row["held_in"] = entry.held_in
     return _dump(row)
 
 
@@ -88,13 +92,16 @@ def ended(entry: Entry, outcome: Outcome, now: float, outline: Outline) -> bytes
         row.update(outline.of(decision))
     row["end"] = _end(outcome, now)
     decision_id = None if decision is None else decision.decision_id
-    return sealed(Facts(round(entry.at, 3), outcome.cost_usd or 0.0, entry.key_id, decision_id), _dump(row))
+    facts = Facts(round(entry.at, 3), outcome.cost_usd or 0.0, entry.key_id, decision_id, entry.held_in)
+    return sealed(facts, _dump(row))
 
 
 def sealed(facts: Facts, rest: bytes) -> bytes:
     """The second row of a request: the facts, and the rest of its record as a JSON object that is not empty."""
     key_id, decision_id = facts.key_id.encode(), (facts.decision_id or "").encode()
-    return _FACTS.pack(_FORM, facts.at, facts.usd, len(key_id), len(decision_id)) + key_id + decision_id + rest
+    held_in = (facts.held_in or "").encode()
+    sizes = len(key_id), len(decision_id), len(held_in)
+    return _FACTS.pack(_FORM, facts.at, facts.usd, *sizes) + key_id + decision_id + held_in + rest
 
 
 def shortened(row: bytes) -> bytes:
@@ -111,11 +118,12 @@ def unsealed(row: bytes) -> tuple[Facts, bytes]:
     """
     if row[0] != _FORM:
         raise ValueError("another release wrote it")
-    _, at, usd, key_size, decision_size = _FACTS.unpack_from(row)
+    _, at, usd, key_size, decision_size, held_size = _FACTS.unpack_from(row)
     key_end = _FACTS.size + key_size
-    rest_at = key_end + decision_size
-    decision_id = row[key_end:rest_at].decode() or None
-    return Facts(at, usd, row[_FACTS.size : key_end].decode(), decision_id), row[rest_at:]
+    decision_end = key_end + decision_size
+    rest_at = decision_end + held_size
+    key_id, decision_id = row[_FACTS.size : key_end].decode(), row[key_end:decision_end].decode()
+    return Facts(at, usd, key_id, decision_id or None, row[decision_end:rest_at].decode() or None), row[rest_at:]
 
 
 def whole(begun: bytes, rest: bytes) -> bytes:

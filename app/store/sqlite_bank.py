@@ -18,6 +18,8 @@ from app.store.sqlite import open_database, transaction
 class SqliteBank:
     """A `Bank` in a folder. All of SQLite's work is done in one thread of its own."""
 
+    forgets = False
+
     def __init__(
         self,
         folder: Path,
@@ -42,7 +44,7 @@ class SqliteBank:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bank")
 
     async def hello(self) -> float:
-        """Each exchange says who lives; nothing is ever forgotten."""
+        """Each exchange says who lives."""
         return 0.0
 
     async def exchange(self, claim: Claim) -> Standing:

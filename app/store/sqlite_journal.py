@@ -161,9 +161,12 @@ def _insert(connection: sqlite3.Connection, spool: str, ended: Sequence[Ended]) 
 def _spend(connection: sqlite3.Connection, holder: str, ended: Sequence[Ended]) -> None:
     """Add what was spent; what its process had been lent for it is lent no more."""
     usd: defaultdict[tuple[str, str], float] = defaultdict(float)
+    held_usd: defaultdict[tuple[str, str], float] = defaultdict(float)
     for one in ended:
         for period in one.periods if one.usd else ():
             usd[one.key_id, period] += one.usd
+        if one.held_in and one.usd:
+            held_usd[one.key_id, one.held_in] += one.usd
     connection.executemany(
         "INSERT INTO spent (key_id, period, usd) VALUES (?, ?, ?)"
         " ON CONFLICT (key_id, period) DO UPDATE SET usd = usd + excluded.usd",
@@ -171,5 +174,5 @@ def _spend(connection: sqlite3.Connection, holder: str, ended: Sequence[Ended]) 
     )
     connection.executemany(
         "UPDATE leases SET usd = usd - ? WHERE key_id = ? AND period = ? AND holder = ?",
-        [(amount, *where, holder) for where, amount in usd.items()],
+        [(amount, *where, holder) for where, amount in held_usd.items()],
     )

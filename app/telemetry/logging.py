@@ -42,6 +42,7 @@ EVENTS = {
     "journal.resumed": "records are written again",
     "journal.recovered": "what a dead process had left is recorded",
     "journal.failed": "a bug of ours in recording: its kind; it is tried again",
+    "store.evicts": "Redis drops keys when its memory is full, and what was spent may be among them",
     "models.unpriced": "these models have no price, so no budget stops them",
 }
 """Every event, and when it is written."""

@@ -35,11 +35,11 @@ class Vault:
     def spent(self, account: tuple[str, str]) -> float:
         return self.spent_usd.get(account, 0.0)
 
-    def record(self, holder: str, account: tuple[str, str], usd: float) -> None:
+    def record(self, holder: str, account: tuple[str, str], usd: float, *, is_held: bool = True) -> None:
         """As the journal does when it applies what a request cost."""
         self.spent_usd[account] = self.spent_usd.get(account, 0.0) + usd
         lent = self.lent_usd.get(account, {})
-        if holder in lent:
+        if is_held and holder in lent:
             lent[holder] -= usd
 
     def forget(self, holder: str) -> None:
@@ -58,6 +58,8 @@ class Vault:
 
 class MemoryBank(Bank):
     """One holder's."""
+
+    forgets = True
 
     def __init__(self, vault: Vault | None = None, holder: str = "me") -> None:
         self.vault, self._holder = vault or Vault(), holder

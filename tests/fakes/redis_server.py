@@ -75,6 +75,18 @@ class RedisServer:
         self.do("CONFIG", "SET", "maxmemory", "0")
         self.do("REPLICAOF", "NO", "ONE")
 
+    def copy(self) -> dict[bytes, tuple[int, bytes]]:
+        """What it has now, as a replica that will hear nothing more of it."""
+        return {name: (max(0, self.do("PTTL", name)), self.do("DUMP", name)) for name in self.do("KEYS", "*")}
+
+    def go_back(self, copy: dict[bytes, tuple[int, bytes]]) -> None:
+        """From now on it has that, and nothing that came later, as after the end of a primary."""
+        with Redis.from_url(self.url, socket_timeout=5.0) as client, client.pipeline(transaction=True) as pipeline:
+            pipeline.flushall()
+            for name, (ttl_ms, value) in copy.items():
+                pipeline.restore(name, ttl_ms, value)
+            pipeline.execute()
+
     def do(self, *command: Any) -> Any:
         """One command, over a connection of its own."""
         with Redis.from_url(self.url, socket_timeout=5.0) as client:

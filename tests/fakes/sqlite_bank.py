@@ -74,6 +74,8 @@ class SqliteVault:
 class FailingBank(Bank):
     """One holder's."""
 
+    forgets = False
+
     def __init__(self, bank: SqliteBank, vault: SqliteVault) -> None:
         self._bank, self._vault = bank, vault
 

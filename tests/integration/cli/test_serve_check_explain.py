@@ -21,6 +21,7 @@ from router_models.artifact import write_artifact
 from tests.fakes.artifacts import tiny_artifact
 from tests.fakes.backend import TOKENS, FakeBackend, Script
 from tests.fakes.deployment import SECRET, write_config
+from tests.fakes.redis_server import running_redis
 from tests.fakes.upstream import texts
 
 CHAT: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -80,6 +81,21 @@ async def test_a_gateway_answers_on_two_listeners_and_ends_what_it_began(tmp_pat
         events = [json.loads(line)["event"] for line in said]
         assert events == ["request.rejected", "gateway.draining", "request.completed", "gateway.stopped"]
         assert texts(rest).endswith(TOKENS[-1])
+
+
+async def test_check_says_of_a_redis_that_drops_keys_what_to_set(tmp_path: Path) -> None:
+    async with FakeBackend(models=("org/small",)) as backend:
+        with running_redis(tmp_path) as redis:
+            config = write_config(tmp_path, {"small": backend.url}, store=redis.url)
+            usual, out, _ = await thalamus("check", "--config", str(config))
+            assert "Redis" not in out
+            redis.do("CONFIG", "SET", "maxmemory", "1gb")
+            redis.do("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+            status, out, _ = await thalamus("check", "--config", str(config))
+            assert "full (volatile-lru), and what was spent may be among them: set maxmemory-policy noeviction" in out
+        without, out, _ = await thalamus("check", "--config", str(config))
+        assert "Redis" not in out
+        assert usual == status == without
 
 
 async def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Each worker of a gateway is one of those that share a Redis, beside other gateways."""
+"""Gateways on one Redis: each worker is one of those that share it, and what it should not do is said."""
 
 from __future__ import annotations
 
@@ -39,6 +39,16 @@ async def test_two_workers_and_another_gateway_give_a_key_its_limits_once(tmp_pa
                 assert redis.do("ZCARD", HOLDERS) == 3
                 outcomes = Counter(await asyncio.gather(*(ask(url) for url in (crew.url, crew.url, alone.url) * 8)))
                 assert outcomes == {200: 5, 429: 19}
+
+
+async def test_a_redis_that_drops_keys_is_told_of_at_the_start(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as redis:
+        redis.do("CONFIG", "SET", "maxmemory", "1gb")
+        redis.do("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+        async with FakeBackend() as backend:
+            config = configured(tmp_path / "a", backend, redis.url, 1)
+            async with serving(config) as gateway:
+                assert [one["policy"] for one in gateway.events("store.evicts")] == ["volatile-lru"]
 
 
 def configured(folder: Path, backend: FakeBackend, store: str, workers: int) -> Path:

@@ -13,10 +13,10 @@ import pytest
 
 from app.errors import BudgetSpent, BudgetUnavailable
 from app.store.accounts import Hold
-from app.store.budgets import Bank, Purse
+from app.store.budgets import TELL_AGAIN_S, Bank, Purse
 from app.store.keys import Budget
-from app.store.redis_bank import QUIET_AFTER_LOSS_S, QUIET_S, RedisBank
-from app.store.redis_client import RedisClient
+from app.store.redis_bank import QUIET_S, RedisBank
+from app.store.redis_client import LEFT_ALONE_S, RedisClient
 from app.store.sqlite import open_database, transaction
 from app.store.sqlite_bank import SqliteBank
 from tests.fakes.clock import FakeClock
@@ -210,8 +210,11 @@ async def test_a_holder_that_lives_keeps_what_it_was_lent(town: Town) -> None:
 
 
 async def test_a_holder_that_was_taken_for_dead_claims_what_is_in_flight(town: Town) -> None:
-    slept, other = await town.purse("slept", SILENT_S), await town.purse("other", SILENT_S)
+    other = await town.purse("other", SILENT_S)
+    town.clock = clock = FakeClock(time.monotonic())
+    slept = await town.purse("slept", SILENT_S)
     hold = await _hold(slept, 5.0)
+    clock.advance(LONG_S)
     for _ in range(7):
         await asyncio.sleep(0.1)
         await other.tend()
@@ -292,6 +295,28 @@ async def test_what_was_to_go_back_while_the_bank_failed_is_free_again(town: Tow
 
 
 # What only Redis does.
+
+
+Loss = Callable[[RedisServer], None]
+"""What Redis does with the data that it has."""
+
+
+def _evict(redis: RedisServer) -> None:
+    redis.do("DEL", f"thalamus:spent:k:{DAY}")
+
+
+def _evict_and_record(redis: RedisServer) -> None:
+    _evict(redis)
+    redis.do("HINCRBYFLOAT", f"thalamus:spent:k:{DAY}", "spent", 0.1)
+
+
+def _evict_what_never_expires(redis: RedisServer) -> None:
+    _evict(redis)
+    redis.do("DEL", "thalamus:accounts")
+
+
+def _forget_what_was_spent(redis: RedisServer) -> None:
+    redis.do("HDEL", f"thalamus:spent:k:{DAY}", "spent")
 
 
 @pytest.fixture
@@ -377,14 +402,95 @@ async def test_a_flushed_redis_lends_nothing_before_all_have_said_what_they_know
     with pytest.raises(BudgetUnavailable):
         await _hold(stranger, 0.1)
     began_at = time.monotonic()
-    await asyncio.sleep(QUIET_S / 2)
+    await asyncio.sleep(LEFT_ALONE_S)
     for purse in (one, other):
         await purse.tend()
     with pytest.raises(BudgetUnavailable):
         await _hold(other, 0.1)
-    await asyncio.sleep(QUIET_AFTER_LOSS_S + 0.2)
-    assert time.monotonic() - began_at < QUIET_S + QUIET_AFTER_LOSS_S
+    await asyncio.sleep(QUIET_S + 0.2)
+    assert time.monotonic() - began_at < 2 * QUIET_S
     assert (await _hold(stranger, 10.0, least=0.1)).usd == pytest.approx(10.0 - 4.0 - 3.0)
+
+
+async def test_the_first_to_start_waits_for_those_that_had_left_redis_alone(redis_town: Town) -> None:
+    redis_town.redis.do("FLUSHALL")
+    began_at = time.monotonic()
+    async with Purse(redis_town.bank("a"), redis_town.clock, redis_town.wall) as purse:
+        assert LEFT_ALONE_S < time.monotonic() - began_at < QUIET_S + 1.0
+        await _hold(purse, 1.0)
+    began_at = time.monotonic()
+    async with Purse(redis_town.bank("b"), redis_town.clock, redis_town.wall):
+        assert time.monotonic() - began_at < 1.0
+
+
+async def _spend_and_rest(town: Town, purse: Purse, holder: str, usd: float) -> None:
+    (await _hold(purse, usd)).settle(usd)
+    town.record(holder, usd)
+    for _ in range(3):
+        await purse.tend()
+
+
+async def _left_after_a_loss(purses: list[Purse]) -> float:
+    """What the last of them gets of the budget when Redis lends again; until then all have closed."""
+    began_at = time.monotonic()
+    while True:
+        await asyncio.gather(*(purse.tend() for purse in purses))
+        try:
+            return (await _hold(purses[-1], 10.0, least=0.01)).usd
+        except BudgetUnavailable:
+            assert time.monotonic() - began_at < 2 * QUIET_S
+            await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("lose", [_evict, _evict_and_record])
+async def test_who_never_heard_of_an_account_is_lent_nothing_of_it_when_it_was_evicted(
+    redis_town: Town, lose: Loss
+) -> None:
+    one, other = await redis_town.purse("a"), await redis_town.purse("b")
+    await _spend_and_rest(redis_town, one, "a", 4.0)
+    lose(redis_town.redis)
+    with pytest.raises(BudgetUnavailable):
+        await _hold(other, 0.1)
+    assert await _left_after_a_loss([one, other]) == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("lose", [_evict, _evict_what_never_expires, _forget_what_was_spent])
+async def test_a_loss_is_noticed_though_nobody_spends(redis_town: Town, lose: Loss) -> None:
+    redis_town.clock = clock = FakeClock(time.monotonic())
+    one = await redis_town.purse("a")
+    await _spend_and_rest(redis_town, one, "a", 4.0)
+    lose(redis_town.redis)
+    clock.advance(TELL_AGAIN_S + 1.0)
+    await one.tend()
+    with pytest.raises(BudgetUnavailable):
+        await _hold(one, 0.1)
+    assert float(redis_town.redis.do("HGET", f"thalamus:spent:k:{DAY}", "spent")) == pytest.approx(4.0)
+
+
+async def test_a_redis_that_goes_back_hears_what_was_spent_and_lent_since(redis_town: Town) -> None:
+    one, other = await redis_town.purse("a"), await redis_town.purse("b")
+    await _hold(other, 1.0)
+    await _spend_and_rest(redis_town, one, "a", 2.0)
+    earlier = redis_town.redis.copy()
+    await _spend_and_rest(redis_town, one, "a", 1.5)
+    lent = await _hold(one, 2.5)
+    await other.tend()
+    redis_town.redis.go_back(earlier)
+
+    await other.tend()
+    with pytest.raises(BudgetUnavailable):
+        await _hold(other, 0.1)
+    assert await _left_after_a_loss([one, other]) == pytest.approx(10.0 - 3.5 - 1.0 - lent.usd)
+
+
+async def test_a_loss_that_was_made_up_for_is_none(redis_town: Town) -> None:
+    one, other = await redis_town.purse("a"), await redis_town.purse("b")
+    await _spend_and_rest(redis_town, one, "a", 4.0)
+    _evict(redis_town.redis)
+    assert await _left_after_a_loss([one, other]) == pytest.approx(6.0)
+    for purse in (one, other, one, other):
+        await purse.tend()
+    (await _hold(other, 0.0)).settle(0.0)
 
 
 async def test_a_newcomer_takes_none_of_those_for_dead_whom_redis_was_away_from(redis_town: Town) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from app.store.kept import INTERRUPTED, Batch, Ended, Feedback, JournalStore, periods_of
 from app.store.redis_client import RedisClient
-from app.store.redis_journal import PATIENCE_S, RedisJournal
+from app.store.redis_journal import LOOKED_BACK, PATIENCE_S, RedisJournal
 from app.store.spool import Spool
 from app.store.sqlite_journal import SqliteJournal
 from tests.fakes.journal_process import OK, entry, recording
@@ -83,9 +83,9 @@ async def store(place: Place) -> AsyncIterator[JournalStore]:
     await client.aclose()
 
 
-def ended(seq: int, usd: float = 0.5, at: float = NOON, key_id: str = "tester") -> Ended:
+def ended(seq: int, usd: float = 0.5, at: float = NOON, key_id: str = "tester", held_in: str | None = None) -> Ended:
     record = orjson.dumps({"request_id": f"req-{seq}", "key": key_id, "end": {"outcome": "ok"}})
-    return Ended(seq, seq, at, key_id, f"dec-{seq}", usd, record)
+    return Ended(seq, seq, at, key_id, f"dec-{seq}", usd, record, held_in)
 
 
 def batch(*rows: Ended, until: int | None = None, spool: str = "one") -> Batch:
@@ -128,11 +128,20 @@ async def test_money_counts_in_the_day_and_month_in_which_it_was_asked_for(store
 
 async def test_what_a_process_had_been_lent_shrinks_by_what_it_spent(store: JournalStore, place: Place) -> None:
     place.lend("one", 2.0)
-    await store.apply(batch(ended(1), ended(2)))
+    await store.apply(batch(ended(1, held_in=DAY), ended(2, held_in=DAY)))
     assert place.lent("one") == pytest.approx(1.0)
-    await store.apply(batch(ended(3), spool="two"))
+    await store.apply(batch(ended(3, held_in=DAY), spool="two"))
     assert place.lent("two") == 0.0, "who was lent nothing owes nothing"
     assert place.lent("one") == pytest.approx(1.0)
+
+
+async def test_only_what_was_held_of_a_day_or_month_is_lent_of_it_no_more(store: JournalStore, place: Place) -> None:
+    """A budget may have been for days, or soft, or none, when a request was let in that ends under another."""
+    for period in (DAY, MONTH):
+        place.lend("one", 2.0, period=period)
+    await store.apply(batch(ended(1, held_in=DAY), ended(2, usd=0.25, held_in=MONTH), ended(3, usd=0.125)))
+    assert (place.lent("one"), place.lent("one", period=MONTH)) == (1.5, 1.75)
+    assert (place.spent(), place.spent(period=MONTH)) == (0.875, 0.875)
 
 
 async def test_a_tenth_of_a_micro_dollar_is_not_lost(store: JournalStore, place: Place) -> None:
@@ -169,6 +178,34 @@ async def test_records_are_read_on_from_any_place(store: JournalStore) -> None:
     assert [orjson.loads(record)["request_id"] for _, record in latest] == ["req-7", "req-8", "req-9", "req-10"]
     assert await store.after(latest[-1][0], 100) == []
     assert len(await store.after(await store.place_before(100), 100)) == 10
+
+
+async def test_a_place_is_found_however_far_back_it_is(store: JournalStore) -> None:
+    for first in range(1, 601, 100):
+        await store.apply(batch(*[ended(number) for number in range(first, first + 100)]))
+    for latest in (0, 1, 199, 200, 201, 399, 599, 600, 601, 100_000):
+        found = await store.after(await store.place_before(latest), 1_000)
+        assert [orjson.loads(record)["request_id"] for _, record in found[:1]] == [
+            f"req-{max(1, 601 - latest)}" for _ in range(min(1, latest))
+        ]
+        assert len(found) == min(latest, 600)
+
+
+async def test_redis_is_not_asked_for_much_at_a_time(redis_server: RedisServer) -> None:
+    """While it reads, nobody else is served."""
+    client = RedisClient(redis_server.url, None, time.monotonic, PATIENCE_S)
+    store = RedisJournal(client)
+    for first in range(1, 1_001, 100):
+        await store.apply(batch(*[ended(number) for number in range(first, first + 100)]))
+
+    async def reads(latest: int) -> int:
+        redis_server.do("CONFIG", "RESETSTAT")
+        await store.place_before(latest)
+        calls: int = redis_server.do("INFO", "commandstats").get("cmdstat_xrevrange", {}).get("calls", 0)
+        return calls
+
+    assert [await reads(latest) for latest in (10, 999, 1_000, 50_000)] == [1, 1_000 // LOOKED_BACK, 0, 0]
+    await client.aclose()
 
 
 async def test_a_gateway_that_dies_leaves_its_requests_as_interrupted_at_what_was_held_back(place: Place) -> None:

@@ -46,6 +46,24 @@ async def test_the_worst_case_counts_every_choice(choices: int) -> None:
     assert afforded.request == asked
 
 
+@pytest.mark.parametrize(
+    ("images", "card", "expected"),
+    [
+        (1, {}, 16_384),
+        (3, {"tokens_per_image": 1_500}, 4_500),
+        (3, {}, CONTEXT),
+        (3, {"context_tokens": 4_096}, 4_096),
+    ],
+)
+async def test_the_worst_case_counts_the_largest_pictures_that_the_context_takes(
+    images: int, card: dict[str, Any], expected: int
+) -> None:
+    reader = _model("reader", 0.0, input_usd_per_m=2.0)
+    reader = replace(reader, card=replace(reader.card, **card))
+    afforded = await _afford(request(input_tokens=12 + 1_000 * images, images=images, max_tokens=10), reader)
+    assert afforded.hold.usd == pytest.approx(2e-6 * (PROMPT_TOKENS + expected))
+
+
 async def test_embeddings_cost_their_input_alone() -> None:
     asked = request(operation="embeddings", max_tokens=0, body={"input": ["a"] * 9})
     afforded = await _afford(asked, _model("e", 99.0, input_usd_per_m=1.0))

@@ -223,6 +223,7 @@ async def test_only_a_hard_budget_reserves(hard: bool, is_known: bool) -> None:
     entry = world.admission.ledger.journal.find(served.decision.decision_id, KEY.id)
     assert entry is not None
     assert (entry.reserved_usd is not None) is is_known
+    assert entry.held_in == (_account(world).period if hard else None)
     served.answer.close()
 
 

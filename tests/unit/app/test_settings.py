@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.domain.models import TokenPrice
+from app.domain.models import MOST_TOKENS_PER_IMAGE, TokenPrice
 from app.domain.vocabulary import VOCABULARY
 from app.errors import UsageError
 from app.settings import Address, load_catalog, load_settings
@@ -80,7 +80,16 @@ def test_a_catalogue_becomes_models_and_backends(tmp_path: Path) -> None:
     assert model.card.values["parameters_b"] == 8
     assert model.card.values["released"] == 739370
     assert "security" not in model.card.values
+    assert model.card.tokens_per_image == MOST_TOKENS_PER_IMAGE
     assert catalog.backends[0].urls == ("http://127.0.0.1:9001",)
+
+
+def test_a_card_may_say_what_a_picture_takes(tmp_path: Path) -> None:
+    write_config(tmp_path, URLS)
+    content = yaml.safe_load((tmp_path / "catalog.yaml").read_text())
+    content["models"][0]["card"]["tokens_per_image"] = 1_500
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(content))
+    assert load_catalog(tmp_path / "catalog.yaml").models[0].card.tokens_per_image == 1_500
 
 
 def test_a_self_hosted_models_price_follows_from_its_rent(tmp_path: Path) -> None:
@@ -202,6 +211,11 @@ def test_what_may_be_a_secret_of_a_backend_is_not_repeated(tmp_path: Path, field
             "catalog.yaml: models[0].card.colour: is not a key; known are capabilities",
         ),
         (("models", 0, "card", "context_tokens"), 0, "models[0].card.context_tokens: expected greater than 0, got 0"),
+        (
+            ("models", 0, "card", "tokens_per_image"),
+            0,
+            "models[0].card.tokens_per_image: expected greater than 0, got 0",
+        ),
         (("models", 0, "card", "capabilities"), ["sing"], "models[0].card.capabilities[0]: expected 'chat'"),
         (("models", 0, "card", "released"), "spring", "models[0].card.released: expected a day such as"),
         (("models", 0, "card", "security"), "high", "models[0].card.security: expected one of public_api"),

@@ -133,7 +133,7 @@ def test_a_picture_needs_eyes() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     request = chat(user([{"type": "text", "text": "What is it?"}, picture]))
     assert request.needs == {"chat", "vision"}
-    assert request.input_tokens > 1000
+    assert (request.images, request.input_tokens > 1000) == (1, True)
 
 
 def test_a_prompts_length_is_estimated_from_its_bytes() -> None:

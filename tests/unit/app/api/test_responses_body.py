@@ -61,7 +61,7 @@ def test_the_conversation_is_what_was_said_by_whom_and_what_functions_returned()
         ("tools", "add"),
     )
     assert request.needs == {"responses", "tools", "vision"}
-    assert request.input_tokens > 1000, "a picture is long"
+    assert (request.images, request.input_tokens > 1000) == (1, True), "a picture is long"
 
 
 THOUGHT = {"type": "reasoning_text", "text": "x" * 4000}

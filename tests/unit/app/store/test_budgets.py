@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from app.errors import BudgetSpent, BudgetUnavailable
 from app.store.accounts import NANO_USD, Hold, window_of
-from app.store.budgets import REFUSED_FOR_S, TRUST_S, Purse
+from app.store.budgets import REFUSED_FOR_S, TELL_AGAIN_S, TOLD_AT_ONCE, TRUST_S, Purse
 from app.store.keys import Budget
 from tests.fakes.bank import MemoryBank, Vault
 from tests.fakes.clock import FakeClock
@@ -176,6 +176,22 @@ async def test_a_refusal_asks_the_bank_once_for_a_while() -> None:
     assert vault.exchanges <= 2
 
 
+async def test_a_bank_that_forgets_hears_of_idle_accounts_several_times_a_minute_and_of_no_more_than_some() -> None:
+    vault, clock = Vault(), FakeClock()
+    purse = Purse(MemoryBank(vault), clock)
+    for number in range(TOLD_AT_ONCE + 20):
+        (await purse.draw(purse.account(f"k{number}", BUDGET), 0.1, 0.1)).settle(0.1)
+    for _ in range(2):
+        await purse.tend()
+    heard = []
+    for wait_s in (1.0, TELL_AGAIN_S, 1.0, 1.0):
+        before = vault.exchanges
+        clock.advance(wait_s)
+        await purse.tend()
+        heard.append(vault.exchanges - before)
+    assert heard == [0, TOLD_AT_ONCE, 20, 0]
+
+
 async def test_what_was_given_back_is_out_of_reach_though_nobody_confirmed_it() -> None:
     vault = Vault()
     purse = Purse(MemoryBank(vault))
@@ -221,6 +237,49 @@ async def test_another_budget_for_a_key_counts_from_now_on_and_what_was_spent_st
     (await purse.draw(purse.account("k", BUDGET), 1.0, 1.0)).settle(1.0)
     hold = await purse.draw(purse.account("k", Budget(3.0)), 3.0, 0.1)
     assert hold.usd == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_what_was_spent_under_a_soft_budget_counts_once_when_it_is_hard(is_told: bool) -> None:
+    vault, hard, soft = Vault(), Budget(1.0), Budget(1.0, hard=False)
+    purse = Purse(MemoryBank(vault))
+    (await purse.draw(purse.account("k", hard), 0.1, 0.1)).settle(0.1)
+    softly = [purse.take(purse.account("k", soft), 5.0) for _ in range(2)]
+    account = purse.account("k", soft)
+    assert all(softly)
+    assert [hold.period for hold in softly if hold] == [None, None]
+    for hold in softly[:1]:
+        assert hold
+        hold.settle(0.6)
+    assert account.known_spent_usd == pytest.approx(0.7)
+    where = account.key_id, account.period
+    vault.record("me", where, 0.1)
+    vault.record("me", where, 0.6, is_held=False)
+    for _ in range(2 if is_told else 0):
+        await purse.tend()
+    account = purse.account("k", hard)
+    with pytest.raises(BudgetSpent):
+        await purse.draw(account, 0.31, 0.31)
+    held = await purse.draw(account, 0.3, 0.3)
+    assert (held.usd, held.period) == (0.3, account.period)
+    assert softly[1]
+    softly[1].settle(0.2)
+    assert account.free_usd == pytest.approx(0.0)
+
+
+async def test_a_request_under_a_hard_budget_is_still_held_when_it_is_soft() -> None:
+    vault, hard, soft = Vault(), Budget(1.0), Budget(1.0, hard=False)
+    purse = Purse(MemoryBank(vault))
+    held = await purse.draw(purse.account("k", hard), 0.5, 0.5)
+    account = purse.account("k", soft)
+    assert held.period == account.period
+    held.settle(0.4)
+    vault.record("me", (account.key_id, account.period), 0.4)
+    for _ in range(2):
+        await purse.tend()
+    assert account.known_spent_usd == pytest.approx(0.4)
+    assert account.free_usd == pytest.approx(0.0)
+    assert vault.committed_usd((account.key_id, account.period)) == pytest.approx(0.4)
 
 
 async def test_a_budget_that_was_for_days_and_is_for_months_leaves_nothing_behind() -> None:

@@ -46,6 +46,13 @@ def test_what_has_no_end_is_interrupted_at_what_was_expected(tmp_path: Path) -> 
     assert (end["outcome"], end["cost_usd"], end["reconstructed"], last.usd) == (INTERRUPTED, 0.25, True, 0.25)
 
 
+def test_what_is_interrupted_was_held_of_the_day_that_its_first_row_names(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.admit(BEGUN[:-1] + b',"reserved_usd":0.75,"held_in":"1970-01-01"}')
+    (last,) = finished(spool)
+    assert (last.usd, last.held_in) == (0.75, "1970-01-01")
+
+
 def test_a_reader_that_finds_a_part_done_does_the_rest(tmp_path: Path) -> None:
     spool = spool_with(tmp_path, 3 * BATCH_ROWS // 2, 3 * BATCH_ROWS // 2)
     rows = finished(spool)

@@ -210,22 +210,51 @@ async def test_a_gateway_with_another_pepper_says_so(world: World, tmp_path: Pat
         await Issuer(world.store, PepperFile(stranger)).create("", {}, "me")
 
 
+def _write(pepper: Path, *lines: str) -> None:
+    pepper.chmod(0o600)
+    pepper.write_text("\n".join(lines))
+    pepper.chmod(0o400)
+
+
 async def test_a_pepper_is_exchanged_key_by_key(world: World) -> None:
     old = await world.made()
     lines = [secrets.token_hex(32), world.pepper.read_text().strip()]
-    world.pepper.chmod(0o600)
-    world.pepper.write_text("\n".join(lines))
-    world.pepper.chmod(0o400)
+    _write(world.pepper, *lines)
     new = await world.issuer.rotate(old.record.id, "me", grace_s=100)
     await world.ring.refresh()
     assert world.find(old) == world.find(new) is not None
-    world.pepper.chmod(0o600)
-    world.pepper.write_text(lines[0])
+    _write(world.pepper, lines[0])
     world.clock.advance(31)
-    world.pepper.chmod(0o400)
     await world.ring.refresh()
     assert world.find(old) is None
     assert world.find(new) is not None
+
+
+async def test_a_pepper_can_go_when_no_key_that_lives_needs_it(world: World) -> None:
+    expires_at = dt.datetime.fromtimestamp(world.wall_clock() + 100, dt.UTC)
+    expired, living = await world.made(expires_at=expires_at), await world.made()
+    lines = [secrets.token_hex(32), world.pepper.read_text().strip()]
+    _write(world.pepper, *lines)
+    rotated = await world.issuer.rotate(living.record.id, "me", grace_s=0)
+    _write(world.pepper, lines[0])
+    world.wall_clock.advance(159)
+    with pytest.raises(UsageError, match=f"lacks the pepper of keys that live: {expired.record.id}; put its line"):
+        await world.gateway(world.pepper).refresh()
+    world.wall_clock.advance(2)
+    ring = world.gateway(world.pepper)
+    await ring.refresh()
+    assert ring.find(rotated.secret.reveal())
+    assert ring.find(expired.secret.reveal()) is None
+
+
+async def test_of_many_keys_whose_pepper_is_gone_some_are_named(world: World) -> None:
+    ids = sorted([(await world.made()).record.id for _ in range(8)])
+    lines = [secrets.token_hex(32), world.pepper.read_text().strip()]
+    _write(world.pepper, *lines)
+    await world.made()
+    _write(world.pepper, lines[0])
+    with pytest.raises(UsageError, match=f"that live: {', '.join(ids[:5])} and 3 more; put its line back"):
+        await world.gateway(world.pepper).refresh()
 
 
 async def test_a_record_of_a_later_release_is_nobodys_key(world: World) -> None:

@@ -57,7 +57,14 @@ def test_half_of_a_utf16_pair_in_a_kept_text_is_escaped() -> None:
 
 def test_what_a_store_looks_for_stands_before_the_rest() -> None:
     facts, _ = unsealed(ended(entry(key_id="schlüssel"), OK, 101.0, OUTLINE))
-    assert facts == (100.0, 0.25, "schlüssel", record(entry(), OK)["decision_id"])
+    assert facts == (100.0, 0.25, "schlüssel", record(entry(), OK)["decision_id"], None)
+
+
+def test_what_it_was_held_of_stands_before_the_rest_and_in_the_first_row() -> None:
+    held = entry(reserved_usd=0.2, held_in="2026-11")
+    facts, _ = unsealed(ended(held, OK, 101.0, OUTLINE))
+    assert (facts.held_in, facts.decision_id) == ("2026-11", record(entry(), OK)["decision_id"])
+    assert orjson.loads(begun(held, OUTLINE))["held_in"] == "2026-11"
 
 
 def test_the_facts_stand_for_a_first_row_that_is_lost() -> None:
