@@ -15,7 +15,7 @@ from typing import NoReturn
 from app.admitted import Admitted, Caller, draining
 from app.domain.request import Request
 from app.ledger import Ledger
-from app.shedding import Shedding
+from app.shedding import Shedding, refusal
 from app.upstream.deadline import Clock, Deadline
 
 
@@ -71,7 +71,7 @@ class Admission:
         if self.gate.closed:
             raise draining()
         self.ledger.telemetry.metrics.shed(priority)
-        raise self._shedding.refusal()
+        raise refusal()
 
     def admit(self, request: Request, caller: Caller, operation: str | None = None) -> Admitted:
         """A context for one request; `operation` names it in the metrics when it is not a completion.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -24,15 +24,32 @@ def memory_share(limit_mib: int | None = None, groups: Path = CGROUPS) -> Share:
     return lambda: max((share() for share in limits), default=0.0)
 
 
-def _group_share(groups: Path) -> Share | None:
-    for limit, used, reclaimable in (
-        ("memory.max", "memory.current", "inactive_file "),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file "),
-    ):
-        limit_bytes = _number(groups / limit)
+def memory_limit_bytes(limit_mib: int | None = None, groups: Path = CGROUPS) -> int | None:
+    """The tighter of the two limits; None where there is none."""
+    limits = [limit_mib << 20] if limit_mib else []
+    limits += [limit_bytes for _, limit_bytes in _group_limits(groups)]
+    return min(limits, default=None)
+
+
+_Names = tuple[str, str, str]
+_VERSIONS: tuple[_Names, ...] = (
+    ("memory.max", "memory.current", "inactive_file "),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file "),
+)
+"""Of control groups: where the limit is, what is used, and what of that the kernel would give up."""
+
+
+def _group_limits(groups: Path) -> Iterator[tuple[_Names, int]]:
+    for names in _VERSIONS:
+        limit_bytes = _number(groups / names[0])
         if limit_bytes and limit_bytes < NO_LIMIT_FROM:
-            statistics = (groups / used).with_name("memory.stat")
-            return lambda: _used_bytes(groups / used, statistics, reclaimable) / limit_bytes
+            yield names, limit_bytes
+
+
+def _group_share(groups: Path) -> Share | None:
+    for (_, used, reclaimable), limit_bytes in _group_limits(groups):
+        statistics = (groups / used).with_name("memory.stat")
+        return lambda: _used_bytes(groups / used, statistics, reclaimable) / limit_bytes
     return None
 
 

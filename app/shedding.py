@@ -79,11 +79,6 @@ class Shedding(AbstractContextManager["Shedding"]):
             return True
         return self._strain > begin and self._strain - begin > self._drawn() * (end - begin)
 
-    def refusal(self) -> Overloaded:
-        """What those hear who are turned away."""
-        wait_s = 1 + int(random.random() * RETRY_WITHIN_S)
-        return Overloaded(f"the gateway is full; try again in {wait_s} s", retry_after_s=wait_s)
-
     def readings(self) -> dict[str, float]:
         """The three readings by name."""
         return {"places": self._places(), "memory": self._memory_pressure, "strain": self._strain}
@@ -121,6 +116,12 @@ class Shedding(AbstractContextManager["Shedding"]):
         """Numbers in [0, 1) that are spread more evenly than random ones."""
         self._draw = (self._draw + GOLDEN_RATIO) % 1.0
         return self._draw
+
+
+def refusal() -> Overloaded:
+    """What those hear who are turned away."""
+    wait_s = 1 + int(random.random() * RETRY_WITHIN_S)
+    return Overloaded(f"the gateway is full; try again in {wait_s} s", retry_after_s=wait_s)
 
 
 def _memory_pressure(used: float) -> float:

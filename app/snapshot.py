@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from app.admission import Admission, Gate
 from app.api.access import DEFAULT_PROFILE, Access
 from app.api.doors import Doors
+from app.api.uploads import Uploads
 from app.errors import UsageError
 from app.gateway import Desk, Gateway
 from app.ledger import Ledger
-from app.memory import memory_share
+from app.memory import memory_limit_bytes, memory_share
 from app.promises import Baseline, Promises
 from app.router_model import RouterModel, source
 from app.routing.candidates import CandidateTable
@@ -129,8 +130,14 @@ class Snapshot:
         desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=stores.redis is not None)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
         access = Access(settings.catalog, settings.profiles)
+        limits = settings.limits
         self.doors = Doors(
-            create_keys(settings, stores.keys.ring), access, self.gateway, telemetry, settings.limits.body_bytes
+            create_keys(settings, stores.keys.ring),
+            access,
+            self.gateway,
+            telemetry,
+            limits.body_bytes,
+            uploads=Uploads.within(memory_limit_bytes(limits.memory_mib)),
         )
         self._adopt(lasting)
 

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive
 from app.api.access import Access
 from app.api.disconnect import ClientLeft, Watching
 from app.api.strict_json import parse_object
+from app.api.uploads import Upload, Uploads
 from app.errors import RequestTimeout, TooLarge, UnsupportedMedia
 from app.gateway import Gateway
 from app.store.keys import Key
@@ -39,6 +40,7 @@ class Call:
     receive: Receive
     """The rest of the body, as ASGI has it."""
     operation: str
+    uploads: Uploads
     is_read: bool = False
     """Whether the whole body has arrived."""
     begun: bool = False
@@ -67,13 +69,23 @@ class Call:
             raise await self._too_large()
         if int(self.headers.get("content-length", "0")) > self.body_limit_bytes:
             raise await self._too_large()
-        pieces: list[bytes] = []
-        size = 0
-        while not self.is_read:
-            pieces.append(await self._piece())
-            size += len(pieces[-1])
+        first = await self._piece()
+        if self.is_read and len(first) <= self.body_limit_bytes:
+            return first
+        upload = self.uploads.begin(self.key)
+        try:
+            return await self._received(first, upload)
+        finally:
+            upload.end()
+
+    async def _received(self, first: bytes, upload: Upload) -> bytes:
+        pieces, size = [first], len(first)
+        while not self.is_read or size > self.body_limit_bytes:
             if size > self.body_limit_bytes:
                 raise await self._too_large()
+            upload.take(len(pieces[-1]))
+            pieces.append(await self._piece())
+            size += len(pieces[-1])
         return b"".join(pieces)
 
     async def _piece(self) -> bytes:

@@ -15,6 +15,7 @@ from app.api.call import Call, nothing_more
 from app.api.loggable import loggable
 from app.api.policy import PUBLIC, Rule
 from app.api.strangers import Strangers
+from app.api.uploads import Uploads
 from app.errors import GatewayError, NotAllowed, Unauthorized
 from app.gateway import Gateway
 from app.store.keys import PRIORITIES, Key, Keys
@@ -42,6 +43,8 @@ class Doors:
     wall_clock: Clock = time.time
     strangers: Strangers = field(default_factory=Strangers)
     """Stay what they are, whatever else changes."""
+    uploads: Uploads = field(default_factory=Uploads)
+    """Stay as well, but for their room."""
 
     def let_in(
         self,
@@ -62,12 +65,23 @@ class Doors:
         key = _NOBODY if rule.scope == PUBLIC else self._authenticated(headers, address)
         if rule.scope != PUBLIC and rule.scope not in key.scopes:
             raise NotAllowed(f"this key may not do that; it needs the scope {rule.scope}")
-        return Call(self.gateway, self.access, key, request_id, headers, self.body_limit_bytes, receive, rule.operation)
+        return Call(
+            self.gateway,
+            self.access,
+            key,
+            request_id,
+            headers,
+            self.body_limit_bytes,
+            receive,
+            rule.operation,
+            self.uploads,
+        )
 
     def become(self, other: Doors) -> None:
         """Lead to where the others lead, for all calls from now on."""
         self.keys, self.access, self.gateway = other.keys, other.access, other.gateway
         self.telemetry, self.body_limit_bytes = other.telemetry, other.body_limit_bytes
+        self.uploads.room_bytes = other.uploads.room_bytes
 
     def count(self, error: GatewayError, call: Call | None, request_id: str) -> None:
         """Count a call that never came as far as the gateway, which records all others itself."""

@@ -251,15 +251,17 @@ class Wire(asyncio.BufferedProtocol):
         self._phase, self.due_at = BODY, self._loop.time() + self._front.patience.body_s
         self._chunks = ChunkedBody() if found.chunked else None
         self._left = 1 if found.chunked else found.content_length or 0
-        self._take(rest)
+        self._take(rest, is_first=True)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, *, is_first: bool = False) -> None:
         work = self._work
         assert work is not None  # noqa: S101 - a body has a call
         try:
             work.take(self._piece(data))
-        except (Refused, TooLarge) as exc:
-            self._refuse(exc)
+            if is_first and self._left:
+                work.wait()
+        except GatewayError as exc:
+            self._refuse(exc, work.refused(exc))
             return
         if self._left == 0:
             self._phase, self.due_at = BUSY, math.inf

@@ -19,6 +19,8 @@ from app.api.doors import Doors
 from app.api.guard import Head
 from app.api.line import Line
 from app.api.operations import Operation
+from app.api.uploads import Upload
+from app.errors import GatewayError
 
 _NO_LOG = logging.getLogger("uvicorn.error")
 
@@ -36,7 +38,18 @@ class Work(Protocol):
 
         Raises:
             TooLarge: there is more than may be.
+            Overloaded: there is no room for it.
         """
+
+    def wait(self) -> None:
+        """More of the body is to come than came with the head.
+
+        Raises:
+            RateLimited, Overloaded: it may not.
+        """
+
+    def refused(self, error: GatewayError) -> str | None:
+        """Nothing more of the body is read, for this reason; returns the id of the request where it has one."""
 
     def begin(self) -> None:
         """The body is whole."""
@@ -51,7 +64,7 @@ class Work(Protocol):
 class ModelCall:
     """A call for a model: answered in a task of its own once its body is there."""
 
-    __slots__ = ("_call", "_done", "_doors", "_line", "_operation", "_pieces", "_server", "_size", "_task")
+    __slots__ = ("_call", "_done", "_doors", "_line", "_operation", "_pieces", "_server", "_size", "_task", "_upload")
 
     def __init__(
         self, doors: Doors, call: Call, operation: Operation, line: Line, server: ServerState, done: Callable[[], None]
@@ -62,6 +75,7 @@ class ModelCall:
         self._pieces: list[bytes] = []
         self._size = 0
         self._task: asyncio.Task[None] | None = None
+        self._upload: Upload | None = None
 
     @property
     def answered(self) -> bool:
@@ -71,9 +85,20 @@ class ModelCall:
         self._size += len(piece)
         if self._size > self._call.body_limit_bytes:
             raise too_large(self._call.body_limit_bytes)
+        if self._upload is not None:
+            self._upload.take(len(piece))
         self._pieces.append(piece)
 
+    def wait(self) -> None:
+        self._upload = self._doors.uploads.begin(self._call.key)
+        self._upload.take(self._size)
+
+    def refused(self, error: GatewayError) -> str | None:
+        self._doors.count(error, self._call, self._call.request_id)
+        return self._call.request_id
+
     def begin(self) -> None:
+        self._has_arrived()
         self._task = asyncio.get_running_loop().create_task(self._answer())
         # The server waits for these when it stops.
         self._server.tasks.add(self._task)
@@ -83,10 +108,16 @@ class ModelCall:
         self._line.keep_alive = False
 
     def abandon(self) -> None:
+        self._has_arrived()
         if self._task is not None:
             # A task keeps what ended it, and that refers to this.
             task, self._task = self._task, None
             task.cancel()
+
+    def _has_arrived(self) -> None:
+        if self._upload is not None:
+            upload, self._upload = self._upload, None
+            upload.end()
 
     async def _answer(self) -> None:
         body = b"".join(self._pieces)
@@ -144,6 +175,12 @@ class ControlCall:
         if len(self._cycle.body) > HIGH_WATER_LIMIT:
             self._flow.pause_reading()
         self._cycle.message_event.set()
+
+    def wait(self) -> None:
+        """Its route counts what it reads."""
+
+    def refused(self, error: GatewayError) -> str | None:  # noqa: ARG002 - the route counts its own errors
+        return None
 
     def begin(self) -> None:
         self._cycle.more_body = False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.memory import memory_share
+from app.memory import memory_limit_bytes, memory_share
 
 MIB = 1 << 20
 
@@ -44,6 +44,13 @@ def test_without_a_limit_nothing_is_ever_full(tmp_path: Path, limit: object) -> 
     write(tmp_path / "memory", memory__limit_in_bytes=limit, memory__usage_in_bytes=80 * MIB)
     assert memory_share(groups=tmp_path)() == 0
     assert memory_share(groups=tmp_path / "nowhere")() == 0
+
+
+def test_the_tighter_limit_is_told(tmp_path: Path) -> None:
+    assert memory_limit_bytes(groups=tmp_path) is None
+    assert memory_limit_bytes(64, groups=tmp_path) == 64 * MIB
+    write(tmp_path, memory__max=100 * MIB)
+    assert [memory_limit_bytes(mib, groups=tmp_path) for mib in (None, 64, 200)] == [100 * MIB, 64 * MIB, 100 * MIB]
 
 
 def test_the_operators_own_limit_is_for_this_process(tmp_path: Path) -> None:

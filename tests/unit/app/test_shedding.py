@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.shedding import LATE_S, MUCH_TOO_LATE_S, PROBE_EVERY_S, RETRY_WITHIN_S, Shedding
+from app.shedding import LATE_S, MUCH_TOO_LATE_S, PROBE_EVERY_S, RETRY_WITHIN_S, Shedding, refusal
 from tests.fakes.clock import FakeClock
 
 PRIORITIES = ("low", "normal", "high")
@@ -191,10 +191,9 @@ def test_memory_is_looked_at_about_once_a_second() -> None:
 
 
 def test_callers_who_were_turned_away_together_come_back_over_some_seconds() -> None:
-    shedding = Shedding(lambda: 1.0, lambda: 0.0)
-    refusals = [shedding.refusal() for _ in range(200)]
-    assert {refusal.retry_after_s for refusal in refusals} == set(range(1, RETRY_WITHIN_S + 1))
-    assert {(refusal.status, refusal.code) for refusal in refusals} == {(503, "overloaded")}
+    refusals = [refusal() for _ in range(200)]
+    assert {one.retry_after_s for one in refusals} == set(range(1, RETRY_WITHIN_S + 1))
+    assert {(one.status, one.code) for one in refusals} == {(503, "overloaded")}
 
 
 def test_the_readings_are_told_by_name() -> None:
