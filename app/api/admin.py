@@ -1,5 +1,6 @@
 """What operators may do to a running gateway, on the admin listener, with a key of the scope `admin:config`.
 
+Each of it leaves a line in the log that says whose key it was, as changes of keys do.
 Nothing here names a file: a reload reads those that the gateway was started with.
 """
 
@@ -12,6 +13,7 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse
 
+from app.api.call import call_of
 from app.api.policy import needs
 from app.store.issuer import Issuer
 
@@ -31,7 +33,7 @@ class Running(Protocol):
 
     @property
     def issuer(self) -> Issuer:
-        """Makes and ends keys."""
+        """Makes and ends keys; its log is for all that operators do."""
         ...
 
     async def metrics(self) -> bytes:
@@ -49,6 +51,7 @@ class Running(Protocol):
 @needs("admin:config")
 async def reload(http_request: HttpRequest) -> JSONResponse:
     """Read the configuration again."""
+    _log(http_request, "reload")
     return JSONResponse(dict(await running(http_request).reload()))
 
 
@@ -56,6 +59,7 @@ async def reload(http_request: HttpRequest) -> JSONResponse:
 @needs("admin:config")
 async def drain(http_request: HttpRequest) -> JSONResponse:
     """Be not ready from now on, and close connections with their answers; everything is still served."""
+    _log(http_request, "drain")
     running(http_request).leave()
     return JSONResponse({"status": "draining"})
 
@@ -64,6 +68,7 @@ async def drain(http_request: HttpRequest) -> JSONResponse:
 @needs("admin:config")
 async def undrain(http_request: HttpRequest) -> JSONResponse:
     """Be ready again."""
+    _log(http_request, "undrain")
     running(http_request).stay()
     return JSONResponse({"status": "ok"})
 
@@ -72,3 +77,8 @@ def running(http_request: HttpRequest) -> Running:
     """The gateway that the admin plane is about."""
     found: Running = http_request.app.state.running
     return found
+
+
+def _log(http_request: HttpRequest, what: str) -> None:
+    call = call_of(http_request)
+    running(http_request).issuer.log.write("admin.asked", what=what, by=call.key.id, request_id=call.request_id)

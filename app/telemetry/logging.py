@@ -33,6 +33,7 @@ EVENTS = {
     "worker.silent": "a process of this gateway does not say how it is: metrics show what it said last",
     "config.applied": "the files were read again, and requests see them from now on",
     "config.rejected": "the files were read again and are wrong: what was before stays",
+    "admin.asked": "a reload, or to be drained or not any more: by whose key",
     "keys.missing": "there is no valid key, so nobody can call",
     "keys.stale": "the store of the keys does not answer, or cannot be used: changes of keys do not arrive",
     "key.created": "a key was made: which one, and by whom",

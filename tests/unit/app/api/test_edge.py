@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.api.edge import Edge
 from app.api.policy import PUBLIC, Policy, needs
 from app.errors import UpstreamBroken
 from app.store.keys import SCOPES, Key
+from app.telemetry.logging import EventLog
 from app.upstream.replicas import FAILURES_TO_EJECT
 from tests.fakes.asgi import Reply, ask, receiving
 from tests.fakes.gateway import Bench, bench
@@ -227,6 +229,19 @@ async def test_an_operator_drains_and_takes_it_back() -> None:
     assert running.leaving
     assert (await ask_admin(running, "DELETE", "/admin/drain")).status == 200
     assert not running.leaving
+
+
+async def test_the_log_says_who_operates() -> None:
+    lines = io.StringIO()
+    running = FakeRunning()
+    running.issuer.log = EventLog(lines)
+    for method, path in (("POST", "/admin/reload"), ("POST", "/admin/drain"), ("DELETE", "/admin/drain")):
+        await ask_admin(running, method, path)
+        assert (await ask_admin(running, method, path, SECRET)).status == 403
+    said = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [(line["event"], line["what"], line["by"]) for line in said] == [
+        ("admin.asked", what, "operator") for what in ("reload", "drain", "undrain")
+    ]
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/admin/reload"), ("POST", "/admin/drain")])
