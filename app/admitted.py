@@ -188,9 +188,8 @@ class Admitted:
         self._request, self._hold = afforded.request, afforded.hold
         if budget.hard:
             entry.reserved_usd, entry.held_in = afforded.hold.usd, afforded.hold.period
-        if afforded.decision is not decision:
-            left_out = len(decision.candidates) - len(afforded.decision.candidates)
-            self._ledger.telemetry.metrics.excluded(BUDGET, left_out)
+        if afforded.unpaid:
+            self._ledger.telemetry.metrics.excluded(BUDGET, afforded.unpaid)
         return afforded.request, afforded.decision
 
     async def would_afford(self, request: Request, decision: Decision) -> tuple[Request, Decision]:

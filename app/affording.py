@@ -1,11 +1,12 @@
 """What a request may cost at most, and what becomes of it when its key's budget cannot pay for that.
 
 How it works: the worst case of a model is every byte of the prompt as a token, the largest pictures that it reads, and
-answers as long as they may be, one for each choice. The worst of the models that may be tried is held back. Where a
-caller states no limit, the answer may fill the model's context if a slice of the budget pays for that; else it gets
-4,096 tokens, or as many as all that may be tried have room for, which are then asked for by name. Where what is left
-pays for less, the answer is cut to that, as long as it stays of use, and models for which it is not are left out. A key
-without a hard budget is never changed in anything.
+answers as long as they may be, one for each choice. The worst of the models that may be tried is held back; one that
+would be tried late and needs far more than those before it is not tried. Where a caller states no limit, the answer may
+fill the model's context if a slice of the budget pays for that; else it gets 4,096 tokens, or as many as all that may
+be tried have room for, which are then asked for by name. Where what is left pays for less, the answer is cut to that,
+as long as it stays of use, and models for which it is not are ruled out. A key without a hard budget is never changed
+in anything.
 
 A model without a price costs nothing known, so no budget stops it.
 """
@@ -13,13 +14,14 @@ A model without a price costs nothing known, so no budget stops it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from app.domain.decision import Decision
+from app.domain.decision import Candidate, Decision
 from app.domain.models import TOKENS_PER_PRICE, Model, TokenPrice
 from app.domain.request import TOKENS_PER_IMAGE, Request
 from app.routing.narrowing import narrowed
-from app.store.accounts import NANO_USD, Account, Hold
+from app.store.accounts import NANO_USD, SHARE, Account, Hold
 from app.store.budgets import Budgets
 from app.upstream.forwarding import TEMPLATE_TOKENS
 
@@ -31,8 +33,10 @@ SHORT_TOKENS = 1_024
 USEFUL_TOKENS = 256
 # Prompts are estimated at four bytes a token, and a byte is the shortest token.
 TOKENS_PER_ESTIMATED = 4
-# Models that are tried at most before the rest; dearer ones after them are not waited for.
+# Models that are tried at most before the rest.
 FIRST = 3
+# Dearer ones after them are held for as well up to this share of what is left: four hundred requests at once have room.
+MODEST = 0.05 * SHARE
 
 
 class Size(NamedTuple):
@@ -76,6 +80,8 @@ class Afforded(NamedTuple):
     request: Request
     decision: Decision
     hold: Hold
+    unpaid: int = 0
+    """Models that the budget does not pay for. Others that are not tried are still candidates in the record."""
 
 
 async def afford(budgets: Budgets, account: Account, request: Request, decision: Decision) -> Afforded:
@@ -88,34 +94,44 @@ async def afford(budgets: Budgets, account: Account, request: Request, decision:
     if not account.budget.hard:
         return Afforded(request, decision, account.hold(0.0))
     size = Size.of(request)
-    if request.max_tokens is None and _dearest(size, _models(decision), None) > account.slice_usd:
-        request, decision = _stated(request, decision)
-    tokens, models = request.max_tokens, _models(decision)
-    costs = [size.usd(model, tokens) for model in models]
-    most_usd = max(costs[:FIRST])
+    candidates = decision.candidates
+    if request.max_tokens is None and _dearest(size, candidates, None) > account.slice_usd:
+        request, candidates = _stated(request, candidates)
+    tokens = request.max_tokens
+    costs = [size.usd(candidate.model, tokens) for candidate in candidates]
+    most_usd = _most_usd(costs, account.left_usd)
     hold = budgets.take(account, most_usd)
     if hold is None:
-        least_usd = min([size.useful_usd(model, tokens) for model in models])
+        least_usd = min([size.useful_usd(candidate.model, tokens) for candidate in candidates])
         hold = await budgets.draw(account, most_usd, least_usd)
+    if hold.usd + NANO_USD < most_usd:
+        return _cut(request, decision, candidates, size, hold)
     if hold.usd + NANO_USD < max(costs):
-        return _cut(request, decision, size, hold)
-    return Afforded(request, decision, hold)
+        candidates = [each for each, usd in zip(candidates, costs, strict=True) if usd <= hold.usd + NANO_USD]
+    if len(candidates) == len(decision.candidates):
+        return Afforded(request, decision, hold)
+    return _tried(request, decision, candidates, size, hold, account.left_usd)
 
 
-def _dearest(size: Size, models: Sequence[Model], tokens: int | None) -> float:
-    return max([size.usd(model, tokens) for model in models[:FIRST]])
+def _most_usd(costs: Sequence[float], left_usd: float) -> float:
+    """What the dearest costs that is held for."""
+    most_usd = max(costs[:FIRST])
+    if most_usd < max(costs):
+        modest_usd = MODEST * left_usd
+        most_usd = max([most_usd, *[usd for usd in costs[FIRST:] if usd <= modest_usd]])
+    return most_usd
 
 
-def _models(decision: Decision) -> list[Model]:
-    return [candidate.model for candidate in decision.candidates]
+def _dearest(size: Size, candidates: Sequence[Candidate], tokens: int | None) -> float:
+    return max([size.usd(candidate.model, tokens) for candidate in candidates[:FIRST]])
 
 
-def _stated(request: Request, decision: Decision) -> tuple[Request, Decision]:
+def _stated(request: Request, candidates: Sequence[Candidate]) -> tuple[Request, Sequence[Candidate]]:
     """A limit where none was stated, and the models that have room for it."""
-    models = _models(decision)
+    models = [candidate.model for candidate in candidates]
     tokens = _unstated_tokens(request, models)
-    kept = [number for number, model in enumerate(models) if not number or _has_room(request, model, tokens)]
-    return request.limited_to(tokens), decision if len(kept) == len(models) else narrowed(decision, kept)
+    kept = [each for each in candidates if each is candidates[0] or _has_room(request, each.model, tokens)]
+    return request.limited_to(tokens), kept
 
 
 def _unstated_tokens(request: Request, models: Sequence[Model]) -> int:
@@ -133,9 +149,28 @@ def _has_room(request: Request, model: Model, tokens: int | None) -> bool:
     return tokens is None or request.longest_input_tokens + tokens <= model.card.context_tokens
 
 
-def _cut(request: Request, decision: Decision, size: Size, hold: Hold) -> Afforded:
-    """Leave out what cannot be paid for, and ask for no longer an answer than can."""
-    models, paid_usd, asked = _models(decision), hold.usd + NANO_USD, request.max_tokens
+def _tried(
+    request: Request, decision: Decision, tried: Sequence[Candidate], size: Size, hold: Hold, left_usd: float
+) -> Afforded:
+    """Try these alone, the first one among them. Of the others, the budget rules out those it could never pay for."""
+    tokens = UNSTATED_TOKENS if request.max_tokens is None else request.max_tokens
+    places = range(len(decision.candidates))
+    names = {each.model.name for each in tried}
+    payable = [
+        place
+        for place, each in zip(places, decision.candidates, strict=True)
+        if each.model.name in names or size.usd(each.model, tokens) <= left_usd + NANO_USD
+    ]
+    unpaid = len(places) - len(payable)
+    if unpaid:
+        decision = narrowed(decision, payable)
+    kept = tuple(each for each in decision.candidates if each.model.name in names)
+    return Afforded(request, replace(decision, candidates=kept), hold, unpaid)
+
+
+def _cut(request: Request, decision: Decision, candidates: Sequence[Candidate], size: Size, hold: Hold) -> Afforded:
+    """Rule out what cannot be paid for, and ask for no longer an answer than can."""
+    models, paid_usd, asked = [each.model for each in candidates], hold.usd + NANO_USD, request.max_tokens
     useful = [model for model in models if size.useful_usd(model, asked) <= paid_usd]
     first = useful[0]
     tokens = asked if size.usd(first, asked) <= paid_usd else size.affordable_tokens(first, hold.usd)
@@ -147,4 +182,7 @@ def _cut(request: Request, decision: Decision, size: Size, hold: Hold) -> Afford
     if asked is None:
         kept = [number for number in kept if models[number] is first or _has_room(request, models[number], tokens)]
     hold.shrink(min(hold.usd, max(size.usd(models[number], tokens) for number in kept)))
-    return Afforded(request, decision if len(kept) == len(models) else narrowed(decision, kept), hold)
+    names = {models[number].name for number in kept}
+    places = [place for place, each in enumerate(decision.candidates) if each.model.name in names]
+    unpaid = len(decision.candidates) - len(places)
+    return Afforded(request, narrowed(decision, places) if unpaid else decision, hold, unpaid)

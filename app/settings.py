@@ -269,6 +269,8 @@ class StorePlace:
     pepper_file: Path
     catalog: Catalog
     profiles: tuple[str, ...]
+    keys: tuple[str, ...]
+    """Ids of those in the file."""
 
 
 def load_place(path: Path, environment: Mapping[str, str] = os.environ) -> StorePlace:
@@ -286,6 +288,7 @@ def load_place(path: Path, environment: Mapping[str, str] = os.environ) -> Store
         _pepper_file(path, form),
         load_catalog(path.parent / form.catalog, option=f"`catalog` in {path}"),
         tuple({DEFAULT_PROFILE: None, **form.profiles}),
+        tuple(key.id for key in form.keys),
     )
 
 

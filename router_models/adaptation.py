@@ -180,11 +180,20 @@ def _read(artifact: Artifact, dataset: OutcomesDataset, advance: Callable[[], ob
     if len(measured) < LEAST_MODELS:
         raise OutcomesError(
             f"at least {LEAST_MODELS} of {artifact.name}'s models need scores on {LEAST_PROMPTS} prompts each; "
-            f"{len(measured)} have them"
+            f"{_counted(artifact, known, score_BM)}"
         )
     sat = known.select(np.isfinite(score_BM[:, measured]).any(1))
     prediction, task_BT = ArtifactPredictor(artifact).predict_with_tasks(sat.conversations(), advance)
     return _Own(prediction, task_BT, sat.matrix("score", artifact.models), measured), sat
+
+
+def _counted(artifact: Artifact, known: OutcomesDataset, score_BM: np.ndarray) -> str:
+    """Which models it found in a dataset, with their prompts, and which there it does not know."""
+    counts = dict(zip(artifact.models, np.isfinite(score_BM).sum(0).tolist(), strict=True))
+    found = [f"{model} has {count}" for model, count in counts.items() if count]
+    strangers = [model for model in known.models if model not in counts]
+    unknown = [f"it does not know {', '.join(strangers)}"] if strangers else []
+    return "; ".join([", ".join(found) or "none has any", *unknown])
 
 
 def _lenient(artifact: Artifact, sat: OutcomesDataset) -> HeadSettings:

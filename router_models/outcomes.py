@@ -4,6 +4,7 @@ A folder with `prompts.parquet` (prompt_id, dataset, task, prompt, messages, ref
 `outcomes.parquet` (prompt_id, model, score in [0, 1], cost_usd, input_tokens, output_tokens, latency_s, mean_logprob).
 Everything after the score may be null, NaN or absent; extra columns are kept. A model without an outcome on a prompt is
 missing there, never 0. `messages` is JSON: a list of {role, content}, or nothing where the prompt was sent alone.
+`predicted_as`, where it is there, is what an artifact calls the row's model.
 
 Legend of array suffixes: B prompts, M models.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from router_models.conversation import Conversation
 PROMPTS_NAME, OUTCOMES_NAME = "prompts.parquet", "outcomes.parquet"
 PROMPT_COLUMNS = ("prompt_id", "prompt")
 OUTCOME_COLUMNS = ("prompt_id", "model", "score")
+PREDICTED_AS = "predicted_as"
 NUMBERS = ("score", "cost_usd", "input_tokens", "output_tokens", "latency_s", "mean_logprob")
 
 
@@ -46,6 +48,14 @@ class OutcomesDataset:
     def models(self) -> tuple[str, ...]:
         """Names of all models with an outcome, sorted."""
         return tuple(sorted(pc.unique(self.outcomes["model"]).to_pylist()))
+
+    def known_as(self, names: Collection[str]) -> dict[str, str]:
+        """Which of these names its models have, as far as was said when they were asked; by their names here."""
+        if PREDICTED_AS not in self.outcomes.column_names:
+            return {}
+        pairs = self.outcomes.select(["model", PREDICTED_AS]).group_by(["model", PREDICTED_AS]).aggregate([])
+        said = zip(pairs["model"].to_pylist(), pairs[PREDICTED_AS].to_pylist(), strict=True)
+        return {model: column for model, column in said if column in names}
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

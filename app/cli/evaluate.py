@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from app.domain.models import Model
+    from router_models.artifact import Artifact
     from router_models.evaluation.costs import Price
     from router_models.evaluation.sets import Entrant, Source
 
@@ -82,7 +83,8 @@ def evaluate(
         artifacts = [load_artifact(folder) for folder in artifact]
         models = _by_column(catalog)
         names = {**artifacts[0].aliases, **{model: model for model in artifacts[0].models}}
-        sources = [_source(folder, split or (), aliases, _prices(models, names)) for folder in data]
+        naming = _Naming(aliases, artifacts[0], _prices(models, names))
+        sources = [_source(folder, split or (), naming) for folder in data]
         _check_names(sources)
         entrants = [Entrant.of(each) for each in artifacts]
         if card:
@@ -102,21 +104,31 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _source(folder: Path, splits: Sequence[str], aliases: Path | None, prices: Mapping[str, Price]) -> Source:
+class _Naming(NamedTuple):
+    """Whose names the models of a dataset get, and what a catalogue says that they cost."""
+
+    aliases: Path | None
+    artifact: Artifact
+    prices: Mapping[str, Price]
+
+
+def _source(folder: Path, splits: Sequence[str], naming: _Naming) -> Source:
     """A dataset under canonical names; prices of a catalogue take precedence over those beside the data."""
     from app.cli.divided import divided
+    from app.cli.named import names_in, tell_strangers
     from router_models.evaluation.costs import read_prices
     from router_models.evaluation.sets import Source, splits_to_measure
-    from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
+    from router_models.outcomes import OutcomesError, read_outcomes
 
-    name = folder.resolve().name
-    renamed = aliases_of(aliases, name) if aliases else {}
-    dataset = divided(name, read_outcomes(folder).renamed(renamed))
+    name, collected = folder.resolve().name, read_outcomes(folder)
+    renamed = names_in(name, collected, naming.aliases, naming.artifact)
+    dataset = divided(name, collected.renamed(renamed))
+    tell_strangers(name, dataset.models, naming.artifact)
     try:
         measured = splits_to_measure(dataset, splits)
     except OutcomesError as exc:
         raise OutcomesError(f"{folder}: {exc}") from exc
-    return Source(name, dataset, measured, {**read_prices(folder, renamed), **prices})
+    return Source(name, dataset, measured, {**read_prices(folder, renamed), **naming.prices})
 
 
 def _check_names(sources: Sequence[Source]) -> None:
@@ -220,9 +232,6 @@ def _show(report: Mapping[str, Any], written: Sequence[Path], *, as_json: bool, 
     for name, figures in report["sets"].items():
         if figures[LEARNED_FROM]:
             print(f"{name}: the artifact was trained on these prompts; of others this says nothing", file=sys.stderr)
-        if figures["unknown_models"]:
-            left_out = f"{name}: the artifact does not know {', '.join(figures['unknown_models'])}; left out"
-            print(left_out, file=sys.stderr)
     if as_json:
         print(json.dumps(report, allow_nan=False, default=float))
     else:

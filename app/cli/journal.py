@@ -10,16 +10,19 @@ import datetime as dt
 import importlib.util
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.callers import called, ids_of, names_of_keys
 from app.cli.serve import DEFAULT_CONFIG
 from app.errors import UsageError
 
 if TYPE_CHECKING:
+    from app.settings import StorePlace
     from app.store.kept import JournalStore
 
 Row = dict[str, Any]
@@ -28,9 +31,11 @@ journal = typer.Typer(no_args_is_help=True, help="Follow, sum and export the rec
 
 Config = Annotated[Path, typer.Option(help="The gateway's YAML; it names the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OfKey = Annotated[str | None, typer.Option("--key", help="Only requests of this key.")]
+OfKey = Annotated[str | None, typer.Option("--key", help="Only requests of this key, by its name or id.")]
 OfModel = Annotated[str | None, typer.Option("--model", help="Only requests that this model answered.")]
-OfOutcome = Annotated[str | None, typer.Option("--outcome", help="Only those that ended so: ok, cancelled, a code.")]
+OfOutcome = Annotated[
+    str | None, typer.Option("--outcome", help="Only those that ended so: ok, cancelled, explained, a code.")
+]
 Since = Annotated[
     dt.datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="Only later ones; UTC.")
 ]
@@ -55,17 +60,18 @@ def tail(
     Example: `thalamus journal tail --key alice --outcome ok`, or `thalamus journal tail -n 1000 --no-follow --json`
     """
     show = _print_json if as_json else _print_line
-    fits = _fits(key, model, outcome)
 
     async def run() -> None:
-        async with _opened(config) as store:
+        async with _opened(config) as (store, where):
+            fits, names = _fits(await _ids(store, where, key), model, outcome), await names_of_keys(where)
             place = await store.place_before(latest)
             while True:
                 async for rows, at in _rows(store, place):
                     place = at
-                    for row in rows:
-                        if fits(row):
-                            show(row)
+                    if any(row["key"] not in names for row in rows):
+                        names = await names_of_keys(where)
+                    for row in filter(fits, rows):
+                        show(row, names)
                 if not follow:
                     return
                 await asyncio.sleep(LOOK_EVERY_S)
@@ -84,24 +90,30 @@ def summed(
 ) -> None:
     """Say how many requests there were, what they took and what they cost, by key, model or profile.
 
+    Who only had a decision explained asked no model; such requests are counted apart.
+
     Example: `thalamus journal sum --by model --since 2026-11-01`
     """
     if by not in SUMS:
         raise UsageError(f"--by: expected one of {', '.join(SUMS)}")
     sums: defaultdict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(_SUMMED, 0))
-    fits = _fits(key, model, None, since)
+    names: dict[str, str] = {}
 
     async def run() -> None:
-        async with _opened(config) as store:
+        async with _opened(config) as (store, where):
+            fits = _fits(await _ids(store, where, key), model, None, since)
             async for rows, _ in _rows(store, None):
                 for row in filter(fits, rows):
-                    _add(sums[row[by] or "-"], row)
+                    _add(sums[(_end(row) if by == "outcome" else row[by]) or "-"], row)
+            if by == "key":
+                names.update(await names_of_keys(where))
 
     _run(run)
     if as_json:
-        print(json.dumps({"by": by, "sums": sums}))
+        named = {"names": {one: names[one] for one in sums if names.get(one)}} if by == "key" else {}
+        print(json.dumps({"by": by, "sums": sums, **named}))
     else:
-        _show_sums(by, sums)
+        _show_sums(by, {called(one, names): numbers for one, numbers in sums.items()})
 
 
 @journal.command()
@@ -132,11 +144,12 @@ def export(
         refuse_foreign(outcomes)
     file = ParquetFile(parquet) if parquet else None
     rated: list[Row] = []
-    fits, written = _fits(key, None, None, since), 0
+    written = 0
 
     async def run() -> None:
         nonlocal written
-        async with _opened(config) as store:
+        async with _opened(config) as (store, where):
+            fits = _fits(await _ids(store, where, key), None, None, since)
             async for rows, _ in _rows(store, None):
                 kept = list(filter(fits, rows))
                 written += len(kept)
@@ -153,8 +166,9 @@ def export(
     print(json.dumps(figures) if as_json else f"{written} requests, {count} of them rated{left_out}")
 
 
-def _opened(config: Path) -> Any:
-    """The store, as a context."""
+@asynccontextmanager
+async def _opened(config: Path) -> AsyncIterator[tuple[JournalStore, StorePlace]]:
+    """The store, and where it is."""
     from app.settings import load_place
     from app.store.sqlite import FILE
     from app.stores import journal_store
@@ -162,7 +176,8 @@ def _opened(config: Path) -> Any:
     place = load_place(config)
     if place.store is None and not (place.state_dir / FILE).exists():
         raise UsageError(f"{place.state_dir}: there is no journal yet; a gateway makes one with its first start")
-    return journal_store(place)
+    async with journal_store(place) as store:
+        yield store, place
 
 
 def _run(work: Callable[[], Any]) -> None:
@@ -189,36 +204,78 @@ async def _rows(store: JournalStore, place: str | None) -> AsyncIterator[tuple[l
         yield [flat(one, told.get(one.get("decision_id", ""))) for one in records], place
 
 
+async def _ids(store: JournalStore, where: StorePlace, key: str | None) -> frozenset[str] | None:
+    """Of the keys that this is the name or the id of; None for all.
+
+    Raises:
+        BadParameter: there is no such key, and never was.
+    """
+    if key is None:
+        return None
+    if ids := ids_of(key, await names_of_keys(where)):
+        return ids
+    # What a key asked outlives its line in the configuration.
+    async for rows, _ in _rows(store, None):
+        if any(row["key"] == key for row in rows):
+            return frozenset({key})
+    raise typer.BadParameter(
+        f"no key {key!r}; they are in `thalamus keys list` and in the configuration", param_hint="--key"
+    )
+
+
 def _fits(
-    key: str | None, model: str | None, outcome: str | None, since: dt.datetime | None = None
+    keys: frozenset[str] | None, model: str | None, outcome: str | None, since: dt.datetime | None = None
 ) -> Callable[[Row], bool]:
-    wanted = {name: value for name, value in (("key", key), ("model", model), ("outcome", outcome)) if value}
     after = since.replace(tzinfo=dt.UTC).timestamp() if since else 0.0
-    return lambda row: row["time"] >= after and all(row[name] == value for name, value in wanted.items())
+
+    def fits(row: Row) -> bool:
+        is_theirs = row["time"] >= after and (keys is None or row["key"] in keys)
+        return is_theirs and model in (None, row["model"]) and outcome in (None, _end(row))
+
+    return fits
 
 
-def _print_json(row: Row) -> None:
-    print(json.dumps({name: value for name, value in row.items() if value is not None}), flush=True)
+def _is_explained(row: Row) -> bool:
+    """Whether only the decision was asked for."""
+    return bool(row["operation"] == "explain")
 
 
-def _print_line(row: Row) -> None:
+def _end(row: Row) -> str:
+    """How a request ended; no model was asked where only the decision was."""
+    return "explained" if row["outcome"] == "ok" and _is_explained(row) else str(row["outcome"])
+
+
+def _print_json(row: Row, names: Mapping[str, str]) -> None:
+    named = {**row, "key_name": names.get(row["key"]) or None}
+    print(json.dumps({name: value for name, value in named.items() if value is not None}), flush=True)
+
+
+def _print_line(row: Row, names: Mapping[str, str]) -> None:
     at = dt.datetime.fromtimestamp(row["time"], dt.UTC).strftime("%m-%d %H:%M:%S")
     cost = "-" if row["cost_usd"] is None else f"${row['cost_usd']:.6f}{'?' if row['reconstructed'] else ''}"
     tokens = f"{row['input_tokens'] or 0}+{row['output_tokens'] or 0} tokens"
     took = "" if row["duration_s"] is None else f" {row['duration_s']:.2f} s"
     print(
-        f"{at} {row['key']} {row['asked_for'] or '-'} > {row['model'] or '-'} ({row['reason'] or '-'}) "
-        f"{row['outcome']} {tokens} {cost}{took}  {row['decision_id'] or row['request_id']}",
+        f"{at} {called(row['key'], names)} {row['asked_for'] or '-'} > {row['model'] or '-'} ({row['reason'] or '-'}) "
+        f"{_end(row)} {tokens} {cost}{took}  {row['decision_id'] or row['request_id']}",
         flush=True,
     )
 
 
-_SUMMED = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cost_usd", "reconstructed_usd")
+_SUMMED = (
+    "requests",
+    "explained",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "reconstructed_usd",
+)
 
 
 def _add(sums: dict[str, float], row: Row) -> None:
-    sums["requests"] += 1
-    for name in _SUMMED[1:5]:
+    sums["explained" if _is_explained(row) else "requests"] += 1
+    for name in _SUMMED[2:6]:
         sums[name] += row[name] or 0
     if row["reconstructed"]:
         sums["reconstructed_usd"] += row["cost_usd"] or 0

@@ -131,19 +131,22 @@ def _from_outcomes(
     from dataclasses import replace
 
     from app.cli.divided import divided
+    from app.cli.named import how_to_serve, names_in, tell_strangers
     from app.cli.screen import bars
     from router_models.artifact import ArtifactError, load_artifact, write_artifact
     from router_models.onboarding import exam_of
     from router_models.onboarding import onboard as join
-    from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
+    from router_models.outcomes import OutcomesError, read_outcomes
 
     try:
         if output.exists():
             raise UsageError(f"{output} is there already; name another folder with --output")
         old, name = load_artifact(artifact), outcomes.resolve().name
-        names = aliases_of(draw.aliases, name) if draw.aliases else {}
-        dataset = read_outcomes(outcomes).renamed(names)
+        collected = read_outcomes(outcomes)
+        names = names_in(name, collected, draw.aliases, old, apart=models)
         others = {other: model for other, model in names.items() if model in models and other != model}
+        dataset = collected.renamed(names)
+        tell_strangers(name, [model for model in dataset.models if model not in models], old)
         for other in others:
             if other in old.models or other in old.aliases:
                 raise UsageError(f"{draw.aliases}: {old.name} knows {other!r} already, and as another model")
@@ -154,6 +157,8 @@ def _from_outcomes(
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
     show(reports, output, as_json=as_json)
+    if not as_json:
+        typer.echo(how_to_serve(output, [(model, model) for model in models]))
 
 
 def show(reports: Sequence[Report], output: Path, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from app.errors import UsageError
 
 if TYPE_CHECKING:
+    from router_models.artifact import Artifact
     from router_models.outcomes import OutcomesDataset
 
 
@@ -52,25 +54,38 @@ def train(
     elif not (base and output and data) or len(data) != 1:
         raise UsageError("--base needs --output and one --data")
     else:
-        own = _own_prompts(data[0], aliases, split)
-        _adapt(base, own, data[0].resolve().name, output, 1 if seed is None else seed, as_json=as_json)
+        own = _Own(data[0], aliases, split)
+        _adapt(base, own, output, 1 if seed is None else seed, as_json=as_json)
 
 
-def _own_prompts(data: Path, aliases: Path | None, split: str | None) -> OutcomesDataset:
-    from app.cli.divided import divided
-    from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
+@dataclass(frozen=True)
+class _Own:
+    """Where somebody's own prompts are, and which of them count."""
 
-    name = data.resolve().name
-    try:
-        dataset = read_outcomes(data).renamed(aliases_of(aliases, name) if aliases else {})
-        return divided(name, dataset, split)
-    except OutcomesError as exc:
-        raise UsageError(str(exc)) from exc
+    folder: Path
+    aliases: Path | None
+    split: str | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    def read(self, artifact: Artifact) -> OutcomesDataset:
+        """Them, under the artifact's names; models that it does not know are said."""
+        from app.cli.divided import divided
+        from app.cli.named import names_in, tell_strangers
+        from router_models.outcomes import read_outcomes
+
+        dataset = read_outcomes(self.folder)
+        dataset = dataset.renamed(names_in(self.name, dataset, self.aliases, artifact))
+        tell_strangers(self.name, dataset.models, artifact)
+        return divided(self.name, dataset, self.split)
 
 
-def _adapt(base: Path, own: OutcomesDataset, name: str, output: Path, seed: int, *, as_json: bool) -> None:
+def _adapt(base: Path, own: _Own, output: Path, seed: int, *, as_json: bool) -> None:
     import json
 
+    from app.cli.named import how_to_serve
     from app.cli.screen import bars
     from router_models.adaptation import adapt
     from router_models.artifact import ArtifactError, load_artifact, write_artifact
@@ -79,9 +94,11 @@ def _adapt(base: Path, own: OutcomesDataset, name: str, output: Path, seed: int,
     try:
         if output.exists():
             raise UsageError(f"{output} is there already; name another folder with --output")
+        old = load_artifact(base)
+        prompts = own.read(old)
         with bars() as bar:
-            step = bar("reading prompts", own.prompts.num_rows)
-            artifact, verdict = adapt(load_artifact(base), own, name, output.name, seed, step)
+            step = bar("reading prompts", prompts.prompts.num_rows)
+            artifact, verdict = adapt(old, prompts, own.name, output.name, seed, step)
         if verdict.helps:
             write_artifact(output, artifact)
     except (ArtifactError, OutcomesError) as exc:
@@ -90,7 +107,10 @@ def _adapt(base: Path, own: OutcomesDataset, name: str, output: Path, seed: int,
         print(json.dumps({"output": str(output) if verdict.helps else None, **verdict.as_json()}))
     else:
         print(verdict.sentence())
-        print(f"{output} is adapted to {name}." if verdict.helps else f"Nothing was written; go on with {base}.")
+        if verdict.helps:
+            print(f"{output} is adapted to {own.name}.\n{how_to_serve(output)}")
+        else:
+            print(f"Nothing was written; go on with {base}.")
 
 
 def _train(
@@ -108,6 +128,7 @@ def _train(
     import sys
     from dataclasses import replace
 
+    from app.cli.named import how_to_serve
     from app.cli.screen import bars
     from router_models.artifact import ArtifactError, write_artifact
     from router_models.outcomes import OutcomesError
@@ -147,3 +168,6 @@ def _train(
         print(f"{settings.output}: {len(artifact.models)} models, encoders {', '.join(artifact.settings.speeds)}.")
         folders = " ".join(f"--data {folder}" for folder in settings.data)
         print(f"Next: thalamus evaluate --artifact {settings.output} {folders} --card")
+        columns = {**{model: model for model in artifact.models}, **artifact.aliases}
+        print(how_to_serve(settings.output, sorted(columns.items())))
+        print("Models that are not among them go without `predicted_as`.")

@@ -15,7 +15,7 @@ from app.collect.journal import Journal, Reply
 from app.collect.plan import Key, Plan, Prompt
 from app.collect.readability import readability_grade
 from app.collect.thoughts import spoken
-from router_models.outcomes import OutcomesDataset
+from router_models.outcomes import PREDICTED_AS, OutcomesDataset
 
 FAILURES_NAME = "failures.jsonl"
 
@@ -60,6 +60,7 @@ def outcomes_table(plan: Plan, replied: Mapping[Key, Reply], graded: Graded) -> 
         {
             "prompt_id": pa.array([key[0] for key in keys], pa.string()),
             "model": pa.array([key[1] for key in keys], pa.string()),
+            PREDICTED_AS: pa.array([targets[key[1]].predicted_as for key in keys], pa.string()),
             "score": pa.array([graded.scores[key] for key in keys], pa.float64()),
             "cost_usd": pa.array(costs, pa.float64()),
             "input_tokens": pa.array([reply.input_tokens for reply in replies], pa.int64()),

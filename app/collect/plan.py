@@ -61,6 +61,8 @@ class Target:
     rename: Mapping[str, str | None] = field(default_factory=dict)
     """As in the backend's entry of the catalogue."""
     ca_file: str | None = None
+    predicted_as: str | None = None
+    """What an artifact calls it, as the catalogue says."""
 
     def cost_usd(self, input_tokens: float | None, output_tokens: float | None) -> float | None:
         """Price of so many tokens; None without a price or without counts."""
@@ -167,7 +169,17 @@ def _target(catalog: Catalog, model: Model, secrets: Mapping[str, str]) -> Targe
         trusted(backend.name, backend.ca_file)
     key_header(backend.name, key)
     urls = tuple(chat_url(url) for url in backend.urls)
-    return Target(model.name, model.served_as, backend.name, urls, key, model.price, backend.rename, backend.ca_file)
+    return Target(
+        model.name,
+        model.served_as,
+        backend.name,
+        urls,
+        key,
+        model.price,
+        backend.rename,
+        backend.ca_file,
+        model.predicted_as,
+    )
 
 
 def chat_url(url: str) -> str:

@@ -25,6 +25,7 @@ from app.collect.plan import Plan, Prompt, Target, chat_url
 from app.collect.runner import DOWN_AFTER, Budget, Runner, Stopped, spent_usd
 from app.domain.models import TokenPrice
 from app.errors import UsageError
+from router_models.outcomes import read_outcomes
 from tests.fakes.chat_server import ChatServer, Script, Scripted
 from tests.fakes.collecting import finished, start
 
@@ -449,6 +450,20 @@ async def test_collect_writes_a_dataset_with_scores_and_answers(tmp_path: Path) 
     assert {row["task"] for row in prompt_rows} == {"sql", "dates"}
     assert {row["level"] for row in prompt_rows} == {1, 2, 3}
     assert not (tmp_path / "set" / "failures.jsonl").exists()
+
+
+async def test_what_an_artifact_calls_the_catalogues_models_is_kept(tmp_path: Path) -> None:
+    async with ChatServer(lambda text, before, body: Scripted(text="SELECT 1")) as server:
+        models = [{"name": name, "backend": "pool", "card": {"context_tokens": 8192}} for name in ("a", "b")]
+        models[0]["predicted_as"] = "a-it"
+        backends = [{"name": "pool", "kind": "openai", "urls": [server.url]}]
+        (tmp_path / "catalog.yaml").write_text(json.dumps({"models": models, "backends": backends}))
+        plan = ("--prompts", "families:sql@seed=1,count=5", "--output", str(tmp_path / "set"), "--yes")
+        status, _, err = await finished(*plan, "--catalog", str(tmp_path / "catalog.yaml"))
+
+    assert status == 0, err
+    assert read_outcomes(tmp_path / "set").known_as(["a-it", "b"]) == {"a": "a-it"}
+    assert read_outcomes(tmp_path / "set").known_as(["b"]) == {}
 
 
 async def test_without_a_terminal_it_must_be_told_yes(tmp_path: Path) -> None:

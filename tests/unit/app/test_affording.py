@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +15,12 @@ from app.domain.models import Card, Model, TokenPrice
 from app.domain.request import Request
 from app.domain.usage import Usage
 from app.errors import BudgetSpent
+from app.routing.record import describe
 from app.store.budgets import Purse
 from app.store.keys import Budget
 from app.upstream.forwarding import TEMPLATE_TOKENS
 from tests.fakes.bank import MemoryBank
+from tests.fakes.routing import llm, world_of
 from tests.fakes.world import decision, model, request
 
 PROMPT_TOKENS = 4 * 12 + TEMPLATE_TOKENS
@@ -76,11 +79,33 @@ async def test_the_dearest_model_that_may_be_tried_is_held_back_for() -> None:
     assert _names(afforded) == ["small", "large"]
 
 
-async def test_a_fourth_model_that_is_dearer_than_the_first_three_is_not_waited_for() -> None:
-    models = (_model("a"), _model("b"), _model("c"), _model("d", 50.0), _model("e"))
+async def test_a_fourth_model_that_is_dearer_than_the_first_three_is_held_for_where_there_is_plenty() -> None:
+    models = (_model("a"), _model("b"), _model("c"), _model("d", 2.0), _model("e"))
+    afforded = await _afford(request(max_tokens=1000), *models)
+    assert afforded.hold.usd == pytest.approx(2e-3)
+    assert _names(afforded) == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(("usd_per_m", "unpaid"), [(50.0, 0), (990.0, 0), (1100.0, 1)])
+async def test_a_fourth_model_that_is_far_dearer_is_not_tried_and_the_budget_is_blamed_only_if_it_never_paid_for_it(
+    usd_per_m: float, unpaid: int
+) -> None:
+    models = (_model("a"), _model("b"), _model("c"), _model("d", usd_per_m), _model("e"))
     afforded = await _afford(request(max_tokens=1000), *models)
     assert afforded.hold.usd == pytest.approx(1e-3)
     assert _names(afforded) == ["a", "b", "c", "e"]
+    assert afforded.unpaid == unpaid
+
+
+async def test_a_fallback_without_room_for_a_limit_that_nobody_asked_for_is_not_blamed_on_the_budget() -> None:
+    models = (_model("roomy", 10.0), _model("tight", 1.0, context=4096))
+    afforded = await _afford(request(input_tokens=4000), *models)
+    assert (_names(afforded), afforded.unpaid) == (["roomy"], 0)
+
+
+async def test_what_a_spent_budget_rules_out_is_counted() -> None:
+    afforded = await _afford(request(max_tokens=20_000), _model("small", 1.0), _model("large", 100.0))
+    assert (_names(afforded), afforded.unpaid) == (["small"], 1)
 
 
 async def test_an_answer_of_any_length_is_left_alone_where_a_slice_pays_for_the_whole_context() -> None:
@@ -204,3 +229,15 @@ async def test_what_is_held_back_pays_for_every_model_that_is_tried_and_what_is_
 
 def _priced(number: int, price: tuple[float | None, float, int]) -> Model:
     return _model(str(number), price[0], input_usd_per_m=price[1], context=price[2])
+
+
+def test_a_model_that_is_not_tried_for_what_it_would_hold_is_still_a_candidate_in_the_record() -> None:
+    llms = [llm(name, price=TokenPrice(1.0, usd)) for name, usd in (("a", 1.0), ("b", 1.0), ("c", 1.0), ("far", 50.0))]
+    decided = world_of(*llms, quality={"a": 0.9, "b": 0.8, "c": 0.7, "far": 0.6}).decide({})
+    purse = Purse(MemoryBank())
+    afforded = asyncio.run(afford(purse, purse.account("k", Budget(1.0)), request(max_tokens=1000), decided))
+    record = describe(afforded.decision)
+    assert _names(afforded) == ["a", "b", "c"]
+    assert [each["model"] for each in record["candidates"]] == ["a", "b", "c", "far"]
+    assert record["excluded"] == []
+    assert "budget" not in record["why"]

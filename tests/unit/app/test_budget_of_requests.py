@@ -283,3 +283,12 @@ async def test_an_explanation_names_who_would_answer_and_holds_nothing() -> None
     assert record["chosen"] == "small"
     assert (_account(world).reserved_usd, _account(world).settled_usd) == (0.0, 0.0)
     assert [line["outcome"] for line in world.completed] == ["ok"]
+
+
+async def test_what_is_left_out_though_the_budget_pays_for_it_is_not_counted_as_excluded() -> None:
+    rich, far = FakeKey(budget=Budget(1.0)), replace(model("far"), price=TokenPrice(1.0, 500.0))
+    world = bench(catalog(model("small"), model("b"), model("c"), far), FakeUpstream(small=b"hello"), clock=FakeClock())
+    served = await world.gateway.complete(ASKED, rich)
+    await served.answer.aclose()
+    assert [each.model.name for each in served.decision.candidates] == ["small", "b", "c"]
+    assert world.sample("thalamus_exclusions_total", constraint="budget") == 0

@@ -136,8 +136,9 @@ def test_what_cannot_be_adapted_is_refused_in_words(demo: Artifact) -> None:
         adapt(adapted, own, "own", "own-v2", seed=1)
     with pytest.raises(OutcomesError, match="let models join first, and adapt then"):
         exam_of(adapted, ["new"], "own", rest, None, 1)
-    with pytest.raises(OutcomesError, match="need scores on 50 prompts each; 0 have them"):
-        adapt(demo, own.select(np.arange(PROMPTS) < 20), "own", "own-v1", seed=1)
+    few = own.select(np.arange(PROMPTS) < 20).renamed({demo.models[0]: "stranger"})
+    with pytest.raises(OutcomesError, match=r"need scores on 50 prompts each; .*has 20.*; it does not know stranger"):
+        adapt(demo, few, "own", "own-v1", seed=1)
 
 
 def test_how_far_a_glance_is_from_a_reading_is_measured_anew() -> None:
