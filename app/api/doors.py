@@ -24,7 +24,7 @@ from app.telemetry import Telemetry
 from app.telemetry.logging import where
 
 _REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,64}")
-_NOBODY = Key("nobody", scopes=frozenset())
+NOBODY = Key("nobody", scopes=frozenset())
 """Who calls a public route."""
 
 
@@ -62,7 +62,7 @@ class Doors:
             Overloaded: it cannot be looked up at the moment.
             NotAllowed: the key lacks the scope.
         """
-        key = _NOBODY if rule.scope == PUBLIC else self._authenticated(headers, address)
+        key = NOBODY if rule.scope == PUBLIC else self._authenticated(headers, address)
         if rule.scope != PUBLIC and rule.scope not in key.scopes:
             raise NotAllowed(f"this key may not do that; it needs the scope {rule.scope}")
         return Call(

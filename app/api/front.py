@@ -12,6 +12,8 @@ from app.api.operations import Operation
 
 # A connection is at most this much later closed than it is overdue.
 SWEEP_EVERY_S = 0.5
+# Who has just come is about to send: a round trip round the world takes less.
+SPARED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Patience:
     """4 MiB at 1 Mbit/s; who is slower keeps a connection from others."""
     idle_s: float = 75.0
     """Between calls. Front proxies keep connections for 60 s; who closes first risks a call that meets the closing."""
+    stranger_idle_s: float = 5.0
+    """The same where no valid key was seen: health checks need no connection that stays, and keys no longer one."""
     unread_s: float = 60.0
     """For a caller who reads nothing of what is written to him."""
 
@@ -36,6 +40,9 @@ class Connection(Protocol):
     def overdue(self) -> None:
         """It has."""
 
+    def give_way(self) -> None:
+        """Close for somebody else."""
+
 
 @dataclass(slots=True, eq=False)
 class Front:
@@ -47,6 +54,8 @@ class Front:
     patience: Patience = field(default_factory=Patience)
     max_connections: int = 1 << 20
     connections: set[Connection] = field(default_factory=set)
+    _waiting: dict[Connection, float] = field(default_factory=dict)
+    """Those that wait for a call and have shown no valid key, the longest first; and when they may be closed."""
     _next_sweep: asyncio.TimerHandle | None = None
 
     @property
@@ -66,6 +75,24 @@ class Front:
 
     def leave(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self._waiting.pop(connection, None)
+
+    def waits(self, connection: Connection, spared_until: float) -> None:
+        """It waits for a call, and has shown no valid key."""
+        self._waiting[connection] = spared_until
+
+    def goes_on(self, connection: Connection) -> None:
+        """It does not wait any more."""
+        self._waiting.pop(connection, None)
+
+    def make_room(self, now: float) -> bool:
+        """Close the connection that waits longest without a key, if one may be."""
+        longest = next((one for one, spared_until in self._waiting.items() if spared_until <= now), None)
+        if longest is None:
+            return False
+        self.leave(longest)
+        longest.give_way()
+        return True
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._next_sweep = None

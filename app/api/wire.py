@@ -31,7 +31,7 @@ from app.api.answering import refuse
 from app.api.call import Call, check_media, too_large
 from app.api.chunked import ChunkedBody
 from app.api.doors import priority_of, request_id_of
-from app.api.front import Front
+from app.api.front import SPARED_S, Front
 from app.api.guard import Head, Heads, Refused, end_of_head
 from app.api.head import CONTINUE
 from app.api.line import Line
@@ -79,6 +79,8 @@ class Wire(asyncio.BufferedProtocol):
         self._searched = 0
         self._heads = Heads()
         self._keep_alive = True
+        self._is_known = False
+        """Whether a valid key was seen here."""
         self._left = 0
         """Bytes of the body that have not come, where its length was announced; of chunks, 1 until the last came."""
         self._chunks: ChunkedBody | None = None
@@ -96,9 +98,12 @@ class Wire(asyncio.BufferedProtocol):
         self._address = str(peer[0]) if isinstance(peer, tuple) else ""
         self._server.connections.add(cast("Any", self))
         self._front.join(self, self._loop)
-        if self._front.is_overfull:
+        now = self._loop.time()
+        if not self._front.is_full or self._front.make_room(now):
+            self._front.waits(self, now + SPARED_S)
+        elif self._front.is_overfull:
             self._transport.abort()
-        elif self._front.is_full:
+        else:
             self._refuse(Overloaded("the gateway has no connection to spare; try again in a second", retry_after_s=1))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason makes no difference
@@ -142,7 +147,7 @@ class Wire(asyncio.BufferedProtocol):
         if self._phase is BUSY:
             self.due_at = math.inf
         elif self._phase is HEAD and not self._early:
-            self.due_at = self._loop.time() + self._front.patience.idle_s
+            self.due_at = self._loop.time() + self._idle_s()
 
     # What the server and the front call.
 
@@ -157,6 +162,13 @@ class Wire(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """The server ends: whatever was not sent by now is not."""
         self._transport.abort()
+
+    def give_way(self) -> None:
+        """Close for somebody else: nothing is answered here."""
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
+        else:
+            self._transport.close()
 
     def overdue(self) -> None:
         """The present phase has taken too long."""
@@ -203,6 +215,8 @@ class Wire(asyncio.BufferedProtocol):
         self._searched = len(self._early)
 
     def _begin(self, found: Head, rest: bytes) -> None:
+        if not self._is_known:
+            self._front.goes_on(self)
         self._keep_alive = found.keep_alive and self._keep_alive and not self._front.doors.gateway.draining
         path = found.target.partition("?")[0]
         operation = self._front.operations.get(path) if found.method == "POST" else None
@@ -282,7 +296,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def _answered(self) -> None:
         """The call is over; the next one may begin."""
-        whole, self._work = self._phase is BUSY, None
+        whole, work, self._work = self._phase is BUSY, self._work, None
+        self._is_known = self._is_known or (work is not None and work.is_known)
         self._server.total_requests += 1
         if self._transport.is_closing():
             self._close()
@@ -291,9 +306,15 @@ class Wire(asyncio.BufferedProtocol):
         if not (self._keep_alive and whole):
             self._close()
             return
-        self._phase, self.due_at = HEAD, self._loop.time() + self._front.patience.idle_s
+        now = self._loop.time()
+        self._phase, self.due_at = HEAD, now + self._idle_s()
+        if not self._is_known:
+            self._front.waits(self, now)
         if self._early:
             self._look()
+
+    def _idle_s(self) -> float:
+        return self._front.patience.idle_s if self._is_known else self._front.patience.stranger_idle_s
 
     def _control_ended(self) -> None:
         """What answers a control call is over; where that was in the middle of an answer, the connection closes."""

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from app.api.answering import answer
 from app.api.call import Call, too_large
-from app.api.doors import Doors
+from app.api.doors import NOBODY, Doors
 from app.api.guard import Head
 from app.api.line import Line
 from app.api.operations import Operation
@@ -31,6 +31,11 @@ class Work(Protocol):
     @property
     def answered(self) -> bool:
         """Whether all of its answer was written."""
+        ...
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it came with a valid key."""
         ...
 
     def take(self, piece: bytes) -> None:
@@ -64,6 +69,7 @@ class Work(Protocol):
 class ModelCall:
     """A call for a model: answered in a task of its own once its body is there."""
 
+    is_known = True
     __slots__ = ("_call", "_done", "_doors", "_line", "_operation", "_pieces", "_server", "_size", "_task", "_upload")
 
     def __init__(
@@ -129,7 +135,7 @@ class ModelCall:
 class ControlCall:
     """A call of a control route: an ASGI application answers it, and may do so before the body is there."""
 
-    __slots__ = ("_cycle", "_flow")
+    __slots__ = ("_cycle", "_flow", "_scope")
 
     def __init__(
         self,
@@ -145,7 +151,7 @@ class ControlCall:
         expect_continue: bool,
     ) -> None:
         """`done` is called when its answer is whole, `ended` when nothing works on it any more, in either case."""
-        self._flow = flow
+        self._flow, self._scope = flow, scope
         self._cycle = RequestResponseCycle(
             scope=cast("Any", scope),
             transport=transport,
@@ -167,6 +173,11 @@ class ControlCall:
     @property
     def answered(self) -> bool:
         return bool(self._cycle.response_complete)
+
+    @property
+    def is_known(self) -> bool:
+        call: Call | None = self._scope["state"].get("call")
+        return call is not None and call.key is not NOBODY
 
     def take(self, piece: bytes) -> None:
         if self._cycle.response_complete:

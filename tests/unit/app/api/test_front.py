@@ -30,6 +30,9 @@ class FakeCaller:
     def overdue(self) -> None:
         self.told += 1
 
+    def give_way(self) -> None:
+        self.told = -1
+
 
 def world() -> tuple[Front, FakeLoop, asyncio.AbstractEventLoop]:
     loop = FakeLoop()
@@ -70,3 +73,21 @@ def test_nobody_is_looked_for_where_nobody_is_and_who_comes_later_is_looked_afte
     front.join(late, loop)
     fake.time.advance(SWEEP_EVERY_S)
     assert late.told == 1
+
+
+def test_who_waits_longest_makes_room_but_not_who_is_spared_yet() -> None:
+    front, _, loop = world()
+    first, second, third = (FakeCaller() for _ in range(3))
+    for now, caller in enumerate((first, second, third)):
+        front.join(caller, loop)
+        front.waits(caller, float(now))
+    front.goes_on(second)
+    front.waits(second, 4.0)
+    assert front.make_room(0.0)
+    assert (first.told, second.told, third.told) == (-1, 0, 0)
+    assert not front.make_room(1.0)
+    assert front.make_room(4.0)
+    assert (second.told, third.told) == (0, -1)
+    assert front.make_room(4.0)
+    assert not front.make_room(100.0)
+    assert front.connections == set()

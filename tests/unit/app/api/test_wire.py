@@ -284,6 +284,55 @@ async def test_little_is_kept_for_a_caller_who_reads_slowly() -> None:
     assert FakeConnection(plane()).transport.high_water_bytes == WRITE_BUFFER_BYTES
 
 
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("calls", "is_known"),
+    [
+        ([HEALTH], False),
+        ([HEALTH, HEALTH], False),
+        ([LISTED], True),
+        ([chat()], True),
+        ([HEALTH, chat(b"no JSON")], True),
+        ([chat(), HEALTH], True),
+        ([LISTED, HEALTH.replace(b"GET", b"HEAD")], True),
+    ],
+)
+async def test_a_connection_stays_long_only_where_a_valid_key_was_seen(calls: list[bytes], is_known: bool) -> None:
+    caller, patience = FakeConnection(plane()), Patience()
+    for call in calls:
+        await caller.ask(call)
+    waits_s = caller.wire.due_at - asyncio.get_running_loop().time()
+    assert waits_s == pytest.approx(patience.idle_s if is_known else patience.stranger_idle_s, abs=1)
+    assert not caller.transport.closed
+
+
+async def makes_room(caller: FakeConnection, a_plane: Plane) -> None:
+    """Fails where the caller is not closed for a newcomer."""
+    newcomer = FakeConnection(a_plane)
+    assert statuses(await newcomer.ask(chat())) == [200]
+    assert caller.transport.closed
+    caller.leave()
+
+
+async def test_a_full_front_closes_who_waits_longest_without_a_key() -> None:
+    a_plane = plane(max_connections=4)
+    front, now = a_plane.front, asyncio.get_running_loop().time()
+    known, silent, healthy, busy = (FakeConnection(a_plane) for _ in range(4))
+    assert statuses(await known.ask(chat())) == [200]
+    assert statuses(await healthy.ask(HEALTH)) == [200]
+    busy.send(chat()[:-1])
+    await makes_room(healthy, a_plane)
+    refused = FakeConnection(a_plane)
+    assert statuses(refused.written) == [503], "the silent one has just come"
+    refused.leave()
+    front.waits(silent.wire, now)
+    await makes_room(silent, a_plane)
+    assert statuses(FakeConnection(a_plane).written) == [503]
+    assert statuses(await known.ask(chat())) == statuses(await busy.ask(chat()[-1:])) == [200]
+
+
 async def test_a_full_front_takes_no_further_connection() -> None:
     a_plane = plane(max_connections=1)
     first, second = FakeConnection(a_plane), FakeConnection(a_plane)
