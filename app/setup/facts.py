@@ -162,6 +162,8 @@ def _open(model: DraftModel, around: Around, measured: Measured | None) -> list[
     if measured is None:
         sentences.append("capabilities: whether it chats, or serves /v1/responses, was not asked")
         return sentences
+    if not measured.is_answered:
+        sentences.append(f"capabilities: what it can do was not measured, {measured.problem}")
     if measured.unsure:
         sentences.append(f"capabilities: whether it serves /v1/responses is not known, {measured.unsure}")
     if not measured.tells_usage:

@@ -83,7 +83,7 @@ class NotAnswered(Exception):
 class Measured:
     """What was seen of a model."""
 
-    capabilities: set[str] = field(default_factory=lambda: {"chat"})
+    capabilities: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     """Capabilities that the endpoint refuses."""
     rename: dict[str, str] = field(default_factory=dict)
@@ -95,6 +95,11 @@ class Measured:
     """Why there is no speed."""
     unsure: str = ""
     """Why it is not known whether `/v1/responses` is served; empty where it is."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether anything was seen of it."""
+        return "chat" in self.capabilities
 
 
 class Answered(NamedTuple):
@@ -158,6 +163,7 @@ class Asker:
                 if not exc.is_final or not self._made_smaller(extras, str(exc), measured):
                     raise
         measured.tells_usage = answer.tells_usage
+        measured.capabilities.add("chat")
         measured.capabilities |= {"logprobs"} if answer.has_logprobs else set()
         measured.capabilities |= {"tools"} if answer.calls_tool else set()
 

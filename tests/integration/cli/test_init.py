@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -240,6 +241,13 @@ async def test_a_model_that_is_busy_stays_without_a_speed(tmp_path: Path) -> Non
         status, out, _ = await thalamus(tmp_path, "init", worker.url)
     assert status == 0
     assert "OPEN m: speed: not measured, status 500: engine died; it is learned from what is served" in out
+    assert "OPEN m: capabilities: what it can do was not measured, status 500: engine died" in out
+    assert "WARNING m: answered no question, so nothing of it was measured: status 500: engine died" in out
+    catalog = (tmp_path / "configs/catalog.yaml").read_text()
+    assert re.search(
+        r"capabilities: \[chat, json_schema\]  # guess: chat, json_schema: nothing says otherwise\n", catalog
+    )
+    assert "measured" not in catalog.partition("capabilities: [")[2].partition("security")[0]
 
 
 async def test_an_adapter_is_told_from_its_model(tmp_path: Path) -> None:
