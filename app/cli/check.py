@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.api.access import DEFAULT_PROFILE
 from app.cli.serve import DEFAULT_CONFIG
 from app.errors import UpstreamError, UsageError
 from app.upstream.listing import MAX_LIST_BYTES, NO_MODELS, PROBE_WITHIN_S, fault, listed, some
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from app.expectation import Expectation, Prospect
     from app.settings import Settings
     from app.upstream.client import UpstreamClient
+
+
+# Costs that differ by less are the same, summed in another order.
+LEVEL = 1.0 + 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,16 @@ class Findings:
     """The policy by which the shared store drops keys when its memory is full."""
 
     @property
+    def warnings(self) -> list[str]:
+        """What works, and is hardly meant so."""
+        cheap, default = (self.expected.get(name) for name in ("cheap", DEFAULT_PROFILE))
+        if not cheap or not default or not cheap.cost_usd > default.cost_usd * LEVEL:
+            return []
+        costs = f"${cheap.cost_usd:.3g} a request against ${default.cost_usd:.3g}"
+        remedy = "give it a larger weight on cost, or a larger max_quality_loss"
+        return [f"profile cheap is expected to cost more than {DEFAULT_PROFILE}, {costs}; {remedy}"]
+
+    @property
     def untested(self) -> list[str]:
         if self.settings is None:
             return []
@@ -69,6 +84,7 @@ class Findings:
             "replicas": [asdict(one) for one in self.replicas],
             "expected": {profile: found and found.as_json() for profile, found in self.expected.items()},
             "unused": self.unused,
+            "warnings": self.warnings,
             "untested": self.untested,
             "unpriced": self.unpriced,
             "evicts": self.evicts,
@@ -84,8 +100,8 @@ def check(
     """Validate the configuration, the catalogue and the artifact, and probe each backend. Exits 1 if anything is wrong.
 
     Says for each profile what it is expected to save and to lose against always the best model and against always each
-    of them, on the artifact's calibration prompts and with 95 % intervals; which models no profile chooses there; and
-    which ones nothing is known of.
+    of them, on the artifact's calibration prompts and with 95 % intervals; which models no profile chooses there; which
+    ones nothing is known of; and whether the profile `cheap` is expected to cost more than `default`.
 
     Example: `thalamus check --config configs/gateway.yaml --report savings.html`
     """
@@ -258,5 +274,7 @@ def _print(findings: Findings) -> None:
             f"Redis drops keys when its memory is full ({findings.evicts}), and what was spent may be among them: "
             "set maxmemory-policy noeviction"
         )
+    for warning in findings.warnings:
+        print(f"WARNING {warning}")
     for problem in findings.problems:
         print(f"WRONG {problem}")

@@ -142,6 +142,7 @@ def _as_json(drafted: Drafted, output: Path) -> dict[str, Any]:
         ],
         "backends": [asdict(backend) for backend in draft.backends],
         "left_out": draft.left_out,
+        "unanswered": drafted.unanswered,
     }
 
 
@@ -159,6 +160,8 @@ def _print(drafted: Drafted, output: Path, artifact: Path | None) -> None:
         print(f"OPEN {line}")
     for line in draft.left_out:
         print(f"LEFT OUT {line}")
+    for name, reason in drafted.unanswered.items():
+        print(f"WARNING {name}: answered no question, so nothing of it was measured: {reason}")
     print(f"{output / 'catalog.yaml'} and {output / 'gateway.yaml'} are written; guesses are marked in them.")
     for line in _next(draft, output, artifact):
         print(line)

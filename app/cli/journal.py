@@ -144,11 +144,13 @@ def export(
         refuse_foreign(outcomes)
     file = ParquetFile(parquet) if parquet else None
     rated: list[Row] = []
+    known_as: dict[str, str | None] = {}
     written = 0
 
     async def run() -> None:
         nonlocal written
         async with _opened(config) as (store, where):
+            known_as.update({model.name: model.predicted_as for model in where.catalog.models})
             fits = _fits(await _ids(store, where, key), None, None, since)
             async for rows, _ in _rows(store, None):
                 kept = list(filter(fits, rows))
@@ -160,7 +162,7 @@ def export(
     _run(run)
     if file:
         file.close()
-    count, textless = write_rated(outcomes, rated) if outcomes else (len(rated), 0)
+    count, textless = write_rated(outcomes, rated, known_as) if outcomes else (len(rated), 0)
     left_out = f"; {textless} are not in {outcomes}, for their key keeps no text" if textless else ""
     figures = {"requests": written, "rated": count, "without_text": textless}
     print(json.dumps(figures) if as_json else f"{written} requests, {count} of them rated{left_out}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -13,12 +14,13 @@ import pyarrow.parquet as pq
 from app.collect.journal import FILE_NAME
 from app.errors import UsageError
 from app.store.flat import COLUMNS
-from router_models.outcomes import OUTCOMES_NAME, PROMPTS_NAME, OutcomesDataset, write_outcomes
+from router_models.outcomes import OUTCOMES_NAME, PREDICTED_AS, PROMPTS_NAME, OutcomesDataset, write_outcomes
 
 _TRUTHS = {"stream", "usage_counted", "reconstructed"}
 _WHOLE = {"attempts", "input_tokens", "cached_input_tokens", "output_tokens", "max_tokens", "eligible"}
 _NUMBERS = {"time", "reserved_usd", "propensity", "cost_usd", "mean_logprob", "ttft_s", "duration_s", "overhead_s"}
 _OWN = "journal"
+_NOBODY: Mapping[str, str | None] = MappingProxyType({})
 
 
 def _type(name: str) -> pa.DataType:
@@ -74,14 +76,18 @@ def _is_exported(prompts: Path) -> bool:
         return False
 
 
-def write_rated(folder: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+def write_rated(
+    folder: Path, rows: Sequence[Mapping[str, Any]], known_as: Mapping[str, str | None] = _NOBODY
+) -> tuple[int, int]:
     """Write an outcomes dataset of the rows that were answered and rated, and whose text was kept.
+
+    `known_as` is what an artifact calls the catalogue's models.
 
     Returns how many were rated, and how many of those are left out because there is no text to learn from.
     """
     rated = [row for row in rows if row["score"] is not None and row["model"] and row["decision_id"]]
     readable = [row for row in rated if _last_of_user(row["messages"])]
-    write_outcomes(folder, OutcomesDataset(_prompts(readable), _outcomes(readable)))
+    write_outcomes(folder, OutcomesDataset(_prompts(readable), _outcomes(readable, known_as)))
     return len(rated), len(rated) - len(readable)
 
 
@@ -103,15 +109,20 @@ def _prompts(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     )
 
 
-def _outcomes(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def _outcomes(rows: Sequence[Mapping[str, Any]], known_as: Mapping[str, str | None]) -> pa.Table:
     numbers = ("score", "cost_usd", "latency_s", "mean_logprob", "propensity")
     schema = pa.schema(
-        [("prompt_id", pa.string()), ("model", pa.string())]
+        [("prompt_id", pa.string()), ("model", pa.string()), (PREDICTED_AS, pa.string())]
         + [(name, pa.float64()) for name in numbers]
         + [("input_tokens", pa.int64()), ("output_tokens", pa.int64()), ("artifact", pa.string())]
     )
+    more = {"prompt_id": "decision_id", "latency_s": "duration_s"}
     return pa.Table.from_pylist(
-        [{**row, "prompt_id": row["decision_id"], "latency_s": row["duration_s"]} for row in rows], schema
+        [
+            {**row, **{name: row[column] for name, column in more.items()}, PREDICTED_AS: known_as.get(row["model"])}
+            for row in rows
+        ],
+        schema,
     )
 
 

@@ -55,6 +55,8 @@ class Drafted:
     """Several requests at once."""
     is_here: bool = False
     """Whether a backend is on this machine."""
+    unanswered: dict[str, str] = field(default_factory=dict)
+    """Models that were asked and did not answer once, with the reason."""
 
 
 @dataclass
@@ -113,6 +115,8 @@ async def _complete(drafted: Drafted, task: _Task, wish: Wish) -> None:
         measured = Measured(problem=str(exc))
     around = Around(wish.day, task.is_public, task.backend.kind, wish.usd_per_gpu_hour, wish.columns, wish.aliases)
     add_facts(task.model, task.served, around, task.known, measured)
+    if measured and not measured.is_answered:
+        drafted.unanswered[task.model.name] = measured.problem
     if task.known:
         drafted.recognised[task.model.name] = task.known.name
     if measured and measured.tokens_per_s:

@@ -160,8 +160,13 @@ def _open(model: DraftModel, around: Around, measured: Measured | None) -> list[
         reason = measured.problem if measured else "no requests were made"
         sentences.append(f"speed: not measured, {reason}; it is learned from what is served")
     if measured is None:
-        sentences.append("capabilities: whether it chats was not asked")
-    elif not measured.tells_usage:
+        sentences.append("capabilities: whether it chats, or serves /v1/responses, was not asked")
+        return sentences
+    if not measured.is_answered:
+        sentences.append(f"capabilities: what it can do was not measured, {measured.problem}")
+    if measured.unsure:
+        sentences.append(f"capabilities: whether it serves /v1/responses is not known, {measured.unsure}")
+    if not measured.tells_usage:
         sentences.append("tokens: its answers do not tell how many; counts and costs are estimates")
     return sentences
 

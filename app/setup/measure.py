@@ -1,9 +1,10 @@
 """Asks a model a few small questions: whether it chats, what of the API works, and how fast it is.
 
 How it works: the first question also offers a tool and asks for log-probabilities; what the endpoint refuses is taken
-away until it answers. Then one token after a short prompt, many tokens after a short one, and one token after a long
-one: differences of their times are the time of an output token and of a token read, without the way there and back.
-Prompts begin with words of their own, so that nothing of them is in a cache.
+away until it answers. A question to `/v1/responses` says whether that is served too. Then one token after a short
+prompt, many tokens after a short one, and one token after a long one: differences of their times are the time of an
+output token and of a token read, without the way there and back. Prompts begin with words of their own, so that nothing
+of them is in a cache.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.domain.models import Speed
 from app.errors import UpstreamBroken, UpstreamError
@@ -27,6 +28,8 @@ AT_ONCE = 8
 OUTPUT_TOKENS = 48
 # A tool call of one argument takes about 25 tokens.
 FIRST_TOKENS = 64
+# OpenAI's service accepts no fewer.
+RESPONSE_TOKENS = 16
 LONG_WORDS, SHORT_WORDS = 1024, 16
 # A prompt of so many words of its context leaves room for tokenizers that split them, and for the answer.
 WORDS_OF_CONTEXT = 4
@@ -80,7 +83,7 @@ class NotAnswered(Exception):
 class Measured:
     """What was seen of a model."""
 
-    capabilities: set[str] = field(default_factory=lambda: {"chat"})
+    capabilities: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     """Capabilities that the endpoint refuses."""
     rename: dict[str, str] = field(default_factory=dict)
@@ -90,6 +93,20 @@ class Measured:
     """Read and written, several requests at once."""
     problem: str = ""
     """Why there is no speed."""
+    unsure: str = ""
+    """Why it is not known whether `/v1/responses` is served; empty where it is."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether anything was seen of it."""
+        return "chat" in self.capabilities
+
+
+class Answered(NamedTuple):
+    """The body of an answer, and after how long it was there."""
+
+    content: Mapping[str, Any]
+    took_s: float
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,7 @@ class Asker:
                 raise
             measured.problem = str(exc)
             return measured
+        await self._responses(measured)
         try:
             measured.speed = await self._speed()
             measured.tokens_per_s = await self._tokens_per_s() if at_once else None
@@ -145,6 +163,7 @@ class Asker:
                 if not exc.is_final or not self._made_smaller(extras, str(exc), measured):
                     raise
         measured.tells_usage = answer.tells_usage
+        measured.capabilities.add("chat")
         measured.capabilities |= {"logprobs"} if answer.has_logprobs else set()
         measured.capabilities |= {"tools"} if answer.calls_tool else set()
 
@@ -158,6 +177,20 @@ class Asker:
             del extras[name]
             measured.refused.add(name)
         return bool(named)
+
+    async def _responses(self, measured: Measured) -> None:
+        body = {"model": self.model, "input": "Say yes.", "max_output_tokens": RESPONSE_TOKENS}
+        try:
+            content, _ = await self._sent("/responses", renamed(body, self.rename))
+        except NotAnswered as exc:
+            if exc.is_final:
+                measured.refused.add("responses")
+            else:
+                measured.unsure = str(exc)
+            return
+        # Some servers answer any path with something.
+        is_response = isinstance(content.get("output"), list)
+        (measured.capabilities if is_response else measured.refused).add("responses")
 
     async def _speed(self) -> Speed:
         short = await self.ask(_count(SHORT_WORDS), 1)
@@ -180,29 +213,41 @@ class Asker:
         """
         messages = [{"role": "user", "content": prompt}]
         body = renamed({"model": self.model, "messages": messages, "max_tokens": tokens, **(extras or {})}, self.rename)
+        content, took_s = await self._sent("/chat/completions", body)
+        try:
+            return _answer(content, took_s, len(dump(body)))
+        except UpstreamError as exc:
+            raise NotAnswered(str(exc), is_final=False) from exc
+
+    async def _sent(self, path: str, body: Mapping[str, Any]) -> Answered:
+        """What comes back from a path, and after how long.
+
+        Raises:
+            NotAnswered, RefusedKey
+        """
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 for _ in range(ATTEMPTS - 1):
-                    answer = await self._exchange(dump(body))
-                    if isinstance(answer, Answer):
-                        return answer
-                    await asyncio.sleep(answer)
-                answer = await self._exchange(dump(body))
+                    answered = await self._exchange(path, dump(body))
+                    if isinstance(answered, Answered):
+                        return answered
+                    await asyncio.sleep(answered)
+                answered = await self._exchange(path, dump(body))
         except TimeoutError as exc:
             raise NotAnswered(f"no answer within {ANSWER_WITHIN_S:g} s", is_final=False) from exc
         except RefusedKey:
             raise
         except UpstreamError as exc:
             raise NotAnswered(str(exc), is_final=False) from exc
-        if not isinstance(answer, Answer):
+        if not isinstance(answered, Answered):
             raise NotAnswered("its rate limit is reached, or it is busy", is_final=False)
-        return answer
+        return answered
 
-    async def _exchange(self, body: bytes) -> Answer | float:
+    async def _exchange(self, path: str, body: bytes) -> Answered | float:
         """The answer, or the seconds to wait before the next try."""
         began_s = time.perf_counter()
         exchange = await self.client.send(
-            self.url, self.url, Message("/chat/completions", body, stream=False, request_id=uuid.uuid4().hex)
+            self.url, self.url, Message(path, body, stream=False, request_id=uuid.uuid4().hex)
         )
         try:
             if exchange.status == 401:
@@ -214,7 +259,7 @@ class Asker:
                 raise NotAnswered(
                     _reason(exchange.status, content), is_final=exchange.status < 500 or exchange.status == 501
                 )
-            return _answer(parse(content), time.perf_counter() - began_s, len(body))
+            return Answered(parse(content), time.perf_counter() - began_s)
         finally:
             exchange.close()
 

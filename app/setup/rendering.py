@@ -9,13 +9,14 @@ from typing import Any
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from app.api.access import DEFAULT_PROFILE
+from app.domain.quantities import SECURITY_LEVELS
 from app.setup.commented import mark_guess, on_one_line, one_line, plain, write_commented
 from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
 
 # Every model in use takes as much; one that takes more is kept from long prompts until somebody says so.
 ASSUMED_CONTEXT_TOKENS = 4096
-MAX_QUALITY_LOSS = 0.01
-CHEAP = {"weights": {"cost": 0.3}}
+# A weight on cost would be larger or smaller than what the default's loss becomes, so that cheap might cost more.
+MAX_QUALITY_LOSS, LOSS_OF_CHEAP = 0.01, 0.05
 # A prediction of 5 ms may wait for its turn where models keep the same cores busy.
 SHARED_LIMIT_S = 0.25
 
@@ -121,20 +122,24 @@ def _backend(backend: DraftBackend) -> CommentedMap:
 
 
 def _profiles(draft: Draft) -> CommentedMap:
-    largest_first = [model.name for model in sorted(draft.models, key=_size, reverse=True)]
+    largest_first = sorted(draft.models, key=_size, reverse=True)
+    cheapest_first = sorted(draft.models, key=_smallness)
     profiles = CommentedMap()
-    profiles[DEFAULT_PROFILE] = _profile({"max_quality_loss": MAX_QUALITY_LOSS}, largest_first, "largest first")
-    profiles["cheap"] = _profile(CHEAP, largest_first[::-1], "smallest first")
-    profiles["best"] = _profile({}, largest_first, "largest first")
+    profiles[DEFAULT_PROFILE] = _profile(
+        {"max_quality_loss": MAX_QUALITY_LOSS}, largest_first, _meaning("largest", largest_first)
+    )
+    profiles["cheap"] = _profile(
+        {"max_quality_loss": LOSS_OF_CHEAP}, cheapest_first, _meaning("smallest", cheapest_first)
+    )
+    profiles["best"] = _profile({}, largest_first, _meaning("largest", largest_first))
     for name, profile in draft.gateway.get("profiles", {}).items():
         profiles[plain(name)] = plain(profile)
     return profiles
 
 
-def _profile(routing: dict[str, Any], order: list[str], meaning: str) -> CommentedMap:
-    profile = CommentedMap({name: on_one_line(value) if isinstance(value, dict) else value
-                            for name, value in routing.items()})  # fmt: skip
-    profile["order"] = plain(order)
+def _profile(routing: dict[str, Any], order: list[DraftModel], meaning: str) -> CommentedMap:
+    profile = CommentedMap(routing)
+    profile["order"] = plain([model.name for model in order])
     mark_guess(profile, "order", f"{meaning}; for prompts of which nothing is predicted")
     return profile
 
@@ -143,5 +148,35 @@ def _size(model: DraftModel) -> tuple[float, float]:
     """Billion parameters; models whose maker does not tell are sold, and stand before the others by their price."""
     if "parameters_b" in model.card:
         return float(model.card["parameters_b"].value), 0.0
+    usd = _usd(model)
+    return (0.0, 0.0) if usd is None else (float("inf"), usd)
+
+
+def _smallness(model: DraftModel) -> tuple[bool, float, float]:
+    """What is asked elsewhere comes last, before it what nobody knows the size of."""
+    is_elsewhere, usd = _is_elsewhere(model), _usd(model)
+    size = float(model.card["parameters_b"].value) if "parameters_b" in model.card else float("inf")
+    return is_elsewhere, size, float("inf") if usd is None else usd
+
+
+def _is_elsewhere(model: DraftModel) -> bool:
+    return "security" in model.card and model.card["security"].value == SECURITY_LEVELS[0]
+
+
+def _usd(model: DraftModel) -> float | None:
+    """What a million tokens of answers cost, of a model that is sold."""
     usd = model.price.value.get("output_usd_per_m") if model.price else None
-    return (0.0, 0.0) if usd is None else (float("inf"), float(usd))
+    return None if usd is None else float(usd)
+
+
+def _meaning(which: str, order: list[DraftModel]) -> str:
+    """What an order goes by, of which models have a size."""
+    sized = [model for model in order if "parameters_b" in model.card]
+    if len(sized) == len(order):
+        words = f"{which} first"
+    elif sized:
+        words = f"{which} first where a size is known"
+    else:
+        words = "no size is known, so put them in order"
+    is_public_last = which == "smallest" and any(map(_is_elsewhere, order)) and not all(map(_is_elsewhere, order))
+    return f"{words}; public addresses last" if is_public_last else words

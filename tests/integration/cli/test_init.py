@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -148,8 +149,10 @@ async def test_it_asks_few_and_small_questions(tmp_path: Path) -> None:
     async with FakeBackend(models=("mine",)) as worker, Service(models=("theirs",)) as service:
         status, _, err = await thalamus(tmp_path, "init", worker.url, service.url)
         assert status == 0, err
-        assert (len(worker.requests), len(service.requests)) == (12, 4)
-        assert all(request.body["max_tokens"] <= 64 for request in worker.requests + service.requests)
+        assert (len(worker.requests), len(service.requests)) == (13, 5)
+        for request in worker.requests + service.requests:
+            is_response = request.path == "/v1/responses"
+            assert request.body["max_output_tokens" if is_response else "max_tokens"] <= 64
 
 
 async def test_nothing_is_asked_without_measuring(tmp_path: Path) -> None:
@@ -191,11 +194,46 @@ async def test_tools_and_logprobs_are_stated_if_they_work_and_models_that_do_not
         status, out, _ = await thalamus(tmp_path, "init", worker.url)
         assert status == 0
     (model,) = catalogue(tmp_path)["models"]
-    assert model["card"]["capabilities"] == ["chat", "tools", "json_schema"]
+    assert model["card"]["capabilities"] == ["chat", "responses", "tools", "json_schema"]
     assert (
         f"LEFT OUT embedder at {worker.url}: does not answer chat requests, "
         "status 400: The model does not support Chat Completions API"
     ) in out
+
+
+class Simple(Service):
+    """Answers `/v1/responses` as it is told, and chats."""
+
+    status, content = 404, b'{"detail":"Not Found"}'
+
+    async def _complete(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
+        if request.path != "/v1/responses":
+            return await super()._complete(script, request, writer)
+        await _send(writer, self.status, self.content)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "opens"),
+    [
+        (404, b'{"detail": "Not Found"}', None),
+        (200, b'{"ok": true}', None),
+        (500, b'{"error": {"message": "no"}}', "whether it serves /v1/responses is not known, status 500: no"),
+    ],
+)
+async def test_responses_are_stated_where_they_are_served_and_an_open_question_where_nobody_knows(
+    tmp_path: Path, status: int, content: bytes, opens: str | None
+) -> None:
+    service = Simple(models=("m",))
+    service.status, service.content = status, content
+    async with service:
+        done, out, err = await thalamus(tmp_path, "init", service.url)
+        assert done == 0, err
+    (model,) = catalogue(tmp_path)["models"]
+    assert model["card"]["capabilities"] == ["chat"]
+    assert "speed" in model
+    assert ("/v1/responses" in out) is (opens is not None)
+    assert opens is None or f"OPEN m: capabilities: {opens}" in out
 
 
 async def test_a_model_that_is_busy_stays_without_a_speed(tmp_path: Path) -> None:
@@ -203,6 +241,13 @@ async def test_a_model_that_is_busy_stays_without_a_speed(tmp_path: Path) -> Non
         status, out, _ = await thalamus(tmp_path, "init", worker.url)
     assert status == 0
     assert "OPEN m: speed: not measured, status 500: engine died; it is learned from what is served" in out
+    assert "OPEN m: capabilities: what it can do was not measured, status 500: engine died" in out
+    assert "WARNING m: answered no question, so nothing of it was measured: status 500: engine died" in out
+    catalog = (tmp_path / "configs/catalog.yaml").read_text()
+    assert re.search(
+        r"capabilities: \[chat, json_schema\]  # guess: chat, json_schema: nothing says otherwise\n", catalog
+    )
+    assert "measured" not in catalog.partition("capabilities: [")[2].partition("security")[0]
 
 
 async def test_an_adapter_is_told_from_its_model(tmp_path: Path) -> None:

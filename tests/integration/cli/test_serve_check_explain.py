@@ -202,6 +202,19 @@ async def test_what_is_expected_is_a_sentence_for_each_profile(explained: Path) 
     assert lines[2] == "profile small: nothing to compare: no two of its models were measured on the same prompts"
 
 
+@pytest.mark.parametrize(("default", "cheap", "is_warned"), [(20, 0, True), (0, 20, False), (1, 1, False)])
+async def test_a_cheap_profile_that_costs_more_than_the_default_is_warned_of(
+    explained: Path, default: float, cheap: float, is_warned: bool
+) -> None:
+    weights = {"default": default, "cheap": cheap}
+    content = yaml.safe_load(explained.read_text())
+    content["profiles"] = {name: {"weights": {"cost": weight}} for name, weight in weights.items()}
+    explained.write_text(yaml.safe_dump(content))
+    status, out, _ = await thalamus("check", "--config", str(explained), "--no-probe")
+    assert status == 0
+    assert ("WARNING profile cheap is expected to cost more than default, $" in out) is is_warned
+
+
 async def test_a_decision_is_explained_as_a_table_and_a_picture(explained: Path) -> None:
     picture = explained.parent / "front.png"
     status, out, err = await thalamus(

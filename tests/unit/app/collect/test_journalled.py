@@ -40,6 +40,12 @@ def test_a_request_without_text_is_left_out_and_counted(textless: list[dict[str,
     assert read_outcomes(tmp_path).outcomes["prompt_id"].to_pylist() == ["a"]
 
 
+def test_what_an_artifact_calls_a_model_is_kept(tmp_path: Path) -> None:
+    write_rated(tmp_path, [row("a", user("One?"))], {"small": "small-it"})
+
+    assert read_outcomes(tmp_path).known_as(["small-it"]) == {"small": "small-it"}
+
+
 def test_of_a_message_in_parts_the_text_is_the_prompt(tmp_path: Path) -> None:
     parts = [
         {"type": "text", "text": "What is"},

@@ -170,7 +170,7 @@ def test_a_draft_becomes_two_files_that_the_gateway_accepts(tmp_path: Path) -> N
     assert settings.artifact
     assert settings.artifact.resolve() == tmp_path / "artifacts/public-v1"
     assert settings.profiles["default"].order == ("no", "1e3")
-    assert settings.profiles["cheap"].order == ("1e3", "no")
+    assert settings.profiles["cheap"].order == ("no", "1e3")
     assert settings.predictor_limit_s == 0.02
     assert sorted(path.name for path in (tmp_path / "configs").iterdir()) == ["catalog.yaml", "gateway.yaml"]
 
@@ -184,7 +184,7 @@ def test_guesses_are_marked_and_questions_are_comments(tmp_path: Path) -> None:
     assert "# guess: by its name, as no\n" in catalog
     assert "    # open: price: not known\n    # open: regions: not known\n    card:" in catalog
     assert "&" not in catalog
-    assert "# guess: largest first" in gateway
+    assert "# guess: largest first where a size is known" in gateway
     assert "predictor_limit_s: 0.25  # a backend is on this machine" in gateway
     assert "No keys are set here, and nobody is let in without one" in gateway
     assert "artifact" not in gateway.split("\n\n", 1)[1]
@@ -212,6 +212,42 @@ def test_the_largest_comes_first_and_what_is_sold_without_a_size_before_it(tmp_p
     write_files(tmp_path, both, None)
     settings = load_settings(tmp_path / "gateway.yaml", {"PAID_KEY": "x"})
     assert settings.profiles["best"].order == ("dear", "sold", "no", "1e3")
+
+
+def test_cheap_loses_more_than_the_default_and_begins_with_the_smallest_of_ones_own(tmp_path: Path) -> None:
+    """Public addresses come last, and before them what nobody knows the size of."""
+    sizes = {"large": 70.0, "small": 3.0, "unknown": None}
+    wish = draft()
+    wish.models = [
+        DraftModel(
+            f"{where}-{name}",
+            name,
+            "here",
+            card={
+                **({} if size is None else {"parameters_b": fact(size)}),
+                "security": fact("public_api" if where == "public" else "self_hosted"),
+            },
+        )
+        for where in ("public", "own")
+        for name, size in sizes.items()
+    ]
+    write_files(tmp_path, wish, None)
+    gateway = (tmp_path / "gateway.yaml").read_text()
+    profiles = load_settings(tmp_path / "gateway.yaml", {"PAID_KEY": "x"}).profiles
+    ours = ("own-small", "own-large", "own-unknown")
+    assert profiles["cheap"].order == (*ours, "public-small", "public-large", "public-unknown")
+    assert "guess: smallest first where a size is known; public addresses last;" in gateway
+    losses = [profiles[name].preferences.max_quality_loss for name in ("default", "cheap")]
+    assert (losses, profiles["cheap"].preferences.weights) == ([0.01, 0.05], {})
+
+
+def test_no_order_by_size_is_claimed_where_no_size_is_known(tmp_path: Path) -> None:
+    nameless = draft()
+    nameless.models = nameless.models[1:]
+    write_files(tmp_path, nameless, None)
+    gateway = (tmp_path / "gateway.yaml").read_text()
+    assert "first" not in "".join(line for line in gateway.splitlines() if "order:" in line)
+    assert gateway.count("guess: no size is known, so put them in order;") == 3
 
 
 def test_files_that_are_there_are_replaced_only_when_that_is_said(tmp_path: Path) -> None:

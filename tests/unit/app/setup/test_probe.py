@@ -224,7 +224,7 @@ def test_nothing_is_known_of_an_unknown_model_that_was_not_asked() -> None:
         "context_tokens: neither its endpoint nor its name says; a small one is assumed",
         "price: not known; take it from its provider's list. Until then its cost counts as the worst",
         "speed: not measured, no requests were made; it is learned from what is served",
-        "capabilities: whether it chats was not asked",
+        "capabilities: whether it chats, or serves /v1/responses, was not asked",
     ]
 
 
