@@ -39,8 +39,8 @@ from app.store.redis_client import StoreDown
 
 TEND_EVERY_S = 1.0
 # How long a bank that forgets hears nothing of an account that lies idle, and of how many such it hears at a time:
-# an exchange takes a process 0.2 ms.
-TELL_AGAIN_S, TOLD_AT_ONCE = 15.0, 100
+# an exchange takes a process 0.1 ms, and Redis half of that.
+TELL_AGAIN_S, TOLD_AT_ONCE = 15.0, 30
 # Two ticks may be late or lost.
 TRUST_S = 3.0
 # How long it is believed that a bank has no more, so that refusals ask nobody.

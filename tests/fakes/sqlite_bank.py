@@ -50,13 +50,13 @@ class SqliteVault:
         lent = "SELECT sum(max(0.0, usd)) FROM leases WHERE key_id = ? AND period = ?"
         return self.spent(account) + self._sum(lent, account)
 
-    def record(self, holder: str, account: tuple[str, str], usd: float) -> None:
+    def record(self, holder: str, account: tuple[str, str], usd: float, *, is_held: bool = True) -> None:
         """As the journal does when it applies what a request cost."""
         with transaction(self._connection) as connection:
             connection.execute("INSERT OR IGNORE INTO spent VALUES (?, ?, 0)", account)
             connection.execute("UPDATE spent SET usd = usd + ? WHERE key_id = ? AND period = ?", (usd, *account))
             lent = "UPDATE leases SET usd = usd - ? WHERE key_id = ? AND period = ? AND holder = ?"
-            connection.execute(lent, (usd, *account, holder))
+            connection.execute(lent, (usd if is_held else 0.0, *account, holder))
 
     def forget(self, holder: str) -> None:
         self._connection.execute("DELETE FROM leases WHERE holder = ?", (holder,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from tests.fakes.clock import FakeClock
 
 NOW = 1_795_700_000.0
 """Some time on 2026-11-26."""
-BUDGET = Budget(1.0)
+BUDGET, SOFT = Budget(1.0), Budget(1.0, hard=False)
 USD = st.floats(0.0, 1.2).map(lambda usd: round(usd, 4))
 PROCESSES = st.integers(0, 2)
 
@@ -33,18 +34,20 @@ class Process:
     holder: str
     purse: Purse
     open: list[tuple[tuple[str, str], Hold]] = field(default_factory=list)
-    written: list[tuple[tuple[str, str], float]] = field(default_factory=list)
+    written: list[tuple[tuple[str, str], float, bool]] = field(default_factory=list)
+    """Each with whether it was held of a hard budget."""
 
 
 class Bookkeeping(RuleBasedStateMachine):
     """Three processes that reserve, settle, record, rest and die; at times their bank is down, or fails, whether
-    before or after it has done what it was asked to."""
+    before or after it has done what it was asked to, and at times the budget is a soft one."""
 
     @initialize()
     def begin(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.vault, self.wall, self.clock = self.new_vault(), FakeClock(NOW), FakeClock()
-        self.started, self.cost_usd = 0, 0.0
+        self.started, self.cost_usd, self.budget = 0, 0.0, BUDGET
+        self.softly_usd: Counter[tuple[str, str]] = Counter()
         self.dead: list[Process] = []
         self.processes = [self._new_process() for _ in range(3)]
 
@@ -62,12 +65,12 @@ class Bookkeeping(RuleBasedStateMachine):
     @rule(number=PROCESSES, most=USD, share=st.floats(0, 1))
     def reserve(self, number: int, most: float, share: float) -> None:
         process = self.processes[number]
-        account = process.purse.account("k", BUDGET)
+        account = process.purse.account("k", self.budget)
         try:
             hold = process.purse.take(account, most) or self._run(process.purse.draw(account, most, most * share))
         except (BudgetSpent, BudgetUnavailable):
             return
-        assert most * share - 2 * NANO_USD <= hold.usd <= most + NANO_USD
+        assert (most * share if self.budget.hard else 0.0) - 2 * NANO_USD <= hold.usd <= most + NANO_USD
         process.open.append(((account.key_id, account.period), hold))
 
     @rule(number=PROCESSES, which=st.integers(0, 50), share=st.floats(0, 1))
@@ -75,16 +78,18 @@ class Bookkeeping(RuleBasedStateMachine):
         process = self.processes[number]
         if process.open:
             account, hold = process.open.pop(which % len(process.open))
-            hold.settle(max(0.0, hold.usd) * share)
-            process.written.append((account, max(0.0, hold.usd) * share))
+            usd = max(0.0, hold.usd if hold.period else 1.0) * share
+            hold.settle(usd)
+            process.written.append((account, usd, hold.period is not None))
+            self.softly_usd[account] += 0.0 if hold.period else usd
 
     @rule(number=PROCESSES)
     def record(self, number: int) -> None:
         self._record(self.processes[number])
 
     def _record(self, process: Process) -> None:
-        for account, usd in process.written:
-            self.vault.record(process.holder, account, usd)
+        for account, usd, is_held in process.written:
+            self.vault.record(process.holder, account, usd, is_held=is_held)
         process.written.clear()
 
     @precondition(lambda self: not self.vault.is_down)
@@ -122,6 +127,10 @@ class Bookkeeping(RuleBasedStateMachine):
     def fail(self, failed: int) -> None:
         self.vault.fails = failed
 
+    @rule(hard=st.booleans())
+    def reload(self, hard: bool) -> None:
+        self.budget = BUDGET if hard else SOFT
+
     @rule()
     def go_on_to_the_next_day(self) -> None:
         self.wall.advance(86_400.0)
@@ -129,14 +138,15 @@ class Bookkeeping(RuleBasedStateMachine):
     @invariant()
     def nothing_is_overdrawn(self) -> None:
         for account in self.vault.accounts() if hasattr(self, "vault") else ():
-            written = sum(usd for one in (*self.processes, *self.dead) for of, usd in one.written if of == account)
-            assert self.vault.spent(account) + written <= BUDGET.usd + 1e-6
-            assert self.vault.committed_usd(account) <= BUDGET.usd + 1e-6
+            written = sum(usd for one in (*self.processes, *self.dead) for of, usd, _ in one.written if of == account)
+            most_usd = BUDGET.usd + self.softly_usd[account] + 1e-6
+            assert self.vault.spent(account) + written <= most_usd
+            assert self.vault.committed_usd(account) <= most_usd
 
     @invariant()
     def nobody_owes(self) -> None:
         for process in self.processes if hasattr(self, "processes") else ():
-            account = process.purse.account("k", BUDGET)
+            account = process.purse.account("k", self.budget)
             assert account.free_usd > -1e-6
             assert account.reserved_usd >= -1e-9
 
@@ -147,7 +157,7 @@ class Bookkeeping(RuleBasedStateMachine):
         for process in self.processes:
             for account, hold in process.open:
                 hold.settle(0.0)
-                process.written.append((account, 0.0))
+                process.written.append((account, 0.0, hold.period is not None))
             self._record(process)
         self.bury()
         for process in 3 * self.processes:
