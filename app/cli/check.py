@@ -59,12 +59,21 @@ class Findings:
     @property
     def warnings(self) -> list[str]:
         """What works, and is hardly meant so."""
+        return [*self._dear_profiles(), *self._forgetful_stores()]
+
+    def _dear_profiles(self) -> Iterator[str]:
         cheap, default = (self.expected.get(name) for name in ("cheap", DEFAULT_PROFILE))
-        if not cheap or not default or not cheap.cost_usd > default.cost_usd * LEVEL:
-            return []
-        costs = f"${cheap.cost_usd:.3g} a request against ${default.cost_usd:.3g}"
-        remedy = "give it a larger weight on cost, or a larger max_quality_loss"
-        return [f"profile cheap is expected to cost more than {DEFAULT_PROFILE}, {costs}; {remedy}"]
+        if cheap and default and cheap.cost_usd > default.cost_usd * LEVEL:
+            costs = f"${cheap.cost_usd:.3g} a request against ${default.cost_usd:.3g}"
+            remedy = "give it a larger weight on cost, or a larger max_quality_loss"
+            yield f"profile cheap is expected to cost more than {DEFAULT_PROFILE}, {costs}; {remedy}"
+
+    def _forgetful_stores(self) -> Iterator[str]:
+        if self.evicts:
+            yield (
+                f"Redis drops keys when its memory is full ({self.evicts}), and what was spent may be among them: "
+                "set maxmemory-policy noeviction"
+            )
 
     @property
     def untested(self) -> list[str]:
@@ -269,11 +278,6 @@ def _print(findings: Findings) -> None:
         print(f"untested, so never chosen on quality: {', '.join(findings.untested)}")
     if findings.unpriced:
         print(f"without a price, so stopped by no budget: {', '.join(findings.unpriced)}")
-    if findings.evicts:
-        print(
-            f"Redis drops keys when its memory is full ({findings.evicts}), and what was spent may be among them: "
-            "set maxmemory-policy noeviction"
-        )
     for warning in findings.warnings:
         print(f"WARNING {warning}")
     for problem in findings.problems:

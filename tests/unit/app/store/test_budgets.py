@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +47,7 @@ class Bookkeeping(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.vault, self.wall, self.clock = self.new_vault(), FakeClock(NOW), FakeClock()
         self.started, self.cost_usd, self.budget = 0, 0.0, BUDGET
-        self.softly_usd: Counter[tuple[str, str]] = Counter()
+        self.softly_usd = defaultdict[tuple[str, str], float](float)
         self.dead: list[Process] = []
         self.processes = [self._new_process() for _ in range(3)]
 
