@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,4 +99,4 @@ def test_rows_of_the_table_are_short(tmp_path: Path, rows: int, prompts: str) ->
     assert list(table) == ["small", "large", "huge"]
     assert table["huge"] == ("-", "not known", "not known", "0")
     assert table["large"][2:] == ("not known", prompts)
-    assert table["small"][2].startswith("1.00 [1.00, 1.00] on ")
+    assert re.fullmatch(r"[0-9.]+ \[[0-9.]+, [0-9.]+\] on [0-9]+", table["small"][2])
