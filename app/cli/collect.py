@@ -71,7 +71,10 @@ class _Work:
 def collect(
     prompts: Annotated[
         list[str],
-        typer.Option(help="A .jsonl file, a dataset folder, or families:NAME,NAME@seed=1,count=200[,wording=unseen]."),
+        typer.Option(
+            help="A .jsonl file (one JSON object a line), a dataset folder, or families:NAME,NAME@seed=1,count=200"
+            "[,wording=unseen]."
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Folder of the dataset; run again with the same one to resume.")],
     models: Annotated[str, typer.Option(help="Names, separated by commas; the whole catalogue if absent.")] = "",
@@ -101,6 +104,7 @@ def collect(
 
     Prompts with a grader of their own keep its score when there is a judge; they then say how far the judge is right.
 
+    What a line of prompts has, with an example for each grader, is in deploy/README.md under "Prompts of your own".
     A prompt may say its `split`; where none does, `train` and `evaluate` draw them by the prompts' texts.
 
     Example: `thalamus collect --prompts families:sql,dates@seed=1,count=200 --catalog configs/catalog.yaml --models a,b

@@ -47,9 +47,19 @@ def _from_jsonl(source: str) -> Iterable[Prompt]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                yield prompt_from(json.loads(line), dataset=path.stem)
+                yield prompt_from(_read(line), dataset=path.stem)
             except (ValueError, RecursionError) as exc:
                 raise UsageError(f"{path}, line {number}: {exc}") from exc
+
+
+def _read(line: str) -> object:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as exc:
+        raise ValueError(f"expected one JSON object a line; {exc.msg} at character {exc.colno}") from exc
+    if not isinstance(row, Mapping):
+        raise ValueError("expected one JSON object a line")
+    return row
 
 
 def prompt_from(row: object, dataset: str) -> Prompt:

@@ -112,8 +112,9 @@ def test_a_line_of_jsonl_is_a_prompt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("{nonsense", "line 2: "),
-        ("[]", "line 2: not a JSON object"),
+        ("{nonsense", "line 2: expected one JSON object a line; .* at character 2"),
+        ("[]", "line 2: expected one JSON object a line"),
+        ("prompt,reference", "line 2: expected one JSON object a line"),
         ({"reference": "x"}, 'line 2: needs "prompt"'),
         ({"prompt": ""}, 'line 2: needs "prompt"'),
         ({"prompt": "x", "max_tokens": 0}, '"max_tokens" must be a whole number'),
