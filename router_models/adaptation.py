@@ -8,8 +8,12 @@ where `mean` is over the models that were measured. The first three correct what
 the last is learned per model and task, pulled towards 0 (ridge regression by Laplace's approximation). A few hundred
 prompts are enough for that, and far too few for heads of their own.
 
+A model's length is multiplied by a factor of its own, which depends on the kind of the prompt: ridge regression of what
+the logs missed, around what all models missed together, and then scaled so that the mean is right.
+
 Whether it helps is told by prompts held back: each fifth is predicted by what the other four say. Adaptation is kept
-where the Brier score falls by more than chance explains, and choosing by it is not worse than before by more than that.
+where the Brier score falls by more than chance explains, and choosing by it is not worse than before by more than that;
+of lengths, where their deviance falls by more than chance explains. Each part is kept or left for itself.
 
 Legend of array suffixes: B prompts, M all models of the artifact, S those measured, T tasks, A coordinates of a fit.
 """
@@ -18,13 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from router_models.artifact import Artifact, Calibration
-from router_models.corrected import Correction
+from router_models.corrected import Correction, Stretch, is_adapted
 from router_models.glancing import static_error
+from router_models.joined import USUAL_DEVIATION
 from router_models.odds import logit
 from router_models.onboarding import Graded, without_exam
 from router_models.outcomes import OutcomesDataset, OutcomesError
@@ -40,8 +45,29 @@ FOLDS = 5
 # Deviations that are expected before anything is seen: of the slopes (from 1), a model's offset, and what one task adds
 # for one model. In logits.
 SLOPE_DEVIATION, OFFSET_DEVIATION, KIND_DEVIATION = 0.5, 1.0, 0.5
+# In logs: of a factor of lengths, as own prompts may be answered in a word or two, and of what one task adds to it.
+LENGTH_DEVIATION, LENGTH_KIND_DEVIATION = 2.0, 0.5
 # Of one's own prompts, at most so many are to be taken for unlike all that is known.
 FALSE_ALARMS = 0.0025
+
+
+@dataclass(frozen=True)
+class LengthVerdict:
+    """What adapting lengths did on prompts held back."""
+
+    prompts: int
+    real_tokens: float
+    """Mean length, as are the next two."""
+    tokens_before: float
+    tokens_after: float
+    deviance_gain_interval: tuple[float, float]
+    """90 %, by prompt; of a gamma distribution, which is least where the mean is right."""
+    helps: bool
+
+    def words(self) -> str:
+        told = f"{self.tokens_before:.3g} tokens predicted before, {self.tokens_after:.3g} after"
+        what = "lengths are adapted" if self.helps else "lengths stay as they were"
+        return f"{what}: {told}, {self.real_tokens:.3g} real"
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,14 @@ class Verdict:
     unfamiliar_before: float
     """Share of the prompts that went to the default order."""
     helps: bool
+    """Whether to choose; lengths are apart."""
+    lengths: LengthVerdict | None
+    """None where too few are known."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether any part of it helps."""
+        return self.helps or (self.lengths is not None and self.lengths.helps)
 
     def as_json(self) -> Mapping[str, Any]:
         return asdict(self)
@@ -75,7 +109,12 @@ class Verdict:
             f"{self.brier_after:.4f} after; quality of the chosen {self.quality_before:.3f} before, "
             f"{self.quality_after:.3f} after (always the best one: {self._best_single()})"
         )
-        return f"it helps: {words}" if self.helps else f"it does not help, so the old heads stay: {words}"
+        words += f"; {self.lengths.words() if self.lengths else 'lengths stay as they were, for too few are known'}"
+        if self.helps:
+            return f"it helps: {words}"
+        if self.is_kept:
+            return f"it does not help to choose, so qualities stay as they were: {words}"
+        return f"it does not help, so the old heads stay: {words}"
 
     def _best_single(self) -> str:
         if self.best_single is None:
@@ -91,6 +130,8 @@ class _Own:
     prediction: Prediction
     task_BT: np.ndarray
     score_BM: np.ndarray
+    tokens_BM: np.ndarray
+    """Of the answers; NaN where that is not known."""
     measured: np.ndarray
     """Columns with scores."""
 
@@ -111,6 +152,43 @@ class _Own:
             offset_M[column] += added[0]
             kind_TM[:, column] = added[1:]
         return Correction(offset_M, kind_TM, shared_3[1:], measured_M)
+
+    def stretch(self, rows: np.ndarray) -> Stretch:
+        """The factors that the lengths of the answers to these prompts suggest; at least one is known."""
+        design_BA = np.column_stack([np.ones(len(rows)), self.task_BT[rows]])
+        missed_BS = self.missed()[rows]
+        known_BS = np.isfinite(missed_BS)
+        shared_A = _ridge(design_BA[np.nonzero(known_BS)[0]], missed_BS[known_BS])
+        rest_BS = missed_BS - (design_BA @ shared_A)[:, None]
+        factor_AM = np.repeat(_scaled(shared_A, rest_BS[known_BS])[:, None], self.score_BM.shape[1], axis=1)
+        for place, column in enumerate(self.measured):
+            known_B = known_BS[:, place]
+            if known_B.any():
+                own_A = _ridge(design_BA[known_B], rest_BS[known_B, place])
+                left_B = rest_BS[known_B, place] - design_BA[known_B] @ own_A
+                factor_AM[:, column] = _scaled(shared_A + own_A, left_B)
+        return Stretch(factor_AM[0], factor_AM[1:])
+
+    def missed(self) -> np.ndarray:
+        """By how much the logs of predicted lengths were too small [B, S]; NaN where a length is not known."""
+        real_BS, told_BS = (part[:, self.measured] for part in (self.tokens_BM, self.prediction.output_tokens))
+        missed_BS: np.ndarray = np.log(np.maximum(real_BS, 1)) - np.log(np.maximum(told_BS, 1))
+        return missed_BS
+
+
+def _ridge(design_XA: np.ndarray, missed_X: np.ndarray) -> np.ndarray:
+    """Coordinates of what was missed, pulled towards 0."""
+    deviation_A = np.r_[LENGTH_DEVIATION, np.full(design_XA.shape[1] - 1, LENGTH_KIND_DEVIATION)]
+    precision_AA = design_XA.T @ design_XA + np.diag((USUAL_DEVIATION / deviation_A) ** 2)
+    found_A: np.ndarray = np.linalg.solve(precision_AA, design_XA.T @ missed_X)
+    return found_A
+
+
+def _scaled(factor_A: np.ndarray, left_X: np.ndarray) -> np.ndarray:
+    """With the mean of lengths right, not that of their logs (Duan 1983)."""
+    scaled_A = factor_A.copy()
+    scaled_A[0] += np.log(np.exp(left_X).mean())
+    return scaled_A
 
 
 def _shared(mean_B1: np.ndarray, own_BS: np.ndarray, score_BS: np.ndarray) -> np.ndarray:
@@ -138,6 +216,7 @@ def adapt(
 ) -> tuple[Artifact, Verdict]:
     """The artifact under another name, adapted to the prompts of a dataset; and whether that helped.
 
+    It has what helps. Where nothing does, it has the correction of qualities, for whoever wants to see it.
     Its calibration rows are corrected as its predictions are, and the dataset's prompts join them, each predicted by
     what the other folds say. `advance` is called after each prompt.
 
@@ -145,17 +224,18 @@ def adapt(
         OutcomesError: it was adapted before, knows too few of the models, or there are too few prompts.
     """
     own, sat = _read(artifact, dataset, advance)
-    cross_fitted = own.prediction.quality.copy()
-    for part in np.array_split(np.random.default_rng(seed).permutation(len(own.score_BM)), FOLDS):
-        there = np.setdiff1d(np.arange(len(own.score_BM)), part)
-        cross_fitted[part] = own.fit(there).quality(own.prediction.quality[part], own.task_BT[part])
-    correction = own.fit(np.arange(len(own.score_BM)))
+    held_back = _held_back(own, seed)
+    verdict = _verdict(artifact, own, held_back)
+    every = np.arange(len(own.score_BM))
+    correction = own.fit(every) if verdict.helps or not verdict.is_kept else None
+    stretch = own.stretch(every) if verdict.lengths and verdict.lengths.helps else None
+    added = _Added(correction, stretch)
     adapted = replace(
         artifact,
         name=name,
-        heads={**artifact.heads, **correction.tensors()},
+        heads={**artifact.heads, **added.tensors()},
         settings=_lenient(artifact, sat),
-        calibration=_extended(artifact, correction, own, Graded.of(sat, artifact.models), cross_fitted, pool),
+        calibration=_extended(artifact, added, own, Graded.of(sat, artifact.models), held_back, pool),
         about={
             **without_exam(artifact),
             "adapted": {
@@ -167,12 +247,48 @@ def adapt(
         },
         fingerprint="",
     )
-    adapted = replace(adapted, settings=_measured(adapted, correction, own, sat))
-    return adapted, _verdict(artifact, own, cross_fitted)
+    adapted = replace(adapted, settings=_measured(adapted, added, own, sat))
+    return adapted, verdict
+
+
+class _Added(NamedTuple):
+    """What an adapted artifact has more; nothing where that did not help."""
+
+    correction: Correction | None
+    stretch: Stretch | None
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return {name: tensor for part in self if part is not None for name, tensor in part.tensors().items()}
+
+    def quality(self, quality_BM: np.ndarray, task_BT: np.ndarray) -> np.ndarray:
+        return quality_BM if self.correction is None else self.correction.quality(quality_BM, task_BT)
+
+    def tokens(self, tokens_BM: np.ndarray, task_BT: np.ndarray) -> np.ndarray:
+        return tokens_BM if self.stretch is None else self.stretch.tokens(tokens_BM, task_BT)
+
+
+class _HeldBack(NamedTuple):
+    """Own prompts, each predicted by what the others say [B, M]."""
+
+    quality: np.ndarray
+    output_tokens: np.ndarray
+    has_lengths: bool
+    """Whether enough lengths are known to say anything of them."""
+
+
+def _held_back(own: _Own, seed: int) -> _HeldBack:
+    quality_BM, tokens_BM = own.prediction.quality.copy(), own.prediction.output_tokens.copy()
+    has_lengths = int(np.isfinite(own.missed()).any(1).sum()) >= LEAST_PROMPTS
+    for part in np.array_split(np.random.default_rng(seed).permutation(len(quality_BM)), FOLDS):
+        there, task_BT = np.setdiff1d(np.arange(len(quality_BM)), part), own.task_BT[part]
+        quality_BM[part] = own.fit(there).quality(quality_BM[part], task_BT)
+        if has_lengths:
+            tokens_BM[part] = own.stretch(there).tokens(tokens_BM[part], task_BT)
+    return _HeldBack(quality_BM, tokens_BM, has_lengths)
 
 
 def _read(artifact: Artifact, dataset: OutcomesDataset, advance: Callable[[], object]) -> tuple[_Own, OutcomesDataset]:
-    if Correction.of(artifact.heads) is not None:
+    if is_adapted(artifact.heads):
         raise OutcomesError(f"{artifact.name} was adapted before; start from {artifact.about['adapted']['from']}")
     known = dataset.renamed(artifact.aliases)
     score_BM = known.matrix("score", artifact.models)
@@ -184,7 +300,8 @@ def _read(artifact: Artifact, dataset: OutcomesDataset, advance: Callable[[], ob
         )
     sat = known.select(np.isfinite(score_BM[:, measured]).any(1))
     prediction, task_BT = ArtifactPredictor(artifact).predict_with_tasks(sat.conversations(), advance)
-    return _Own(prediction, task_BT, sat.matrix("score", artifact.models), measured), sat
+    score_BM, tokens_BM = (sat.matrix(column, artifact.models) for column in ("score", "output_tokens"))
+    return _Own(prediction, task_BT, score_BM, tokens_BM, measured), sat
 
 
 def _counted(artifact: Artifact, known: OutcomesDataset, score_BM: np.ndarray) -> str:
@@ -207,23 +324,25 @@ def _lenient(artifact: Artifact, sat: OutcomesDataset) -> HeadSettings:
     return replace(settings, alarm_static=max(settings.alarm_static, static))
 
 
-def _measured(adapted: Artifact, correction: Correction, own: _Own, sat: OutcomesDataset) -> HeadSettings:
+def _measured(adapted: Artifact, added: _Added, own: _Own, sat: OutcomesDataset) -> HeadSettings:
     """With how far a glance is from a reading now: a correction that stretches one apart stretches both."""
     if "static" not in adapted.settings.speeds:
         return adapted.settings
     glanced_BM = ArtifactPredictor(adapted, glances_only=True).glance(sat.conversations()).quality
-    error = static_error(glanced_BM, correction.quality(own.prediction.quality, own.task_BT), own.score_BM)
+    error = static_error(glanced_BM, added.quality(own.prediction.quality, own.task_BT), own.score_BM)
     return replace(adapted.settings, static_error=error) if error else adapted.settings
 
 
 def _extended(
-    artifact: Artifact, correction: Correction, own: _Own, known: Graded, cross_fitted: np.ndarray, pool: str
+    artifact: Artifact, added: _Added, own: _Own, known: Graded, held_back: _HeldBack, pool: str
 ) -> Calibration:
     rows = artifact.calibration
+    own_quality_BM = own.prediction.quality if added.correction is None else held_back.quality
+    own_tokens_BM = own.prediction.output_tokens if added.stretch is None else held_back.output_tokens
     both = {
-        "quality": (correction.quality(rows.quality, rows.kind), cross_fitted),
+        "quality": (added.quality(rows.quality, rows.kind), own_quality_BM),
         "score": (rows.score, known.score),
-        "output_tokens": (rows.output_tokens, own.prediction.output_tokens),
+        "output_tokens": (added.tokens(rows.output_tokens, rows.kind), own_tokens_BM),
         "real_output_tokens": (rows.real_output_tokens, known.output_tokens),
         "input_tokens": (rows.input_tokens, known.input_tokens),
         "kind": (rows.kind, own.task_BT),
@@ -235,8 +354,9 @@ def _extended(
     )
 
 
-def _verdict(artifact: Artifact, own: _Own, after_BM: np.ndarray) -> Verdict:
-    score_BS, before_BS, after_BS = (part[:, own.measured] for part in (own.score_BM, own.prediction.quality, after_BM))
+def _verdict(artifact: Artifact, own: _Own, held_back: _HeldBack) -> Verdict:
+    parts = (own.score_BM, own.prediction.quality, held_back.quality)
+    score_BS, before_BS, after_BS = (part[:, own.measured] for part in parts)
     wrong = [np.nanmean((quality_BS - score_BS) ** 2, axis=1) for quality_BS in (before_BS, after_BS)]
     chosen = [_score_of_choice(quality_BS, score_BS) for quality_BS in (before_BS, after_BS)]
     brier_gain, quality_gain = _interval(wrong[0] - wrong[1]), _interval(chosen[1] - chosen[0])
@@ -255,7 +375,22 @@ def _verdict(artifact: Artifact, own: _Own, after_BM: np.ndarray) -> Verdict:
         best_single_prompts=len(shared_BS),
         unfamiliar_before=float(own.prediction.unfamiliar.mean()),
         helps=brier_gain[0] > 0 and quality_gain[1] >= 0,
+        lengths=_length_verdict(own, held_back.output_tokens) if held_back.has_lengths else None,
     )
+
+
+def _length_verdict(own: _Own, after_BM: np.ndarray) -> LengthVerdict:
+    known_BS = np.isfinite(own.missed())
+    answered_B = known_BS.any(1)
+    real_BS, before_BS, after_BS = (
+        np.where(known_BS, np.maximum(part[:, own.measured], 1), np.nan)[answered_B]
+        for part in (own.tokens_BM, own.prediction.output_tokens, after_BM)
+    )
+    ratios = [real_BS / told_BS for told_BS in (before_BS, after_BS)]
+    deviances = [np.nanmean(2 * (ratio_BS - 1 - np.log(ratio_BS)), axis=1) for ratio_BS in ratios]
+    gain = _interval(deviances[0] - deviances[1])
+    real, before, after = (float(np.nanmean(part)) for part in (real_BS, before_BS, after_BS))
+    return LengthVerdict(int(answered_B.sum()), real, before, after, gain, helps=gain[0] > 0)
 
 
 def _score_of_choice(quality_BS: np.ndarray, score_BS: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router_models.corrected import Correction
+from router_models.corrected import Correction, Stretch
 from router_models.joined import Joined, beside
 from router_models.odds import logit
 from router_models.prediction import Prediction
@@ -22,18 +22,21 @@ class Amendment:
 
     joined: Joined | None
     correction: Correction | None
+    stretch: Stretch | None
 
     @classmethod
     def of(cls, tensors: Mapping[str, np.ndarray]) -> Amendment | None:
         """That of an artifact's heads, if anything came after training."""
-        joined, correction = Joined.of(tensors), Correction.of(tensors)
-        return cls(joined, correction) if joined is not None or correction is not None else None
+        parts = (Joined.of(tensors), Correction.of(tensors), Stretch.of(tensors))
+        return None if all(part is None for part in parts) else cls(*parts)
 
     def apply(self, prediction: Prediction, task_BT: np.ndarray) -> Prediction:
         """The whole prediction for all models."""
         if self.joined is not None:
             prediction = self.joined.extend(prediction, task_BT)
-        return prediction if self.correction is None else self.correction.apply(prediction, task_BT)
+        if self.correction is not None:
+            prediction = self.correction.apply(prediction, task_BT)
+        return prediction if self.stretch is None else self.stretch.apply(prediction, task_BT)
 
     def quality(self, quality_BM: np.ndarray, task_BT: np.ndarray) -> np.ndarray:
         """The quality of all models alone [B, A]."""

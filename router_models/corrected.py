@@ -1,4 +1,5 @@
-"""What an adaptation adds to a head's predictions: a correction of each model's logit. NumPy only.
+"""What an adaptation adds to a head's predictions: a correction of each model's logit, a factor of its lengths. NumPy
+only.
 
 Legend of array suffixes: B prompts, M models, T tasks, C the same as M in the names of tensors, where M are
 the models without those that joined.
@@ -12,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from router_models.odds import logit, sigmoid
-from router_models.prediction import Prediction
+from router_models.prediction import LOG_MOST_TOKENS, Prediction
 
 PREFIX = "adapted."
 
@@ -59,3 +60,50 @@ class Correction:
         common, own = self.slope_2
         moved_BM: np.ndarray = sigmoid(added_BM + common * mean_B1 + own * (logit(quality_BM) - mean_B1))
         return moved_BM.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Logs of the factors of lengths; models that were not measured have the shared ones."""
+
+    length_C: np.ndarray
+    length_TC: np.ndarray
+    """What the task of the prompt adds."""
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, np.ndarray]) -> Stretch | None:
+        """That of an artifact's heads, if their lengths were adapted."""
+        if f"{PREFIX}length_C" not in tensors:
+            return None
+        return cls(**{each.name: tensors[PREFIX + each.name] for each in fields(cls)})
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What `of` reads."""
+        return {PREFIX + each.name: np.asarray(getattr(self, each.name), np.float32) for each in fields(self)}
+
+    def tokens(self, tokens_BM: np.ndarray, task_BT: np.ndarray) -> np.ndarray:
+        """Lengths as they are on such prompts [B, M]."""
+        return _stretched(tokens_BM, self._logs(task_BT))
+
+    def apply(self, prediction: Prediction, task_BT: np.ndarray) -> Prediction:
+        """The prediction with its lengths and their intervals stretched."""
+        log_BM = self._logs(task_BT)
+        return replace(
+            prediction,
+            output_tokens=_stretched(prediction.output_tokens, log_BM),
+            output_tokens_interval=_stretched(prediction.output_tokens_interval, log_BM[:, :, None]),
+        )
+
+    def _logs(self, task_BT: np.ndarray) -> np.ndarray:
+        log_BM: np.ndarray = self.length_C + task_BT @ self.length_TC
+        return log_BM
+
+
+def is_adapted(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether an artifact's heads were adapted to somebody's own prompts."""
+    return any(name.startswith(PREFIX) for name in tensors)
+
+
+def _stretched(tokens: np.ndarray, log: np.ndarray) -> np.ndarray:
+    longer: np.ndarray = np.minimum(tokens * np.exp(log), np.exp(LOG_MOST_TOKENS))
+    return longer.astype(np.float32)

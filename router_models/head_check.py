@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from router_models.corrected import PREFIX, Correction
+from router_models.corrected import PREFIX, Correction, Stretch
 from router_models.joined import LENGTHS, STORED, joined_count
 from router_models.tryage import ALARM_FIGURES, Speed, Tensors, stages
 
@@ -35,9 +35,11 @@ def misfit(tensors: Tensors, speeds: Sequence[Speed], models: int) -> str | None
         return f"its encoders are {list(speeds)}; expected static, transformer or both"
     wanted = {*_SHARED, *(f"{speed}.{name}" for speed in speeds for name in _PER_ENCODER)}
     wanted |= {f"{stage}.{name}" for stage in stages(speeds) for name in _PER_STAGE}
-    if Correction.of(tensors) is not None:
-        wanted |= {PREFIX + each.name for each in fields(Correction)}
-        if any(tensors[PREFIX + name].shape[-1:] != (models,) for name in ("offset_C", "kind_TC", "measured_C")):
+    for part in (Correction, Stretch):
+        names = {PREFIX + each.name for each in fields(part)}
+        there = names & set(tensors)
+        wanted |= names if there else set()
+        if any(tensors[name].shape[-1:] != (models,) for name in there if name.endswith("C")):
             return f"its adaptation is not about {models} models"
     if joined := joined_count(tensors):
         wanted |= {*STORED.values(), *LENGTHS}

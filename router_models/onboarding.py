@@ -22,7 +22,7 @@ import numpy as np
 
 from router_models.artifact import Artifact, Calibration
 from router_models.conversation import Conversation
-from router_models.corrected import Correction
+from router_models.corrected import is_adapted
 from router_models.joined import Joined, Lengths, usual_log_lengths
 from router_models.newcomer import ExamParts, Newcomer, fit_newcomer, population
 from router_models.odds import logit
@@ -177,7 +177,7 @@ def _check(artifact: Artifact, models: Sequence[str], name: str, dataset: Outcom
 
 def refuse_adapted(artifact: Artifact) -> None:
     """Raise OutcomesError where no model can join because an adaptation would have to be made anew."""
-    if Correction.of(artifact.heads) is not None:
+    if is_adapted(artifact.heads):
         raise OutcomesError(f"{artifact.name} was adapted to own prompts; let models join first, and adapt then")
 
 

@@ -99,15 +99,15 @@ def _adapt(base: Path, own: _Own, output: Path, seed: int, *, as_json: bool) -> 
         with bars() as bar:
             step = bar("reading prompts", prompts.prompts.num_rows)
             artifact, verdict = adapt(old, prompts, own.name, output.name, seed, step)
-        if verdict.helps:
+        if verdict.is_kept:
             write_artifact(output, artifact)
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
     if as_json:
-        print(json.dumps({"output": str(output) if verdict.helps else None, **verdict.as_json()}))
+        print(json.dumps({"output": str(output) if verdict.is_kept else None, **verdict.as_json()}))
     else:
         print(verdict.sentence())
-        if verdict.helps:
+        if verdict.is_kept:
             print(f"{output} is adapted to {own.name}.\n{how_to_serve(output)}")
         else:
             print(f"Nothing was written; go on with {base}.")

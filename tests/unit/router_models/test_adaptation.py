@@ -128,6 +128,56 @@ def test_own_prompts_are_no_longer_taken_for_unfamiliar(demo: Artifact) -> None:
     assert ArtifactPredictor(adapted).predict(own.conversations()).unfamiliar.mean() <= 0.01
 
 
+def with_lengths(dataset: OutcomesDataset, factor: float | None) -> OutcomesDataset:
+    """The same with answers so much longer, or of unknown lengths."""
+    place = dataset.outcomes.column_names.index("output_tokens")
+    if factor is None:
+        return OutcomesDataset(dataset.prompts, dataset.outcomes.remove_column(place))
+    longer = pa.array(dataset.outcomes["output_tokens"].to_numpy() * factor)
+    return OutcomesDataset(dataset.prompts, dataset.outcomes.set_column(place, "output_tokens", longer))
+
+
+def missed(artifact: Artifact, dataset: OutcomesDataset) -> np.ndarray:
+    """Predicted lengths as multiples of the real ones, for each model on average."""
+    tokens_BM = ArtifactPredictor(artifact).predict(dataset.conversations()).output_tokens
+    ratio_M: np.ndarray = tokens_BM.mean(0) / dataset.matrix("output_tokens", artifact.models).mean(0)
+    return ratio_M
+
+
+def test_lengths_are_adapted_also_where_qualities_are_right_already(demo: Artifact, tmp_path: Path) -> None:
+    own, rest = (with_lengths(part, 8.0) for part in drawn("test"))
+    adapted, verdict = adapt(demo, own, "own", "own-v1", seed=1)
+
+    assert (verdict.helps, verdict.is_kept) == (False, True)
+    assert verdict.sentence().startswith("it does not help to choose, so qualities stay as they were: on 200 prompts")
+    assert "; lengths are adapted: " in verdict.sentence()
+    assert (missed(demo, rest) < 0.2).all()
+    assert missed(adapted, rest) == pytest.approx(1.0, abs=0.2)
+    before, after = (ArtifactPredictor(one).predict(rest.conversations()[:50]) for one in (demo, adapted))
+    np.testing.assert_array_equal(before.quality, after.quality)
+    assert (after.output_tokens_interval > 3 * before.output_tokens_interval).all()
+    # Cost of the calibration rows is expected as it is of requests.
+    rows = adapted.calibration
+    own_N = rows.dataset == len(demo.calibration.datasets)
+    assert np.nanmean(rows.output_tokens[own_N]) == pytest.approx(np.nanmean(rows.real_output_tokens[own_N]), rel=0.2)
+    write_artifact(tmp_path / "own-v1", adapted)
+    with pytest.raises(OutcomesError, match="was adapted before"):
+        adapt(load_artifact(tmp_path / "own-v1"), own, "own", "own-v2", seed=1)
+
+
+def test_lengths_that_are_right_or_not_known_stay(demo: Artifact) -> None:
+    own, rest = drawn("test")
+    _, right = adapt(demo, own, "own", "own-v1", seed=1)
+    adapted, unknown = adapt(demo, with_lengths(drawn("unseen")[0], None), "own", "own-v1", seed=1)
+
+    assert right.lengths is not None
+    assert not right.is_kept
+    assert "; lengths stay as they were: " in right.sentence()
+    assert (unknown.lengths, unknown.helps) == (None, True)
+    assert unknown.sentence().endswith("; lengths stay as they were, for too few are known")
+    np.testing.assert_allclose(missed(adapted, rest), missed(demo, rest))
+
+
 def test_what_cannot_be_adapted_is_refused_in_words(demo: Artifact) -> None:
     own, rest = drawn("unseen")
     adapted, _ = adapt(demo, own, "own", "own-v1", seed=1)

@@ -39,6 +39,27 @@ def test_encoders_must_be_known_different_and_the_faster_one_first(speeds: tuple
     assert str(misfit(two_pools(), speeds, 3)).startswith("its encoders are [")
 
 
+def adapted() -> dict[str, np.ndarray]:
+    """The same, adapted to own prompts."""
+    flat, by_task = np.zeros(3, np.float32), np.zeros((4, 3), np.float32)
+    return two_pools() | {
+        **{f"adapted.{name}": flat for name in ("offset_C", "measured_C", "length_C")},
+        **{f"adapted.{name}": by_task for name in ("kind_TC", "length_TC")},
+        "adapted.slope_2": np.ones(2, np.float32),
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in adapted() if name.startswith("adapted.")])
+def test_an_adaptation_is_whole_and_about_all_models(name: str) -> None:
+    without = {other: tensor for other, tensor in adapted().items() if other != name}
+
+    assert misfit(adapted(), BOTH, 3) is None
+    assert misfit(without, BOTH, 3) == f"tensor {name} is missing"
+    if name.endswith("C"):
+        short = adapted() | {name: adapted()[name][..., :2]}
+        assert misfit(short, BOTH, 3) == "its adaptation is not about 3 models"
+
+
 @pytest.mark.parametrize("name", sorted(two_pools()))
 def test_every_tensor_is_needed(name: str) -> None:
     heads = {other: tensor for other, tensor in two_pools().items() if other != name}

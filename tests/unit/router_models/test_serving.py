@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from router_models.artifact import Artifact, ArtifactError, load_artifact
-from router_models.corrected import Correction
+from router_models.corrected import Correction, Stretch
 from router_models.glance import Glance
 from router_models.onboarding import exam_of, onboard
 from router_models.prediction import Prediction, PredictionRow
@@ -73,6 +73,13 @@ def corrected(artifact: Artifact) -> Artifact:
     return replace(artifact, heads={**artifact.heads, **correction.tensors()})
 
 
+def stretched(artifact: Artifact) -> Artifact:
+    tasks, models = len(artifact.heads["layout.pool_T"]), len(artifact.models)
+    rng = np.random.default_rng(4)
+    stretch = Stretch(rng.normal(size=models), rng.normal(size=(tasks, models)))
+    return replace(artifact, heads={**artifact.heads, **stretch.tensors()})
+
+
 ARTIFACTS = {
     "one pool": tiny_artifact(("a", "b", "c")),
     "static only": tiny_artifact(("a", "b", "c"), speeds=("static",)),
@@ -85,6 +92,8 @@ ARTIFACTS = {
     "joined": joined(),
     "corrected": corrected(tiny_pools_artifact()),
     "joined and corrected": corrected(joined()),
+    "stretched": stretched(without_lengths_of_the_large()),
+    "joined, corrected and stretched": stretched(corrected(joined())),
     **{folder.name: load_artifact(folder) for folder in sorted(ROOT.glob("router_models/artifacts/*-v*"))},
 }
 EVERY = pytest.mark.parametrize("artifact", ARTIFACTS.values(), ids=ARTIFACTS)
