@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.api.access import DEFAULT_PROFILE
 from app.cli.serve import DEFAULT_CONFIG
 from app.errors import UpstreamError, UsageError
 from app.upstream.listing import MAX_LIST_BYTES, NO_MODELS, PROBE_WITHIN_S, fault, listed, some
@@ -62,6 +61,8 @@ class Findings:
         return [*self._dear_profiles(), *self._forgetful_stores()]
 
     def _dear_profiles(self) -> Iterator[str]:
+        from app.api.access import DEFAULT_PROFILE
+
         cheap, default = (self.expected.get(name) for name in ("cheap", DEFAULT_PROFILE))
         if cheap and default and cheap.cost_usd > default.cost_usd * LEVEL:
             costs = f"${cheap.cost_usd:.3g} a request against ${default.cost_usd:.3g}"

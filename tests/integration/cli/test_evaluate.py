@@ -72,6 +72,21 @@ def test_several_sets_are_measured_under_canonical_names(world: Path) -> None:
 
 
 @pytest.mark.slow
+def test_models_are_known_by_what_was_collected_with_them(world: Path) -> None:
+    third = tiny_dataset(240).renamed({"adder": "adder-instruct"})
+    known_as = [{"adder-instruct": "adder"}.get(model) for model in third.outcomes["model"].to_pylist()]
+    outcomes = third.outcomes.append_column("predicted_as", pa.array(known_as, pa.string()))
+    write_outcomes(world / "third", OutcomesDataset(third.prompts, outcomes))
+
+    done = evaluate("--artifact", world / "tiny-v1", "--data", world / "third", "--json")
+
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["sets"]["third"]
+    assert (figures["pool"], figures["unknown_models"]) == (["adder", "poet"], [])
+    assert "does not know" not in done.stderr
+
+
+@pytest.mark.slow
 def test_splits_of_one_set_are_measured_apart_and_shown_as_tables(world: Path) -> None:
     splits = ("--split", "test", "--split", "unseen")
 
