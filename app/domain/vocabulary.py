@@ -32,8 +32,8 @@ CONTEXT = (
     ContextField(
         "explain",
         TRUTH,
-        "adds the record of the decision to the answer, and has the transformer encoder read every prompt, so that 1 "
-        "to 2 % of choices differ from those without it; needs the scope route:explain",
+        "adds the record of the decision to the answer, and has the transformer encoder read every prompt, so that "
+        "some choices (0 to 5 %, by the weights) differ from those without it; needs the scope route:explain",
     ),
 )
 
