@@ -106,7 +106,7 @@ class Expectation:
         priced = f", costs known on {self.priced_prompts:,}" if 0 < self.priced_prompts < self.prompts else ""
         predicted = f", quality only predicted on {self.predicted_share:.0%}" if self.predicted_share >= 0.005 else ""
         words += f" on {_listed(self.datasets)} ({self.prompts:,} calibration prompts{priced}{predicted})"
-        if self.elsewhere.rows:
+        if self.elsewhere.tells:
             words += (
                 f"; {_cheaper(self.elsewhere.cost_ratio)} at {100 * self.elsewhere.gain:+.1f} points on "
                 f"{self.elsewhere.rows:,} others, by prediction alone"

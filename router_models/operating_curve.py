@@ -191,6 +191,11 @@ class Predicted:
     cost_ratio: float
     """Dollars expected of those that the best single model is expected to cost, where both are known."""
 
+    @property
+    def tells(self) -> bool:
+        """Whether there are enough rows to mean something."""
+        return self.rows >= LEAST_ROWS
+
 
 @dataclass(frozen=True)
 class Outlook:
@@ -292,7 +297,7 @@ def operating_curve(
         loss_N = best.score - chosen.score
         bound = _upper_bound(loss_N[against.counts_N], _share(chosen, against.counts_N))
         elsewhere = _expected(others, _choices(others, scale, weight), against.best)
-        if elsewhere.rows:
+        if elsewhere.tells:
             bound = max(bound, -elsewhere.gain)
         ratio = compare(chosen, best).cost_ratio.mean
         points.append(OperatingPoint(weight, _mean(chosen.score), _mean(chosen.usd), ratio, _mean(loss_N), bound))

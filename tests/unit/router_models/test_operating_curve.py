@@ -195,6 +195,14 @@ def test_what_is_expected_where_nothing_was_measured_is_told_beside_the_rest() -
     assert single.elsewhere.rows == 0
 
 
+def test_a_few_rows_of_which_nothing_was_measured_forbid_nothing() -> None:
+    measured, unmeasured = pool(easy_share=1.0), pool(rows=LEAST_ROWS - 1, easy_share=0.0)
+    both = [np.concatenate(pair) for pair in zip(columns(measured), columns(unmeasured), strict=True)]
+    both[1][len(measured.score) :] = NOT
+
+    assert operating_curve(PricedRows(*both), SCALE) == operating_curve(measured, SCALE)
+
+
 def columns(rows: PricedRows) -> tuple[np.ndarray, ...]:
     return rows.quality, rows.score, rows.expected_usd, rows.real_usd
 
