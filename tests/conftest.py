@@ -55,6 +55,14 @@ def full_size() -> bool:
     return os.environ.get("THALAMUS_TEST_SIZE") == "full"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is marked so is skipped below full size, and says it."""
+    if os.environ.get("THALAMUS_TEST_SIZE") != "full":
+        for item in items:
+            if item.get_closest_marker("full"):
+                item.add_marker(pytest.mark.skip(reason="at full size only: make test-all"))
+
+
 @pytest.fixture
 def machine() -> Machine:
     """How fast this one is, for tests that bound a time."""

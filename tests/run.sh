@@ -7,9 +7,12 @@ cd "$(dirname "$0")/.."
 mkdir -p var
 log=var/tests-that-compute.log
 computing="tests/unit tests/artifact tests/fuzz tests/integration/app/test_openapi.py
-    tests/integration/test_collect.py tests/integration/test_collect_judge.py
+    tests/integration/test_alert_edges.py tests/integration/test_collect.py tests/integration/test_collect_judge.py
+    tests/integration/test_dashboards.py
     tests/integration/cli/test_adapt.py tests/integration/cli/test_evaluate.py tests/integration/cli/test_init.py
+    tests/integration/cli/test_keys.py
     tests/integration/cli/test_onboard_live.py tests/integration/cli/test_onboard_replay.py
+    tests/integration/cli/test_savings_report.py
     tests/integration/cli/test_serve_check_explain.py tests/integration/cli/test_train_and_evaluate.py"
 others=$(printf -- '--ignore=%s ' $computing)
 
@@ -19,7 +22,7 @@ export OMP_NUM_THREADS=1
 tests() {
     kept=$1
     shift
-    .venv/bin/pytest -q -o cache_dir=".pytest_cache/$kept" "$@"
+    .venv/bin/pytest -q -rs -o cache_dir=".pytest_cache/$kept" "$@"
 }
 
 # Its own status if many failed or something else went wrong; else that of the second run.
@@ -35,7 +38,7 @@ again_if_few() {
 
 # shellcheck disable=SC2086  # lists of paths without spaces
 {
-    nice -n 15 .venv/bin/pytest -q -o cache_dir=.pytest_cache/computing --cache-clear $computing > $log 2>&1 &
+    nice -n 15 .venv/bin/pytest -q -rs -o cache_dir=.pytest_cache/computing --cache-clear $computing > $log 2>&1 &
     computed=$!
     trap 'kill $computed 2> /dev/null' INT TERM
     tests others --cache-clear $others
@@ -45,7 +48,7 @@ again_if_few() {
     again_if_few $other others $others
     other=$?
     echo "tests that compute:"
-    if [ $alone = 0 ]; then tail -n 1 $log; else cat $log; fi
+    if [ $alone = 0 ]; then sed -n '/^SKIPPED/p; $p' $log; else cat $log; fi
     again_if_few $alone computing $computing
     alone=$?
 }

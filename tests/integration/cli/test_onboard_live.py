@@ -169,9 +169,9 @@ async def test_a_model_joins_and_the_gateway_names_it(tmp_path: Path) -> None:
     ("script", "words", "most_asked"),
     [
         (constant, "answers 'A' to", 26),
-        (refusing, "harmless questions", 50),
-        (cutting, "end after exactly 50 characters", 26),
-        (capped, "before the room that was asked for", 26),
+        pytest.param(refusing, "harmless questions", 50, marks=pytest.mark.full),
+        pytest.param(cutting, "end after exactly 50 characters", 26, marks=pytest.mark.full),
+        pytest.param(capped, "before the room that was asked for", 26, marks=pytest.mark.full),
         (garbage, "does not chat: not a chat completion", 4),
         (no_chat, "does not support Chat Completions", 2),
     ],
@@ -193,7 +193,10 @@ async def test_a_broken_endpoint_is_named_and_does_not_join(
 
 @pytest.mark.parametrize(
     ("script", "words"),
-    [(without_usage, "says nothing of tokens"), (Limited(), "it limits its rate")],
+    [
+        (without_usage, "says nothing of tokens"),
+        pytest.param(Limited(), "it limits its rate", marks=pytest.mark.full),
+    ],
 )
 async def test_a_peculiar_endpoint_joins_with_the_right_score_and_is_named(
     tmp_path: Path, script: Callable[..., Scripted], words: str
@@ -295,7 +298,13 @@ async def test_a_later_model_that_needs_more_room_hears_that_all_have_to_sit_ane
     assert "--max-tokens" not in err
 
 
-@pytest.mark.parametrize("change", ["renamed", "answers gone", "no folder for the result"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "renamed",
+        *(pytest.param(other, marks=pytest.mark.full) for other in ("answers gone", "no folder for the result")),
+    ],
+)
 async def test_what_could_not_be_written_is_said_before_anything_is_asked(tmp_path: Path, change: str) -> None:
     async with ChatServer(honest) as server:
         at = place(tmp_path, server.url)

@@ -133,6 +133,7 @@ def test_the_export_is_checked_small_and_made_once(made_encoders: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(sum_D), 1, rtol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_table_of_the_real_encoder_has_a_row_for_every_piece_and_tells_sums_from_translations(
     made_encoders: Path,
