@@ -64,7 +64,7 @@ class Expectation:
     cost_weight: float | None
     """As given, or what `max_quality_loss` became; None: the best single model answers."""
     least_loss: float | None
-    """The smallest `max_quality_loss` that becomes a weight; None where none does, or none was asked for."""
+    """The smallest `max_quality_loss` that becomes a weight, where that of the profile does not; None if none does."""
     hardly_measured: tuple[str, ...]
     """Models that were measured on fewer than half of these prompts."""
     best_quality: float
@@ -139,7 +139,7 @@ class Prospect:
         models = self._named(eligible_M)
         if not models:
             return None
-        weight, _ = self._cost_weight(preferences, models)
+        weight = self._cost_weight(preferences, models)
         against_M = _held_against(expected, preferences)[eligible_M]
         return outlook(self.curve.priced(models), self.curve.scale, weight, against_M)
 
@@ -158,7 +158,7 @@ class Prospect:
             best_model=models[found.reference.best].name,
             max_quality_loss=preferences.max_quality_loss,
             cost_weight=found.weight,
-            least_loss=self._cost_weight(preferences, models)[1],
+            least_loss=self.curve.tabulate(models).least_loss if found.weight is None else None,
             hardly_measured=tuple(names[found.measured_M < LEAST_SHARE].tolist()),
             best_quality=found.best_quality,
             best_cost_usd=found.best_cost_usd,
@@ -214,12 +214,10 @@ class Prospect:
     def _named(self, which_M: Truths) -> list[Model]:
         return [self._table.models[number] for number in which_M.nonzero()[0]]
 
-    def _cost_weight(self, preferences: Preferences, models: Sequence[Model]) -> tuple[float | None, float | None]:
-        """What weighs cost, and the smallest loss that could be promised instead."""
-        if preferences.max_quality_loss is None:
-            return preferences.weights.get("cost", 0.0), None
-        table = self.curve.tabulate(models)
-        return table.cost_weight(preferences.max_quality_loss), table.least_loss
+    def _cost_weight(self, preferences: Preferences, models: Sequence[Model]) -> float | None:
+        if preferences.max_quality_loss is not None:
+            return self.curve.tabulate(models).cost_weight(preferences.max_quality_loss)
+        return preferences.weights.get("cost", 0.0)
 
 
 def sentence(found: Expectation | None) -> str:

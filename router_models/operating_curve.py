@@ -291,12 +291,13 @@ def operating_curve(
     if not np.isfinite(against.rows.expected_usd).any():
         weights = (0.0,)
     best, others = against.standing, rows.take(~against.counts_N)
+    share_KM, share_of_others = scale.share(against.rows.expected_usd), scale.share(others.expected_usd)
     points = []
     for weight in weights:
-        chosen = against.answers(_choices(against.rows, scale, weight))
+        chosen = against.answers(_choices(against.rows, weight * share_KM))
         loss_N = best.score - chosen.score
         bound = _upper_bound(loss_N[against.counts_N], _share(chosen, against.counts_N))
-        elsewhere = _expected(others, _choices(others, scale, weight), against.best)
+        elsewhere = _expected(others, _choices(others, weight * share_of_others), against.best)
         if elsewhere.tells:
             bound = max(bound, -elsewhere.gain)
         ratio = compare(chosen, best).cost_ratio.mean
@@ -335,9 +336,10 @@ def outlook(
         return None
     model_K, elsewhere = np.full(len(against.dataset_K), against.best), Predicted(0, math.nan, math.nan)
     if weight is not None:
-        model_K = _choices(against.rows, scale, weight, held_against_M)
+        model_K = _choices(against.rows, weight * scale.share(against.rows.expected_usd) + held_against_M)
         others = rows.take(~against.counts_N)
-        elsewhere = _expected(others, _choices(others, scale, weight, held_against_M), against.best)
+        chosen_elsewhere = _choices(others, weight * scale.share(others.expected_usd) + held_against_M)
+        elsewhere = _expected(others, chosen_elsewhere, against.best)
     chosen, best = against.answers(model_K), against.standing
     compared = compare(chosen, best)
     return Outlook(
@@ -390,10 +392,10 @@ def _best_of(score_KM: np.ndarray, eligible_M: np.ndarray) -> int:
     return int(np.where(eligible_M, worth_M.round(9), -np.inf).argmax())
 
 
-def _choices(rows: PricedRows, scale: CostScale, weight: float, held_against_M: np.ndarray | float = 0.0) -> np.ndarray:
+def _choices(rows: PricedRows, held_against_NM: np.ndarray) -> np.ndarray:
     """Who is chosen in each row, as requests choose; nobody of whom nothing is predicted."""
     quality_NM = np.where(np.isnan(rows.quality), -np.inf, rows.quality)
-    return np.asarray((quality_NM - weight * scale.share(rows.expected_usd) - held_against_M).argmax(1))
+    return np.asarray((quality_NM - held_against_NM).argmax(1))
 
 
 def _expected(rows: PricedRows, model_K: np.ndarray, best: int) -> Predicted:
