@@ -10,9 +10,7 @@ computing="tests/unit tests/artifact tests/fuzz tests/integration/app/test_opena
     tests/integration/test_alert_edges.py tests/integration/test_collect.py tests/integration/test_collect_judge.py
     tests/integration/test_dashboards.py
     tests/integration/cli/test_adapt.py tests/integration/cli/test_evaluate.py tests/integration/cli/test_init.py
-    tests/integration/cli/test_keys.py
     tests/integration/cli/test_onboard_live.py tests/integration/cli/test_onboard_replay.py
-    tests/integration/cli/test_savings_report.py
     tests/integration/cli/test_serve_check_explain.py tests/integration/cli/test_train_and_evaluate.py"
 others=$(printf -- '--ignore=%s ' $computing)
 

@@ -298,13 +298,7 @@ async def test_a_later_model_that_needs_more_room_hears_that_all_have_to_sit_ane
     assert "--max-tokens" not in err
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "renamed",
-        *(pytest.param(other, marks=pytest.mark.full) for other in ("answers gone", "no folder for the result")),
-    ],
-)
+@pytest.mark.parametrize("change", ["renamed", "answers gone", "no folder for the result"])
 async def test_what_could_not_be_written_is_said_before_anything_is_asked(tmp_path: Path, change: str) -> None:
     async with ChatServer(honest) as server:
         at = place(tmp_path, server.url)

@@ -131,7 +131,6 @@ def test_what_cannot_work_fails_with_one_line(arguments: tuple[str, ...], compla
     assert len(failed.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.full
 @pytest.mark.slow
 def test_pools_aliases_seed_and_folder_may_come_from_the_command_line(tmp_path: Path, made_encoders: Path) -> None:
     (first, second), aliases = write_tiny_pools(tmp_path, 150)
