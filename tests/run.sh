@@ -16,6 +16,8 @@ others=$(printf -- '--ignore=%s ' $computing)
 
 # One thread each for linear algebra: several that wait for each other beside other work take for ever.
 export OMP_NUM_THREADS=1
+# Gateways and commands start by the hundred: each would compile the program anew.
+unset PYTHONDONTWRITEBYTECODE
 
 tests() {
     kept=$1

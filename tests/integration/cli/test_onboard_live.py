@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -243,15 +244,40 @@ async def test_an_endpoint_that_dies_half_way_is_asked_only_the_rest_when_it_is_
     assert json.loads(out)["models"][0]["prompts"] == len(ANSWERS)
 
 
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `mine` has joined."""
+    folder = tmp_path_factory.mktemp("joined")
+
+    async def join() -> None:
+        async with ChatServer(honest) as server:
+            status, _, err = await onboard(place(folder, server.url), "--precision", "0")
+        assert status == 0, err
+
+    asyncio.run(join())
+    return folder
+
+
+def where_one_has_joined(folder: Path, joined: Path, url: str) -> Place:
+    """The same with a second model, `later`, and another address."""
+    copytree(joined, folder, dirs_exist_ok=True)
+    at = Place(folder)
+    catalog = at.catalog()
+    catalog["backends"][0]["urls"] = [url]
+    catalog["models"].append({"name": "later", "backend": "own", "card": {"context_tokens": 8192}})
+    (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+    return at
+
+
 OTHERS = [("--max-tokens", "77"), ("--items", "7"), ("--seed", "2")]
 
 
-async def test_a_model_that_joins_later_leaves_those_before_it_alone_and_has_their_room(tmp_path: Path) -> None:
+async def test_a_model_that_joins_later_leaves_those_before_it_alone_and_has_their_room(
+    tmp_path: Path, joined: Path
+) -> None:
     async with ChatServer(honest) as server:
-        at = place(tmp_path, server.url)
-        assert (await onboard(at, "--precision", "0"))[0] == 0
+        at = where_one_has_joined(tmp_path, joined, server.url)
         catalog = at.catalog()
-        catalog["models"].append({"name": "later", "backend": "own", "card": {"context_tokens": 8192}})
         # What was changed since is no reason to ask the first one again.
         catalog["models"][0]["card"]["context_tokens"] = 4096
         (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
@@ -280,16 +306,9 @@ def speechless(*_: Any) -> Scripted:
     return Scripted(text="", finish_reason="length", output_tokens=9999)
 
 
-async def test_a_later_model_that_needs_more_room_hears_that_all_have_to_sit_anew(tmp_path: Path) -> None:
-    def script(text: str, asked: int, body: dict[str, Any]) -> Scripted:
-        return honest(text) if body["model"] == "mine" else speechless()
-
-    async with ChatServer(script) as server:
-        at = place(tmp_path, server.url)
-        assert (await onboard(at, "--precision", "0"))[0] == 0
-        catalog = at.catalog()
-        catalog["models"].append({"name": "later", "backend": "own", "card": {"context_tokens": 8192}})
-        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+async def test_a_later_model_that_needs_more_room_hears_that_all_have_to_sit_anew(tmp_path: Path, joined: Path) -> None:
+    async with ChatServer(speechless) as server:
+        at = where_one_has_joined(tmp_path, joined, server.url)
         status, _, err = await onboard(at, "later")
 
     assert status == 1
@@ -299,12 +318,12 @@ async def test_a_later_model_that_needs_more_room_hears_that_all_have_to_sit_ane
 
 
 @pytest.mark.parametrize("change", ["renamed", "answers gone", "no folder for the result"])
-async def test_what_could_not_be_written_is_said_before_anything_is_asked(tmp_path: Path, change: str) -> None:
+async def test_what_could_not_be_written_is_said_before_anything_is_asked(
+    tmp_path: Path, joined: Path, change: str
+) -> None:
     async with ChatServer(honest) as server:
-        at = place(tmp_path, server.url)
-        assert (await onboard(at, "--precision", "0"))[0] == 0
+        at = where_one_has_joined(tmp_path, joined, server.url)
         catalog = at.catalog()
-        catalog["models"].append({"name": "later", "backend": "own", "card": {"context_tokens": 8192}})
         if change == "renamed":
             catalog["models"][0]["name"] = "better"
         if change == "answers gone":
