@@ -18,7 +18,7 @@ packages:
 demo: install .venv-vllm ## run everything on this machine: real models, a trained router, the gateway
 	@$(BIN)/thalamus demo
 
-test: install packages .venv-vllm ## prove it: every test, slow ones at a smaller size
+test: install packages .venv-vllm ## prove it: slow tests at a smaller size
 	@tests/run.sh
 
 test-all: install packages .venv-vllm ## prove it at full size

@@ -93,8 +93,13 @@ class Vocabulary:
         }
 
     def markdown(self) -> str:
-        """The reference of `routing`: what may be traded, what is never traded, and the rest."""
-        return "\n\n".join((self._soft_markdown(), self._hard_markdown(), self._context_markdown()))
+        """The reference of `routing`, in three sections."""
+        sections = {
+            "Weights: what is traded against quality": self._soft_markdown(),
+            "Limits: what is never traded": self._hard_markdown(),
+            "The rest": self._context_markdown(),
+        }
+        return "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
 
     def _soft_markdown(self) -> str:
         rows = [
