@@ -23,7 +23,7 @@ from app.store.sessions import MemorySessions
 from app.stores import Stores, open_stores
 from app.telemetry import Telemetry
 from app.telemetry.afterwards import MOST
-from app.upstream.replicas import Tell
+from app.upstream.changes import Tell
 
 
 @dataclass(frozen=True, slots=True)

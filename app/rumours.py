@@ -13,7 +13,8 @@ from dataclasses import asdict
 from typing import get_args
 
 from app.store.redis_client import RedisClient
-from app.upstream.replicas import MAX_REST_S, Change, Tell, What
+from app.upstream.changes import Change, Tell, What
+from app.upstream.replicas import MAX_REST_S
 
 CHANNEL = "thalamus:health"
 
@@ -47,11 +48,13 @@ class Rumours:
         """What another gateway has noticed; None for what is ours, or makes no sense."""
         try:
             told = json.loads(message)
-            change = Change(told["backend"], told["url"], told["what"], float(told["seconds"]))
+            seconds, model = float(told["seconds"]), told.get("model", "")
+            change = Change(told["backend"], told["url"], told["what"], seconds, model)
             is_ours = told["from"] == self._gateway
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
-        makes_sense = isinstance(change.backend, str) and isinstance(change.url, str) and change.what in get_args(What)
+        names = (change.backend, change.url, change.model)
+        makes_sense = all(isinstance(name, str) for name in names) and change.what in get_args(What)
         return change if makes_sense and 0.0 <= change.seconds <= MAX_REST_S and not is_ours else None
 
 

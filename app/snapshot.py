@@ -29,11 +29,12 @@ from app.store.key_ring import AllKeys
 from app.store.keys import Keys, StaticKeys
 from app.stores import Stores
 from app.telemetry import Telemetry
+from app.upstream.changes import Tell
 from app.upstream.client import UpstreamClient
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
 from app.upstream.poller import Poller
 from app.upstream.prober import Prober
-from app.upstream.replicas import Replicas, Tell
+from app.upstream.replicas import Replicas
 from app.upstream.telling import tell
 
 

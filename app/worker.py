@@ -25,7 +25,7 @@ from app.serving import Listener, Signals, depart, settle
 from app.settings import Files, load_settings
 from app.store.sessions import MemorySessions
 from app.store.shared_limits import SharedLimits, Table
-from app.upstream.replicas import Change
+from app.upstream.changes import Change
 
 ENDED_BY_USAGE = 64
 """Exit status of a worker that cannot start; its parent says why."""

@@ -82,7 +82,7 @@ class Fleet:
     s_per_output_token: tuple[float | None, ...]
     """As seen of late; None where nothing was seen yet."""
     limited_for_s: tuple[float | None, ...] = ()
-    """How long only its backend's rate limit makes a model unavailable, else None; empty while all are available."""
+    """How long only a rate limit of its backend makes a model unavailable, else None; empty while all are available."""
     template_tokens: tuple[float, ...] = ()
     """What a model reads of a prompt beyond the estimate, as seen of late; empty before anything was seen."""
     last_resort: tuple[bool, ...] = ()

@@ -1,9 +1,9 @@
 """From a decision to an answer: attempts, in the decision's order, until one begins to answer.
 
 How it works: each candidate's replicas are tried, none of them twice, then the next candidate's. Which replicas are
-worth trying is for `Replicas` to say, which hears of every failure: a backend that is over its rate limit rests, so the
-next attempt goes to another. When no other is left, the last one is asked again after a moment, if what went wrong is
-of that kind. An attempt fails only while nothing of its answer was sent.
+worth trying is for `Replicas` to say, which hears of every failure: a backend or a model that is over its rate limit
+rests, so the next attempt goes to another. When no other is left, the last one is asked again after a moment, if what
+went wrong is of that kind. An attempt fails only while nothing of its answer was sent.
 
 Not tried: anything after a refusal that is about the request itself; a third worker after two broke over the same
 request; an attempt that the deadline, the number of attempts, or the retry budget leaves no room for; a retry while all
@@ -22,7 +22,6 @@ from app.domain.decision import Candidate, Decision
 from app.domain.models import Model
 from app.domain.request import Request
 from app.errors import (
-    UpstreamBroken,
     UpstreamBusy,
     UpstreamError,
     UpstreamRateLimited,
@@ -130,9 +129,9 @@ class Dispatcher:
         return call.tried[-1] if call.failures and _is_momentary(call.failures[-1]) else None
 
     def _find(self, call: Call, *, last_resort: bool = False) -> Target | None:
-        tried = [target.replica for target in call.tried] if call.tried else ()
         for candidate in call.decision.candidates:
-            replica = self._replicas.pick(candidate.model.backend, tried, call.session, last_resort=last_resort)
+            model = candidate.model
+            replica = self._replicas.pick(model, call.tried_for(model), call.session, last_resort=last_resort)
             if replica is not None:
                 return Target(candidate, replica)
         return None
@@ -146,7 +145,7 @@ class Dispatcher:
 
     def _may_retry(self, call: Call) -> bool:
         # Where all replicas are out, one attempt may find one that is back; a second would only add to their load.
-        if len(call.tried) >= self._limits.max_attempts or call.is_poison or self._replicas.all_out:
+        if call.counted >= self._limits.max_attempts or call.is_poison or self._replicas.all_out:
             return False
         return self._retries.take()
 
@@ -164,8 +163,7 @@ class Dispatcher:
 
     def _spare(self, call: Call, candidate: Candidate) -> Coroutine[Any, Any, Served] | None:
         """A second attempt beside one that takes long, where another replica has the model."""
-        tried = [target.replica for target in call.tried]
-        replica = self._replicas.pick(candidate.model.backend, tried, call.session)
+        replica = self._replicas.pick(candidate.model, call.tried_for(candidate.model), call.session)
         if replica is None or call.deadline.remaining_s() < MIN_ATTEMPT_S:
             return None
         return self._attempt(call, Target(candidate, replica))
@@ -183,8 +181,7 @@ class Dispatcher:
             self._note(exc, model, replica)
             if not isinstance(exc, OutOfTime):
                 call.witness.failed()
-            if isinstance(exc, UpstreamBroken):
-                call.broken.add(replica)
+            call.failed(target, exc)
             raise
         self._metrics.attempted(model.name, "ok")
         return Served(call.decision, candidate, len(call.tried), answer, replica.url, self._clock() - call.began_at)
@@ -219,7 +216,7 @@ class Dispatcher:
                 exchange.close()
         # vLLM has no quotas, so its headers are not looked at.
         if replica.backend.kind == "openai" and (wait_s := exchange.used_up_s):
-            self._replicas.used_up(replica, wait_s)
+            self._replicas.used_up(replica, model, wait_s)
         pace = Pace(self._limits.timeouts.idle_s, call.deadline, self._clock, self._call_later)
         try:
             return await read_answer(exchange, form_of(request, model), pace)
@@ -236,12 +233,12 @@ class Dispatcher:
     def _nothing_left(self, call: Call) -> UpstreamError:
         if call.failures:
             return self._final(call)
-        return self._unavailable({candidate.model.backend for candidate in call.decision.candidates})
+        return self._unavailable([candidate.model for candidate in call.decision.candidates])
 
-    def _unavailable(self, backends: Collection[str]) -> UpstreamError:
-        """The error where none of these backends may be asked now."""
-        wait_s = self._replicas.retry_after_s(backends)
-        if all(self._replicas.limited_for_s(backend) is not None for backend in backends):
+    def _unavailable(self, models: Collection[Model]) -> UpstreamError:
+        """The error where none of these models may be asked for now."""
+        wait_s = self._replicas.retry_after_s(models)
+        if all(self._replicas.limited_for_s(model) is not None for model in models):
             return UpstreamRateLimited("every backend that could answer is over its rate limit", retry_after_s=wait_s)
         return UpstreamUnreachable("no backend that could answer is reachable", retry_after_s=wait_s)
 
@@ -251,6 +248,10 @@ class Dispatcher:
         if last.status in (429, 503):
             waits = [failure.retry_after_s for failure in call.failures if failure.retry_after_s]
             last.retry_after_s = min(waits, default=1)
+        if last.status == 429:
+            # An account that refused a second model keeps the first one from being asked as well.
+            models = [target.candidate.model for target in call.tried]
+            last.retry_after_s = max(last.retry_after_s or 1, self._replicas.retry_after_s(models))
         last.may_retry = last.may_retry and not call.is_poison and not self._retries.is_empty
         return last
 

@@ -9,6 +9,7 @@ from typing import Literal
 from app.domain.decision import Fleet
 from app.domain.models import Model
 from app.upstream.replica import SCRAPE_IS_FRESH_S, Replica
+from app.upstream.service import Service
 from app.upstream.speeds import Speeds
 
 # It is taken anew at most this often, and when something changed; a replica is chosen by what is true at the moment.
@@ -24,15 +25,13 @@ class FleetView:
     def __init__(
         self,
         models: Sequence[Model],
-        replicas: Mapping[str, Sequence[Replica]],
+        services: Mapping[str, Service],
         speeds: Speeds,
         is_usable: Callable[[Replica, float, bool], bool],
-        limited_for_s: Callable[[str], float | None],
     ) -> None:
-        """`replicas` are those of each backend; `is_usable` says whether one may be tried at that time, if need be as a
-        last resort, and `limited_for_s` for how long only its own rate limit keeps a backend from being asked."""
-        self._models, self._replicas, self._speeds = models, replicas, speeds
-        self._is_usable, self._limited_for_s = is_usable, limited_for_s
+        """`services` are the backends by name; `is_usable` says whether a replica may be tried at that time, if need be
+        as a last resort."""
+        self._models, self._services, self._speeds, self._is_usable = models, services, speeds, is_usable
         self._usable: dict[str, Usable] = {}
         self._available: tuple[bool, ...] = ()
         self._last_resort: tuple[bool, ...] = ()
@@ -50,22 +49,23 @@ class FleetView:
         return self._fleet
 
     def _taken(self, now: float) -> Fleet:
-        usable = {name: self._usable_of(replicas, now) for name, replicas in self._replicas.items()}
+        usable = {name: self._usable_of(service.replicas, now) for name, service in self._services.items()}
         if usable != self._usable:
             self._usable = usable
             of_models = [usable.get(model.backend, "no") for model in self._models]
             self._available = tuple([each != "no" for each in of_models])
             last_resort = tuple([each == "last resort" for each in of_models])
             self._last_resort = last_resort if any(last_resort) else ()
-        rounds = {name: self._rounds(replicas, now) for name, replicas in self._replicas.items()}
+        rounds = {name: self._rounds(service.replicas, now) for name, service in self._services.items()}
         seen = self._speeds.picture(rounds, now)
+        resting = self._resting(now)
         return Fleet(
-            self._available,
+            _without(resting, self._available),
             seen.wait_s,
             seen.s_per_output_token,
-            self._limited() if "no" in usable.values() else (),
+            self._limited(resting, now) if resting or "no" in usable.values() else (),
             seen.template_tokens,
-            self._last_resort,
+            _without(resting, self._last_resort),
             seen.ttft_s,
         )
 
@@ -76,10 +76,21 @@ class FleetView:
                 return usable
         return "no"
 
-    def _limited(self) -> tuple[float | None, ...]:
-        """By model; looked at once for each backend, of which there are fewer."""
-        limited = {name: self._limited_for_s(name) for name in self._replicas}
-        return tuple([limited.get(model.backend) for model in self._models])
+    def _resting(self, now: float) -> frozenset[int]:
+        """The positions of the models that are over limits of their own."""
+        limited = [(name, service) for name, service in self._services.items() if service.limits]
+        resting = {(name, each) for name, service in limited for each in service.resting(now)}
+        places = enumerate(self._models if resting else ())
+        return frozenset([at for at, model in places if (model.backend, model.served_as) in resting])
+
+    def _limited(self, resting: frozenset[int], now: float) -> tuple[float | None, ...]:
+        """By model; looked at once for each backend, of which there are fewer, and for each model that rests."""
+        limited = {name: service.limited_for_s(now) for name, service in self._services.items()}
+        by_model = [limited.get(model.backend) for model in self._models]
+        for at in resting:
+            model = self._models[at]
+            by_model[at] = self._services[model.backend].limited_for_s(now, model.served_as)
+        return tuple(by_model)
 
     def _rounds(self, replicas: Sequence[Replica], now: float) -> float | None:
         """Requests that wait before a new one, over those served at a time; None where the workers do not say.
@@ -91,3 +102,8 @@ class FleetView:
         if not scraped:
             return None
         return min(r.queued(now) / max(1, r.running) for r in scraped)
+
+
+def _without(resting: frozenset[int], marks: tuple[bool, ...]) -> tuple[bool, ...]:
+    """The same of each model that does not rest; false for the others."""
+    return tuple([mark and at not in resting for at, mark in enumerate(marks)]) if resting else marks

@@ -38,7 +38,7 @@ class Lease:
         self._give_back()
         keeper = self.replicas.keeper(self.replica)
         if isinstance(error, UpstreamError):
-            keeper.failed(self.replica, error)
+            keeper.failed(self.replica, error, self.attempted)
         elif isinstance(error, asyncio.CancelledError):
             waited_s = self.replicas.clock() - self.attempted.started_at
             keeper.left(self.replica, waited_s, stream=self.attempted.stream)

@@ -8,18 +8,19 @@ so does an answer that used up what a backend grants for now.
 A vLLM worker that is out comes back when a probe, which is a completion of one token, succeeds; a service that is paid
 for is probed with a caller's request, one at a time. A replica that only failed too often is still a last resort for
 who has no other choice. When every replica of the fleet is out, all are tried: an empty pool helps nobody.
+
+A rate limit of a worker's rests its whole backend. One of a service that is paid for rests the model that was asked
+for, and its backend once a second model is refused meanwhile.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from app.domain.decision import Fleet
-from app.domain.models import Backend, Catalog, Model
+from app.domain.models import Catalog, Model
 from app.domain.request import Request
 from app.errors import (
     AnswerTooLarge,
@@ -31,13 +32,15 @@ from app.errors import (
 )
 from app.telemetry import Telemetry
 from app.upstream.answer import Answer
-from app.upstream.choosing import cheaper_of_two, fingerprint, home_of
+from app.upstream.changes import Change, Tell
+from app.upstream.choosing import cheaper_of_two, home_of
 from app.upstream.deadline import Clock, OutOfTime
 from app.upstream.faults import Unreadable, why
 from app.upstream.fleet_view import FleetView
 from app.upstream.lease import Lease
 from app.upstream.outliers import fails_too_often, note_slow_ones
 from app.upstream.replica import EJECTED_FOR_S, Replica
+from app.upstream.service import Service, services_of
 from app.upstream.speeds import Attempted, Speeds
 from app.upstream.told import ToldFailure
 
@@ -51,29 +54,6 @@ MAX_REST_S = 120.0
 RESTS_LONG_S = 1.0
 # How slow a replica is compared with others changes from answer to answer; a change need not be known at once.
 COMPARE_EVERY_S = 0.25
-
-What = Literal["out", "dead", "back", "rests", "limited"]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What has become of a replica, for other processes."""
-
-    backend: str
-    url: str
-    what: What
-    seconds: float = 0.0
-
-
-Tell = Callable[[Change], None]
-
-
-@dataclass(slots=True)
-class _Pool:
-    """The replicas of one backend."""
-
-    replicas: tuple[Replica, ...]
-    compared_at: float = field(default=-math.inf)
 
 
 class Replicas:
@@ -95,18 +75,14 @@ class Replicas:
         """
         self.clock, self._metrics, self._log = clock, telemetry.metrics, telemetry.log
         self._chance, self._tell = chance, tell
-        self._pools = {
-            backend.name: _Pool(tuple(_kept(backend, url.rstrip("/"), before) for url in backend.urls))
-            for backend in catalog.backends
-        }
-        self.all = tuple(replica for pool in self._pools.values() for replica in pool.replicas)
+        self._services: Mapping[str, Service] = services_of(catalog, before._services if before else {})
+        self.all = tuple(replica for service in self._services.values() for replica in service.replicas)
         self._known = frozenset(self.all)
         self._speeds: Speeds = Speeds(catalog.models, before._speeds if before else None)
         self._heir: Replicas | None = None
         if before:
             before._heir = self
-        of_backends = {name: pool.replicas for name, pool in self._pools.items()}
-        self._view = FleetView(catalog.models, of_backends, self._speeds, self._is_usable, self.limited_for_s)
+        self._view = FleetView(catalog.models, self._services, self._speeds, self._is_usable)
 
     @property
     def _out(self) -> int:
@@ -118,20 +94,20 @@ class Replicas:
         return self._out == len(self.all)
 
     def of(self, backend: str) -> tuple[Replica, ...]:
-        pool = self._pools.get(backend)
-        return pool.replicas if pool else ()
+        service = self._services.get(backend)
+        return service.replicas if service else ()
 
     def pick(
-        self, backend: str, without: Collection[Replica] = (), session: str | None = None, *, last_resort: bool = False
+        self, model: Model, without: Collection[Replica] = (), session: str | None = None, *, last_resort: bool = False
     ) -> Replica | None:
-        """The replica of a backend to try now; None when all of them rest, are out, or are in `without`.
+        """The replica to try now for a model; None when it rests, or all of them rest, are out, or are in `without`.
 
         As a `last_resort` one that fails too often will do.
         """
-        pool = self._pools.get(backend)
-        if pool is None:
+        service = self._services.get(model.backend)
+        if service is None or (service.limits and service.left_s(model.served_as, self.clock())):
             return None
-        usable: Sequence[Replica] = pool.replicas
+        usable: Sequence[Replica] = service.replicas
         if without or False in [replica.is_ready for replica in usable]:
             usable = self._choices(usable, without, last_resort, self.clock())
         if len(usable) < 2:
@@ -150,7 +126,12 @@ class Replicas:
     def hear(self, change: Change) -> None:
         """Another process that looks after the same replicas has told of a change."""
         for replica in self.of(change.backend):
-            if replica.url == change.url:
+            if replica.url != change.url:
+                continue
+            if change.what == "limited" and change.model:
+                self._services[change.backend].limit(change.model, self.clock() + change.seconds)
+                self._view.changed()
+            else:
                 self._hear(replica, change)
 
     def keeper(self, replica: Replica) -> Replicas:
@@ -169,18 +150,23 @@ class Replicas:
         """Take a place on a replica for one attempt."""
         return Lease(self, replica, Attempted.of(request, model, self.clock()))
 
-    def failed(self, replica: Replica, error: UpstreamError, *, begun: bool = False) -> None:
-        """An attempt failed; the last failure in a row that is allowed ejects, and so does too high a share."""
+    def failed(
+        self, replica: Replica, error: UpstreamError, attempted: Attempted | None = None, *, begun: bool = False
+    ) -> None:
+        """An attempt failed; the last failure in a row that is allowed ejects, and so does too high a share.
+
+        A rate limit is the whole backend's where it is not said what was `attempted`.
+        """
         if isinstance(error, UpstreamRejected):
             self.succeeded(replica)
             return
         self._probe_ended(replica)
         if isinstance(error, OutOfTime | AnswerTooLarge) or _is_refusal(error):
             return
-        if isinstance(error, UpstreamBusy):
-            # A rate limit belongs to the account, a full queue to one server.
-            account = isinstance(error, UpstreamRateLimited)
-            self._rest(self.of(replica.backend.name) if account else (replica,), error.retry_after_s, limited=account)
+        if isinstance(error, UpstreamRateLimited):
+            self._limited(replica, error.retry_after_s, attempted)
+        elif isinstance(error, UpstreamBusy):
+            self._rest((replica,), error.retry_after_s, limited=False)
         else:
             self._count(replica, error, begun)
 
@@ -196,11 +182,11 @@ class Replicas:
 
     def began(self, replica: Replica, seconds: float, now: float, *, stream: bool) -> None:
         """An answer took so long to begin."""
-        pool = self._pools[replica.backend.name]
+        service = self._services[replica.backend.name]
         replica.began(seconds, now, stream=stream)
-        if len(pool.replicas) > 1 and now - pool.compared_at >= COMPARE_EVERY_S:
-            pool.compared_at = now
-            for slow in note_slow_ones(pool.replicas):
+        if len(service.replicas) > 1 and now - service.compared_at >= COMPARE_EVERY_S:
+            service.compared_at = now
+            for slow in note_slow_ones(service.replicas):
                 where = {"backend": slow.backend.name, "replica": slow.url}
                 self._log.write("replica.slowed", **where, times_slower=round(slow.drag, 1))
 
@@ -241,10 +227,9 @@ class Replicas:
         if replica.ejected_until is None and isinstance(error, UpstreamUnreachable):
             self.failed(replica, error)
 
-    def used_up(self, replica: Replica, wait_s: float) -> None:
-        """It answered, and said that this was the last request of a window that ends after `wait_s`."""
-        keeper = self.keeper(replica)
-        keeper._rest(keeper.of(replica.backend.name), wait_s, limited=True)
+    def used_up(self, replica: Replica, model: Model, wait_s: float) -> None:
+        """It answered, and said that this was the last request for a model in a window that ends after `wait_s`."""
+        self.keeper(replica)._rest_model(replica, model, wait_s)
 
     def closed(self, lease: Lease, answer: Answer, first_at: float) -> None:
         """An answer is over: learn from it."""
@@ -252,27 +237,21 @@ class Replicas:
         if error is not None:
             self._metrics.upstream_failed(backend, error.code)
             if isinstance(error, UpstreamError):
-                self.failed(lease.replica, error, begun=True)
+                self.failed(lease.replica, error, lease.attempted, begun=True)
         elif answer.complete:
             self._speeds.learn(lease.attempted, answer, first_at, self.clock())
         if answer.done_added:
             self._metrics.done_was_added(backend)
 
-    def retry_after_s(self, backends: Collection[str]) -> int:
-        """Whole seconds until one of these backends may be tried again."""
+    def retry_after_s(self, models: Collection[Model]) -> int:
+        """Whole seconds until one of these models may be tried again."""
         now = self.clock()
-        waits = [
-            max(replica.rests_until - now, min((replica.ejected_until or -math.inf) - now, EJECTED_FOR_S))
-            for name in backends
-            for replica in self.of(name)
-        ]
+        waits = [self._services[model.backend].back_in_s(model.served_as, now) for model in models]
         return max(1, math.ceil(min(waits, default=1.0)))
 
-    def limited_for_s(self, backend: str) -> float | None:
-        """Seconds for which only its own rate limit keeps a backend from being asked; None where that is not so."""
-        now, up = self.clock(), [replica for replica in self.of(backend) if replica.ejected_until is None]
-        limited = up and all(replica.limited_until > now for replica in up)
-        return min(replica.rests_until for replica in up) - now if limited else None
+    def limited_for_s(self, model: Model) -> float | None:
+        """Seconds for which only rate limits keep a model from being asked; None where that is not so."""
+        return self._services[model.backend].limited_for_s(self.clock(), model.served_as)
 
     def _choices(
         self, replicas: Sequence[Replica], without: Collection[Replica], last_resort: bool, now: float
@@ -304,12 +283,32 @@ class Replicas:
             return False
         return now - replica.probed_at >= PROBE_EVERY_S and (replica.ejected_until <= now or self.all_out)
 
+    def _limited(self, replica: Replica, wait_s: float | None, attempted: Attempted | None) -> None:
+        """A backend is over its rate limit, or only the model that was asked for is."""
+        service = self._services[replica.backend.name]
+        if (
+            attempted is not None
+            and replica.backend.kind == "openai"
+            and not service.refused_another(attempted.model.served_as, attempted.started_at)
+        ):
+            self._rest_model(replica, attempted.model, wait_s)
+        else:
+            self._rest(service.replicas, wait_s, limited=True)
+
     def _rest(self, replicas: Sequence[Replica], wait_s: float | None, *, limited: bool) -> None:
-        rest_s = REST_WHEN_FULL_S if wait_s is None else min(wait_s, MAX_REST_S)
+        rest_s = _rest_s(wait_s)
         for replica in replicas:
             replica.rest(self.clock() + rest_s, limited=limited)
             if rest_s >= RESTS_LONG_S:
                 self._tell(Change(replica.backend.name, replica.url, "limited" if limited else "rests", rest_s))
+        self._view.changed()
+
+    def _rest_model(self, replica: Replica, model: Model, wait_s: float | None) -> None:
+        """Ask no replica of this one's backend for a model."""
+        rest_s = _rest_s(wait_s)
+        self._services[replica.backend.name].limit(model.served_as, self.clock() + rest_s)
+        if rest_s >= RESTS_LONG_S:
+            self._tell(Change(replica.backend.name, replica.url, "limited", rest_s, model.served_as))
         self._view.changed()
 
     @staticmethod
@@ -382,10 +381,5 @@ def _is_refusal(error: UpstreamError) -> bool:
     return isinstance(error, ToldFailure) and error.is_about_the_request
 
 
-def _kept(backend: Backend, url: str, before: Replicas | None) -> Replica:
-    """The replica of before at this URL, under the backend's new description, or a new one."""
-    for replica in before.of(backend.name) if before else ():
-        if replica.url == url:
-            replica.backend = backend
-            return replica
-    return Replica(backend, url, fingerprint(url))
+def _rest_s(wait_s: float | None) -> float:
+    return REST_WHEN_FULL_S if wait_s is None else min(wait_s, MAX_REST_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from app.domain.decision import Candidate, Decision, Estimate, Fleet, Reason
 from app.domain.models import Backend, Card, Catalog, Model, Speed, TokenPrice
@@ -46,11 +46,13 @@ def model(name: str, backend: str | None = None, served_as: str | None = None, *
     )
 
 
-def catalog(*models: Model, urls: Mapping[str, tuple[str, ...]] | None = None) -> Catalog:
-    """These models, and a vLLM backend with one replica for each backend they name."""
+def catalog(
+    *models: Model, urls: Mapping[str, tuple[str, ...]] | None = None, kind: Literal["vllm", "openai"] = "vllm"
+) -> Catalog:
+    """These models, and for each backend that they name one of this kind, with one replica."""
     names = tuple(dict.fromkeys(one.backend for one in models))
     backends = tuple(
-        Backend(name=name, kind="vllm", urls=(urls or {}).get(name, (f"http://127.0.0.1:{9000 + number}",)))
+        Backend(name=name, kind=kind, urls=(urls or {}).get(name, (f"http://127.0.0.1:{9000 + number}",)))
         for number, name in enumerate(names)
     )
     return Catalog(models, backends)

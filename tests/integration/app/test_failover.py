@@ -15,7 +15,7 @@ from app.upstream.served import Served
 from tests.fakes.backend import TOKENS, USAGE, FakeBackend, Script
 from tests.fakes.gateway import Bench, bench, catalog_of, client_of
 from tests.fakes.upstream import texts
-from tests.fakes.world import FakeKey, request
+from tests.fakes.world import FakeKey, catalog, model, request
 
 pytestmark = pytest.mark.timing
 
@@ -252,3 +252,23 @@ async def test_a_backend_rests_as_long_as_its_headers_say(status: int) -> None:
                 await served.answer.aclose()
             assert 85 < world.replicas.of("small")[0].rests_until - world.replicas.clock() <= 90
     assert small.calls == 1
+
+
+async def test_a_model_over_its_limit_leaves_the_others_of_a_paid_backend_alone() -> None:
+    limited = Script(status=429, headers={"retry-after": "60"})
+    async with FakeBackend() as paid:
+        paid.scripts["large"] = limited
+        the_catalog = catalog(model("large", "paid"), model("small", "paid"), urls={"paid": (paid.url,)}, kind="openai")
+        async with client_of(the_catalog) as client:
+            world = bench(the_catalog, client)
+            for _ in range(3):
+                served = await world.gateway.complete(request(), KEY)
+                assert served.candidate.model.name == "small"
+                await served.answer.aclose()
+            assert world.replicas.fleet().available == (False, True)
+            paid.script = limited
+            for _ in range(2):
+                with pytest.raises(UpstreamRateLimited) as caught:
+                    await world.gateway.complete(request(), KEY)
+                assert 58 <= (caught.value.retry_after_s or 0) <= 60
+    assert [sent.body["model"] for sent in paid.requests] == ["large", "small", "small", "small", "small"]

@@ -142,8 +142,9 @@ async def test_an_error_after_a_decision_says_which_one_and_who_was_asked_last(f
 
 async def test_an_error_names_no_model_where_none_was_asked() -> None:
     world = gateway(FakeUpstream(small=b"x", large=b"x"))
-    for replica in world.replicas.all:
-        world.replicas.used_up(replica, 60)
+    for name in ("small", "large"):
+        (replica,) = world.replicas.of(f"{name}-backend")
+        world.replicas.used_up(replica, model(name), 60)
     with pytest.raises(UpstreamError) as refused:
         await world.gateway.complete(request(), KEY)
     headers = refused.value.headers()

@@ -9,9 +9,15 @@ import pytest
 
 from app.rumours import Rumours, both
 from app.store.redis_client import RedisClient
-from app.upstream.replicas import Change
+from app.upstream.changes import Change
 
-TOLD = {"from": "other", "backend": "small", "url": "http://127.0.0.1:9000", "what": "rests", "seconds": 3.0}
+TOLD: dict[str, Any] = {
+    "from": "other",
+    "backend": "small",
+    "url": "http://127.0.0.1:9000",
+    "what": "rests",
+    "seconds": 3.0,
+}
 
 
 @pytest.fixture
@@ -23,10 +29,17 @@ async def test_it_hears_what_others_have_noticed(rumours: Rumours) -> None:
     assert rumours.read(json.dumps(TOLD).encode()) == Change("small", "http://127.0.0.1:9000", "rests", 3.0)
 
 
+async def test_it_hears_which_model_is_limited(rumours: Rumours) -> None:
+    told = TOLD | {"what": "limited", "model": "gpt"}
+    assert rumours.read(json.dumps(told).encode()) == Change("small", TOLD["url"], "limited", 3.0, "gpt")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"from": "ours"},
+        {"model": 7},
+        {"model": None},
         {"what": "sings"},
         {"what": ["out"]},
         {"backend": 7},

@@ -465,13 +465,101 @@ async def test_a_backend_that_grants_no_more_requests_rests_until_it_does(kind: 
     assert (await world.dispatch()).candidate.model.name == "small"
 
 
+ONE, TWO = model("one", "shared"), model("two", "shared")
+
+
+def paid(upstream: FakeUpstream, *others: Model) -> World:
+    """Two models of a service that is paid for, and others elsewhere."""
+    world = World(upstream, ONE, TWO, *others)
+    for replica in world.replicas.of("shared"):
+        replica.backend = replace(replica.backend, kind="openai")
+    return world
+
+
+def limited(wait_s: int | None = None) -> UpstreamRateLimited:
+    return UpstreamRateLimited("slow down", retry_after_s=wait_s)
+
+
+@pytest.mark.parametrize("wait_s", [None, 60])
+async def test_a_model_that_is_over_its_limit_gives_way_to_another_of_its_backend(wait_s: int | None) -> None:
+    world = paid(FakeUpstream(one=limited(wait_s), two=b"x", large=b"y"), LARGE)
+    served = await world.dispatch()
+    assert (served.candidate.model.name, served.attempts, served.reason) == ("two", 2, "fallback")
+    assert (await world.dispatch()).candidate.model.name == "two"
+    assert world.upstream.asked == ["one", "two", "two"], "nobody asks for it while it rests"
+
+
+async def test_a_model_that_used_up_its_quota_gives_way_to_another_of_its_backend() -> None:
+    last = FakeExchange([WHOLE], content_type="application/json", used_up_s=9)
+    world = paid(FakeUpstream(one=[last, b"x"], two=b"x", large=b"y"), LARGE)
+    for _ in range(2):
+        await world.dispatch()
+    world.clock.advance(9.1)
+    await world.dispatch()
+    assert world.upstream.asked == ["one", "two", "one"]
+
+
+@pytest.mark.parametrize("max_attempts", [2, 3])
+async def test_an_account_that_is_over_its_limit_gives_way_to_another_backend(max_attempts: int) -> None:
+    world = paid(FakeUpstream(one=limited(), two=limited(60), large=b"y"), LARGE)
+    world.limit(DispatchLimits(max_attempts=max_attempts))
+    served = await world.dispatch()
+    assert (served.candidate.model.name, served.attempts) == ("large", 3), "the account has refused once"
+    world.clock.advance(59)
+    await world.dispatch()
+    assert world.upstream.asked == ["one", "two", "large", "large"]
+
+
+async def test_another_backend_is_asked_only_as_often_as_is_allowed() -> None:
+    world = paid(FakeUpstream(one=limited(), two=limited(), large=UpstreamBroken("no"), small=b"y"), LARGE, SMALL)
+    world.limit(DispatchLimits(max_attempts=2))
+    with pytest.raises(UpstreamBroken):
+        await world.dispatch()
+    assert world.upstream.asked == ["one", "two", "large"]
+
+
+async def test_a_model_is_not_asked_for_where_another_one_failed_for_another_reason() -> None:
+    world = paid(FakeUpstream(one=UpstreamUnreachable("no"), two=b"x", large=b"y"), LARGE)
+    await world.dispatch()
+    assert world.upstream.asked == ["one", "large"]
+
+
+@pytest.mark.parametrize(("waits_s", "told_s"), [((60, 20), 20), ((5, 20), 20), ((None, 20), 20)])
+async def test_where_the_account_is_limited_the_caller_hears_when_it_may_be_asked_again(
+    waits_s: tuple[int | None, int | None], told_s: int
+) -> None:
+    world = paid(FakeUpstream(one=limited(waits_s[0]), two=limited(waits_s[1])))
+    for _ in range(2):
+        with pytest.raises(UpstreamRateLimited) as caught:
+            await world.dispatch()
+        assert caught.value.retry_after_s == told_s
+    assert world.upstream.asked == ["one", "two"]
+
+
+async def test_where_each_model_has_used_up_its_own_quota_the_caller_hears_the_shortest_wait() -> None:
+    one, two = (FakeExchange([WHOLE], content_type="application/json", used_up_s=wait_s) for wait_s in (60, 20))
+    world = paid(FakeUpstream(one=one, two=two))
+    for _ in range(2):
+        await world.dispatch()
+    with pytest.raises(UpstreamRateLimited) as caught:
+        await world.dispatch()
+    assert (caught.value.retry_after_s, world.upstream.asked) == (20, ["one", "two"])
+
+
+async def test_a_worker_that_is_over_its_limit_is_not_asked_for_another_of_its_models() -> None:
+    world = World(FakeUpstream(one=limited(60), two=b"x", large=b"y"), ONE, TWO, LARGE)
+    for _ in range(2):
+        await world.dispatch()
+    assert world.upstream.asked == ["one", "large", "large"]
+
+
 @pytest.mark.parametrize(("status", "wait_s", "told_s"), [(429, 0.2, 1), (503, 2.5, 3), (529, 2.0, 2), (429, 1e5, 1e5)])
 async def test_a_part_of_a_second_is_waited_for_whole(status: int, wait_s: float, told_s: int) -> None:
     world = World(FakeUpstream(small=FakeExchange(status=status, retry_after_s=wait_s)), SMALL)
     with pytest.raises(UpstreamBusy) as caught:
         await world.dispatch()
     assert caught.value.retry_after_s == told_s
-    assert world.replicas.retry_after_s(["small-backend"]) == min(told_s, MAX_REST_S)
+    assert world.replicas.retry_after_s([SMALL]) == min(told_s, MAX_REST_S)
 
 
 @pytest.mark.parametrize(

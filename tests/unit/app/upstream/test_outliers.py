@@ -134,14 +134,14 @@ def test_a_replica_ten_times_slower_is_chosen_seldom_and_stays() -> None:
     for _ in range(MIN_BEGINNINGS + 10):
         for number, replica in enumerate(world.pool):
             world.ask(replica, seconds=0.5 if number == 0 else 0.05)
-    picked = [world.replicas.pick("pool") for _ in range(400)]
+    picked = [world.replicas.pick(world.small) for _ in range(400)]
     assert picked.count(world.pool[0]) == 0
     assert world.out == []
     assert world.pool[0].drag == pytest.approx(10, rel=0.05)
     assert world.log.getvalue().count("replica.slowed") == 1, "said once, as long as it lasts"
     for replica in world.pool[1:]:
         replica.in_flight = 30
-    assert world.replicas.pick("pool", without={*world.pool[2:]}) is world.pool[0], "better slow than after thirty"
+    assert world.replicas.pick(world.small, without={*world.pool[2:]}) is world.pool[0], "better slow than after thirty"
 
 
 def test_a_replica_that_was_slow_is_tried_again_after_a_while() -> None:
@@ -150,8 +150,8 @@ def test_a_replica_that_was_slow_is_tried_again_after_a_while() -> None:
         for number, replica in enumerate(world.pool):
             world.ask(replica, seconds=0.5 if number == 0 else 0.05)
     world.clock.advance(60)
-    assert world.replicas.pick("pool", without={*world.pool[1:]}) is world.pool[0]
-    assert [world.replicas.pick("pool") for _ in range(400)].count(world.pool[0]) > 60
+    assert world.replicas.pick(world.small, without={*world.pool[1:]}) is world.pool[0]
+    assert [world.replicas.pick(world.small) for _ in range(400)].count(world.pool[0]) > 60
     for _ in range(10):
         for replica in world.pool:
             world.ask(replica, seconds=0.05)

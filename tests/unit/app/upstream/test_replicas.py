@@ -24,11 +24,12 @@ from app.errors import (
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.answer import Answer, Form
+from app.upstream.changes import Change
 from app.upstream.deadline import OutOfTime
 from app.upstream.fleet_view import FLEET_IS_FRESH_S
 from app.upstream.lease import Lease
 from app.upstream.replica import EJECTED_AT_MOST_S, EJECTED_FOR_S, Replica
-from app.upstream.replicas import FAILURES_TO_EJECT, Change, Replicas
+from app.upstream.replicas import FAILURES_TO_EJECT, Replicas
 from app.upstream.speeds import SPEED_IS_FRESH_S, Attempted, Speeds
 from app.upstream.told import ToldFailure
 from tests.fakes.clock import FakeClock
@@ -65,21 +66,21 @@ def world() -> World:
 
 def test_the_replica_with_the_fewest_requests_is_taken(world: World) -> None:
     with world.lease(world.a):
-        assert {world.replicas.pick("pair") for _ in range(4)} == {world.b}
+        assert {world.replicas.pick(world.small) for _ in range(4)} == {world.b}
     assert (world.a.in_flight, world.b.in_flight) == (0, 0)
 
 
 def test_equal_replicas_share_by_chance(world: World) -> None:
-    picked = [world.replicas.pick("pair") for _ in range(1_000)]
+    picked = [world.replicas.pick(world.small) for _ in range(1_000)]
     assert 400 < picked.count(world.a) < 600
 
 
 def test_what_other_gateways_put_on_a_worker_counts(world: World) -> None:
     world.replicas.scraped(world.a, running=3, waiting=2)
-    assert world.replicas.pick("pair") is world.b
-    assert world.replicas.pick("pair") is world.b
+    assert world.replicas.pick(world.small) is world.b
+    assert world.replicas.pick(world.small) is world.b
     world.clock.advance(6)
-    assert {world.replicas.pick("pair") for _ in range(99)} == {world.a, world.b}, "an old page says nothing"
+    assert {world.replicas.pick(world.small) for _ in range(99)} == {world.a, world.b}, "an old page says nothing"
 
 
 def test_five_failures_in_a_row_eject_and_four_do_not(world: World) -> None:
@@ -88,7 +89,7 @@ def test_five_failures_in_a_row_eject_and_four_do_not(world: World) -> None:
     world.fail(world.a, FAILURES_TO_EJECT - 1)
     assert world.a.ejected_until is None
     world.fail(world.a, 1)
-    assert {world.replicas.pick("pair") for _ in range(4)} == {world.b}
+    assert {world.replicas.pick(world.small) for _ in range(4)} == {world.b}
     assert "replica.ejected" in world.log.getvalue()
 
 
@@ -135,7 +136,7 @@ def test_a_paid_service_that_is_out_gets_one_request_after_a_while_and_then_more
     paid.fail(paid.a)
     paid.clock.advance(EJECTED_FOR_S)
     with paid.lease(paid.a) as probe:
-        assert {paid.replicas.pick("pair") for _ in range(9)} == {paid.b}, "one probe at a time"
+        assert {paid.replicas.pick(paid.small) for _ in range(9)} == {paid.b}, "one probe at a time"
         probe.hand_to(Answer(Form("small", stream=True)))
     assert paid.a.ejected_until is None
     assert "replica.restored" in paid.log.getvalue()
@@ -146,9 +147,9 @@ def test_a_request_that_probes_in_vain_keeps_it_out(paid: Paid) -> None:
     paid.clock.advance(EJECTED_FOR_S)
     with pytest.raises(UpstreamTimeout), paid.lease(paid.a):
         raise UpstreamTimeout("silent")
-    assert {paid.replicas.pick("pair") for _ in range(9)} == {paid.b}
+    assert {paid.replicas.pick(paid.small) for _ in range(9)} == {paid.b}
     paid.clock.advance(EJECTED_FOR_S)
-    assert paid.replicas.pick("pair", without={paid.b}) is paid.a
+    assert paid.replicas.pick(paid.small, without={paid.b}) is paid.a
 
 
 def test_a_probing_request_whose_caller_left_lets_the_next_one_probe(paid: Paid) -> None:
@@ -156,7 +157,7 @@ def test_a_probing_request_whose_caller_left_lets_the_next_one_probe(paid: Paid)
     paid.clock.advance(EJECTED_FOR_S)
     with pytest.raises(KeyboardInterrupt), paid.lease(paid.a):
         raise KeyboardInterrupt
-    assert paid.replicas.pick("pair", without={paid.b}) is paid.a
+    assert paid.replicas.pick(paid.small, without={paid.b}) is paid.a
 
 
 def test_a_paid_service_is_never_due_for_a_probe_of_ours(paid: Paid) -> None:
@@ -174,11 +175,11 @@ def test_callers_are_not_sent_to_a_worker_that_is_out_until_a_probe_has_succeede
     assert world.replicas.due_probes() == [], "one probe at a time"
     world.replicas.probed(world.a, UpstreamTimeout("no token"))
     assert world.replicas.due_probes() == [], "at most one each second"
-    assert world.replicas.pick("pair", without={world.b}) is None
+    assert world.replicas.pick(world.small, without={world.b}) is None
     world.clock.advance(1.0)
     assert world.replicas.due_probes() == [world.a]
     world.replicas.probed(world.a, None)
-    assert world.replicas.pick("pair", without={world.b}) is world.a
+    assert world.replicas.pick(world.small, without={world.b}) is world.a
 
 
 def test_a_probe_that_is_refused_for_its_content_shows_a_worker_that_answers(world: World) -> None:
@@ -231,7 +232,7 @@ def test_who_is_back_gets_a_tenth_of_its_share_at_first_and_all_of_it_after_a_wh
     for _ in range(3):
         picked = []
         for _ in range(1_000):
-            picked.append(world.replicas.pick("pair"))
+            picked.append(world.replicas.pick(world.small))
             world.clock.advance(0.01)
         shares.append(picked.count(world.a) / 500)
     assert 0.05 <= shares[0] <= 0.1
@@ -242,7 +243,7 @@ def test_who_is_back_gets_a_tenth_of_its_share_at_first_and_all_of_it_after_a_wh
 def test_who_is_back_takes_everything_where_there_is_nobody_else(world: World) -> None:
     world.fail(world.other)
     world.replicas.probed(world.other, None)
-    assert {world.replicas.pick("other") for _ in range(99)} == {world.other}
+    assert {world.replicas.pick(world.large) for _ in range(99)} == {world.other}
 
 
 def test_a_page_that_refuses_connections_ejects_before_any_request_fails(world: World) -> None:
@@ -254,27 +255,27 @@ def test_a_page_that_refuses_connections_ejects_before_any_request_fails(world: 
 def test_when_all_replicas_are_ejected_all_are_tried(world: World) -> None:
     for replica in world.replicas.all:
         world.fail(replica)
-    assert world.replicas.pick("pair") is None
-    assert {world.replicas.pick("pair", last_resort=True) for _ in range(99)} == {world.a, world.b}
+    assert world.replicas.pick(world.small) is None
+    assert {world.replicas.pick(world.small, last_resort=True) for _ in range(99)} == {world.a, world.b}
     assert (world.replicas.fleet().available, world.replicas.fleet().last_resort) == ((True, True), (True, True))
     assert not world.replicas.any_healthy()
 
 
 def test_a_full_replica_rests_a_moment_and_a_limited_backend_as_long_as_it_says(world: World) -> None:
     world.replicas.failed(world.a, UpstreamBusy("full"))
-    assert {world.replicas.pick("pair") for _ in range(4)} == {world.b}
+    assert {world.replicas.pick(world.small) for _ in range(4)} == {world.b}
     world.clock.advance(0.3)
     world.replicas.failed(world.a, UpstreamRateLimited("slow down", retry_after_s=7))
-    assert world.replicas.pick("pair") is None
-    assert world.replicas.retry_after_s({"pair"}) == 7
+    assert world.replicas.pick(world.small) is None
+    assert world.replicas.retry_after_s([world.small]) == 7
     assert world.replicas.fleet().available == (False, True)
     world.clock.advance(7)
-    assert world.replicas.pick("pair") is not None
+    assert world.replicas.pick(world.small) is not None
 
 
 def test_a_rest_is_never_longer_than_two_minutes(world: World) -> None:
     world.replicas.failed(world.a, UpstreamRateLimited("slow down", retry_after_s=10**8))
-    assert world.replicas.retry_after_s({"pair"}) == 120
+    assert world.replicas.retry_after_s([world.small]) == 120
 
 
 def streamed(tokens: int) -> Answer:
@@ -419,7 +420,7 @@ def test_what_ends_after_a_reload_is_heard_by_those_who_have_taken_over(world: W
     for lease in leases:
         lease.__exit__(type(BROKEN), BROKEN, None)
     assert (world.a.in_flight, world.a.ejected_until is None) == (0, False)
-    assert after.pick("pair") is world.b
+    assert after.pick(world.small) is world.b
 
 
 def _answer_at(world: World, s_per_token: float, began_s: float = 1.0) -> None:
@@ -480,7 +481,7 @@ def test_what_one_process_sees_of_a_replica_another_one_hears(world: World) -> N
         teller.failed(a, BROKEN)
     other.replicas.hear(told[0])
     other.replicas.hear(told[0])
-    assert other.replicas.pick("pair") is other.b
+    assert other.replicas.pick(other.small) is other.b
     assert "replica.ejected" not in other.log.getvalue(), "it is in the log of who saw it"
     teller.succeeded(a, world.clock())
     other.replicas.hear(told[1])
@@ -498,7 +499,7 @@ def test_a_long_rest_is_told_and_a_short_one_is_not(world: World) -> None:
     teller.failed(b, UpstreamBusy("full", retry_after_s=5))
     assert [(change.url, change.what, change.seconds) for change in told] == [(b.url, "rests", 5)]
     world.replicas.hear(told[0])
-    assert {world.replicas.pick("pair") for _ in range(5)} == {world.a}
+    assert {world.replicas.pick(world.small) for _ in range(5)} == {world.a}
 
 
 def test_a_rate_limit_is_told_apart_from_other_reasons_to_rest(world: World) -> None:
@@ -509,40 +510,24 @@ def test_a_rate_limit_is_told_apart_from_other_reasons_to_rest(world: World) -> 
     a, b = teller.of("pair")
     for replica in (a, b):
         teller.failed(replica, UpstreamBusy("full", retry_after_s=5))
-    assert (teller.limited_for_s("pair"), teller.fleet().limited_for_s) == (None, (None,))
+    assert (teller.limited_for_s(world.small), teller.fleet().limited_for_s) == (None, (None,))
     teller.failed(a, UpstreamRateLimited("too many", retry_after_s=9))
     for change in told:
         other.replicas.hear(change)
     for replicas in (teller, other.replicas):
-        assert (replicas.limited_for_s("pair"), replicas.fleet().limited_for_s[0]) == (9, 9)
-
-
-def test_a_rate_limit_is_looked_at_once_for_each_backend_however_many_models_it_has(world: World) -> None:
-    class Counting(Replicas):
-        asked = 0
-
-        def limited_for_s(self, backend: str) -> float | None:
-            self.asked += 1
-            return super().limited_for_s(backend)
-
-    models = [model(f"small-{number}", "pair") for number in range(50)]
-    replicas = Counting(catalog(*models, world.large), world.clock, Telemetry(log=EventLog(world.log)))
-    for _ in range(FAILURES_TO_EJECT):
-        replicas.failed(replicas.of("other")[0], BROKEN)
-    assert replicas.fleet().available == (*[True] * 50, False)
-    assert replicas.asked <= 2
+        assert (replicas.limited_for_s(world.small), replicas.fleet().limited_for_s[0]) == (9, 9)
 
 
 def test_a_replica_that_is_out_does_not_hide_that_the_others_are_over_their_rate_limit(world: World) -> None:
     for _ in range(FAILURES_TO_EJECT):
         world.replicas.failed(world.a, BROKEN)
-    assert world.replicas.limited_for_s("pair") is None
+    assert world.replicas.limited_for_s(world.small) is None
     world.replicas.failed(world.b, UpstreamRateLimited("too many", retry_after_s=9))
-    assert world.replicas.limited_for_s("pair") == 9
+    assert world.replicas.limited_for_s(world.small) == 9
 
 
 def test_nothing_is_limited_while_all_are_available_or_once_the_rest_is_over(world: World) -> None:
     assert world.replicas.fleet().limited_for_s == ()
     world.replicas.failed(world.a, UpstreamRateLimited("too many", retry_after_s=9))
     world.clock.advance(9)
-    assert (world.replicas.limited_for_s("pair"), world.replicas.fleet().limited_for_s) == (None, ())
+    assert (world.replicas.limited_for_s(world.small), world.replicas.fleet().limited_for_s) == (None, ())
