@@ -76,7 +76,7 @@ class Budget:
 
 @dataclass
 class Runner:
-    """One run of a plan, which goes on from its progress. `on_done` hears of every request: model, and whether it was answered."""
+    """One run of a plan, on from its progress. `on_done` hears of every request: model, and whether it was answered."""
 
     plan: Plan
     progress: Progress
