@@ -20,12 +20,11 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from typing import Protocol
 
 from app.errors import Overloaded
 from app.memory import memory_share
 
-Priority = Literal["low", "normal", "high"]
 BANDS: Mapping[str, tuple[float, float]] = {"low": (0.4, 0.6), "normal": (0.6, 0.85), "high": (0.9, 1.0)}
 
 PROBE_EVERY_S = 0.02

@@ -24,6 +24,8 @@ _FLAG_LINE = re.compile(r"\[flag: ([a-z_]+(?:=\d+(?:\.\d+)?)?(?:, ?[a-z_]+(?:=\d
 _WEIGHT_EXPECTED = f"a number from 0 to {MOST_WEIGHT:g}"
 
 Priority = Literal["low", "normal", "high"]
+DEFAULT_PROFILE = "default"
+"""Of who asks for none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,6 @@ from app.domain.request import Preferences
 ADMIN_SCOPES = frozenset({"admin:keys", "admin:config"})
 """They count on the admin listener only."""
 SCOPES = ADMIN_SCOPES | {"inference", "embeddings", "models:read", "route:explain", "route:feedback", "route:upgrade"}
-FORMER_SCOPES = frozenset({"metrics:read"})
-"""They guard nothing. Files and kept keys may still name them."""
 DEFAULT_SCOPES = frozenset({"inference", "embeddings", "models:read", "route:explain", "route:feedback"})
 # Of a key that states none: enough for one person's tools, and a runaway loop is noticed. More is set on purpose.
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, CONCURRENCY = 60.0, 100_000.0, 8

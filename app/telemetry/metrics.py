@@ -24,9 +24,6 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 # The gateway's own work: a decision takes from 50 microseconds to some milliseconds.
 OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 
-DEBUG_ONLY: frozenset[str] = frozenset()
-"""Metrics that no panel and no rule reads: for whoever looks for the cause of something."""
-
 
 class Metrics:
     """All series of one process, in a registry of their own."""
