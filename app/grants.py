@@ -21,7 +21,8 @@ from pydantic import (
 )
 
 from app.catalog_file import Count, Form, Positive, Usd
-from app.domain.preferences import Context, Priority, merged, parse_body
+from app.domain.preferences import Context, merged, parse_body
+from app.domain.quantities import PRIORITIES, Priority
 from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
 from app.errors import CallerError, InvalidRequest, shown
@@ -29,7 +30,6 @@ from app.store.keys import (
     BUDGET,
     CONCURRENCY,
     DEFAULT_SCOPES,
-    PRIORITIES,
     REQUESTS_PER_MINUTE,
     SCOPES,
     TOKENS_PER_MINUTE,

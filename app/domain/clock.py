@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+Clock = Callable[[], float]
+"""Seconds, monotonic unless a name says `wall_clock`: a jump of that one must not open or close a limiter."""
+
 
 class Timer(Protocol):
     def cancel(self) -> None: ...

@@ -16,7 +16,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Literal, Protocol
 
-from app.domain.preferences import Priority
+from app.domain.quantities import Priority
 from app.domain.request import Preferences
 
 ADMIN_SCOPES = frozenset({"admin:keys", "admin:config"})
@@ -44,8 +44,6 @@ BUDGET = Budget(10.0)
 """Of a key that states none."""
 SKEW_S = 60.0
 """How far the clocks of gateways may be apart: an expired key is refused no sooner than that."""
-
-PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high")
 
 
 class Secret:

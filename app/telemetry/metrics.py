@@ -14,8 +14,9 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
+from app.domain.quantities import PRIORITIES
 from app.telemetry.kept_metrics import KeptMetrics
-from app.telemetry.names import BACKEND_FAULTS, ENCODERS, EXCLUDING, PRIORITIES, SERVER_ERRORS, Names
+from app.telemetry.names import BACKEND_FAULTS, ENCODERS, EXCLUDING, SERVER_ERRORS, Names
 from app.telemetry.promise_metrics import PromiseMetrics
 from app.telemetry.series import Declared, Level, State
 

@@ -6,17 +6,18 @@ So nobody who calls can make a series, whatever he invents.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 from app import errors
 from app.domain import constraints
+from app.domain.decision import Encoder, Reason
 
 OTHER = "other"
 # Keys that have series of their own; the numbers of all further ones are told together.
 MOST_KEYS = 200
 
-REASONS = frozenset({"named", "best", "only", "session", "explored", "abstained", "default", "fallback"})
-ENCODERS = frozenset({"static", "transformer"})
-PRIORITIES = ("low", "normal", "high")
+REASONS = frozenset(get_args(Reason))
+ENCODERS = frozenset(get_args(Encoder))
 BACKEND_FAULTS = ("no_backend", "upstream_timeout", "bad_upstream", "rate_limit_exceeded")
 SERVER_ERRORS = (
     "internal",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from app.domain.clock import Clock
 from app.errors import UpstreamError
 from app.upstream.answer import Answer
-from app.upstream.deadline import Clock
 from app.upstream.replica import Replica
 from app.upstream.speeds import Attempted
 

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.api import Plane, data_plane
+from app.api.call import LINGER_BYTES
 from app.api.front import Patience
-from app.api.wire import LEAST_READ_BYTES, LINGER_BYTES, MAX_EARLY_BYTES, WRITE_BUFFER_BYTES
+from app.api.wire import LEAST_READ_BYTES, MAX_EARLY_BYTES, WRITE_BUFFER_BYTES
 from app.errors import UpstreamDisconnected
 from app.store.keys import Key
 from tests.fakes.connection import FakeConnection
