@@ -1,4 +1,4 @@
-"""Every metric, declared once: base units in the names, labels from closed sets.
+"""Metrics: base units in the names, labels from closed sets. Those of promises and of what is kept are declared beside.
 
 Names of models, profiles and backends are the operator's; anything else becomes `other`, so that no caller can make a
 series. Nothing here is touched per chunk of a stream; `app.telemetry.series` says what counting costs.
