@@ -198,7 +198,7 @@ class Gateway:
         self._metrics.promises.chose(chosen.model.name, chosen.quality)
 
     def _record(self, decision: Decision, outcome: Outcome | None) -> Mapping[str, Any]:
-        return {**self._desk.describe(decision), "outcome": None if outcome is None else _told(outcome)}
+        return {**self._desk.describe(decision), "outcome": None if outcome is None else _public(outcome)}
 
     def _unrecorded(self, request_id: str, failure: Exception) -> None:
         self._log.write("record.failed", request_id=request_id, where=where(failure))
@@ -225,8 +225,8 @@ def _permit_explanation(request: Request, key: Caller) -> None:
         raise NotAllowed(f"routing.explain needs a key with the scope {EXPLAIN}", param="routing.explain")
 
 
-def _told(outcome: Outcome) -> Mapping[str, Any]:
+def _public(outcome: Outcome) -> Mapping[str, Any]:
     """What callers learn of an outcome: all but the address of the worker."""
-    told = outcome._asdict()
-    del told["replica"]
-    return {**told, "usage": outcome.usage and asdict(outcome.usage)}
+    public = outcome._asdict()
+    del public["replica"]
+    return {**public, "usage": outcome.usage and asdict(outcome.usage)}
