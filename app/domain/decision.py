@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from app.domain.frozen import frozen
 from app.domain.models import Model
-from app.domain.records import record
 
 Reason = Literal["named", "best", "only", "session", "explored", "abstained", "default", "fallback"]
 Encoder = Literal["static", "transformer"]
@@ -25,7 +25,7 @@ class Estimate:
     latency_s: float | None
 
 
-@record(frozen=True, slots=True)
+@frozen
 class Candidate:
     """A model under consideration for one request."""
 
@@ -104,7 +104,7 @@ class Shared(Protocol):
     def nbytes(self) -> int: ...
 
 
-@record(frozen=True, slots=True)
+@frozen
 class Decision:
     """The ranked candidates, most useful first, and why."""
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, Literal, NamedTuple
 
+from app.domain.frozen import frozen
 from app.domain.quantities import Priority
-from app.domain.records import record
 
 Operation = Literal["chat", "completion", "responses", "embeddings"]
 # What a picture of usual size takes in current vision models (640 to 1,600 tokens).
@@ -26,7 +26,7 @@ class Origins(NamedTuple):
     body: Mapping[str, Any]
 
 
-@record(frozen=True, slots=True)
+@frozen
 class Preferences:
     """What one or several sources ask of the decision; `narrow` in `app.domain.preferences` combines them."""
 
@@ -44,7 +44,7 @@ class Preferences:
         return bool(self.limits or self.weights) or self.max_quality_loss is not None
 
 
-@record(frozen=True, slots=True)
+@frozen
 class Request:
     """One call for a completion, free of HTTP."""
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from app.domain.records import record
+from app.domain.frozen import frozen
 from app.domain.request import Conversation, Request
 
 TOOLS = "tools"
 """Role of the names of tools, which stand last in a conversation and first in a prompt."""
 
 
-@record(frozen=True, slots=True)
+@frozen
 class Session:
     """A conversation as its last request left it."""
 

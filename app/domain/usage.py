@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from app.domain.frozen import frozen
 from app.domain.models import TOKENS_PER_PRICE, TokenPrice
-from app.domain.records import record
 
 # A hundred times the longest context that a model has. Who counts more has lost count, and a number of hundreds of
 # digits, which JSON allows, cannot even be multiplied by a price.
@@ -13,7 +13,7 @@ _NAMES = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "comple
 _NAMES_OF_RESPONSES = ("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
 
 
-@record(frozen=True, slots=True)
+@frozen
 class Usage:
     """What was read and written for one answer."""
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from app.domain.records import record
+from app.domain.frozen import frozen
 from app.domain.request import Operation
 from app.domain.usage import Usage
 from app.errors import GatewayError, UpstreamError
 from app.upstream.payload import dump, logprobs_of
 
 
-@record(frozen=True, slots=True)
+@frozen
 class Form:
     """What the caller asked for, as far as the form of the answer depends on it."""
 

@@ -11,8 +11,8 @@ import ssl
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
+from app.domain.frozen import frozen
 from app.domain.models import Backend
-from app.domain.records import record
 from app.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from app.upstream.addresses import AddressPolicy, check_url, versioned
 from app.upstream.deadline import Timeouts
@@ -27,7 +27,7 @@ HOPS = "x-thalamus-hop"
 DEADLINE = "x-thalamus-deadline-ms"
 
 
-@record(frozen=True, slots=True)
+@frozen
 class Message:
     """What is sent to a backend."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from app.domain.clock import Clock
-from app.domain.records import record
+from app.domain.frozen import frozen
 from app.errors import UpstreamTimeout
 
 
@@ -42,7 +42,7 @@ def missed(error: BaseException | None) -> bool:
     return isinstance(error, OutOfTime) and not isinstance(error, CutShort)
 
 
-@record(frozen=True, slots=True)
+@frozen
 class Deadline:
     """A point in time that covers all attempts and the waiting between them."""
 

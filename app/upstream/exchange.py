@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from app.domain.clock import CallLater, Clock
-from app.domain.records import record
+from app.domain.frozen import frozen
 from app.errors import AnswerTooLarge, UpstreamError, UpstreamTimeout
 from app.upstream.deadline import Deadline, OutOfTime
 
@@ -68,7 +68,7 @@ class Exchange(Protocol):
         """Give the connection back if the body was read to its end, else cut it. May be called twice."""
 
 
-@record(frozen=True, slots=True)
+@frozen
 class Pace:
     """How long a stream may be silent and last, and the clock that says so."""
 
