@@ -27,9 +27,7 @@ RELEASED = "artifacts/public-v1"
 
 
 def init(
-    urls: Annotated[
-        list[str] | None, typer.Argument(metavar="URL...", help="Endpoints that speak OpenAI's API.")
-    ] = None,
+    urls: Annotated[list[str] | None, typer.Argument(metavar="URL", help="Endpoints that speak OpenAI's API.")] = None,
     key_env: Annotated[
         list[str] | None,
         typer.Option(

@@ -18,6 +18,7 @@ import typer
 
 from app.cli.serve import DEFAULT_CONFIG
 from app.errors import GatewayError, InvalidRequest, UsageError
+from app.store.keys import DEFAULT_SCOPES, SCOPES
 
 if TYPE_CHECKING:
     from app.settings import StorePlace
@@ -36,14 +37,18 @@ OPTIONS = {
     "models": "--models",
     "profiles": "--profiles",
     "requests_per_minute": "--rpm",
-    "routing.max_cost_usd": "--ceiling-usd",
-    "routing.min_quality": "--floor",
+    "routing.max_cost_usd": "--max-cost-usd",
+    "routing.min_quality": "--min-quality",
     "scopes": "--scopes",
     "source_cidrs": "--cidr",
     "tenant": "--tenant",
     "tokens_per_minute": "--tpm",
     "concurrency": "--concurrency",
 }
+
+_SCOPES_HELP = (
+    f"Scopes, separated by commas: {', '.join(sorted(SCOPES))}; if absent {', '.join(sorted(DEFAULT_SCOPES))}."
+)
 
 
 @keys.command()
@@ -52,15 +57,17 @@ def create(
     config: Config = DEFAULT_CONFIG,
     models: Annotated[str, typer.Option(help="Patterns of models, separated by commas.")] = "*",
     profiles: Annotated[str, typer.Option(help="Patterns of profiles, separated by commas.")] = "*",
-    scopes: Annotated[str | None, typer.Option(help="Scopes, separated by commas; the first five if absent.")] = None,
+    scopes: Annotated[str | None, typer.Option(help=_SCOPES_HELP)] = None,
     rpm: Annotated[str, typer.Option(help="Requests a minute, or none for any number.")] = "60",
     tpm: Annotated[str, typer.Option(help="Tokens a minute, or none.")] = "100000",
     concurrency: Annotated[str, typer.Option(help="Requests at a time, or none.")] = "8",
     max_tokens: Annotated[int | None, typer.Option(help="The longest answer.", min=1)] = None,
     budget: Annotated[str, typer.Option(help="USD in a period, such as 10/day or 200/month, or none.")] = "10/day",
     soft: Annotated[bool, typer.Option("--soft", help="Serve and tell above the budget instead of refusing.")] = False,
-    floor: Annotated[float | None, typer.Option(help="Predicted quality that is always asked for, 0 to 1.")] = None,
-    ceiling_usd: Annotated[float | None, typer.Option(help="What one request may be expected to cost.")] = None,
+    min_quality: Annotated[
+        float | None, typer.Option(help="Predicted quality that is always asked for, 0 to 1.")
+    ] = None,
+    max_cost_usd: Annotated[float | None, typer.Option(help="What one request may be expected to cost.")] = None,
     expires: Annotated[str, typer.Option(help="Days that it is good, or none for ever.")] = "90",
     cidr: Annotated[list[str] | None, typer.Option(help="Network its callers may come from; may be repeated.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose key it is.")] = None,
@@ -69,7 +76,7 @@ def create(
 ) -> None:
     """Make a key. Prints it, this once, and what it grants.
 
-    Example: `thalamus keys create alice --models 'qwen*' --budget 50/month --floor 0.6 --ceiling-usd 0.01`
+    Example: `thalamus keys create alice --models 'qwen*' --budget 50/month --min-quality 0.6 --max-cost-usd 0.01`
     """
     stated: dict[str, Any] = {
         "models": _listed(models),
@@ -79,7 +86,7 @@ def create(
         "concurrency": _number(concurrency, "--concurrency"),
         "max_tokens": max_tokens,
         "budget": _budget(budget, soft=soft),
-        "routing": _routing(floor, ceiling_usd),
+        "routing": _routing(min_quality, max_cost_usd),
         "source_cidrs": cidr or (),
         "tenant": tenant,
     }
@@ -263,6 +270,6 @@ def _budget(text: str, *, soft: bool) -> Mapping[str, Any] | None:
     return {"usd": _number(usd, "--budget"), "per": period or "day", "hard": not soft}
 
 
-def _routing(floor: float | None, ceiling_usd: float | None) -> Mapping[str, Any]:
-    asked = {"min_quality": floor, "max_cost_usd": ceiling_usd}
+def _routing(min_quality: float | None, max_cost_usd: float | None) -> Mapping[str, Any]:
+    asked = {"min_quality": min_quality, "max_cost_usd": max_cost_usd}
     return {name: value for name, value in asked.items() if value is not None}

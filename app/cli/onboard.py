@@ -20,7 +20,7 @@ PRECISION, CONCURRENCY = 0.05, 8
 def onboard(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Models that join; without any, all untested ones of the catalogue."),
+        typer.Argument(metavar="MODEL", help="Models that join; without any, all untested ones of the catalogue."),
     ] = None,
     config: Annotated[
         Path, typer.Option(help="The gateway's YAML: where the models are, and the artifact.")

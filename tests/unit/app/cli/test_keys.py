@@ -35,7 +35,18 @@ def made(config: Path, *words: str) -> dict[str, Any]:
 
 
 def test_what_is_created_is_told_once_and_listed_without_its_secret(config: Path) -> None:
-    words = ("--models", "s*", "--budget", "50/month", "--floor", "0.6", "--ceiling-usd", "0.01", "--tpm", "none")
+    words = (
+        "--models",
+        "s*",
+        "--budget",
+        "50/month",
+        "--min-quality",
+        "0.6",
+        "--max-cost-usd",
+        "0.01",
+        "--tpm",
+        "none",
+    )
     said = thalamus(config, "create", "ann", "--cidr", "10.0.0.0/8", "--tenant", "lab", *words).stdout
     (key,) = KEY.findall(said)
     for line in (
@@ -89,7 +100,7 @@ def test_each_command_shows_an_example(command: str) -> None:
         ),
         (("create", "--expires", "0"), "--expires: expected more than 0 days"),
         (("create", "--scopes", "root"), "expected one of admin:config"),
-        (("create", "--floor", "2"), "--floor must be a number from 0 to 1"),
+        (("create", "--min-quality", "2"), "--min-quality must be a number from 0 to 1"),
         (
             ("create", "--cidr", "10.0.0.1/8"),
             "--cidr: expected a network such as 10.0.0.0/8, with nothing after its prefix; got 10.0.0.1/8",
