@@ -281,13 +281,13 @@ def load_place(path: Path, environment: Mapping[str, str] = os.environ) -> Store
     form = load_form(path, GatewayForm)
     refuse(path, list(_store_problems(form, environment)))
     return StorePlace(
-        form.store,
-        _store_password(form, environment),
-        path.parent / form.state_dir,
-        _pepper_file(path, form),
-        load_catalog(path.parent / form.catalog, option=f"`catalog` in {path}"),
-        tuple({DEFAULT_PROFILE: None, **form.profiles}),
-        tuple(key.id for key in form.keys),
+        store=form.store,
+        store_password=_store_password(form, environment),
+        state_dir=path.parent / form.state_dir,
+        pepper_file=_pepper_file(path, form),
+        catalog=load_catalog(path.parent / form.catalog, option=f"`catalog` in {path}"),
+        profiles=tuple({DEFAULT_PROFILE: None, **form.profiles}),
+        keys=tuple(key.id for key in form.keys),
     )
 
 

@@ -66,15 +66,15 @@ class Doors:
         if rule.scope != PUBLIC and rule.scope not in key.scopes:
             raise NotAllowed(f"this key may not do that; it needs the scope {rule.scope}")
         return Call(
-            self.gateway,
-            self.access,
-            key,
-            request_id,
-            headers,
-            self.body_limit_bytes,
-            receive,
-            rule.operation,
-            self.uploads,
+            gateway=self.gateway,
+            access=self.access,
+            key=key,
+            request_id=request_id,
+            headers=headers,
+            body_limit_bytes=self.body_limit_bytes,
+            receive=receive,
+            operation=rule.operation,
+            uploads=self.uploads,
         )
 
     def become(self, other: Doors) -> None:

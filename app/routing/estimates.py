@@ -94,19 +94,19 @@ class Question(NamedTuple):
     @classmethod
     def of(cls, request: Request) -> Question:
         return cls(
-            request.model,
-            request.profile,
-            request.input_tokens,
-            request.max_tokens,
-            request.needs,
-            request.uses,
-            request.preferences,
-            request.allowed_models,
-            request.longest_prompt_tokens,
-            request.choices,
-            request.least_tokens,
-            _required(request) if request.preferences.limits else NONE_REQUIRED,
-            request.is_capped,
+            model=request.model,
+            profile=request.profile,
+            input_tokens=request.input_tokens,
+            max_tokens=request.max_tokens,
+            needs=request.needs,
+            uses=request.uses,
+            preferences=request.preferences,
+            allowed_models=request.allowed_models,
+            longest_prompt_tokens=request.longest_prompt_tokens,
+            choices=request.choices,
+            least_tokens=request.least_tokens,
+            parameters=_required(request) if request.preferences.limits else NONE_REQUIRED,
+            is_capped=request.is_capped,
         )
 
 

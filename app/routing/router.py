@@ -253,19 +253,16 @@ class Router:
         if view.reading.encoder is not None:
             self._tally.predicted(view.reading.encoder, unfamiliar=view.is_unfamiliar)
         prospect, follows_order = Prospect(view.expected), self._follows_order(view)
-        has_predictor = self._predictor is not None
-        may_look_closer = view.reading.encoder == "static" and self._has_transformer
-        position_M = self._default_position[view.case.question.profile]
         evidence = Evidence(
-            view.case,
-            ground,
-            view.reading,
-            self._versions,
-            prospect,
-            has_predictor,
-            follows_order,
-            may_look_closer,
-            position_M,
+            case=view.case,
+            ground=ground,
+            reading=view.reading,
+            versions=self._versions,
+            prospect=prospect,
+            has_predictor=self._predictor is not None,
+            follows_order=follows_order,
+            may_look_closer=view.reading.encoder == "static" and self._has_transformer,
+            default_position_M=self._default_position[view.case.question.profile],
         )
         return Decision(
             decision_id=f"dec-{self._identifiers.next()}",
