@@ -88,7 +88,7 @@ class Gateway:
             self._admission.turn_away(priority)
 
     def look(self, key: Caller) -> None:
-        """Ask this before reading what a body says. Nothing is taken.
+        """Ask this before reading what a body says, and say `refused` where that is refused. Nothing is taken.
 
         Raises:
             RateLimited: the key is over one of its limits, whatever the body says.
@@ -99,13 +99,17 @@ class Gateway:
             self._metrics.kept.ended(key.id, exc.code)
             raise
 
+    def refused(self, key: Caller) -> None:
+        """What a body of this key says was read and refused; that counts as a request, or it would cost nothing."""
+        self._admission.ledger.limits.count(key)
+
     async def complete(self, request: Request, key: Caller) -> Served:
         """Return an answer that has begun. Whoever gets it closes it, read or not.
 
         Raises:
             GatewayError: nobody answers; the message says what to change.
         """
-        _permit_explanation(request, key)
+        self._permit_explanation(request, key)
         async with self._admission.admit(request, key) as admitted:
             request, decision = await self._decide(request, admitted.afford)
             admitted.decided(decision)
@@ -143,14 +147,20 @@ class Gateway:
             feedback = await self._desk.journal.feedback(decision_id)
         return {**self._record(entry.decision, entry.outcome), "feedback": feedback or entry.feedback}
 
+    def hear(self, key: Caller) -> None:
+        """Ask this before reading what a caller says of an answer.
+
+        Raises:
+            RateLimited: this key has said enough for now.
+        """
+        self._ratings.take(key.id)
+
     async def rate(self, rating: Mapping[str, Any], key: Caller) -> None:
         """Keep what this key's caller thinks of an answer: `decision_id`, `score` in [0, 1], `thumbs` if it was that.
 
         Raises:
-            RateLimited: this key has said enough for now.
             UnknownDecision, Overloaded: as `decision`; or it cannot be kept now.
         """
-        self._ratings.take(key.id)
         found = await self._found(rating["decision_id"], key)
         if not self._desk.journal.rated(found.entry, {**rating, "key": key.id}):
             raise Overloaded("feedback cannot be kept now; send it again later", retry_after_s=5)
@@ -179,6 +189,11 @@ class Gateway:
     def draining(self) -> bool:
         """Whether the gateway is about to stop, so that connections close with their answers."""
         return self._admission.gate.leaving
+
+    def _permit_explanation(self, request: Request, key: Caller) -> None:
+        if request.explain and EXPLAIN not in key.scopes:
+            self.refused(key)
+            raise NotAllowed(f"routing.explain needs a key with the scope {EXPLAIN}", param="routing.explain")
 
     async def _decide(self, request: Request, afford: Afford) -> tuple[Request, Decision]:
         session = await self._desk.sessions.find(request) if has_session(request) else None
@@ -218,11 +233,6 @@ def _promised(found: _Found) -> tuple[str, float | None]:
     record = told(found.kept) if found.kept else {}
     model = (record.get("outcome") or {}).get("model") or record.get("model") or ""
     return model, next((each.get("quality") for each in record.get("candidates", ()) if each["model"] == model), None)
-
-
-def _permit_explanation(request: Request, key: Caller) -> None:
-    if request.explain and EXPLAIN not in key.scopes:
-        raise NotAllowed(f"routing.explain needs a key with the scope {EXPLAIN}", param="routing.explain")
 
 
 def _told(outcome: Outcome) -> Mapping[str, Any]:
