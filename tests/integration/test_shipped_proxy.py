@@ -1,4 +1,7 @@
-"""HAProxy with the file of `deploy/` in front of a gateway: who leaves is heard of, and events come one by one."""
+"""HAProxy with the file of `deploy/` in front of a gateway.
+
+Who leaves is heard of, events come one by one, and who cannot be served hears so from the gateway.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from tests.fakes.deployment import SECRET, Deployment, deployed
 from tests.fakes.proxies import shipped_haproxy
 
 CHAT: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+OUT_AFTER_S = 5.0
+"""Two checks, two seconds apart, and some."""
 HEADERS = {"authorization": f"Bearer {SECRET}"}
 
 
@@ -46,6 +51,24 @@ async def test_events_come_one_by_one(tmp_path: Path) -> None:
     apart = sum(seconds > 0.01 for seconds in later)
     print(json.dumps({"events": len(came_at), "apart": apart, "most_s": round(max(later), 3)}))
     assert apart > 0.8 * len(later)
+
+
+async def test_callers_hear_from_the_gateway_that_no_worker_is_there(tmp_path: Path) -> None:
+    async with deployed(tmp_path, "small") as fleet, shipped_haproxy(tmp_path, _addresses(fleet)) as url:
+        await fleet.backends["small"].stop()
+        async with aiohttp.ClientSession() as session:
+            while (await _ready(session, fleet.url)) == 200:
+                await session.post(f"{fleet.url}/v1/chat/completions", json=CHAT, headers=HEADERS)
+            await asyncio.sleep(OUT_AFTER_S)
+            async with session.post(f"{url}/v1/chat/completions", json=CHAT, headers=HEADERS) as answer:
+                assert (answer.status, answer.content_type) == (503, "application/json")
+                assert (await answer.json())["error"]["code"] == "no_backend"
+                assert int(answer.headers["retry-after"]) > 0
+
+
+async def _ready(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(f"{url}/readyz") as answer:
+        return answer.status
 
 
 async def _events(url: str) -> list[float]:
