@@ -44,7 +44,7 @@ class Metrics:
         self._probes = count("probes", "Tokens asked of workers that are out.", ("backend", "outcome"))
         self._hedges = count("hedges", "Second attempts beside late ones by how they ended.", ("model", "outcome"))
         self._done_added = count("done_added", "Whole streams whose [DONE] was missing.", ("backend",))
-        self._deadline_misses = count("deadline_misses", "Requests whose time was over.", ("when",))
+        self._deadline_misses = count("deadline_misses", "Requests whose own deadline was over.", ("when",))
         self._tokens = count("tokens", "Tokens read and written.", ("model", "direction"))
         self._cost_usd = count("cost_usd", "Realised cost in USD.", ("model", "profile"))
         self._overhead = distribution("overhead_seconds", "The gateway's own time.", ("stage",), OVERHEAD_SECONDS)
@@ -156,7 +156,7 @@ class Metrics:
         self._exclusions.values[(self.names.constraints[constraint],)] += models
 
     def deadline_missed(self, when: Literal["before_answer", "in_answer"]) -> None:
-        """A request's time was over before its answer was whole."""
+        """A request's own deadline was over before its answer was whole."""
         self._deadline_misses.inc(when)
 
     def attempted(self, model: str, outcome: str) -> None:

@@ -26,14 +26,14 @@ def world_of(upstream: FakeUpstream, clock: FakeClock | None = None) -> Bench:
 
 
 class Slow(FakeUpstream):
-    """Takes two seconds to answer."""
+    """Takes two seconds to answer, or as many as it is told."""
 
-    def __init__(self, clock: FakeClock, **answers: Any) -> None:
+    def __init__(self, clock: FakeClock, seconds: float = 2.0, **answers: Any) -> None:
         super().__init__(**answers)
-        self._clock = clock
+        self._clock, self._seconds = clock, seconds
 
     async def send(self, *args: Any) -> FakeExchange:
-        self._clock.advance(2.0)
+        self._clock.advance(self._seconds)
         return await super().send(*args)
 
 
@@ -89,6 +89,16 @@ async def test_a_deadline_that_passed_is_a_miss_and_so_is_the_limit_on_time() ->
     for limit in ("deadline_s", "max_ttft_s"):
         missed = {"limit": limit, "profile": "default", "outcome": "missed"}
         assert world.sample("thalamus_limit_attainment_total", **missed) == 1
+
+
+@pytest.mark.parametrize("deadline_s", [None, 60.0])
+async def test_who_would_have_waited_longer_than_the_gateway_has_missed_no_deadline(deadline_s: float | None) -> None:
+    clock = FakeClock()
+    world = world_of(Slow(clock, 6.0, small=UpstreamBroken("no"), large=b"hello"), clock)
+    with pytest.raises(UpstreamTimeout):
+        await world.gateway.complete(request(deadline_s=deadline_s), KEY)
+    assert world.sample("thalamus_requests_total", operation="chat", outcome="upstream_timeout") == 1
+    assert world.sample("thalamus_deadline_misses_total", when="before_answer") == 0
 
 
 async def test_a_fallback_is_compared_with_the_baseline_by_who_answered() -> None:
