@@ -268,7 +268,7 @@ class Admitted:
         elif not answer.complete:
             usage = usage.at_least(answer.counted_tokens)
         return Outcome(
-            result=answer.error.code if answer.error else OK if answer.complete else CANCELLED,
+            result=answer.error.outcome if answer.error else OK if answer.complete else CANCELLED,
             model=model.name,
             replica=served.replica,
             reason=served.reason,
@@ -306,4 +306,4 @@ def draining() -> Draining:
 def _name(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return CANCELLED
-    return error.code if isinstance(error, GatewayError) else Internal.code
+    return error.outcome if isinstance(error, GatewayError) else Internal.code

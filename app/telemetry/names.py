@@ -24,6 +24,7 @@ SERVER_ERRORS = (
     "overloaded",
     "no_backend",
     "upstream_timeout",
+    "upstream_rate_limited",
     "bad_upstream",
     "upstream_disconnected",
 )
@@ -65,4 +66,4 @@ class Names:
 
 
 def _codes(cls: type[errors.GatewayError]) -> set[str]:
-    return {cls.code}.union(*(_codes(child) for child in cls.__subclasses__()))
+    return {cls.code, cls.counted_as or cls.code}.union(*(_codes(child) for child in cls.__subclasses__()))

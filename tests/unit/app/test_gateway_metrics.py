@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.domain.request import Preferences
-from app.errors import RateLimited, UpstreamBroken, UpstreamTimeout
+from app.errors import RateLimited, UpstreamBroken, UpstreamRateLimited, UpstreamTimeout
 from app.promises import Baseline
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
@@ -55,6 +55,16 @@ async def test_a_request_that_a_limit_turned_away_counts_for_its_key() -> None:
         await world.gateway.complete(request(), busy)
     served.answer.close()
     assert world.sample("thalamus_key_requests_total", key="tester", outcome="rate_limit_exceeded") == 1
+
+
+async def test_a_quota_of_a_backends_is_told_from_a_limit_of_the_key() -> None:
+    world = world_of(FakeUpstream(small=UpstreamRateLimited("no"), large=UpstreamRateLimited("no")))
+    with pytest.raises(UpstreamRateLimited) as caught:
+        await world.gateway.complete(request(), KEY)
+    assert caught.value.code == "rate_limit_exceeded"
+    assert world.sample("thalamus_requests_total", operation="chat", outcome="upstream_rate_limited") == 1
+    assert world.sample("thalamus_key_requests_total", key="tester", outcome="upstream_rate_limited") == 1
+    assert [line["outcome"] for line in world.completed] == ["upstream_rate_limited"]
 
 
 async def test_admission_and_decision_and_all_of_the_overhead_are_stages() -> None:
