@@ -9,13 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice, product
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
 from app.telemetry.kept_metrics import KeptMetrics
-from app.telemetry.names import BACKEND_FAULTS, ENCODERS, EXCLUDING, PRIORITIES, SERVER_ERRORS, Names
+from app.telemetry.names import (
+    BACKEND_FAULTS,
+    ENCODERS,
+    EXCLUDING,
+    MOST_EXPECTED,
+    PRIORITIES,
+    SERVER_ERRORS,
+    Names,
+)
 from app.telemetry.promise_metrics import PromiseMetrics
 from app.telemetry.series import Declared, Level, State
 
@@ -71,7 +80,7 @@ class Metrics:
         self.promises = PromiseMetrics(declared, self.names)
         self.kept = KeptMetrics(declared, self.names)
         self._readers: dict[Hashable, Callable[[], None]] = {}
-        self._requests.expect(*(("chat", outcome) for outcome in ("ok", *SERVER_ERRORS)))
+        self._requests.expect(*(("chat", outcome) for outcome in ("ok", "no_eligible_model", *SERVER_ERRORS)))
         self._deadline_misses.expect(("before_answer",), ("in_answer",))
         self._shed.expect(*((priority,) for priority in PRIORITIES))
         self._unfamiliar.expect(*((encoder,) for encoder in ENCODERS))
@@ -80,9 +89,16 @@ class Metrics:
         self.registry.register(self)
         self.know(models, profiles, backends)
 
-    def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
-        """Have series of their own for these names, and for no others; what was counted before stays."""
+    def know(
+        self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str], priced: Iterable[str] = ()
+    ) -> None:
+        """Have series of their own for these names, and for no others; what was counted before stays.
+
+        What is spent is told from 0 on for models that are `priced`.
+        """
         self.names.know(models, profiles, backends)
+        self._cost_usd.expect(*islice(product(priced, self.names.profiles), MOST_EXPECTED))
+        self.promises.expect_limits()
         for backend in self.names.backends:
             self._ejections.expect((backend,))
             self._probes.expect((backend, "ok"), (backend, "failed"))

@@ -13,6 +13,8 @@ from app.domain import constraints
 OTHER = "other"
 # Keys that have series of their own; the numbers of all further ones are told together.
 MOST_KEYS = 200
+# Series of one metric that are told before there is anything to tell. Each takes some 100 bytes of `/metrics`' MiB.
+MOST_EXPECTED = 2_000
 
 REASONS = frozenset({"named", "best", "only", "session", "explored", "abstained", "default", "fallback"})
 ENCODERS = frozenset({"static", "transformer"})

@@ -74,6 +74,30 @@ def test_keys_have_series_up_to_a_number() -> None:
     assert sample("thalamus_key_budget_left_usd", {"key": "other", "period": "day"}) is None
 
 
+def test_what_is_bound_to_be_counted_begins_at_zero() -> None:
+    metrics = Metrics()
+    metrics.know(["small", "bare"], ["default"], ["pool"], priced=["small"])
+    metrics.kept.know_keys(["team"])
+    sample = metrics.registry.get_sample_value
+    limit = {"limit": "max_latency_s", "profile": "default"}
+    assert sample("thalamus_cost_usd_total", {"model": "small", "profile": "default"}) == 0
+    assert sample("thalamus_cost_usd_total", {"model": "bare", "profile": "default"}) is None
+    assert sample("thalamus_key_cost_usd_total", {"key": "team"}) == 0
+    assert sample("thalamus_key_requests_total", {"key": "team", "outcome": "ok"}) == 0
+    assert sample("thalamus_requests_total", {"operation": "chat", "outcome": "no_eligible_model"}) == 0
+    for outcome in ("kept", "missed"):
+        assert sample("thalamus_limit_attainment_total", {**limit, "outcome": outcome}) == 0
+
+
+def test_a_large_catalogue_that_nobody_has_asked_yet_makes_no_large_page() -> None:
+    models = [f"organisation/a-model-with-a-long-name-{number}" for number in range(1_000)]
+    profiles = [f"profile-of-team-{number}" for number in range(300)]
+    metrics = Metrics()
+    metrics.know(models, profiles, ["pool"], priced=models)
+    metrics.kept.know_keys(f"key-{number}" for number in range(1_000))
+    assert len(metrics.render()) < 1 << 19
+
+
 @pytest.mark.parametrize(
     ("predicted", "band"),
     [(0.0, "0.0-0.2"), (0.2, "0.2-0.4"), (0.99, "0.8-1.0"), (1.0, "0.8-1.0"), (None, "unpredicted")],
