@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from app import errors
 from app.domain import constraints
+from app.domain.request import NAMED
 
 OTHER = "other"
 # Keys that have series of their own; the numbers of all further ones are told together.
@@ -58,7 +59,7 @@ class Names:
 
     def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
         """Have series of their own for these, and for no others; what was counted before stays."""
-        self.models, self.profiles, self.backends = Known(models), Known(profiles), Known(backends)
+        self.models, self.profiles, self.backends = Known(models), Known((*profiles, NAMED)), Known(backends)
 
     def know_keys(self, ids: Iterable[str]) -> None:
         """Have series of their own for these keys too, up to a number: those that came first keep theirs."""

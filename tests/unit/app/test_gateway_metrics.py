@@ -67,6 +67,18 @@ async def test_a_quota_of_a_backends_is_told_from_a_limit_of_the_key() -> None:
     assert [line["outcome"] for line in world.completed] == ["upstream_rate_limited"]
 
 
+async def test_a_request_that_names_its_model_counts_for_no_profile() -> None:
+    world = world_of(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(request(model="small", deadline_s=60.0), KEY)
+    assert [piece async for piece in served.answer]
+    served.answer.close()
+    assert world.sample("thalamus_cost_usd_total", model="small", profile="named") > 0
+    assert world.sample("thalamus_decisions_total", model="small", profile="named", reason="best") == 1
+    kept = {"limit": "deadline_s", "outcome": "kept"}
+    assert world.sample("thalamus_limit_attainment_total", profile="named", **kept) == 1
+    assert world.sample("thalamus_limit_attainment_total", profile="default", **kept) == 0
+
+
 async def test_admission_and_decision_and_all_of_the_overhead_are_stages() -> None:
     world = world_of(FakeUpstream(small=b"hello"))
     served = await world.gateway.complete(request(), KEY)
