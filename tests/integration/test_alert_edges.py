@@ -147,6 +147,11 @@ LOUD: dict[str, tuple[str, Series, Mapping[int, int]]] = {
         {ASKED: "0+900", "thalamus_requests_total{outcome='budget_unavailable'}": "0+100"},
         {600: 1},
     ),
+    "nobody is answered, and a client calls with an old key": (
+        "ThalamusServerErrors",
+        {ASKED: "0", UNANSWERED: "0+3", "thalamus_requests_total{operation='none', outcome='invalid_api_key'}": "0+75"},
+        {600: 1},
+    ),
     "timeouts that no deadline explains": (
         "ThalamusServerErrors",
         {ASKED: "0+900", LATE: "0+100", MISSED: "0+40"},
