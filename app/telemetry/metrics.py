@@ -7,6 +7,7 @@ series. Nothing here is touched per chunk of a stream; `app.telemetry.series` sa
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice, product
@@ -65,6 +66,8 @@ class Metrics:
         self.config_applied = count("config_applied", "Configurations taken over while running.")
         self.config_rejected = count("config_rejected", "Configurations that were wrong, and not taken over.")
         self.worker_deaths = count("worker_deaths", "Processes of this gateway that ended without being asked to.")
+        # Of several processes the first one's: who was replaced is counted above.
+        self._started_at = level("started_at_seconds", "When this gateway started, in seconds since 1970.", (), min)
         self.in_flight = level("requests_in_flight", "Admitted and not yet closed.")
         self._tasks = level("event_loop_tasks", "Tasks that are not done.")
         self.replicas_out = level("replicas_out", "Replicas ejected now.", ("backend",), max)
@@ -81,6 +84,7 @@ class Metrics:
         self.kept = KeptMetrics(declared, self.names)
         self._readers: dict[Hashable, Callable[[], None]] = {}
         self._requests.expect(*(("chat", outcome) for outcome in ("ok", "no_eligible_model", *SERVER_ERRORS)))
+        self._started_at.set(time.time())
         self._deadline_misses.expect(("before_answer",), ("in_answer",))
         self._shed.expect(*((priority,) for priority in PRIORITIES))
         self._unfamiliar.expect(*((encoder,) for encoder in ENCODERS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
 import pytest
 
@@ -189,3 +190,13 @@ def test_lines_that_the_log_dropped_are_counted() -> None:
     telemetry = Telemetry(log=EventLog(closed))
     telemetry.log.write("gateway.started")
     assert telemetry.metrics.registry.get_sample_value("thalamus_log_lines_dropped_total") == 1
+
+
+def test_a_gateway_started_when_the_first_of_its_processes_did() -> None:
+    began_at = time.time()
+    first, second = Metrics(), Metrics()
+    second._started_at.set(began_at + 60.0)
+    first.absorb(second.snapshot())
+    started_at = first.registry.get_sample_value("thalamus_started_at_seconds")
+    assert started_at is not None
+    assert began_at <= started_at <= time.time()
