@@ -76,7 +76,10 @@ class Metrics:
         self.log_lines_dropped = count("log_lines_dropped", "Log lines that could not be written.")
         self.journal_rows_dropped = count("journal_rows_dropped", "Rows of the journal that were lost.")
         self.journal_interrupted = count("journal_interrupted", "Requests of processes that died.")
-        self.journal_spool_bytes = level("journal_spool_bytes", "Rows on this machine that are not done with.")
+        # Each process has its own, with the same limit, and some MiB in it when all is well.
+        self.journal_spool_bytes = level(
+            "journal_spool_bytes", "Rows on this machine that are not done with, of the process with most.", (), max
+        )
         self.journal_stopped = level(
             "journal_stopped", "Whether rows of the journal cannot be written; 1 is yes.", (), max
         )

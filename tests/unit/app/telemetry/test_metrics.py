@@ -162,6 +162,7 @@ def test_another_process_is_told_as_part_of_this_one() -> None:
             metrics.in_flight.inc()
             metrics.completed("chat", "ok", 0.2)
         metrics.ejected("pool")
+        metrics.journal_spool_bytes.set(requests * 1e6)
         metrics.pressed({"memory": requests / 10})
         metrics.kept.replicas([ReplicaState("pool", "a:1", requests < 3, requests, requests, float(requests))])
         metrics.kept.budgets([BudgetState("team", "day", 10.0, 10.0 - requests)])
@@ -176,6 +177,7 @@ def test_another_process_is_told_as_part_of_this_one() -> None:
     assert "thalamus_requests_in_flight 5.0" in lines
     assert 'thalamus_replicas_out{backend="pool"} 1.0' in lines, "both see the same replica"
     assert 'thalamus_pressure{reading="memory"} 0.3' in lines
+    assert "thalamus_journal_spool_bytes 3e+06" in lines, "each has a limit of its own"
     assert 'thalamus_replica_up{backend="pool",replica="a:1"} 0.0' in lines, "one of them has taken it out"
     assert 'thalamus_replica_in_flight{backend="pool",replica="a:1"} 5.0' in lines
     assert 'thalamus_replica_waiting{backend="pool",replica="a:1"} 3.0' in lines, "both see the same queue"
