@@ -243,6 +243,18 @@ def test_prometheus_asks_gateways_and_workers_of_compose_and_passes_its_own_chec
     assert done.returncode == 0, done.stderr
 
 
+def test_prometheus_takes_the_alertmanager_that_stands_there_as_a_comment(tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOT / "deploy/prometheus", tmp_path / "prometheus")
+    text = (folder / "prometheus.yml").read_text()
+    comment = text[text.index("# alerting:") : text.index("\nscrape_configs:")]
+    (folder / "prometheus.yml").write_text(text.replace(comment, re.sub(r"(?m)^# ", "", comment)))
+    (manager,) = _yaml(folder / "prometheus.yml")["alerting"]["alertmanagers"]
+    assert manager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
+    command = [_installed("promtool"), "check", "config", str(folder / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def _installed(program: str) -> str:
     found = shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/bin")
     if not found:
