@@ -204,7 +204,7 @@ class Gateway:
             self._metrics.predictor_failures.inc()
             self._log.write("predictor.failed", request_id=request.request_id, cause=str(failure))
         request, decision = await afford(request, decision)
-        self._afterwards.do(partial(self._count, decision, request.profile, seconds))
+        self._afterwards.do(partial(self._count, decision, request.counted_profile, seconds))
         return request, decision
 
     def _count(self, decision: Decision, profile: str, seconds: float) -> None:

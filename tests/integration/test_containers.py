@@ -262,7 +262,8 @@ def test_real_models_are_served_as_the_catalogue_says() -> None:
 def test_the_proxy_knows_the_gateways_and_passes_its_own_check() -> None:
     file = ROOT / "deploy/haproxy/haproxy.cfg"
     servers = re.findall(r"^    server (\S+) (\S+)", file.read_text(), re.MULTILINE)
-    assert servers == [(name, f"{name}:8080") for name in ("gateway-1", "gateway-2")]
+    gateways = ("gateway-1", "gateway-2")
+    assert servers == [(f"{name}{suffix}", f"{name}:8080") for suffix in ("", "-anyway") for name in gateways]
     program = _installed("haproxy")
     done = subprocess.run([program, "-c", "-f", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -281,6 +282,18 @@ def test_prometheus_asks_gateways_and_workers_of_compose_and_passes_its_own_chec
     command = [program, "check", "config", str(folder / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_prometheus_takes_the_alertmanager_that_stands_there_as_a_comment(tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOT / "deploy/prometheus", tmp_path / "prometheus")
+    text = (folder / "prometheus.yml").read_text()
+    comment = text[text.index("# alerting:") : text.index("\nscrape_configs:")]
+    (folder / "prometheus.yml").write_text(text.replace(comment, re.sub(r"(?m)^# ", "", comment)))
+    (manager,) = _yaml(folder / "prometheus.yml")["alerting"]["alertmanagers"]
+    assert manager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
+    command = [_installed("promtool"), "check", "config", str(folder / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _installed(program: str) -> str:
