@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from app.admitted import Admitted, Caller, draining
+from app.domain.clock import Clock
 from app.domain.request import Request
 from app.ledger import Ledger
 from app.shedding import Shedding, refusal
-from app.upstream.deadline import Clock, Deadline
+from app.upstream.deadline import Deadline
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Protocol
 
 from app.abandoned import usage_by
 from app.affording import afford
+from app.domain.clock import Clock
 from app.domain.decision import Candidate, Decision
 from app.domain.request import Request
 from app.domain.usage import Usage
@@ -27,7 +28,7 @@ from app.store.keys import Budget
 from app.store.limits import Allowance, Slot
 from app.telemetry.names import BUDGET
 from app.upstream.base_answer import Answer
-from app.upstream.deadline import Clock, CutShort, Deadline, missed, out_of_time
+from app.upstream.deadline import CutShort, Deadline, missed, out_of_time
 from app.upstream.served import Served, decision_headers, reason_of
 
 

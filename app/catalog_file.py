@@ -34,7 +34,7 @@ _CAPABILITY_OF = {
     "include": "logprobs",
 }
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
 class Form(BaseModel):
@@ -159,7 +159,7 @@ def load_catalog(path: Path, content: bytes | None = None, option: str = "--cata
 def _problems(form: CatalogForm) -> Iterator[str]:
     backends = {backend.name for backend in form.backends}
     for index, model in enumerate(form.models):
-        if not _NAME.fullmatch(model.name) or model.name == "auto":
+        if not NAME.fullmatch(model.name) or model.name == "auto":
             yield f"models[{index}].name: expected letters, digits and ._/- and not `auto`, got {model.name!r}"
         if model.backend not in backends:
             yield f"models[{index}].backend: there is no backend {model.backend!r}; there are {', '.join(backends)}"

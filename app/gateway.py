@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from app.admission import Admission
 from app.admitted import Caller
+from app.decisions import Decisions, Describe
 from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
 from app.domain.sessions import Session
-from app.errors import NotAllowed, Overloaded, RateLimited, UnknownDecision
-from app.store.journal import Entry, Journal, Outcome
-from app.store.kept import Kept
-from app.store.ratings import Ratings
-from app.store.redis_client import StoreDown
+from app.errors import NotAllowed, RateLimited
+from app.store.journal import Journal
 from app.store.sessions import MemorySessions, Sessions
-from app.store.telling import told
 from app.telemetry import Telemetry
 from app.telemetry.logging import where
 from app.upstream.dispatcher import Dispatcher
@@ -28,8 +23,6 @@ from app.upstream.replicas import Replicas
 from app.upstream.served import Served
 
 EXPLAIN = "route:explain"
-# What another gateway has recorded can be seen after this.
-SEEN_AFTER_S = 1.2
 
 
 class Router(Protocol):
@@ -50,8 +43,7 @@ class Desk:
 
     router: Router
     journal: Journal
-    describe: Callable[[Decision], Mapping[str, Any]]
-    """The record of a decision, as JSON."""
+    describe: Describe
     sessions: Sessions = field(default_factory=MemorySessions)
     is_shared: bool = False
     """Whether other gateways write to the same journal."""
@@ -59,13 +51,6 @@ class Desk:
 
 Afford = Callable[[Request, Decision], Awaitable[tuple[Request, Decision]]]
 """What a key's budget pays for of both."""
-
-
-class _Found(NamedTuple):
-    """A decision, where this process remembers it or where it is kept."""
-
-    entry: Entry | None
-    kept: Kept | None
 
 
 class Gateway:
@@ -76,7 +61,7 @@ class Gateway:
     ) -> None:
         self._admission, self._desk, self._dispatcher, self._replicas = admission, desk, dispatcher, replicas
         self._metrics, self._log, self._afterwards = telemetry.metrics, telemetry.log, telemetry.afterwards
-        self._ratings = Ratings(admission.clock)
+        self.decisions = Decisions(desk.journal, desk.describe, admission.clock, telemetry.metrics, desk.is_shared)
 
     def let_in(self, priority: str) -> None:
         """Ask this before reading a body that may come with this priority at most.
@@ -119,7 +104,7 @@ class Gateway:
                 self._desk.sessions.remember(request, served.candidate.model.name)
             if request.explain:
                 unrecorded = partial(self._unrecorded, request.request_id)
-                served.answer.attach(lambda: self._record(decision, admitted.so_far(served)), unrecorded)
+                served.answer.attach(lambda: self.decisions.described(decision, admitted.so_far(served)), unrecorded)
             return served
 
     async def explain(self, request: Request, key: Caller) -> Mapping[str, Any]:
@@ -129,57 +114,7 @@ class Gateway:
         """
         async with self._admission.admit(request, key, "explain") as admitted:
             _, decision = await self._decide(request, admitted.would_afford)
-            return self._record(decision, None)
-
-    async def decision(self, decision_id: str, key: Caller) -> Mapping[str, Any]:
-        """The record of a decision that this key asked for, with what then happened as far as it is known.
-
-        Raises:
-            UnknownDecision: there is none, or it is somebody else's.
-            Overloaded: it is not in this process' memory, and the store does not answer.
-        """
-        entry, kept = await self._found(decision_id, key)
-        if kept is not None:
-            return told(kept)
-        assert entry is not None and entry.decision is not None  # noqa: S101, PT018 - for the type checker
-        feedback = None
-        with suppress(StoreDown):
-            feedback = await self._desk.journal.feedback(decision_id)
-        return {**self._record(entry.decision, entry.outcome), "feedback": feedback or entry.feedback}
-
-    def hear(self, key: Caller) -> None:
-        """Ask this before reading what a caller says of an answer.
-
-        Raises:
-            RateLimited: this key has said enough for now.
-        """
-        self._ratings.take(key.id)
-
-    async def rate(self, rating: Mapping[str, Any], key: Caller) -> None:
-        """Keep what this key's caller thinks of an answer: `decision_id`, `score` in [0, 1], `thumbs` if it was that.
-
-        Raises:
-            UnknownDecision, Overloaded: as `decision`; or it cannot be kept now.
-        """
-        found = await self._found(rating["decision_id"], key)
-        if not self._desk.journal.rated(found.entry, {**rating, "key": key.id}):
-            raise Overloaded("feedback cannot be kept now; send it again later", retry_after_s=5)
-        self._metrics.promises.judged(*_promised(found), rating["score"])
-
-    async def _found(self, decision_id: str, key: Caller) -> _Found:
-        journal = self._desk.journal
-        if entry := journal.find(decision_id, key.id):
-            return _Found(entry, None)
-        try:
-            kept = await journal.look_up(decision_id, key.id)
-            if kept is None and self._desk.is_shared:
-                await asyncio.sleep(SEEN_AFTER_S)
-                kept = await journal.look_up(decision_id, key.id)
-        except StoreDown as exc:
-            raise Overloaded("records of decisions cannot be read now; ask again", retry_after_s=5) from exc
-        if kept is None:
-            raise UnknownDecision(f"this key has asked for no decision {decision_id}, or it is no longer kept")
-        return _Found(None, kept)
+            return self.decisions.described(decision, None)
 
     def ready(self) -> bool:
         """Whether requests should be sent here."""
@@ -212,9 +147,6 @@ class Gateway:
         self._metrics.decided(chosen.model.name, profile, decision.reason, seconds)
         self._metrics.promises.chose(chosen.model.name, chosen.quality)
 
-    def _record(self, decision: Decision, outcome: Outcome | None) -> Mapping[str, Any]:
-        return {**self._desk.describe(decision), "outcome": None if outcome is None else _told(outcome)}
-
     def _unrecorded(self, request_id: str, failure: Exception) -> None:
         self._log.write("record.failed", request_id=request_id, where=where(failure))
 
@@ -222,21 +154,3 @@ class Gateway:
 def has_session(request: Request) -> bool:
     """Whether it may matter to it what was answered before; no cache holds what embeddings read."""
     return request.session_id is not None and request.operation != "embeddings"
-
-
-def _promised(found: _Found) -> tuple[str, float | None]:
-    """Who answered, and what was predicted of that answer's quality."""
-    if found.entry and found.entry.decision:
-        decision, outcome = found.entry.decision, found.entry.outcome
-        model = outcome.model if outcome and outcome.model else decision.chosen.model.name
-        return model, next((each.quality for each in decision.candidates if each.model.name == model), None)
-    record = told(found.kept) if found.kept else {}
-    model = (record.get("outcome") or {}).get("model") or record.get("model") or ""
-    return model, next((each.get("quality") for each in record.get("candidates", ()) if each["model"] == model), None)
-
-
-def _told(outcome: Outcome) -> Mapping[str, Any]:
-    """What callers learn of an outcome: all but the address of the worker."""
-    told = outcome._asdict()
-    del told["replica"]
-    return {**told, "usage": outcome.usage and asdict(outcome.usage)}

@@ -21,7 +21,8 @@ from pydantic import (
 )
 
 from app.catalog_file import Count, Form, Positive, Usd
-from app.domain.preferences import Context, Priority, merged, parse_body
+from app.domain.preferences import Context, merged, parse_body
+from app.domain.quantities import PRIORITIES, Priority
 from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
 from app.errors import CallerError, InvalidRequest, shown
@@ -29,8 +30,6 @@ from app.store.keys import (
     BUDGET,
     CONCURRENCY,
     DEFAULT_SCOPES,
-    FORMER_SCOPES,
-    PRIORITIES,
     REQUESTS_PER_MINUTE,
     SCOPES,
     TOKENS_PER_MINUTE,
@@ -62,7 +61,7 @@ def preferences(routing: object) -> Preferences:
 
 
 def _scope(value: str) -> str:
-    if value not in SCOPES | FORMER_SCOPES:
+    if value not in SCOPES:
         raise ValueError(f"expected one of {', '.join(sorted(SCOPES))}")
     return value
 
@@ -74,10 +73,6 @@ def _network(value: object, parse: ValidatorFunctionWrapHandler) -> Network:
         what = f"{value:.100}" if isinstance(value, str) else "something else"
         raise ValueError(f"expected a network such as 10.0.0.0/8, with nothing after its prefix; got {what}") from exc
     return network
-
-
-def _in_use(scopes: frozenset[str]) -> frozenset[str]:
-    return scopes - FORMER_SCOPES
 
 
 def _routing(value: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +95,7 @@ class Grant(Form):
 
     models: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ("*",)
-    scopes: Annotated[frozenset[Scope], AfterValidator(_in_use)] = DEFAULT_SCOPES
+    scopes: frozenset[Scope] = DEFAULT_SCOPES
     may_set: frozenset[str] | None = None
     flags_in_prompt: bool = False
     chat_template_kwargs: bool = False

@@ -17,11 +17,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
-from app.api.access import DEFAULT_PROFILE
 from app.catalog_file import Count, Form, Positive, load_catalog
 from app.domain.dimensions import Dimension, Scale
 from app.domain.models import Catalog
-from app.domain.preferences import Profile
+from app.domain.preferences import DEFAULT_PROFILE, Profile
 from app.domain.vocabulary import VOCABULARY
 from app.grants import Grant, may_set_problems, preferences
 from app.store.kept import KEEP, Keep
@@ -29,7 +28,7 @@ from app.store.keys import Key, Secret
 from app.upstream.deadline import Timeouts
 from app.yaml_files import load_form, read_bytes, refuse
 
-__all__ = ["Address", "Settings", "load_catalog", "load_settings"]
+__all__ = ["Address", "Settings", "load_settings"]
 
 
 # Names of variables in the environment are written so; hardly any secret is.

@@ -20,12 +20,11 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
 
+from app.domain.clock import CallLater, Timer
 from app.errors import Overloaded
 from app.memory import memory_share
 
-Priority = Literal["low", "normal", "high"]
 BANDS: Mapping[str, tuple[float, float]] = {"low": (0.4, 0.6), "normal": (0.6, 0.85), "high": (0.9, 1.0)}
 
 PROBE_EVERY_S = 0.02
@@ -48,13 +47,6 @@ MEMORY_EVERY = 50
 # Callers who were turned away together come back over some seconds, not together.
 RETRY_WITHIN_S = 4
 GOLDEN_RATIO = 0.6180339887498949
-
-
-class Timer(Protocol):
-    def cancel(self) -> None: ...
-
-
-CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
 class Shedding(AbstractContextManager["Shedding"]):

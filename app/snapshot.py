@@ -11,9 +11,10 @@ import time
 from dataclasses import dataclass, field
 
 from app.admission import Admission, Gate
-from app.api.access import DEFAULT_PROFILE, Access
+from app.api.access import Access
 from app.api.doors import Doors
 from app.api.uploads import Uploads
+from app.domain.preferences import DEFAULT_PROFILE
 from app.errors import UsageError
 from app.gateway import Desk, Gateway
 from app.ledger import Ledger

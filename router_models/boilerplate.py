@@ -80,7 +80,6 @@ _SIGNS = (
     *((word, signs, (*_SENTENCE_ENDS, ": ")) for word, signs in _LEAD_INS.items()),
 )
 _SIGN_WORDS = tuple({**_FORM_SIGNS, **_LEAD_INS})
-_SENTENCE_BEGINS = (". ", "\n", "? ", "! ", ": ")
 SENTENCE_CHARS = 400
 # A sign this near the beginning of its sentence takes the whole sentence with it; of "Compute the integral and put your
 # final answer in ..." the first half stays.

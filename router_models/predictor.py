@@ -1,4 +1,4 @@
-"""What the gateway calls: conversations to predictions, with the encoders and the heads of one artifact."""
+"""Conversations to predictions, with the encoders and the heads of one artifact."""
 
 from __future__ import annotations
 

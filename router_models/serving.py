@@ -40,7 +40,6 @@ class ServingPredictor:
         self.static_error = artifact.settings.static_error
         self._columns_C = np.array([artifact.models.index(model) for model in models], dtype=np.intp)
         if "static" in self.speeds:
-            self._static = self._whole.encoders["static"]
             self._amendment = Amendment.of(artifact.heads)
             trained = len(artifact.trained_models)
             served = self._columns_C.tolist() if self._amendment is None else range(trained)
@@ -50,10 +49,11 @@ class ServingPredictor:
         """What the static encoder alone says, in microseconds.
 
         Raises:
-            AttributeError: the artifact has no static encoder; see `speeds`.
+            KeyError: the artifact has no static encoder; see `speeds`.
         """
         text = parts(conversation)
-        glance = self._head.read(self._static.embed(text), surface_features(text.question))
+        embedding = self._whole.encoders["static"].embed(text)
+        glance = self._head.read(embedding, surface_features(text.question))
         return glance if self._amendment is None else AmendedGlance(glance, self._amendment, self._columns_C)
 
     def predict(self, conversation: Conversation) -> PredictionRow:

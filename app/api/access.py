@@ -6,13 +6,12 @@ from collections.abc import Mapping
 
 from app.api.names import Names
 from app.domain.models import Catalog, Model
-from app.domain.preferences import Profile
+from app.domain.preferences import DEFAULT_PROFILE, Profile
 from app.domain.request import Preferences
 from app.errors import UnknownModel, shown
 from app.store.keys import Key
 
 AUTO = "auto"
-DEFAULT_PROFILE = "default"
 
 
 class Access:

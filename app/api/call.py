@@ -21,8 +21,9 @@ from app.store.keys import Key
 
 # 4 MiB at 1 Mbit/s; who is slower keeps a connection from others.
 BODY_WITHIN_S = 30.0
-# A connection that is closed while its client still sends takes the answer with it. So a little more than the limit is
-# read and dropped, and who sent that hears what was wrong.
+# A connection that is closed while its client still sends takes the answer with it. So it stays open for a while, and
+# nothing more is read: who is made to wait comes to read why. Of a body that is too large a good part is read and
+# dropped: some clients read only after they have written all.
 LINGER_BYTES, LINGER_S = 12 << 20, 1.0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,18 +11,19 @@ from starlette.types import Receive
 
 from app.api.access import Access
 from app.api.call import Call, nothing_more
+from app.api.guard import REQUEST_ID
 from app.api.loggable import loggable
 from app.api.policy import PUBLIC, Rule
 from app.api.strangers import Strangers
 from app.api.uploads import Uploads
+from app.domain.clock import Clock
+from app.domain.quantities import PRIORITIES
 from app.errors import GatewayError, NotAllowed, Unauthorized
 from app.gateway import Gateway
-from app.store.keys import PRIORITIES, Key, Keys
-from app.store.limits import Clock
+from app.store.keys import Key, Keys
 from app.telemetry import Telemetry
 from app.telemetry.logging import where
 
-_REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,64}")
 NOBODY = Key("nobody", scopes=frozenset())
 """Who calls a public route."""
 
@@ -126,7 +126,7 @@ def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 def request_id_of(headers: Mapping[str, str]) -> str:
     """The caller's own id where it is harmless, else a new one."""
     asked = headers.get("x-request-id")
-    return asked if asked and _REQUEST_ID.fullmatch(asked) else os.urandom(16).hex()
+    return asked if asked and REQUEST_ID.fullmatch(asked) else os.urandom(16).hex()
 
 
 def priority_of(call: Call) -> str:

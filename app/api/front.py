@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from app.api.call import BODY_WITHIN_S
 from app.api.doors import Doors
 from app.api.operations import Operation
 
@@ -21,8 +22,7 @@ class Patience:
     """Seconds that the parts of a connection may take."""
 
     head_s: float = 10.0
-    body_s: float = 30.0
-    """4 MiB at 1 Mbit/s; who is slower keeps a connection from others."""
+    body_s: float = BODY_WITHIN_S
     idle_s: float = 75.0
     """Between calls. Front proxies keep connections for 60 s; who closes first risks a call that meets the closing."""
     stranger_idle_s: float = 5.0

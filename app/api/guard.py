@@ -295,7 +295,7 @@ _MISTAKABLE = (HEADER_PREFIX, "forwarded", "x-forwarded-", "x-envoy-", "proxy-")
 _CONNECTION_S = frozenset(
     {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings", "expect"}
 )
-_REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,64}")
+REQUEST_ID = re.compile("[A-Za-z0-9_-]{1,64}")
 
 
 def clean_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -306,6 +306,6 @@ def clean_headers(headers: Mapping[str, str]) -> dict[str, str]:
         for name, value in headers.items()
         if name not in _CONNECTION_S and (name[0] not in "xfp" or name in _OURS or not name.startswith(_MISTAKABLE))
     }
-    if "x-request-id" in clean and not _REQUEST_ID.fullmatch(clean["x-request-id"]):
+    if "x-request-id" in clean and not REQUEST_ID.fullmatch(clean["x-request-id"]):
         del clean["x-request-id"]
     return clean

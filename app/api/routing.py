@@ -46,7 +46,7 @@ async def decision(http_request: HttpRequest) -> JSONResponse:
     decision_id = http_request.path_params["decision_id"]
     if not DECISION_ID.fullmatch(decision_id):
         raise UnknownDecision("the id of a decision is what the header x-thalamus-decision-id said")
-    return JSONResponse(await call.gateway.decision(decision_id, call.key))
+    return JSONResponse(await call.gateway.decisions.record(decision_id, call.key))
 
 
 @routes.post("/v1/routing/feedback", name="feedback", openapi_extra=FEEDBACK_BODY)
@@ -54,7 +54,7 @@ async def decision(http_request: HttpRequest) -> JSONResponse:
 async def feedback(http_request: HttpRequest) -> JSONResponse:
     """Say how good the answer to a request was, by its decision's id; said again, it replaces what was said before."""
     call = call_of(http_request)
-    call.gateway.hear(call.key)
+    call.gateway.decisions.hear(call.key)
     rating = parse_feedback(await call.json())
-    await call.gateway.rate(rating, call.key)
+    await call.gateway.decisions.rate(rating, call.key)
     return JSONResponse(rating)

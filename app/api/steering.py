@@ -15,16 +15,16 @@ from app.domain.preferences import (
     Context,
     FlagLine,
     Policy,
-    Priority,
     merged,
     narrow,
     parse_body,
     parse_headers,
     permit,
 )
+from app.domain.quantities import PRIORITIES, Priority
 from app.domain.request import Origins, Preferences
 from app.errors import InvalidRequest, NotAllowed
-from app.store.keys import PRIORITIES, Key
+from app.store.keys import Key
 
 # Gateways like this one that a call may pass; more means that two of them send it round and round.
 MAX_HOPS = 3

@@ -11,8 +11,8 @@ import math
 import time
 from ipaddress import IPv6Address, ip_address
 
+from app.domain.clock import Clock
 from app.errors import RateLimited
-from app.store.limits import Clock
 
 FAILURES, WITHIN_S, WAITS_S = 20, 60.0, 60.0
 MOST_ADDRESSES = 100_000

@@ -28,7 +28,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from app.api.answering import refuse
-from app.api.call import Call, check_media, too_large
+from app.api.call import LINGER_BYTES, LINGER_S, Call, check_media, too_large
 from app.api.chunked import ChunkedBody
 from app.api.doors import priority_of, request_id_of
 from app.api.front import SPARED_S, Front
@@ -41,11 +41,6 @@ from app.errors import GatewayError, Overloaded, RequestTimeout, TooLarge
 
 # What may come while a call is answered: another call or two. Of who sends more it would not be noticed that he left.
 MAX_EARLY_BYTES = 64 << 10
-# A connection that is closed while its client still sends takes the answer with it. So it stays open for a while, and
-# nothing more is read: who is made to wait comes to read why. Of a body that is too large a good part is read and
-# dropped: some clients read only after they have written all.
-LINGER_S = 1.0
-LINGER_BYTES = 12 << 20
 # Our own share of what a slow reader may leave unread is this and one piece. A fast one never leaves as much.
 WRITE_BUFFER_BYTES = 16 << 10
 # The kernel's share of what a slow reader may leave unread; its own default grows to megabytes.

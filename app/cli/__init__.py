@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -37,12 +36,11 @@ def thalamus() -> None:
 
 
 for verb in VERBS:
-    if importlib.util.find_spec(f"app.cli.{verb}"):
-        found = getattr(importlib.import_module(f"app.cli.{verb}"), verb)
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=verb)
-        else:
-            app.command(name=verb)(found)
+    found = getattr(importlib.import_module(f"app.cli.{verb}"), verb)
+    if isinstance(found, typer.Typer):
+        app.add_typer(found, name=verb)
+    else:
+        app.command(name=verb)(found)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

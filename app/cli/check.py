@@ -61,7 +61,7 @@ class Findings:
         return [*self._dear_profiles(), *self._forgetful_stores()]
 
     def _dear_profiles(self) -> Iterator[str]:
-        from app.api.access import DEFAULT_PROFILE
+        from app.domain.preferences import DEFAULT_PROFILE
 
         cheap, default = (self.expected.get(name) for name in ("cheap", DEFAULT_PROFILE))
         if cheap and default and cheap.cost_usd > default.cost_usd * LEVEL:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from app.collect.client import ChatClient
     from app.collect.graders import Command, Graded
-    from app.collect.journal import Journal
     from app.collect.judge import Judge, Judging
     from app.collect.judge_report import Rate, Report
     from app.collect.plan import Estimate, Plan, Prompt, Target
+    from app.collect.progress import Progress
     from app.collect.runner import Budget
 
 
@@ -45,7 +45,7 @@ class _Work:
     """What is to be done, and what is done of it."""
 
     plan: Plan
-    journal: Journal
+    progress: Progress
     how: _How
     judging: Judging | None
 
@@ -53,19 +53,19 @@ class _Work:
         """What is still to be sent, per model; a judge's own row comes last."""
         of_judge = [self.judging.estimate()] if self.judging else []
         named = [replace(estimate, model=f"{estimate.model} (judge)") for estimate in of_judge]
-        return [*self.plan.estimates(self.journal.replies), *named]
+        return [*self.plan.estimates(self.progress.replies), *named]
 
     def requests_left(self) -> int:
         """At most."""
         return sum(estimate.requests for estimate in self.estimates())
 
     def requests_done(self) -> int:
-        return len(self.journal.replies) + (len(self.judging.verdicts.replies) if self.judging else 0)
+        return len(self.progress.replies) + (len(self.judging.verdicts.replies) if self.judging else 0)
 
     def spent_usd(self) -> float:
         from app.collect.runner import spent_usd
 
-        return spent_usd(self.plan, self.journal) + (self.judging.spent_usd() if self.judging else 0.0)
+        return spent_usd(self.plan, self.progress) + (self.judging.spent_usd() if self.judging else 0.0)
 
 
 def collect(
@@ -114,7 +114,7 @@ def collect(
 
     from app.collect.dataset import figures_of, missing_outcomes, outcomes_table, prompts_table, write_failures
     from app.collect.graders import Command
-    from app.collect.journal import Journal
+    from app.collect.progress import Progress
     from router_models.outcomes import OutcomesDataset, write_outcomes
 
     how = _How(Command(_words(grader_command)) if grader_command else None, concurrency, max_usd)
@@ -124,16 +124,16 @@ def collect(
     the_judge = _judge(plan, judge_target, reference)
     table = prompts_table(plan.prompts)  # a prompt that it could not hold is known before anything is paid for
     screen = Console(stderr=True)
-    with Journal(output, plan.header()) as journal, _judging(the_judge, output, plan, journal) as judging:
-        work = _Work(plan, journal, how, judging)
+    with Progress(output, plan.header()) as progress, _judging(the_judge, output, plan, progress) as judging:
+        work = _Work(plan, progress, how, judging)
         _announce(screen, work)
         _confirm(work, agreed=yes)
         graded = _run(screen, work)
         report = _report(judging, graded, output)
-        write_outcomes(output, OutcomesDataset(table, outcomes_table(plan, journal.replies, graded)))
-        missing = missing_outcomes(plan, journal, graded)
+        write_outcomes(output, OutcomesDataset(table, outcomes_table(plan, progress.replies, graded)))
+        missing = missing_outcomes(plan, progress, graded)
         write_failures(output, missing)
-        figures = figures_of(plan, journal, graded)
+        figures = figures_of(plan, progress, graded)
     if as_json:
         judged = {"judge": asdict(report)} if report else {}
         print(json.dumps({"output": str(output), "missing": len(missing), "models": figures, **judged}))
@@ -143,7 +143,7 @@ def collect(
             _print_report(report)
         print(_last_line(output, len(figures) * len(plan.prompts) - len(missing), len(missing)))
     if not graded.scores:
-        what = "no answer was graded" if journal.replies else "no request was answered"
+        what = "no answer was graded" if progress.replies else "no request was answered"
         raise UsageError(f"{what}; the reasons are in {output / 'failures.jsonl'}")
 
 
@@ -175,7 +175,7 @@ def _targets(models: Sequence[str], catalog: Path | None, url: str | None, key_e
             raise UsageError(f"--key-env names {key_env}, which is not set")
         return targets_at(url, models, os.environ[key_env] if key_env else None)
     assert catalog is not None  # noqa: S101 - for the type checker: one of the two is there
-    from app.settings import load_catalog
+    from app.catalog_file import load_catalog
 
     return targets_from(load_catalog(catalog), models, os.environ)
 
@@ -205,14 +205,14 @@ def _judge(plan: Plan, target: Target | None, reference: str | None) -> Judge | 
 
 
 @contextlib.contextmanager
-def _judging(judge: Judge | None, output: Path, plan: Plan, answers: Journal) -> Iterator[Judging | None]:
-    from app.collect.journal import Journal
+def _judging(judge: Judge | None, output: Path, plan: Plan, answers: Progress) -> Iterator[Judging | None]:
     from app.collect.judge import Judging
+    from app.collect.progress import Progress
 
     if judge is None:
         yield None
         return
-    with Journal(output / judge.folder, judge.header()) as verdicts:
+    with Progress(output / judge.folder, judge.header()) as verdicts:
         yield Judging(judge, plan, answers, verdicts)
 
 
@@ -269,30 +269,30 @@ async def _ask_and_grade(screen: Console, work: _Work) -> Graded:
     from app.collect.runner import Budget, Runner
 
     end_on_signals()
-    plan, journal, how = work.plan, work.journal, work.how
+    plan, progress, how = work.plan, work.progress, work.how
     budget = Budget(how.max_usd, work.spent_usd())
     # Bounded by the runner's workers; redirects and the environment's proxies stay unused.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         client = ChatClient(session)
-        with _bars(screen, plan, journal) as (asked, graded):
-            await Runner(plan, journal, client, how.concurrency, budget, asked).run()
-            grades = await grade_replies(plan.prompts, journal, how.command, graded)
+        with _bars(screen, plan, progress) as (asked, graded):
+            await Runner(plan, progress, client, how.concurrency, budget, asked).run()
+            grades = await grade_replies(plan.prompts, progress, how.command, graded)
         if work.judging:
             await _hear_judge(screen, work.judging, client, how.concurrency, budget)
     return grades
 
 
 async def _hear_judge(screen: Console, judging: Judging, client: ChatClient, concurrency: int, budget: Budget) -> None:
-    from rich.progress import Progress
+    from rich.progress import Progress as Bars
 
     failed = 0
-    with Progress(console=screen) as progress:
-        bar = progress.add_task("judge", total=judging.estimate().requests)
+    with Bars(console=screen) as shown:
+        bar = shown.add_task("judge", total=judging.estimate().requests)
 
         def judged(_: str, answered: bool) -> None:
             nonlocal failed
             failed += not answered
-            progress.update(bar, advance=1, description=f"judge, {failed} failed" if failed else "judge")
+            shown.update(bar, advance=1, description=f"judge, {failed} failed" if failed else "judge")
 
         await judging.ask(client, concurrency, budget, judged)
 
@@ -312,10 +312,11 @@ def _report(judging: Judging | None, graded: Graded, output: Path) -> Report | N
 
 @contextlib.contextmanager
 def _bars(
-    screen: Console, plan: Plan, journal: Journal
+    screen: Console, plan: Plan, progress: Progress
 ) -> Iterator[tuple[Callable[[str, bool], None], Callable[[int], None]]]:
     """A progress bar per model and one for grading: what to call when a request or some grades are done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     from app.collect.graders import JUDGE
 
@@ -326,21 +327,21 @@ def _bars(
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=screen) as progress:
+    with Bars(*columns, console=screen) as shown:
         bars: dict[str, Any] = {}
         failed = dict.fromkeys((target.model for target in plan.targets), 0)
         for target in plan.targets:
-            done = sum(reply.model == target.model for reply in journal.replies.values())
-            bars[target.model] = progress.add_task(target.model, total=len(plan.prompts), completed=done, note="")
+            done = sum(reply.model == target.model for reply in progress.replies.values())
+            bars[target.model] = shown.add_task(target.model, total=len(plan.prompts), completed=done, note="")
         by_rule = sum(prompt.grader != JUDGE for prompt in plan.prompts)
-        grading = progress.add_task("grading", total=by_rule * len(plan.targets), note="")
+        grading = shown.add_task("grading", total=by_rule * len(plan.targets), note="")
 
         def asked(model: str, answered: bool) -> None:
             failed[model] += not answered
-            progress.update(bars[model], advance=1, note=f"{failed[model]} failed" if failed[model] else "")
+            shown.update(bars[model], advance=1, note=f"{failed[model]} failed" if failed[model] else "")
 
         def graded(count: int) -> None:
-            progress.update(grading, advance=count)
+            shown.update(grading, advance=count)
 
         yield asked, graded
 

@@ -22,8 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.cli.announced import COLUMNS, cells
+from app.cli.exam_table import show
 from app.cli.interrupt import INTERRUPTED, end_on_signals
-from app.cli.onboard import show
 from app.cli.screen import bars
 from app.collect.plan import targets_from
 from app.errors import UsageError

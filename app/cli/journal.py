@@ -138,7 +138,7 @@ def export(
         raise UsageError("say what to write: --parquet FILE, --outcomes FOLDER, or both")
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
-    from app.collect.journalled import ParquetFile, refuse_foreign, write_rated
+    from app.collect.export import ParquetFile, refuse_foreign, write_rated
 
     if outcomes:
         refuse_foreign(outcomes)

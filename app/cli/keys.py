@@ -85,7 +85,7 @@ def create(
     }
     if scopes is not None:
         stated["scopes"] = _listed(scopes)
-    stated["expires_at"] = _end(None if expires == "never" else _number(expires, "--expires"))
+    stated["expires_at"] = _end(_number(expires, "--expires"))
     place = _place(config)
     issued = _within(place, lambda issuer: _created(issuer, name, stated, env))
     _show(issued, place, as_json=as_json)

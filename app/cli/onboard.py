@@ -5,15 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from app.cli.serve import DEFAULT_CONFIG
 from app.errors import UsageError
-
-if TYPE_CHECKING:
-    from router_models.onboarding import Report
 
 # Of an exam's first model; those that join later have its seed and its items.
 SEED, ITEMS = 1, 8
@@ -131,6 +128,7 @@ def _from_outcomes(
     from dataclasses import replace
 
     from app.cli.divided import divided
+    from app.cli.exam_table import show
     from app.cli.named import how_to_serve, names_in, tell_strangers
     from app.cli.screen import bars
     from router_models.artifact import ArtifactError, load_artifact, write_artifact
@@ -159,28 +157,3 @@ def _from_outcomes(
     show(reports, output, as_json=as_json)
     if not as_json:
         typer.echo(how_to_serve(output, [(model, model) for model in models]))
-
-
-def show(reports: Sequence[Report], output: Path, *, as_json: bool) -> None:
-    """What an exam showed of each model."""
-    import json
-
-    from rich.table import Table
-
-    from app.cli.screen import console
-
-    if as_json:
-        typer.echo(json.dumps({"artifact": str(output), "models": [each.as_json() for each in reports]}))
-        return
-    table = Table("model", "graded\nprompts", "mean score", "expected quality", "most alike", "", box=None)
-    for each in reports:
-        low, high = each.expected_quality_interval
-        notes = [
-            *([] if each.is_informative else ["the exam says no more than what is usual among known models"]),
-            *([] if each.has_lengths else ["no length is predicted, too few are known: its cost stays open"]),
-        ]
-        expected = f"{each.expected_quality:.3f} [{low:.3f}, {high:.3f}]"
-        table.add_row(
-            each.model, f"{each.prompts}", f"{each.mean_score:.3f}", expected, ", ".join(each.alike), "; ".join(notes)
-        )
-    console().print(table)

@@ -17,8 +17,8 @@ from typing import Any
 
 import aiohttp
 
-from app.collect.journal import Reply
 from app.collect.plan import Prompt, Target
+from app.collect.progress import Reply
 from app.domain.usage import MOST_TOKENS
 from app.errors import UsageError
 from app.upstream import pacing

@@ -1,4 +1,4 @@
-"""From a finished journal to the dataset's files: prompts, outcomes, and a line for each outcome that is missing."""
+"""From a finished collection to the dataset's files: prompts, outcomes, and a line for each outcome that is missing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from app.collect.graders import Graded
-from app.collect.journal import Journal, Reply
 from app.collect.plan import Key, Plan, Prompt
+from app.collect.progress import Progress, Reply
 from app.collect.readability import readability_grade
 from app.collect.thoughts import spoken
 from router_models.outcomes import PREDICTED_AS, OutcomesDataset
@@ -90,9 +90,9 @@ def _keys(plan: Plan) -> list[Key]:
     return [(prompt.prompt_id, target.model) for prompt in plan.prompts for target in plan.targets]
 
 
-def missing_outcomes(plan: Plan, journal: Journal, graded: Graded) -> dict[Key, str]:
+def missing_outcomes(plan: Plan, progress: Progress, graded: Graded) -> dict[Key, str]:
     """Requests of the plan that have no outcome, with the reason."""
-    reasons = {**journal.failures, **graded.failures}
+    reasons = {**progress.failures, **graded.failures}
     return {key: reasons.get(key, "not asked") for key in _keys(plan) if key not in graded.scores}
 
 
@@ -108,11 +108,11 @@ def write_failures(folder: Path, missing: dict[Key, str]) -> None:
     part.replace(path)
 
 
-def figures_of(plan: Plan, journal: Journal, graded: Graded) -> list[dict[str, Any]]:
+def figures_of(plan: Plan, progress: Progress, graded: Graded) -> list[dict[str, Any]]:
     """Per model: outcomes, their mean score and latency, what they cost, and how hard the answers are to read."""
     figures = []
     for target in plan.targets:
-        replies = [reply for reply in journal.replies.values() if reply.model == target.model]
+        replies = [reply for reply in progress.replies.values() if reply.model == target.model]
         scores = [score for (_, model), score in graded.scores.items() if model == target.model]
         costs = [target.cost_usd(reply.input_tokens, reply.output_tokens) for reply in replies]
         figures.append(

@@ -1,7 +1,7 @@
 """Grades collected answers: the rules of `router_models.aptitude`, or a command of the operator's.
 
 A command is run once per answer. It reads one JSON object on its standard input (prompt, messages, reference, answer,
-task) and prints a number in [0, 1]. It is not told which model answered. What it says is kept in the journal beside a
+task) and prints a number in [0, 1]. It is not told which model answered. What it says is kept in its log beside a
 digest of what it read and of its files, so an interrupted grading goes on where it was, and a corrected script or
 reference grades anew. What a model thought before it answered is not graded, and an answer that cannot be graded is a
 missing outcome, never a zero.
@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from app.collect.journal import Journal, Reply
 from app.collect.plan import Key, Prompt
+from app.collect.progress import Progress, Reply
 from app.collect.thoughts import spoken
 from app.errors import UsageError
 from router_models.aptitude import GRADERS, GraderError, grade, grade_all
@@ -116,12 +116,12 @@ def _check_reference(prompt: Prompt) -> None:
 
 
 async def grade_replies(
-    prompts: Sequence[Prompt], journal: Journal, command: Command | None, on_graded: Callable[[int], None]
+    prompts: Sequence[Prompt], progress: Progress, command: Command | None, on_graded: Callable[[int], None]
 ) -> Graded:
-    """Scores of all replies in the journal but those left to a judge. `on_graded` hears how many more are done."""
+    """Scores of all replies so far but those left to a judge. `on_graded` hears how many more are done."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
-    ruled = [reply for reply in journal.replies.values() if by_id[reply.prompt_id].grader in GRADERS]
-    judged = [reply for reply in journal.replies.values() if by_id[reply.prompt_id].grader == COMMAND]
+    ruled = [reply for reply in progress.replies.values() if by_id[reply.prompt_id].grader in GRADERS]
+    judged = [reply for reply in progress.replies.values() if by_id[reply.prompt_id].grader == COMMAND]
     graded = Graded()
     for start in range(0, len(ruled), CHUNK):
         chunk = ruled[start : start + CHUNK]
@@ -130,14 +130,14 @@ async def grade_replies(
         graded.scores |= {reply.key: score for reply, score in zip(chunk, scores, strict=True)}
         on_graded(len(chunk))
     if command is not None:
-        await _judge_all(judged, by_id, journal, command, graded, on_graded)
+        await _judge_all(judged, by_id, progress, command, graded, on_graded)
     return graded
 
 
 async def _judge_all(
     replies: Sequence[Reply],
     prompts: dict[str, Prompt],
-    journal: Journal,
+    progress: Progress,
     command: Command,
     graded: Graded,
     on_graded: Callable[[int], None],
@@ -148,7 +148,7 @@ async def _judge_all(
     async def judge(reply: Reply) -> None:
         question = _question(prompts[reply.prompt_id], spoken(reply.answer))
         graded_by = hashlib.sha256(of_command + question).hexdigest()[:16]
-        known = journal.scores.get((*reply.key, graded_by))
+        known = progress.scores.get((*reply.key, graded_by))
         try:
             async with places:
                 score = known if known is not None else await _judge(command, question)
@@ -156,7 +156,7 @@ async def _judge_all(
             graded.failures[reply.key] = f"not graded: {failed}"
         else:
             if known is None:
-                journal.add_score(reply.key, graded_by, score)
+                progress.add_score(reply.key, graded_by, score)
             graded.scores[reply.key] = score
         on_graded(1)
 

@@ -15,7 +15,7 @@ and so are scores of rule graders: in one training set, compare models within a 
 models are told apart only where the reference lies between them or level with one, so a reference from the middle of
 the field tells most.
 
-Verdicts have a journal of their own, in `judge/` under the output folder, one for each judge. A request is known by its
+Verdicts have a log of their own, in `judge/` under the output folder, one for each judge. A request is known by its
 whole text: a resumed run pays for none twice, another reference only for what it compares anew, and a new answer is
 judged anew. The judge never sees a reference answer (gold), nor which model answered.
 """
@@ -34,8 +34,8 @@ from typing import Any
 
 from app.collect.client import ChatClient
 from app.collect.graders import JUDGE, Graded
-from app.collect.journal import Journal
 from app.collect.plan import CHARS_PER_TOKEN, Estimate, Key, Plan, Prompt, Target
+from app.collect.progress import Progress
 from app.collect.runner import Budget, Runner, charge_usd
 from app.collect.thoughts import spoken
 from app.errors import UsageError
@@ -194,7 +194,7 @@ class Judge:
         return Path(FOLDER) / _digest([self.target.model, self.target.served_as])[:12]
 
     def header(self) -> dict[str, str | int]:
-        """What its journal begins with."""
+        """What its log begins with."""
         return {"form": 1, "judge": self.target.model, "served_as": self.target.served_as}
 
 
@@ -218,8 +218,8 @@ class Judging:
 
     judge: Judge
     plan: Plan
-    answers: Journal
-    verdicts: Journal
+    answers: Progress
+    verdicts: Progress
 
     def estimate(self) -> Estimate:
         """What is still to be asked, at most: answers to come count as unlike others and as long as they may be."""

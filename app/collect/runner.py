@@ -1,4 +1,4 @@
-"""Asks every model every prompt that the journal does not have yet, so many at a time per backend.
+"""Asks every model every prompt that is not answered yet, so many at a time per backend.
 
 Models that share a backend share its concurrency and are asked one after the other: a worker that serves adapters is
 fastest when its batch needs only one of them. The budget counts the worst case of what is in flight, so it holds.
@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from app.collect.client import AskFailed, AskStopped, ChatClient
-from app.collect.journal import Journal, Reply
 from app.collect.plan import Plan, Prompt, Target
+from app.collect.progress import Progress, Reply
 from app.errors import UsageError
 
 SYNC_EVERY_S = 1.0
@@ -76,10 +76,10 @@ class Budget:
 
 @dataclass
 class Runner:
-    """One run of a plan into its journal. `on_done` hears of every request: model, and whether it was answered."""
+    """One run of a plan, on from its progress. `on_done` hears of every request: model, and whether it was answered."""
 
     plan: Plan
-    journal: Journal
+    progress: Progress
     client: ChatClient
     concurrency: int
     budget: Budget
@@ -119,7 +119,7 @@ class Runner:
             (target, prompt)
             for target in targets
             for prompt in self.plan.prompts
-            if (prompt.prompt_id, target.model) not in self.journal.replies
+            if (prompt.prompt_id, target.model) not in self.progress.replies
         )
 
     async def _work(self, missing: Iterator[Ask]) -> None:
@@ -133,16 +133,16 @@ class Runner:
                 reply = await self.client.ask(target, prompt)
             except AskFailed as failed:
                 charge.usd = failed.lost_attempts * bound_usd
-                self.journal.add_failure((prompt.prompt_id, target.model), str(failed), charge.usd)
+                self.progress.add_failure((prompt.prompt_id, target.model), str(failed), charge.usd)
                 self.on_done(target.model, False)
                 self._note_failure(target.backend, failed)
             except AskStopped as stopped:
                 charge.usd = stopped.lost_attempts * bound_usd
-                self.journal.add_stopped((prompt.prompt_id, target.model), charge.usd)
+                self.progress.add_stopped((prompt.prompt_id, target.model), charge.usd)
                 raise
             else:
                 charge.usd = charge_usd(target, bound_usd, reply)
-                self.journal.add_reply(reply)
+                self.progress.add_reply(reply)
                 self.on_done(target.model, True)
                 self._failed_in_a_row[target.backend] = 0
 
@@ -159,15 +159,15 @@ class Runner:
     async def _sync(self) -> None:
         while True:
             await asyncio.sleep(SYNC_EVERY_S)
-            await asyncio.to_thread(self.journal.sync)
+            await asyncio.to_thread(self.progress.sync)
 
 
-def spent_usd(plan: Plan, journal: Journal) -> float:
+def spent_usd(plan: Plan, progress: Progress) -> float:
     """What earlier runs of this plan have cost, the worst case where it is not known."""
     targets = {target.model: target for target in plan.targets}
     prompts = {prompt.prompt_id: prompt for prompt in plan.prompts}
-    total = journal.lost_usd
-    for reply in journal.replies.values():
+    total = progress.lost_usd
+    for reply in progress.replies.values():
         target, bound_usd = targets[reply.model], targets[reply.model].bound_usd(prompts[reply.prompt_id])
         total += charge_usd(target, bound_usd, reply)
     return total

@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 from app.domain.dimensions import MOST_WEIGHT, Source
-from app.domain.quantities import Kind, number, number_from_text
+from app.domain.quantities import Kind, Priority, number, number_from_text
 from app.domain.request import Preferences
 from app.domain.vocabulary import FLAG_WEIGHT, HEADER_PREFIX, VOCABULARY, Vocabulary
 from app.errors import InvalidFlag, InvalidRequest, NotAllowed, UnsupportedParameter, shown
@@ -23,7 +23,8 @@ MOST_FLAG_BYTES = 256
 _FLAG_LINE = re.compile(r"\[flag: ([a-z_]+(?:=\d+(?:\.\d+)?)?(?:, ?[a-z_]+(?:=\d+(?:\.\d+)?)?)*)\]", re.ASCII)
 _WEIGHT_EXPECTED = f"a number from 0 to {MOST_WEIGHT:g}"
 
-Priority = Literal["low", "normal", "high"]
+DEFAULT_PROFILE = "default"
+"""Of who asks for none."""
 
 
 @dataclass(frozen=True, slots=True)

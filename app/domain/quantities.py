@@ -12,10 +12,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 SECURITY_LEVELS = ("public_api", "private_api", "self_hosted", "isolated")
-PRIORITIES = ("low", "normal", "high")
+Priority = Literal["low", "normal", "high"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"""The least urgent first."""
 
 # Longest lists and names that a caller may send: the largest catalogue we measure with has 10,000 models.
 MOST_NAMES = 10_000

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, Literal, NamedTuple
 
+from app.domain.quantities import Priority
 from app.domain.records import record
 
 Operation = Literal["chat", "completion", "responses", "embeddings"]
@@ -72,7 +73,7 @@ class Request:
     in_tool_call: bool = False
     """Whether a model is waiting for what a tool returns, or has not answered to it yet; looked at within sessions."""
     deadline_s: float | None = None
-    priority: Literal["low", "normal", "high"] = "normal"
+    priority: Priority = "normal"
     explain: bool = False
     uses: frozenset[str] = frozenset()
     """Capabilities that parameters use, but whose absence leaves an answer; `require_parameters` makes them needed."""

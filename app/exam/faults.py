@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import median
 
-from app.collect.journal import Reply
 from app.collect.plan import Prompt
+from app.collect.progress import Reply
 
 # With fewer answers the shares below are chance.
 LEAST_ANSWERS = 16

@@ -16,8 +16,8 @@ import aiohttp
 from app.collect.client import ChatClient, Patience
 from app.collect.dataset import build_dataset
 from app.collect.graders import Graded
-from app.collect.journal import Journal, replies_in
 from app.collect.plan import Estimate, Plan, Target
+from app.collect.progress import Progress, replies_in
 from app.collect.runner import Budget, spent_usd
 from app.errors import UsageError
 from app.exam.paper import Paper
@@ -63,9 +63,9 @@ class Hall:
         found = {}
         for candidate in self._sitting():
             plan = self._plan(candidate)
-            with self._journal(candidate, plan) as journal:
-                (estimate,) = plan.estimates(journal.replies)
-                found[candidate.target.model] = (estimate, spent_usd(plan, journal))
+            with self._progress(candidate, plan) as progress:
+                (estimate,) = plan.estimates(progress.replies)
+                found[candidate.target.model] = (estimate, spent_usd(plan, progress))
         return found
 
     def kept(self) -> int:
@@ -110,12 +110,12 @@ class Hall:
                 candidate.target, self.paper.prompts, replies, lambda sat: standing_of(sat, self.questions, counted)
             )
         plan = self._plan(candidate)
-        with self._journal(candidate, plan) as journal:
-            for _ in journal.replies:
+        with self._progress(candidate, plan) as progress:
+            for _ in progress.replies:
                 watch.advance(model)
             sitting = Sitting(
                 sat=Sat(candidate.target, plan.prompts),
-                journal=journal,
+                progress=progress,
                 client=client,
                 budget=budget,
                 concurrency=self.concurrency,
@@ -133,10 +133,10 @@ class Hall:
             raise UsageError(f"{candidate.target.model} has a context of {candidate.context_tokens} tokens: too short")
         return Plan(prompts, (candidate.target,))
 
-    def _journal(self, candidate: Candidate, plan: Plan) -> Journal:
+    def _progress(self, candidate: Candidate, plan: Plan) -> Progress:
         place = self._place(candidate)
         try:
-            return Journal(place, plan.header())
+            return Progress(place, plan.header())
         except UsageError as exc:
             if "another --output" not in str(exc):
                 raise

@@ -1,6 +1,6 @@
 """One model sits the exam: asked in rounds, graded after each, until enough is known of it or something is wrong.
 
-How it works: answers go into a journal as they come, so an exam that is interrupted goes on where it was and pays
+How it works: answers go into a log as they come, so an exam that is interrupted goes on where it was and pays
 nothing twice. After each round faults of the endpoint are looked for, and the model's description is made anew; the
 exam ends when the interval of its mean quality is narrow enough, or another hundred answers would hardly narrow it.
 """
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.collect.client import ChatClient
-from app.collect.journal import Journal, Reply
 from app.collect.plan import CHARS_PER_TOKEN, Plan, Prompt, Target
+from app.collect.progress import Progress, Reply
 from app.collect.runner import Budget, Runner, Stopped, spent_usd
 from app.collect.thoughts import spoken
 from app.errors import UsageError
@@ -77,10 +77,10 @@ StandingOf = Callable[[Sat], Standing]
 
 @dataclass
 class Sitting:
-    """One model, one paper, one journal. `advance` hears of every request, `look` of every standing."""
+    """One model, one paper, one log. `advance` hears of every request, `look` of every standing."""
 
     sat: Sat
-    journal: Journal
+    progress: Progress
     client: ChatClient
     budget: Budget
     concurrency: int
@@ -105,16 +105,16 @@ class Sitting:
             self.sat.problem = str(exc)
         finally:
             plan = Plan(self.sat.prompts, (self.sat.target,))
-            self.sat.spent_usd = spent_usd(plan, self.journal)
+            self.sat.spent_usd = spent_usd(plan, self.progress)
         return self.sat
 
     async def _greet(self) -> None:
         """Ask the first question alone: an endpoint that is none is not asked a second."""
-        if self.journal.replies:
+        if self.progress.replies:
             return
         first = self.sat.prompts[:1]
         await self._runner(first).run()
-        if reason := self.journal.failures.get((first[0].prompt_id, self.sat.model)):
+        if reason := self.progress.failures.get((first[0].prompt_id, self.sat.model)):
             raise UsageError(f"does not chat: {reason}")
 
     async def _round(self, begin: int) -> None:
@@ -132,13 +132,13 @@ class Sitting:
 
     def _runner(self, prompts: tuple[Prompt, ...]) -> Runner:
         plan = Plan(prompts, (self.sat.target,))
-        return Runner(plan, self.journal, self.client, self.concurrency, self.budget, self._heard, DOWN_AFTER)
+        return Runner(plan, self.progress, self.client, self.concurrency, self.budget, self._heard, DOWN_AFTER)
 
     def _heard(self, _model: str, _answered: bool) -> None:
         self.advance()
 
     async def _grade(self, prompts: Sequence[Prompt]) -> None:
-        replies = {key[0]: reply for key, reply in self.journal.replies.items()}
+        replies = {key[0]: reply for key, reply in self.progress.replies.items()}
         fresh = [p for p in prompts if p.prompt_id in replies and p.prompt_id not in self.sat.scores]
         cases = [(prompt, replies[prompt.prompt_id].answer) for prompt in fresh]
         self.sat.replies |= {prompt.prompt_id: replies[prompt.prompt_id] for prompt in fresh}
@@ -152,7 +152,7 @@ class Sitting:
 
     def _judge(self, prompts: Sequence[Prompt]) -> None:
         # Those of an earlier run that were not asked again yet say nothing of the endpoint as it is now.
-        reasons = [self.journal.failures.get((prompt.prompt_id, self.sat.model)) for prompt in prompts]
+        reasons = [self.progress.failures.get((prompt.prompt_id, self.sat.model)) for prompt in prompts]
         failures = [reason for reason in reasons if reason is not None]
         known = {prompt.prompt_id: prompt for prompt in prompts}
         sample = Sample(known, list(self.sat.replies.values()), failures, self.paper.own_room, self.paper.more_room)

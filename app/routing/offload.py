@@ -14,16 +14,15 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Protocol
 
+from app.domain.clock import Clock
 from app.domain.request import Conversation
 from app.routing.estimates import Prediction
 from app.routing.reading import PredictorFailed
-
-Clock = Callable[[], float]
 
 # Three times what the encoder takes at its longest window on one slow core.
 LIMIT_S = 0.02

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.api.access import AUTO, DEFAULT_PROFILE
+from app.api.access import AUTO
+from app.domain.preferences import DEFAULT_PROFILE
 from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
 from app.setup.litellm_entries import Deployment, NotCarriedError, read_deployment, variable_in
 from app.setup.litellm_leaves import Leaves, Place

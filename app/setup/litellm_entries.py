@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from app.api.access import AUTO
+from app.catalog_file import NAME
 from app.errors import UsageError, without_credentials
 from app.setup.draft import Fact
 from app.setup.litellm_leaves import Place
@@ -16,7 +16,6 @@ from app.setup.litellm_tables import COSTS, FLAGS, FOREIGN, NO_KEY, OPENAI_NAME,
 from app.upstream.addresses import AddressPolicy, check_url, versioned
 from app.yaml_files import dotted
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")  # as in app/catalog_file.py
 _ENVIRONMENT = "os.environ/"
 _ANY_ADDRESS = AddressPolicy(("0.0.0.0/0", "::/0"), allow_loopback=True)
 
@@ -93,7 +92,7 @@ def read_deployment(place: Place, entry: Mapping[str, Any], file: str) -> Deploy
 
 
 def _check(name: str, params: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-    if not _NAME.fullmatch(name) or name == AUTO:
+    if not NAME.fullmatch(name) or name == AUTO:
         raise NotCarriedError(f"names are letters, digits and ._/- here, not `{AUTO}`: write an entry for each model")
     if info.get("mode") not in (None, "chat", "completion"):
         raise NotCarriedError(f"its mode is {info['mode']}: only models that chat or complete are routed")

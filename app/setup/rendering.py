@@ -8,7 +8,7 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from app.api.access import DEFAULT_PROFILE
+from app.domain.preferences import DEFAULT_PROFILE
 from app.domain.quantities import SECURITY_LEVELS
 from app.setup.commented import mark_guess, on_one_line, one_line, plain, write_commented
 from app.setup.draft import Draft, DraftBackend, DraftModel, Fact

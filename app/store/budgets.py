@@ -31,10 +31,10 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import NamedTuple, Protocol
 
+from app.domain.clock import Clock
 from app.errors import BudgetSpent, BudgetUnavailable
 from app.store.accounts import NANO_USD, Account, Claim, Hold, Standing, Window, window_of
 from app.store.keys import Budget
-from app.store.limits import Clock
 from app.store.redis_client import StoreDown
 
 TEND_EVERY_S = 1.0

@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+from app.domain.clock import Clock
 from app.errors import CallerError, UsageError
 from app.store.credentials import Credential, Pepper, PepperFile, issue, reissued
 from app.store.key_store import KeyStore
 from app.store.keys import Secret
-from app.store.limits import Clock
 from app.store.redis_client import StoreDown
 
 # What is read, changed and written again is tried so often when somebody else was quicker.

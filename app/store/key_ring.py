@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.domain.clock import Clock
 from app.errors import Overloaded, UsageError
 from app.store.credentials import Pepper, PepperFile, parsed
 from app.store.issuer import Digest, Log, NoLog, Record, check_peppers
 from app.store.key_store import KeyStore
 from app.store.keys import SKEW_S, Key, Keys
-from app.store.limits import Clock
 from app.store.redis_client import StoreDown
 
 LOOK_EVERY_S = 1.0

@@ -16,14 +16,12 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Literal, Protocol
 
-from app.domain.preferences import Priority
+from app.domain.quantities import Priority
 from app.domain.request import Preferences
 
 ADMIN_SCOPES = frozenset({"admin:keys", "admin:config"})
 """They count on the admin listener only."""
 SCOPES = ADMIN_SCOPES | {"inference", "embeddings", "models:read", "route:explain", "route:feedback", "route:upgrade"}
-FORMER_SCOPES = frozenset({"metrics:read"})
-"""They guard nothing. Files and kept keys may still name them."""
 DEFAULT_SCOPES = frozenset({"inference", "embeddings", "models:read", "route:explain", "route:feedback"})
 # Of a key that states none: enough for one person's tools, and a runaway loop is noticed. More is set on purpose.
 REQUESTS_PER_MINUTE, TOKENS_PER_MINUTE, CONCURRENCY = 60.0, 100_000.0, 8
@@ -46,8 +44,6 @@ BUDGET = Budget(10.0)
 """Of a key that states none."""
 SKEW_S = 60.0
 """How far the clocks of gateways may be apart: an expired key is refused no sooner than that."""
-
-PRIORITIES: tuple[Priority, ...] = ("low", "normal", "high")
 
 
 class Secret:

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from app.domain.clock import Clock
 from app.errors import RateLimited
-
-Clock = Callable[[], float]
-"""Monotonic seconds: a jump of the wall clock must not open or close a limiter."""
 
 SECONDS_PER_MINUTE = 60.0
 

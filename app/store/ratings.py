@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 
+from app.domain.clock import Clock
 from app.errors import RateLimited
-from app.store.limits import Bucket, Clock
+from app.store.limits import Bucket
 
 PER_MINUTE = 60.0
 # Who was not heard for longest is forgotten, and begins anew.

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.domain.clock import Clock
 from app.store.follower import Follower
 from app.store.kept import Batch, JournalStore
-from app.store.limits import Clock
 from app.store.redis_client import StoreDown
 from app.store.spool import Mark, Spool, adopt, remove, spools
 from app.telemetry import Telemetry

@@ -22,7 +22,7 @@ from typing import Any
 from hiredis import ReplyError
 from redis.asyncio import Redis
 
-from app.store.limits import Clock
+from app.domain.clock import Clock
 from app.store.redis_wire import Command, Entrance, Heard, StoreDown, Wire, pack
 
 __all__ = ["Breaker", "RedisClient", "Script", "StoreDown", "Subscription"]

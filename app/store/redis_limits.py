@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from app.domain.clock import Clock
 from app.errors import RateLimited
 from app.store.limit_scripts import BEAT, CONCURRENCY, HOLDERS, OK, REQUESTS, TAKE
-from app.store.limits import Allowance, Bucket, Clock, KeyState, Limits, Slot, check, over, too_many
+from app.store.limits import Allowance, Bucket, KeyState, Limits, Slot, check, over, too_many
 from app.store.redis_client import RedisClient, StoreDown
 
 BEAT_EVERY_S = 1.0

@@ -20,7 +20,7 @@ from app.domain.request import Conversation, Request
 from app.domain.vocabulary import VOCABULARY
 from app.store.journal import Entry, Outcome
 
-# What the second row begins with. A JSON object, as in releases before there were facts, does not.
+# What the second row begins with. A JSON object does not.
 _FORM = 2
 _FACTS = struct.Struct("<BddHHB")
 

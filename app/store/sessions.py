@@ -14,9 +14,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from app.domain.clock import Clock
 from app.domain.request import Request
 from app.domain.sessions import Session, name_of
-from app.store.limits import Clock
 from app.store.redis_client import RedisClient, Script, StoreDown
 
 # Longer than any cache of prompts lasts, so that a tool which waits for somebody's consent still finds its model.

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from app.domain.clock import Clock
 from app.errors import Overloaded, RateLimited
-from app.store.limits import Allowance, Bucket, Clock, KeyState, check
+from app.store.limits import Allowance, Bucket, KeyState, check
 
 MOST_KEYS = 4_096
 DIGEST_BYTES = 16

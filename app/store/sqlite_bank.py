@@ -9,8 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from app.domain.clock import Clock
 from app.store.accounts import NANO_USD, SILENT_S, Claim, Standing, slice_of
-from app.store.limits import Clock
 from app.store.redis_client import StoreDown
 from app.store.sqlite import open_database, transaction
 

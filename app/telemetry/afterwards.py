@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from app.domain.clock import CallLater, Timer
+
 # So long so much work may wait, and so much is done with no request in between: about a millisecond.
 WITHIN_S = 0.01
 MOST = 64
@@ -19,11 +21,16 @@ Work = Callable[[], None]
 class Afterwards:
     """Does work when enough of it has come together, or after a while; for one event loop."""
 
-    def __init__(self, failed: Callable[[Exception], None], most: int = MOST, within_s: float = WITHIN_S) -> None:
-        """`failed` hears of work that raises; the rest is done all the same. With `most` of 1 nothing waits."""
-        self._failed, self._most, self._within_s = failed, most, within_s
+    def __init__(
+        self, failed: Callable[[Exception], None], most: int = MOST, call_later: CallLater | None = None
+    ) -> None:
+        """`failed` hears of work that raises; the rest is done all the same. With `most` of 1 nothing waits.
+
+        `call_later` is the event loop's if absent.
+        """
+        self._failed, self._most, self._call_later = failed, most, call_later
         self._waiting: list[Work] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def do(self, work: Work) -> None:
         """Have this done, in its turn."""
@@ -31,7 +38,8 @@ class Afterwards:
         if len(self._waiting) >= self._most:
             self.finish()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._within_s, self.finish)
+            call_later = self._call_later or asyncio.get_running_loop().call_later
+            self._timer = call_later(WITHIN_S, self.finish)
 
     def finish(self) -> None:
         """Do all of it now."""

@@ -1,4 +1,4 @@
-"""Every metric, declared once: base units in the names, labels from closed sets.
+"""Metrics: base units in the names, labels from closed sets. Those of promises and of what is kept are declared beside.
 
 Names of models, profiles and backends are the operator's; anything else becomes `other`, so that no caller can make a
 series. Nothing here is touched per chunk of a stream; `app.telemetry.series` says what counting costs.
@@ -16,16 +16,9 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
+from app.domain.quantities import PRIORITIES
 from app.telemetry.kept_metrics import KeptMetrics
-from app.telemetry.names import (
-    BACKEND_FAULTS,
-    ENCODERS,
-    EXCLUDING,
-    MOST_EXPECTED,
-    PRIORITIES,
-    SERVER_ERRORS,
-    Names,
-)
+from app.telemetry.names import BACKEND_FAULTS, ENCODERS, EXCLUDING, MOST_EXPECTED, SERVER_ERRORS, Names
 from app.telemetry.promise_metrics import PromiseMetrics
 from app.telemetry.series import Declared, Level, State
 
@@ -33,9 +26,6 @@ from app.telemetry.series import Declared, Level, State
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180, 600)
 # The gateway's own work: a decision takes from 50 microseconds to some milliseconds.
 OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
-
-DEBUG_ONLY: frozenset[str] = frozenset()
-"""Metrics that no panel and no rule reads: for whoever looks for the cause of something."""
 
 
 class Metrics:

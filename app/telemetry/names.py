@@ -6,9 +6,11 @@ So nobody who calls can make a series, whatever he invents.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 from app import errors
 from app.domain import constraints
+from app.domain.decision import Encoder, Reason
 from app.domain.request import NAMED
 
 OTHER = "other"
@@ -17,9 +19,8 @@ MOST_KEYS = 200
 # Series of one metric that are told before there is anything to tell. Each takes some 100 bytes of `/metrics`' MiB.
 MOST_EXPECTED = 2_000
 
-REASONS = frozenset({"named", "best", "only", "session", "explored", "abstained", "default", "fallback"})
-ENCODERS = frozenset({"static", "transformer"})
-PRIORITIES = ("low", "normal", "high")
+REASONS = frozenset(get_args(Reason))
+ENCODERS = frozenset(get_args(Encoder))
 BACKEND_FAULTS = ("no_backend", "upstream_timeout", "bad_upstream", "rate_limit_exceeded")
 SERVER_ERRORS = (
     "internal",

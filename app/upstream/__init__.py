@@ -1,1 +1,1 @@
-"""Which replica, and the exchange with it: Dispatcher, Replicas, UpstreamClient. HTTP stops at `client.py`."""
+"""Which replica, and the exchange with it: Dispatcher, Replicas, UpstreamClient. HTTP stops here."""

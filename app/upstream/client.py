@@ -20,7 +20,7 @@ from app.upstream.exchange import read_body
 from app.upstream.http1 import HttpExchange
 from app.upstream.identity import certificate_names, key_header, trusted
 from app.upstream.lookups import Lookups, Resolve
-from app.upstream.pool import Dialling, Replica, origin, path_of, replicas_of
+from app.upstream.pool import Connections, Dialling, connections_of, origin, path_of
 from app.upstream.refusals import refused_key
 
 HOPS = "x-thalamus-hop"
@@ -63,9 +63,9 @@ class UpstreamClient:
         self._timeouts, resolve = timeouts or Timeouts(), resolve or Lookups()
         self._backends = {backend.name: backend for backend in backends}
         self._dialling: dict[str, Dialling] = {}
-        self._replicas: dict[str, dict[str, Replica]] = {}
-        self._targets: dict[tuple[str, str], tuple[Replica, str]] = {}
-        """By backend and URL: the replica, and where its API begins."""
+        self._connections: dict[str, dict[str, Connections]] = {}
+        self._targets: dict[tuple[str, str], tuple[Connections, str]] = {}
+        """By backend and URL: the connections to it, and where its API begins."""
         self._headers: dict[str, dict[str, str]] = {}
         self._system: ssl.SSLContext | None = None
         """The system's authorities, which take a while to load."""
@@ -86,17 +86,17 @@ class UpstreamClient:
     async def open(self) -> None:
         for name, backend in self._backends.items():
             headers, dialling = self._headers[name], self._dialling[name]
-            self._replicas[name] = replicas_of(backend.urls, headers, dialling, backend.max_connections)
+            self._connections[name] = connections_of(backend.urls, headers, dialling, backend.max_connections)
             for url in backend.urls:
-                target = self._replicas[name][origin(url)], path_of(versioned(url))
+                target = self._connections[name][origin(url)], path_of(versioned(url))
                 # With a slash at its end or without, it is the same replica.
                 self._targets[name, url] = self._targets[name, url.rstrip("/")] = target
 
     async def aclose(self) -> None:
-        for replicas in self._replicas.values():
-            for replica in replicas.values():
-                await replica.aclose()
-        self._replicas.clear()
+        for of_backend in self._connections.values():
+            for connections in of_backend.values():
+                await connections.aclose()
+        self._connections.clear()
         self._targets.clear()
 
     async def send(self, backend: str, url: str, message: Message) -> HttpExchange:
@@ -105,8 +105,8 @@ class UpstreamClient:
         Raises:
             UpstreamError: no head came. How long that may take is the caller's to limit, by cancelling.
         """
-        replica, base = self._targets[backend, url]
-        return await replica.exchange("POST", base + message.path, _headers_of(message), message.body)
+        connections, base = self._targets[backend, url]
+        return await connections.exchange("POST", base + message.path, _headers_of(message), message.body)
 
     async def fetch(self, backend: str, url: str, timeout_s: float, max_bytes: int = 1 << 20) -> bytes:
         """GET a small page of a backend, such as its metrics or its list of models.
@@ -115,12 +115,12 @@ class UpstreamClient:
             RefusedKey: the backend does not accept our key.
             UpstreamError: it cannot be had otherwise, or its status is not 200.
         """
-        replica = self._replicas[backend].get(origin(url))
-        if replica is None:
+        connections = self._connections[backend].get(origin(url))
+        if connections is None:
             raise UpstreamUnreachable(f"{url} is not an address of backend {backend!r}")
         try:
             async with asyncio.timeout(timeout_s):
-                exchange = await replica.exchange("GET", path_of(url), "accept: */*\r\n")
+                exchange = await connections.exchange("GET", path_of(url), "accept: */*\r\n")
                 try:
                     if exchange.status in (401, 403):
                         raise refused_key()

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
 
+from app.domain.clock import Clock
 from app.domain.records import record
 from app.errors import UpstreamTimeout
-
-Clock = Callable[[], float]
-"""Monotonic seconds."""
-
-
-class Timer(Protocol):
-    def cancel(self) -> None: ...
-
-
-CallLater = Callable[[float, Callable[[], None]], Timer]
-"""Run something after so many seconds, as an event loop does."""
 
 
 @dataclass(frozen=True, slots=True)

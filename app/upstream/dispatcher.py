@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from app.domain.clock import CallLater, Clock
 from app.domain.decision import Candidate, Decision
 from app.domain.models import Model
 from app.domain.request import Request
@@ -33,7 +34,7 @@ from app.telemetry import Telemetry
 from app.upstream.answer import Answer, read_answer
 from app.upstream.attempts import NOBODY, Call, Target, Witness
 from app.upstream.client import Message
-from app.upstream.deadline import CallLater, Clock, Deadline, OutOfTime, Timeouts, Within
+from app.upstream.deadline import Deadline, OutOfTime, Timeouts, Within
 from app.upstream.exchange import Exchange, Pace
 from app.upstream.faults import NoAnswer
 from app.upstream.forwarding import PATHS, body_for, form_of

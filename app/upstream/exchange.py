@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from app.domain.clock import CallLater, Clock
 from app.domain.records import record
 from app.errors import AnswerTooLarge, UpstreamError, UpstreamTimeout
-from app.upstream.deadline import CallLater, Clock, Deadline
+from app.upstream.deadline import Deadline
 
 # The end of a body mostly comes with the last event, or follows at once. A connection that was read to its end can be
 # used again; waiting longer for that costs more than a new one.

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+from app.domain.clock import Clock
 from app.errors import UpstreamRejected
 from app.telemetry.metrics import Metrics
-from app.upstream.deadline import Clock
 from app.upstream.retries import RetryBudget
 from app.upstream.served import Served
 

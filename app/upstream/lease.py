@@ -5,22 +5,47 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from app.domain.clock import Clock
 from app.errors import UpstreamError
 from app.upstream.answer import Answer
 from app.upstream.replica import Replica
 from app.upstream.speeds import Attempted
 
-if TYPE_CHECKING:
-    from app.upstream.replicas import Replicas
+
+class Keeper(Protocol):
+    """Who looks after replicas, and hears how each attempt went."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def keeper(self, replica: Replica) -> Keeper:
+        """Who looks after it now."""
+
+    def failed(
+        self, replica: Replica, error: UpstreamError, attempted: Attempted | None = None, *, begun: bool = False
+    ) -> None:
+        """An attempt failed."""
+
+    def succeeded(self, replica: Replica, started_at: float, now: float | None = None) -> None:
+        """It answered a request that started then."""
+
+    def began(self, replica: Replica, seconds: float, now: float, *, stream: bool) -> None:
+        """An answer took so long to begin."""
+
+    def left(self, replica: Replica, seconds: float, *, stream: bool) -> None:
+        """Somebody gave up waiting for it to begin."""
+
+    def closed(self, lease: Lease, answer: Answer, first_at: float) -> None:
+        """An answer is over."""
 
 
 @dataclass(slots=True)
 class Lease:
     """A place on a replica: given back when the attempt fails, or handed to its answer and given back with it."""
 
-    replicas: Replicas
+    replicas: Keeper
     replica: Replica
     attempted: Attempted
     first_at: float | None = None

@@ -129,8 +129,8 @@ def share_of_one(limit: int, replicas: int) -> int:
     return max(1, limit - (replicas - 1) * kept)
 
 
-class Replica:
-    """Connections to one server. Its exchanges give their connection and their place back when they are closed."""
+class Connections:
+    """Those to one server. Its exchanges give their connection and their place back when they are closed."""
 
     def __init__(self, url: str, headers: Mapping[str, str], dialling: Dialling, places: Places) -> None:
         parts = urlsplit(url)
@@ -248,13 +248,13 @@ class Replica:
             self._sweep = loop.call_at(self._idle[0].idle_since + KEEP_ALIVE_S, self._close_idle)
 
 
-def replicas_of(
+def connections_of(
     urls: Iterable[str], headers: Mapping[str, str], dialling: Dialling, max_connections: int
-) -> dict[str, Replica]:
-    """The replicas at these URLs, by origin, which share `max_connections`."""
+) -> dict[str, Connections]:
+    """Those to these URLs, by origin, which share `max_connections`."""
     origins = list(dict.fromkeys(origin(url) for url in urls))
     places = Places(max_connections, share_of_one(max_connections, len(origins)), dialling.timeouts.pool_wait_s)
-    return {one: Replica(one, headers, dialling, places) for one in origins}
+    return {one: Connections(one, headers, dialling, places) for one in origins}
 
 
 def origin(url: str) -> str:

@@ -19,6 +19,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from app.domain.clock import Clock
 from app.domain.decision import Fleet
 from app.domain.models import Catalog, Model
 from app.domain.request import Request
@@ -34,7 +35,7 @@ from app.telemetry import Telemetry
 from app.upstream.answer import Answer
 from app.upstream.changes import Change, Tell
 from app.upstream.choosing import cheaper_of_two, home_of
-from app.upstream.deadline import Clock, OutOfTime
+from app.upstream.deadline import OutOfTime
 from app.upstream.faults import Unreadable, why
 from app.upstream.fleet_view import FleetView
 from app.upstream.lease import Lease

@@ -12,7 +12,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from app.upstream.deadline import Clock
+from app.domain.clock import Clock
 
 PER_REQUEST = 0.1
 PER_S = 1.0

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from router_models.prediction import Prediction
 from router_models.predictor import ArtifactPredictor
@@ -27,6 +26,7 @@ from router_models.training import calibration
 from router_models.training.config import TrainingConfig, load_config
 from router_models.training.encoder import exported_encoder
 from router_models.training.head import evidence, finish
+from router_models.training.parts import use_one_thread
 from router_models.training.rows import Library, Reading, Rows, read_pools
 from router_models.training.train import read_inputs, train, training_pools
 from router_models.training.trials import Fold, held_out_questions, held_out_tasks, joined
@@ -84,7 +84,7 @@ def _named(stage: str, prediction: Prediction) -> dict[str, np.ndarray]:
 
 def run(config: TrainingConfig, split: str | None, kinds: Sequence[str], cache: Path, output: Path) -> None:
     """The studies asked for, into a folder."""
-    torch.set_num_threads(1)
+    use_one_thread()
     encoder = exported_encoder(cache)
     pools = read_pools(config.data, split, config.aliases, config.models)
     rows, library = pools.rows, pools.library

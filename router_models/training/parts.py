@@ -28,6 +28,13 @@ UNREAD_SCALE = 1e9
 # A length regression of a rule with fewer outcomes says nothing; its lengths stay unknown.
 LEAST_LENGTHS = 30
 KMEANS_ROUNDS = 15
+
+
+def use_one_thread() -> None:
+    """Have torch compute in one thread: the sums, and so the figures of a study, come in the same order everywhere."""
+    torch.set_num_threads(1)
+
+
 LBFGS_STEPS = 60
 
 

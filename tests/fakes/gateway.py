@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.admission import Admission, Gate
+from app.domain.clock import Clock
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
 from app.gateway import Desk, Gateway, Router
@@ -24,7 +25,7 @@ from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
 from app.upstream.client import UpstreamClient
-from app.upstream.deadline import Clock, Timeouts
+from app.upstream.deadline import Timeouts
 from app.upstream.dispatcher import Dispatcher, DispatchLimits, Upstream
 from app.upstream.replicas import Replicas
 from tests.fakes.backend import FakeBackend

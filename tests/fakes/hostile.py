@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.domain.preferences import Profile, merged, parse_body
+from app.domain.quantities import PRIORITIES
 from app.domain.request import Preferences
 from app.domain.vocabulary import HEADER_PREFIX
-from app.store.keys import DEFAULT_SCOPES, PRIORITIES, Key
+from app.store.keys import DEFAULT_SCOPES, Key
 from tests.fakes.routing import llm
 
 MODELS = (

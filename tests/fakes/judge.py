@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.collect.journal import Journal, Reply
 from app.collect.judge import Judge, Judging
 from app.collect.plan import Plan, Prompt, Target
+from app.collect.progress import Progress, Reply
 from tests.fakes.chat_server import Scripted
 
 _SHOWN = re.compile(r"--- question (\w+)\n(.*)\n--- answer A \1\n(.*)\n--- answer B \1\n(.*)\n--- end \1\n", re.DOTALL)
@@ -85,14 +85,14 @@ def judged(
     plan = Plan(tuple(prompts), tuple(target(model) for model in answers))
     the_judge = Judge(target(judge), next(iter(answers)))
     with (
-        Journal(folder, plan.header()) as journal,
-        Journal(folder / the_judge.folder, the_judge.header()) as verdicts,
+        Progress(folder, plan.header()) as progress,
+        Progress(folder / the_judge.folder, the_judge.header()) as verdicts,
     ):
-        judging = Judging(the_judge, plan, journal, verdicts)
+        judging = Judging(the_judge, plan, progress, verdicts)
         for model, texts in answers.items():
             for prompt, text in zip(prompts, texts, strict=True):
                 if text:
-                    journal.add_reply(_reply(prompt.prompt_id, model, text))
+                    progress.add_reply(_reply(prompt.prompt_id, model, text))
         for ruling in judging.rulings() if say else ():
             for question in ruling.pair.questions:
                 verdicts.add_reply(_reply(question.prompt_id, judge, say(question.prompt) if say else ""))

@@ -20,8 +20,8 @@ import pytest
 
 from app.collect.client import AskFailed, ChatClient, Patience
 from app.collect.graders import Command, grade_replies
-from app.collect.journal import Journal, Reply
 from app.collect.plan import Plan, Prompt, Target, chat_url
+from app.collect.progress import Progress, Reply
 from app.collect.runner import DOWN_AFTER, Budget, Runner, Stopped, spent_usd
 from app.domain.models import TokenPrice
 from app.errors import UsageError
@@ -66,7 +66,7 @@ class Waits:
 
 async def run(
     plan: Plan,
-    journal: Journal,
+    progress: Progress,
     *,
     concurrency: int = 4,
     budget: Budget | None = None,
@@ -75,7 +75,7 @@ async def run(
 ) -> None:
     async with aiohttp.ClientSession() as session:
         client = ChatClient(session, patience or Patience(), sleep)
-        await Runner(plan, journal, client, concurrency, budget or Budget(None), lambda model, answered: None).run()
+        await Runner(plan, progress, client, concurrency, budget or Budget(None), lambda model, answered: None).run()
 
 
 async def ask(server: ChatServer, *, sleep: Callable[[float], Any] = unhurried, **patience: Any) -> Reply:
@@ -119,10 +119,10 @@ async def test_an_endpoint_without_logprobs_is_asked_without_them_from_then_on(t
 
     async with ChatServer(script) as server:
         plan = Plan(prompts(5), (target(server),))
-        with Journal(tmp_path, plan.header()) as journal:
-            await run(plan, journal, concurrency=1)
+        with Progress(tmp_path, plan.header()) as progress:
+            await run(plan, progress, concurrency=1)
 
-    assert [reply.mean_logprob for reply in journal.replies.values()] == [None] * 5
+    assert [reply.mean_logprob for reply in progress.replies.values()] == [None] * 5
     assert ["logprobs" in body for body in server.bodies] == [True, False, False, False, False, False]
 
 
@@ -221,10 +221,10 @@ async def test_a_wrong_key_or_model_ends_the_run_at_once(tmp_path: Path, status:
     async with ChatServer(always(Scripted(status=status, body=b'{"error": {"message": "no such model"}}'))) as server:
         plan = Plan(prompts(50), (target(server),))
         with (
-            Journal(tmp_path, plan.header()) as journal,
+            Progress(tmp_path, plan.header()) as progress,
             pytest.raises(UsageError, match=f"answers {status} for model 'm': no such model"),
         ):
-            await run(plan, journal)
+            await run(plan, progress)
     assert sum(server.asked.values()) <= 4
 
 
@@ -234,11 +234,11 @@ async def test_a_rejected_prompt_is_missing_with_its_reason_and_the_rest_goes_on
 
     async with ChatServer(script) as server:
         plan = Plan(prompts(10), (target(server),))
-        with Journal(tmp_path, plan.header()) as journal:
-            await run(plan, journal)
+        with Progress(tmp_path, plan.header()) as progress:
+            await run(plan, progress)
 
-    assert journal.failures == {("p3", "m"): "status 400: too long"}
-    assert len(journal.replies) == 9
+    assert progress.failures == {("p3", "m"): "status 400: too long"}
+    assert len(progress.replies) == 9
 
 
 async def test_a_dead_backend_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
@@ -247,10 +247,10 @@ async def test_a_dead_backend_stops_the_run_and_keeps_what_is_done(tmp_path: Pat
 
     async with ChatServer(script) as server:
         plan = Plan(prompts(200), (target(server),))
-        with Journal(tmp_path, plan.header()) as journal, pytest.raises(Stopped, match="requests in a row"):
-            await run(plan, journal, concurrency=1, patience=Patience(attempts=2))
+        with Progress(tmp_path, plan.header()) as progress, pytest.raises(Stopped, match="requests in a row"):
+            await run(plan, progress, concurrency=1, patience=Patience(attempts=2))
 
-    assert len(journal.replies) == 10
+    assert len(progress.replies) == 10
     assert sum(server.asked.values()) == 10 + 2 * DOWN_AFTER
 
 
@@ -258,11 +258,11 @@ async def test_each_backend_sees_no_more_than_its_share_at_once(tmp_path: Path) 
     slow = always(Scripted(delay_s=0.02))
     async with ChatServer(slow) as one, ChatServer(slow) as two:
         plan = Plan(prompts(30), (target(one, "a"), target(one, "b"), target(two, "c")))
-        with Journal(tmp_path, plan.header()) as journal:
-            await run(plan, journal, concurrency=3)
+        with Progress(tmp_path, plan.header()) as progress:
+            await run(plan, progress, concurrency=3)
 
     assert (one.most_in_flight, two.most_in_flight) == (3, 3)
-    assert len(journal.replies) == 90
+    assert len(progress.replies) == 90
     assert max(one.asked.values()) == max(two.asked.values()) == 1
 
 
@@ -272,8 +272,8 @@ async def test_what_was_in_flight_when_a_run_is_cancelled_counts_as_spent(tmp_pa
     async with ChatServer(hanging) as server:
         plan = Plan(prompts(3), (target(server),))
         bound_usd = plan.targets[0].bound_usd(plan.prompts[0])
-        with Journal(tmp_path, plan.header()) as journal:
-            asking = asyncio.create_task(run(plan, journal, patience=Patience(attempts=3)))
+        with Progress(tmp_path, plan.header()) as progress:
+            asking = asyncio.create_task(run(plan, progress, patience=Patience(attempts=3)))
             while len(server.bodies) < 6:
                 await asyncio.sleep(0.01)
             asking.cancel()
@@ -282,34 +282,34 @@ async def test_what_was_in_flight_when_a_run_is_cancelled_counts_as_spent(tmp_pa
 
     async with ChatServer(always(Scripted())) as server:
         plan = Plan(prompts(3), (target(server),))
-        with Journal(tmp_path, plan.header()) as journal:
-            assert spent_usd(plan, journal) == pytest.approx(6 * bound_usd)
+        with Progress(tmp_path, plan.header()) as progress:
+            assert spent_usd(plan, progress) == pytest.approx(6 * bound_usd)
             with pytest.raises(Stopped, match="raise --max-usd"):
-                await run(plan, journal, budget=Budget(6 * bound_usd, spent_usd(plan, journal)))
-            await run(plan, journal)
-            assert len(journal.replies) == len(server.bodies) == 3
+                await run(plan, progress, budget=Budget(6 * bound_usd, spent_usd(plan, progress)))
+            await run(plan, progress)
+            assert len(progress.replies) == len(server.bodies) == 3
 
 
 async def test_what_was_in_flight_when_another_backend_ends_the_run_counts_as_spent(tmp_path: Path) -> None:
     async with ChatServer(always(Scripted(delay_s=2))) as slow, ChatServer(always(Scripted(status=404))) as wrong:
         plan = Plan(prompts(2), (target(slow, "slow"), target(wrong, "wrong")))
-        with Journal(tmp_path, plan.header()) as journal:
+        with Progress(tmp_path, plan.header()) as progress:
             with pytest.raises(UsageError, match="answers 404"):
-                await run(plan, journal, concurrency=2)
+                await run(plan, progress, concurrency=2)
             bound_usd = plan.targets[0].bound_usd(plan.prompts[0])
-            assert spent_usd(plan, journal) == pytest.approx(2 * bound_usd)
+            assert spent_usd(plan, progress) == pytest.approx(2 * bound_usd)
 
 
 async def test_the_budget_holds_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     async with ChatServer(always(Scripted())) as server:
         plan = Plan(prompts(60), (target(server),))
         limit_usd = 30 * COST_USD
-        with Journal(tmp_path, plan.header()) as journal, pytest.raises(Stopped, match="raise --max-usd"):
-            await run(plan, journal, budget=Budget(limit_usd))
-        done = len(journal.replies)
+        with Progress(tmp_path, plan.header()) as progress, pytest.raises(Stopped, match="raise --max-usd"):
+            await run(plan, progress, budget=Budget(limit_usd))
+        done = len(progress.replies)
         assert 5 < done < 30
-        assert spent_usd(plan, journal) == pytest.approx(done * COST_USD)
-        with Journal(tmp_path, plan.header()) as again:
+        assert spent_usd(plan, progress) == pytest.approx(done * COST_USD)
+        with Progress(tmp_path, plan.header()) as again:
             await run(plan, again, budget=Budget(1.0, spent_usd(plan, again)))
 
     assert len(again.replies) == 60
@@ -326,7 +326,7 @@ async def judged(
     timeout_s: float = 20.0,
     reference: str | None = None,
     script: Path | None = None,
-) -> tuple[Any, Journal]:
+) -> tuple[Any, Progress]:
     plan = Plan(
         tuple(Prompt(f"p{n}", "q", "command", reference, 5) for n in range(len(answers))),
         (Target("m", "m", "b", ("http://127.0.0.1:1",)),),
@@ -334,19 +334,19 @@ async def judged(
     if script:
         script.write_text(program)
     command = Command((sys.executable, *((str(script),) if script else ("-c", program))), timeout_s)
-    with Journal(tmp_path, plan.header()) as journal:
+    with Progress(tmp_path, plan.header()) as progress:
         for n, answer in enumerate(answers):
-            journal.add_reply(Reply(f"p{n}", "m", answer, "stop", 1, 1, 0.1, None))
-        return await grade_replies(plan.prompts, journal, command, lambda count: None), journal
+            progress.add_reply(Reply(f"p{n}", "m", answer, "stop", 1, 1, 0.1, None))
+        return await grade_replies(plan.prompts, progress, command, lambda count: None), progress
 
 
 async def test_a_command_reads_the_answer_and_prints_its_score(tmp_path: Path) -> None:
     program = "import json, sys; print(len(json.load(sys.stdin)['answer']) / 10)"
 
-    graded, journal = await judged(tmp_path, program, ["abc", "abcdefgh"])
+    graded, progress = await judged(tmp_path, program, ["abc", "abcdefgh"])
 
     assert graded.scores == {("p0", "m"): 0.3, ("p1", "m"): 0.8}
-    assert sorted(journal.scores.values()) == [0.3, 0.8]
+    assert sorted(progress.scores.values()) == [0.3, 0.8]
 
 
 async def test_what_a_command_said_is_not_asked_again(tmp_path: Path) -> None:
@@ -377,17 +377,17 @@ async def test_a_corrected_script_or_reference_grades_anew(tmp_path: Path) -> No
 async def test_a_command_reads_no_thoughts_and_the_journal_keeps_them(tmp_path: Path) -> None:
     program = "import json, sys; print(len(json.load(sys.stdin)['answer']) / 10)"
 
-    graded, journal = await judged(tmp_path, program, ["<think>3 or 4?</think>abc"])
+    graded, progress = await judged(tmp_path, program, ["<think>3 or 4?</think>abc"])
 
     assert graded.scores == {("p0", "m"): 0.3}
-    assert journal.replies["p0", "m"].answer == "<think>3 or 4?</think>abc"
+    assert progress.replies["p0", "m"].answer == "<think>3 or 4?</think>abc"
 
 
 async def test_rules_grade_what_is_said_after_thinking(tmp_path: Path) -> None:
     plan = Plan((Prompt("p0", "2 + 2?", "exact", "4", 5),), (Target("m", "m", "b", ("http://127.0.0.1:1",)),))
-    with Journal(tmp_path, plan.header()) as journal:
-        journal.add_reply(Reply("p0", "m", "<think>5? No.</think>\n\n4", "stop", 1, 1, 0.1, None))
-        graded = await grade_replies(plan.prompts, journal, None, lambda count: None)
+    with Progress(tmp_path, plan.header()) as progress:
+        progress.add_reply(Reply("p0", "m", "<think>5? No.</think>\n\n4", "stop", 1, 1, 0.1, None))
+        graded = await grade_replies(plan.prompts, progress, None, lambda count: None)
 
     assert graded.scores == {("p0", "m"): 1.0}
 
@@ -413,9 +413,9 @@ async def test_an_answer_that_a_command_cannot_grade_is_missing(tmp_path: Path, 
 
 async def test_a_command_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     plan = Plan((Prompt("p0", "q", "command", None, 5),), (Target("m", "m", "b", ("http://127.0.0.1:1",)),))
-    with Journal(tmp_path, plan.header()) as journal:
-        journal.add_reply(Reply("p0", "m", "a", "stop", 1, 1, 0.1, None))
-        graded = await grade_replies(plan.prompts, journal, Command(("/no/such/judge",)), lambda count: None)
+    with Progress(tmp_path, plan.header()) as progress:
+        progress.add_reply(Reply("p0", "m", "a", "stop", 1, 1, 0.1, None))
+        graded = await grade_replies(plan.prompts, progress, Command(("/no/such/judge",)), lambda count: None)
 
     assert "cannot run /no/such/judge" in graded.failures["p0", "m"]
 
@@ -498,8 +498,8 @@ async def test_after_a_kill_nothing_done_is_redone_and_nothing_lost(tmp_path: Pa
         status, _ = await killed_midway(server, tmp_path / "set", signal.SIGKILL, asked=50)
         assert status == -signal.SIGKILL
         # A line that the kill tore in two.
-        with (tmp_path / "set" / "journal.jsonl").open("a") as journal:
-            journal.write('{"reply": {"prompt_id": "sql-0')
+        with (tmp_path / "set" / "journal.jsonl").open("a") as log:
+            log.write('{"reply": {"prompt_id": "sql-0')
 
         status, out, err = await finished(*arguments(server, tmp_path / "set"), "--yes")
 

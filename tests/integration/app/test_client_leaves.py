@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.backend import Script
 from tests.fakes.caller import call, hang_up
 from tests.fakes.deployment import SECRET, deployed
+from tests.fakes.process import until
 
 pytestmark = pytest.mark.timing
 
@@ -63,9 +64,10 @@ async def test_a_caller_who_hangs_up_while_sending_is_forgotten(tmp_path: Path) 
             b"authorization: Bearer %b\r\ncontent-length: 100\r\n\r\n{" % SECRET.encode()
         )
         await writer.drain()
-        await asyncio.sleep(0.05)
+        front, uploads = deployment.application.data.front, deployment.application.live.doors.uploads
+        await until(lambda: (len(front.connections), uploads.bytes > 0), (1, True))
         writer.close()
-        await asyncio.sleep(0.05)
+        await until(lambda: (len(front.connections), uploads.bytes), (0, 0))
         metrics = deployment.application.telemetry.metrics
         assert metrics.registry.get_sample_value("thalamus_requests_in_flight") == 0
         assert deployment.backends["small"].calls == 0

@@ -201,7 +201,9 @@ def assert_seen(heard: Heard, row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-async def test_alone(tmp_path: Path, row: Row, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_each_fault_is_told_logged_and_counted_as_its_row_says(
+    tmp_path: Path, row: Row, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with broken(tmp_path, row, "small") as deployment:
         backend = deployment.backends["small"]
         heard = await asked(deployment, row, "small")
@@ -219,7 +221,9 @@ async def test_alone(tmp_path: Path, row: Row, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-async def test_with_another(tmp_path: Path, row: Row, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_another_model_answers_where_the_row_says_so(
+    tmp_path: Path, row: Row, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with broken(tmp_path, row, "small", "large") as deployment:
         heard = await asked(deployment, row, "auto")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import aiohttp
@@ -14,6 +14,7 @@ import pytest
 from tests.fakes.backend import TOKENS, FakeBackend, Script
 from tests.fakes.event_faults import EventFaults
 from tests.fakes.fault_proxy import FaultProxy, Toxics
+from tests.fakes.process import until
 from tests.fakes.upstream import texts
 
 pytestmark = pytest.mark.timing
@@ -55,7 +56,7 @@ async def proxy(echo: Echo) -> AsyncIterator[FaultProxy]:
     async with server, FaultProxy(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}", http=False) as proxy:
         yield proxy
         await proxy.stop()
-        await until(lambda: len(echo.left) == len(echo.writers))
+        await until(lambda: len(echo.left) == len(echo.writers), True)
 
 
 async def connect(proxy: FaultProxy) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -74,16 +75,10 @@ async def say(proxy: FaultProxy, data: bytes = LETTERS) -> bytes:
         writer.close()
 
 
-async def until(condition: Callable[[], object], within_s: float = 2.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def test_without_toxics_all_passes_and_is_counted(proxy: FaultProxy) -> None:
     assert await say(proxy) == LETTERS
     assert await say(proxy) == LETTERS
-    await until(lambda: proxy.open == 0)
+    await until(lambda: proxy.open, 0)
     assert (proxy.connections, proxy.bytes_up, proxy.bytes_down) == (2, 2 * len(LETTERS), 2 * len(LETTERS))
 
 
@@ -110,7 +105,7 @@ async def test_bandwidth_is_bytes_in_a_second(proxy: FaultProxy) -> None:
 async def test_a_slow_close_comes_late(proxy: FaultProxy, echo: Echo) -> None:
     proxy.down = Toxics(slow_close_s=0.1)
     reader, writer = await connect(proxy)
-    await until(lambda: echo.writers)
+    await until(lambda: len(echo.writers), 1)
     echo.writers[0].close()
     began_at = time.monotonic()
     assert await reader.read() == b""
@@ -124,15 +119,15 @@ async def test_a_half_open_connection_says_nothing_not_even_that_it_is_over(prox
     assert await reader.readexactly(1) == b"a"
     proxy.down = Toxics(timeout_s=0)
     writer.write(b"b")
-    await until(lambda: proxy.bytes_down == 2)
+    await until(lambda: proxy.bytes_down, 2)
     echo.writers[0].close()
-    await until(lambda: proxy.links[0].backend_left_at)
+    await until(lambda: proxy.links[0].backend_left_at is not None, True)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await reader.read()
     assert proxy.open == 1
     writer.close()
-    await until(lambda: proxy.open == 0)
+    await until(lambda: proxy.open, 0)
 
 
 async def test_a_timeout_swallows_and_then_closes(proxy: FaultProxy) -> None:
@@ -146,7 +141,7 @@ async def test_a_reset_is_one(proxy: FaultProxy, echo: Echo) -> None:
     proxy.down = Toxics(reset_after_s=0)
     with pytest.raises(ConnectionResetError):
         await say(proxy)
-    await until(lambda: echo.left)
+    await until(lambda: len(echo.left), 1)
     assert echo.left == ["RST"]
 
 
@@ -181,12 +176,12 @@ async def test_toxics_hit_a_share_of_connections_the_same_ones_for_the_same_seed
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 async def test_who_left_and_when_is_known(proxy: FaultProxy, echo: Echo, reset: bool) -> None:
     _, writer = await connect(proxy)
-    await until(lambda: echo.writers)
+    await until(lambda: len(echo.writers), 1)
     left_at = time.monotonic()
     if reset:
         writer.get_extra_info("socket").setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER of 0 s
     writer.close()
-    await until(lambda: echo.left)
+    await until(lambda: len(echo.left), 1)
     link = proxy.links[0]
     assert link.client_left_at
     assert 0 <= link.client_left_at - left_at < 0.2

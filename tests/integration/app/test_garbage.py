@@ -17,6 +17,7 @@ import pytest
 from tests.fakes.backend import Script
 from tests.fakes.caller import call, hang_up, hear, session_to
 from tests.fakes.deployment import Deployment, deployed
+from tests.fakes.process import until
 
 FAULTS = {
     "refuses": Script(status=500),
@@ -53,10 +54,8 @@ def circles() -> Iterator[Counter[str]]:
 
 
 async def until_idle(deployment: Deployment) -> None:
-    async with asyncio.timeout(5):
-        while deployment.application.live.in_flight:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+    await until(lambda: deployment.application.live.in_flight, 0)
+    await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("stream", [False, True])

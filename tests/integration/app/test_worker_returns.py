@@ -5,9 +5,8 @@ The gateway's clock runs five times as fast.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -21,6 +20,7 @@ from tests.fakes.backend import Script
 from tests.fakes.gateway import Bench, bench, client_of
 from tests.fakes.moody import Moody
 from tests.fakes.open_loop import ask, ask_at
+from tests.fakes.process import until
 from tests.fakes.world import catalog, model, request
 
 pytestmark = pytest.mark.timing
@@ -53,23 +53,21 @@ def _of_kind(backend: Backend, kind: str) -> Backend:
     return replace(backend, kind=kind)  # type: ignore[arg-type]
 
 
-async def until(holds: Callable[[], bool], within_s: float = 20.0) -> float:
-    """Seconds of the gateway's clock until this holds."""
+async def until_available(world: Bench, value: bool = True) -> float:
+    """Seconds of the gateway's clock until `small` is available, or is not."""
     began_at = time.monotonic()
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.005)
+    await until(lambda: bool(world.replicas.fleet().available[0]), value, 20.0)
     return (time.monotonic() - began_at) * SPEED
 
 
 async def test_a_worker_that_is_killed_and_started_again_is_used_again() -> None:
     async with Moody() as small, Moody() as large, behind(small, large) as world:
         await small.stop()
-        await until(lambda: not world.replicas.fleet().available[0])
+        await until_available(world, False)
         heard = await ask_at(50, 0.5, world.gateway)
         assert (small.asked, large.asked) == (0, heard.requests)
         await small.start()
-        returned_s = await until(lambda: world.replicas.fleet().available[0])
+        returned_s = await until_available(world)
         heard = await ask_at(50, 0.2, world.gateway, heard=heard)
     heard.say(used_again_after_s=round(returned_s, 1))
     assert returned_s <= USED_AGAIN_WITHIN_S
@@ -80,13 +78,13 @@ async def test_a_worker_that_is_killed_and_started_again_is_used_again() -> None
 async def test_a_worker_whose_engine_hangs_while_its_pages_answer_gets_probes_and_no_callers() -> None:
     async with Moody(Script(hang=True)) as small, Moody() as large, behind(small, large) as world:
         waited = await ask_at(50, 0.2, world.gateway)
-        await until(lambda: not world.replicas.fleet().available[0])
+        await until_available(world, False)
         asked = small.asked
         heard = await ask_at(50, 2.5, world.gateway)
         probes = small.calls - small.asked
         assert (small.asked, large.asked) == (asked, waited.requests + heard.requests)
         small.script = Script()
-        returned_s = await until(lambda: world.replicas.fleet().available[0])
+        returned_s = await until_available(world)
         heard = await ask_at(50, 0.2, world.gateway, heard=heard)
     heard.say(used_again_after_s=round(returned_s, 1), probes=probes)
     assert probes > 0
@@ -101,7 +99,7 @@ async def test_a_service_that_is_paid_for_is_probed_by_a_caller_and_by_nothing_e
         heard = await ask_at(50, 3.0, world.gateway)
         asked, seconds = small.asked, (time.monotonic() - began_at) * SPEED
         small.script = Script()
-        await until(lambda: world.replicas.fleet().available[0])
+        await until_available(world)
         await ask(world.gateway, request(max_tokens=1), heard)
     heard.say(asked=asked)
     assert heard.outcomes == {"ok": heard.requests}

@@ -61,12 +61,14 @@ def config_of(folder: Path, found: dict[str, FakeBackend], budget: Budget, **cha
     )
 
 
-async def stream(url: str, model: str) -> bytes:
+async def stream(url: str, model: str, begun: asyncio.Event | None = None) -> bytes:
     async with (
         aiohttp.ClientSession(headers={"authorization": f"Bearer {SECRET}"}) as session,
         session.post(f"{url}/v1/chat/completions", json=chat(model, stream=True)) as answer,
     ):
         assert answer.status == 200
+        if begun:
+            begun.set()
         return await answer.read()
 
 
@@ -152,9 +154,9 @@ async def test_a_second_signal_hurries(tmp_path: Path) -> None:
         found = await backends(stack)
         budget = Budget(accept_s=60, drain_s=60)
         program = await stack.enter_async_context(serving(config_of(tmp_path, found, budget)))
-        late = asyncio.create_task(stream(program.url, "large"))
-        await found["large"].until(in_flight=1)
-        await asyncio.sleep(0.5)
+        begun = asyncio.Event()
+        late = asyncio.create_task(stream(program.url, "large", begun))
+        await begun.wait()
         program.send(signal.SIGTERM)
         await program.until("gateway.draining")
         program.send(signal.SIGTERM)

@@ -327,7 +327,7 @@ async def fault_while_asking(folder: Path, url: str) -> str:
     return err.splitlines()[-1].removeprefix(f"thalamus: {url}: ")
 
 
-async def test_certificates(tmp_path: Path) -> None:
+async def test_a_certificate_that_does_not_hold_is_told_with_what_is_wrong_with_it(tmp_path: Path) -> None:
     authority = Authority()
     ca_file = authority.file(tmp_path)
     async with FakeBackend(tls=authority.server("other.example")) as server:
@@ -344,7 +344,7 @@ async def test_certificates(tmp_path: Path) -> None:
         assert line == f"thalamus: {server.url}: its ca_file nowhere.pem does not exist"
 
 
-async def test_no_models(tmp_path: Path) -> None:
+async def test_an_endpoint_without_models_is_told_with_what_to_do(tmp_path: Path) -> None:
     async with FakeBackend(models=()) as empty:
         assert await fault(tmp_path, empty.url) == (
             f"thalamus: {empty.url}: lists no models; start it with one, or ask its provider which ones the key may use"

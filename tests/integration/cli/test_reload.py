@@ -23,6 +23,7 @@ from tests.conftest import free_ports
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.deployment import write_config
 from tests.fakes.mutants import Mutant, mutant
+from tests.fakes.process import until
 from tests.fakes.program import KEYS, URGENT, Callers, Program, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timing, pytest.mark.timeout(900)]
@@ -184,7 +185,7 @@ async def test_a_gateway_that_is_drained_by_hand_serves_on_and_can_come_back(tmp
 
         async with world.session.post(drain, headers=operator) as answer:
             assert (answer.status, await answer.json()) == (200, {"status": "draining"})
-        await asyncio.sleep(0.3)
+        await until(ready, 503)
         callers = Callers(url, CHAT)
         await callers.run(per_s=100, count=5)
         assert (await ready(), callers.outcomes) == (503, {"200": 5})

@@ -237,9 +237,10 @@ async def test_a_request_that_cannot_be_paid_for_reaches_no_backend() -> None:
     assert world.in_flight == (0, 0, 0)
 
 
-async def test_an_explanation_costs_nothing() -> None:
+async def test_a_key_without_money_may_ask_for_an_explanation() -> None:
     world = _world(FakeUpstream(small=b"hello"))
-    await world.gateway.explain(ASKED, FakeKey(budget=Budget(0.0)))
+    record = await world.gateway.explain(ASKED, FakeKey(budget=Budget(0.0)))
+    assert record["chosen"] == "small"
 
 
 async def test_an_overdrawn_soft_budget_is_told_with_each_answer() -> None:

@@ -53,7 +53,7 @@ async def test_what_is_told_is_heard() -> None:
 async def test_who_waits_for_an_end_that_goes_away_hears_of_it() -> None:
     async with connected() as (one, other):
         waiting = asyncio.create_task(one.ask("never"))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         await other.aclose()
         with pytest.raises(OtherSideGone):
             await waiting

@@ -136,7 +136,7 @@ async def test_an_error_after_a_decision_says_which_one_and_who_was_asked_last(f
         "x-thalamus-reason": "fallback",
         "x-thalamus-attempts": "2",
     }
-    looked_up = await world.gateway.decision(headers["x-thalamus-decision-id"], KEY)
+    looked_up = await world.gateway.decisions.record(headers["x-thalamus-decision-id"], KEY)
     assert looked_up["outcome"]["result"] == failure.code
 
 
@@ -360,13 +360,13 @@ async def test_a_decision_is_explained_without_asking_a_model() -> None:
 async def test_a_decision_can_be_asked_for_afterwards_by_its_own_key_only() -> None:
     world = gateway(FakeUpstream(small=b"hello"))
     served = await world.gateway.complete(request(), KEY)
-    assert (await world.gateway.decision("dec-1", KEY))["outcome"] is None
+    assert (await world.gateway.decisions.record("dec-1", KEY))["outcome"] is None
     await read(served)
-    outcome = (await world.gateway.decision("dec-1", KEY))["outcome"]
+    outcome = (await world.gateway.decisions.record("dec-1", KEY))["outcome"]
     assert (outcome["result"], outcome["model"], outcome["usage"]["input_tokens"]) == ("ok", "small", 3)
     assert "127.0.0.1" not in str(outcome), "where a worker is, is not the caller's business"
     with pytest.raises(UnknownDecision):
-        await world.gateway.decision("dec-1", FakeKey(id="somebody else"))
+        await world.gateway.decisions.record("dec-1", FakeKey(id="somebody else"))
 
 
 async def test_no_prompt_and_no_answer_reaches_the_log() -> None:

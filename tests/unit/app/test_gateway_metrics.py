@@ -135,7 +135,7 @@ async def test_what_a_caller_thinks_is_counted_beside_what_was_predicted() -> No
     world = world_of(FakeUpstream(small=b"hello"))
     served = await world.gateway.complete(request(), KEY)
     served.answer.close()
-    await world.gateway.rate({"decision_id": served.decision.decision_id, "score": 0.25}, KEY)
+    await world.gateway.decisions.rate({"decision_id": served.decision.decision_id, "score": 0.25}, KEY)
     labels = {"model": "small", "predicted": "0.8-1.0"}
     assert world.sample("thalamus_feedback_total", **labels) == 1
     assert world.sample("thalamus_feedback_quality_total", **labels) == 0.25

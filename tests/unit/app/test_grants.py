@@ -38,12 +38,6 @@ def test_what_is_kept_of_a_grant_reads_as_the_same_key() -> None:
     assert read_key("k", grant.plain()) == grant.key("k")
 
 
-def test_a_scope_that_is_no_more_is_taken_from_files_and_kept_keys_and_counts_for_nothing() -> None:
-    kept = {**new_grant().plain(), "scopes": ["inference", "metrics:read"]}
-    assert read_key("k", kept).scopes == {"inference"}
-    assert grant_of(kept).plain()["scopes"] == ["inference"]
-
-
 @pytest.mark.parametrize(
     ("stated", "param"),
     [

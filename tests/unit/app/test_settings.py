@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from app.catalog_file import load_catalog
 from app.domain.models import MOST_TOKENS_PER_IMAGE, TokenPrice
 from app.domain.vocabulary import VOCABULARY
 from app.errors import UsageError
-from app.settings import Address, load_catalog, load_settings
+from app.settings import Address, load_settings
 from app.store.keys import Budget
 from tests.fakes.deployment import write_config
 
@@ -334,7 +335,7 @@ def test_a_secret_in_a_wrong_file_does_not_show(tmp_path: Path) -> None:
         ("localhost:80", "localhost", True),
     ],
 )
-def test_addresses(text: str, host: str, loopback: bool) -> None:
+def test_an_address_is_read_as_host_and_port_and_written_as_it_was(text: str, host: str, loopback: bool) -> None:
     address = Address.parse(text)
     assert (address.host, address.port, address.is_loopback, str(address)) == (host, 80, loopback, text)
 

@@ -204,15 +204,13 @@ def test_the_readings_are_told_by_name() -> None:
 
 
 async def test_in_a_real_loop_it_looks_until_the_end() -> None:
-    looks = 0
+    looked = asyncio.Event()
 
     def memory() -> float:
-        nonlocal looks
-        looks += 1
+        looked.set()
         return 1.0
 
     with Shedding(lambda: 0.0, memory) as shedding:
         assert not shedding.sheds("high")
-        while not looks:
-            await asyncio.sleep(PROBE_EVERY_S)
+        await looked.wait()
         assert shedding.sheds("high")

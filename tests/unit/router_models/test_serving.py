@@ -146,7 +146,7 @@ def test_without_a_static_encoder_there_is_no_glance() -> None:
     serving = ServingPredictor(tiny_artifact(speeds=("transformer",)), ("small",))
 
     assert serving.speeds == {"transformer"}
-    with pytest.raises(AttributeError):
+    with pytest.raises(KeyError):
         serving.glance(CONVERSATIONS[1])
 
 

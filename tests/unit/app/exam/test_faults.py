@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from app.collect.journal import Reply
 from app.collect.plan import Prompt
+from app.collect.progress import Reply
 from app.exam.faults import LEAST_ANSWERS, Fault, Sample, faults_in
 from router_models.aptitude.family import words
 

@@ -21,7 +21,7 @@ class SlowCurve:
     """Works when it is let go."""
 
     def __init__(self) -> None:
-        self.go = threading.Event()
+        self.begun, self.go = threading.Event(), threading.Event()
         self.sets = 0
         self.at_once = 0
 
@@ -29,6 +29,7 @@ class SlowCurve:
         self.sets += 1
         self.at_once += 1
         assert self.at_once == 1, "one at a time"
+        self.begun.set()
         assert self.go.wait(10)
         self.at_once -= 1
         return OperatingTable(models[0].name if models else None, lambda _: None)
@@ -54,12 +55,13 @@ async def test_who_hangs_up_starts_no_second_thread_and_what_was_begun_for_him_i
     points = OperatingPoints(TABLE, curve)
     for number in range(1, 2 * MOST_WAITING):
         left = asyncio.create_task(points.of(_set(number)))
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         left.cancel()
         await asyncio.wait({left})
+    assert await asyncio.to_thread(curve.begun.wait, 10)
     assert curve.sets == 1
     last = asyncio.create_task(points.of(_set(500)))
-    await asyncio.sleep(0.001)
+    await asyncio.sleep(0)
     assert curve.sets == 1, "the next one waits for what was left at work"
     curve.go.set()
     assert await last is not None

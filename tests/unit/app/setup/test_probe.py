@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog_file import _NAME
+from app.catalog_file import NAME
 from app.domain.models import Speed
 from app.errors import UsageError
 from app.setup.draft import DraftModel, Fact
@@ -245,7 +245,7 @@ def test_names_in_the_catalogue(served: str, name: str) -> None:
 @given(st.text())
 def test_every_name_fits_the_catalogue(served: str) -> None:
     name = model_name(served)
-    assert _NAME.fullmatch(name)
+    assert NAME.fullmatch(name)
     assert name != "auto"
 
 

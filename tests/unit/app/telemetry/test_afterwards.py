@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from app.telemetry.afterwards import Afterwards
+from app.telemetry.afterwards import WITHIN_S, Afterwards
+from tests.fakes.clock import FakeClock
 
 
 class World:
     """Afterwards, with what was done and what failed."""
 
-    def __init__(self, most: int, within_s: float = 60.0) -> None:
+    def __init__(self, most: int) -> None:
         self.done: list[int] = []
         self.failures: list[str] = []
-        self.afterwards = Afterwards(lambda error: self.failures.append(str(error)), most, within_s)
+        self.clock = FakeClock()
+        self.afterwards = Afterwards(lambda error: self.failures.append(str(error)), most, self.clock.call_later)
 
     def do(self, *numbers: int) -> None:
         for number in numbers:
@@ -36,11 +36,14 @@ async def test_enough_of_it_is_done_at_once_and_in_order() -> None:
 
 
 async def test_a_little_of_it_is_done_after_a_while() -> None:
-    world = World(most=100, within_s=0.01)
+    world = World(most=100)
     world.do(1, 2)
-    await asyncio.sleep(0.1)
+    world.clock.advance(WITHIN_S / 2)
+    assert world.done == []
+    world.clock.advance(WITHIN_S / 2)
+    assert world.done == [1, 2]
     world.do(3)
-    await asyncio.sleep(0.1)
+    world.clock.advance(WITHIN_S)
     assert world.done == [1, 2, 3]
 
 

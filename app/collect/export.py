@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.collect.journal import FILE_NAME
+from app.collect.progress import FILE_NAME
 from app.errors import UsageError
 from app.store.flat import COLUMNS
 from router_models.outcomes import OUTCOMES_NAME, PREDICTED_AS, PROMPTS_NAME, OutcomesDataset, write_outcomes

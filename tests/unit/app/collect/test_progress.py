@@ -1,11 +1,11 @@
-"""The journal: nothing that was noted is lost, and a damaged or foreign one is not taken for ours."""
+"""The log of a collection: nothing that was noted is lost, and a damaged or foreign one is not taken for ours."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from app.collect.journal import Journal, Reply, replies_in
+from app.collect.progress import Progress, Reply, replies_in
 from app.errors import UsageError
 
 HEADER: dict[str, str | int] = {"form": 1, "prompts": 2, "prompts_sha256": "a", "models": "m", "models_sha256": "b"}
@@ -13,12 +13,12 @@ REPLY = Reply("p1", "m", "five\n\u2028 \ud800", "stop", 10, 4, 0.25, -0.5)
 
 
 def test_replies_failures_and_scores_come_back(tmp_path: Path) -> None:
-    with Journal(tmp_path, HEADER) as journal:
-        journal.add_reply(REPLY)
-        journal.add_failure(("p2", "m"), "status 500", lost_usd=0.25)
-        journal.add_score(("p1", "m"), "judge", 0.75)
+    with Progress(tmp_path, HEADER) as progress:
+        progress.add_reply(REPLY)
+        progress.add_failure(("p2", "m"), "status 500", lost_usd=0.25)
+        progress.add_score(("p1", "m"), "judge", 0.75)
 
-    with Journal(tmp_path, HEADER) as again:
+    with Progress(tmp_path, HEADER) as again:
         assert again.replies == {("p1", "m"): REPLY}
         assert again.failures == {("p2", "m"): "status 500"}
         assert again.scores == {("p1", "m", "judge"): 0.75}
@@ -26,57 +26,57 @@ def test_replies_failures_and_scores_come_back(tmp_path: Path) -> None:
 
 
 def test_a_failure_that_was_answered_later_is_no_failure(tmp_path: Path) -> None:
-    with Journal(tmp_path, HEADER) as journal:
-        journal.add_failure(("p1", "m"), "status 503", lost_usd=0.0)
-        journal.add_reply(REPLY)
+    with Progress(tmp_path, HEADER) as progress:
+        progress.add_failure(("p1", "m"), "status 503", lost_usd=0.0)
+        progress.add_reply(REPLY)
 
-    with Journal(tmp_path, HEADER) as again:
+    with Progress(tmp_path, HEADER) as again:
         assert again.failures == {}
 
 
 def test_a_request_that_was_stopped_is_paid_for_and_no_failure(tmp_path: Path) -> None:
-    with Journal(tmp_path, HEADER) as journal:
-        journal.add_failure(("p1", "m"), "status 503", lost_usd=0.25)
-        journal.add_stopped(("p1", "m"), lost_usd=0.5)
-        journal.add_stopped(("p2", "m"), lost_usd=0.5)
-        assert (journal.failures, journal.lost_usd) == ({}, 1.25)
+    with Progress(tmp_path, HEADER) as progress:
+        progress.add_failure(("p1", "m"), "status 503", lost_usd=0.25)
+        progress.add_stopped(("p1", "m"), lost_usd=0.5)
+        progress.add_stopped(("p2", "m"), lost_usd=0.5)
+        assert (progress.failures, progress.lost_usd) == ({}, 1.25)
 
-    with Journal(tmp_path, HEADER) as again:
+    with Progress(tmp_path, HEADER) as again:
         assert (again.failures, again.lost_usd) == ({}, 1.25)
 
 
 @pytest.mark.parametrize("kept_bytes", [1, 20, -1])
 def test_a_torn_last_line_is_forgotten_and_the_rest_kept(tmp_path: Path, kept_bytes: int) -> None:
-    with Journal(tmp_path, HEADER) as journal:
-        journal.add_reply(REPLY)
-        whole = journal.path.stat().st_size
-        journal.add_reply(replace(REPLY, prompt_id="p2"))
-    content = journal.path.read_bytes()
-    journal.path.write_bytes(content[: whole + kept_bytes] if kept_bytes > 0 else content[:kept_bytes])
+    with Progress(tmp_path, HEADER) as progress:
+        progress.add_reply(REPLY)
+        whole = progress.path.stat().st_size
+        progress.add_reply(replace(REPLY, prompt_id="p2"))
+    content = progress.path.read_bytes()
+    progress.path.write_bytes(content[: whole + kept_bytes] if kept_bytes > 0 else content[:kept_bytes])
 
-    with Journal(tmp_path, HEADER) as again:
+    with Progress(tmp_path, HEADER) as again:
         assert list(again.replies) == [("p1", "m")]
         again.add_reply(replace(REPLY, prompt_id="p2"))
-    with Journal(tmp_path, HEADER) as third:
+    with Progress(tmp_path, HEADER) as third:
         assert list(third.replies) == [("p1", "m"), ("p2", "m")]
 
 
 def test_a_torn_first_line_starts_afresh(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_bytes(b'{"plan": {"fo')
 
-    with Journal(tmp_path, HEADER) as journal:
-        assert journal.replies == {}
+    with Progress(tmp_path, HEADER) as progress:
+        assert progress.replies == {}
 
 
 @pytest.mark.parametrize("line", ["\0\0\0", '{"reply": {"prompt_id": "p9"}}', '{"score": 1}', "[]"])
 def test_damage_in_the_middle_is_named_by_its_line(tmp_path: Path, line: str) -> None:
-    with Journal(tmp_path, HEADER) as journal:
-        journal.add_reply(REPLY)
-    with journal.path.open("a") as file:
+    with Progress(tmp_path, HEADER) as progress:
+        progress.add_reply(REPLY)
+    with progress.path.open("a") as file:
         file.write(line + "\n")
 
     with pytest.raises(UsageError, match="line 3 is damaged"):
-        Journal(tmp_path, HEADER)
+        Progress(tmp_path, HEADER)
 
 
 @pytest.mark.parametrize(
@@ -84,32 +84,32 @@ def test_damage_in_the_middle_is_named_by_its_line(tmp_path: Path, line: str) ->
     [({"prompts_sha256": "z"}, "the prompts differ"), ({"models_sha256": "z", "models": "n"}, "the models differ")],
 )
 def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, str], words: str) -> None:
-    with Journal(tmp_path, HEADER) as journal:
-        journal.add_reply(REPLY)
+    with Progress(tmp_path, HEADER) as progress:
+        progress.add_reply(REPLY)
 
     with pytest.raises(UsageError, match=words):
-        Journal(tmp_path, {**HEADER, **change})
+        Progress(tmp_path, {**HEADER, **change})
 
 
 def test_a_plan_under_which_nothing_was_asked_may_change(tmp_path: Path) -> None:
-    with Journal(tmp_path, HEADER):
+    with Progress(tmp_path, HEADER):
         pass
-    with Journal(tmp_path, {**HEADER, "prompts_sha256": "z"}) as journal:
-        journal.add_reply(REPLY)
+    with Progress(tmp_path, {**HEADER, "prompts_sha256": "z"}) as progress:
+        progress.add_reply(REPLY)
 
     with pytest.raises(UsageError, match="the prompts differ"):
-        Journal(tmp_path, HEADER)
+        Progress(tmp_path, HEADER)
     assert [reply.prompt_id for reply in replies_in(tmp_path)] == ["p1"]
     assert replies_in(tmp_path / "elsewhere") == []
 
 
 def test_two_collections_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    with Journal(tmp_path, HEADER), pytest.raises(UsageError, match="another collection is writing"):
-        Journal(tmp_path, HEADER)
+    with Progress(tmp_path, HEADER), pytest.raises(UsageError, match="another collection is writing"):
+        Progress(tmp_path, HEADER)
 
 
 def test_a_folder_with_a_finished_dataset_of_other_origin_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "outcomes.parquet").write_bytes(b"")
 
     with pytest.raises(UsageError, match="already holds a dataset"):
-        Journal(tmp_path, HEADER)
+        Progress(tmp_path, HEADER)

@@ -1,8 +1,8 @@
-"""The append-only record of a collection: what makes it resumable after any kind of death.
+"""How far a collection is, as a log that only grows: what makes it resumable after any kind of death.
 
 The first line says which plan it belongs to; each further line is a reply, a failure or a score of a grading command. A
 line is handed to the kernel as soon as it is made, so a killed process loses nothing, and `sync` (once a second) bounds
-what a crashed machine loses. A last line without its end is cut off when the journal is opened again. Later lines
+what a crashed machine loses. A last line without its end is cut off when the log is opened again. Later lines
 replace earlier ones of the same request: a failure that was asked again and answered is answered.
 """
 
@@ -45,8 +45,8 @@ class Reply:
         return self.prompt_id, self.model
 
 
-class Journal:
-    """The journal in one folder, open for writing by one process.
+class Progress:
+    """The log in one folder, open for writing by one process.
 
     Raises:
         UsageError: another process is writing to it, it belongs to another plan, or a line in it is damaged.
@@ -155,7 +155,7 @@ class Journal:
         self.sync()
         os.close(self._fd)
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -163,7 +163,7 @@ class Journal:
 
 
 def replies_in(folder: Path) -> list[Reply]:
-    """The replies that a journal has, whatever plan it belongs to; none where there is no journal.
+    """The replies that a log has, whatever plan it belongs to; none where there is no log.
 
     Raises:
         UsageError: a line in it is damaged.

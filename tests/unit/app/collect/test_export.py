@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from app.cli import told
-from app.collect.journalled import refuse_foreign, write_rated
+from app.collect.export import refuse_foreign, write_rated
 from app.errors import UsageError
 from app.store.flat import COLUMNS
 from router_models.outcomes import OutcomesDataset, read_outcomes, write_outcomes
