@@ -85,5 +85,6 @@ class Admission:
 
     def deadline(self, request: Request, now: float) -> Deadline:
         """When a request that came now must be over."""
-        limit_s = self._total_s if request.deadline_s is None else min(request.deadline_s, self._total_s)
-        return Deadline(now + limit_s, self.clock)
+        if request.deadline_s is not None and request.deadline_s < self._total_s:
+            return Deadline(now + request.deadline_s, self.clock)
+        return Deadline(now + self._total_s, self.clock, is_callers=False)

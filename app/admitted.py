@@ -28,7 +28,7 @@ from app.store.keys import Budget
 from app.store.limits import Allowance, Slot
 from app.telemetry.names import BUDGET
 from app.upstream.base_answer import Answer
-from app.upstream.deadline import CutShort, Deadline, missed
+from app.upstream.deadline import CutShort, Deadline, missed, out_of_time
 from app.upstream.served import Served, decision_headers, reason_of
 
 
@@ -167,7 +167,7 @@ class Admitted:
             if missed(error):
                 self._ledger.telemetry.metrics.deadline_missed("before_answer")
         result = OK if error is None else _name(error)
-        is_left = result == CANCELLED or missed(error)
+        is_left = result == CANCELLED or out_of_time(error)
         if is_left and self._asked and self._attempts > self._failures:
             self._end_abandoned(result, self._asked)
         else:
@@ -269,7 +269,7 @@ class Admitted:
         elif not answer.complete:
             usage = usage.at_least(answer.counted_tokens)
         return Outcome(
-            result=answer.error.code if answer.error else OK if answer.complete else CANCELLED,
+            result=answer.error.outcome if answer.error else OK if answer.complete else CANCELLED,
             model=model.name,
             replica=served.replica,
             reason=served.reason,
@@ -307,4 +307,4 @@ def draining() -> Draining:
 def _name(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return CANCELLED
-    return error.code if isinstance(error, GatewayError) else Internal.code
+    return error.outcome if isinstance(error, GatewayError) else Internal.code

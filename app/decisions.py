@@ -63,14 +63,20 @@ class Decisions:
             feedback = await self._journal.feedback(decision_id)
         return {**self.described(entry.decision, entry.outcome), "feedback": feedback or entry.feedback}
 
+    def hear(self, key: Caller) -> None:
+        """Ask this before reading what a caller says of an answer.
+
+        Raises:
+            RateLimited: this key has said enough for now.
+        """
+        self._ratings.take(key.id)
+
     async def rate(self, rating: Mapping[str, Any], key: Caller) -> None:
         """Keep what this key's caller thinks of an answer: `decision_id`, `score` in [0, 1], `thumbs` if it was that.
 
         Raises:
-            RateLimited: this key has said enough for now.
             UnknownDecision, Overloaded: as `record`; or it cannot be kept now.
         """
-        self._ratings.take(key.id)
         found = await self._found(rating["decision_id"], key)
         if not self._journal.rated(found.entry, {**rating, "key": key.id}):
             raise Overloaded("feedback cannot be kept now; send it again later", retry_after_s=5)

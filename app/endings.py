@@ -44,7 +44,7 @@ class Endings:
             self._promises.answered(request, served, outcome)
             if missed(served.answer.error):
                 self._metrics.deadline_missed("in_answer")
-        self._metrics.used(model, request.profile, usage.input_tokens, usage.output_tokens, cost_usd)
+        self._metrics.used(model, request.counted_profile, usage.input_tokens, usage.output_tokens, cost_usd)
         if cost_usd is not None:
             self._metrics.kept.spent(key_id, cost_usd)
 

@@ -38,6 +38,8 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     code: str = "internal"
     type: ClassVar[str] = "server_error"
+    counted_as: ClassVar[str | None] = None
+    """How a request that it ends is said to have ended, where its code would tell another cause."""
 
     def __init__(
         self,
@@ -59,6 +61,11 @@ class GatewayError(Exception):
         """More for machines, beside the four keys of OpenAI's error object."""
         self.decided: Mapping[str, str] = {}
         """Headers that tell of the decision that was made before it."""
+
+    @property
+    def outcome(self) -> str:
+        """How a request that it ends is said to have ended, in metrics and records."""
+        return self.counted_as or self.code
 
     def headers(self) -> dict[str, str]:
         """Headers that belong to this answer."""
@@ -226,6 +233,7 @@ class UpstreamRateLimited(UpstreamBusy):
 
     status = 429
     code = "rate_limit_exceeded"
+    counted_as = "upstream_rate_limited"
     type = "rate_limit_error"
 
 

@@ -73,7 +73,7 @@ class Gateway:
             self._admission.turn_away(priority)
 
     def look(self, key: Caller) -> None:
-        """Ask this before reading what a body says. Nothing is taken.
+        """Ask this before reading what a body says, and say `refused` where that is refused. Nothing is taken.
 
         Raises:
             RateLimited: the key is over one of its limits, whatever the body says.
@@ -84,13 +84,17 @@ class Gateway:
             self._metrics.kept.ended(key.id, exc.code)
             raise
 
+    def refused(self, key: Caller) -> None:
+        """What a body of this key says was read and refused; that counts as a request, or it would cost nothing."""
+        self._admission.ledger.limits.count(key)
+
     async def complete(self, request: Request, key: Caller) -> Served:
         """Return an answer that has begun. Whoever gets it closes it, read or not.
 
         Raises:
             GatewayError: nobody answers; the message says what to change.
         """
-        _permit_explanation(request, key)
+        self._permit_explanation(request, key)
         async with self._admission.admit(request, key) as admitted:
             request, decision = await self._decide(request, admitted.afford)
             admitted.decided(decision)
@@ -121,6 +125,11 @@ class Gateway:
         """Whether the gateway is about to stop, so that connections close with their answers."""
         return self._admission.gate.leaving
 
+    def _permit_explanation(self, request: Request, key: Caller) -> None:
+        if request.explain and EXPLAIN not in key.scopes:
+            self.refused(key)
+            raise NotAllowed(f"routing.explain needs a key with the scope {EXPLAIN}", param="routing.explain")
+
     async def _decide(self, request: Request, afford: Afford) -> tuple[Request, Decision]:
         session = await self._desk.sessions.find(request) if has_session(request) else None
         began_at = self._replicas.clock()
@@ -130,7 +139,7 @@ class Gateway:
             self._metrics.predictor_failures.inc()
             self._log.write("predictor.failed", request_id=request.request_id, cause=str(failure))
         request, decision = await afford(request, decision)
-        self._afterwards.do(partial(self._count, decision, request.profile, seconds))
+        self._afterwards.do(partial(self._count, decision, request.counted_profile, seconds))
         return request, decision
 
     def _count(self, decision: Decision, profile: str, seconds: float) -> None:
@@ -145,8 +154,3 @@ class Gateway:
 def has_session(request: Request) -> bool:
     """Whether it may matter to it what was answered before; no cache holds what embeddings read."""
     return request.session_id is not None and request.operation != "embeddings"
-
-
-def _permit_explanation(request: Request, key: Caller) -> None:
-    if request.explain and EXPLAIN not in key.scopes:
-        raise NotAllowed(f"routing.explain needs a key with the scope {EXPLAIN}", param="routing.explain")

@@ -57,9 +57,9 @@ class Promises:
         limits = request.preferences.limits
         for name in TIME_LIMITS if limits else ():
             if name in limits:
-                self._metrics.attained(name, request.profile, "missed")
+                self._metrics.attained(name, request.counted_profile, "missed")
         if request.deadline_s is not None and isinstance(error, OutOfTime):
-            self._metrics.attained("deadline_s", request.profile, "missed")
+            self._metrics.attained("deadline_s", request.counted_profile, "missed")
 
     def _compare(self, request: Request, model: Model, estimate: Estimate, outcome: Outcome) -> None:
         name, written, usage = model.name, estimate.output_tokens, outcome.usage
@@ -83,7 +83,7 @@ class Promises:
 
     def _check(self, request: Request, name: str, limit: float | None, came: float | None) -> None:
         if limit is not None and came is not None:
-            self._metrics.attained(name, request.profile, "kept" if came <= limit else "missed")
+            self._metrics.attained(name, request.counted_profile, "kept" if came <= limit else "missed")
 
     def _compare_with(self, baseline: Baseline, request: Request, served: Served, outcome: Outcome) -> None:
         model, candidate, usage = baseline.model, served.candidate, outcome.usage

@@ -72,19 +72,35 @@ class Address:
 def _scales(value: object) -> dict[str, Scale]:
     """Scales by the name of their dimension."""
     by_key = {dimension.scale_key: dimension for dimension in VOCABULARY.dimensions}
-    if not isinstance(value, dict) or not value.keys() <= by_key.keys():
-        raise ValueError(f"expected any of {', '.join(by_key)}, each with its worst and its best end")
-    return dict(_scale(by_key[name], ends) for name, ends in value.items())
+    expected = f"expected any of {', '.join(by_key)}, each with its worst and its best end"
+    if not isinstance(value, dict):
+        raise ValueError(expected)
+    if unknown := [str(name) for name in value if name not in by_key]:
+        raise ValueError(f"{expected}, got {', '.join(unknown)}")
+    return {by_key[name].name: _scale(by_key[name], ends) for name, ends in value.items()}
 
 
-def _scale(dimension: Dimension, ends: object) -> tuple[str, Scale]:
+def _scale(dimension: Dimension, ends: object) -> Scale:
+    name, kind = dimension.scale_key, dimension.ends
     if not isinstance(ends, list) or len(ends) != 2:
-        raise ValueError(f"{dimension.scale_key}: expected [worst, best]")
+        raise ValueError(f"{name}: expected [worst, best], got {ends}")
     try:
-        return dimension.name, dimension.rescaled(*ends)
+        scale = dimension.rescaled(*ends)
     except (ValueError, OverflowError) as exc:
-        expected = dimension.ends.expected
-        raise ValueError(f"{dimension.scale_key}: expected [worst, best], both {expected}, and different") from exc
+        raise ValueError(
+            f"{name}: expected [worst, best], both {kind.expected}, and different, got {_shown(ends)}"
+        ) from exc
+    if not scale.rises_like(dimension.scale):
+        swapped = _shown([kind.as_json(scale.best), kind.as_json(scale.worst)])
+        raise ValueError(
+            f"{name}: expected [worst, best], where {dimension.gain} is better: {swapped}, got {_shown(ends)}"
+        )
+    return scale
+
+
+def _shown(ends: list[object]) -> str:
+    """As one would write them."""
+    return f"[{', '.join(map(str, ends))}]"
 
 
 Listen = Annotated[Address, PlainValidator(Address.parse)]

@@ -168,10 +168,10 @@ class Snapshot:
         self._adopt_keys(lasting)
         lasting.stores.keys.ring.changed = lambda: self._adopt_keys(lasting)
         metrics = lasting.telemetry.metrics
-        metrics.know(
-            [model.name for model in catalog.models], self.settings.profiles, [one.name for one in catalog.backends]
-        )
-        if unpriced := [model.name for model in catalog.models if model.price is None]:
+        models, backends = [one.name for one in catalog.models], [one.name for one in catalog.backends]
+        priced = [one.name for one in catalog.models if one.price is not None]
+        metrics.know(models, self.settings.profiles, backends, priced)
+        if unpriced := [one.name for one in catalog.models if one.price is None]:
             lasting.telemetry.log.write("models.unpriced", models=unpriced)
         metrics.refresh_with(lambda: tell(self.replicas, metrics.kept), of="replicas")
 
@@ -179,7 +179,7 @@ class Snapshot:
         """Have limits and metrics follow the keys that there are now."""
         keys = [*(key for _, key in self.settings.keys), *lasting.stores.keys.ring.keys]
         lasting.stores.limits.adopt(self.settings.limits.in_flight, keys)
-        lasting.telemetry.metrics.names.know_keys(key.id for key in keys)
+        lasting.telemetry.metrics.kept.know_keys(key.id for key in keys)
 
 
 def create_router(settings: Settings, router_model: RouterModel | None, tally: Tally | None = None) -> Router:

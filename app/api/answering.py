@@ -13,7 +13,8 @@ from app.api.doors import Doors
 from app.api.errors import error_body, internal
 from app.api.operations import Operation
 from app.api.strict_json import parse_object
-from app.errors import GatewayError
+from app.domain.request import Request
+from app.errors import CallerError, GatewayError
 from app.upstream.base_answer import Sink
 from app.upstream.served import Served
 
@@ -43,7 +44,7 @@ async def answer(doors: Doors, call: Call, operation: Operation, body: bytes, li
     """Answer a call whose body has arrived."""
     try:
         call.gateway.look(call.key)
-        request = operation.parse(parse_object(body), call)
+        request = _asked(operation, body, call)
         call.begun = True
         served = await call.gateway.complete(request, call.key)
         try:
@@ -56,6 +57,15 @@ async def answer(doors: Doors, call: Call, operation: Operation, body: bytes, li
     except Exception as exc:  # noqa: BLE001 - the last handler of all
         doors.crashed(exc, call.request_id)
         refuse(internal(call.request_id), call.request_id, line)
+
+
+def _asked(operation: Operation, body: bytes, call: Call) -> Request:
+    """What a body asks for."""
+    try:
+        return operation.parse(parse_object(body), call)
+    except CallerError:
+        call.gateway.refused(call.key)
+        raise
 
 
 def refuse(error: GatewayError, request_id: str, line: Line) -> None:

@@ -29,6 +29,7 @@ from app.api.checks import (
     one_of,
     text,
 )
+from app.api.strict_json import parse_object
 from app.errors import InvalidRequest, UnsupportedParameter, shown
 
 # OpenAI has no bound; vLLM allows 16,384 choices and advises 64. Each is a whole answer's work.
@@ -94,9 +95,25 @@ def _response_format() -> Check:
     return either(closed(("type",), type=one_of("text", "json_object")), structured)
 
 
+def _object_as_text() -> Check:
+    """A JSON object in a text, which a worker reads: held to what holds for the body that brings it."""
+    short = text(MAX_SCHEMA_BYTES)
+
+    def holds(value: Any) -> bool:
+        if not short.holds(value):
+            return False
+        try:
+            parse_object(value.encode())
+        except InvalidRequest:
+            return False
+        return True
+
+    return Check(holds, short.schema)
+
+
 def _structured_outputs() -> Check:
     """A schema or a choice; patterns and grammars can take a worker's time without end."""
-    form = at_most(MAX_SCHEMA_BYTES, either(any_object, text(MAX_SCHEMA_BYTES)))
+    form = at_most(MAX_SCHEMA_BYTES, either(any_object, _object_as_text()))
     return either(closed(("json",), json=form), closed(("choice",), choice=list_of(text(MAX_STOP_CHARS), 256)))
 
 
@@ -233,7 +250,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("return_token_ids", _TRUTH, boolean),
     Parameter(
         "structured_outputs",
-        'an object with either "json", a schema, or "choice", a list of texts',
+        'an object with either "json", a schema (an object of JSON, or its text), or "choice", a list of texts',
         _structured_outputs(),
     ),
     Parameter(

@@ -165,20 +165,30 @@ class Scale:
     curve: Literal["log", "linear"] = "linear"
 
     def __post_init__(self) -> None:
-        if self.worst == self.best:
-            raise ValueError("the worst and the best end must differ")
         if self.curve == "log" and not (self.worst > 0 and self.best > 0):
             raise ValueError("both ends of a logarithmic scale must be above 0")
+        worst, best = self._ends
+        if worst == best:
+            raise ValueError("the worst and the best end must differ")
 
     @property
     def slope(self) -> float:
         """By how much the share rises with the value, or with its logarithm, between the ends."""
         return self._line[0]
 
+    def rises_like(self, other: Scale) -> bool:
+        """Whether both have their worst end on the same side."""
+        return (self.slope > 0) == (other.slope > 0)
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """The worst and the best one, or their logarithms, which may be equal where they are not."""
+        return (math.log(self.worst), math.log(self.best)) if self.curve == "log" else (self.worst, self.best)
+
     @cached_property
     def _line(self) -> tuple[float, float]:
         """Slope and offset of the share over the value, or over its logarithm."""
-        worst, best = (math.log(self.worst), math.log(self.best)) if self.curve == "log" else (self.worst, self.best)
+        worst, best = self._ends
         slope = 1.0 / (worst - best)
         return slope, -best * slope
 

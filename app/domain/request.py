@@ -12,6 +12,8 @@ from app.domain.quantities import Priority
 Operation = Literal["chat", "completion", "responses", "embeddings"]
 # What a picture of usual size takes in current vision models (640 to 1,600 tokens).
 TOKENS_PER_IMAGE = 1_000
+NAMED = "named"
+"""The profile of requests that name a model, where they are counted."""
 
 Conversation = tuple[tuple[str, str], ...]
 """(role, text) pairs in order; tool names travel as one ("tools", "name name") pair."""
@@ -91,6 +93,11 @@ class Request:
     """The caller's W3C trace context, for the backend."""
     is_capped: bool = False
     """Whether `max_tokens` is only what others allow at most: no context needs to have room for that much."""
+
+    @property
+    def counted_profile(self) -> str:
+        """What metrics count it for: its profile, unless it names a model, which no profile has a say in."""
+        return self.profile if self.model is None else NAMED
 
     @property
     def longest_input_tokens(self) -> int:

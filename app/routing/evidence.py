@@ -65,11 +65,12 @@ def _why(reason: Reason, evidence: Evidence) -> str:
         return why_kept(Expected(case), ground.kept)
     if ground.doubted is not None:
         return why_doubted(Expected(case), ground, ground.doubted)
+    asked = case.question.preferences
     if reason == "default":
         some_are_last = len(case.fleet.peers(ground.order)) < len(ground.order)
-        return why_default(evidence.reading.failure, evidence.has_predictor, some_are_last)
+        return why_default(asked, evidence.reading.failure, evidence.has_predictor, some_are_last)
     if reason == "abstained":
         point, first = ground.terms.point, case.table.names[int(ground.order[0])]
         best_single = first if point is not None and point.best_model == first else None
-        return why_abstained(evidence.follows_order, best_single)
+        return why_abstained(asked, evidence.follows_order, best_single)
     return why_best(Expected(case), ground)

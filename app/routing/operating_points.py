@@ -4,7 +4,8 @@ How it works: which weight keeps a loss follows from an artifact's calibration r
 prices, so it is worked out once for each set of models, in a thread, and then looked up. The set is that of the models
 which a request could use whatever is predicted for it, so that requests which differ in their text share it. Sets are
 worked out one at a time, also when who asked has left, and few may wait: a caller that invents a new set with each
-request costs one thread, and while too many wait no weight is put on cost.
+request costs one thread, and while too many wait no weight is put on cost. Of the sets that are remembered such a
+caller pushes out the others, but not that of all models.
 
 Legend of array suffixes: M models of the catalogue.
 """
@@ -51,6 +52,7 @@ class OperatingPoints:
 
     def __init__(self, table: CandidateTable, curve: OperatingCurve) -> None:
         self._models, self._tested_M, self._curve = table.models, table.tested_M, curve
+        self._all = table.tested_M.tobytes()
         self._known: OrderedDict[bytes, OperatingTable] = OrderedDict()
         self._turn = asyncio.Lock()
         self._at_work: asyncio.Task[OperatingTable] | None = None
@@ -87,5 +89,11 @@ class OperatingPoints:
             self._at_work = None
         self._known[key] = table
         if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+            self._forget_one()
         return table
+
+    def _forget_one(self) -> None:
+        """The one that was not used for the longest time, but never that of all models."""
+        if next(iter(self._known)) == self._all:
+            self._known.move_to_end(self._all)
+        self._known.popitem(last=False)

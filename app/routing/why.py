@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from app.domain.request import Preferences
 from app.routing.estimates import Expected
 from app.routing.objective import Positions
 from app.routing.view import NO_TERMS, Terms
@@ -65,15 +66,15 @@ def why_best(expected: Expected, ground: Ground) -> str:
     )
 
 
-def why_abstained(follows_order: bool, best_single: str | None) -> str:
-    """Why the numbers do not decide though there are some."""
+def why_abstained(asked: Preferences, follows_order: bool, best_single: str | None) -> str:
+    """Why the numbers do not decide though there are some, and so no weight does."""
     if follows_order:
         instead = "the first eligible model of the profile's default order answers"
     elif best_single is not None:
         instead = f"{best_single} answers, the best single model where models were measured side by side"
     else:
         instead = "the first eligible model of the catalogue answers"
-    return f"this prompt is unlike what the router model learned from, so {instead}"
+    return f"this prompt is unlike what the router model learned from, so {instead}{_whatever(asked)}"
 
 
 def why_kept(expected: Expected, kept: Kept) -> str:
@@ -95,14 +96,14 @@ def why_doubted(expected: Expected, ground: Ground, doubted: int) -> str:
     )
 
 
-def why_default(failure: str | None, has_predictor: bool, some_are_last: bool) -> str:
-    """Why the profile's order decides; whether some models are tried last, whatever is known of them."""
+def why_default(asked: Preferences, failure: str | None, has_predictor: bool, some_are_last: bool) -> str:
+    """Why the profile's order decides, and no weight; whether some models are tried last, whatever is known of them."""
+    head = f"first available in the profile's default order{_whatever(asked)}: "
     if failure:
-        return f"first available in the profile's default order: no prediction this time ({failure})"
+        return f"{head}no prediction this time ({failure})"
     if has_predictor:
-        other = " other" if some_are_last else ""
-        return f"first available in the profile's default order: no{other} eligible model was tested"
-    return "first available in the profile's default order: no router model is loaded"
+        return f"{head}no{' other' if some_are_last else ''} eligible model was tested"
+    return f"{head}no router model is loaded"
 
 
 def why_unpaid(expected: Expected, unpaid: Sequence[int]) -> str:
@@ -125,6 +126,15 @@ def _named(expected: Expected, models: Sequence[int]) -> str:
     """The names of models, or of the first few and how many more there are."""
     names, more = ", ".join(str(expected.names[number]) for number in models[:MOST_NAMED]), len(models) - MOST_NAMED
     return f"{names} and {more} more" if more > 0 else names
+
+
+def _whatever(asked: Preferences) -> str:
+    """What has no part in the order though it was asked for; else nothing."""
+    active = {name: weight for name, weight in asked.weights.items() if weight}
+    ignored = [f"the weights ({_shown(active)})"] if active else []
+    if asked.max_quality_loss is not None:
+        ignored.append(f"the max_quality_loss of {asked.max_quality_loss:g}")
+    return f", whatever {' and '.join(ignored)}" if ignored else ""
 
 
 def _tested(quality_E: np.ndarray) -> int:

@@ -3,7 +3,8 @@
 How it works: a request takes a `Slot` before any work and gives it back when its answer is closed. Concurrency is
 exact. Requests and tokens per minute are token buckets that hold one minute's worth and refill evenly; tokens are taken
 as estimated and settled with what was used, so a bucket may go below zero and then waits. Nothing queues: a caller that
-is over a limit hears so at once, with the seconds to wait.
+is over a limit hears so at once, with the seconds to wait. A request whose body is refused counts as one of its minute,
+because somebody had to read it, but takes no place and no tokens.
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ class Limits(Protocol):
             RateLimited: the key is over one of its limits, whatever the request is.
         """
         ...
+
+    def count(self, allowance: Allowance) -> None:
+        """One request of the key's minute is used, by one that got no place. Nobody waits."""
 
     def fullness(self) -> float:
         """The share of this gateway's places that are taken; 1 is all of them."""
@@ -137,10 +141,14 @@ class KeyState:
 
     def take(self, tokens: int) -> None:
         self.in_flight += 1
-        if self.requests:
-            self.requests.take(1)
+        self.count()
         if self.tokens:
             self.tokens.take(tokens)
+
+    def count(self) -> None:
+        """One request more, which takes no place."""
+        if self.requests:
+            self.requests.take(1)
 
     def headers(self) -> dict[str, str]:
         headers = self.requests.headers("requests") if self.requests else {}
@@ -197,6 +205,10 @@ class MemoryLimits:
         state = self._states.get(allowance.id) or self._new_state(allowance)
         check(allowance, state, tokens)
         return self._take(state, tokens)
+
+    def count(self, allowance: Allowance) -> None:
+        state = self._states.get(allowance.id) or self._new_state(allowance)
+        state.count()
 
     def look(self, allowance: Allowance) -> None:
         if state := self._states.get(allowance.id):

@@ -9,6 +9,9 @@ the holders that were there last, from the level that it knew. It asks Redis eac
 then tells what was used meanwhile and how many places it holds. It does so under another name, so that what it asked
 before, which Redis may have done or not, or may do later, counts for nobody.
 
+A request that gets no place is told to Redis like what was used; what Redis answers is what this process knows of the
+key's minute, and asks before it reads a body. Others only use more of it, so who has nothing left by that has nothing.
+
 How full this gateway is has nothing to do with other gateways: that is counted where it was without Redis.
 """
 
@@ -31,6 +34,8 @@ from app.store.redis_client import RedisClient, StoreDown
 BEAT_EVERY_S = 1.0
 # Where no place has to be free at once, what was used is told together with what came after it.
 TELL_WITHIN_S = 0.005
+# Redis tells what is left of requests down to this.
+TOLD_TO = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +160,28 @@ class RedisLimits:
             place.release(0)
             raise
 
+    def count(self, allowance: Allowance) -> None:
+        if allowance.requests_per_minute is None:
+            return
+        key = self._known(allowance)
+        if not self._is_shared:
+            self._size(key, _Share.of(allowance, self._holders))
+        key.state.count()
+        key.used_requests += 1
+        if self._is_shared:
+            self._tell_soon(key)
+
     def look(self, allowance: Allowance) -> None:
-        """Only what this process itself has in flight: what is left of a minute may be otherwise in Redis."""
+        """Only what this process itself has in flight, and what it has heard of the requests of a minute."""
         key = self._keys.get(allowance.id)
-        if key and allowance.concurrency is not None and key.state.in_flight >= allowance.concurrency:
+        if key is None:
+            return
+        if allowance.concurrency is not None and key.state.in_flight >= allowance.concurrency:
             raise too_many(allowance, key.state)
+        requests = key.state.requests
+        # What is left of our share, or of another limit, says nothing of what Redis has.
+        if requests and requests.kept[0] == allowance.requests_per_minute and (wait_s := requests.wait_s(1 - TOLD_TO)):
+            raise over(allowance, "requests", wait_s, key.state)
 
     def give_back(self, key: _Key, tokens: int) -> None:
         """A request is over that used so many tokens more than it had taken."""
@@ -170,10 +192,15 @@ class RedisLimits:
                 key.state.tokens.take(tokens)
             return
         key.given_back += 1
-        self._news.add(key)
         if key.limits[2]:
+            self._news.add(key)
             self._tell()
-        elif self._telling is None:
+        else:
+            self._tell_soon(key)
+
+    def _tell_soon(self, key: _Key) -> None:
+        self._news.add(key)
+        if self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(TELL_WITHIN_S, self._tell)
 
     def _known(self, allowance: Allowance) -> _Key:
@@ -227,9 +254,10 @@ class RedisLimits:
         raise over(allowance, "requests" if verdict == REQUESTS else "tokens", wait_ms / 1000, key.state)
 
     def _learn(self, key: _Key, answer: list[int]) -> None:
-        """What is left."""
+        """What is left, but for the requests that Redis has not been told yet."""
         now, (requests, tokens, _) = self._clock(), key.limits
-        key.state.requests = Bucket.restored(requests, self._clock, answer[2] / 1000, now) if requests else None
+        left = answer[2] / 1000 - key.used_requests
+        key.state.requests = Bucket.restored(requests, self._clock, left, now) if requests else None
         key.state.tokens = Bucket.restored(tokens, self._clock, answer[3] / 1000, now) if tokens else None
 
     def _tell(self) -> None:
@@ -240,7 +268,11 @@ class RedisLimits:
         news, self._news = self._news, set()
         for key in news:
             if key.has_news:
-                self._call(key, 0, 0, lambda _: None)
+                self._call(key, 0, 0, partial(self._told, key) if key.used_requests else lambda _: None)
+
+    def _told(self, key: _Key, answer: Any) -> None:
+        if isinstance(answer, list):
+            self._learn(key, answer)
 
     def _call(self, key: _Key, wanted: int, tokens: int, heard: Any, held: int = 0) -> None:
         told = (key.given_back - held, key.used_requests, key.used_tokens)
@@ -260,13 +292,16 @@ class RedisLimits:
 
     def _take_alone(self, key: _Key, allowance: Allowance, tokens: int, place: Slot) -> Slot:
         share, state = _Share.of(allowance, self._holders), key.state
-        state.requests = self._sized(state.requests, share.requests_per_minute)
-        state.tokens = self._sized(state.tokens, share.tokens_per_minute)
+        self._size(key, share)
         check(share, state, tokens)
         state.take(tokens)
         key.used_requests += 1 if state.requests else 0
         key.used_tokens += tokens if state.tokens else 0
         return _RedisSlot(self, key, place, tokens)
+
+    def _size(self, key: _Key, share: _Share) -> None:
+        key.state.requests = self._sized(key.state.requests, share.requests_per_minute)
+        key.state.tokens = self._sized(key.state.tokens, share.tokens_per_minute)
 
     def _sized(self, bucket: Bucket | None, per_minute: float | None) -> Bucket | None:
         if per_minute is None or bucket is None:

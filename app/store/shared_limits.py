@@ -104,6 +104,15 @@ class SharedLimits:
             self._count(place, 1)
         return _SharedSlot(self, place, digest, state, tokens)
 
+    def count(self, allowance: Allowance) -> None:
+        if allowance.requests_per_minute is None:
+            return
+        with self._locked():
+            place, _ = self._place(allowance.id)
+            state = self._read(place, allowance)
+            state.count()
+            self._write(place, state)
+
     def look(self, allowance: Allowance) -> None:
         """Without the lock, because that is most of the cost; a refusal is looked at again with it."""
         place, digest = self._places.get(allowance.id, (0, b""))

@@ -54,6 +54,12 @@ class KeptMetrics:
         self._waiting = level("replica_waiting", "Requests that wait on a replica.", by_replica, max)
         self._slower = level("replica_times_slower", "How slow a replica is beside its peers.", by_replica, max)
 
+    def know_keys(self, ids: Iterable[str]) -> None:
+        """Have series of their own for these keys too, up to a number, and tell them from 0 on."""
+        self._names.know_keys(ids)
+        self._key_requests.expect(*((key, "ok") for key in self._names.keys))
+        self._key_cost_usd.expect(*((key,) for key in self._names.keys))
+
     def ended(self, key: str, outcome: str) -> None:
         """A request of this key is over."""
         self._key_requests.values[self._names.keys[key], self._names.codes[outcome]] += 1.0

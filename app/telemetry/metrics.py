@@ -7,8 +7,10 @@ series. Nothing here is touched per chunk of a stream; `app.telemetry.series` sa
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice, product
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,7 +18,7 @@ from prometheus_client.core import Metric
 
 from app.domain.quantities import PRIORITIES
 from app.telemetry.kept_metrics import KeptMetrics
-from app.telemetry.names import BACKEND_FAULTS, ENCODERS, EXCLUDING, SERVER_ERRORS, Names
+from app.telemetry.names import BACKEND_FAULTS, ENCODERS, EXCLUDING, MOST_EXPECTED, SERVER_ERRORS, Names
 from app.telemetry.promise_metrics import PromiseMetrics
 from app.telemetry.series import Declared, Level, State
 
@@ -42,7 +44,7 @@ class Metrics:
         self._probes = count("probes", "Tokens asked of workers that are out.", ("backend", "outcome"))
         self._hedges = count("hedges", "Second attempts beside late ones by how they ended.", ("model", "outcome"))
         self._done_added = count("done_added", "Whole streams whose [DONE] was missing.", ("backend",))
-        self._deadline_misses = count("deadline_misses", "Requests whose time was over.", ("when",))
+        self._deadline_misses = count("deadline_misses", "Requests whose own deadline was over.", ("when",))
         self._tokens = count("tokens", "Tokens read and written.", ("model", "direction"))
         self._cost_usd = count("cost_usd", "Realised cost in USD.", ("model", "profile"))
         self._overhead = distribution("overhead_seconds", "The gateway's own time.", ("stage",), OVERHEAD_SECONDS)
@@ -54,6 +56,8 @@ class Metrics:
         self.config_applied = count("config_applied", "Configurations taken over while running.")
         self.config_rejected = count("config_rejected", "Configurations that were wrong, and not taken over.")
         self.worker_deaths = count("worker_deaths", "Processes of this gateway that ended without being asked to.")
+        # Of several processes the first one's: who was replaced is counted above.
+        self._started_at = level("started_at_seconds", "When this gateway started, in seconds since 1970.", (), min)
         self.in_flight = level("requests_in_flight", "Admitted and not yet closed.")
         self._tasks = level("event_loop_tasks", "Tasks that are not done.")
         self.replicas_out = level("replicas_out", "Replicas ejected now.", ("backend",), max)
@@ -62,14 +66,18 @@ class Metrics:
         self.log_lines_dropped = count("log_lines_dropped", "Log lines that could not be written.")
         self.journal_rows_dropped = count("journal_rows_dropped", "Rows of the journal that were lost.")
         self.journal_interrupted = count("journal_interrupted", "Requests of processes that died.")
-        self.journal_spool_bytes = level("journal_spool_bytes", "Rows on this machine that are not done with.")
+        # Each process has its own, with the same limit, and some MiB in it when all is well.
+        self.journal_spool_bytes = level(
+            "journal_spool_bytes", "Rows on this machine that are not done with, of the process with most.", (), max
+        )
         self.journal_stopped = level(
             "journal_stopped", "Whether rows of the journal cannot be written; 1 is yes.", (), max
         )
         self.promises = PromiseMetrics(declared, self.names)
         self.kept = KeptMetrics(declared, self.names)
         self._readers: dict[Hashable, Callable[[], None]] = {}
-        self._requests.expect(*(("chat", outcome) for outcome in ("ok", *SERVER_ERRORS)))
+        self._requests.expect(*(("chat", outcome) for outcome in ("ok", "no_eligible_model", *SERVER_ERRORS)))
+        self._started_at.set(time.time())
         self._deadline_misses.expect(("before_answer",), ("in_answer",))
         self._shed.expect(*((priority,) for priority in PRIORITIES))
         self._unfamiliar.expect(*((encoder,) for encoder in ENCODERS))
@@ -78,9 +86,16 @@ class Metrics:
         self.registry.register(self)
         self.know(models, profiles, backends)
 
-    def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
-        """Have series of their own for these names, and for no others; what was counted before stays."""
+    def know(
+        self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str], priced: Iterable[str] = ()
+    ) -> None:
+        """Have series of their own for these names, and for no others; what was counted before stays.
+
+        What is spent is told from 0 on for models that are `priced`.
+        """
         self.names.know(models, profiles, backends)
+        self._cost_usd.expect(*islice(product(priced, self.names.profiles), MOST_EXPECTED))
+        self.promises.expect_limits()
         for backend in self.names.backends:
             self._ejections.expect((backend,))
             self._probes.expect((backend, "ok"), (backend, "failed"))
@@ -154,7 +169,7 @@ class Metrics:
         self._exclusions.values[(self.names.constraints[constraint],)] += models
 
     def deadline_missed(self, when: Literal["before_answer", "in_answer"]) -> None:
-        """A request's time was over before its answer was whole."""
+        """A request's own deadline was over before its answer was whole."""
         self._deadline_misses.inc(when)
 
     def attempted(self, model: str, outcome: str) -> None:

@@ -11,10 +11,13 @@ from typing import get_args
 from app import errors
 from app.domain import constraints
 from app.domain.decision import Encoder, Reason
+from app.domain.request import NAMED
 
 OTHER = "other"
 # Keys that have series of their own; the numbers of all further ones are told together.
 MOST_KEYS = 200
+# Series of one metric that are told before there is anything to tell. Each takes some 100 bytes of `/metrics`' MiB.
+MOST_EXPECTED = 2_000
 
 REASONS = frozenset(get_args(Reason))
 ENCODERS = frozenset(get_args(Encoder))
@@ -25,6 +28,7 @@ SERVER_ERRORS = (
     "overloaded",
     "no_backend",
     "upstream_timeout",
+    "upstream_rate_limited",
     "bad_upstream",
     "upstream_disconnected",
 )
@@ -56,7 +60,7 @@ class Names:
 
     def know(self, models: Iterable[str], profiles: Iterable[str], backends: Iterable[str]) -> None:
         """Have series of their own for these, and for no others; what was counted before stays."""
-        self.models, self.profiles, self.backends = Known(models), Known(profiles), Known(backends)
+        self.models, self.profiles, self.backends = Known(models), Known((*profiles, NAMED)), Known(backends)
 
     def know_keys(self, ids: Iterable[str]) -> None:
         """Have series of their own for these keys too, up to a number: those that came first keep theirs."""
@@ -66,4 +70,4 @@ class Names:
 
 
 def _codes(cls: type[errors.GatewayError]) -> set[str]:
-    return {cls.code}.union(*(_codes(child) for child in cls.__subclasses__()))
+    return {cls.code, cls.counted_as or cls.code}.union(*(_codes(child) for child in cls.__subclasses__()))

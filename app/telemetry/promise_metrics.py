@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import islice, product
 from typing import Literal
 
-from app.telemetry.names import Known, Names
+from app.telemetry.names import MOST_EXPECTED, Known, Names
 from app.telemetry.series import Declared
 
 Quantity = Literal["cost_usd", "output_tokens", "latency_s", "ttft_s"]
@@ -52,6 +53,10 @@ class PromiseMetrics:
         self._judged = count("feedback", "Answers that callers judged, by what was predicted.", by_band)
         self._judged_quality = count("feedback_quality", "Sum of these judgements, each in [0, 1].", by_band)
         self._promised_quality = count("feedback_predicted_quality", "Sum of what was predicted of these.", by_band)
+
+    def expect_limits(self) -> None:
+        """Tell of every limit that a caller of the profiles may set, kept and missed, before one does."""
+        self._attained.expect(*islice(product(LIMITS, self._names.profiles, ("kept", "missed")), MOST_EXPECTED))
 
     def chose(self, model: str, quality: float | None) -> None:
         """A decision was made for a model of which this is predicted."""

@@ -40,6 +40,12 @@ class Sink(Protocol):
         """Wait while it is full."""
 
 
+def with_record(payload: Mapping[str, Any], record: bytes) -> bytes:
+    """This object of an answer, which is not empty, and what is added to it."""
+    others = {name: value for name, value in payload.items() if name != "thalamus"}
+    return b'%b,"thalamus":%b}' % (dump(others)[:-1], record)
+
+
 class Answer:
     """Bytes for the caller, and what became of them. Iterate at most once; close always."""
 
@@ -134,18 +140,16 @@ class Answer:
         if failure is not None:
             raise failure
 
-    def _attached(self) -> dict[str, Any]:
+    def _attached(self) -> bytes | None:
         """What is added to the answer. That it cannot be made is a bug of ours, and no fault of the backend."""
         if self._record is None:
-            return {}
+            return None
         try:
-            record = self._record()
-            dump(record)
+            return dump(self._record())
         except Exception as exc:  # noqa: BLE001 - whatever it is, the answer is good, and paid for
             if self._unrecorded is not None:
                 self._unrecorded(exc)
-            return {}
-        return {"thalamus": record}
+            return None
 
     def _end_exchange(self) -> None:
         """Give the connection back."""

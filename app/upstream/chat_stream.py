@@ -11,7 +11,7 @@ from typing import Any
 
 from app.domain.usage import Usage
 from app.errors import UpstreamError
-from app.upstream.base_answer import Form
+from app.upstream.base_answer import Form, with_record
 from app.upstream.exchange import Exchange, Pace
 from app.upstream.payload import (
     ONE_TOKEN_BYTES,
@@ -122,13 +122,13 @@ class ChatStream(StreamAnswer):
 
     def _last_chunk(self) -> bytes:
         """What was held back with what is attached to it; a chunk of its own for that where nothing was."""
-        held_back, attached = self._release(), self._attached()
-        if not attached:
+        held_back, record = self._release(), self._attached()
+        if record is None:
             return held_back
-        if held_back:
-            return self._rewritten({**self._last, **attached})
-        kept: dict[str, Any] = {name: self._last[name] for name in ("id", "object", "created") if name in self._last}
-        return self._rewritten({**kept, "choices": [], **attached})
+        last = self._last
+        if not held_back:
+            last = {name: last[name] for name in ("id", "object", "created") if name in last} | {"choices": []}
+        return b"data: %b\n\n" % with_record({**last, "model": self.form.model}, record)
 
     def _rewritten(self, chunk: dict[str, Any]) -> bytes:
         return b"data: %b\n\n" % dump({**chunk, "model": self.form.model})

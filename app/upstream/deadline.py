@@ -37,9 +37,18 @@ class CutShort(OutOfTime):
     code = "draining"
 
 
-def missed(error: BaseException | None) -> bool:
-    """Whether a request ended with this because its time was over."""
+class TooLong(OutOfTime):
+    """It took as long as any request may. Of a long answer that says nothing against the replica either."""
+
+
+def out_of_time(error: BaseException | None) -> bool:
+    """Whether a request ended with this because its time was over, its caller's or the gateway's."""
     return isinstance(error, OutOfTime) and not isinstance(error, CutShort)
+
+
+def missed(error: BaseException | None) -> bool:
+    """Whether a request ended with this because its caller's own deadline was over."""
+    return isinstance(error, OutOfTime) and not isinstance(error, CutShort | TooLong)
 
 
 @frozen
@@ -48,6 +57,8 @@ class Deadline:
 
     ends_at: float
     clock: Clock
+    is_callers: bool = True
+    """False where the caller would wait longer: then it is the gateway's limit for all requests."""
 
     @classmethod
     def after(cls, seconds: float, clock: Clock) -> Deadline:
@@ -56,6 +67,10 @@ class Deadline:
     def remaining_s(self) -> float:
         """Seconds left; 0 or less when it has passed."""
         return self.ends_at - self.clock()
+
+    def over(self, message: str) -> OutOfTime:
+        """What a request ends with when it has passed."""
+        return OutOfTime(message) if self.is_callers else TooLong(message)
 
 
 class Within:

@@ -140,7 +140,7 @@ class Dispatcher:
     def _check_room(self, call: Call) -> None:
         """Raise the last failure, or that time is over, unless one more attempt may be made."""
         if call.deadline.remaining_s() < MIN_ATTEMPT_S:
-            raise OutOfTime("the request's time was over before a backend answered")
+            raise call.deadline.over("the request's time was over before a backend answered")
         if call.failures and not self._may_retry(call):
             raise self._final(call)
 
@@ -195,7 +195,7 @@ class Dispatcher:
         except TimeoutError as exc:
             # Which limit it was, not what the clock says: a timer may be early by more than a millisecond.
             if left_s <= limit_s or call.deadline.remaining_s() <= 0:
-                raise OutOfTime("the request's time was over before the backend answered") from exc
+                raise call.deadline.over("the request's time was over before the backend answered") from exc
             raise UpstreamTimeout(f"the backend did not begin to answer within {limit_s:g} s") from exc
 
     async def _exchange(self, call: Call, model: Model, replica: Replica, left_s: float) -> Answer:

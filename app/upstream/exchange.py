@@ -8,7 +8,7 @@ from typing import Protocol
 from app.domain.clock import CallLater, Clock
 from app.domain.frozen import frozen
 from app.errors import AnswerTooLarge, UpstreamError, UpstreamTimeout
-from app.upstream.deadline import Deadline, OutOfTime
+from app.upstream.deadline import Deadline
 
 # The end of a body mostly comes with the last event, or follows at once. A connection that was read to its end can be
 # used again; waiting longer for that costs more than a new one.
@@ -109,7 +109,7 @@ class Watch:
     def _look(self) -> None:
         since = self._waiting_since
         if self._pace.deadline.remaining_s() <= 0:
-            self._exchange.fail(OutOfTime("the answer was not complete when its time was over"))
+            self._exchange.fail(self._pace.deadline.over("the answer was not complete when its time was over"))
         elif since is not None and self._pace.clock() - since >= self._idle_s:
             self._exchange.fail(UpstreamTimeout(f"the backend was silent for {self._idle_s:g} s"))
         else:

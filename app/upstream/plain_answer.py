@@ -8,7 +8,7 @@ from typing import Any
 from app.domain.request import Operation
 from app.domain.usage import Usage
 from app.errors import UpstreamBroken, UpstreamDisconnected, unraised
-from app.upstream.base_answer import Answer, Form
+from app.upstream.base_answer import Answer, Form, with_record
 from app.upstream.faults import unreadable
 from app.upstream.payload import BYTES_PER_TOKEN, Renamer, count_tokens, dump, parse, sound_choices
 from app.upstream.told import check_told
@@ -36,8 +36,8 @@ class PlainAnswer(Answer):
 
     @property
     def body(self) -> bytes:
-        attached = self._attached()
-        return dump({**self._parsed, "model": self.form.model, **attached}) if attached else self._body
+        record = self._attached()
+        return self._body if record is None else with_record({**self._parsed, "model": self.form.model}, record)
 
     async def whole(self) -> bytes:
         return self._hand_over()

@@ -121,8 +121,9 @@ class Replicas:
         return self._view.at(self.clock())
 
     def any_healthy(self) -> bool:
-        """Whether any replica of any backend is not ejected."""
-        return not self.all_out
+        """Whether any replica of any backend is not ejected, or waits for a caller's request to come back."""
+        now = self.clock()
+        return not self.all_out or any(_may_return(replica, now) for replica in self.all)
 
     def hear(self, change: Change) -> None:
         """Another process that looks after the same replicas has told of a change."""
@@ -275,7 +276,7 @@ class Replicas:
             return False
         if replica.ejected_until is None:
             return True
-        if replica.backend.kind == "openai" and replica.ejected_until <= now and not replica.probing:
+        if _may_return(replica, now) and not replica.probing:
             return True
         return last_resort and (not replica.is_dead or self.all_out)
 
@@ -375,6 +376,11 @@ class Replicas:
         elif change.what in ("out", "dead") and not is_out:
             replica.eject(now, dead=change.what == "dead")
             self._metrics.heard_of_ejection(change.backend)
+
+
+def _may_return(replica: Replica, now: float) -> bool:
+    """Whether the next request of a caller shows if a service that is paid for is back."""
+    return replica.backend.kind == "openai" and replica.ejected_until is not None and replica.ejected_until <= now
 
 
 def _is_refusal(error: UpstreamError) -> bool:

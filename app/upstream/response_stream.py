@@ -11,7 +11,7 @@ from typing import Any
 
 from app.domain.usage import Usage
 from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
-from app.upstream.base_answer import Form
+from app.upstream.base_answer import Form, with_record
 from app.upstream.exchange import Exchange, Pace
 from app.upstream.payload import Renamer, count_text_tokens, dump, error_object, names_of_models, parse
 from app.upstream.plain_answer import UNFINISHED
@@ -77,9 +77,9 @@ class ResponseStream(StreamAnswer):
         response = event.get("response")
         if "model" in event:
             event["model"] = self.form.model
-        if kind in _WHOLE and (attached := self._attached()):
+        if kind in _WHOLE and (record := self._attached()) is not None:
             event["response"]["model"] = self.form.model
-            return dump({**event, **attached})
+            return with_record(event, record)
         if isinstance(response, dict):
             return self._renamer.rename(data, event, response)
         return data if b"\n" not in data and not names_of_models(data) else dump(event)

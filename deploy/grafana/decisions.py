@@ -18,7 +18,9 @@ MODEL, PROFILE = 'model=~"$model"', 'profile=~"$profile"'
 DECISIONS, UNFAMILIAR = "thalamus_decisions_total", "thalamus_unfamiliar_prompts_total"
 BY_MODEL = total(DECISIONS, "model", HERE)
 # Answers are counted by who gave them; decisions also count those that were only explained, and what failed.
-ANSWERS, PRICED = "thalamus_ttft_seconds_count", f"thalamus_cost_usd_total{{{MODEL}}}"
+ANSWERS = "thalamus_ttft_seconds_count"
+# Over all of the time: a model that a new process has not met yet has a price too.
+ANSWERED, PRICED = (f"increase({name}{{{MODEL}}}[$__range])" for name in (ANSWERS, "thalamus_cost_usd_total"))
 COST = total("thalamus_cost_usd_total", where=MODEL)
 
 GLANCE = (
@@ -36,7 +38,7 @@ GLANCE = (
         "Cost per 1,000 answers",
         "What do a thousand answers cost on average, over all models with a price, whatever the profile?",
         "compare the models' shares below with those of last week; a dearer mix has a reason in 'Why'.",
-        (Query(f"1000 * {COST} / sum (increase({ANSWERS}{{{MODEL}}}[$__range]) and on (model) {PRICED})"),),
+        (Query(f"1000 * {COST} / sum ({ANSWERED} and on (model) {PRICED})"),),
         unit="currencyUSD",
         kind="number",
         width=4,
@@ -147,7 +149,7 @@ WHY = (
     ),
     Panel(
         "By profile",
-        "Which profiles do callers ask for?",
+        "Which profiles do callers ask for, and how many name a model (named)?",
         "an unexpected profile is a client's setting; see the key's requests in Fleet and gateway.",
         (Query(rate(DECISIONS, "profile", HERE), "{{profile}}"),),
         unit="reqps",
@@ -197,7 +199,7 @@ PRICE = (
     ),
     Panel(
         "Money by profile",
-        "What does each profile cost per hour?",
+        "What does each profile cost per hour, and what do models that callers name (named)?",
         "a cheap profile that costs much is asked for much, or its weight on cost is too low.",
         (Query(f"3600 * {rate('thalamus_cost_usd_total', 'profile', HERE)}", "{{profile}}"),),
         unit="currencyUSD",

@@ -52,6 +52,7 @@ WRONG: Mapping[str, Callable[[Content, Content], object]] = {
     "a profile with an unknown dimension": lambda gateway, _: gateway["profiles"].update(x={"weights": {"coast": 1}}),
     "an order with an unknown model": lambda gateway, _: gateway["profiles"].update(x={"order": ["nobody"]}),
     "a scale with equal ends": lambda gateway, _: gateway.update(scales={"cost_usd": [0.1, 0.1]}),
+    "a scale with swapped ends": lambda gateway, _: gateway.update(scales={"cost_usd": [0.0001, 0.1]}),
     "a key twice": lambda gateway, _: gateway["keys"].append(gateway["keys"][0]),
     "a key without a secret": lambda gateway, _: gateway["keys"].append({"id": "x"}),
     "a secret that is not there": lambda gateway, _: gateway["keys"].append({"id": "x", "secret_env": "NOT_THERE"}),

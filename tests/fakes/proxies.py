@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.conftest import free_ports
+from tests.conftest import ROOT, free_ports
 
 # A server is out after two failed checks, so after a second at most; and has to be seen twice to be back.
 HAPROXY = """
@@ -118,6 +118,16 @@ async def haproxy(folder: Path, gateways: Sequence[str]) -> AsyncIterator[str]:
     """The address of HAProxy in front of these addresses; it checks `/readyz`."""
     servers = "\n    ".join(f"server gateway{number} {address}" for number, address in enumerate(gateways))
     async with _running("haproxy", HAPROXY, folder, servers) as url:
+        yield url
+
+
+@asynccontextmanager
+async def shipped_haproxy(folder: Path, gateways: Sequence[str]) -> AsyncIterator[str]:
+    """The address of HAProxy with the file of `deploy/`, in front of these two addresses."""
+    form = (ROOT / "deploy/haproxy/haproxy.cfg").read_text().replace("bind :8080", "bind 127.0.0.1:{port}")
+    for number, address in enumerate(gateways, 1):
+        form = form.replace(f"gateway-{number}:8080", address)
+    async with _running("haproxy", form, folder, "") as url:
         yield url
 
 

@@ -29,6 +29,7 @@ UNANSWERED = "thalamus_requests_total{outcome='no_backend'}"
 MISSED, UP = "thalamus_deadline_misses_total", "up{job='thalamus', instance='a'}"
 LATE = "thalamus_requests_total{outcome='upstream_timeout'}"
 OVERHEAD = "thalamus_overhead_seconds_bucket{stage='total', le='%s'}"
+STARTED = "thalamus_started_at_seconds{instance='a'}"
 ATTAINED = "thalamus_limit_attainment_total{limit='max_latency_s', outcome='%s'}"
 
 
@@ -138,13 +139,18 @@ QUIET: dict[str, tuple[str, Series]] = {
         {ASKED: "0x20 10x200", UNANSWERED: ONCE, MISSED: "0"},
     ),
     "a caller with short deadlines": ("ThalamusServerErrors", {ASKED: MANY, LATE: MANY, MISSED: MANY}),
-    "a gateway that starts": ("ThalamusProcessDied", {UP: "0x9 1x200"}),
-    "a gateway that is started again": ("ThalamusProcessDied", {UP: "1x20 0x3 1x200"}),
+    "a gateway that starts": ("ThalamusProcessDied", {STARTED: "_x9 135x200"}),
+    "a gateway that is started again": ("ThalamusProcessDied", {STARTED: "0x20 _x3 360x200"}),
 }
 LOUD: dict[str, tuple[str, Series, Mapping[int, int]]] = {
     "budgets are not known": (
         "ThalamusServerErrors",
         {ASKED: "0+900", "thalamus_requests_total{outcome='budget_unavailable'}": "0+100"},
+        {600: 1},
+    ),
+    "nobody is answered, and a client calls with an old key": (
+        "ThalamusServerErrors",
+        {ASKED: "0", UNANSWERED: "0+3", "thalamus_requests_total{operation='none', outcome='invalid_api_key'}": "0+75"},
         {600: 1},
     ),
     "timeouts that no deadline explains": (
@@ -154,8 +160,13 @@ LOUD: dict[str, tuple[str, Series, Mapping[int, int]]] = {
     ),
     "a gateway of one process goes away a second time": (
         "ThalamusProcessDied",
-        {UP: "1x20 0 1x8 0 1x200"},
-        {30 * STEP_S: 0, 31 * STEP_S: 1, 51 * STEP_S: 1, 91 * STEP_S: 0},
+        {STARTED: "0x20 315x8 450x200", UP: "1"},
+        {29 * STEP_S: 0, 30 * STEP_S: 1, 60 * STEP_S: 1, 91 * STEP_S: 0},
+    ),
+    "a process that was replaced finds interrupted requests before it is asked": (
+        "ThalamusJournalInterrupted",
+        {"thalamus_journal_interrupted_total{instance='a'}": "_x9 1x200", STARTED: "_x9 135x200"},
+        {150: 1, 720: 1, 750: 0},
     ),
 }
 

@@ -39,21 +39,32 @@ def test_compose_rehearsed_without_an_engine(built: Built, tmp_path: Path) -> No
             pytest.skip(f"{program} is not installed")
     tmp_path.chmod(0o755)
     services = {name: one for name, one in COMPOSE["services"].items() if "gpu" not in one.get("profiles", ())}
-    (subnet,) = (part["subnet"] for part in COMPOSE["networks"]["inside"]["ipam"]["config"])
-    with network(tmp_path, services, subnet) as net:
+    with network(tmp_path, services, COMPOSE["networks"]) as net:
         _start(net, built, tmp_path)
         asked = _traffic(net, built, seconds=12)
         time.sleep(4)
+        seen = {name: _seen_of_a_gateway(net, name) for name in ("prometheus", *MODELS)}
         net.running["gateway-1"].send_signal(signal.SIGTERM)
         assert asked.wait(60) == 0
         said = net.log("traffic").read_text().splitlines()[-1]
         sums = _query(net, "sum by (instance) (last_over_time(thalamus_decisions_total[5m]))")
+        workers = _query(net, 'up{job="vllm"}')
     print(json.dumps({"traffic": said, "decisions": sums}))
 
+    assert seen == {"prometheus": {8080, 8081}, "worker-base": set(), "worker-small": set()}
+    assert workers == {"worker-base:8101": 1, "worker-small:8102": 1}
     assert set(re.findall(r"of status (\w+)", said)) <= {"200", "404", "422"}
     assert "of status 200" in said
     assert {"gateway-1:8081", "gateway-2:8081"} == set(sums)
     assert all(count > 0 for count in sums.values())
+
+
+def _seen_of_a_gateway(net: Network, service: str) -> set[int]:
+    """Ports that answer this service, whichever address of the gateway it asks."""
+    addresses = [address.partition("/")[0] for address in net.addresses["gateway-1"].values()]
+    pages = {8080: "healthz", 8081: "metrics"}
+    asked = ((port, f"http://{address}:{port}/{page}") for address in addresses for port, page in pages.items())
+    return {port for port, url in asked if net.fetch(url, service)}
 
 
 def _start(net: Network, built: Built, folder: Path) -> None:
@@ -67,8 +78,9 @@ def _start(net: Network, built: Built, folder: Path) -> None:
     redis.write_text((ROOT / "deploy/redis/redis.conf").read_text().replace("dir /data", f"dir {folder}/data"))
     command = [part.replace("/etc/thalamus-redis.conf", str(redis)) for part in COMPOSE["services"]["redis"]["command"]]
     net.start("redis", [part.replace("$$", "$") for part in command], **SECRETS)
+    net.start("door-cpu", ("haproxy", "-db", "-f", str(ROOT / "deploy/haproxy/workers.cfg")))
     for name in ("gateway-1", "gateway-2"):
-        net.start(name, _gateway(net, built, COMPOSE["services"][name]["command"]))
+        net.start(name, _gateway(net, built, name, COMPOSE["services"][name]["command"]))
     config = shutil.copytree(ROOT / "deploy/prometheus", folder / "prometheus")
     watch = (f"--config.file={config}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb")
     net.start("prometheus", ("prometheus", *watch))
@@ -77,16 +89,16 @@ def _start(net: Network, built: Built, folder: Path) -> None:
         _until(lambda name=name: "ok" in net.fetch(f"http://{name}:8080/readyz"), net.log(name))  # type: ignore[misc]
 
 
-def _gateway(net: Network, built: Built, arguments: list[str]) -> tuple[str, ...]:
+def _gateway(net: Network, built: Built, name: str, arguments: list[str]) -> tuple[str, ...]:
     arguments = [part.replace("${THALAMUS_CONFIG:-compose.yaml}", "compose.yaml") for part in arguments]
     image = replace(built.gateway, environment=built.gateway.environment | SECRETS)
-    mounted = {str(ROOT / "configs"): "/srv/configs", str(net.hosts): "/etc/hosts"}
+    mounted = {str(ROOT / "configs"): "/srv/configs", str(net.hosts(name)): "/etc/hosts"}
     return confined(image, arguments, {**TMPFS, **SHARED}, mounted)
 
 
 def _traffic(net: Network, built: Built, seconds: float) -> Any:
     arguments = [*COMPOSE["services"]["traffic"]["command"], "--per-s", "15", "--seconds", str(seconds)]
-    return net.start("traffic", _gateway(net, built, arguments))
+    return net.start("traffic", _gateway(net, built, "traffic", arguments))
 
 
 def _query(net: Network, expression: str) -> dict[str, float]:

@@ -35,6 +35,9 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 STAGES = stages(ROOT / "Dockerfile")
 OWN = ("gateway-1", "gateway-2", "worker-base", "worker-small", "traffic")
+WORKERS = {name for name in SERVICES if name.startswith("worker-")}
+DOORS = {name for name in SERVICES if name.startswith("door-")}
+DOOR = ROOT / "deploy/haproxy/workers.cfg"
 
 
 def test_the_linter_of_dockerfiles_has_nothing_to_say() -> None:
@@ -195,6 +198,44 @@ def test_what_the_gateways_keep_fits_in_redis(config: str) -> None:
     assert int(SERVICES["redis"]["mem_limit"].removesuffix("m")) << 20 >= 2.2 * room_bytes
 
 
+@pytest.mark.parametrize("name", sorted(WORKERS))
+def test_workers_share_no_network_with_anything_but_each_other_and_the_doors_to_them(name: str) -> None:
+    beside = {other for other, one in SERVICES.items() if set(one["networks"]) & set(SERVICES[name]["networks"])}
+    assert beside == WORKERS | DOORS
+
+
+def test_only_gpu_workers_have_a_way_out_for_their_downloads() -> None:
+    leads_out = {name for name, network in COMPOSE["networks"].items() if not (network or {}).get("internal")}
+    out = {name for name, one in SERVICES.items() if set(one["networks"]) & leads_out}
+    assert out == {"proxy", "grafana"} | {name for name in WORKERS if "gpu" in name}
+
+
+@pytest.mark.parametrize("catalog", CATALOGS)
+def test_the_doors_lead_where_the_catalogues_say(catalog: str) -> None:
+    leads = _doors()
+    for url in _urls(catalog):
+        worker, _, port = url.removeprefix("http://").partition(":")
+        (door,) = (name for name in DOORS if worker in SERVICES[name]["networks"]["inside"]["aliases"])
+        assert SERVICES[door]["profiles"] == SERVICES[worker]["profiles"]
+        (alias,) = SERVICES[worker]["networks"]["workers"]["aliases"]
+        listens_at = "8000" if "gpu" in worker else SERVICES[worker]["command"][-1]
+        assert leads.pop(port) == (alias, listens_at)
+
+
+def test_the_doors_lead_to_workers_only_and_pass_their_own_check() -> None:
+    aliases = {alias for name in WORKERS for alias in SERVICES[name]["networks"]["workers"]["aliases"]}
+    assert {alias for alias, _ in _doors().values()} == aliases
+    done = subprocess.run([_installed("haproxy"), "-c", "-f", str(DOOR)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def _doors() -> dict[str, tuple[str, str]]:
+    """Where each port of a door leads: a name in the workers' network, and a port there."""
+    found = re.findall(r"^    bind :(\d+)\n    server \S+ (\S+):(\d+)$", DOOR.read_text(), re.MULTILINE)
+    assert len(found) == len(re.findall(r"^    server ", DOOR.read_text(), re.MULTILINE))
+    return {port: (name, there) for port, name, there in found}
+
+
 def test_compose_and_the_demo_have_the_same_models() -> None:
     assert _config("compose-catalog.yaml")["models"] == _config("demo-catalog.yaml")["models"]
     ours, demo = _config("compose.yaml"), _config("demo.yaml")
@@ -221,7 +262,8 @@ def test_real_models_are_served_as_the_catalogue_says() -> None:
 def test_the_proxy_knows_the_gateways_and_passes_its_own_check() -> None:
     file = ROOT / "deploy/haproxy/haproxy.cfg"
     servers = re.findall(r"^    server (\S+) (\S+)", file.read_text(), re.MULTILINE)
-    assert servers == [(name, f"{name}:8080") for name in ("gateway-1", "gateway-2")]
+    gateways = ("gateway-1", "gateway-2")
+    assert servers == [(f"{name}{suffix}", f"{name}:8080") for suffix in ("", "-anyway") for name in gateways]
     program = _installed("haproxy")
     done = subprocess.run([program, "-c", "-f", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -240,6 +282,18 @@ def test_prometheus_asks_gateways_and_workers_of_compose_and_passes_its_own_chec
     command = [program, "check", "config", str(folder / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_prometheus_takes_the_alertmanager_that_stands_there_as_a_comment(tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOT / "deploy/prometheus", tmp_path / "prometheus")
+    text = (folder / "prometheus.yml").read_text()
+    comment = text[text.index("# alerting:") : text.index("\nscrape_configs:")]
+    (folder / "prometheus.yml").write_text(text.replace(comment, re.sub(r"(?m)^# ", "", comment)))
+    (manager,) = _yaml(folder / "prometheus.yml")["alerting"]["alertmanagers"]
+    assert manager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
+    command = [_installed("promtool"), "check", "config", str(folder / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _installed(program: str) -> str:

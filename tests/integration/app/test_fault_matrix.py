@@ -67,6 +67,11 @@ class Row:
     """Whether it speaks against the backend: five in a row take it out."""
 
     @property
+    def outcome(self) -> str | None:
+        """What the record says: a quota of the backend's is not a limit of the key's."""
+        return "upstream_rate_limited" if self.status == 429 else self.code
+
+    @property
     def id(self) -> str:
         return f"{self.name}, {'stream' if self.stream else 'plain'}"
 
@@ -207,7 +212,7 @@ async def test_each_fault_is_told_logged_and_counted_as_its_row_says(
         assert backend.calls == row.calls + row.again
         await until(lambda: backend.in_flight, 0)
         (record,) = [line for line in logged(capsys) if line["event"] == "request.completed"]
-        assert (record["outcome"], record.get("model")) == (row.code, "small" if row.status == 200 else None)
+        assert (record["outcome"], record.get("model")) == (row.outcome, "small" if row.status == 200 else None)
 
         await asyncio.gather(*(asked(deployment, row, "small") for _ in range(FAILURES_TO_EJECT - 1)))
         events = [line["event"] for line in logged(capsys)]
@@ -232,7 +237,7 @@ async def test_another_model_answers_where_the_row_says_so(
             assert other.calls == 1
         else:
             assert_seen(heard, row)
-            assert (record["outcome"], record["attempts"], other.calls) == (row.code, 1, 0)
+            assert (record["outcome"], record["attempts"], other.calls) == (row.outcome, 1, 0)
 
 
 async def test_a_stream_without_done_but_with_a_reason_is_whole(tmp_path: Path) -> None:

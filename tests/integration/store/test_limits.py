@@ -72,6 +72,37 @@ async def test_all_keys_together_fill_the_gateway(one: Limiter) -> None:
     assert one.limits.fullness() == 0
 
 
+async def test_one_that_gets_no_place_uses_a_request_and_nothing_else(one: Limiter) -> None:
+    key = FakeKey(requests_per_minute=3, tokens_per_minute=100, concurrency=1)
+    one.limits.count(FakeKey(id="free"))
+    one.limits.count(key)
+    slot = await one.limits.acquire(key, 10)
+    left = slot.headers()
+    assert (left["x-ratelimit-remaining-requests"], left["x-ratelimit-remaining-tokens"]) == ("1", "90")
+    slot.release(10)
+    one.limits.count(key)
+    with pytest.raises(RateLimited, match="3 requests per minute"):
+        one.limits.look(key)
+    await asyncio.sleep(0.02)
+    with pytest.raises(RateLimited, match="3 requests per minute"):
+        await one.limits.acquire(key, 10)
+    one.advance(20)
+    one.limits.look(key)
+    await take(one, key)
+
+
+async def test_who_never_gets_a_place_is_over_the_limit_in_the_end(one: Limiter) -> None:
+    key = FakeKey(requests_per_minute=3)
+    for _ in range(3):
+        one.limits.look(key)
+        one.limits.count(key)
+        await asyncio.sleep(0.02)
+    with pytest.raises(RateLimited, match="3 requests per minute") as caught:
+        one.limits.look(key)
+    assert caught.value.retry_after_s == 20
+    assert caught.value.headers()["x-ratelimit-remaining-requests"] == "0"
+
+
 async def test_a_key_hears_what_it_has_left(one: Limiter) -> None:
     key = FakeKey(requests_per_minute=60, tokens_per_minute=1_000_000)
     slot = await one.limits.acquire(key, 250_000)

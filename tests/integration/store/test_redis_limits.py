@@ -84,6 +84,43 @@ async def test_requests_and_tokens_are_taken_from_one_bucket(two: tuple[RedisLim
     assert caught.value.headers()["x-ratelimit-remaining-tokens"] == "10"
 
 
+async def test_one_that_got_no_place_is_counted_by_all(two: tuple[RedisLimits, RedisLimits]) -> None:
+    first, second = two
+    key = FakeKey(requests_per_minute=3)
+    first.count(key)
+    first.count(key)
+    await asyncio.sleep(0.02)
+    second.look(key)
+    second.count(key)
+    await asyncio.sleep(0.02)
+    with pytest.raises(RateLimited, match="3 requests per minute"):
+        second.look(key)
+    first.look(key)
+    with pytest.raises(RateLimited, match="3 requests per minute"):
+        await first.acquire(key, 0)
+    with pytest.raises(RateLimited, match="3 requests per minute"):
+        first.look(key)
+    second.look(FakeKey(requests_per_minute=6))
+
+
+async def test_what_got_no_place_while_redis_was_away_is_told_afterwards(redis_server: RedisServer) -> None:
+    key = FakeKey(requests_per_minute=12)
+    async with redis_limits(redis_server) as first, redis_limits(redis_server) as second:
+        await first.beat()
+        await first.acquire(key, 0)
+        redis_server.kill()
+        for _ in range(6):
+            first.count(key)
+            await asyncio.sleep(0.02)
+        assert not first.is_shared
+        with pytest.raises(RateLimited, match="6 requests per minute"):
+            await first.acquire(key, 0)
+        redis_server.start()
+        await until(lambda: first.is_shared and second.is_shared, True, BACK_WITHIN_S)
+        left = int((await second.acquire(key, 0)).headers()["x-ratelimit-remaining-requests"])
+        assert 4 <= left <= 6, "8 were taken in all, and one or two are there again"
+
+
 async def test_a_key_without_limits_is_no_call(redis_server: RedisServer) -> None:
     async with redis_limits(redis_server) as limits:
         before = redis_server.do("INFO", "commandstats")["cmdstat_evalsha"]["calls"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.domain.request import Preferences
-from app.errors import RateLimited, UpstreamBroken, UpstreamTimeout
+from app.errors import RateLimited, UpstreamBroken, UpstreamRateLimited, UpstreamTimeout
 from app.promises import Baseline
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
@@ -26,14 +26,14 @@ def world_of(upstream: FakeUpstream, clock: FakeClock | None = None) -> Bench:
 
 
 class Slow(FakeUpstream):
-    """Takes two seconds to answer."""
+    """Takes two seconds to answer, or as many as it is told."""
 
-    def __init__(self, clock: FakeClock, **answers: Any) -> None:
+    def __init__(self, clock: FakeClock, seconds: float = 2.0, **answers: Any) -> None:
         super().__init__(**answers)
-        self._clock = clock
+        self._clock, self._seconds = clock, seconds
 
     async def send(self, *args: Any) -> FakeExchange:
-        self._clock.advance(2.0)
+        self._clock.advance(self._seconds)
         return await super().send(*args)
 
 
@@ -55,6 +55,28 @@ async def test_a_request_that_a_limit_turned_away_counts_for_its_key() -> None:
         await world.gateway.complete(request(), busy)
     served.answer.close()
     assert world.sample("thalamus_key_requests_total", key="tester", outcome="rate_limit_exceeded") == 1
+
+
+async def test_a_quota_of_a_backends_is_told_from_a_limit_of_the_key() -> None:
+    world = world_of(FakeUpstream(small=UpstreamRateLimited("no"), large=UpstreamRateLimited("no")))
+    with pytest.raises(UpstreamRateLimited) as caught:
+        await world.gateway.complete(request(), KEY)
+    assert caught.value.code == "rate_limit_exceeded"
+    assert world.sample("thalamus_requests_total", operation="chat", outcome="upstream_rate_limited") == 1
+    assert world.sample("thalamus_key_requests_total", key="tester", outcome="upstream_rate_limited") == 1
+    assert [line["outcome"] for line in world.completed] == ["upstream_rate_limited"]
+
+
+async def test_a_request_that_names_its_model_counts_for_no_profile() -> None:
+    world = world_of(FakeUpstream(small=b"hello"))
+    served = await world.gateway.complete(request(model="small", deadline_s=60.0), KEY)
+    assert [piece async for piece in served.answer]
+    served.answer.close()
+    assert world.sample("thalamus_cost_usd_total", model="small", profile="named") > 0
+    assert world.sample("thalamus_decisions_total", model="small", profile="named", reason="best") == 1
+    kept = {"limit": "deadline_s", "outcome": "kept"}
+    assert world.sample("thalamus_limit_attainment_total", profile="named", **kept) == 1
+    assert world.sample("thalamus_limit_attainment_total", profile="default", **kept) == 0
 
 
 async def test_admission_and_decision_and_all_of_the_overhead_are_stages() -> None:
@@ -89,6 +111,16 @@ async def test_a_deadline_that_passed_is_a_miss_and_so_is_the_limit_on_time() ->
     for limit in ("deadline_s", "max_ttft_s"):
         missed = {"limit": limit, "profile": "default", "outcome": "missed"}
         assert world.sample("thalamus_limit_attainment_total", **missed) == 1
+
+
+@pytest.mark.parametrize("deadline_s", [None, 60.0])
+async def test_who_would_have_waited_longer_than_the_gateway_has_missed_no_deadline(deadline_s: float | None) -> None:
+    clock = FakeClock()
+    world = world_of(Slow(clock, 6.0, small=UpstreamBroken("no"), large=b"hello"), clock)
+    with pytest.raises(UpstreamTimeout):
+        await world.gateway.complete(request(deadline_s=deadline_s), KEY)
+    assert world.sample("thalamus_requests_total", operation="chat", outcome="upstream_timeout") == 1
+    assert world.sample("thalamus_deadline_misses_total", when="before_answer") == 0
 
 
 async def test_a_fallback_is_compared_with_the_baseline_by_who_answered() -> None:

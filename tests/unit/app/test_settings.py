@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
@@ -130,12 +131,27 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
         ({"predictor_limit_s": 0}, "predictor_limit_s: expected greater than 0, got 0"),
         ({"upstream": {"max_attempts": 9}}, "upstream.max_attempts: expected less than or equal to 5, got 9"),
         ({"upstream": {"retries": 1}}, "upstream.retries: is not a key; known are connect_timeout_s"),
-        ({"scales": {"cost": [1, 2]}}, "scales: expected any of cost_usd"),
+        ({"scales": {"cost": [1, 2]}}, "energy_wh, each with its worst and its best end, got cost"),
+        ({"scales": {"cost_usd": 0.1}}, "scales: cost_usd: expected [worst, best], got 0.1"),
         (
             {"scales": {"cost_usd": [1, 1]}},
-            "scales: cost_usd: expected [worst, best], both a number above 0, and different",
+            "scales: cost_usd: expected [worst, best], both a number above 0, and different, got [1, 1]",
         ),
+        ({"scales": {"cost_usd": [math.nan, 1]}}, "both a number above 0, and different, got [nan, 1]"),
+        ({"scales": {"cost_usd": [0.1, 0]}}, "both a number above 0, and different, got [0.1, 0]"),
         ({"scales": {"released": ["soon", "later"]}}, "scales: released: expected [worst, best], both a day such as"),
+        (
+            {"scales": {"cost_usd": [0.0001, 0.1]}},
+            "scales: cost_usd: expected [worst, best], where cheaper is better: [0.1, 0.0001], got [0.0001, 0.1]",
+        ),
+        (
+            {"scales": {"released": ["2027-01-01", "2023-01-01"]}},
+            "scales: released: expected [worst, best], where more recent is better: [2023-01-01, 2027-01-01], got",
+        ),
+        (
+            {"scales": {"security": ["isolated", "public_api"]}},
+            "where more secure is better: [public_api, isolated], got [isolated, public_api]",
+        ),
         ({"profiles": {"x": {"order": ["nope"]}}}, "profiles.x.order: the catalogue has no model 'nope'"),
         ({"baseline": "nope"}, "baseline: the catalogue has no model 'nope'"),
         ({"profiles": {"x": {"weights": {"coast": 1}}}}, "profiles.x: routing.weights.coast does not exist"),

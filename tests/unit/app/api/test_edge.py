@@ -55,6 +55,23 @@ async def test_without_a_key_no_route_is_open_but_health(method: str, path: str,
     assert reply.status in (200, 401, 404)
 
 
+async def test_a_body_to_explain_that_is_read_and_refused_takes_a_request() -> None:
+    key = Key("asks", models=("*",), **{**UNLIMITED, "requests_per_minute": 3})
+    app = data_plane(doors(world(), CATALOG, keys(sk_asks=key))).app
+    path, headers = "/v1/routing/explain", {"authorization": "Bearer sk-asks"}
+    kinds = {"content-type": "text/plain"}
+    assert (await ask(app, "POST", path, CHAT, headers | kinds)).status == 415, "which is not read"
+    bodies = (b"no JSON", b'{"model": "auto"}', CHAT, CHAT)
+    assert [(await ask(app, "POST", path, body, headers)).status for body in bodies] == [400, 400, 200, 429]
+
+
+async def test_feedback_that_is_read_and_refused_counts_as_feedback() -> None:
+    app = plane().app
+    answers = [(await ask(app, "POST", "/v1/routing/feedback", b"no JSON")).status for _ in range(62)]
+    assert answers[:60] == [400] * 60
+    assert answers[-1] == 429
+
+
 @pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PUT", "DELETE", "PATCH", "CONNECT"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/healthz"])
 async def test_other_methods_are_refused_with_those_allowed(method: str, path: str) -> None:

@@ -84,8 +84,19 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "truncate_prompt_tokens": ([10], [0]),
     "return_token_ids": ([True], [1]),
     "structured_outputs": (
-        [{"choice": ["yes", "no"]}, {"json": {"type": "object"}}],
-        [{"regex": "(a+)+"}, {"grammar": "root ::= x"}, {"choice": ["a"], "json": {}}, {}],
+        [{"choice": ["yes", "no"]}, {"json": {"type": "object"}}, {"json": '{"type": "object"}'}],
+        [
+            {"regex": "(a+)+"},
+            {"grammar": "root ::= x"},
+            {"choice": ["a"], "json": {}},
+            {},
+            {"json": "no JSON"},
+            {"json": "[1]"},
+            {"json": '{"type": "object", "type": "array"}'},
+            {"json": '{"minimum": NaN}'},
+            {"json": '{"a":' * 33 + "1" + "}" * 33},
+            {"json": '{"a":"%s"}' % ("x" * (64 << 10))},
+        ],
     ),
     "chat_template_kwargs": ([{"enable_thinking": False}], [{"a": {"b": 1}}, {"a": [1]}]),
 }

@@ -467,7 +467,6 @@ async def test_who_is_over_a_limit_hears_so_before_the_body_is_parsed(limit: str
     key = Key("busy", models=("*",), **{**UNLIMITED, limit: 1})
     a_plane = data_plane(doors(a_bench, CATALOG, keys(sk_busy=key)))
     first, second = FakeConnection(a_plane), FakeConnection(a_plane)
-    assert statuses(await second.ask(chat(b"no JSON", key="sk-busy"))) == [400], "which takes nothing"
     first.send(chat(key="sk-busy"))
     await until_at_work(a_bench)
     answer = await second.ask(chat(body, key="sk-busy"))
@@ -476,6 +475,35 @@ async def test_who_is_over_a_limit_hears_so_before_the_body_is_parsed(limit: str
     assert a_bench.sample("thalamus_key_requests_total", key="other", outcome="rate_limit_exceeded") == 1
     first.leave()
     await first.settle()
+    assert a_bench.in_flight == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (b"no JSON", 400),
+        (json.dumps({"model": "auto", "messages": []}).encode(), 400),
+        (json.dumps({**json.loads(BODY), "mood": "good"}).encode(), 400),
+        (json.dumps({**json.loads(BODY), "model": "gpt-9"}).encode(), 404),
+        (json.dumps({**json.loads(BODY), "routing": {"explain": True}}).encode(), 403),
+    ],
+)
+async def test_a_body_that_is_read_and_refused_takes_a_request_but_no_tokens_and_no_place(
+    refused: bytes, status: int
+) -> None:
+    limits = {**UNLIMITED, "requests_per_minute": 3, "tokens_per_minute": 1000, "concurrency": 1}
+    key = Key("busy", models=("*",), scopes=frozenset({"inference"}), **limits)
+    a_bench = world()
+    caller = FakeConnection(data_plane(doors(a_bench, CATALOG, keys(sk_busy=key))))
+    assert statuses(await caller.ask(chat(refused, key="sk-busy"))) == [status]
+    answer = await caller.ask(chat(key="sk-busy"))
+    assert statuses(answer) == [200]
+    assert b"x-ratelimit-remaining-requests: 1\r\n" in answer
+    assert int(re.findall(rb"x-ratelimit-remaining-tokens: (\d+)", answer)[0]) > 900
+    assert statuses(await caller.ask(chat(refused, key="sk-busy"))) == [status]
+    answer = await caller.ask(chat(refused, key="sk-busy"))
+    assert (statuses(answer), code(answer)) == ([429], "rate_limit_exceeded")
+    assert b"x-ratelimit-remaining-requests: 0\r\n" in answer
     assert a_bench.in_flight == (0, 0, 0)
 
 

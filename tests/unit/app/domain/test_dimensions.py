@@ -48,7 +48,7 @@ def test_shares_are_bounded_and_do_not_touch_their_values(values: list[float]) -
         assert np.array_equal(value_M, before_M, equal_nan=True)
 
 
-@pytest.mark.parametrize(("worst", "best"), [(1.0, 1.0), (0.0, 1.0), (1.0, -1.0)])
+@pytest.mark.parametrize(("worst", "best"), [(1.0, 1.0), (0.0, 1.0), (1.0, -1.0), (1e12, math.nextafter(1e12, 0.0))])
 def test_a_scale_that_measures_nothing_is_refused(worst: float, best: float) -> None:
     with pytest.raises(ValueError, match="end"):
         Scale(worst, best, "log")
@@ -61,6 +61,14 @@ def test_an_operator_writes_the_ends_as_they_are_shown(dimension: Dimension) -> 
     assert dimension.rescaled(worst, best) == dimension.scale
     with pytest.raises(ValueError, match=r"^$|not in tuple"):
         dimension.rescaled("many", best)
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS, ids=lambda each: each.name)
+def test_a_scale_knows_on_which_side_its_worst_end_lies(dimension: Dimension) -> None:
+    scale = dimension.scale
+    middle = (scale.worst + scale.best) / 2
+    assert Scale(middle, scale.best, scale.curve).rises_like(scale)
+    assert not Scale(scale.best, scale.worst, scale.curve).rises_like(scale)
 
 
 def test_labels_are_asked_once_for_each_distinct_value() -> None:

@@ -19,6 +19,7 @@ MIDDLE = llm("middle", parameters_b=14, price=TokenPrice(1.0, 1.0))
 LARGE = llm("large", parameters_b=70, price=TokenPrice(10.0, 10.0))
 QUALITY = {"small": 0.5, "middle": 0.7, "large": 0.9}
 UNLIKE = "this prompt is unlike what the router model learned from, so "
+DEFAULT_ORDER = "the first eligible model of the profile's default order answers"
 
 
 def world(encoders: tuple[str, ...] = ("static", "transformer"), **changes: Any) -> World:
@@ -32,7 +33,30 @@ def test_the_profiles_order_answers_and_says_why() -> None:
     decision = world(order=("middle",)).decide({"weights": {"cost": 5}})
     assert [each.model.name for each in decision.candidates] == ["middle", "small", "large"]
     assert decision.reason == "abstained"
-    assert decision.why == UNLIKE + "the first eligible model of the profile's default order answers"
+    assert decision.why == UNLIKE + DEFAULT_ORDER + ", whatever the weights (cost 5)"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, ""),
+        ({"weights": {"cost": 0}}, ""),
+        ({"max_size_b": 100}, ""),
+        ({"weights": {"cost": 0.25, "latency": 0, "size": 1}}, ", whatever the weights (cost 0.25, size 1)"),
+        ({"max_quality_loss": 0.02}, ", whatever the max_quality_loss of 0.02"),
+        (
+            {"weights": {"latency": 0.3}, "max_quality_loss": 0.02},
+            ", whatever the weights (latency 0.3) and the max_quality_loss of 0.02",
+        ),
+    ],
+)
+def test_what_was_asked_for_and_has_no_part_in_the_order_is_named(asked: dict[str, Any], said: str) -> None:
+    abstained = world(order=("middle",), curve=FakeCurve(best="large")).decide(asked)
+    assert (abstained.reason, abstained.why) == ("abstained", UNLIKE + DEFAULT_ORDER + said)
+
+    unpredicted = world_of(SMALL, MIDDLE, LARGE).decide(asked)
+    assert unpredicted.reason == "default"
+    assert unpredicted.why == f"first available in the profile's default order{said}: no router model is loaded"
 
 
 def test_the_record_keeps_the_estimates_and_says_that_the_prompt_is_unfamiliar() -> None:
@@ -57,7 +81,10 @@ def test_without_an_order_the_best_single_model_answers() -> None:
     decision = world(curve=FakeCurve(best="middle")).decide({"weights": {"cost": 5}})
     assert [each.model.name for each in decision.candidates] == ["middle", "small", "large"]
     assert decision.reason == "abstained"
-    assert decision.why == UNLIKE + "middle answers, the best single model where models were measured side by side"
+    assert decision.why == (
+        UNLIKE + "middle answers, the best single model where models were measured side by side, "
+        "whatever the weights (cost 5)"
+    )
     assert describe(decision)["applied"]["best_single_model"] == "middle"
     assert world(curve=FakeCurve(best="middle")).order({"max_quality_loss": 0.02})[0] == "middle"
 

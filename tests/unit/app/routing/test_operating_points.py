@@ -82,3 +82,20 @@ async def test_what_is_remembered_is_bounded_and_the_latest_used_stay() -> None:
     assert curve.sets == before
     await points.of(_set(2))
     assert curve.sets == before + 1
+
+
+async def test_that_of_all_models_stays_whatever_else_is_asked_for() -> None:
+    curve = SlowCurve()
+    curve.go.set()
+    points, everything = OperatingPoints(TABLE, curve), (1 << len(NAMES)) - 1
+    await points.of(_set(everything))
+    for number in range(1, 2 * REMEMBERED + 10):
+        await points.of(_set(number))
+    before = curve.sets
+    assert before == 2 * REMEMBERED + 10
+    await points.of(_set(everything))
+    assert curve.sets == before
+    await points.of(_set(2 * REMEMBERED + 10 - REMEMBERED))
+    assert curve.sets == before + 1, "as many are remembered as before, that of all models among them"
+    await points.of(_set(2 * REMEMBERED))
+    assert curve.sets == before + 1

@@ -70,6 +70,25 @@ async def test_a_look_says_whether_another_request_would_be_refused_and_takes_no
     assert limits.in_flight == (0 if key.tokens_per_minute == 60 else 1)
 
 
+async def test_one_that_gets_no_place_uses_a_request_and_nothing_else() -> None:
+    clock = FakeClock()
+    limits = MemoryLimits(100, clock)
+    key = FakeKey(requests_per_minute=3, tokens_per_minute=100, concurrency=1)
+    limits.count(FakeKey(id="free"))
+    limits.count(key)
+    assert limits.in_flight == 0
+    slot = await limits.acquire(key, 10)
+    left = slot.headers()
+    assert (left["x-ratelimit-remaining-requests"], left["x-ratelimit-remaining-tokens"]) == ("1", "90")
+    slot.release(10)
+    limits.count(key)
+    with pytest.raises(RateLimited, match="3 requests per minute") as caught:
+        limits.look(key)
+    assert caught.value.retry_after_s == 20
+    clock.advance(20)
+    limits.look(key)
+
+
 async def test_a_key_hears_what_it_has_left() -> None:
     clock = FakeClock()
     limits = MemoryLimits(100, clock)

@@ -71,6 +71,19 @@ async def test_a_look_sees_what_others_took(processes: Processes, key: FakeKey) 
     assert [view.in_flight for view in processes.views] == [0, 0, 0]
 
 
+async def test_one_that_got_no_place_is_counted_by_all(processes: Processes) -> None:
+    first, second, third = processes.views
+    key = FakeKey(requests_per_minute=3, tokens_per_minute=100)
+    first.count(key)
+    second.count(key)
+    left = (await third.acquire(key, 10)).headers()
+    assert (left["x-ratelimit-remaining-requests"], left["x-ratelimit-remaining-tokens"]) == ("0", "90")
+    with pytest.raises(RateLimited, match="3 requests per minute"):
+        first.look(key)
+    first.count(FakeKey(id="free"))
+    assert first.in_flight == 1
+
+
 async def test_requests_and_tokens_are_taken_from_one_bucket(processes: Processes) -> None:
     key = FakeKey(requests_per_minute=3, tokens_per_minute=100)
     for view in processes.views:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
 import pytest
 
@@ -74,6 +75,30 @@ def test_keys_have_series_up_to_a_number() -> None:
     assert sample("thalamus_key_budget_left_usd", {"key": "other", "period": "day"}) is None
 
 
+def test_what_is_bound_to_be_counted_begins_at_zero() -> None:
+    metrics = Metrics()
+    metrics.know(["small", "bare"], ["default"], ["pool"], priced=["small"])
+    metrics.kept.know_keys(["team"])
+    sample = metrics.registry.get_sample_value
+    limit = {"limit": "max_latency_s", "profile": "default"}
+    assert sample("thalamus_cost_usd_total", {"model": "small", "profile": "default"}) == 0
+    assert sample("thalamus_cost_usd_total", {"model": "bare", "profile": "default"}) is None
+    assert sample("thalamus_key_cost_usd_total", {"key": "team"}) == 0
+    assert sample("thalamus_key_requests_total", {"key": "team", "outcome": "ok"}) == 0
+    assert sample("thalamus_requests_total", {"operation": "chat", "outcome": "no_eligible_model"}) == 0
+    for outcome in ("kept", "missed"):
+        assert sample("thalamus_limit_attainment_total", {**limit, "outcome": outcome}) == 0
+
+
+def test_a_large_catalogue_that_nobody_has_asked_yet_makes_no_large_page() -> None:
+    models = [f"organisation/a-model-with-a-long-name-{number}" for number in range(1_000)]
+    profiles = [f"profile-of-team-{number}" for number in range(300)]
+    metrics = Metrics()
+    metrics.know(models, profiles, ["pool"], priced=models)
+    metrics.kept.know_keys(f"key-{number}" for number in range(1_000))
+    assert len(metrics.render()) < 1 << 19
+
+
 @pytest.mark.parametrize(
     ("predicted", "band"),
     [(0.0, "0.0-0.2"), (0.2, "0.2-0.4"), (0.99, "0.8-1.0"), (1.0, "0.8-1.0"), (None, "unpredicted")],
@@ -137,6 +162,7 @@ def test_another_process_is_told_as_part_of_this_one() -> None:
             metrics.in_flight.inc()
             metrics.completed("chat", "ok", 0.2)
         metrics.ejected("pool")
+        metrics.journal_spool_bytes.set(requests * 1e6)
         metrics.pressed({"memory": requests / 10})
         metrics.kept.replicas([ReplicaState("pool", "a:1", requests < 3, requests, requests, float(requests))])
         metrics.kept.budgets([BudgetState("team", "day", 10.0, 10.0 - requests)])
@@ -151,6 +177,7 @@ def test_another_process_is_told_as_part_of_this_one() -> None:
     assert "thalamus_requests_in_flight 5.0" in lines
     assert 'thalamus_replicas_out{backend="pool"} 1.0' in lines, "both see the same replica"
     assert 'thalamus_pressure{reading="memory"} 0.3' in lines
+    assert "thalamus_journal_spool_bytes 3e+06" in lines, "each has a limit of its own"
     assert 'thalamus_replica_up{backend="pool",replica="a:1"} 0.0' in lines, "one of them has taken it out"
     assert 'thalamus_replica_in_flight{backend="pool",replica="a:1"} 5.0' in lines
     assert 'thalamus_replica_waiting{backend="pool",replica="a:1"} 3.0' in lines, "both see the same queue"
@@ -165,3 +192,13 @@ def test_lines_that_the_log_dropped_are_counted() -> None:
     telemetry = Telemetry(log=EventLog(closed))
     telemetry.log.write("gateway.started")
     assert telemetry.metrics.registry.get_sample_value("thalamus_log_lines_dropped_total") == 1
+
+
+def test_a_gateway_started_when_the_first_of_its_processes_did() -> None:
+    began_at = time.time()
+    first, second = Metrics(), Metrics()
+    second._started_at.set(began_at + 60.0)
+    first.absorb(second.snapshot())
+    started_at = first.registry.get_sample_value("thalamus_started_at_seconds")
+    assert started_at is not None
+    assert began_at <= started_at <= time.time()

@@ -275,6 +275,30 @@ async def test_what_else_a_hidden_usage_chunk_says_is_said_on_the_chunk_before()
     assert last == {**chunk("b", "stop", "shown"), "system_fingerprint": "fp", "service_tier": None}
 
 
+class Counted(dict[str, Any]):
+    """Counts how often it is written."""
+
+    written = 0
+
+    def items(self) -> Any:
+        self.written += 1
+        return super().items()
+
+
+@pytest.mark.parametrize("form", [PLAIN, STREAM])
+async def test_a_record_is_written_once_and_takes_the_place_of_what_the_backend_calls_so(form: Form) -> None:
+    said = {"model": "small", "thalamus": "own", "choices": [{"index": 0, "finish_reason": "stop"}]}
+    body = event(said) + DONE if form.stream else json.dumps(said).encode()
+    kind = "text/event-stream" if form.stream else "application/json"
+    answer = await read_answer(FakeExchange([body], content_type=kind), form, pace())
+    record = Counted(decision_id="d", too_large_for_the_quick_writer=10**30)
+    answer.attach(lambda: record)
+    sent = await everything(answer)
+    (told,) = chunks(sent) if form.stream else [json.loads(sent)]
+    assert told == {**said, "model": "shown", "thalamus": record}
+    assert (sent.count(b"thalamus"), record.written) == (1, 1)
+
+
 def _unmakeable() -> dict[str, Any]:
     raise ValueError("a bug")
 

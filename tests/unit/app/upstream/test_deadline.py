@@ -6,7 +6,14 @@ import asyncio
 
 import pytest
 
-from app.upstream.deadline import Within
+from app.upstream.deadline import CutShort, Deadline, Within, missed, out_of_time
+from tests.fakes.clock import FakeClock
+
+
+def test_only_a_callers_own_deadline_is_missed() -> None:
+    own, total = (Deadline(0.0, FakeClock(), is_callers=own).over("over") for own in (True, False))
+    assert [missed(error) for error in (own, total, CutShort("no"), None)] == [True, False, False, False]
+    assert [out_of_time(error) for error in (own, total, CutShort("no"), None)] == [True, True, False, False]
 
 
 async def test_a_block_that_is_done_in_time_is_left_alone() -> None:

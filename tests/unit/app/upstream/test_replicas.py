@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -258,6 +258,30 @@ def test_when_all_replicas_are_ejected_all_are_tried(world: World) -> None:
     assert world.replicas.pick(world.small) is None
     assert {world.replicas.pick(world.small, last_resort=True) for _ in range(99)} == {world.a, world.b}
     assert (world.replicas.fleet().available, world.replicas.fleet().last_resort) == ((True, True), (True, True))
+    assert not world.replicas.any_healthy()
+
+
+@pytest.mark.parametrize(("kind", "healthy"), [("openai", True), ("vllm", False)])
+def test_a_hosted_replica_whose_time_is_over_needs_a_request_to_come_back(
+    kind: Literal["vllm", "openai"], healthy: bool
+) -> None:
+    world = World()
+    for replica in world.replicas.all:
+        replica.backend = replace(replica.backend, kind=kind)
+        world.fail(replica)
+    assert not world.replicas.any_healthy()
+    world.clock.advance(EJECTED_FOR_S)
+    assert world.replicas.any_healthy() is healthy
+
+
+def test_readiness_does_not_flicker_while_a_caller_s_request_finds_out(world: World) -> None:
+    world.other.backend = replace(world.other.backend, kind="openai")
+    for replica in world.replicas.all:
+        world.fail(replica)
+    world.clock.advance(EJECTED_FOR_S)
+    with world.lease(world.other):
+        assert world.replicas.any_healthy()
+    world.fail(world.other, 1)
     assert not world.replicas.any_healthy()
 
 
