@@ -13,8 +13,8 @@ from app.errors import InvalidRequest
 
 MAX_MESSAGES = 2_048
 MAX_PARTS = 2_048
-# Text in any language is at least this many bytes per token on average for current vocabularies; no one tokenizer fits
-# all models, and a decision needs the size of a prompt, not its exact count.
+# What English takes in most vocabularies, about. No one tokenizer fits all models, and a decision needs the size of a
+# prompt, not its exact count; `app.domain.request` says how far that is off at most.
 BYTES_PER_TOKEN = 4
 # Chat templates wrap each message in a role and two or three special tokens.
 TOKENS_PER_MESSAGE = 4

@@ -11,6 +11,11 @@ from app.domain.records import record
 Operation = Literal["chat", "completion", "responses", "embeddings"]
 # What a picture of usual size takes in current vision models (640 to 1,600 tokens).
 TOKENS_PER_IMAGE = 1_000
+# Prompts are estimated at four bytes a token, pictures at their usual size. With the largest vocabularies prose has
+# five bytes a token in English and up to ten in Hindi or Thai; sixteen it has in no language. Pictures may be tiny.
+MOST_OVERESTIMATED = 4
+# Numbers, tables and hexadecimals have two bytes a token.
+MOST_UNDERESTIMATED = 2
 
 Conversation = tuple[tuple[str, str], ...]
 """(role, text) pairs in order; tool names travel as one ("tools", "name name") pair."""

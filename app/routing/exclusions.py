@@ -147,9 +147,8 @@ def _together(reasons: list[Exclusion]) -> Change:
 def _too_long(expected: Expected, visible_M: Truths) -> ContextLengthExceeded:
     question, most = expected.question, int(expected.table.context_tokens_M[visible_M].max())
     answer = f" and an answer of {question.asked_tokens}" if question.asked_tokens else ""
-    prompt_tokens = question.context_tokens - question.asked_tokens
     return ContextLengthExceeded(
-        f"about {prompt_tokens} tokens of prompt{answer} do not fit: the largest context has {most} tokens; "
+        f"about {question.prompt_tokens} tokens of prompt{answer} do not fit: the largest context has {most} tokens; "
         f"{_shorter(question)}",
         param="messages",
     )

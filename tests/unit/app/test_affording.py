@@ -135,6 +135,11 @@ async def test_a_limit_that_nobody_asked_for_stays_well_within_the_context() -> 
     assert afforded.request.max_tokens == (4096 - 3000) // 2
 
 
+async def test_where_a_prompt_fits_only_if_it_is_shorter_than_estimated_its_answer_has_a_little_room() -> None:
+    afforded = await _afford(request(input_tokens=5000), _model("dear", 1000.0, context=4096))
+    assert afforded.request.max_tokens == 4096 // 64
+
+
 async def test_a_limit_that_nobody_asked_for_stays_well_within_the_contexts_of_all_that_may_be_tried() -> None:
     models = (_model("roomy", 1000.0), _model("tight", 1000.0, context=8000), _model("close", 1000.0, context=5000))
     afforded = await _afford(request(input_tokens=4000), *models, usd=10.0)
