@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from app.domain.records import record
 
 Operation = Literal["chat", "completion", "responses", "embeddings"]
+OPERATIONS: frozenset[str] = frozenset(get_args(Operation))
 # What a picture of usual size takes in current vision models (640 to 1,600 tokens).
 TOKENS_PER_IMAGE = 1_000
 # Prompts are estimated at four bytes a token, pictures at their usual size. With the largest vocabularies prose has

@@ -42,3 +42,16 @@ def test_a_virtual_model_can_do_all_but_embeddings_for_which_none_is_chosen() ->
     call: Any = FakeCall(access=Access(catalog(talker, embedder), {"default": Profile()}))
     listed = {entry["id"]: entry["capabilities"] for entry in _entries(call)}
     assert listed == {"auto": ["responses"], "responses": ["responses"], "embeddings": ["embeddings"]}
+
+
+def test_a_virtual_model_has_no_longer_a_context_than_models_that_may_be_chosen() -> None:
+    talker = replace(model("talker"), card=Card(context_tokens=100))
+    embedder = replace(model("embedder"), card=Card(context_tokens=900, capabilities=frozenset({"embeddings"})))
+    call: Any = FakeCall(access=Access(catalog(talker, embedder), {"default": Profile()}))
+    assert {entry["id"]: entry["context_length"] for entry in _entries(call)} == {
+        "auto": 100,
+        "talker": 100,
+        "embedder": 900,
+    }
+    call = FakeCall(access=Access(catalog(embedder), {"default": Profile()}))
+    assert [entry["id"] for entry in _entries(call)] == ["embedder"]

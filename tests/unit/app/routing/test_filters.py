@@ -126,6 +126,16 @@ def test_only_what_fits_whatever_the_tokenizer_is_excluded_by_its_context() -> N
         world.decide(input_tokens=4004, model="long")
 
 
+@pytest.mark.parametrize("context_tokens", [100, 100_000])
+def test_a_prompt_is_too_long_whatever_models_hold_that_do_not_talk(context_tokens: int) -> None:
+    embedder = llm("embedder", context_tokens=context_tokens, capabilities={"embeddings"})
+    world = world_of(llm("short", context_tokens=100), embedder)
+    with pytest.raises(ContextLengthExceeded, match="the largest context has 100 tokens"):
+        world.decide(input_tokens=4004, needs=frozenset({"chat"}))
+    with pytest.raises(NoEligibleModel):
+        world.decide(input_tokens=4004, needs=frozenset({"completion"}))
+
+
 def test_a_cap_that_nobody_asks_to_reach_need_not_fit_the_context() -> None:
     world = world_of(llm("short", context_tokens=100), llm("long", context_tokens=1000))
     assert world.order(input_tokens=50, max_tokens=8000, is_capped=True) == ["short", "long"]
