@@ -41,11 +41,11 @@ async def model(http_request: HttpRequest) -> JSONResponse:
 
 
 def _entries(call: Call) -> Iterator[dict[str, Any]]:
-    allowed = call.access.models(call.key)
-    if answering := [one for one in allowed if one.card.capabilities & _CHOSEN_FOR]:
-        for profile in call.access.profiles(call.key):
+    for profile in call.access.profiles(call.key):
+        choosable = call.access.choosable(profile, call.key)
+        if answering := [one for one in choosable if one.card.capabilities & _CHOSEN_FOR]:
             yield _virtual(virtual_name(profile), answering)
-    for one in allowed:
+    for one in call.access.models(call.key):
         yield _real(one)
 
 
