@@ -31,6 +31,8 @@ _ALONE: Mapping[Operation, frozenset[str]] = {
     "responses": frozenset({"responses"}),
     "embeddings": frozenset({"embeddings"}),
 }
+# What OpenAI and vLLM write of a text completion where nobody says how much.
+UNSTATED_TOKENS = 16
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -88,6 +90,8 @@ def parse_completion(body: Mapping[str, Any], call: Call) -> Request:
     prompt = forwarded.get("prompt")
     if prompt is None:
         raise InvalidRequest("prompt is missing; send a text", param="prompt")
+    # A limit that others set must not make the answer longer than it would be without one.
+    forwarded.setdefault("max_tokens", UNSTATED_TOKENS)
     return _request(body, forwarded, call, _Prompt.of("completion", Prompts.of(prompt), unread_tokens(forwarded)))
 
 

@@ -533,3 +533,22 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 )
 def test_a_trace_is_passed_on_only_if_it_is_well_formed(sent: str, passed_on: bool) -> None:
     assert chat(headers={"traceparent": sent}).traceparent == (sent if passed_on else None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "max_tokens"),
+    [
+        ({}, FREE, 16),
+        ({"max_tokens": None}, FREE, 16),
+        ({"max_tokens": 100}, FREE, 100),
+        ({"routing": {"max_output_tokens": 400}}, FREE, 16),
+        ({"routing": {"max_output_tokens": 4}}, FREE, 4),
+        ({}, Key("short", models=("*",), max_tokens=2000), 16),
+    ],
+)
+def test_a_text_completion_has_sixteen_tokens_where_nobody_asks_for_more(
+    fields: dict[str, Any], key: Key, max_tokens: int
+) -> None:
+    request = parse_completion({"model": "auto", "prompt": "once", **fields}, call(key))
+    assert request.max_tokens == request.body["max_tokens"] == max_tokens
+    assert not request.is_capped
