@@ -33,6 +33,8 @@ _ALONE: Mapping[Operation, frozenset[str]] = {
 }
 # What OpenAI and vLLM write of a text completion where nobody says how much.
 UNSTATED_TOKENS = 16
+# Fields that have, or may have, token ids.
+_OF_TOKENS = frozenset({"prompt", "logit_bias", "allowed_token_ids", "stop_token_ids"})
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -145,6 +147,8 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
     if "stream_options" in forwarded and not body.get("stream"):
         raise InvalidRequest("stream_options is for streams; leave it out", param="stream_options")
     steering = steer(body, call, prompt.flags)
+    if steering.model is None and not _OF_TOKENS.isdisjoint(forwarded):
+        _check_vocabulary(forwarded)
     context = steering.context
     session = session_id(context.session_id, call.headers, body, prompt.conversation)
     is_asked = limit_name(forwarded, prompt.operation) in forwarded
@@ -178,6 +182,18 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         traceparent=trace_of(call.headers),
         is_capped=bool(max_tokens) and not is_asked,
     )
+
+
+def _check_vocabulary(body: Mapping[str, Any]) -> None:
+    """Nothing, when any model may read a body: each has a vocabulary of its own.
+
+    Raises:
+        InvalidRequest: it has token ids.
+    """
+    for name in sorted(_OF_TOKENS & body.keys()):
+        value = body[name]
+        if value and not isinstance(value, str) and not (name == "prompt" and isinstance(value[0], str)):
+            raise InvalidRequest(f"the token ids of {name} mean something to one model only: name it", param=name)
 
 
 def _take_flags(messages: Sequence[dict[str, Any]]) -> FlagLine | None:

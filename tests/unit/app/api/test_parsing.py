@@ -140,8 +140,8 @@ def test_a_prompts_length_is_estimated_from_its_bytes() -> None:
     assert chat(user("x" * 400)).input_tokens == 104
     assert chat(user("é" * 400)).input_tokens == 204
     assert parse_completion({"model": "auto", "prompt": "x" * 401}, call()).input_tokens == 101
-    assert parse_completion({"model": "auto", "prompt": [1, 2, 3]}, call()).input_tokens == 3
-    assert parse_completion({"model": "auto", "prompt": [[1, 2], [3]]}, call()).input_tokens == 3
+    assert parse_completion({"model": "small", "prompt": [1, 2, 3]}, call()).input_tokens == 3
+    assert parse_completion({"model": "small", "prompt": [[1, 2], [3]]}, call()).input_tokens == 3
 
 
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "x" * 4000}}
@@ -254,7 +254,7 @@ def test_four_times_the_estimate_is_no_fewer_than_the_bytes(arguments: str) -> N
     [({}, 1), ({"n": 3}, 3), ({"prompt": ["a", "b"]}, 2), ({"prompt": ["a", "b"], "n": 2}, 4), ({"prompt": [1, 2]}, 1)],
 )
 def test_every_choice_for_every_prompt_is_counted(fields: dict[str, Any], choices: int) -> None:
-    assert parse_completion({"model": "auto", "prompt": "a", **fields}, call()).choices == choices
+    assert parse_completion({"model": "small", "prompt": "a", **fields}, call()).choices == choices
 
 
 @pytest.mark.parametrize(
@@ -552,3 +552,22 @@ def test_a_text_completion_has_sixteen_tokens_where_nobody_asks_for_more(
     request = parse_completion({"model": "auto", "prompt": "once", **fields}, call(key))
     assert request.max_tokens == request.body["max_tokens"] == max_tokens
     assert not request.is_capped
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "nothing"),
+    [
+        ("prompt", [1, 2], "text"),
+        ("prompt", [[1, 2], [3]], ["text", "more"]),
+        ("logit_bias", {"12": 1}, {}),
+        ("allowed_token_ids", [1], []),
+        ("stop_token_ids", [1], []),
+    ],
+)
+def test_token_ids_are_for_a_model_that_is_named(name: str, ids: Any, nothing: Any) -> None:
+    asked = {"prompt": "once", name: ids}
+    with pytest.raises(InvalidRequest, match="one model only: name it") as caught:
+        parse_completion({"model": "auto", **asked}, call())
+    assert caught.value.param == name
+    assert parse_completion({"model": "small", **asked}, call()).body[name] == ids
+    assert parse_completion({"model": "auto", **asked, name: nothing}, call()).body[name] == nothing
