@@ -13,7 +13,7 @@ from app.api.messages import check_messages, count_images, estimate_tokens, text
 from app.api.parameters import TABLES, check_fields
 from app.api.prompts import Prompts
 from app.api.responses_input import check_input, read_input
-from app.api.sessions import in_tool_call, session_id
+from app.api.sessions import has_tool_calls, in_tool_call, session_id
 from app.api.steering import Call, allowed_priority, count_hops, steer, trace_of
 from app.domain.preferences import FlagLine, parse_flag_line
 from app.domain.request import Conversation, Operation, Preferences, Request, limit_length, limit_name
@@ -226,6 +226,8 @@ def _needs(body: Mapping[str, Any], prompt: _Prompt) -> tuple[frozenset[str], fr
     needs = _ALONE[prompt.operation]
     if prompt.images:
         needs |= {"vision"}
+    if has_tool_calls(prompt.operation, body):
+        needs |= {"tools"}
     if body.keys().isdisjoint(_TELLING):
         return needs, needs
     form = _format(body)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.api.access import Access
 from app.api.messages import MESSAGES_SCHEMA
 from app.api.parameters import MAX_TOKENS
-from app.api.parsing import parse_chat, parse_completion
+from app.api.parsing import parse_chat, parse_completion, parse_responses
 from app.domain.preferences import Profile
 from app.domain.request import Preferences, Request
 from app.errors import CallerError, InvalidRequest, NotAllowed, UnknownModel
@@ -571,3 +571,19 @@ def test_token_ids_are_for_a_model_that_is_named(name: str, ids: Any, nothing: A
     assert caught.value.param == name
     assert parse_completion({"model": "small", **asked}, call()).body[name] == ids
     assert parse_completion({"model": "auto", **asked, name: nothing}, call()).body[name] == nothing
+
+
+def test_who_reads_calls_of_tools_must_be_able_to_make_them() -> None:
+    called = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    asking = {"role": "assistant", "content": None, "tool_calls": [called]}
+    returned = {"role": "tool", "content": "3", "tool_call_id": "1"}
+    assert chat(user("hi"), asking, returned).needs == chat(user("hi"), returned).needs == {"chat", "tools"}
+    assert chat(user("hi"), {**asking, "content": "", "tool_calls": []}).needs == {"chat"}
+
+    def responses(*items: Mapping[str, Any]) -> Request:
+        return parse_responses({"model": "auto", "input": [user("hi"), *items]}, call())
+
+    call_item = {"type": "function_call", "call_id": "1", "name": "add", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "1", "output": "3"}
+    assert responses(call_item).needs == responses(output).needs == {"responses", "tools"}
+    assert responses().needs == {"responses"}
