@@ -229,7 +229,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("continue_final_message", _TRUTH, boolean, _CHAT),
     Parameter("include_reasoning", _TRUTH, boolean, _CHAT),
     Parameter("prompt_logprobs", f"a whole number from 0 to {MAX_TOP_LOGPROBS}", integer(0, MAX_TOP_LOGPROBS)),
-    Parameter("truncate_prompt_tokens", f"a whole number from 1 to {MAX_TOKENS}", integer(1, MAX_TOKENS)),
+    Parameter("truncate_prompt_tokens", f"-1, or {_TOKENS}", either(_just(-1), integer(1, MAX_TOKENS))),
     Parameter("return_token_ids", _TRUTH, boolean),
     Parameter(
         "structured_outputs",

@@ -173,7 +173,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         deadline_s=context.deadline_s,
         priority=allowed_priority(context.priority, call.key),
         explain=context.explain or False,
-        longest_prompt_tokens=prompt.longest_tokens,
+        longest_prompt_tokens=_kept_tokens(forwarded, prompt),
         images=prompt.images,
         choices=expected_choices(forwarded),
         least_tokens=least_tokens(forwarded, max_tokens),
@@ -182,6 +182,16 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         traceparent=trace_of(call.headers),
         is_capped=bool(max_tokens) and not is_asked,
     )
+
+
+def _kept_tokens(body: Mapping[str, Any], prompt: _Prompt) -> int | None:
+    """How much of the longest prompt a context has to hold, where it is not the only one or may be shortened."""
+    kept = body.get("truncate_prompt_tokens")
+    if kept is None and body.get("truncation") != "auto":
+        return prompt.longest_tokens
+    longest = prompt.input_tokens if prompt.longest_tokens is None else prompt.longest_tokens
+    # It is shortened to what the context has, or to so much.
+    return min(longest, kept) if kept is not None and kept > 0 else 0
 
 
 def _check_vocabulary(body: Mapping[str, Any]) -> None:

@@ -81,7 +81,7 @@ class Request:
     uses: frozenset[str] = frozenset()
     """Capabilities that parameters use, but whose absence leaves an answer; `require_parameters` makes them needed."""
     longest_prompt_tokens: int | None = None
-    """Of several prompts that are read one by one; None where there is one."""
+    """Of several prompts that are read one by one, or shortened where they are too long; None where there is one."""
     images: int = 0
     """Pictures in its prompt, each of which `TOKENS_PER_IMAGE` of `input_tokens` are for."""
     choices: int = 1

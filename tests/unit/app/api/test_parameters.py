@@ -81,7 +81,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "continue_final_message": ([True], [1]),
     "include_reasoning": ([True], [1]),
     "prompt_logprobs": ([0], [21]),
-    "truncate_prompt_tokens": ([10], [0]),
+    "truncate_prompt_tokens": ([10, -1], [0, -2, -1.0]),
     "return_token_ids": ([True], [1]),
     "structured_outputs": (
         [{"choice": ["yes", "no"]}, {"json": {"type": "object"}}],

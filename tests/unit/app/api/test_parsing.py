@@ -587,3 +587,29 @@ def test_who_reads_calls_of_tools_must_be_able_to_make_them() -> None:
     output = {"type": "function_call_output", "call_id": "1", "output": "3"}
     assert responses(call_item).needs == responses(output).needs == {"responses", "tools"}
     assert responses().needs == {"responses"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "longest"),
+    [
+        ({}, None),
+        ({"truncate_prompt_tokens": None}, None),
+        ({"truncate_prompt_tokens": 50}, 50),
+        ({"truncate_prompt_tokens": 5000}, 104),
+        ({"truncate_prompt_tokens": -1}, 0),
+    ],
+)
+def test_a_prompt_that_may_be_shortened_takes_no_more_of_a_context(fields: dict[str, Any], longest: int | None) -> None:
+    request = chat(user("x" * 400), **fields)
+    assert (request.input_tokens, request.longest_prompt_tokens) == (104, longest)
+
+
+@pytest.mark.parametrize(("truncation", "longest"), [("auto", 0), ("disabled", None)])
+def test_an_input_that_may_be_shortened_fits_any_context(truncation: str, longest: int | None) -> None:
+    body = {"model": "auto", "input": "x" * 400, "truncation": truncation}
+    assert parse_responses(body, call()).longest_prompt_tokens == longest
+
+
+def test_of_several_prompts_that_may_be_shortened_each_takes_no_more() -> None:
+    body = {"model": "auto", "prompt": ["x" * 400, "x" * 80], "truncate_prompt_tokens": 50}
+    assert parse_completion(body, call()).longest_prompt_tokens == 50
