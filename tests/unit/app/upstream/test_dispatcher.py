@@ -571,3 +571,11 @@ def test_a_plain_answer_may_take_as_long_as_writing_it_takes(
 ) -> None:
     asked = request(stream=stream, max_tokens=max_tokens)
     assert begins_within_s(Timeouts(), asked, SMALL) == pytest.approx(expected_s, rel=1e-3)
+
+
+@pytest.mark.parametrize(("seen_s", "expected_s"), [(None, 32), (0.001, 32), (0.06, 42)])
+def test_a_plain_answer_of_a_busy_model_may_take_as_long_as_others_took_of_late(
+    seen_s: float | None, expected_s: float
+) -> None:
+    asked = request(stream=False, max_tokens=100)
+    assert begins_within_s(Timeouts(), asked, SMALL, seen_s) == pytest.approx(expected_s, rel=1e-3)
