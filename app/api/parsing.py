@@ -274,7 +274,7 @@ def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Opera
         cap = min(cap, key.max_tokens)
     if name != "max_tokens" and body.get("max_tokens", asked) != asked:
         raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")
-    if cap is not None:
+    if cap is not None and asked != 0:
         limit_length(body, operation, max(1, min(int(cap), asked or int(cap))))
     return body.get(name)
 

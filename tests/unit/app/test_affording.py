@@ -246,3 +246,9 @@ def test_a_model_that_is_not_tried_for_what_it_would_hold_is_still_a_candidate_i
     assert [each["model"] for each in record["candidates"]] == ["a", "b", "c", "far"]
     assert record["excluded"] == []
     assert "budget" not in record["why"]
+
+
+async def test_where_nothing_is_written_no_answer_is_held_back_for() -> None:
+    asked = request(operation="completion", max_tokens=0, body={"prompt": "a", "max_tokens": 0})
+    afforded = await _afford(asked, _model("dear", 1000.0))
+    assert (afforded.request, afforded.hold.usd) == (asked, 0)

@@ -613,3 +613,11 @@ def test_an_input_that_may_be_shortened_fits_any_context(truncation: str, longes
 def test_of_several_prompts_that_may_be_shortened_each_takes_no_more() -> None:
     body = {"model": "auto", "prompt": ["x" * 400, "x" * 80], "truncate_prompt_tokens": 50}
     assert parse_completion(body, call()).longest_prompt_tokens == 50
+
+
+@pytest.mark.parametrize("key", [FREE, Key("short", models=("*",), max_tokens=2000)])
+def test_a_prompt_may_be_scored_without_an_answer(key: Key) -> None:
+    body = {"model": "auto", "prompt": "once", "max_tokens": 0, "echo": True, "logprobs": 1}
+    request = parse_completion({**body, "routing": {"max_output_tokens": 50}}, call(key))
+    assert request.max_tokens == request.body["max_tokens"] == 0
+    assert not request.is_capped
