@@ -167,6 +167,8 @@ def test_what_a_model_said_beside_its_text_is_read_as_well(answer: dict[str, Any
 
 SAID = {"role": "assistant", "content": "3"}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+PART = {"type": "text", "text": "3"}
+THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "1 + 2 is 3."}], "closed": True}
 SIGNED = {**CALL, "extra_content": {"google": {"thought_signature": "abc", "unknown": None}}}
 SEEN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]}
 
@@ -190,6 +192,12 @@ SEEN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "
             CALLED,
         ),
         ({**CALLED, "tool_calls": [{**SIGNED, "index": 0}]}, {**CALLED, "tool_calls": [SIGNED]}),
+        ({"role": "assistant", "content": None}, {"role": "assistant", "content": None}),
+        ({**CALLED, "tool_calls": []}, {**CALLED, "tool_calls": []}),
+        ({**CALLED, "content": []}, {**CALLED, "content": []}),
+        ({**SAID, "content": [THOUGHT, PART]}, {**SAID, "content": [PART]}),
+        ({**SAID, "content": [THOUGHT]}, {**SAID, "content": None}),
+        ({**CALLED, "content": [THOUGHT]}, CALLED),
         ({"role": "user", "content": "hi", "name": None}, {"role": "user", "content": "hi"}),
         ({**SEEN, "content": [{**SEEN["content"][0], "text": None}]}, SEEN),  # type: ignore[dict-item]
     ],
@@ -206,9 +214,14 @@ def test_null_is_absent_and_what_is_the_clients_own_is_not_told(echo: dict[str, 
     [
         ({**SAID, "audio": {"id": "1"}}, r"messages\[1\].audio is not a parameter of this API"),
         ({**SAID, "function_call": {"name": "f", "arguments": ""}}, r"messages\[1\].function_call is not a parameter"),
-        ({"role": "assistant", "content": None}, r"messages\[1\].content is missing"),
-        ({"role": "assistant", "content": None, "tool_calls": []}, r"messages\[1\].content is missing"),
-        ({"role": "assistant", "content": None, "refusal": ""}, r"messages\[1\].content is missing"),
+        ({"role": "assistant"}, r"messages\[1\].content is missing"),
+        ({"role": "assistant", "tool_calls": []}, r"messages\[1\].content is missing"),
+        ({"role": "assistant", "content": []}, r"messages\[1\].content must be a text or a list of parts"),
+        ({"role": "user", "content": None}, r"messages\[1\].content is missing"),
+        (
+            {"role": "user", "content": [{"type": "thinking", "thinking": []}]},
+            r"messages\[1\].content\[0\].type must be",
+        ),
         ({"role": "user", "content": "hi", "annotations": []}, r"messages\[1\].annotations is not a parameter"),
         ({**CALLED, "tool_calls": [{**CALL, "type": None}]}, r"messages\[1\].tool_calls\[0\] must have an id"),
         ({**CALLED, "tool_calls": [{**CALL, "new": 1}]}, r"messages\[1\].tool_calls\[0\] must have an id"),
