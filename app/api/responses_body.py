@@ -36,7 +36,7 @@ from app.api.parameters import (
 )
 
 _INCLUDABLE = ("message.output_text.logprobs", "reasoning.encrypted_content")
-_NOT_STORED = "left out: no response is stored here, so send the whole conversation as input"
+NOT_STORED = "left out: no response is stored here, so send the whole conversation as input"
 
 
 def _tool() -> Check:
@@ -105,8 +105,8 @@ _OWN = (
         closed(include_obfuscation=boolean),
         forwarded=False,
     ),
-    Parameter("previous_response_id", _NOT_STORED, _NEVER),
-    Parameter("conversation", _NOT_STORED, _NEVER),
+    Parameter("previous_response_id", NOT_STORED, _NEVER),
+    Parameter("conversation", NOT_STORED, _NEVER),
 )
 _SHARED = (
     "model routing stream user metadata service_tier safety_identifier prompt_cache_key temperature top_p top_logprobs "

@@ -151,8 +151,9 @@ def _too_long(expected: Expected, suited_M: Truths) -> ContextLengthExceeded:
     question, most = expected.question, int(expected.table.context_tokens_M[suited_M].max())
     answer = f" and an answer of {question.asked_tokens}" if question.asked_tokens else ""
     return ContextLengthExceeded(
-        f"about {question.prompt_tokens} tokens of prompt{answer} do not fit: the largest context has {most} tokens; "
-        f"{_shorter(question)}",
+        # Clients know it by these words: LiteLLM and LangChain then shorten the conversation, or ask another model.
+        f"prompt is too long: this model's maximum context length is {most} tokens; "
+        f"about {question.prompt_tokens} tokens of prompt{answer} do not fit; {_shorter(question)}",
         param="messages",
     )
 

@@ -122,7 +122,9 @@ def test_only_what_fits_whatever_the_tokenizer_is_excluded_by_its_context() -> N
     with pytest.raises(ContextLengthExceeded, match="about 4004 tokens of prompt do not fit") as caught:
         world.decide(input_tokens=4004)
     assert (caught.value.status, caught.value.param) == (400, "messages")
-    with pytest.raises(ContextLengthExceeded, match="the largest context has 1000 tokens"):
+    with pytest.raises(
+        ContextLengthExceeded, match=r"^prompt is too long: this model's maximum context length is 1000 "
+    ):
         world.decide(input_tokens=4004, model="long")
 
 
@@ -130,7 +132,7 @@ def test_only_what_fits_whatever_the_tokenizer_is_excluded_by_its_context() -> N
 def test_a_prompt_is_too_long_whatever_models_hold_that_do_not_talk(context_tokens: int) -> None:
     embedder = llm("embedder", context_tokens=context_tokens, capabilities={"embeddings"})
     world = world_of(llm("short", context_tokens=100), embedder)
-    with pytest.raises(ContextLengthExceeded, match="the largest context has 100 tokens"):
+    with pytest.raises(ContextLengthExceeded, match="maximum context length is 100 tokens"):
         world.decide(input_tokens=4004, needs=frozenset({"chat"}))
     with pytest.raises(NoEligibleModel):
         world.decide(input_tokens=4004, needs=frozenset({"completion"}))
