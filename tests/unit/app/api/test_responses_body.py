@@ -124,6 +124,10 @@ def test_these_are_fine(fields: dict[str, Any]) -> None:
     assert parsed(**fields).body["store"] is False
 
 
+def test_metadata_is_forwarded_as_a_response_says_it_again() -> None:
+    assert parsed(metadata={"a": "b"}).body["metadata"] == {"a": "b"}
+
+
 CALLED = {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"}
 SAID: dict[str, Any] = {
     "type": "message",
