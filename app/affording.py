@@ -23,7 +23,7 @@ from app.domain.request import TOKENS_PER_IMAGE, Request
 from app.routing.narrowing import narrowed
 from app.store.accounts import NANO_USD, SHARE, Account, Hold
 from app.store.budgets import Budgets
-from app.upstream.forwarding import TEMPLATE_TOKENS
+from app.upstream.forwarding import TEMPLATE_TOKENS, room_tokens
 
 # A longer answer is asked for on purpose; and nearly every model can write so much.
 UNSTATED_TOKENS = 4_096
@@ -136,13 +136,8 @@ def _stated(request: Request, candidates: Sequence[Candidate]) -> tuple[Request,
 
 def _unstated_tokens(request: Request, models: Sequence[Model]) -> int:
     """What all that may be tried have room for, those aside that have next to none."""
-    rooms = [_room_tokens(request, model) for model in models[:FIRST]]
-    return max(1, min([UNSTATED_TOKENS, *(room for room in rooms if room >= min(rooms[0], SHORT_TOKENS))]))
-
-
-def _room_tokens(request: Request, model: Model) -> int:
-    """Prompts are longer than estimated at times, and a backend refuses what goes beyond its context."""
-    return (model.card.context_tokens - request.longest_input_tokens) // 2
+    rooms = [room_tokens(request, model) for model in models[:FIRST]]
+    return min([UNSTATED_TOKENS, *(room for room in rooms if room >= min(rooms[0], SHORT_TOKENS))])
 
 
 def _has_room(request: Request, model: Model, tokens: int | None) -> bool:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from app.api.names import Names
+from app.domain.decision import Fleet
 from app.domain.models import Catalog, Model
-from app.domain.preferences import DEFAULT_PROFILE, Profile
+from app.domain.preferences import DEFAULT_PROFILE, Profile, merged
 from app.domain.request import Preferences
 from app.errors import UnknownModel, shown
+from app.routing.candidates import CandidateTable, FleetColumns
+from app.routing.estimates import Case, Question
+from app.routing.filters import CardFilter
 from app.store.keys import Key
 
 AUTO = "auto"
@@ -18,7 +23,7 @@ class Access:
     """The catalogue and the profiles, seen through a key."""
 
     def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
-        self._models, self._profiles = catalog.models, profiles
+        self._catalog, self._models, self._profiles = catalog, catalog.models, profiles
         self.names = Names(catalog.models)
         self._allowed: dict[tuple[str, ...], frozenset[str]] = {}
         """By the patterns of a key; there are as many as keys in the configuration."""
@@ -48,6 +53,21 @@ class Access:
     def preferences(self, profile: str) -> Preferences:
         """What a profile asks for."""
         return self._profiles[profile].preferences
+
+    def choosable(self, profile: str, key: Key) -> tuple[Model, ...]:
+        """The models that a profile may choose for this key's callers, as far as limits on their cards go."""
+        table, preferences = self._table, merged(self.preferences(profile), key.routing)
+        question = Question(None, profile, 0, 0, frozenset(), frozenset(), preferences, self.allowed(key))
+        passing = self._card_filter.passing(Case(table, question, FleetColumns(table, Fleet.idle(len(table)))))
+        return tuple(model for model, passes in zip(self._models, passing.models_M.tolist(), strict=True) if passes)
+
+    @cached_property
+    def _table(self) -> CandidateTable:
+        return CandidateTable(self._catalog)
+
+    @cached_property
+    def _card_filter(self) -> CardFilter:
+        return CardFilter(self._table)
 
     def resolve(self, name: str, key: Key) -> tuple[str | None, str]:
         """The concrete model (None lets the router choose) and the profile that a `model` field stands for.

@@ -13,8 +13,8 @@ from app.errors import InvalidRequest
 
 MAX_MESSAGES = 2_048
 MAX_PARTS = 2_048
-# Text in any language is at least this many bytes per token on average for current vocabularies; no one tokenizer fits
-# all models, and a decision needs the size of a prompt, not its exact count.
+# What English takes in most vocabularies, about. No one tokenizer fits all models, and a decision needs the size of a
+# prompt, not its exact count; `app.domain.request` says how far that is off at most.
 BYTES_PER_TOKEN = 4
 # Chat templates wrap each message in a role and two or three special tokens.
 TOKENS_PER_MESSAGE = 4
@@ -27,7 +27,7 @@ _ROLES: Mapping[str, frozenset[str]] = {
     "tool": frozenset({"role", "content", "tool_call_id", "name"}),
 }
 
-# Any of these is something to say without a text.
+# Any of these is something to say without a text, and without a content.
 _INSTEAD = ("tool_calls", "refusal", "reasoning", "reasoning_content")
 # What the official client keeps of an answer in the message, its calls and their functions: links to what was read,
 # where a call was in a stream, and what it made of the text and the arguments. And what backends say beside OpenAI's
@@ -37,6 +37,8 @@ _OWN = "provider_specific_fields"
 _OF_MESSAGE = ("annotations", "parsed", "reasoning_details", "images", "thinking_blocks", "extra_content", _OWN)
 _OF_CALL = ("index", _OWN)
 _OF_FUNCTION = ("parsed_arguments", _OWN)
+# What Mistral's models thought, which stands among the parts of their texts.
+_THOUGHT = "thinking"
 # Gemini signs its thoughts in its calls, and wants the signature back with them.
 _SIGNED = "extra_content"
 
@@ -64,16 +66,17 @@ def _message_schemas(role: str) -> list[Schema]:
     least: dict[str, Schema] = {name: {"type": "string", "minLength": 1} for name in _INSTEAD}
     least["tool_calls"] = {**calls, "minItems": 1}
     fields["prefix"] = {"const": False}
-    silent = [
-        echoed({**fields, "content": {"type": "null"}, name: least[name]}, ("role", name), *_OF_MESSAGE)
-        for name in _INSTEAD
-    ]
+    none: Schema = {"anyOf": [{"type": "null"}, {"type": "array", "maxItems": 0}]}
+    silent = [echoed({**fields, "content": none, name: least[name]}, ("role", name), *_OF_MESSAGE) for name in _INSTEAD]
+    fields["content"] = {"anyOf": [{"type": "string"}, content, {"type": "null"}]}
     return [echoed(fields, ("role", "content"), *_OF_MESSAGE), *silent]
 
 
 def _part_schemas(role: str) -> list[Schema]:
     kinds = ("text", "refusal")
     parts = [echoed({"type": {"const": kind}, kind: {"type": "string"}}, ("type", kind)) for kind in kinds]
+    if role == "assistant":
+        parts.append({"type": "object", "properties": {"type": {"const": _THOUGHT}}, "required": ["type"]})
     if role == "user":
         picture = echoed({"url": IMAGE_URL, "detail": IMAGE_DETAIL}, ("url",))
         parts.append(echoed({"type": {"const": "image_url"}, "image_url": picture}, ("type", "image_url")))
@@ -158,6 +161,9 @@ def _take_out_echoes(message: dict[str, Any], role: str) -> None:
     # Mistral says so of each answer. Where it is true, the model is to go on with the text: that is no echo.
     if role == "assistant" and message.get("prefix") is False:
         del message["prefix"]
+    if role == "assistant" and any(part.get("type") == _THOUGHT for part in objects_in(message, "content")):
+        said = [part for part in message["content"] if not (isinstance(part, dict) and part.get("type") == _THOUGHT)]
+        message["content"] = said or None
     for part in objects_in(message, "content"):
         take_out(part)
         take_out(part.get("image_url"))
@@ -170,9 +176,12 @@ def _check_content(message: Mapping[str, Any], role: str, where: str) -> None:
     content, place = message.get("content"), f"{where}.content"
     if isinstance(content, str):
         return
-    if content is None:
-        if role == "assistant" and any(message.get(name) for name in _INSTEAD):
+    if content is None or content == []:
+        says = role == "assistant" and any(message.get(name) for name in _INSTEAD)
+        # Whoever had nothing to say may say so.
+        if says or (role == "assistant" and content is None and "content" in message):
             return
+    if content is None:
         raise InvalidRequest(f"{place} is missing; send a text", param=place)
     if not isinstance(content, list) or not content or len(content) > MAX_PARTS:
         raise InvalidRequest(f"{place} must be a text or a list of parts", param=place)

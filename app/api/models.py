@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -13,8 +13,13 @@ from app.api.access import listed_name, unknown_model, virtual_name
 from app.api.call import Call, call_of
 from app.api.policy import needs
 from app.domain.models import Model
+from app.domain.request import OPERATIONS
 
 routes = APIRouter()
+
+# Embeddings of different models cannot be compared, so that none is chosen for them.
+_NOT_CHOSEN_FOR = frozenset({"embeddings"})
+_CHOSEN_FOR = OPERATIONS - _NOT_CHOSEN_FOR
 
 
 @routes.get("/v1/models", name="models")
@@ -36,11 +41,11 @@ async def model(http_request: HttpRequest) -> JSONResponse:
 
 
 def _entries(call: Call) -> Iterator[dict[str, Any]]:
-    allowed = call.access.models(call.key)
-    if allowed:
-        for profile in call.access.profiles(call.key):
-            yield _virtual(virtual_name(profile), allowed)
-    for one in allowed:
+    for profile in call.access.profiles(call.key):
+        choosable = call.access.choosable(profile, call.key)
+        if answering := [one for one in choosable if one.card.capabilities & _CHOSEN_FOR]:
+            yield _virtual(virtual_name(profile), answering)
+    for one in call.access.models(call.key):
         yield _real(one)
 
 
@@ -53,12 +58,10 @@ def _real(model: Model) -> dict[str, Any]:
     }
 
 
-def _virtual(name: str, allowed: tuple[Model, ...]) -> dict[str, Any]:
+def _virtual(name: str, answering: Sequence[Model]) -> dict[str, Any]:
     """What the best of the models behind it can do: the router takes one that can do what a call needs."""
-    capabilities = frozenset[str]().union(*(one.card.capabilities for one in allowed))
-    # Embeddings of different models cannot be compared, so that none is chosen for them.
-    capabilities -= {"embeddings"}
-    return _entry(name, max(one.card.context_tokens for one in allowed), capabilities)
+    capabilities = frozenset[str]().union(*(one.card.capabilities for one in answering))
+    return _entry(name, max(one.card.context_tokens for one in answering), capabilities - _NOT_CHOSEN_FOR)
 
 
 def _entry(name: str, context_tokens: int, capabilities: frozenset[str]) -> dict[str, Any]:

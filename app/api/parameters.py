@@ -163,7 +163,6 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("routing", "an object", any_object, forwarded=False),
     Parameter("stream", _TRUTH, boolean, forwarded=False),
     Parameter("stream_options", 'an object such as {"include_usage": true}', _STREAM_OPTIONS),
-    Parameter("max_tokens", _TOKENS, integer(1, MAX_TOKENS)),
     Parameter("temperature", "a number from 0 to 2", number(0, 2)),
     Parameter("top_p", "a number above 0 and at most 1", number(0, 1, above=True)),
     Parameter("n", f"a whole number from 1 to {MAX_N}", integer(1, MAX_N)),
@@ -181,6 +180,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("user", f"a text of at most {MAX_NAME_CHARS} characters", text(MAX_NAME_CHARS), forwarded=False),
     # Chat.
     Parameter("messages", "a list of messages", any_list, _CHAT),
+    Parameter("max_tokens", _TOKENS, integer(1, MAX_TOKENS), _CHAT),
     Parameter("max_completion_tokens", _TOKENS, integer(1, MAX_TOKENS), _CHAT),
     Parameter("logprobs", _TRUTH, boolean, _CHAT),
     Parameter("top_logprobs", f"a whole number from 0 to {MAX_TOP_LOGPROBS}", integer(0, MAX_TOP_LOGPROBS), _CHAT),
@@ -224,6 +224,8 @@ TABLE: tuple[Parameter, ...] = (
         ),
         _COMPLETION,
     ),
+    # None at all is for who has a text echoed, with its log probabilities.
+    Parameter("max_tokens", f"a whole number from 0 to {MAX_TOKENS}", integer(0, MAX_TOKENS), _COMPLETION),
     Parameter("best_of", "1", integer(1, 1), _COMPLETION),
     Parameter("echo", _TRUTH, boolean, _COMPLETION),
     Parameter("suffix", "a text", text(), _COMPLETION),
@@ -246,7 +248,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("continue_final_message", _TRUTH, boolean, _CHAT),
     Parameter("include_reasoning", _TRUTH, boolean, _CHAT),
     Parameter("prompt_logprobs", f"a whole number from 0 to {MAX_TOP_LOGPROBS}", integer(0, MAX_TOP_LOGPROBS)),
-    Parameter("truncate_prompt_tokens", f"a whole number from 1 to {MAX_TOKENS}", integer(1, MAX_TOKENS)),
+    Parameter("truncate_prompt_tokens", f"-1, or {_TOKENS}", either(_just(-1), integer(1, MAX_TOKENS))),
     Parameter("return_token_ids", _TRUTH, boolean),
     Parameter(
         "structured_outputs",

@@ -13,7 +13,7 @@ from app.api.messages import check_messages, count_images, estimate_tokens, text
 from app.api.parameters import TABLES, check_fields
 from app.api.prompts import Prompts
 from app.api.responses_input import check_input, read_input
-from app.api.sessions import in_tool_call, session_id
+from app.api.sessions import has_tool_calls, in_tool_call, session_id
 from app.api.steering import Call, allowed_priority, count_hops, steer, trace_of
 from app.domain.preferences import FlagLine, parse_flag_line
 from app.domain.request import Conversation, Operation, Preferences, Request, limit_length, limit_name
@@ -31,6 +31,10 @@ _ALONE: Mapping[Operation, frozenset[str]] = {
     "responses": frozenset({"responses"}),
     "embeddings": frozenset({"embeddings"}),
 }
+# What OpenAI and vLLM write of a text completion where nobody says how much.
+UNSTATED_TOKENS = 16
+# Fields that have, or may have, token ids.
+_OF_TOKENS = frozenset({"prompt", "logit_bias", "allowed_token_ids", "stop_token_ids"})
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -88,6 +92,8 @@ def parse_completion(body: Mapping[str, Any], call: Call) -> Request:
     prompt = forwarded.get("prompt")
     if prompt is None:
         raise InvalidRequest("prompt is missing; send a text", param="prompt")
+    # A limit that others set must not make the answer longer than it would be without one.
+    forwarded.setdefault("max_tokens", UNSTATED_TOKENS)
     return _request(body, forwarded, call, _Prompt.of("completion", Prompts.of(prompt), unread_tokens(forwarded)))
 
 
@@ -141,6 +147,8 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
     if "stream_options" in forwarded and not body.get("stream"):
         raise InvalidRequest("stream_options is for streams; leave it out", param="stream_options")
     steering = steer(body, call, prompt.flags)
+    if steering.model is None and not _OF_TOKENS.isdisjoint(forwarded):
+        _check_vocabulary(forwarded)
     context = steering.context
     session = session_id(context.session_id, call.headers, body, prompt.conversation)
     is_asked = limit_name(forwarded, prompt.operation) in forwarded
@@ -165,7 +173,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         deadline_s=context.deadline_s,
         priority=allowed_priority(context.priority, call.key),
         explain=context.explain or False,
-        longest_prompt_tokens=prompt.longest_tokens,
+        longest_prompt_tokens=_kept_tokens(forwarded, prompt),
         images=prompt.images,
         choices=expected_choices(forwarded),
         least_tokens=least_tokens(forwarded, max_tokens),
@@ -174,6 +182,28 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         traceparent=trace_of(call.headers),
         is_capped=bool(max_tokens) and not is_asked,
     )
+
+
+def _kept_tokens(body: Mapping[str, Any], prompt: _Prompt) -> int | None:
+    """How much of the longest prompt a context has to hold, where it is not the only one or may be shortened."""
+    kept = body.get("truncate_prompt_tokens")
+    if kept is None and body.get("truncation") != "auto":
+        return prompt.longest_tokens
+    longest = prompt.input_tokens if prompt.longest_tokens is None else prompt.longest_tokens
+    # It is shortened to what the context has, or to so much.
+    return min(longest, kept) if kept is not None and kept > 0 else 0
+
+
+def _check_vocabulary(body: Mapping[str, Any]) -> None:
+    """Nothing, when any model may read a body: each has a vocabulary of its own.
+
+    Raises:
+        InvalidRequest: it has token ids.
+    """
+    for name in sorted(_OF_TOKENS & body.keys()):
+        value = body[name]
+        if value and not isinstance(value, str) and not (name == "prompt" and isinstance(value[0], str)):
+            raise InvalidRequest(f"the token ids of {name} mean something to one model only: name it", param=name)
 
 
 def _take_flags(messages: Sequence[dict[str, Any]]) -> FlagLine | None:
@@ -206,6 +236,8 @@ def _needs(body: Mapping[str, Any], prompt: _Prompt) -> tuple[frozenset[str], fr
     needs = _ALONE[prompt.operation]
     if prompt.images:
         needs |= {"vision"}
+    if has_tool_calls(prompt.operation, body):
+        needs |= {"tools"}
     if body.keys().isdisjoint(_TELLING):
         return needs, needs
     form = _format(body)
@@ -242,7 +274,7 @@ def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Opera
         cap = min(cap, key.max_tokens)
     if name != "max_tokens" and body.get("max_tokens", asked) != asked:
         raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")
-    if cap is not None:
+    if cap is not None and asked != 0:
         limit_length(body, operation, max(1, min(int(cap), asked or int(cap))))
     return body.get(name)
 

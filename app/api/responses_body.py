@@ -7,6 +7,7 @@ tools that a provider runs itself. vLLM's extras for sampling are those of the o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from app.api.checks import (
     Check,
@@ -36,7 +37,7 @@ from app.api.parameters import (
 )
 
 _INCLUDABLE = ("message.output_text.logprobs", "reasoning.encrypted_content")
-_NOT_STORED = "left out: no response is stored here, so send the whole conversation as input"
+NOT_STORED = "left out: no response is stored here, so send the whole conversation as input"
 
 
 def _tool() -> Check:
@@ -105,11 +106,13 @@ _OWN = (
         closed(include_obfuscation=boolean),
         forwarded=False,
     ),
-    Parameter("previous_response_id", _NOT_STORED, _NEVER),
-    Parameter("conversation", _NOT_STORED, _NEVER),
+    # Here backends say it again in the response.
+    replace(shared("metadata")["metadata"], forwarded=True),
+    Parameter("previous_response_id", NOT_STORED, _NEVER),
+    Parameter("conversation", NOT_STORED, _NEVER),
 )
 _SHARED = (
-    "model routing stream user metadata service_tier safety_identifier prompt_cache_key temperature top_p top_logprobs "
+    "model routing stream user service_tier safety_identifier prompt_cache_key temperature top_p top_logprobs "
     "parallel_tool_calls frequency_penalty presence_penalty logit_bias seed stop top_k min_p repetition_penalty "
     "ignore_eos stop_token_ids include_stop_str_in_output skip_special_tokens include_reasoning structured_outputs "
     "chat_template_kwargs"

@@ -10,6 +10,7 @@ from app.api.checks import Check, Schema, any_list, closed, either, list_of, one
 from app.api.echoes import echoed, objects_in, take_out
 from app.api.messages import IMAGE_DETAIL, IMAGE_URL, MAX_MESSAGES, MAX_PARTS, check_image_url, estimate_tokens
 from app.api.parameters import MAX_NAME_CHARS, unsupported
+from app.api.responses_body import NOT_STORED
 from app.domain.request import Conversation
 from app.errors import InvalidRequest
 
@@ -176,6 +177,8 @@ def _text_of(content: Any) -> str:
 def _check_item(item: object, where: str) -> None:
     take_out(item)
     kind = item.get("type", "message") if isinstance(item, dict) else None
+    if kind == "item_reference":
+        raise InvalidRequest(f"{where} must be {NOT_STORED}", param=where)
     if not isinstance(item, dict) or not isinstance(kind, str) or kind not in ("message", *_ITEMS):
         known = ", ".join(("message", *_ITEMS))
         raise InvalidRequest(f"{where}.type must be one of {known}", param=f"{where}.type")

@@ -40,6 +40,15 @@ def in_tool_call(operation: Operation, body: Mapping[str, Any]) -> bool:
     return False
 
 
+def has_tool_calls(operation: Operation, body: Mapping[str, Any]) -> bool:
+    """Whether a model has called a tool so far, which only one that can do so can read."""
+    if operation == "chat":
+        return any(message["role"] == "tool" or message.get("tool_calls") for message in body["messages"])
+    if operation == "responses" and not isinstance(body["input"], str):
+        return any(item.get("type") in ("function_call", "function_call_output") for item in body["input"])
+    return False
+
+
 def _beginning(conversation: Conversation) -> str:
     """A digest of all up to the first user message, which stays while a conversation grows."""
     digest = blake2b(digest_size=8)

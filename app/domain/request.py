@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from app.domain.frozen import frozen
 from app.domain.quantities import Priority
 
 Operation = Literal["chat", "completion", "responses", "embeddings"]
+OPERATIONS: frozenset[str] = frozenset(get_args(Operation))
 # What a picture of usual size takes in current vision models (640 to 1,600 tokens).
 TOKENS_PER_IMAGE = 1_000
+# Prompts are estimated at four bytes a token, pictures at their usual size. With the largest vocabularies prose has
+# five bytes a token in English and up to ten in Hindi or Thai; sixteen it has in no language. Pictures may be tiny.
+MOST_OVERESTIMATED = 4
+# Numbers, tables and hexadecimals have two bytes a token.
+MOST_UNDERESTIMATED = 2
 NAMED = "named"
 """The profile of requests that name a model, where they are counted."""
 
@@ -78,7 +84,7 @@ class Request:
     uses: frozenset[str] = frozenset()
     """Capabilities that parameters use, but whose absence leaves an answer; `require_parameters` makes them needed."""
     longest_prompt_tokens: int | None = None
-    """Of several prompts that are read one by one; None where there is one."""
+    """Of several prompts that are read one by one, or shortened where they are too long; None where there is one."""
     images: int = 0
     """Pictures in its prompt, each of which `TOKENS_PER_IMAGE` of `input_tokens` are for."""
     choices: int = 1

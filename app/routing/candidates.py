@@ -17,7 +17,6 @@ from app.domain.models import TOKENS_PER_PRICE, Backend, Catalog, Speed, TokenPr
 from app.domain.vocabulary import VOCABULARY, Vocabulary
 
 _FLOAT64 = np.dtype(np.float64)
-_Positions = npt.NDArray[np.intp]
 UNTESTED = -1
 """Column of a model that the artifact does not predict."""
 
@@ -50,6 +49,7 @@ class CandidateTable:
             name: _column(each.card.values.get(name, math.nan) for each in models) for name in vocabulary.card_fields
         }
         self.context_tokens_M = _column(each.card.context_tokens for each in models)
+        self.shortest_context_tokens = float(self.context_tokens_M.min(initial=math.inf))
         self.input_usd_M = _column(each.input_usd_per_m for each in prices) / TOKENS_PER_PRICE
         self.output_usd_M = _column(each.output_usd_per_m for each in prices) / TOKENS_PER_PRICE
         free_M = self.output_usd_M == 0.0
@@ -112,20 +112,6 @@ class FleetColumns:
     def nbytes(self) -> int:
         """What it keeps alive, about: as many numbers as there are models, four times over."""
         return 4 * self.wait_s_M.nbytes + self.available_M.nbytes
-
-    def as_tried(self, order: _Positions) -> _Positions:
-        """The same order, but what is there as a last resort only comes last."""
-        if self.last_resort_M is None:
-            return order
-        return order[self.last_resort_M[order].argsort(kind="stable")]
-
-    def peers(self, order: _Positions) -> _Positions:
-        """The beginning of such an order, without what would be tried after it whatever was expected."""
-        if self.last_resort_M is None:
-            return order
-        resort_E = self.last_resort_M[order]
-        peers: _Positions = order[resort_E == resort_E[:1]]
-        return peers
 
 
 def _spared(backend: Backend) -> frozenset[str]:

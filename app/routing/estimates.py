@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.domain.decision import Estimate
-from app.domain.dimensions import Floats, Labels
-from app.domain.request import Preferences, Request
+from app.domain.dimensions import Floats, Labels, Truths
+from app.domain.request import MOST_OVERESTIMATED, MOST_UNDERESTIMATED, TOKENS_PER_IMAGE, Preferences, Request
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.lazily import lazily
 
@@ -56,6 +56,7 @@ class Prediction(Protocol):
         ...
 
 
+_Positions = npt.NDArray[np.intp]
 NONE_REQUIRED: frozenset[str] = frozenset()
 
 
@@ -79,6 +80,7 @@ class Question(NamedTuple):
     """Their names, where the request requires that all are honoured; else none."""
     is_capped: bool = False
     """Whether `max_tokens` is only what others allow at most."""
+    images: int = 0
 
     @property
     def asked_tokens(self) -> int:
@@ -86,10 +88,25 @@ class Question(NamedTuple):
         return 0 if self.is_capped or self.max_tokens is None else self.max_tokens
 
     @property
+    def prompt_tokens(self) -> int:
+        """The longest prompt, estimated."""
+        return self.input_tokens if self.longest_prompt_tokens is None else self.longest_prompt_tokens
+
+    @property
     def context_tokens(self) -> int:
         """What a context has to hold: the longest prompt, and as much of an answer as the caller asks for."""
-        longest = self.input_tokens if self.longest_prompt_tokens is None else self.longest_prompt_tokens
-        return longest + self.asked_tokens
+        return self.prompt_tokens + self.asked_tokens
+
+    @property
+    def least_context_tokens(self) -> int:
+        """What it has to hold whatever the tokenizer: what has less refuses the request for sure."""
+        text_tokens = self.prompt_tokens - self.images * TOKENS_PER_IMAGE
+        return text_tokens // MOST_OVERESTIMATED + self.asked_tokens
+
+    @property
+    def most_context_tokens(self) -> int:
+        """What holds the request for sure, or nearly."""
+        return self.prompt_tokens * MOST_UNDERESTIMATED + self.asked_tokens
 
     @classmethod
     def of(cls, request: Request) -> Question:
@@ -107,6 +124,7 @@ class Question(NamedTuple):
             least_tokens=request.least_tokens,
             parameters=_required(request) if request.preferences.limits else NONE_REQUIRED,
             is_capped=request.is_capped,
+            images=request.images,
         )
 
 
@@ -139,6 +157,42 @@ class Case(NamedTuple):
     def without_session(self) -> Case:
         """The same, with nothing in any cache."""
         return self if self.warmth is None else self._replace(warmth=None)
+
+    def as_tried(self, order: _Positions) -> _Positions:
+        """The same order, but what is there as a last resort only comes last, and what may be too small before it."""
+        late_M = self._late
+        return order if late_M is None else order[late_M[order].argsort(kind="stable")]
+
+    def peers(self, order: _Positions) -> _Positions:
+        """The beginning of such an order, without what would be tried after it whatever was expected."""
+        late_M = self._late
+        if late_M is None:
+            return order
+        late_E = late_M[order]
+        peers: _Positions = order[late_E == late_E[:1]]
+        return peers
+
+    @property
+    def _late(self) -> npt.NDArray[np.integer] | None:
+        """How late each model is tried, whatever is expected of it [M]; None where that is the same for all."""
+        last_M, tight_M = self.fleet.last_resort_M, self._tight
+        if tight_M is None:
+            return None if last_M is None else last_M.astype(np.int8)
+        return tight_M.astype(np.int8) if last_M is None else tight_M + 2 * last_M
+
+    @property
+    def _tight(self) -> Truths | None:
+        """Models into which the request may well not fit [M]; None where there is none.
+
+        The one that waits for what a tool returns is none of them: it has read most of the prompt before.
+        """
+        most = self.question.most_context_tokens
+        if most <= self.table.shortest_context_tokens:
+            return None
+        tight_M: Truths = self.table.context_tokens_M < most
+        if self.warmth is not None and self.warmth.in_tool_call:
+            tight_M[self.warmth.model] = False
+        return tight_M
 
 
 class Expected:

@@ -67,7 +67,7 @@ def _why(reason: Reason, evidence: Evidence) -> str:
         return why_doubted(Expected(case), ground, ground.doubted)
     asked = case.question.preferences
     if reason == "default":
-        some_are_last = len(case.fleet.peers(ground.order)) < len(ground.order)
+        some_are_last = len(case.peers(ground.order)) < len(ground.order)
         return why_default(asked, evidence.reading.failure, evidence.has_predictor, some_are_last)
     if reason == "abstained":
         point, first = ground.terms.point, case.table.names[int(ground.order[0])]

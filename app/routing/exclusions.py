@@ -17,6 +17,7 @@ import numpy as np
 from app.domain.constraints import Constraint
 from app.domain.decision import Change, Exclusion
 from app.domain.dimensions import Truths
+from app.domain.request import OPERATIONS
 from app.errors import (
     ContextLengthExceeded,
     GatewayError,
@@ -27,7 +28,7 @@ from app.errors import (
     UpstreamUnreachable,
 )
 from app.routing.estimates import Expected, Question
-from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, roomy
+from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
 from app.routing.relaxing import change_of, together, uncapped
 
 # What a key's budget does not pay for is left out after all else was decided.
@@ -65,8 +66,10 @@ def nothing_left(expected: Expected, estimated: bool) -> GatewayError:
     refusals: dict[int, list[Exclusion]] = {}
     for model, exclusion in _refusals(expected, visible_M, estimated):
         refusals.setdefault(model, []).append(exclusion)
-    if all(any(each.constraint == CONTEXT for each in reasons) for reasons in refusals.values()):
-        return _too_long(expected, visible_M)
+    suited_M = visible_M & capable(expected.table, expected.question.needs & OPERATIONS)
+    suited = [refusals[model] for model in np.flatnonzero(suited_M).tolist()]
+    if suited and all(any(each.constraint == CONTEXT for each in reasons) for reasons in suited):
+        return _too_long(expected, suited_M)
     out = [model for model, reasons in refusals.items() if all(each.constraint == AVAILABILITY for each in reasons)]
     return _unavailable(expected, out) if out else _no_eligible_model(refusals)
 
@@ -144,13 +147,13 @@ def _together(reasons: list[Exclusion]) -> Change:
     return together([each.change for each in reasons if each.change])
 
 
-def _too_long(expected: Expected, visible_M: Truths) -> ContextLengthExceeded:
-    question, most = expected.question, int(expected.table.context_tokens_M[visible_M].max())
+def _too_long(expected: Expected, suited_M: Truths) -> ContextLengthExceeded:
+    question, most = expected.question, int(expected.table.context_tokens_M[suited_M].max())
     answer = f" and an answer of {question.asked_tokens}" if question.asked_tokens else ""
-    prompt_tokens = question.context_tokens - question.asked_tokens
     return ContextLengthExceeded(
-        f"about {prompt_tokens} tokens of prompt{answer} do not fit: the largest context has {most} tokens; "
-        f"{_shorter(question)}",
+        # Clients know it by these words: LiteLLM and LangChain then shorten the conversation, or ask another model.
+        f"prompt is too long: this model's maximum context length is {most} tokens; "
+        f"about {question.prompt_tokens} tokens of prompt{answer} do not fit; {_shorter(question)}",
         param="messages",
     )
 

@@ -94,7 +94,7 @@ class CardFilter:
 def excluded(passing: Passing, expected: Expected, *, estimated: bool) -> dict[str, int]:
     """How many of the models that a key may use each constraint excludes; on estimates only where `estimated`."""
     counts, question, fleet = dict(passing.against), expected.question, expected.fleet
-    if question.context_tokens > passing.context_tokens:
+    if question.least_context_tokens > passing.context_tokens:
         counts[CONTEXT] = _lost(passing, roomy(expected.table, question))
     if not fleet.all_available:
         counts[AVAILABILITY] = _lost(passing, fleet.available_M)
@@ -129,15 +129,15 @@ def capable(table: CandidateTable, needs: frozenset[str]) -> Truths:
 
 
 def roomy(table: CandidateTable, question: Question) -> Truths:
-    """Models whose context holds the prompt and as much of an answer as the caller asks for."""
-    result: Truths = table.context_tokens_M >= question.context_tokens
+    """Models whose context may hold the prompt and as much of an answer as the caller asks for."""
+    result: Truths = table.context_tokens_M >= question.least_context_tokens
     return result
 
 
 def reachable(passing: Passing, case: Case) -> Truths:
     """Of these models, those that the request fits into and that have a replica; not to be written to."""
     reachable_M, question = passing.models_M, case.question
-    if question.input_tokens + question.asked_tokens > passing.context_tokens:
+    if question.least_context_tokens > passing.context_tokens:
         reachable_M = reachable_M & roomy(case.table, question)
     return reachable_M if case.fleet.all_available else reachable_M & case.fleet.available_M
 

@@ -38,7 +38,7 @@ def narrowed(decision: Decision, kept: Sequence[int]) -> Decision:
 
 def _is_any_tested(evidence: Evidence, kept: Sequence[int]) -> bool:
     """Of those that are tried first."""
-    peers = evidence.case.fleet.peers(evidence.ground.order[list(kept)])
+    peers = evidence.case.peers(evidence.ground.order[list(kept)])
     return bool(evidence.case.table.tested_M[peers].any())
 
 
@@ -47,7 +47,7 @@ def _by_default(evidence: Evidence, kept: Sequence[int]) -> tuple[list[int], Evi
     ground, position_M = evidence.ground, evidence.default_position_M
     kept_E = ground.order[list(kept)]
     place_of = dict(zip(kept_E.tolist(), kept, strict=True))
-    ordered = evidence.case.fleet.as_tried(kept_E[position_M[kept_E].argsort()])
+    ordered = evidence.case.as_tried(kept_E[position_M[kept_E].argsort()])
     places = [place_of[model] for model in ordered.tolist()]
     if ground.kept is not None and kept[0] == 0:
         places.sort(key=lambda place: place != 0)

@@ -48,7 +48,7 @@ def _described(evidence: Evidence) -> dict[str, Any]:
     eligible_M[ground.order] = True
     weights, reading = ground.terms.weights, evidence.reading
     front = [] if ground.rule == "default" else pareto(expected, eligible_M, weights)
-    flip = None if _is_settled(evidence) else smallest_flip(expected, expected.fleet.peers(ground.order), weights)
+    flip = None if _is_settled(evidence) else smallest_flip(expected, expected.case.peers(ground.order), weights)
     return {
         "asked": _asked(expected.question, expected.table.vocabulary),
         "applied": _applied(ground),

@@ -231,7 +231,7 @@ class Router:
 
     def _is_any_tested(self, view: View) -> bool:
         """Of those that are tried first; all of them where all are a last resort."""
-        return bool(self._table.tested_M[view.case.fleet.peers(view.order)].any())
+        return bool(self._table.tested_M[view.case.peers(view.order)].any())
 
     async def _abstain(self, view: View) -> Ground:
         """The profile's order; where it has none, the best single model first."""
@@ -240,13 +240,13 @@ class Router:
             return Ground("abstained", order)
         point = view.terms.point or await self._point(view.usable_M)
         if point is not None and point.best_model is not None:
-            order = view.case.fleet.as_tried(first_of(order, self._table.position[point.best_model]))
+            order = view.case.as_tried(first_of(order, self._table.position[point.best_model]))
         return Ground("abstained", order, NO_TERMS._replace(point=point))
 
     def _default_order(self, view: View) -> Positions:
         eligible_E = view.eligible.nonzero()[0]
         position_M = self._default_position[view.case.question.profile]
-        return view.case.fleet.as_tried(eligible_E[position_M[eligible_E].argsort()])
+        return view.case.as_tried(eligible_E[position_M[eligible_E].argsort()])
 
     def _decision(self, view: View, ground: Ground) -> Decision:
         failure = view.reading.failure

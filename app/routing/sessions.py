@@ -38,7 +38,7 @@ def warmth_of(session: Session | None, request: Request, table: CandidateTable) 
 def kept(view: View, ground: Ground) -> Ground:
     """The ranking with the session's model in front where its session decides that, and what would have been else."""
     warmth = view.case.warmth
-    if warmth is None or warmth.model not in view.case.fleet.peers(ground.order):
+    if warmth is None or warmth.model not in view.case.peers(ground.order):
         return ground
     first = int(ground.order[0])
     if first == warmth.model:

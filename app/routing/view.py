@@ -93,12 +93,12 @@ class View:
         order, best_single = ranked(self.usefulness, self.eligible), self.terms.best_single
         if best_single is not None:
             order = first_of(order, self.expected.table.position[best_single])
-        return self.case.fleet.as_tried(order)
+        return self.case.as_tried(order)
 
     @property
     def margin(self) -> float:
         """By how much the first of the order is more useful than the second; infinite where no number decides that."""
-        peers = self.case.fleet.peers(self.order)
+        peers = self.case.peers(self.order)
         if (warmth := self.case.warmth) is not None and warmth.in_tool_call and warmth.model in peers:
             return math.inf
         if len(peers) < 2 or self.expected.names[int(peers[0])] == self.terms.best_single:

@@ -49,7 +49,7 @@ class Ground(NamedTuple):
 
 def why_best(expected: Expected, ground: Ground) -> str:
     """Why the first of the order is the first."""
-    quality_E = expected.quality[expected.fleet.peers(ground.order)]
+    quality_E = expected.quality[expected.case.peers(ground.order)]
     chosen_quality, best = float(quality_E[0]), int(np.nanargmax(quality_E))
     active = {name: weight for name, weight in ground.terms.weights.items() if weight}
     head = _loss(expected, ground)
@@ -114,12 +114,20 @@ def why_unpaid(expected: Expected, unpaid: Sequence[int]) -> str:
 
 
 def why_tried_last(expected: Expected, ground: Ground) -> str:
-    """What goes before any reason where models come last because of their replicas; else nothing."""
-    last = ground.order[len(expected.fleet.peers(ground.order)) :].tolist()
-    if not last:
+    """What goes before any reason where models come last because of their replicas or contexts; else nothing."""
+    last = ground.order[len(expected.case.peers(ground.order)) :].tolist()
+    last_M = expected.fleet.last_resort_M
+    failing = [number for number in last if last_M is not None and last_M[number]]
+    tight = [number for number in last if number not in failing]
+    return _tried_last(expected, tight, "may be too small for this prompt") + _tried_last(
+        expected, failing, "fails too often at the moment" if len(failing) == 1 else "fail too often at the moment"
+    )
+
+
+def _tried_last(expected: Expected, models: Sequence[int], because: str) -> str:
+    if not models:
         return ""
-    fails, is_tried = ("fails", "it is") if len(last) == 1 else ("fail", "they are")
-    return f"{_named(expected, last)} {fails} too often at the moment, so {is_tried} tried last; "
+    return f"{_named(expected, models)} {because}, so {'it is' if len(models) == 1 else 'they are'} tried last; "
 
 
 def _named(expected: Expected, models: Sequence[int]) -> str:

@@ -188,7 +188,9 @@ class Dispatcher:
         return Served(call.decision, candidate, len(call.tried), answer, replica.url, self._clock() - call.began_at)
 
     async def _answer(self, call: Call, model: Model, replica: Replica) -> Answer:
-        limit_s, left_s = begins_within_s(self._limits.timeouts, call.request, model), call.deadline.remaining_s()
+        seen_s = None if call.request.stream else self._replicas.seen_s_per_output_token(model)
+        limit_s = begins_within_s(self._limits.timeouts, call.request, model, seen_s)
+        left_s = call.deadline.remaining_s()
         try:
             with Within(min(limit_s, left_s)):
                 return await self._exchange(call, model, replica, left_s)
@@ -267,16 +269,17 @@ def _is_momentary(failure: UpstreamError) -> bool:
     return isinstance(failure, NoAnswer | UpstreamBusy)
 
 
-def begins_within_s(timeouts: Timeouts, request: Request, model: Model) -> float:
+def begins_within_s(timeouts: Timeouts, request: Request, model: Model, seen_s: float | None = None) -> float:
     """How long an attempt may take to begin its answer.
 
     A plain answer shows nothing before it is whole: the time to read the prompt and to write as much as the caller
-    allows is added, doubled, at the model's own speed. Where one is unknown only the total limit can tell a hang.
+    allows is added, doubled, at the model's own speed, or at the seconds for each token that were seen of late where
+    these are more: a busy replica is none that hangs. Where one is unknown only the total limit can tell a hang.
     """
     if request.stream:
         return timeouts.first_byte_s
     if request.max_tokens is None or model.speed is None:
         return timeouts.total_s
-    writing_s = request.max_tokens * model.speed.s_per_output_token
+    writing_s = request.max_tokens * max(model.speed.s_per_output_token, seen_s or 0.0)
     working_s = request.input_tokens / model.speed.prefill_tokens_per_s + writing_s
     return min(timeouts.total_s, timeouts.first_byte_s + 2 * working_s)

@@ -21,6 +21,8 @@ PATHS: Mapping[Operation, str] = {
 
 # What a chat template adds of its own: a default system prompt, how tools are called.
 TEMPLATE_TOKENS = 256
+# Where a prompt fills a context by the estimate, it may still fit, with an answer of so much of the context.
+LEAST_ROOM = 1 / 64
 
 
 def body_for(request: Request, replica: Replica, model: Model) -> bytes:
@@ -42,8 +44,14 @@ def _fitted(request: Request, model: Model) -> Mapping[str, Any]:
     would be left, a prompt that takes half of what is.
     """
     context, prompt_tokens = model.card.context_tokens, request.longest_input_tokens
-    room = max(1, context - 2 * prompt_tokens - TEMPLATE_TOKENS, (context - prompt_tokens) // 2)
+    room = max(context - 2 * prompt_tokens - TEMPLATE_TOKENS, room_tokens(request, model))
     return request.body if request.max_tokens is None or request.max_tokens <= room else request.limited_to(room).body
+
+
+def room_tokens(request: Request, model: Model) -> int:
+    """The answer that a model's context has room for after a prompt that is longer than estimated."""
+    context = model.card.context_tokens
+    return max(1, int(context * LEAST_ROOM), (context - request.longest_input_tokens) // 2)
 
 
 def form_of(request: Request, model: Model) -> Form:

@@ -28,6 +28,8 @@ from app.upstream.told import ToldFailure
 MAX_REFUSAL_BYTES = 64 << 10
 # Anthropic's status of a service that is full.
 OVERLOADED = 529
+# What OpenAI and vLLM say of a prompt that does not fit, and vLLM's engine.
+_TOO_LONG = ("maximum context length", "longer than the maximum model length of")
 _CODES = {400: "invalid_request", 404: "model_not_found", 413: "too_large", 422: "invalid_request"}
 
 
@@ -90,7 +92,11 @@ def _rejected(status: int, error: Mapping[str, Any], model: Model) -> UpstreamRe
     if not isinstance(message, str) or len(message) > MAX_REFUSAL_BYTES:
         own_words = f"the backend of {model.name} refuses this request (status {status})"
         return UpstreamRejected(own_words, status=status, code=code)
-    if status == 400 and ("maximum context length" in message or error.get("code") == "context_length_exceeded"):
+    if status == 400 and (_says_too_long(message) or error.get("code") == "context_length_exceeded"):
         code = "context_length_exceeded"
     shown = message.replace(model.served_as, model.name)
     return UpstreamRejected(shown, status=status, param=param if isinstance(param, str) else None, code=code)
+
+
+def _says_too_long(message: str) -> bool:
+    return any(words in message for words in _TOO_LONG)

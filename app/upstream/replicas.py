@@ -116,6 +116,10 @@ class Replicas:
         now = self.clock()
         return home_of(session, usable, now) if session else cheaper_of_two(usable, now, self._chance)
 
+    def seen_s_per_output_token(self, model: Model) -> float | None:
+        """How fast a model wrote of late; None where that was not seen."""
+        return self._speeds.s_per_output_token(model, self.clock())
+
     def fleet(self) -> Fleet:
         """What the router needs to know, one entry per model of the catalogue, in its order."""
         return self._view.at(self.clock())

@@ -137,6 +137,11 @@ class Speeds:
             seen = self._seen[attempted.model.name] = Seen()
         seen.learn(attempted, answer, first_at, now)
 
+    def s_per_output_token(self, model: Model, now: float) -> float | None:
+        """As seen of late; None where nothing was."""
+        seen = self._seen.get(model.name)
+        return seen.s_per_output_token if seen is not None and now - seen.speed_at < SPEED_IS_FRESH_S else None
+
     def picture(self, rounds: Mapping[str, float | None], now: float) -> Picture:
         """What is known of all models; `rounds` by backend, see `Seen.wait_s`."""
         wait_s, template_tokens = [0.0] * len(self._models), [0.0] * len(self._models)

@@ -135,6 +135,11 @@ async def test_a_limit_that_nobody_asked_for_stays_well_within_the_context() -> 
     assert afforded.request.max_tokens == (4096 - 3000) // 2
 
 
+async def test_where_a_prompt_fits_only_if_it_is_shorter_than_estimated_its_answer_has_a_little_room() -> None:
+    afforded = await _afford(request(input_tokens=5000), _model("dear", 1000.0, context=4096))
+    assert afforded.request.max_tokens == 4096 // 64
+
+
 async def test_a_limit_that_nobody_asked_for_stays_well_within_the_contexts_of_all_that_may_be_tried() -> None:
     models = (_model("roomy", 1000.0), _model("tight", 1000.0, context=8000), _model("close", 1000.0, context=5000))
     afforded = await _afford(request(input_tokens=4000), *models, usd=10.0)
@@ -241,3 +246,9 @@ def test_a_model_that_is_not_tried_for_what_it_would_hold_is_still_a_candidate_i
     assert [each["model"] for each in record["candidates"]] == ["a", "b", "c", "far"]
     assert record["excluded"] == []
     assert "budget" not in record["why"]
+
+
+async def test_where_nothing_is_written_no_answer_is_held_back_for() -> None:
+    asked = request(operation="completion", max_tokens=0, body={"prompt": "a", "max_tokens": 0})
+    afforded = await _afford(asked, _model("dear", 1000.0))
+    assert (afforded.request, afforded.hold.usd) == (asked, 0)

@@ -10,8 +10,9 @@ import pytest
 from app.api.access import Access, listed_name
 from app.api.models import _entries
 from app.domain.models import Card
-from app.domain.preferences import Profile
-from tests.fakes.call import FakeCall
+from app.domain.preferences import Profile, parse_body
+from app.store.keys import Key
+from tests.fakes.call import FREE, FakeCall
 from tests.fakes.world import catalog, model
 
 
@@ -42,3 +43,39 @@ def test_a_virtual_model_can_do_all_but_embeddings_for_which_none_is_chosen() ->
     call: Any = FakeCall(access=Access(catalog(talker, embedder), {"default": Profile()}))
     listed = {entry["id"]: entry["capabilities"] for entry in _entries(call)}
     assert listed == {"auto": ["responses"], "responses": ["responses"], "embeddings": ["embeddings"]}
+
+
+def test_a_virtual_model_has_no_longer_a_context_than_models_that_may_be_chosen() -> None:
+    talker = replace(model("talker"), card=Card(context_tokens=100))
+    embedder = replace(model("embedder"), card=Card(context_tokens=900, capabilities=frozenset({"embeddings"})))
+    call: Any = FakeCall(access=Access(catalog(talker, embedder), {"default": Profile()}))
+    assert {entry["id"]: entry["context_length"] for entry in _entries(call)} == {
+        "auto": 100,
+        "talker": 100,
+        "embedder": 900,
+    }
+    call = FakeCall(access=Access(catalog(embedder), {"default": Profile()}))
+    assert [entry["id"] for entry in _entries(call)] == ["embedder"]
+
+
+def test_a_virtual_model_can_do_what_models_can_that_its_profile_and_the_key_let_answer() -> None:
+    private = Card(context_tokens=100, capabilities=frozenset({"chat"}), regions=frozenset({"eu"}), license="mit")
+    paid = Card(
+        context_tokens=900, capabilities=frozenset({"chat", "vision"}), regions=frozenset({"us"}), license="mit"
+    )
+    models = [replace(model("private"), card=private), replace(model("paid"), card=paid)]
+    profiles = {
+        "default": Profile(),
+        "eu": Profile(parse_body({"regions": ["eu"], "max_cost_usd": 1}).preferences),
+        "free": Profile(parse_body({"licenses": ["apache-2.0"]}).preferences),
+    }
+    access = Access(catalog(*models), profiles)
+
+    def listed(key: Key) -> dict[str, tuple[int, list[str]]]:
+        call: Any = FakeCall(key, access=access)
+        return {entry["id"]: (entry["context_length"], entry["capabilities"]) for entry in _entries(call)}
+
+    real = {"private": (100, ["chat"]), "paid": (900, ["chat", "vision"])}
+    assert listed(FREE) == {"auto": (900, ["chat", "vision"]), "auto:eu": (100, ["chat"]), **real}
+    held = replace(FREE, routing=parse_body({"exclude": ["paid"]}).preferences)
+    assert listed(held) == {"auto": (100, ["chat"]), "auto:eu": (100, ["chat"]), **real}

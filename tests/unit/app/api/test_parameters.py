@@ -81,7 +81,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "continue_final_message": ([True], [1]),
     "include_reasoning": ([True], [1]),
     "prompt_logprobs": ([0], [21]),
-    "truncate_prompt_tokens": ([10], [0]),
+    "truncate_prompt_tokens": ([10, -1], [0, -2, -1.0]),
     "return_token_ids": ([True], [1]),
     "structured_outputs": (
         [{"choice": ["yes", "no"]}, {"json": {"type": "object"}}, {"json": '{"type": "object"}'}],
@@ -107,6 +107,8 @@ def test_each_parameter_is_checked(name: str) -> None:
     good, bad = VALUES[name]
     for parameter in (one for one in TABLE if one.name == name):
         (operation, *_) = sorted(parameter.operations)
+        if name == "max_tokens" and operation == "completion":
+            good, bad = [0, 1, 4096], [-1, 1.5, "5", True, 10**8]
         if name == "logprobs":
             good, bad = ([True], [5]) if operation == "chat" else ([5], [True, 21])
         for value in good:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.api.access import Access
 from app.api.messages import MESSAGES_SCHEMA
 from app.api.parameters import MAX_TOKENS
-from app.api.parsing import parse_chat, parse_completion
+from app.api.parsing import parse_chat, parse_completion, parse_responses
 from app.domain.preferences import Profile
 from app.domain.request import Preferences, Request
 from app.errors import CallerError, InvalidRequest, NotAllowed, UnknownModel
@@ -140,8 +140,8 @@ def test_a_prompts_length_is_estimated_from_its_bytes() -> None:
     assert chat(user("x" * 400)).input_tokens == 104
     assert chat(user("é" * 400)).input_tokens == 204
     assert parse_completion({"model": "auto", "prompt": "x" * 401}, call()).input_tokens == 101
-    assert parse_completion({"model": "auto", "prompt": [1, 2, 3]}, call()).input_tokens == 3
-    assert parse_completion({"model": "auto", "prompt": [[1, 2], [3]]}, call()).input_tokens == 3
+    assert parse_completion({"model": "small", "prompt": [1, 2, 3]}, call()).input_tokens == 3
+    assert parse_completion({"model": "small", "prompt": [[1, 2], [3]]}, call()).input_tokens == 3
 
 
 CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "x" * 4000}}
@@ -167,6 +167,8 @@ def test_what_a_model_said_beside_its_text_is_read_as_well(answer: dict[str, Any
 
 SAID = {"role": "assistant", "content": "3"}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+PART = {"type": "text", "text": "3"}
+THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "1 + 2 is 3."}], "closed": True}
 SIGNED = {**CALL, "extra_content": {"google": {"thought_signature": "abc", "unknown": None}}}
 SEEN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]}
 
@@ -190,6 +192,12 @@ SEEN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "
             CALLED,
         ),
         ({**CALLED, "tool_calls": [{**SIGNED, "index": 0}]}, {**CALLED, "tool_calls": [SIGNED]}),
+        ({"role": "assistant", "content": None}, {"role": "assistant", "content": None}),
+        ({**CALLED, "tool_calls": []}, {**CALLED, "tool_calls": []}),
+        ({**CALLED, "content": []}, {**CALLED, "content": []}),
+        ({**SAID, "content": [THOUGHT, PART]}, {**SAID, "content": [PART]}),
+        ({**SAID, "content": [THOUGHT]}, {**SAID, "content": None}),
+        ({**CALLED, "content": [THOUGHT]}, CALLED),
         ({"role": "user", "content": "hi", "name": None}, {"role": "user", "content": "hi"}),
         ({**SEEN, "content": [{**SEEN["content"][0], "text": None}]}, SEEN),  # type: ignore[dict-item]
     ],
@@ -206,9 +214,14 @@ def test_null_is_absent_and_what_is_the_clients_own_is_not_told(echo: dict[str, 
     [
         ({**SAID, "audio": {"id": "1"}}, r"messages\[1\].audio is not a parameter of this API"),
         ({**SAID, "function_call": {"name": "f", "arguments": ""}}, r"messages\[1\].function_call is not a parameter"),
-        ({"role": "assistant", "content": None}, r"messages\[1\].content is missing"),
-        ({"role": "assistant", "content": None, "tool_calls": []}, r"messages\[1\].content is missing"),
-        ({"role": "assistant", "content": None, "refusal": ""}, r"messages\[1\].content is missing"),
+        ({"role": "assistant"}, r"messages\[1\].content is missing"),
+        ({"role": "assistant", "tool_calls": []}, r"messages\[1\].content is missing"),
+        ({"role": "assistant", "content": []}, r"messages\[1\].content must be a text or a list of parts"),
+        ({"role": "user", "content": None}, r"messages\[1\].content is missing"),
+        (
+            {"role": "user", "content": [{"type": "thinking", "thinking": []}]},
+            r"messages\[1\].content\[0\].type must be",
+        ),
         ({"role": "user", "content": "hi", "annotations": []}, r"messages\[1\].annotations is not a parameter"),
         ({**CALLED, "tool_calls": [{**CALL, "type": None}]}, r"messages\[1\].tool_calls\[0\] must have an id"),
         ({**CALLED, "tool_calls": [{**CALL, "new": 1}]}, r"messages\[1\].tool_calls\[0\] must have an id"),
@@ -254,7 +267,7 @@ def test_four_times_the_estimate_is_no_fewer_than_the_bytes(arguments: str) -> N
     [({}, 1), ({"n": 3}, 3), ({"prompt": ["a", "b"]}, 2), ({"prompt": ["a", "b"], "n": 2}, 4), ({"prompt": [1, 2]}, 1)],
 )
 def test_every_choice_for_every_prompt_is_counted(fields: dict[str, Any], choices: int) -> None:
-    assert parse_completion({"model": "auto", "prompt": "a", **fields}, call()).choices == choices
+    assert parse_completion({"model": "small", "prompt": "a", **fields}, call()).choices == choices
 
 
 @pytest.mark.parametrize(
@@ -533,3 +546,91 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 )
 def test_a_trace_is_passed_on_only_if_it_is_well_formed(sent: str, passed_on: bool) -> None:
     assert chat(headers={"traceparent": sent}).traceparent == (sent if passed_on else None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "max_tokens"),
+    [
+        ({}, FREE, 16),
+        ({"max_tokens": None}, FREE, 16),
+        ({"max_tokens": 100}, FREE, 100),
+        ({"routing": {"max_output_tokens": 400}}, FREE, 16),
+        ({"routing": {"max_output_tokens": 4}}, FREE, 4),
+        ({}, Key("short", models=("*",), max_tokens=2000), 16),
+    ],
+)
+def test_a_text_completion_has_sixteen_tokens_where_nobody_asks_for_more(
+    fields: dict[str, Any], key: Key, max_tokens: int
+) -> None:
+    request = parse_completion({"model": "auto", "prompt": "once", **fields}, call(key))
+    assert request.max_tokens == request.body["max_tokens"] == max_tokens
+    assert not request.is_capped
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "nothing"),
+    [
+        ("prompt", [1, 2], "text"),
+        ("prompt", [[1, 2], [3]], ["text", "more"]),
+        ("logit_bias", {"12": 1}, {}),
+        ("allowed_token_ids", [1], []),
+        ("stop_token_ids", [1], []),
+    ],
+)
+def test_token_ids_are_for_a_model_that_is_named(name: str, ids: Any, nothing: Any) -> None:
+    asked = {"prompt": "once", name: ids}
+    with pytest.raises(InvalidRequest, match="one model only: name it") as caught:
+        parse_completion({"model": "auto", **asked}, call())
+    assert caught.value.param == name
+    assert parse_completion({"model": "small", **asked}, call()).body[name] == ids
+    assert parse_completion({"model": "auto", **asked, name: nothing}, call()).body[name] == nothing
+
+
+def test_who_reads_calls_of_tools_must_be_able_to_make_them() -> None:
+    called = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    asking = {"role": "assistant", "content": None, "tool_calls": [called]}
+    returned = {"role": "tool", "content": "3", "tool_call_id": "1"}
+    assert chat(user("hi"), asking, returned).needs == chat(user("hi"), returned).needs == {"chat", "tools"}
+    assert chat(user("hi"), {**asking, "content": "", "tool_calls": []}).needs == {"chat"}
+
+    def responses(*items: Mapping[str, Any]) -> Request:
+        return parse_responses({"model": "auto", "input": [user("hi"), *items]}, call())
+
+    call_item = {"type": "function_call", "call_id": "1", "name": "add", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "1", "output": "3"}
+    assert responses(call_item).needs == responses(output).needs == {"responses", "tools"}
+    assert responses().needs == {"responses"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "longest"),
+    [
+        ({}, None),
+        ({"truncate_prompt_tokens": None}, None),
+        ({"truncate_prompt_tokens": 50}, 50),
+        ({"truncate_prompt_tokens": 5000}, 104),
+        ({"truncate_prompt_tokens": -1}, 0),
+    ],
+)
+def test_a_prompt_that_may_be_shortened_takes_no_more_of_a_context(fields: dict[str, Any], longest: int | None) -> None:
+    request = chat(user("x" * 400), **fields)
+    assert (request.input_tokens, request.longest_prompt_tokens) == (104, longest)
+
+
+@pytest.mark.parametrize(("truncation", "longest"), [("auto", 0), ("disabled", None)])
+def test_an_input_that_may_be_shortened_fits_any_context(truncation: str, longest: int | None) -> None:
+    body = {"model": "auto", "input": "x" * 400, "truncation": truncation}
+    assert parse_responses(body, call()).longest_prompt_tokens == longest
+
+
+def test_of_several_prompts_that_may_be_shortened_each_takes_no_more() -> None:
+    body = {"model": "auto", "prompt": ["x" * 400, "x" * 80], "truncate_prompt_tokens": 50}
+    assert parse_completion(body, call()).longest_prompt_tokens == 50
+
+
+@pytest.mark.parametrize("key", [FREE, Key("short", models=("*",), max_tokens=2000)])
+def test_a_prompt_may_be_scored_without_an_answer(key: Key) -> None:
+    body = {"model": "auto", "prompt": "once", "max_tokens": 0, "echo": True, "logprobs": 1}
+    request = parse_completion({**body, "routing": {"max_output_tokens": 50}}, call(key))
+    assert request.max_tokens == request.body["max_tokens"] == 0
+    assert not request.is_capped

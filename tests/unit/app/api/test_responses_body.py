@@ -124,6 +124,10 @@ def test_these_are_fine(fields: dict[str, Any]) -> None:
     assert parsed(**fields).body["store"] is False
 
 
+def test_metadata_is_forwarded_as_a_response_says_it_again() -> None:
+    assert parsed(metadata={"a": "b"}).body["metadata"] == {"a": "b"}
+
+
 CALLED = {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"}
 SAID: dict[str, Any] = {
     "type": "message",
@@ -172,6 +176,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input": []}, "input is missing"),
     ({"input": 7}, "input must be a text, or a list of items"),
     ({"input": [user("x")] * 2049}, "more than 2048 items"),
+    (
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        r"input\[0\] must be left out: no response is stored here, so send the whole conversation as input",
+    ),
     ({"input": ["hi"]}, r"input\[0\].type must be one of message"),
     ({"input": [{"type": "web_search_call", "id": "1"}]}, r"input\[0\].type must be one of message"),
     ({"input": [{"type": ["message"]}]}, r"input\[0\].type must be one of message"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,29 +112,71 @@ def test_what_a_request_needs_excludes_who_cannot_do_it() -> None:
         world.decide(needs=frozenset({"vision"}))
 
 
-def test_prompt_and_answer_must_fit_the_context() -> None:
+def test_only_what_fits_whatever_the_tokenizer_is_excluded_by_its_context() -> None:
+    """A prompt of so many tokens may have a quarter of them, and pictures next to none."""
     world = world_of(llm("short", context_tokens=100), llm("long", context_tokens=1000))
-    assert world.order(input_tokens=60, max_tokens=41) == ["long"]
-    assert world.order(input_tokens=60, max_tokens=40) == ["short", "long"]
-    with pytest.raises(ContextLengthExceeded, match="the largest context has 1000 tokens") as caught:
-        world.decide(input_tokens=1001)
+    assert world.order(input_tokens=240, max_tokens=41) == ["long"]
+    assert set(world.order(input_tokens=240, max_tokens=40)) == {"short", "long"}
+    assert set(world.order(input_tokens=4240, images=4, max_tokens=40)) == {"short", "long"}
+    assert world.order(input_tokens=240, max_tokens=40, model="short") == ["short"]
+    with pytest.raises(ContextLengthExceeded, match="about 4004 tokens of prompt do not fit") as caught:
+        world.decide(input_tokens=4004)
     assert (caught.value.status, caught.value.param) == (400, "messages")
+    with pytest.raises(
+        ContextLengthExceeded, match=r"^prompt is too long: this model's maximum context length is 1000 "
+    ):
+        world.decide(input_tokens=4004, model="long")
+
+
+@pytest.mark.parametrize("context_tokens", [100, 100_000])
+def test_a_prompt_is_too_long_whatever_models_hold_that_do_not_talk(context_tokens: int) -> None:
+    embedder = llm("embedder", context_tokens=context_tokens, capabilities={"embeddings"})
+    world = world_of(llm("short", context_tokens=100), embedder)
+    with pytest.raises(ContextLengthExceeded, match="maximum context length is 100 tokens"):
+        world.decide(input_tokens=4004, needs=frozenset({"chat"}))
+    with pytest.raises(NoEligibleModel):
+        world.decide(input_tokens=4004, needs=frozenset({"completion"}))
 
 
 def test_a_cap_that_nobody_asks_to_reach_need_not_fit_the_context() -> None:
     world = world_of(llm("short", context_tokens=100), llm("long", context_tokens=1000))
-    assert world.order(input_tokens=100, max_tokens=8000, is_capped=True) == ["short", "long"]
-    assert world.order(input_tokens=101, max_tokens=8000, is_capped=True) == ["long"]
-    with pytest.raises(ContextLengthExceeded, match=r"1001 tokens of prompt do not fit.*; shorten the conversation$"):
-        world.decide(input_tokens=1001, max_tokens=8000, is_capped=True)
+    assert world.order(input_tokens=50, max_tokens=8000, is_capped=True) == ["short", "long"]
+    assert world.order(input_tokens=404, max_tokens=8000, is_capped=True) == ["long"]
+    with pytest.raises(ContextLengthExceeded, match=r"4004 tokens of prompt do not fit.*; shorten the conversation$"):
+        world.decide(input_tokens=4004, max_tokens=8000, is_capped=True)
 
 
 def test_of_several_prompts_each_must_fit_by_itself() -> None:
     world = world_of(llm("short", context_tokens=100), llm("long", context_tokens=1000))
-    assert world.order(input_tokens=5000, longest_prompt_tokens=100, max_tokens=0) == ["short", "long"]
-    assert world.order(input_tokens=5000, longest_prompt_tokens=101, max_tokens=0) == ["long"]
-    with pytest.raises(ContextLengthExceeded, match="about 1001 tokens of prompt do not fit"):
-        world.decide(input_tokens=5000, longest_prompt_tokens=1001, max_tokens=0)
+    assert world.order(input_tokens=5000, longest_prompt_tokens=50, max_tokens=0) == ["short", "long"]
+    assert world.order(input_tokens=5000, longest_prompt_tokens=404, max_tokens=0) == ["long"]
+    with pytest.raises(ContextLengthExceeded, match="about 4004 tokens of prompt do not fit"):
+        world.decide(input_tokens=5000, longest_prompt_tokens=4004, max_tokens=0)
+
+
+def test_what_a_prompt_may_not_fit_into_is_tried_after_what_it_surely_fits_into() -> None:
+    """Digits have two bytes a token, so a prompt of so many tokens may have twice as many."""
+    world = world_of(
+        llm("short", context_tokens=100),
+        llm("long", context_tokens=1000),
+        quality={"short": 0.9, "long": 0.5},
+        order=("short", "long"),
+    )
+    assert world.order(input_tokens=50) == ["short", "long"]
+    assert world.order(input_tokens=30, max_tokens=40) == ["short", "long"]
+    decision = world.decide(input_tokens=51)
+    assert [each.model.name for each in decision.candidates] == ["long", "short"]
+    assert decision.why.startswith("short may be too small for this prompt, so it is tried last; ")
+    assert world.order(input_tokens=30, max_tokens=41) == ["long", "short"]
+    assert world.order(input_tokens=600) == ["long"]
+    assert world.order({"models": ["short"]}, input_tokens=51) == ["short"]
+
+
+def test_what_fails_is_tried_after_what_may_be_too_small() -> None:
+    models = [llm("failing", context_tokens=1000), llm("short", context_tokens=100), llm("both", context_tokens=100)]
+    world = world_of(*models)
+    fleet = replace(fleet_of(*models), last_resort=(True, False, True))
+    assert world.order(fleet=fleet, input_tokens=51) == ["short", "failing", "both"]
 
 
 def test_where_nothing_is_written_a_limit_on_cost_needs_no_prediction() -> None:

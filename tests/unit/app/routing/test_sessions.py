@@ -109,6 +109,12 @@ def test_inside_an_open_tool_call_nobody_waits_for_the_transformer() -> None:
     assert world.predictor.asked == []
 
 
+def test_a_model_that_waits_for_a_tool_goes_on_though_the_prompt_may_be_too_long_for_it() -> None:
+    world = world_of(replace(SMALL, card=replace(SMALL.card, context_tokens=9_000)), LARGE)
+    assert decide(world, asked(in_tool_call=False), left_by("small")).chosen.model.name == "large"
+    assert decide(world, asked(in_tool_call=True), left_by("small")).chosen.model.name == "small"
+
+
 def test_a_session_s_model_that_may_not_or_cannot_answer_is_left_even_inside_a_tool_call() -> None:
     world, held = close_world(), left_by("small")
     ejected = decide(world, asked(in_tool_call=True), held, fleet_of(SMALL, LARGE, down=["small"]))

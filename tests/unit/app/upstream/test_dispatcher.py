@@ -302,6 +302,11 @@ async def test_when_nobody_can_be_tried_the_caller_hears_why_and_when_to_come_ba
     [
         (400, {"error": {"message": "small is bad", "param": "n"}}, (400, "invalid_request", "shown is bad")),
         (400, {"error": {"message": "maximum context length is 512"}}, (400, "context_length_exceeded", "maximum")),
+        (
+            400,
+            {"error": {"message": "The prompt (length 9) is longer than the maximum model length of 8.", "code": 400}},
+            (400, "context_length_exceeded", "longer than"),
+        ),
         (404, {"detail": "Not Found"}, (404, "model_not_found", "the backend of shown refuses this request")),
         (413, {"error": {"message": "too big"}}, (413, "too_large", "too big")),
         (422, {"error": {"message": "cannot"}}, (422, "invalid_request", "cannot")),
@@ -571,3 +576,11 @@ def test_a_plain_answer_may_take_as_long_as_writing_it_takes(
 ) -> None:
     asked = request(stream=stream, max_tokens=max_tokens)
     assert begins_within_s(Timeouts(), asked, SMALL) == pytest.approx(expected_s, rel=1e-3)
+
+
+@pytest.mark.parametrize(("seen_s", "expected_s"), [(None, 32), (0.001, 32), (0.06, 42)])
+def test_a_plain_answer_of_a_busy_model_may_take_as_long_as_others_took_of_late(
+    seen_s: float | None, expected_s: float
+) -> None:
+    asked = request(stream=False, max_tokens=100)
+    assert begins_within_s(Timeouts(), asked, SMALL, seen_s) == pytest.approx(expected_s, rel=1e-3)

@@ -47,7 +47,8 @@ def limited(max_tokens: int, **more: Any) -> Request:
         (12, 8_192, 4_096 - 2 * 12 - 256),
         (12, 3_000, 3_000),
         (3_000, 8_192, (4_096 - 3_000) // 2),
-        (4_096, 8_192, 1),
+        (4_096, 8_192, 4_096 // 64),
+        (5_000, 8_192, 4_096 // 64),
     ],
 )
 def test_a_cap_is_lowered_to_what_the_models_context_has_room_for(input_tokens: int, cap: int, max_tokens: int) -> None:

@@ -329,11 +329,13 @@ def test_the_fleet_learns_speed_and_wait_from_answers(world: World) -> None:
 
     fleet = world.replicas.fleet()
     assert fleet.s_per_output_token[0] == pytest.approx(0.1)
+    assert world.replicas.seen_s_per_output_token(world.small) == pytest.approx(0.1)
     assert list(fleet.wait_s) == pytest.approx([0.4, 0.0])
     world.clock.advance(30)
     assert world.replicas.fleet().wait_s[0] == pytest.approx(0.4 / 2.718, rel=0.01), "a wait that was seen fades"
     world.clock.advance(300)
     assert world.replicas.fleet().s_per_output_token[0] is None, "what was seen long ago is not of late"
+    assert world.replicas.seen_s_per_output_token(world.small) is None
 
 
 @pytest.mark.parametrize(
