@@ -108,11 +108,7 @@ class OutcomesDataset:
             self.outcomes.column_names.index("model"), "model", pa.array(new, pa.string())
         )
         if len(set(zip(self.outcomes["prompt_id"].to_pylist(), new, strict=True))) < len(new):
-            numbers = [name for name in NUMBERS if name in outcomes.column_names]
-            means = outcomes.group_by(["prompt_id", "model"], use_threads=False).aggregate(
-                [(n, "mean") for n in numbers]
-            )
-            outcomes = means.rename_columns([name.removesuffix("_mean") for name in means.column_names])
+            outcomes = mean_outcomes(outcomes)
         return OutcomesDataset(self.prompts, outcomes)
 
     def conversations(self) -> list[Conversation]:
@@ -122,6 +118,13 @@ class OutcomesDataset:
             self.prompts["messages"].to_pylist() if "messages" in self.prompts.column_names else [None] * len(prompts)
         )
         return [_conversation(messages, prompt) for messages, prompt in zip(rows, prompts, strict=True)]
+
+
+def mean_outcomes(outcomes: pa.Table) -> pa.Table:
+    """One row per prompt and model, with the means of its numbers as far as they are known; other columns go."""
+    numbers = [name for name in NUMBERS if name in outcomes.column_names]
+    means = outcomes.group_by(["prompt_id", "model"], use_threads=False).aggregate([(n, "mean") for n in numbers])
+    return means.rename_columns([name.removesuffix("_mean") for name in means.column_names])
 
 
 def _conversation(messages: str | None, prompt: str) -> Conversation:

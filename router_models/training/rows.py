@@ -19,7 +19,8 @@ import numpy as np
 
 from router_models.conversation import Conversation, parts
 from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes
-from router_models.splits import is_undivided, question_hash, with_splits
+from router_models.questions import question_keys
+from router_models.splits import is_undivided, with_splits
 from router_models.tryage import Speed
 
 
@@ -184,14 +185,6 @@ def _tasks(dataset: OutcomesDataset) -> list[str]:
     if "task" not in dataset.prompts.column_names:
         return [""] * dataset.prompts.num_rows
     return [task or "" for task in dataset.prompts["task"].to_pylist()]
-
-
-def question_keys(dataset: OutcomesDataset) -> list[str]:
-    """The same for the same question: the dataset's own `core_hash`, else a hash of the prompt without its spacing."""
-    texts = dataset.prompts["prompt"].to_pylist()
-    has_hashes = "core_hash" in dataset.prompts.column_names
-    hashes = dataset.prompts["core_hash"].to_pylist() if has_hashes else [None] * len(texts)
-    return [str(key or question_hash(text)) for key, text in zip(hashes, texts, strict=True)]
 
 
 def _by_rule(library: Library, pool: int, dataset: OutcomesDataset, column: str) -> np.ndarray:
