@@ -226,12 +226,14 @@ def _show(report: Mapping[str, Any], written: Sequence[Path], *, as_json: bool, 
     from rich.console import Console
 
     from app.cli.screen import console
-    from router_models.evaluation.gates import LEARNED_FROM
+    from router_models.evaluation.gates import LEARNED_FROM, without_choice
 
     screen = Console(stderr=True) if as_json else console()
     for name, figures in report["sets"].items():
         if figures[LEARNED_FROM]:
             print(f"{name}: the artifact was trained on these prompts; of others this says nothing", file=sys.stderr)
+        if missing := without_choice(figures):
+            print(f"{name}: {missing}", file=sys.stderr)
     if as_json:
         print(json.dumps(report, allow_nan=False, default=float))
     else:

@@ -61,6 +61,7 @@ def figures(strata: Sequence[Stratum], shaken: Sequence[Mapping[str, Shaken]]) -
         "ece": calibration["ece"],
         "abstained": float(np.mean(np.concatenate([_unfamiliar(stratum) for stratum in strata]))),
         "top_model_share": most_chosen[OURS],
+        "prompts_with_a_choice": sum(int(stratum.trial.truth.has_choice.sum()) for stratum in strata),
         "prompts_where_scores_differ": sum(int(stratum.trial.truth.differs.sum()) for stratum in strata),
         "baselines_left_out": {name: why for stratum in strata for name, why in stratum.left_out.items()},
         "policies": policies,
