@@ -119,7 +119,7 @@ def splits_to_measure(dataset: OutcomesDataset, asked: Sequence[str]) -> tuple[s
     default = [split for split in DEFAULT_SPLITS if split in there][:1]
     if not asked and not default:
         raise OutcomesError(f"there is neither dev nor test; name one of {', '.join(there) or 'no splits at all'}")
-    return tuple(asked or default)
+    return tuple(dict.fromkeys(asked or default))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ def test_the_default_split_is_dev_and_otherwise_test() -> None:
     assert splits_to_measure(renamed_split("unseen", "dev"), ()) == ("dev",)
     assert splits_to_measure(tiny_dataset(), ()) == ("test",)
     assert splits_to_measure(tiny_dataset(), ("unseen", "test")) == ("unseen", "test")
+    assert splits_to_measure(tiny_dataset(), ("test", "unseen", "test")) == ("test", "unseen")
 
 
 def test_a_split_that_is_not_there_is_answered_with_those_that_are() -> None:
