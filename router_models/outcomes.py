@@ -133,6 +133,13 @@ def _conversation(messages: str | None, prompt: str) -> Conversation:
     return tuple((str(turn["role"]), _text(turn.get("content"))) for turn in json.loads(messages))
 
 
+def tasks_of(dataset: OutcomesDataset) -> list[str]:
+    """The task of each prompt, as text also where it is a number; "" where there is none."""
+    if "task" not in dataset.prompts.column_names:
+        return [""] * dataset.prompts.num_rows
+    return ["" if task is None else str(task) for task in dataset.prompts["task"].to_pylist()]
+
+
 def _text(content: object) -> str:
     """The text of a message; parts that are not text are left out."""
     if isinstance(content, list):

@@ -29,10 +29,10 @@ from router_models.evaluation.held_out import HALVINGS, PROMISED_LOSS
 from router_models.evaluation.latency import latency_ms
 from router_models.evaluation.policies import Known
 from router_models.evaluation.robustness import PERTURBATIONS, Shaken, drawn
-from router_models.evaluation.sets import Bar, Entrant, Source, Trial, prepare, tasks_of
+from router_models.evaluation.sets import Bar, Entrant, Source, Trial, prepare
 from router_models.evaluation.shaking import shake
 from router_models.operating_curve import CostScale
-from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.outcomes import OutcomesDataset, OutcomesError, tasks_of
 from router_models.prediction import Prediction
 
 __all__ = ["OURS", "PROMISED_LOSS", "Setting", "evaluate"]

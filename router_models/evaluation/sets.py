@@ -33,7 +33,7 @@ from router_models.evaluation.metrics import Truth
 from router_models.evaluation.policies import chosen_column, column_means
 from router_models.onboarding import exam_dataset
 from router_models.operating_curve import PricedRows
-from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.outcomes import OutcomesDataset, OutcomesError, tasks_of
 from router_models.prediction import Prediction
 from router_models.predictor import ArtifactPredictor
 from router_models.splits import split_names
@@ -246,13 +246,6 @@ class Trial:
 
     def _paid(self, dataset: OutcomesDataset) -> np.ndarray:
         return paid_usd(dataset, self.roster.models, self.listed)
-
-
-def tasks_of(dataset: OutcomesDataset) -> list[str]:
-    """The task of each prompt; "" where there is none."""
-    if "task" not in dataset.prompts.column_names:
-        return [""] * dataset.prompts.num_rows
-    return [task or "" for task in dataset.prompts["task"].to_pylist()]
 
 
 def prepare(source: Source, split: str, found: Roster, train_split: str, calibration: Calibration | None) -> Trial:
