@@ -79,8 +79,12 @@ def evaluate(
 
     if predictions:
         _refuse_unwritable(predictions)
+    if plots:
+        _refuse_unwritable(plots / "pareto.png")
     try:
         artifacts = [load_artifact(folder) for folder in artifact]
+        if card:
+            _refuse_unwritable(artifact[0] / "evaluation.json")
         models = _by_column(catalog)
         names = {**artifacts[0].aliases, **{model: model for model in artifacts[0].models}}
         naming = _Naming(aliases, artifacts[0], _prices(models, names))
@@ -96,10 +100,11 @@ def evaluate(
         raise UsageError(str(exc)) from exc
     if predictions:
         _write_table(predictions, table)
-    written = _draw(report, plots) if plots else []
     if card:
         _write_card(artifact[0], artifacts[0], report)
-    _show(report, written, as_json=as_json, gate=gate)
+    _show(report, as_json=as_json, gate=gate)
+    for path in _draw(report, plots) if plots else []:
+        print(path, file=sys.stderr if as_json else sys.stdout)
     if gate and any(each["verdict"] == FAILED for each in report["gates"]):
         raise typer.Exit(1)
 
@@ -221,7 +226,7 @@ def _write_card(folder: Path, artifact: Any, report: Mapping[str, Any]) -> None:
     (folder / "README.md").write_text(render_card(artifact, report, command), encoding="utf-8")
 
 
-def _show(report: Mapping[str, Any], written: Sequence[Path], *, as_json: bool, gate: bool) -> None:
+def _show(report: Mapping[str, Any], *, as_json: bool, gate: bool) -> None:
     """Figures on stdout; beside JSON, everything meant for people goes to stderr."""
     from rich.console import Console
 
@@ -238,8 +243,6 @@ def _show(report: Mapping[str, Any], written: Sequence[Path], *, as_json: bool, 
         print(json.dumps(report, allow_nan=False, default=float))
     else:
         _print_tables(report, screen)
-        for path in written:
-            print(path)
     if gate:
         _print_gates(report, screen)
 
