@@ -39,7 +39,9 @@ def evaluate(
     split: Annotated[
         list[str] | None, typer.Option(help="Split to measure on; may be repeated. Without it dev, else test.")
     ] = None,
-    train_split: Annotated[str, typer.Option(help="Split the baselines learn from.")] = "train",
+    train_split: Annotated[
+        str | None, typer.Option(help="Split the baselines learn from; without it train, where there is one.")
+    ] = None,
     aliases: Annotated[
         Path | None,
         typer.Option(help="JSON {canonical name: {folder: names there}}, names in a list: which models are the same."),
@@ -89,11 +91,13 @@ def evaluate(
         names = {**artifacts[0].aliases, **{model: model for model in artifacts[0].models}}
         naming = _Naming(aliases, artifacts[0], _prices(models, names))
         sources = [_source(folder, split or (), naming) for folder in data]
+        if train_split is not None:
+            _refuse_unknown(train_split, sources)
         _check_names(sources)
         entrants = [Entrant.of(each) for each in artifacts]
         if card:
             _refuse_lessons(entrants, sources)
-        setting = Setting(train_split=train_split, sizes_b=_catalog_sizes(models, names) | _sizes(sizes))
+        setting = Setting(train_split=train_split or "train", sizes_b=_catalog_sizes(models, names) | _sizes(sizes))
         with bars() as bar:
             report, table = measure(entrants, sources, setting, bar)
     except (ArtifactError, OutcomesError) as exc:
@@ -134,6 +138,16 @@ def _source(folder: Path, splits: Sequence[str], naming: _Naming) -> Source:
     except OutcomesError as exc:
         raise OutcomesError(f"{folder}: {exc}") from exc
     return Source(name, dataset, measured, {**read_prices(folder, renamed), **naming.prices})
+
+
+def _refuse_unknown(split: str, sources: Sequence[Source]) -> None:
+    """A split that baselines were to learn from and that is not there would silently leave them all out."""
+    from router_models.splits import split_names
+
+    for source in sources:
+        there = split_names(source.dataset)
+        if split not in there:
+            raise UsageError(f"{source.name}: no prompt has split {split}; there are {', '.join(there)}")
 
 
 def _check_names(sources: Sequence[Source]) -> None:
@@ -239,12 +253,19 @@ def _show(report: Mapping[str, Any], *, as_json: bool, gate: bool) -> None:
             print(f"{name}: the artifact was trained on these prompts; of others this says nothing", file=sys.stderr)
         if missing := without_choice(figures):
             print(f"{name}: {missing}", file=sys.stderr)
+        _tell_left_out(name, figures["baselines_left_out"])
     if as_json:
         print(json.dumps(report, allow_nan=False, default=float))
     else:
         _print_tables(report, screen)
     if gate:
         _print_gates(report, screen)
+
+
+def _tell_left_out(name: str, left_out: Mapping[str, str]) -> None:
+    for why in dict.fromkeys(left_out.values()):
+        baselines = ", ".join(baseline for baseline, reason in left_out.items() if reason == why)
+        print(f"{name}: left out {baselines}: {why}", file=sys.stderr)
 
 
 def _print_tables(report: Mapping[str, Any], screen: Console) -> None:

@@ -173,7 +173,7 @@ def _baselines(
     trial: Trial, lessons: _Lessons, embedding: np.ndarray, bar: Bar
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if trial.train is None:
-        return {}, dict.fromkeys(learners.BASELINES, f"{trial.name} has no other split to learn from")
+        return {}, dict.fromkeys(learners.BASELINES, f"{trial.name} has no other split with outcomes to learn from")
     train_embedding, texts, tasks = lessons.of(trial.train)
     known = Known(
         score=trial.train_score,

@@ -260,18 +260,25 @@ def prepare(source: Source, split: str, found: Roster, train_split: str, calibra
     answered_B = np.isfinite(measured.matrix("score", models)).any(1)
     if not answered_B.any():
         raise OutcomesError(f"{source.name}: split {split} has no outcome of the models {', '.join(found.models)}")
-    there = split != train_split and train_split in split_names(source.dataset)
     return Trial(
         name=source.name if len(source.splits) == 1 else f"{source.name}/{split}",
         folder=source.name,
         split=split,
         roster=found,
         pool=pool,
-        train=source.dataset.split(train_split) if there else None,
+        train=_lessons(source.dataset, train_split, models) if split != train_split else None,
         measured=measured.select(answered_B),
         listed=listed,
         calibration=calibration,
     )
+
+
+def _lessons(dataset: OutcomesDataset, split: str, models: Sequence[str]) -> OutcomesDataset | None:
+    """The training split; None where there is none, or nothing in it was asked of these models."""
+    if split not in split_names(dataset):
+        return None
+    lessons = dataset.split(split)
+    return lessons if np.isfinite(lessons.matrix("score", models)).any() else None
 
 
 def pool_of(score_BM: np.ndarray, cost_BM: np.ndarray) -> np.ndarray:

@@ -135,6 +135,10 @@ def test_no_card_is_written_of_prompts_that_an_artifact_was_trained_on(world: Pa
     ("arguments", "complaint"),
     [
         (("--data", "first", "--split", "dev"), "no prompt has split dev; there are test, train, unseen"),
+        (
+            ("--data", "first", "--train-split", "trian"),
+            "first: no prompt has split trian; there are test, train, unseen",
+        ),
         (("--data", "first", "--data", "first"), "two folders of --data are named first"),
         (("--data", "first", "--sizes", "adder"), "--sizes should look like"),
         (("--data", "first", "--sizes", "adder=nan"), "--sizes should look like"),

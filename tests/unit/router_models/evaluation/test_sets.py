@@ -102,6 +102,14 @@ def test_the_training_split_teaches_nothing_about_itself() -> None:
     assert trial(tiny_dataset()).train is not None
 
 
+def test_a_training_split_without_outcomes_of_the_pool_is_none() -> None:
+    dataset = tiny_dataset()
+    measured = set(dataset.split("test").prompts["prompt_id"].to_pylist())
+    kept = [row for row in dataset.outcomes.to_pylist() if row["prompt_id"] in measured]
+
+    assert trial(OutcomesDataset(dataset.prompts, pa.Table.from_pylist(kept))).train is None
+
+
 def test_the_best_single_model_is_chosen_on_the_training_rows() -> None:
     dataset = tiny_dataset()
     better = [row | {"score": 1.0} if row["model"] == "poet" else row for row in dataset.outcomes.to_pylist()]
