@@ -127,6 +127,8 @@ def _joined(
     there = {model for dataset in datasets for model in dataset.models}
     if missing := [model for model in models if model not in there]:
         raise OutcomesError(f"model {missing[0]} has no outcome in the training split; there are {sorted(there)}")
+    if not models:
+        raise OutcomesError("no prompt of the training split has an outcome")
     used = [place for place, dataset in enumerate(datasets) if set(models) & set(dataset.models)]
     datasets, pools = [datasets[place] for place in used], [pools[place] for place in used]
     rules = [(p, m) for p, dataset in enumerate(datasets) for m, name in enumerate(models) if name in dataset.models]
