@@ -416,7 +416,7 @@ def test_the_card_names_the_tasks_that_a_model_was_never_asked() -> None:
 def test_a_card_without_costs_has_dashes_and_not_numbers() -> None:
     card = render_card(tiny_artifact(), unpriced(), "thalamus evaluate")
 
-    assert "No costs are known." in card
+    assert "No costs are compared: none are known, or the best single model is free." in card
     assert "| - |" in card
 
 
