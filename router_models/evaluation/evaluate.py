@@ -86,11 +86,13 @@ def evaluate(
     """All figures as JSON-ready values, and every prediction as a table.
 
     Raises:
-        OutcomesError: the entrants know different models, or a set has no outcome of any of them.
+        OutcomesError: the entrants know different models or differ in more than their seed, or a set has no outcome of
+            any of them.
     """
     first = entrants[0]
     if any(e.predictor.models != first.predictor.models or e.aliases != first.aliases for e in entrants):
         raise OutcomesError("the artifacts have different models; evaluate them one by one")
+    _refuse_others(entrants)
     played: list[Stratum] = []
     shaken: list[Mapping[str, Shaken]] = []
     report: dict[str, Any] = {
@@ -120,6 +122,29 @@ def evaluate(
     report["latency_ms"] = latency_ms(first.predictor, played[0].trial.conversations)
     report["gates"] = [gate.as_dict() for gate in gates(report)]
     return report, pa.concat_tables(tables)
+
+
+def _refuse_others(entrants: Sequence[Entrant]) -> None:
+    """Means over artifacts and their intervals are over seeds of training, and over nothing else."""
+    first, *others = ((entrant.name, _lessons_of(entrant)) for entrant in entrants)
+    for name, lessons in others:
+        if differing := [what for what, known in lessons.items() if known != first[1][what]]:
+            raise OutcomesError(
+                f"{name} differs from {first[0]} in more than the seed: {', '.join(differing)}; "
+                "evaluate them one by one"
+            )
+
+
+def _lessons_of(entrant: Entrant) -> dict[str, Any]:
+    """What an artifact learned from, without what its seed decided."""
+    adapted, joined = entrant.about.get("adapted", {}), entrant.about.get("joined", ())
+    return {
+        "the data it was trained on": entrant.about.get("data"),
+        "the prompts it was adapted to": {name: value for name, value in adapted.items() if name != "from"},
+        "the exams of models that joined": [
+            {name: value for name, value in row.items() if name != "seed"} for row in joined
+        ],
+    }
 
 
 def _described(entrant: Entrant) -> dict[str, Any]:

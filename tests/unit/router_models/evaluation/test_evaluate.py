@@ -160,6 +160,21 @@ def test_a_cost_ratio_is_over_prompts_with_both_costs() -> None:
     assert ratio([Against(Draws.of(4, draws=50), values_SB, unit_B)]).mid == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize(
+    ("about", "what"),
+    [
+        ({"data": {"split": "train", "pools": {"elsewhere": {}}}}, "the data it was trained on"),
+        ({"adapted": {"from": "tiny-v1", "to": "own"}}, "the prompts it was adapted to"),
+        ({"joined": [{"model": "poet", "exam": "own", "seed": 1}]}, "the exams of models that joined"),
+    ],
+)
+def test_artifacts_that_differ_in_more_than_their_seed_are_not_averaged(about: dict[str, Any], what: str) -> None:
+    other = replace(entrant(2, name="other-v1"), about={"seed": 2, **about})
+
+    with pytest.raises(OutcomesError, match=f"other-v1 differs from tiny-v1 in more than the seed: {what}; "):
+        evaluate([entrant(), other], [source()], SETTING, no_bar)
+
+
 def test_figures_hold_for_every_baseline() -> None:
     figures = measured()[0]["sets"]["second"]
 
