@@ -253,6 +253,9 @@ def _show(report: Mapping[str, Any], *, as_json: bool, gate: bool) -> None:
             print(f"{name}: the artifact was trained on these prompts; of others this says nothing", file=sys.stderr)
         if missing := without_choice(figures):
             print(f"{name}: {missing}", file=sys.stderr)
+        if asked := figures["prompts_asked_in_training"]:
+            told = f"{asked} of {figures['prompts']} prompts ask what the training split asks too"
+            print(f"{name}: {told}; of other questions this says less", file=sys.stderr)
         _tell_left_out(name, figures["baselines_left_out"])
     if as_json:
         print(json.dumps(report, allow_nan=False, default=float))

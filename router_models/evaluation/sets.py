@@ -36,6 +36,7 @@ from router_models.operating_curve import PricedRows
 from router_models.outcomes import OutcomesDataset, OutcomesError, tasks_of
 from router_models.prediction import Prediction
 from router_models.predictor import ArtifactPredictor
+from router_models.questions import question_keys
 from router_models.splits import split_names
 from router_models.standing import standing
 
@@ -167,6 +168,12 @@ class Trial:
     def tasks(self) -> list[str]:
         """Of the prompts measured."""
         return tasks_of(self.measured)
+
+    @cached_property
+    def asked_before(self) -> int:
+        """How many of the prompts measured ask what a prompt of the training split asks too."""
+        known = set() if self.train is None else set(question_keys(self.train))
+        return sum(key in known for key in question_keys(self.measured))
 
     @cached_property
     def conversations(self) -> list[Conversation]:

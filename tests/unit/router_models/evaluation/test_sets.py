@@ -110,6 +110,20 @@ def test_a_training_split_without_outcomes_of_the_pool_is_none() -> None:
     assert trial(OutcomesDataset(dataset.prompts, pa.Table.from_pylist(kept))).train is None
 
 
+def test_questions_that_the_training_split_asks_too_are_counted() -> None:
+    dataset = tiny_dataset()
+    texts, splits = (dataset.prompts[name].to_pylist() for name in ("prompt", "split"))
+    first = splits.index("train")
+    for place in [place for place, split in enumerate(splits) if split == "test"][:3]:
+        texts[place] = f"  {texts[first].upper()}"
+    place = dataset.prompts.column_names.index("prompt")
+    prompts = dataset.prompts.set_column(place, "prompt", pa.array(texts))
+
+    assert trial(OutcomesDataset(prompts, dataset.outcomes)).asked_before == 3
+    assert trial(dataset).asked_before == 0
+    assert trial(dataset, "train").asked_before == 0
+
+
 def test_the_best_single_model_is_chosen_on_the_training_rows() -> None:
     dataset = tiny_dataset()
     better = [row | {"score": 1.0} if row["model"] == "poet" else row for row in dataset.outcomes.to_pylist()]
