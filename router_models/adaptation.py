@@ -11,6 +11,9 @@ prompts are enough for that, and far too few for heads of their own.
 A model's length is multiplied by a factor of its own, which depends on the kind of the prompt: ridge regression of what
 the logs missed, around what all models missed together, and then scaled so that the mean is right.
 
+A question that several prompts ask counts once, with the means of what was answered: what is asked often would else
+be told by its own repetitions.
+
 Whether it helps is told by prompts held back: each fifth is predicted by what the other four say. Adaptation is kept
 where the Brier score falls by more than chance explains, and choosing by it is not worse than before by more than that;
 of lengths, where their deviance falls by more than chance explains. Each part is kept or left for itself.
@@ -36,6 +39,7 @@ from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.population import laplace
 from router_models.prediction import Z_90, Prediction
 from router_models.predictor import ArtifactPredictor
+from router_models.questions import one_per_question
 from router_models.splits import split_names
 from router_models.tryage import HeadSettings
 
@@ -72,7 +76,7 @@ class LengthVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What adapting did on prompts held back."""
+    """What adapting did on prompts held back; no two of them ask the same question."""
 
     prompts: int
     models: tuple[str, ...]
@@ -125,7 +129,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Own:
-    """Somebody's own prompts as an artifact reads them."""
+    """Somebody's own prompts as an artifact reads them, one for each question."""
 
     prediction: Prediction
     task_BT: np.ndarray
@@ -134,6 +138,8 @@ class _Own:
     """Of the answers; NaN where that is not known."""
     measured: np.ndarray
     """Columns with scores."""
+    splits: tuple[str, ...]
+    """Of their dataset, those that any of them is of."""
 
     def fit(self, rows: np.ndarray) -> Correction:
         """The correction that the scores on these prompts suggest."""
@@ -242,7 +248,7 @@ def adapt(
                 "from": artifact.name,
                 "to": pool,
                 "prompts": len(own.score_BM),
-                "splits": split_names(sat),
+                "splits": list(own.splits),
             },
         },
         fingerprint="",
@@ -290,18 +296,25 @@ def _held_back(own: _Own, seed: int) -> _HeldBack:
 def _read(artifact: Artifact, dataset: OutcomesDataset, advance: Callable[[], object]) -> tuple[_Own, OutcomesDataset]:
     if is_adapted(artifact.heads):
         raise OutcomesError(f"{artifact.name} was adapted before; start from {artifact.about['adapted']['from']}")
-    known = dataset.renamed(artifact.aliases)
+    every = dataset.renamed(artifact.aliases)
+    known = one_per_question(every)
     score_BM = known.matrix("score", artifact.models)
     measured = np.flatnonzero(np.isfinite(score_BM).sum(0) >= LEAST_PROMPTS)
     if len(measured) < LEAST_MODELS:
         raise OutcomesError(
-            f"at least {LEAST_MODELS} of {artifact.name}'s models need scores on {LEAST_PROMPTS} prompts each; "
-            f"{_counted(artifact, known, score_BM)}"
+            f"at least {LEAST_MODELS} of {artifact.name}'s models need scores on {LEAST_PROMPTS} different prompts "
+            f"each; {_counted(artifact, known, score_BM)}"
         )
     sat = known.select(np.isfinite(score_BM[:, measured]).any(1))
     prediction, task_BT = ArtifactPredictor(artifact).predict_with_tasks(sat.conversations(), advance)
     score_BM, tokens_BM = (sat.matrix(column, artifact.models) for column in ("score", "output_tokens"))
-    return _Own(prediction, task_BT, score_BM, tokens_BM, measured), sat
+    return _Own(prediction, task_BT, score_BM, tokens_BM, measured, _splits(every, artifact, measured)), sat
+
+
+def _splits(every: OutcomesDataset, artifact: Artifact, measured: np.ndarray) -> tuple[str, ...]:
+    """Those of all prompts with a score of a measured model, also of the ones that ask what another one asks."""
+    score_BS = every.matrix("score", [artifact.models[column] for column in measured])
+    return tuple(split_names(every.select(np.isfinite(score_BS).any(1))))
 
 
 def _counted(artifact: Artifact, known: OutcomesDataset, score_BM: np.ndarray) -> str:

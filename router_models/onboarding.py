@@ -30,6 +30,7 @@ from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.population import Population, Rows
 from router_models.prediction import Z_90
 from router_models.predictor import ArtifactPredictor
+from router_models.questions import folds_by_question, question_numbers
 from router_models.splits import split_names
 
 # With fewer graded prompts than this a column says little more than what is usual.
@@ -75,6 +76,8 @@ class Exam:
     """Whether its heads learned from the prompt."""
     part_K: np.ndarray
     """Which part of the exam it is of: anchors of each set were chosen in their own way."""
+    question_K: np.ndarray
+    """Equal numbers ask the same question."""
     splits: tuple[str, ...] = ()
     """Of its dataset, those that its prompts are of; none where it has no splits."""
 
@@ -151,6 +154,7 @@ def _exam(artifact: Artifact, models: Sequence[str], name: str, sat: OutcomesDat
         old_score_KM=_old_scores(artifact, known, anchor_K),
         is_learned_K=np.array([name in artifact.pools or anchor is not None for anchor in anchor_K]),
         part_K=parts_of(anchor_K),
+        question_K=question_numbers(sat),
         splits=tuple(split_names(sat)),
     )
 
@@ -357,13 +361,14 @@ class _Sitting(Questions):
 
     def __init__(self, artifact: Artifact, exam: Exam, advance: Callable[[], object]) -> None:
         super().__init__(artifact, exam.conversations, exam.old_score_KM, exam.part_K, advance)
-        self._new = exam.new
+        self._new, self._question_K = exam.new, exam.question_K
 
     def join(self, number: int, seed: int) -> _Found:
         score_K = self._new.score[:, number]
         newcomer, asked = self.described(score_K), np.flatnonzero(np.isfinite(score_K))
         quality_K = self.quality(newcomer)
-        for part in np.array_split(np.random.default_rng(seed).permutation(asked), FOLDS):
+        for fold in folds_by_question(self._question_K[asked], FOLDS, seed):
+            part = asked[fold]
             quality_K[part] = self.quality(self.described(score_K, np.setdiff1d(asked, part)))[part]
         return _Found(newcomer, Lengths.of(self._new.output_tokens[:, number], self.usual_log_K), quality_K)
 

@@ -108,11 +108,7 @@ class OutcomesDataset:
             self.outcomes.column_names.index("model"), "model", pa.array(new, pa.string())
         )
         if len(set(zip(self.outcomes["prompt_id"].to_pylist(), new, strict=True))) < len(new):
-            numbers = [name for name in NUMBERS if name in outcomes.column_names]
-            means = outcomes.group_by(["prompt_id", "model"], use_threads=False).aggregate(
-                [(n, "mean") for n in numbers]
-            )
-            outcomes = means.rename_columns([name.removesuffix("_mean") for name in means.column_names])
+            outcomes = mean_outcomes(outcomes)
         return OutcomesDataset(self.prompts, outcomes)
 
     def conversations(self) -> list[Conversation]:
@@ -124,10 +120,24 @@ class OutcomesDataset:
         return [_conversation(messages, prompt) for messages, prompt in zip(rows, prompts, strict=True)]
 
 
+def mean_outcomes(outcomes: pa.Table) -> pa.Table:
+    """One row per prompt and model, with the means of its numbers as far as they are known; other columns go."""
+    numbers = [name for name in NUMBERS if name in outcomes.column_names]
+    means = outcomes.group_by(["prompt_id", "model"], use_threads=False).aggregate([(n, "mean") for n in numbers])
+    return means.rename_columns([name.removesuffix("_mean") for name in means.column_names])
+
+
 def _conversation(messages: str | None, prompt: str) -> Conversation:
     if not messages:
         return (("user", prompt),)
     return tuple((str(turn["role"]), _text(turn.get("content"))) for turn in json.loads(messages))
+
+
+def tasks_of(dataset: OutcomesDataset) -> list[str]:
+    """The task of each prompt, as text also where it is a number; "" where there is none."""
+    if "task" not in dataset.prompts.column_names:
+        return [""] * dataset.prompts.num_rows
+    return ["" if task is None else str(task) for task in dataset.prompts["task"].to_pylist()]
 
 
 def _text(content: object) -> str:

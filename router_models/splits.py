@@ -12,17 +12,13 @@ import hashlib
 import pyarrow as pa
 
 from router_models.outcomes import OutcomesDataset
+from router_models.questions import question_hash
 
 SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
 DRAWN = "no prompt has a split, so each was given one by its text: " + ", ".join(
     f"{share:.0%} {name}" for name, share in SHARES.items()
 )
 """What is said of a dataset whose splits were drawn."""
-
-
-def question_hash(text: str) -> str:
-    """The same for texts that differ in spacing and capitals only."""
-    return hashlib.sha256(" ".join(text.lower().split()).encode(errors="replace")).hexdigest()
 
 
 def is_undivided(dataset: OutcomesDataset) -> bool:

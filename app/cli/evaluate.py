@@ -39,7 +39,9 @@ def evaluate(
     split: Annotated[
         list[str] | None, typer.Option(help="Split to measure on; may be repeated. Without it dev, else test.")
     ] = None,
-    train_split: Annotated[str, typer.Option(help="Split the baselines learn from.")] = "train",
+    train_split: Annotated[
+        str | None, typer.Option(help="Split the baselines learn from; without it train, where there is one.")
+    ] = None,
     aliases: Annotated[
         Path | None,
         typer.Option(help="JSON {canonical name: {folder: names there}}, names in a list: which models are the same."),
@@ -79,27 +81,34 @@ def evaluate(
 
     if predictions:
         _refuse_unwritable(predictions)
+    if plots:
+        _refuse_unwritable(plots / "pareto.png")
     try:
         artifacts = [load_artifact(folder) for folder in artifact]
+        if card:
+            _refuse_unwritable(artifact[0] / "evaluation.json")
         models = _by_column(catalog)
         names = {**artifacts[0].aliases, **{model: model for model in artifacts[0].models}}
         naming = _Naming(aliases, artifacts[0], _prices(models, names))
         sources = [_source(folder, split or (), naming) for folder in data]
+        if train_split is not None:
+            _refuse_unknown(train_split, sources)
         _check_names(sources)
         entrants = [Entrant.of(each) for each in artifacts]
         if card:
             _refuse_lessons(entrants, sources)
-        setting = Setting(train_split=train_split, sizes_b=_catalog_sizes(models, names) | _sizes(sizes))
+        setting = Setting(train_split=train_split or "train", sizes_b=_catalog_sizes(models, names) | _sizes(sizes))
         with bars() as bar:
             report, table = measure(entrants, sources, setting, bar)
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
     if predictions:
         _write_table(predictions, table)
-    written = _draw(report, plots) if plots else []
     if card:
         _write_card(artifact[0], artifacts[0], report)
-    _show(report, written, as_json=as_json, gate=gate)
+    _show(report, as_json=as_json, gate=gate)
+    for path in _draw(report, plots) if plots else []:
+        print(path, file=sys.stderr if as_json else sys.stdout)
     if gate and any(each["verdict"] == FAILED for each in report["gates"]):
         raise typer.Exit(1)
 
@@ -129,6 +138,16 @@ def _source(folder: Path, splits: Sequence[str], naming: _Naming) -> Source:
     except OutcomesError as exc:
         raise OutcomesError(f"{folder}: {exc}") from exc
     return Source(name, dataset, measured, {**read_prices(folder, renamed), **naming.prices})
+
+
+def _refuse_unknown(split: str, sources: Sequence[Source]) -> None:
+    """A split that baselines were to learn from and that is not there would silently leave them all out."""
+    from router_models.splits import split_names
+
+    for source in sources:
+        there = split_names(source.dataset)
+        if split not in there:
+            raise UsageError(f"{source.name}: no prompt has split {split}; there are {', '.join(there)}")
 
 
 def _check_names(sources: Sequence[Source]) -> None:
@@ -221,25 +240,35 @@ def _write_card(folder: Path, artifact: Any, report: Mapping[str, Any]) -> None:
     (folder / "README.md").write_text(render_card(artifact, report, command), encoding="utf-8")
 
 
-def _show(report: Mapping[str, Any], written: Sequence[Path], *, as_json: bool, gate: bool) -> None:
+def _show(report: Mapping[str, Any], *, as_json: bool, gate: bool) -> None:
     """Figures on stdout; beside JSON, everything meant for people goes to stderr."""
     from rich.console import Console
 
     from app.cli.screen import console
-    from router_models.evaluation.gates import LEARNED_FROM
+    from router_models.evaluation.gates import LEARNED_FROM, without_choice
 
     screen = Console(stderr=True) if as_json else console()
     for name, figures in report["sets"].items():
         if figures[LEARNED_FROM]:
             print(f"{name}: the artifact was trained on these prompts; of others this says nothing", file=sys.stderr)
+        if missing := without_choice(figures):
+            print(f"{name}: {missing}", file=sys.stderr)
+        if asked := figures["prompts_asked_in_training"]:
+            told = f"{asked} of {figures['prompts']} prompts ask what the training split asks too"
+            print(f"{name}: {told}; of other questions this says less", file=sys.stderr)
+        _tell_left_out(name, figures["baselines_left_out"])
     if as_json:
         print(json.dumps(report, allow_nan=False, default=float))
     else:
         _print_tables(report, screen)
-        for path in written:
-            print(path)
     if gate:
         _print_gates(report, screen)
+
+
+def _tell_left_out(name: str, left_out: Mapping[str, str]) -> None:
+    for why in dict.fromkeys(left_out.values()):
+        baselines = ", ".join(baseline for baseline, reason in left_out.items() if reason == why)
+        print(f"{name}: left out {baselines}: {why}", file=sys.stderr)
 
 
 def _print_tables(report: Mapping[str, Any], screen: Console) -> None:

@@ -20,7 +20,7 @@ def train(
         Path | None, typer.Argument(help="YAML file of the artifact, as in configs/training/; not with --base.")
     ] = None,
     base: Annotated[
-        Path | None, typer.Option(help="Adapt this artifact to the prompts of --data, 50 at least, better 200.")
+        Path | None, typer.Option(help="Adapt this artifact to the prompts of --data: 50 different ones, better 200.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to make, instead of the file's.")] = None,
     data: Annotated[

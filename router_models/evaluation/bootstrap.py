@@ -81,17 +81,17 @@ class Against(NamedTuple):
 
     @property
     def known(self) -> np.ndarray:
-        """Which values count (bool [B]): those with a number for every seed."""
-        known_B: np.ndarray = np.isfinite(self.values_SB).all(0)
+        """Which prompts count (bool [B]): those with a unit, and with a value for every seed."""
+        known_B: np.ndarray = np.isfinite(self.values_SB).all(0) & np.isfinite(self.unit_B)
         return known_B
 
 
 def ratio(sets: Sequence[Against]) -> Estimate:
     """Mean of values / mean of units, both of the same draws, averaged over sets by their numbers of values.
 
-    Seeds are resampled too. Sets without values or units are left out.
+    Both are over the prompts that have both. Seeds are resampled too. Sets without such prompts are left out.
     """
-    counted = [each for each in sets if each.known.any() and np.isfinite(each.unit_B).any()]
+    counted = [each for each in sets if each.known.any()]
     if not counted:
         return NOTHING
     share = np.array([each.known.sum() for each in counted], dtype=float)
@@ -103,10 +103,9 @@ def ratio(sets: Sequence[Against]) -> Estimate:
 
 def _ratio(against: Against) -> tuple[float, np.ndarray]:
     """On all prompts, and in each draw [R, S]; NaN in a draw whose units come to nothing."""
-    known_B, counted_B = against.known, np.isfinite(against.unit_B)
-    values_SB, unit_1B = against.values_SB[:, known_B], against.unit_B[None, counted_B]
-    unit_R1 = against.draws.only(counted_B).means(unit_1B)
-    mean_RS = against.draws.only(known_B).means(values_SB)
+    known_B = against.known
+    values_SB, unit_1B = against.values_SB[:, known_B], against.unit_B[None, known_B]
+    unit_R1, mean_RS = (against.draws.only(known_B).means(each) for each in (unit_1B, values_SB))
     return float(values_SB.mean() / unit_1B.mean()), mean_RS / np.where(unit_R1 > 0, unit_R1, np.nan)
 
 

@@ -145,7 +145,7 @@ def _differences(figures: Mapping[str, Any]) -> list[str]:
 def _costs(figures: Mapping[str, Any]) -> Iterator[str]:
     costs = figures["costs"]
     if "aiq" not in costs:
-        yield "- No costs are known."
+        yield "- No costs are compared: none are known, or the best single model is free."
         return
     aiq = costs["aiq"]
     for axis in ("linear", "log"):

@@ -28,6 +28,7 @@ def details(
     return {
         "set": trial.folder,
         "split": trial.split,
+        "prompts_asked_in_training": trial.asked_before,
         "models": len(trial.pool),
         "pool": list(trial.models),
         "known_models": list(trial.roster.models),

@@ -29,10 +29,10 @@ from router_models.evaluation.held_out import HALVINGS, PROMISED_LOSS
 from router_models.evaluation.latency import latency_ms
 from router_models.evaluation.policies import Known
 from router_models.evaluation.robustness import PERTURBATIONS, Shaken, drawn
-from router_models.evaluation.sets import Bar, Entrant, Source, Trial, prepare, tasks_of
+from router_models.evaluation.sets import Bar, Entrant, Source, Trial, prepare
 from router_models.evaluation.shaking import shake
 from router_models.operating_curve import CostScale
-from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.outcomes import OutcomesDataset, OutcomesError, tasks_of
 from router_models.prediction import Prediction
 
 __all__ = ["OURS", "PROMISED_LOSS", "Setting", "evaluate"]
@@ -51,7 +51,8 @@ NOTES = {
     "reads, and are given the costs it expects.",
     "costs": "As recorded; where a set records none, tokens at list prices, and without output tokens, input tokens "
     "alone. `cost_ratio` and pooled costs are multiples of the mean cost of the set's best single model on the prompts "
-    "measured; the interval of `cost_ratio` is that of a ratio of means, both over the same draws.",
+    "measured; the interval of `cost_ratio` is that of a ratio of means, both over the same draws of the prompts that "
+    "have both. Null where more than 1 % of a policy's choices on a set have no cost.",
     "settings": "Costs enter a choice as quality - weight x cost / mean training cost of the best single model "
     "(linear), and as quality - weight x position on the gateway's scale (log); curves and hulls are over both.",
     "aiq": "Area below the rising concave hull over [cheapest, dearest single model], held fixed; the cheapest model "
@@ -85,11 +86,13 @@ def evaluate(
     """All figures as JSON-ready values, and every prediction as a table.
 
     Raises:
-        OutcomesError: the entrants know different models, or a set has no outcome of any of them.
+        OutcomesError: the entrants know different models or differ in more than their seed, or a set has no outcome of
+            any of them.
     """
     first = entrants[0]
     if any(e.predictor.models != first.predictor.models or e.aliases != first.aliases for e in entrants):
         raise OutcomesError("the artifacts have different models; evaluate them one by one")
+    _refuse_others(entrants)
     played: list[Stratum] = []
     shaken: list[Mapping[str, Shaken]] = []
     report: dict[str, Any] = {
@@ -119,6 +122,29 @@ def evaluate(
     report["latency_ms"] = latency_ms(first.predictor, played[0].trial.conversations)
     report["gates"] = [gate.as_dict() for gate in gates(report)]
     return report, pa.concat_tables(tables)
+
+
+def _refuse_others(entrants: Sequence[Entrant]) -> None:
+    """Means over artifacts and their intervals are over seeds of training, and over nothing else."""
+    first, *others = ((entrant.name, _lessons_of(entrant)) for entrant in entrants)
+    for name, lessons in others:
+        if differing := [what for what, known in lessons.items() if known != first[1][what]]:
+            raise OutcomesError(
+                f"{name} differs from {first[0]} in more than the seed: {', '.join(differing)}; "
+                "evaluate them one by one"
+            )
+
+
+def _lessons_of(entrant: Entrant) -> dict[str, Any]:
+    """What an artifact learned from, without what its seed decided."""
+    adapted, joined = entrant.about.get("adapted", {}), entrant.about.get("joined", ())
+    return {
+        "the data it was trained on": entrant.about.get("data"),
+        "the prompts it was adapted to": {name: value for name, value in adapted.items() if name != "from"},
+        "the exams of models that joined": [
+            {name: value for name, value in row.items() if name != "seed"} for row in joined
+        ],
+    }
 
 
 def _described(entrant: Entrant) -> dict[str, Any]:
@@ -173,7 +199,7 @@ def _baselines(
     trial: Trial, lessons: _Lessons, embedding: np.ndarray, bar: Bar
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if trial.train is None:
-        return {}, dict.fromkeys(learners.BASELINES, f"{trial.name} has no other split to learn from")
+        return {}, dict.fromkeys(learners.BASELINES, f"{trial.name} has no other split with outcomes to learn from")
     train_embedding, texts, tasks = lessons.of(trial.train)
     known = Known(
         score=trial.train_score,

@@ -28,6 +28,8 @@ from router_models.evaluation.pricing import REGRET_WEIGHTS, Priced
 from router_models.evaluation.robustness import Shaken
 
 COST_RATIO = "cost_ratio"
+# Of a policy's choices on a set; with more that have no cost, its mean cost would be that of the others.
+MOST_UNPRICED = 0.01
 
 
 def figures(strata: Sequence[Stratum], shaken: Sequence[Mapping[str, Shaken]]) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def figures(strata: Sequence[Stratum], shaken: Sequence[Mapping[str, Shaken]]) -
         "ece": calibration["ece"],
         "abstained": float(np.mean(np.concatenate([_unfamiliar(stratum) for stratum in strata]))),
         "top_model_share": most_chosen[OURS],
+        "prompts_with_a_choice": sum(int(stratum.trial.truth.has_choice.sum()) for stratum in strata),
         "prompts_where_scores_differ": sum(int(stratum.trial.truth.differs.sum()) for stratum in strata),
         "baselines_left_out": {name: why for stratum in strata for name, why in stratum.left_out.items()},
         "policies": policies,
@@ -80,15 +83,22 @@ def _joined(strata: Sequence[Stratum]) -> dict[str, dict[str, np.ndarray]]:
     joined = {}
     for name in names:
         joined[name] = {m: np.concatenate([s.results[name][m] for s in strata], axis=1) for m in METRICS}
+        joined[name]["cost_usd"] = np.concatenate([_spent(s, name) for s in strata], axis=1)
         joined[name][COST_RATIO] = np.concatenate([_in_units(s, name) for s in strata], axis=1)
         if len(strata) > 1:
             del joined[name]["cost_usd"]
     return joined
 
 
+def _spent(stratum: Stratum, name: str) -> np.ndarray:
+    """What a policy's choices cost [S, B]; NaN throughout where too many of them have no cost."""
+    spent_SB = stratum.results[name]["cost_usd"]
+    return spent_SB if np.isnan(spent_SB).mean() <= MOST_UNPRICED else np.full_like(spent_SB, np.nan)
+
+
 def _in_units(stratum: Stratum, name: str) -> np.ndarray:
     unit_usd = stratum.priced.unit_usd if stratum.priced else float("nan")
-    multiple_SB: np.ndarray = stratum.results[name]["cost_usd"] / unit_usd
+    multiple_SB: np.ndarray = _spent(stratum, name) / unit_usd
     return multiple_SB
 
 
@@ -108,9 +118,7 @@ def _cost_ratio(multiple_SB: np.ndarray, strata: Sequence[Stratum]) -> Estimate:
 
 def _unit(stratum: Stratum) -> np.ndarray:
     """What the best single model cost, as a multiple of its mean [B]; NaN where no cost is known."""
-    unit_B = np.full(stratum.prompts, np.nan)
-    if stratum.priced:
-        unit_B[stratum.priced.rows] = stratum.priced.best.cost[0]
+    unit_B: np.ndarray = _in_units(stratum, BEST_SINGLE)[0]
     return unit_B
 
 

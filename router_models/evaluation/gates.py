@@ -2,7 +2,8 @@
 
 How it works: every gate compares one figure with its bound. Gates on sets hold for every set alike, however few prompts
 it has: the figure itself decides, and its interval is shown beside it, because on a small set the interval says how
-little one figure is worth. A figure that is not there is "not measured", which is no pass.
+little one figure is worth. A figure that is not there is "not measured", which is no pass. Neither is one of choices
+where most prompts have an outcome of one model alone, for then every policy chooses that.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from router_models.evaluation.robustness import TYPOS
 PASSED, FAILED, NOT_MEASURED = "passed", "FAILED", "not measured"
 LEARNED_FROM = "trained_on_these_prompts"
 """Whether an artifact was trained on the prompts of a set, in its figures."""
+LEAST_CHOICE = 0.5
+"""Share of the prompts that need outcomes of two models or more."""
 MOST_LOSS = 0.005
 MOST_ABSTAINED = 0.10
 MOST_ECE = 0.03
@@ -59,38 +62,48 @@ def failed(judged: list[Gate]) -> bool:
     return any(gate.verdict == FAILED for gate in judged)
 
 
+def without_choice(figures: Mapping[str, Any]) -> str | None:
+    """What is wrong where too few prompts leave a choice to compare."""
+    prompts, several = figures["prompts"], figures["prompts_with_a_choice"]
+    if several >= LEAST_CHOICE * prompts:
+        return None
+    return f"only {several} of {prompts} prompts have outcomes of two models, so choices were not compared"
+
+
 def _of_set(name: str, figures: Mapping[str, Any]) -> Iterator[Gate]:
     if figures.get(LEARNED_FROM):
         yield Gate(
             "prompts it was trained on", name, figures["prompts"], 0, at_least=False, note="no other gate counts"
         )
-    difference = figures["quality_minus_best_single"]
-    yield Gate(
-        "quality minus best single model", name, _part(difference, 1), -MOST_LOSS, at_least=True, note=_said(difference)
-    )
+    missing = without_choice(figures)
+    difference = None if missing else figures["quality_minus_best_single"]
+    note = missing or _said(difference)
+    yield Gate("quality minus best single model", name, _part(difference, 1), -MOST_LOSS, at_least=True, note=note)
     yield Gate("share of prompts abstained on", name, figures["abstained"], MOST_ABSTAINED, at_least=False)
     yield Gate("expected calibration error", name, figures["ece"], MOST_ECE, at_least=False)
-    flips = 1 - figures["robustness"][TYPOS]["unchanged_by_quality"]
-    prompts = figures["robustness"][TYPOS]["prompts"]
-    yield Gate("decisions changed by 5 % typos", name, flips, MOST_FLIPS, at_least=False, note=f"{prompts} prompts")
+    typos = figures["robustness"][TYPOS]
+    flips = None if missing else 1 - typos["unchanged_by_quality"]
+    note = missing or f"{typos['prompts']} prompts"
+    yield Gate("decisions changed by 5 % typos", name, flips, MOST_FLIPS, at_least=False, note=note)
 
 
 def _of_all(report: Mapping[str, Any]) -> Iterator[Gate]:
     pooled, latency = report["pooled"], report["latency_ms"]
-    difference = pooled["quality_minus_best_single"]
+    missing = without_choice(pooled)
+    difference, daiq = (None if missing else pooled[name] for name in ("quality_minus_best_single", "daiq"))
     yield Gate(
         "quality minus best single model, lower bound",
         "pooled",
         _part(difference, 0),
         -MOST_LOSS,
         at_least=True,
-        note=_said(difference),
+        note=missing or _said(difference),
     )
-    daiq = pooled["daiq"]
     # Above 0, not at it: a router that only tosses coins between single models has exactly 0.
     yield Gate(
-        "AIQ minus the Zero router's, lower bound", "pooled", _part(daiq, 0), 1e-9, at_least=True, note=_said(daiq)
-    )
+        "AIQ minus the Zero router's, lower bound", "pooled", _part(daiq, 0), 1e-9, at_least=True,
+        note=missing or _said(daiq),
+    )  # fmt: skip
     yield Gate(
         "p99 of one prediction in ms of one core", "latency", latency["cpu_p99"], MOST_P99_MS, at_least=False,
         note=f"on the clock of this machine {latency['p99']:.1f}",

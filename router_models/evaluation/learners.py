@@ -30,6 +30,10 @@ STEPS = 25
 HAND_STRENGTH = 1.0
 
 
+class NothingToLearnError(ValueError):
+    """A baseline finds nothing in the training prompts; the message says what is missing."""
+
+
 def hand_features(known: Known) -> np.ndarray:
     """Logistic regressions on what a question's surface shows."""
     from router_models.surface import surface_features
@@ -46,11 +50,13 @@ def hand_features(known: Known) -> np.ndarray:
 def tfidf_logistic(known: Known) -> np.ndarray:
     """Logistic regressions on TF-IDF of words or characters, the better of them and their strength on held-out rows."""
     order_N = np.random.default_rng(0).permutation(len(known.texts))[:TUNED_ROWS]
-    held_out, fitted = np.split(order_N, [len(order_N) // 5])
+    held_out, fitted = np.split(order_N, [max(len(order_N) // 5, 1)])
     fullest = np.argsort(-np.isfinite(known.score).sum(0), kind="stable")[:TUNED_MODELS]
-    best, least = (_tfidf(TFIDF_KINDS[0], known), TFIDF_STRENGTHS[0]), np.inf
-    for kind in TFIDF_KINDS:
-        inputs = _tfidf(kind, known)
+    tables = [found for kind in TFIDF_KINDS if (found := _tfidf(kind, known)) is not None]
+    if not tables:
+        raise NothingToLearnError("the training prompts have no words")
+    best, least = (tables[0], TFIDF_STRENGTHS[0]), np.inf
+    for inputs in tables:
         for strength in TFIDF_STRENGTHS:
             score = known.score[:, fullest]
             quality = _logistic(inputs[0][fitted], score[fitted], inputs[0][held_out], strength)
@@ -61,7 +67,8 @@ def tfidf_logistic(known: Known) -> np.ndarray:
     return _logistic(table, known.score, new, strength)
 
 
-def _tfidf(kind: tuple[str, tuple[int, int]], known: Known) -> tuple[Any, Any]:
+def _tfidf(kind: tuple[str, tuple[int, int]], known: Known) -> tuple[Any, Any] | None:
+    """Of the training and the new prompts; None where the training prompts have nothing of this kind."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     texts, new_texts = (["\n".join(text) for text in texts] for texts in (known.texts, known.new_texts))
@@ -70,7 +77,11 @@ def _tfidf(kind: tuple[str, tuple[int, int]], known: Known) -> tuple[Any, Any]:
     vectorizer = TfidfVectorizer(
         analyzer=kind[0], ngram_range=kind[1], sublinear_tf=True, min_df=least, dtype=np.float32
     )
-    return vectorizer.fit_transform(texts), vectorizer.transform(new_texts)
+    try:
+        return vectorizer.fit_transform(texts), vectorizer.transform(new_texts)
+    except ValueError:
+        # Its only complaint about texts: no words of two letters, or none that occurs often enough.
+        return None
 
 
 def _logistic(inputs: Any, score_NM: np.ndarray, new_inputs: Any, strength: float) -> np.ndarray:
@@ -162,5 +173,7 @@ def values(known: Known, advance: Callable[[], object]) -> tuple[dict[str, np.nd
             said[name] = policy(known)
         except ImportError as exc:
             left_out[name] = f"{exc.name} is not installed"
+        except NothingToLearnError as exc:
+            left_out[name] = str(exc)
         advance()
     return said, left_out

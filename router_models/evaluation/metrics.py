@@ -31,6 +31,12 @@ class Truth:
         return known_BM
 
     @property
+    def has_choice(self) -> np.ndarray:
+        """Prompts [B] with at least two candidates."""
+        several_B: np.ndarray = self.available.sum(1) >= 2
+        return several_B
+
+    @property
     def differs(self) -> np.ndarray:
         """Prompts [B] on which the candidates' scores are not all the same: where a choice matters."""
         high_B, low_B = np.nanmax(self.score, axis=1), np.nanmin(self.score, axis=1)

@@ -33,9 +33,10 @@ from router_models.evaluation.metrics import Truth
 from router_models.evaluation.policies import chosen_column, column_means
 from router_models.onboarding import exam_dataset
 from router_models.operating_curve import PricedRows
-from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.outcomes import OutcomesDataset, OutcomesError, tasks_of
 from router_models.prediction import Prediction
 from router_models.predictor import ArtifactPredictor
+from router_models.questions import question_keys
 from router_models.splits import split_names
 from router_models.standing import standing
 
@@ -119,7 +120,7 @@ def splits_to_measure(dataset: OutcomesDataset, asked: Sequence[str]) -> tuple[s
     default = [split for split in DEFAULT_SPLITS if split in there][:1]
     if not asked and not default:
         raise OutcomesError(f"there is neither dev nor test; name one of {', '.join(there) or 'no splits at all'}")
-    return tuple(asked or default)
+    return tuple(dict.fromkeys(asked or default))
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,12 @@ class Trial:
     def tasks(self) -> list[str]:
         """Of the prompts measured."""
         return tasks_of(self.measured)
+
+    @cached_property
+    def asked_before(self) -> int:
+        """How many of the prompts measured ask what a prompt of the training split asks too."""
+        known = set() if self.train is None else set(question_keys(self.train))
+        return sum(key in known for key in question_keys(self.measured))
 
     @cached_property
     def conversations(self) -> list[Conversation]:
@@ -248,13 +255,6 @@ class Trial:
         return paid_usd(dataset, self.roster.models, self.listed)
 
 
-def tasks_of(dataset: OutcomesDataset) -> list[str]:
-    """The task of each prompt; "" where there is none."""
-    if "task" not in dataset.prompts.column_names:
-        return [""] * dataset.prompts.num_rows
-    return [task or "" for task in dataset.prompts["task"].to_pylist()]
-
-
 def prepare(source: Source, split: str, found: Roster, train_split: str, calibration: Calibration | None) -> Trial:
     """One split, ready to be measured. A training split that is itself measured teaches nothing.
 
@@ -267,18 +267,25 @@ def prepare(source: Source, split: str, found: Roster, train_split: str, calibra
     answered_B = np.isfinite(measured.matrix("score", models)).any(1)
     if not answered_B.any():
         raise OutcomesError(f"{source.name}: split {split} has no outcome of the models {', '.join(found.models)}")
-    there = split != train_split and train_split in split_names(source.dataset)
     return Trial(
         name=source.name if len(source.splits) == 1 else f"{source.name}/{split}",
         folder=source.name,
         split=split,
         roster=found,
         pool=pool,
-        train=source.dataset.split(train_split) if there else None,
+        train=_lessons(source.dataset, train_split, models) if split != train_split else None,
         measured=measured.select(answered_B),
         listed=listed,
         calibration=calibration,
     )
+
+
+def _lessons(dataset: OutcomesDataset, split: str, models: Sequence[str]) -> OutcomesDataset | None:
+    """The training split; None where there is none, or nothing in it was asked of these models."""
+    if split not in split_names(dataset):
+        return None
+    lessons = dataset.split(split)
+    return lessons if np.isfinite(lessons.matrix("score", models)).any() else None
 
 
 def pool_of(score_BM: np.ndarray, cost_BM: np.ndarray) -> np.ndarray:

@@ -26,8 +26,8 @@ from router_models.evaluation.policies import BEST_SINGLE, TASK_TABLE
 from router_models.evaluation.sets import Entrant, Source
 from router_models.onboarding import exam_of, onboard
 from router_models.outcomes import OutcomesDataset, read_outcomes
+from router_models.questions import question_keys
 from router_models.studies.screen import bar
-from router_models.training.rows import question_keys
 
 SHOTS, DRAWS = 200, 5
 FIGURES = ("quality_minus_best_single", "daiq", "cost_at_best_single", "cost_at_minus_1_point", "abstained", "ece")

@@ -27,9 +27,9 @@ from router_models.evaluation.contest import Stratum, play
 from router_models.evaluation.costs import read_prices
 from router_models.evaluation.figures import figures
 from router_models.evaluation.policies import TASK_TABLE, Known, prompt_length, task_table
-from router_models.evaluation.sets import Source, Trial, prepare, tasks_of
+from router_models.evaluation.sets import Source, Trial, prepare
 from router_models.operating_curve import CostScale
-from router_models.outcomes import OutcomesDataset, aliases_of, read_outcomes
+from router_models.outcomes import OutcomesDataset, aliases_of, read_outcomes, tasks_of
 from router_models.prediction import Prediction
 from router_models.training.rows import folds_of
 

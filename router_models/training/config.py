@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 
 class ConfigError(ValueError):
@@ -19,12 +19,14 @@ class _Config(BaseModel):
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class StaticConfig(_Config):
     """The static encoder: the transformer's vector of every single word piece, frequent ones weighing less."""
 
-    smoothing: float = 1e-3
+    smoothing: Positive = 1e-3
     """a of the weight a / (a + p), p the share of a word piece in the training text (Arora et al. 2017)."""
 
 
@@ -42,7 +44,7 @@ class TrainingConfig(_Config):
     """Columns of the artifact, in this order; all models of the datasets, sorted, if empty."""
     anchors: bool = False
     """Whether prompts marked `anchor` travel in the artifact, with references and graders."""
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     folds: Annotated[int, Field(ge=2)] = 5
     wording_groups: Annotated[int | None, Field(ge=2)] = None
     """Hold out questions together with all that are worded alike, in so many clusters of their embeddings: for few
@@ -54,13 +56,13 @@ class TrainingConfig(_Config):
     """At most so many travel in the artifact, drawn evenly from the datasets."""
     clusters: Count = 64
     """Centres of training prompts, for the distance that the alarm looks at."""
-    task_l2: float = 0.01
-    residual_prior: float = 3600.0
+    task_l2: Amount = 0.01
+    residual_prior: Amount = 3600.0
     """How strongly what a prompt says about single models is held at nothing: a penalty of 1 on the mean loss of a
     model that answered 3,600 questions, of 2 on that of one that answered 1,800."""
-    common_l2: float = 0.02
-    tokens_l2: float = 0.3
-    residual_weights: Annotated[tuple[float, ...], Field(min_length=1)] = (0.75, 1.0)
+    common_l2: Amount = 0.02
+    tokens_l2: Positive = 0.3
+    residual_weights: Annotated[tuple[Amount, ...], Field(min_length=1)] = (0.75, 1.0)
     """To choose from, pool by pool: how much of what a prompt says about single models is believed."""
     false_alarms: Share = 0.01
     """Share of prompts like the training prompts that may be called unfamiliar."""
@@ -74,6 +76,13 @@ class TrainingConfig(_Config):
     """Of the data and of what was trained on it, one line each, for the model card."""
     limits: tuple[str, ...] = ()
     """What a user of this artifact must know beyond what the evaluation finds, one line each."""
+
+    @field_validator("models")
+    @classmethod
+    def _different(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        if double := [model for place, model in enumerate(models) if model in models[:place]]:
+            raise ValueError(f"{double[0]} is named twice")
+        return models
 
 
 def load_config(path: Path) -> TrainingConfig:

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from router_models.conversation import Conversation, parts
-from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes
-from router_models.splits import is_undivided, question_hash, with_splits
+from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes, tasks_of
+from router_models.questions import question_keys
+from router_models.splits import is_undivided, with_splits
 from router_models.tryage import Speed
 
 
@@ -126,10 +127,12 @@ def _joined(
     there = {model for dataset in datasets for model in dataset.models}
     if missing := [model for model in models if model not in there]:
         raise OutcomesError(f"model {missing[0]} has no outcome in the training split; there are {sorted(there)}")
+    if not models:
+        raise OutcomesError("no prompt of the training split has an outcome")
     used = [place for place, dataset in enumerate(datasets) if set(models) & set(dataset.models)]
     datasets, pools = [datasets[place] for place in used], [pools[place] for place in used]
     rules = [(p, m) for p, dataset in enumerate(datasets) for m, name in enumerate(models) if name in dataset.models]
-    tasks = [(p, task) for p, dataset in enumerate(datasets) for task in sorted(set(_tasks(dataset)))]
+    tasks = [(p, task) for p, dataset in enumerate(datasets) for task in sorted(set(tasks_of(dataset)))]
     library = Library(
         models=models,
         pools=tuple(pools),
@@ -162,7 +165,7 @@ def _reading(
         group = np.array([groups.setdefault(key, len(groups)) for key in question_keys(dataset)])
         values = {
             "pool": np.full(len(index), pool),
-            "task": np.array([place[pool, task] for task in _tasks(dataset)])[index],
+            "task": np.array([place[pool, task] for task in tasks_of(dataset)])[index],
             "group": group[index],
             "weight": np.where(second, 0.5, 1.0)[index],
             "is_second": np.arange(len(index)) >= len(own),
@@ -178,20 +181,6 @@ def _reading(
     return Reading(
         library, rows.take(kept), [conversations[row] for row in kept], [prompt_ids[row] for row in kept], datasets
     )
-
-
-def _tasks(dataset: OutcomesDataset) -> list[str]:
-    if "task" not in dataset.prompts.column_names:
-        return [""] * dataset.prompts.num_rows
-    return [task or "" for task in dataset.prompts["task"].to_pylist()]
-
-
-def question_keys(dataset: OutcomesDataset) -> list[str]:
-    """The same for the same question: the dataset's own `core_hash`, else a hash of the prompt without its spacing."""
-    texts = dataset.prompts["prompt"].to_pylist()
-    has_hashes = "core_hash" in dataset.prompts.column_names
-    hashes = dataset.prompts["core_hash"].to_pylist() if has_hashes else [None] * len(texts)
-    return [str(key or question_hash(text)) for key, text in zip(hashes, texts, strict=True)]
 
 
 def _by_rule(library: Library, pool: int, dataset: OutcomesDataset, column: str) -> np.ndarray:

@@ -98,7 +98,7 @@ def train(config: TrainingConfig, pools: Reading, encoder: tuple[bytes, bytes], 
         static=encoders.static,
         tokenizer=encoders.tokenizer,
         heads={name: _stored(tensor) for name, tensor in finished.tensors.items()},
-        calibration=_calibration_rows(config, library, finished),
+        calibration=_calibration_rows(config, library, pools.rows.group, finished),
         about=_about(config, pools, finished.figures),
         pools=library.pools,
         tasks=library.tasks,
@@ -134,30 +134,52 @@ def _stored(tensor: np.ndarray) -> np.ndarray:
     return tensor.astype(np.float32) if tensor.dtype == np.float64 else tensor
 
 
-def _calibration_rows(config: TrainingConfig, library: Library, finished: Finished) -> Calibration:
-    """Predictions on held-out questions beside what happened, drawn evenly from the pools."""
+def _calibration_rows(
+    config: TrainingConfig, library: Library, question_B: np.ndarray, finished: Finished
+) -> Calibration:
+    """Predictions on held-out questions beside what happened, drawn evenly from the pools: a row for each question.
+
+    `question_B` has equal numbers for equal questions of the rows of the run. Where several rows of a pool ask one, it
+    is read as the first of them is, and what happened is their mean.
+    """
     familiar, rng = finished.familiar, np.random.default_rng(config.seed)
+    asked_2B = np.stack([familiar.rows.pool, question_B[familiar.trial.rows]])
+    _, first, place_B = np.unique(asked_2B, axis=1, return_index=True, return_inverse=True)
     share = config.calibration_rows / len(library.pools)
     ends = np.round(np.arange(len(library.pools) + 1) * share).astype(int)
     drawn = [
-        rng.permutation(np.flatnonzero(familiar.rows.pool == pool))[: ends[pool + 1] - ends[pool]]
+        rng.permutation(np.sort(first[familiar.rows.pool[first] == pool]))[: ends[pool + 1] - ends[pool]]
         for pool in range(len(library.pools))
     ]
     kept = np.sort(np.concatenate(drawn))
     rows, readings = familiar.rows.take(kept), familiar.trial.take(kept).readings
+    happened = [
+        calibration.by_model(rows, library, _means(value_BR, place_B)[place_B[kept]])
+        for value_BR in (familiar.rows.score, familiar.rows.output_tokens, familiar.rows.input_tokens)
+    ]
     head = finished.head(len(library.models))
     read = [readings[speed] for speed in head.speeds]
     prediction = head.conclude(read)
     return Calibration(
         quality=prediction.quality,
-        score=calibration.by_model(rows, library, rows.score),
+        score=happened[0],
         output_tokens=prediction.output_tokens,
-        real_output_tokens=calibration.by_model(rows, library, rows.output_tokens),
-        input_tokens=calibration.by_model(rows, library, rows.input_tokens),
+        real_output_tokens=happened[1],
+        input_tokens=happened[2],
         dataset=rows.pool.astype(np.int32),
         datasets=library.pools,
         kind=Blend.of(read).task_BT,
     )
+
+
+def _means(value_BR: np.ndarray, place_B: np.ndarray) -> np.ndarray:
+    """Means over the rows with the same place, as far as they are known [places, R]."""
+    known_BR = np.isfinite(value_BR)
+    total_QR, count_QR = (np.zeros((place_B.max() + 1, value_BR.shape[1])) for _ in range(2))
+    np.add.at(total_QR, place_B, np.where(known_BR, value_BR, 0))
+    np.add.at(count_QR, place_B, known_BR)
+    means_QR: np.ndarray = np.divide(total_QR, count_QR, out=np.full_like(total_QR, np.nan), where=count_QR > 0)
+    return means_QR
 
 
 def _anchors(pools: Reading) -> tuple[dict[str, Any], ...]:

@@ -135,6 +135,10 @@ def test_no_card_is_written_of_prompts_that_an_artifact_was_trained_on(world: Pa
     ("arguments", "complaint"),
     [
         (("--data", "first", "--split", "dev"), "no prompt has split dev; there are test, train, unseen"),
+        (
+            ("--data", "first", "--train-split", "trian"),
+            "first: no prompt has split trian; there are test, train, unseen",
+        ),
         (("--data", "first", "--data", "first"), "two folders of --data are named first"),
         (("--data", "first", "--sizes", "adder"), "--sizes should look like"),
         (("--data", "first", "--sizes", "adder=nan"), "--sizes should look like"),
@@ -144,10 +148,11 @@ def test_no_card_is_written_of_prompts_that_an_artifact_was_trained_on(world: Pa
         (("--data", "second"), "second: the artifact knows none of the models adder-a, adder-b, bard, stranger"),
         (("--data", "second", "--aliases", "nowhere.json"), "nowhere.json is not {canonical name"),
         (("--data", "nowhere"), "prompts.parquet cannot be read"),
+        (("--data", "nowhere", "--plots", "aliases.json"), "aliases.json"),
     ],
 )
 def test_what_cannot_be_measured_fails_with_one_line(world: Path, arguments: tuple[str, ...], complaint: str) -> None:
-    there = {"first", "second", "nowhere", "nowhere.json"}
+    there = {"first", "second", "nowhere", "nowhere.json", "aliases.json"}
     paths = [str(world / argument) if argument in there else argument for argument in arguments]
 
     failed = evaluate("--artifact", world / "tiny-v1", *paths)

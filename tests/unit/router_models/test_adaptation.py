@@ -128,6 +128,43 @@ def test_own_prompts_are_no_longer_taken_for_unfamiliar(demo: Artifact) -> None:
     assert ArtifactPredictor(adapted).predict(own.conversations()).unfamiliar.mean() <= 0.01
 
 
+def asked_often(dataset: OutcomesDataset, times: int) -> OutcomesDataset:
+    """The same with every prompt so many times, answered alike."""
+    parts = [
+        [
+            table.set_column(
+                table.column_names.index("prompt_id"),
+                "prompt_id",
+                pa.array([f"{prompt_id}-{time}" for prompt_id in table["prompt_id"].to_pylist()]),
+            )
+            for time in range(times)
+        ]
+        for table in (dataset.prompts, dataset.outcomes)
+    ]
+    return OutcomesDataset(*(pa.concat_tables(tables) for tables in parts))
+
+
+def test_ten_prompts_that_were_asked_often_are_ten(demo: Artifact) -> None:
+    own, _ = drawn("test")
+    ten = own.select(np.arange(PROMPTS) < 10)
+
+    with pytest.raises(OutcomesError, match=f"50 different prompts each; {own.models[0]} has 10"):
+        adapt(demo, asked_often(ten, 20), "own", "own-v1", seed=1)
+
+
+def test_prompts_that_were_asked_twice_say_what_they_say_once(demo: Artifact) -> None:
+    own, _ = drawn("unseen")
+    sixty = own.select(np.arange(PROMPTS) < 60)
+
+    (once, verdict), (twice, again) = (
+        adapt(demo, dataset, "own", "own-v1", seed=1) for dataset in (sixty, asked_often(sixty, 2))
+    )
+
+    assert again.prompts == 60
+    assert again.brier_gain_interval == pytest.approx(verdict.brier_gain_interval)
+    assert len(twice.calibration.quality) == len(once.calibration.quality) == len(demo.calibration.quality) + 60
+
+
 def with_lengths(dataset: OutcomesDataset, factor: float | None) -> OutcomesDataset:
     """The same with answers so much longer, or of unknown lengths."""
     place = dataset.outcomes.column_names.index("output_tokens")
@@ -187,7 +224,9 @@ def test_what_cannot_be_adapted_is_refused_in_words(demo: Artifact) -> None:
     with pytest.raises(OutcomesError, match="let models join first, and adapt then"):
         exam_of(adapted, ["new"], "own", rest, None, 1)
     few = own.select(np.arange(PROMPTS) < 20).renamed({demo.models[0]: "stranger"})
-    with pytest.raises(OutcomesError, match=r"need scores on 50 prompts each; .*has 20.*; it does not know stranger"):
+    with pytest.raises(
+        OutcomesError, match=r"need scores on 50 different prompts each; .*has 20.*; it does not know stranger"
+    ):
         adapt(demo, few, "own", "own-v1", seed=1)
 
 

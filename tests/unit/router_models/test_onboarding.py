@@ -130,6 +130,24 @@ def test_what_is_said_of_a_prompt_of_the_exam_was_not_fitted_on_it() -> None:
     assert np.abs(after[1:] - before[1:]).max() > 1e-4
 
 
+def test_nor_on_another_prompt_that_asks_the_same() -> None:
+    old, dataset = tiny_artifact(rows=80), tiny_dataset()
+    pairs = pa.array([f"question {number // 2}" for number in range(dataset.prompts.num_rows)])
+    new = exam(
+        old, shots=None, dataset=OutcomesDataset(dataset.prompts.append_column("core_hash", pairs), dataset.outcomes)
+    )
+    score_KJ = new.new.score.copy()
+    score_KJ[:2] = 1 - score_KJ[:2]
+
+    before, after = (
+        onboard(old, NEW, each, "tiny-v2", seed=1)[0].calibration.quality[80:, 2:]
+        for each in (new, replace(new, new=replace(new.new, score=score_KJ)))
+    )
+
+    np.testing.assert_allclose(after[:2], before[:2], atol=1e-6)
+    assert np.abs(after[2:] - before[2:]).max() > 1e-4
+
+
 @pytest.mark.parametrize("learned", ["the set", "anchors"])
 def test_scores_of_old_models_on_what_their_heads_learned_from_calibrate_nothing(learned: str) -> None:
     dataset = with_old_models(tiny_dataset())

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes, write_outcomes
+from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes, tasks_of, write_outcomes
 
 PROMPTS = {
     "prompt_id": ["a", "b", "c"],
@@ -42,6 +42,15 @@ def test_a_matrix_has_prompts_down_models_across_and_nan_where_nothing_was_measu
     score = dataset().matrix("score", ("x", "y"))
 
     np.testing.assert_array_equal(score, [[0.5, 1.0], [np.nan, np.nan], [0.0, np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"), [([1, 0, None], ["1", "0", ""]), (["sums", "", None], ["sums", "", ""])]
+)
+def test_a_task_is_text_also_where_it_is_a_number(column: list[object], expected: list[str]) -> None:
+    prompts = pa.table(PROMPTS).append_column("task", pa.array(column))
+
+    assert tasks_of(OutcomesDataset(prompts, pa.table(OUTCOMES))) == expected
 
 
 def test_a_null_and_an_absent_column_are_missing_too() -> None:

@@ -45,7 +45,10 @@ def test_a_split_that_prompts_say_is_taken_as_it_is(capsys: pytest.CaptureFixtur
     ("command", "refused"),
     [
         ("onboard m --artifact {demo} --outcomes {data}", "{few} graded prompts are too few; at least 10 are needed"),
-        ("train --base {demo} --data {data}", "at least 2 of demo-v2's models need scores on 50 prompts each"),
+        (
+            "train --base {demo} --data {data}",
+            "at least 2 of demo-v2's models need scores on 50 different prompts each",
+        ),
     ],
 )
 def test_who_joins_and_who_adapts_knows_the_drawn_splits(

@@ -16,6 +16,7 @@ import pytest
 
 from router_models.artifact import Calibration
 from router_models.conversation import Conversation
+from router_models.evaluation.bootstrap import Against, Draws, ratio
 from router_models.evaluation.card import render_card
 from router_models.evaluation.contest import OURS, OURS_PROMISED
 from router_models.evaluation.evaluate import Setting, evaluate
@@ -130,6 +131,48 @@ def test_a_cost_ratio_is_of_two_means_that_vary_together(name: str) -> None:
     np.testing.assert_allclose(ratio[BEST_SINGLE], 1.0, atol=1e-6)
     against = figures["differences"][BEST_SINGLE]["cost_ratio"]
     np.testing.assert_allclose(ratio[OURS] - 1, against, atol=1e-6)
+
+
+def without_prices(model: str, share: float) -> dict[str, Any]:
+    """Figures of a set in which so large a share of a model's answers has no cost."""
+    given = source()
+    rows = given.dataset.outcomes.to_pylist()
+    unpriced = [row | ({"cost_usd": None} if row["model"] == model else {}) for row in rows]
+    until = int(len(rows) * share)
+    dataset = OutcomesDataset(given.dataset.prompts, pa.Table.from_pylist([*unpriced[:until], *rows[until:]]))
+    figures: dict[str, Any] = evaluate([entrant()], [replace(given, dataset=dataset)], SETTING, no_bar)[0]["sets"][
+        "tiny"
+    ]
+    return figures
+
+
+def test_no_mean_cost_is_told_of_choices_without_a_price() -> None:
+    policies = without_prices("poet", 1)["policies"]
+
+    for name in (OURS, ORACLE, RANDOM):
+        assert (policies[name]["cost_usd"], policies[name]["cost_ratio"]) == (None, None)
+    assert policies[OURS]["quality"] is not None
+
+
+def test_a_cost_ratio_is_over_prompts_with_both_costs() -> None:
+    values_SB, unit_B = np.array([[1.0, 2.0, np.nan, 9.0]]), np.array([1.0, 1.0, 5.0, np.nan])
+
+    assert ratio([Against(Draws.of(4, draws=50), values_SB, unit_B)]).mid == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("about", "what"),
+    [
+        ({"data": {"split": "train", "pools": {"elsewhere": {}}}}, "the data it was trained on"),
+        ({"adapted": {"from": "tiny-v1", "to": "own"}}, "the prompts it was adapted to"),
+        ({"joined": [{"model": "poet", "exam": "own", "seed": 1}]}, "the exams of models that joined"),
+    ],
+)
+def test_artifacts_that_differ_in_more_than_their_seed_are_not_averaged(about: dict[str, Any], what: str) -> None:
+    other = replace(entrant(2, name="other-v1"), about={"seed": 2, **about})
+
+    with pytest.raises(OutcomesError, match=f"other-v1 differs from tiny-v1 in more than the seed: {what}; "):
+        evaluate([entrant(), other], [source()], SETTING, no_bar)
 
 
 def test_figures_hold_for_every_baseline() -> None:
@@ -388,7 +431,7 @@ def test_the_card_names_the_tasks_that_a_model_was_never_asked() -> None:
 def test_a_card_without_costs_has_dashes_and_not_numbers() -> None:
     card = render_card(tiny_artifact(), unpriced(), "thalamus evaluate")
 
-    assert "No costs are known." in card
+    assert "No costs are compared: none are known, or the best single model is free." in card
     assert "| - |" in card
 
 

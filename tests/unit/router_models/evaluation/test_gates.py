@@ -13,13 +13,20 @@ from router_models.evaluation.robustness import TYPOS
 GOOD: dict[str, Any] = {
     "sets": {
         "small": {
+            "prompts": 213,
+            "prompts_with_a_choice": 213,
             "quality_minus_best_single": [-0.03, -0.004, 0.02],
             "abstained": 0.10,
             "ece": 0.03,
             "robustness": {TYPOS: {"unchanged_by_quality": 0.96, "prompts": 213}},
         }
     },
-    "pooled": {"quality_minus_best_single": [-0.004, 0.01, 0.02], "daiq": [0.001, 0.01, 0.02]},
+    "pooled": {
+        "prompts": 213,
+        "prompts_with_a_choice": 213,
+        "quality_minus_best_single": [-0.004, 0.01, 0.02],
+        "daiq": [0.001, 0.01, 0.02],
+    },
     "latency_ms": {"p99": 30.0, "cpu_p99": 9.9},
 }
 
@@ -73,6 +80,28 @@ def test_one_figure_outside_its_bound_fails_its_gate_and_no_other(
 
     assert [name for (name, _), verdict in verdicts(report).items() if verdict == FAILED] == [gate]
     assert failed(gates(report))
+
+
+CHOICES = {
+    ("quality minus best single model", "small"),
+    ("decisions changed by 5 % typos", "small"),
+    ("quality minus best single model, lower bound", "pooled"),
+    ("AIQ minus the Zero router's, lower bound", "pooled"),
+}
+
+
+@pytest.mark.parametrize(("several", "unmeasured"), [(106, CHOICES), (107, set())])
+def test_where_most_prompts_were_sent_to_one_model_no_gate_on_choices_is_passed(
+    several: int, unmeasured: set[tuple[str, str]]
+) -> None:
+    report = copy.deepcopy(GOOD)
+    for figures in (report["sets"]["small"], report["pooled"]):
+        figures["prompts_with_a_choice"] = several
+
+    missing = {gate for gate, verdict in verdicts(report).items() if verdict == NOT_MEASURED}
+    assert missing - {("quality on held-out tasks minus default model", "held-out tasks")} == unmeasured
+    notes = [gate.note for gate in gates(report) if (gate.name, gate.about) in unmeasured]
+    assert all(note.startswith("only 106 of 213 prompts have outcomes of two models") for note in notes)
 
 
 def test_prompts_it_was_trained_on_fail_the_gates_though_all_figures_are_good() -> None:

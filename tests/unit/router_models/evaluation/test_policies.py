@@ -116,3 +116,26 @@ def test_values_of_chosen_columns_are_taken_for_one_choice_or_many() -> None:
 
 def test_availability_is_what_has_an_outcome() -> None:
     np.testing.assert_array_equal(Truth(np.array([[1.0, NAN]]), np.ones((1, 2))).available, [[True, False]])
+
+
+def counted(questions: list[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """What baselines make of these questions, which are measured as well."""
+    texts, blank = [Parts("", question) for question in questions], np.ones((len(questions), 2))
+    score = np.tile([[0.0, 1.0], [1.0, 0.0]], (len(questions), 1))[: len(questions)]
+    tasks = [""] * len(questions)
+    return values(Known(score, tasks, tasks, texts, texts, blank, blank), lambda: None)
+
+
+@pytest.mark.parametrize("questions", [["add apples", "add all", "a rose", "rhyme"], ["1 + 2 = ?", "3 + 4 = ?"] * 60])
+def test_few_prompts_and_prompts_without_words_are_learned_from(questions: list[str]) -> None:
+    said, left_out = counted(questions)
+
+    assert left_out == {}
+    assert said[TFIDF].shape == (len(questions), 2)
+
+
+def test_of_prompts_without_any_letters_one_baseline_learns_nothing() -> None:
+    said, left_out = counted([""] * 120)
+
+    assert left_out == {TFIDF: "the training prompts have no words"}
+    assert HAND in said

@@ -27,6 +27,7 @@ def test_the_default_split_is_dev_and_otherwise_test() -> None:
     assert splits_to_measure(renamed_split("unseen", "dev"), ()) == ("dev",)
     assert splits_to_measure(tiny_dataset(), ()) == ("test",)
     assert splits_to_measure(tiny_dataset(), ("unseen", "test")) == ("unseen", "test")
+    assert splits_to_measure(tiny_dataset(), ("test", "unseen", "test")) == ("test", "unseen")
 
 
 def test_a_split_that_is_not_there_is_answered_with_those_that_are() -> None:
@@ -99,6 +100,28 @@ def test_a_set_with_one_split_has_its_folders_name_and_with_several_the_splits_t
 def test_the_training_split_teaches_nothing_about_itself() -> None:
     assert trial(tiny_dataset(), "train").train is None
     assert trial(tiny_dataset()).train is not None
+
+
+def test_a_training_split_without_outcomes_of_the_pool_is_none() -> None:
+    dataset = tiny_dataset()
+    measured = set(dataset.split("test").prompts["prompt_id"].to_pylist())
+    kept = [row for row in dataset.outcomes.to_pylist() if row["prompt_id"] in measured]
+
+    assert trial(OutcomesDataset(dataset.prompts, pa.Table.from_pylist(kept))).train is None
+
+
+def test_questions_that_the_training_split_asks_too_are_counted() -> None:
+    dataset = tiny_dataset()
+    texts, splits = (dataset.prompts[name].to_pylist() for name in ("prompt", "split"))
+    first = splits.index("train")
+    for place in [place for place, split in enumerate(splits) if split == "test"][:3]:
+        texts[place] = f"  {texts[first].upper()}"
+    place = dataset.prompts.column_names.index("prompt")
+    prompts = dataset.prompts.set_column(place, "prompt", pa.array(texts))
+
+    assert trial(OutcomesDataset(prompts, dataset.outcomes)).asked_before == 3
+    assert trial(dataset).asked_before == 0
+    assert trial(dataset, "train").asked_before == 0
 
 
 def test_the_best_single_model_is_chosen_on_the_training_rows() -> None:

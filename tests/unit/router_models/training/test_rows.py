@@ -197,6 +197,14 @@ def test_two_datasets_whose_folders_have_one_name_are_refused(tmp_path: Path) ->
         read_pools(folders, "train", None, ())
 
 
+def test_a_training_split_without_outcomes_is_refused(tmp_path: Path) -> None:
+    prompts = [{"prompt_id": "a"}, {"prompt_id": "b", "split": "test"}]
+    folder = pool_of(tmp_path, "set", prompts, [("b", "m", 1.0)])
+
+    with pytest.raises(OutcomesError, match="no prompt of the training split has an outcome"):
+        read_pools([folder], "train", None, ())
+
+
 def test_a_model_without_outcomes_is_refused(tmp_path: Path) -> None:
     folders, aliases = write_tiny_pools(tmp_path, 24)
 

@@ -111,6 +111,19 @@ def test_calibration_rows_were_predicted_by_heads_that_had_not_seen_them(quick: 
     assert np.corrcoef(seen.ravel(), quick.calibration.quality[own].ravel())[0, 1] > 0.9
 
 
+def test_a_question_that_is_asked_often_is_one_calibration_row(tmp_path: Path, folder: Path) -> None:
+    dataset = tiny_dataset(120)
+    pairs = pa.array([f"question {number // 2}" for number in range(dataset.prompts.num_rows)])
+    asked = OutcomesDataset(dataset.prompts.append_column("core_hash", pairs), dataset.outcomes)
+    write_outcomes(tmp_path / "outcomes", asked)
+
+    rows = trained(folder, **QUICK, data=(tmp_path / "outcomes",), aliases=None).calibration
+
+    score_NM = asked.split("train").matrix("score", ("adder", "poet"))
+    assert len(rows.score) == len(score_NM) // 2
+    np.testing.assert_allclose(rows.score, (score_NM[::2] + score_NM[1::2]) / 2)
+
+
 @pytest.mark.parametrize("most", [1, 25])
 def test_no_more_calibration_rows_travel_than_were_asked_for(most: int, folder: Path) -> None:
     rows = trained(folder, **QUICK, calibration_rows=most).calibration
