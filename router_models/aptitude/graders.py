@@ -98,13 +98,14 @@ def _choice(reference: str, text: str) -> float:
     """
     fields = _fields(reference, "answer", "options")
     answer, wrong = _options(fields)
-    if all(len(option) == 1 for option in (answer, *wrong)):
-        letters = Letters((answer, *wrong))
+    options = (answer, *wrong)
+    if all(len(option) == 1 for option in options):
+        letters = Letters(options)
         return float((letters.last(text) if fields.get("last") else letters.settled(text)) == answer)
     if fields.get("last"):
-        return float(_last_mention(text, answer) > max(_last_mention(text, option) for option in wrong))
+        return float(_named(text, options)[-1:] == [answer])
     conclusion = re.split(r"(?:\b(?:is|are|was|be)\b|[:=])", text)[-1]
-    return float(any(_names_only(part, answer, wrong) for part in (text, conclusion)))
+    return float(any(set(_named(part, options)) == {answer} for part in (text, conclusion)))
 
 
 def _options(fields: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -118,18 +119,18 @@ def _options(fields: Mapping[str, Any]) -> tuple[str, list[str]]:
     return str(answer), wrong
 
 
-def _names_only(text: str, answer: str, wrong: Sequence[str]) -> bool:
-    return _mentions(text, answer) and not any(_mentions(text, option) for option in wrong)
+def _named(text: str, options: Sequence[str]) -> list[str]:
+    """The options that the text names in any case, in its order.
 
-
-def _mentions(text: str, option: str) -> bool:
-    return _last_mention(text, option) >= 0
-
-
-def _last_mention(text: str, option: str) -> int:
-    """Where the option is named for the last time, -1 where it is not."""
-    found = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.IGNORECASE)]
-    return found[-1] if found else -1
+    What is part of a longer option is not named where that one is. "it" names "IT" only where no option stands in its
+    own case.
+    """
+    longest_first = "|".join(re.escape(option) for option in sorted(options, key=len, reverse=True))
+    found = re.findall(rf"(?<!\w)(?:{longest_first})(?!\w)", text, re.IGNORECASE)
+    named = [next(each for each in options if re.fullmatch(re.escape(each), one, re.IGNORECASE)) for one in found]
+    if not set(found) & set(options):
+        return named
+    return [option for option, one in zip(named, found, strict=True) if one == option or not option.isupper()]
 
 
 def _number(reference: str, text: str) -> float:
@@ -146,7 +147,7 @@ def _number(reference: str, text: str) -> float:
     if not tolerance >= 0:
         raise GraderError(f"a negative tolerance: {reference[:60]!r}")
     found = final_number(text, given)
-    return float(found is not None and math.isclose(found, value, rel_tol=tolerance, abs_tol=tolerance))
+    return float(found is not None and math.isclose(found, value, rel_tol=tolerance, abs_tol=1e-9))
 
 
 def _regex(reference: str, text: str) -> float:

@@ -14,6 +14,15 @@ SCHEMA = json.dumps(
     {"schema": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 1}}}}
 )
 CITY = json.dumps({"answer": "Paris", "options": ["Paris", "Rome", "Berlin"]})
+SPAM, NOT_SPAM, LAST_NOT_SPAM = (
+    json.dumps({"answer": answer, "options": ["spam", "not spam"], "last": last})
+    for answer, last in (("spam", False), ("not spam", False), ("not spam", True))
+)
+DISPUTE = json.dumps({"answer": "billing dispute", "options": ["billing", "billing dispute", "login"]})
+HR, LAST_HR, IT = (
+    json.dumps({"answer": answer, "options": ["IT", "HR", "Sales"], "last": last})
+    for answer, last in (("HR", False), ("HR", True), ("IT", False))
+)
 COUNTED = json.dumps({"answer": "Wednesday", "options": ["Tuesday", "Wednesday", "Thursday"], "last": True})
 LETTER_A, LETTER_B = (json.dumps({"answer": answer, "options": list("ABCD")}) for answer in "AB")
 LETTER_I = json.dumps({"answer": "I", "options": list("ABCDEFGHI")})
@@ -63,6 +72,23 @@ OLDEST = json.dumps(
         ("choice", CITY, "Rome", 0),
         ("choice", CITY, "Parisian", 0),
         ("choice", CITY, "", 0),
+        ("choice", NOT_SPAM, "not spam", 1),
+        ("choice", NOT_SPAM, "This is not spam.", 1),
+        ("choice", NOT_SPAM, "Not spam", 1),
+        ("choice", NOT_SPAM, "spam", 0),
+        ("choice", NOT_SPAM, "spam or not spam", 0),
+        ("choice", LAST_NOT_SPAM, "spam? No: not spam", 1),
+        ("choice", LAST_NOT_SPAM, "not spam? No: spam", 0),
+        ("choice", SPAM, "spam", 1),
+        ("choice", SPAM, "not spam", 0),
+        ("choice", DISPUTE, "billing dispute", 1),
+        ("choice", DISPUTE, "billing", 0),
+        ("choice", HR, "I would assign it to HR.", 1),
+        ("choice", HR, "IT or HR", 0),
+        ("choice", LAST_HR, "HR should handle it.", 1),
+        ("choice", LAST_HR, "HR, then IT", 0),
+        ("choice", IT, "Assign it to IT.", 1),
+        ("choice", IT, "it", 1),
         ("choice", COUNTED, "1 Tuesday, 2 Wednesday", 1),
         ("choice", COUNTED, "It will be Wednesday, two days after Monday.", 1),
         ("choice", COUNTED, "Wednesday", 1),
@@ -85,6 +111,9 @@ OLDEST = json.dumps(
         ("number", json.dumps({"value": 6, "given": [12, 6]}), "12 - 6 = 6", 1),
         ("number", json.dumps({"value": 6, "given": [12, 6]}), "12 - 6 = 12", 0),
         ("number", json.dumps({"value": 3.14159, "tolerance": 0.01}), "about 3.14", 1),
+        ("number", json.dumps({"value": 0.005, "tolerance": 0.01}), "0.00502", 1),
+        ("number", json.dumps({"value": 0.005, "tolerance": 0.01}), "0.012", 0),
+        ("number", json.dumps({"value": 0, "tolerance": 0.01}), "0", 1),
         ("choice", LETTER_A, "I am not a lawyer.", 0),
         ("choice", LETTER_A, "Sorry, that is a question I cannot answer.", 0),
         ("choice", LETTER_B, "B) A mammal.", 1),
