@@ -24,7 +24,7 @@ from app.collect.journal import Journal, Reply
 from app.collect.plan import Key, Prompt
 from app.collect.thoughts import spoken
 from app.errors import UsageError
-from router_models.aptitude import GRADERS, GraderError, grade, grade_all
+from router_models.aptitude import GRADERS, GraderError, grade, grade_all, grade_each
 
 COMMAND = "command"
 # Prompts with this one get the score of `app.collect.judge`, not one of this file.
@@ -126,8 +126,11 @@ async def grade_replies(
     for start in range(0, len(ruled), CHUNK):
         chunk = ruled[start : start + CHUNK]
         cases = [(by_id[r.prompt_id].grader or "", by_id[r.prompt_id].reference or "", spoken(r.answer)) for r in chunk]
-        scores = await asyncio.to_thread(grade_all, cases)
-        graded.scores |= {reply.key: score for reply, score in zip(chunk, scores, strict=True)}
+        for reply, found in zip(chunk, await asyncio.to_thread(grade_each, cases), strict=True):
+            if isinstance(found, GraderError):
+                graded.failures[reply.key] = f"not graded: {found}"
+            else:
+                graded.scores[reply.key] = found
         on_graded(len(chunk))
     if command is not None:
         await _judge_all(judged, by_id, journal, command, graded, on_graded)

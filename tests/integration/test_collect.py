@@ -411,6 +411,23 @@ async def test_an_answer_that_a_command_cannot_grade_is_missing(tmp_path: Path, 
     assert words in graded.failures["p0", "m"]
 
 
+async def test_an_answer_on_which_a_pattern_does_not_end_is_missing(tmp_path: Path) -> None:
+    plan = Plan(
+        tuple(Prompt(name, "q", "regex", r"^(\w+\s?)+\.$", 5) for name in ("p0", "p1")),
+        (Target("m", "m", "b", ("http://127.0.0.1:1",)),),
+    )
+    with Journal(tmp_path, plan.header()) as journal:
+        for name, text in (
+            ("p0", "Paris."),
+            ("p1", "It is of course the city that is on the river Seine, Paris (France)"),
+        ):
+            journal.add_reply(Reply(name, "m", text, "stop", 1, 1, 0.1, None))
+        graded = await grade_replies(plan.prompts, journal, None, lambda count: None)
+
+    assert graded.scores == {("p0", "m"): 1.0}
+    assert "takes too long" in graded.failures["p1", "m"]
+
+
 async def test_a_command_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     plan = Plan((Prompt("p0", "q", "command", None, 5),), (Target("m", "m", "b", ("http://127.0.0.1:1",)),))
     with Journal(tmp_path, plan.header()) as journal:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_models.aptitude import GraderError, grade, grade_all
+from router_models.aptitude import GraderError, grade, grade_all, grade_each
 
 EXTRACT = json.dumps({"expected": {"name": "Anna", "age": 34}})
 SCHEMA = json.dumps(
@@ -300,6 +300,9 @@ def test_whatever_a_model_says_is_a_score_and_never_an_error(texts: list[str]) -
         ("regex", "(", "not a regular expression"),
         ("json_schema", "{}", '"schema" or "expected"'),
         ("json_schema", '{"schema": {"type": "poem"}}', "not a JSON schema"),
+        ("json_schema", '{"schema": {"properties": {"zip": {"pattern": "[0-9"}}}}', "not a JSON schema"),
+        ("json_schema", '{"schema": {"$ref": "#/definitions/nowhere"}}', "refers to what is not in it"),
+        ("json_schema", '{"schema": {"items": {"$ref": "https://example.com/s"}}}', "refers to what is not in it"),
         ("json_schema", '{"schema": 5}', '"schema" must be an object'),
         ("json_schema", '{"expected": [1]}', '"expected" must be an object'),
         ("python", '{"variable": "x", "expression": "open(x)", "values": [1]}', "the reference's expression fails"),
@@ -318,5 +321,29 @@ def test_whatever_a_model_says_is_a_score_and_never_an_error(texts: list[str]) -
     ],
 )
 def test_a_reference_that_cannot_be_used_is_an_error_not_a_zero(grader: str, reference: str, words: str) -> None:
-    with pytest.raises(GraderError, match=words):
-        grade(grader, reference, '{"n": 1} x SELECT 1')
+    for answer in ('{"n": 1} x SELECT 1', ""):
+        with pytest.raises(GraderError, match=words):
+            grade(grader, reference, answer)
+
+
+def test_a_schema_may_refer_to_itself() -> None:
+    tree = {"$defs": {"n": {"properties": {"next": {"$ref": "#/$defs/n"}}, "required": ["n"]}}, "$ref": "#/$defs/n"}
+    answers = ('{"n": 1, "next": {"n": 2}}', '{"n": 1, "next": {}}')
+
+    assert [grade("json_schema", json.dumps({"schema": tree}), each) for each in answers] == [1, 0]
+    with pytest.raises(GraderError, match="does not end"):
+        grade("json_schema", json.dumps({"schema": {"$ref": "#"}}), '{"n": 1}')
+
+
+def test_a_pattern_that_does_not_end_costs_its_answer_only() -> None:
+    for_ever = r"^(\w+\s?)+\.$"
+    schema = json.dumps({"schema": {"properties": {"city": {"pattern": for_ever}}}})
+    texts = ("Paris.", "It is of course the city that is on the river Seine, Paris (France)", "no (dot)")
+    cases = [("regex", for_ever, text) for text in texts]
+    cases += [("json_schema", schema, json.dumps({"city": text})) for text in texts]
+
+    scores = grade_each(cases)
+
+    for first, slow, last in (scores[:3], scores[3:]):
+        assert (first, last) == (1.0, 0.0)
+        assert "too long" in str(slow)
