@@ -19,7 +19,7 @@ import aiohttp
 
 from app.collect.journal import Reply
 from app.collect.plan import Prompt, Target
-from app.domain.usage import MOST_TOKENS
+from app.domain.usage import MOST_TOKENS, Usage
 from app.errors import UsageError
 from app.upstream import pacing
 from app.upstream.faults import is_about_tls, why
@@ -204,6 +204,7 @@ def _reply(target: Target, prompt: Prompt, content: bytes, latency_s: float) -> 
     if text is not None and not isinstance(text, str):
         raise _Retry("the answer's content is not a text", lost=True)
     usage = body.get("usage")
+    whole = Usage.parse(usage)  # with what was reasoned beside the answer
     finish_reason = choice.get("finish_reason")
     if finish_reason in ("abort", "error"):
         raise _Retry(f"the model stopped with {finish_reason!r}", lost=True)
@@ -213,7 +214,7 @@ def _reply(target: Target, prompt: Prompt, content: bytes, latency_s: float) -> 
         answer=text or "",
         finish_reason=finish_reason if isinstance(finish_reason, str) else None,
         input_tokens=_count(usage, "prompt_tokens"),
-        output_tokens=_count(usage, "completion_tokens"),
+        output_tokens=_count(usage, "completion_tokens") if whole is None else whole.output_tokens,
         latency_s=round(latency_s, 6),
         mean_logprob=_mean_logprob(choice),
     )

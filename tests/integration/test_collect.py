@@ -106,6 +106,16 @@ async def test_numbers_that_cannot_be_are_unknown(odd: str) -> None:
     assert (reply.answer, reply.input_tokens, reply.output_tokens, reply.mean_logprob) == ("five", None, 4, -1.0)
 
 
+async def test_reasoning_that_is_counted_beside_the_answer_is_paid_for() -> None:
+    beside = '"completion_tokens_details":{"reasoning_tokens":900}'
+    usage = f'{{"prompt_tokens":10,"completion_tokens":9,"total_tokens":919,{beside}}}'
+    body = f'{{"choices":[{{"message":{{"content":"42"}}}}],"usage":{usage}}}'.encode()
+    async with ChatServer(always(Scripted(body=body))) as server:
+        reply = await ask(server)
+
+    assert (reply.input_tokens, reply.output_tokens) == (10, 909)
+
+
 async def test_missing_usage_is_unknown_not_zero() -> None:
     async with ChatServer(always(Scripted(usage=False))) as server:
         reply = await ask(server)
