@@ -234,16 +234,15 @@ def _json_objects(text: str) -> Iterator[dict[str, Any]]:
 def _check_schema(schema: Mapping[str, Any]) -> None:
     """Raise where it is no schema, or refers to what is not in it; nothing is fetched."""
     import jsonschema  # only who grades by schema needs it
-    from jsonschema_specifications import REGISTRY
     from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import DRAFT202012, specification_with
+    from referencing.jsonschema import DRAFT202012, EMPTY_REGISTRY, specification_with
 
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        kind.check_schema(schema)
+        kind.check_schema(dict(schema))
         draft = specification_with(str(schema.get("$schema", "")), default=DRAFT202012)
         root = draft.create_resource(schema)
-        resolver = REGISTRY.with_resource(root.id() or "", root).resolver(root.id() or "")
+        resolver = EMPTY_REGISTRY.resolver_with_root(root)
         for reference in _references(schema):
             resolver.lookup(reference)
     except jsonschema.SchemaError as exc:
@@ -263,17 +262,17 @@ def _references(schema: object) -> Iterator[str]:
                 yield part["$ref"]
 
 
-def _fits(value: object, schema: Mapping[str, Any]) -> bool:
+def _fits(value: dict[str, Any], schema: Mapping[str, Any]) -> bool:
     import jsonschema
-    from jsonschema_specifications import REGISTRY
     from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import EMPTY_REGISTRY
 
     # In a process that can be stopped first: a pattern that comes to an end there does so here too.
     if None in search_all([*_searches(value, schema)]):
         raise GraderError("takes too long on this answer: a pattern of the schema")
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        return bool(kind(schema, registry=REGISTRY).is_valid(value))
+        return bool(kind(schema, registry=EMPTY_REGISTRY).is_valid(value))
     except (RecursionError, Unresolvable) as exc:
         raise GraderError("the schema does not end on this answer, or refers to what is not in it") from exc
 
