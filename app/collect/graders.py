@@ -33,6 +33,7 @@ _WITHOUT_REFERENCE = (COMMAND, JUDGE)
 # Answers graded between two looks at the progress bar.
 CHUNK = 200
 MAX_OUTPUT_BYTES = 64 << 10
+CUT_IN_THOUGHT = "cut while it thought: raise max_tokens"
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,12 @@ async def grade_replies(
 ) -> Graded:
     """Scores of all replies in the journal but those left to a judge. `on_graded` hears how many more are done."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
-    ruled = [reply for reply in journal.replies.values() if by_id[reply.prompt_id].grader in GRADERS]
-    judged = [reply for reply in journal.replies.values() if by_id[reply.prompt_id].grader == COMMAND]
-    graded = Graded()
+    of_graders = [reply for reply in journal.replies.values() if by_id[reply.prompt_id].grader != JUDGE]
+    whole = [reply for reply in of_graders if not _is_cut_in_thought(reply)]
+    ruled = [reply for reply in whole if by_id[reply.prompt_id].grader in GRADERS]
+    judged = [reply for reply in whole if by_id[reply.prompt_id].grader == COMMAND]
+    graded = Graded(failures={reply.key: CUT_IN_THOUGHT for reply in of_graders if _is_cut_in_thought(reply)})
+    on_graded(len(graded.failures))
     for start in range(0, len(ruled), CHUNK):
         chunk = ruled[start : start + CHUNK]
         cases = [(by_id[r.prompt_id].grader or "", by_id[r.prompt_id].reference or "", spoken(r.answer)) for r in chunk]
@@ -135,6 +139,11 @@ async def grade_replies(
     if command is not None:
         await _judge_all(judged, by_id, journal, command, graded, on_graded)
     return graded
+
+
+def _is_cut_in_thought(reply: Reply) -> bool:
+    """Whether its room was used up before anything was said: that is no answer, and no wrong one."""
+    return reply.finish_reason == "length" and not spoken(reply.answer).strip()
 
 
 async def _judge_all(

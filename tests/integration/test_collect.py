@@ -582,6 +582,23 @@ async def test_missing_outcomes_are_listed_not_scored_zero(tmp_path: Path) -> No
     assert pq.read_table(tmp_path / "set" / "outcomes.parquet")["model"].to_pylist() == ["a"] * 3
 
 
+async def test_what_is_cut_while_it_thinks_is_missing_and_said(tmp_path: Path) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        thinking = Scripted(text="<think>Let me see.", finish_reason="length", output_tokens=body["max_tokens"])
+        return thinking if body["model"] == "b" else Scripted()
+
+    async with ChatServer(script) as server:
+        source = "families:sql@seed=1,count=16"
+        status, _, err = await finished(*arguments(server, tmp_path / "set", source), "--yes")
+
+    assert status == 0
+    assert "thalamus: b: uses up its room before it says anything, as models that reason do: give more with" in err
+    assert "thalamus: a:" not in err
+    reasons = [json.loads(line) for line in (tmp_path / "set" / "failures.jsonl").read_text().splitlines()]
+    assert [(row["model"], row["reason"]) for row in reasons] == [("b", "cut while it thought: raise max_tokens")] * 16
+    assert pq.read_table(tmp_path / "set" / "outcomes.parquet")["model"].to_pylist() == ["a"] * 16
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [(200, "no answer was graded; the reasons are in "), (400, "no request was answered; the reasons are in ")],
