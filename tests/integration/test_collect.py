@@ -251,6 +251,21 @@ async def test_a_rejected_prompt_is_missing_with_its_reason_and_the_rest_goes_on
     assert len(journal.replies) == 9
 
 
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_prompt_that_a_model_refuses_which_answers_others_is_missing(tmp_path: Path, status: int) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(status=status, body=b'{"error": {"message": "flagged"}}') if text.endswith("35") else Scripted()
+
+    async with ChatServer(script) as server:
+        plan = Plan(prompts(40), (target(server),))
+        for _ in range(2):
+            with Journal(tmp_path, plan.header()) as journal:
+                await run(plan, journal)
+
+    assert journal.failures == {("p35", "m"): f"status {status}: flagged"}
+    assert len(journal.replies) == 39
+
+
 async def test_a_dead_backend_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
     def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
         return Scripted() if int(text.split()[1]) < 10 else Scripted(status=503)
