@@ -134,6 +134,7 @@ def collect(
         missing = missing_outcomes(plan, progress, graded)
         write_failures(output, missing)
         figures = figures_of(plan, progress, graded)
+        _print_faults(plan, progress)
     if as_json:
         judged = {"judge": asdict(report)} if report else {}
         print(json.dumps({"output": str(output), "missing": len(missing), "models": figures, **judged}))
@@ -362,6 +363,19 @@ def _print_figures(figures: Sequence[dict[str, Any]]) -> None:
             )
         )
     console().print(table)
+
+
+def _print_faults(plan: Plan, progress: Progress) -> None:
+    """What the answers of a model show of its endpoint. One's own questions may all have one answer: that is none."""
+    from app.exam.faults import Sample, faults_in
+
+    prompts = {prompt.prompt_id: prompt for prompt in plan.prompts}
+    for target in plan.targets:
+        replies = [reply for reply in progress.replies.values() if reply.model == target.model]
+        failures = [reason for (_, model), reason in progress.failures.items() if model == target.model]
+        for fault in faults_in(Sample(prompts, replies, failures)):
+            if fault.name != "constant":
+                print(f"thalamus: {target.model}: {fault.sentence}", file=sys.stderr)
 
 
 def _print_report(report: Report) -> None:

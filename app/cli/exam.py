@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class Rules:
     concurrency: int
     max_usd: float | None
     agreed: bool
+    anew: frozenset[str]
+    """Models that are asked again, whatever they answered before."""
     stated: Mapping[str, int]
     """Those of HOW that were asked for; the others may be as they were before."""
 
@@ -83,9 +85,10 @@ def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | N
     try:
         base = _base(settings)
         rules = _as_before(rules, base, config)
-        columns = _columns(settings, base, models)
+        base = replace(base, joined={model: base.joined[model] for model in base.joined if model not in rules.anew})
+        columns = _columns(settings, base, models, rules.anew)
         output = output or _next_artifact(config.parent)
-        _refuse_losses(settings, base)
+        _refuse_losses(settings, base, columns)
         _refuse_unwritable(settings, output)
         paper = paper_of(base.artifact, rules.seed, rules.items, rules.max_tokens)
         if base.joined:
@@ -94,10 +97,11 @@ def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | N
         _refuse_forgotten(hall)
         screen = Console(stderr=True)
         _announce(screen, hall, rules)
-        sats = _held(screen, hall, rules)
+        sats = _held(screen, hall.begun_anew(), rules)
         joined = [sat for sat in sats if sat.problem is None]
-        problems = [f"{sat.model} ({sat.target.urls[0]}): {sat.problem}" for sat in sats if sat.problem is not None]
-        if not joined:
+        problems = [_problem(sat) for sat in sats if sat.problem is not None]
+        # The catalogue names a column of those that sit anew: without it the gateway would not start.
+        if not joined or any(sat.model in rules.anew for sat in sats if sat.problem is not None):
             raise UsageError("\n".join([*problems, "no model joined; nothing was written"]))
         reports = _write(base, paper, joined, columns, rules, output)
     except (ArtifactError, OutcomesError) as exc:
@@ -109,6 +113,11 @@ def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | N
         print(f"thalamus: {problem}; it did not join", file=sys.stderr)
     if problems:
         raise typer.Exit(1)
+
+
+def _problem(sat: Sat) -> str:
+    again = "; once that is mended, --anew asks it again" if any(fault.is_fatal for fault in sat.faults) else ""
+    return f"{sat.model} ({sat.target.urls[0]}): {sat.problem}{again}"
 
 
 def _base(settings: Settings) -> _Base:
@@ -151,18 +160,21 @@ def _anew(base: _Base, config: Path) -> str:
     )
 
 
-def _columns(settings: Settings, base: _Base, models: Sequence[str]) -> dict[str, str]:
+def _columns(settings: Settings, base: _Base, models: Sequence[str], anew: Set[str]) -> dict[str, str]:
     """Column by model, of those that are to join and those that joined before."""
     known = {model.name: model for model in settings.catalog.models}
+    theirs = {name: known[name].predicted_as for name in known}
+    # Those that sat before and sit anew keep their name among the artifact's, and are as good as new.
+    theirs |= {name: None for name in anew & set(known) if theirs[name] in (name, f"{name}@{known[name].backend}")}
     for name in models:
         if name not in known:
             raise UsageError(f"the catalogue has no model {name!r}; it has {', '.join(known)}")
-        if known[name].predicted_as and name not in base.joined:
+        if theirs[name] and name not in base.joined:
             raise UsageError(
                 f"{name} is predicted already, as {known[name].predicted_as}; to let it sit all the same, and be "
                 f"compared with models that do, remove its `predicted_as` from {settings.catalog_path}"
             )
-    new = [name for name in models or known if not known[name].predicted_as]
+    new = [name for name in models or known if not theirs[name]]
     if not new:
         raise UsageError(f"every model of {'those' if models else 'the catalogue'} is predicted already")
     for name in models:
@@ -173,9 +185,9 @@ def _columns(settings: Settings, base: _Base, models: Sequence[str]) -> dict[str
     return {**base.joined, **fresh}
 
 
-def _refuse_losses(settings: Settings, base: _Base) -> None:
+def _refuse_losses(settings: Settings, base: _Base, columns: Mapping[str, str]) -> None:
     """Raise where the new artifact would lack a column that the catalogue names: the gateway would not start."""
-    kept = {*base.joined.values(), *base.artifact.models, *base.artifact.aliases}
+    kept = {*columns.values(), *base.artifact.models, *base.artifact.aliases}
     for model in settings.catalog.models:
         if model.predicted_as and model.predicted_as not in kept:
             was = base.renamed.get(model.predicted_as)
@@ -231,6 +243,7 @@ def _hall(settings: Settings, base: _Base, paper: Paper, rules: Rules, models: S
         folder=settings.path.parent / "exams" / how,
         concurrency=rules.concurrency,
         precision=rules.precision,
+        anew=rules.anew,
     )
 
 
@@ -243,6 +256,8 @@ def _announce(screen: Console, hall: Hall, rules: Rules) -> None:
     screen.print(table)
     spent = sum(spent for _, spent in estimates.values())
     screen.print(f"Spent so far {spent:.4f} USD. An exam ends early once enough is known.", highlight=False)
+    for model, (count, day) in hall.answered().items():
+        screen.print(f"{model}: its {count} answers of {day} are used; --anew asks again", highlight=False)
     unpriced = [model for model, (estimate, _) in estimates.items() if estimate.max_usd is None]
     if rules.max_usd is not None and unpriced:
         raise UsageError(f"--max-usd needs the price of every model; {unpriced[0]} has none")

@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -138,7 +139,7 @@ def export(
         raise UsageError("say what to write: --parquet FILE, --outcomes FOLDER, or both")
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
-    from app.collect.export import ParquetFile, refuse_foreign, write_rated
+    from app.collect.export import ParquetFile, Written, refuse_foreign, write_rated
 
     if outcomes:
         refuse_foreign(outcomes)
@@ -162,10 +163,13 @@ def export(
     _run(run)
     if file:
         file.close()
-    count, textless = write_rated(outcomes, rated, known_as) if outcomes else (len(rated), 0)
-    left_out = f"; {textless} are not in {outcomes}, for their key keeps no text" if textless else ""
-    figures = {"requests": written, "rated": count, "without_text": textless}
-    print(json.dumps(figures) if as_json else f"{written} requests, {count} of them rated{left_out}")
+    found = write_rated(outcomes, rated, known_as) if outcomes else Written(len(rated))
+    if as_json:
+        print(json.dumps({"requests": written, **asdict(found)}))
+        return
+    reasons = {"for their answers broke off or failed": found.broken, "for their key keeps no text": found.without_text}
+    left_out = [f"; {count} are not in {outcomes}, {why}" for why, count in reasons.items() if count]
+    print(f"{written} requests, {found.rated} of them rated{''.join(left_out)}")
 
 
 @asynccontextmanager

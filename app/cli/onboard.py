@@ -61,6 +61,12 @@ def onboard(
     ] = None,
     max_usd: Annotated[float | None, typer.Option(min=0, help="Exam: never spend more than this.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before sending.")] = False,
+    anew: Annotated[
+        bool,
+        typer.Option(
+            "--anew", help="Exam: ask the models named again, as after a new version; answers so far go aside."
+        ),
+    ] = False,
     aliases: Annotated[
         Path | None, typer.Option(help="With --outcomes: JSON {canonical name: {folder: names there}}.")
     ] = None,
@@ -87,6 +93,8 @@ def onboard(
 
         if artifact or aliases or split or shots:
             raise UsageError("--artifact, --aliases, --split and --shots go with --outcomes")
+        if anew and not models:
+            raise UsageError("--anew asks models again: name them")
         how = {"seed": seed, "items": items, "max_tokens": max_tokens}
         rules = Rules(
             seed=SEED if seed is None else seed,
@@ -96,6 +104,7 @@ def onboard(
             concurrency=CONCURRENCY if concurrency is None else concurrency,
             max_usd=max_usd,
             agreed=yes,
+            anew=frozenset(models or () if anew else ()),
             stated={name: value for name, value in how.items() if value is not None},
         )
         sit_exam(config, models or [], rules, output, as_json=as_json)
@@ -108,6 +117,7 @@ def onboard(
             "--precision": precision,
             "--concurrency": concurrency,
             "--max-usd": max_usd,
+            "--anew": anew or None,
         }
         if given := [option for option, value in of_exams.items() if value is not None]:
             raise UsageError(f"--outcomes asks no model anything; leave out {', '.join(given)}")

@@ -19,7 +19,7 @@ import aiohttp
 
 from app.collect.plan import Prompt, Target
 from app.collect.progress import Reply
-from app.domain.usage import MOST_TOKENS
+from app.domain.usage import MOST_TOKENS, Usage
 from app.errors import UsageError
 from app.upstream import pacing
 from app.upstream.faults import is_about_tls, why
@@ -28,7 +28,8 @@ from app.upstream.payload import is_logprob, renamed
 
 # Overload, a restart or a proxy in between: all pass.
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
-# The endpoint, not the prompt: every further request would fail the same way.
+# The endpoint, not the prompt: every further request would fail the same way. Of a model that has answered before it
+# may be the prompt, which a moderation refuses; many of them in a row are the endpoint again.
 HOPELESS = frozenset({401, 403, 404})
 # An answer with log-probabilities of a few thousand tokens stays under a megabyte.
 MAX_BODY_BYTES = 16 << 20
@@ -84,6 +85,8 @@ class ChatClient:
     patience: Patience = field(default_factory=Patience)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.perf_counter
+    has_answered: set[str] = field(default_factory=set)
+    """Models, also of earlier runs."""
     _without_logprobs: set[str] = field(default_factory=set)
     _trusted: dict[str | None, ssl.SSLContext] = field(default_factory=dict)
     """By `ca_file`; connections are shared only under the same one."""
@@ -128,14 +131,17 @@ class ChatClient:
             status, headers, content = await self._post(url, target, self._body(target, prompt, logprobs=False))
             if status == 200:
                 self._without_logprobs.add(target.model)
-        if status in HOPELESS:
+        if status in HOPELESS and target.model not in self.has_answered:
             raise UsageError(f"{url} answers {status} for model {target.served_as!r}: {_excerpt(content)}")
         if status in RETRIED:
             wait_s = pacing.retry_after_s(headers, time.time()) or 0.0
             raise _Retry(f"status {status}: {_excerpt(content)}", lost=status in (500, 504), wait_s=wait_s)
         if status != 200:
-            raise AskFailed(f"status {status}: {_excerpt(content)}", lost_attempts=0, exhausted=False)
-        return _reply(target, prompt, content, self.clock() - began_s)
+            is_gone = status in HOPELESS
+            raise AskFailed(f"status {status}: {_excerpt(content)}", lost_attempts=0, exhausted=is_gone)
+        reply = _reply(target, prompt, content, self.clock() - began_s)
+        self.has_answered.add(target.model)
+        return reply
 
     def _body(self, target: Target, prompt: Prompt, *, logprobs: bool) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -204,6 +210,7 @@ def _reply(target: Target, prompt: Prompt, content: bytes, latency_s: float) -> 
     if text is not None and not isinstance(text, str):
         raise _Retry("the answer's content is not a text", lost=True)
     usage = body.get("usage")
+    whole = Usage.parse(usage)  # with what was reasoned beside the answer
     finish_reason = choice.get("finish_reason")
     if finish_reason in ("abort", "error"):
         raise _Retry(f"the model stopped with {finish_reason!r}", lost=True)
@@ -213,7 +220,7 @@ def _reply(target: Target, prompt: Prompt, content: bytes, latency_s: float) -> 
         answer=text or "",
         finish_reason=finish_reason if isinstance(finish_reason, str) else None,
         input_tokens=_count(usage, "prompt_tokens"),
-        output_tokens=_count(usage, "completion_tokens"),
+        output_tokens=_count(usage, "completion_tokens") if whole is None else whole.output_tokens,
         latency_s=round(latency_s, 6),
         mean_logprob=_mean_logprob(choice),
     )

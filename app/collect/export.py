@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -76,19 +77,30 @@ def _is_exported(prompts: Path) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class Written:
+    """How many requests were rated, and how many of those a dataset leaves out."""
+
+    rated: int
+    broken: int = 0
+    """Their answers did not end well."""
+    without_text: int = 0
+    """Whole, but without text to learn from."""
+
+
 def write_rated(
     folder: Path, rows: Sequence[Mapping[str, Any]], known_as: Mapping[str, str | None] = _NOBODY
-) -> tuple[int, int]:
+) -> Written:
     """Write an outcomes dataset of the rows that were answered and rated, and whose text was kept.
 
     `known_as` is what an artifact calls the catalogue's models.
-
-    Returns how many were rated, and how many of those are left out because there is no text to learn from.
     """
     rated = [row for row in rows if row["score"] is not None and row["model"] and row["decision_id"]]
-    readable = [row for row in rated if _last_of_user(row["messages"])]
+    # A rating of an answer that broke is about what broke it, not about the model.
+    whole = [row for row in rated if row["outcome"] == "ok"]
+    readable = [row for row in whole if _last_of_user(row["messages"])]
     write_outcomes(folder, OutcomesDataset(_prompts(readable), _outcomes(readable, known_as)))
-    return len(rated), len(rated) - len(readable)
+    return Written(len(rated), len(rated) - len(whole), len(whole) - len(readable))
 
 
 def _prompts(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

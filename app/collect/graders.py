@@ -24,7 +24,7 @@ from app.collect.plan import Key, Prompt
 from app.collect.progress import Progress, Reply
 from app.collect.thoughts import spoken
 from app.errors import UsageError
-from router_models.aptitude import GRADERS, GraderError, grade, grade_all
+from router_models.aptitude import GRADERS, GraderError, grade, grade_all, grade_each
 
 COMMAND = "command"
 # Prompts with this one get the score of `app.collect.judge`, not one of this file.
@@ -33,6 +33,7 @@ _WITHOUT_REFERENCE = (COMMAND, JUDGE)
 # Answers graded between two looks at the progress bar.
 CHUNK = 200
 MAX_OUTPUT_BYTES = 64 << 10
+CUT_IN_THOUGHT = "cut while it thought: raise max_tokens"
 
 
 @dataclass(frozen=True)
@@ -120,18 +121,29 @@ async def grade_replies(
 ) -> Graded:
     """Scores of all replies so far but those left to a judge. `on_graded` hears how many more are done."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
-    ruled = [reply for reply in progress.replies.values() if by_id[reply.prompt_id].grader in GRADERS]
-    judged = [reply for reply in progress.replies.values() if by_id[reply.prompt_id].grader == COMMAND]
-    graded = Graded()
+    of_graders = [reply for reply in progress.replies.values() if by_id[reply.prompt_id].grader != JUDGE]
+    whole = [reply for reply in of_graders if not _is_cut_in_thought(reply)]
+    ruled = [reply for reply in whole if by_id[reply.prompt_id].grader in GRADERS]
+    judged = [reply for reply in whole if by_id[reply.prompt_id].grader == COMMAND]
+    graded = Graded(failures={reply.key: CUT_IN_THOUGHT for reply in of_graders if _is_cut_in_thought(reply)})
+    on_graded(len(graded.failures))
     for start in range(0, len(ruled), CHUNK):
         chunk = ruled[start : start + CHUNK]
         cases = [(by_id[r.prompt_id].grader or "", by_id[r.prompt_id].reference or "", spoken(r.answer)) for r in chunk]
-        scores = await asyncio.to_thread(grade_all, cases)
-        graded.scores |= {reply.key: score for reply, score in zip(chunk, scores, strict=True)}
+        for reply, found in zip(chunk, await asyncio.to_thread(grade_each, cases), strict=True):
+            if isinstance(found, GraderError):
+                graded.failures[reply.key] = f"not graded: {found}"
+            else:
+                graded.scores[reply.key] = found
         on_graded(len(chunk))
     if command is not None:
         await _judge_all(judged, by_id, progress, command, graded, on_graded)
     return graded
+
+
+def _is_cut_in_thought(reply: Reply) -> bool:
+    """Whether its room was used up before anything was said: that is no answer, and no wrong one."""
+    return reply.finish_reason == "length" and not spoken(reply.answer).strip()
 
 
 async def _judge_all(

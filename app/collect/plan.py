@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,8 +144,9 @@ def targets_at(url: str, models: Sequence[str], key: str | None) -> tuple[Target
     """The models named, all behind one address, without prices."""
     if not models:
         raise UsageError("--url needs --models: the names the endpoint serves, separated by commas")
+    address = chat_url(url)
     key_header(url, key)
-    return tuple(Target(name, name, url, (chat_url(url),), key) for name in models)
+    return tuple(Target(name, name, url, (address,), key) for name in models)
 
 
 def targets_from(catalog: Catalog, models: Sequence[str], secrets: Mapping[str, str]) -> tuple[Target, ...]:
@@ -186,6 +188,10 @@ def chat_url(url: str) -> str:
     """Address of the chat endpoint of a backend at this URL."""
     if not url.startswith(("http://", "https://")) or not _has_host(url):
         raise UsageError(f"not an http(s) address: {without_credentials(url)!r}")
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        shown = without_credentials(re.split(r"[?#]", url)[0])
+        raise UsageError(f"{shown}: leave out user, password, query and fragment; a key goes into --key-env or key_env")
     return versioned(url) + "/chat/completions"
 
 

@@ -94,6 +94,7 @@ class Runner:
             Stopped: the budget is spent or a backend is down.
             UsageError: an endpoint rejects everything.
         """
+        self.client.has_answered.update(model for _, model in self.progress.replies)
         syncing = asyncio.create_task(self._sync())
         rejected: UsageError | None = None
         try:

@@ -6,8 +6,10 @@ Answers of each model are kept in a folder of its own, so that models may be add
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,7 +19,7 @@ from app.collect.client import ChatClient, Patience
 from app.collect.dataset import build_dataset
 from app.collect.graders import Graded
 from app.collect.plan import Estimate, Plan, Target
-from app.collect.progress import Progress, replies_in
+from app.collect.progress import FILE_NAME, Progress, replies_in
 from app.collect.runner import Budget, spent_usd
 from app.errors import UsageError
 from app.exam.paper import Paper
@@ -57,6 +59,35 @@ class Hall:
     folder: Path
     concurrency: int
     precision: float
+    anew: Set[str] = frozenset()
+    """Models whose answers so far do not count."""
+
+    def begun_anew(self) -> Hall:
+        """With the answers so far of those that sit anew set aside; what they cost stays spent."""
+        for candidate in self._sitting():
+            place = self._place(candidate)
+            if candidate.target.model in self.anew and replies_in(place):
+                self._set_aside(candidate)
+        return replace(self, anew=frozenset())
+
+    def _set_aside(self, candidate: Candidate) -> None:
+        plan, place = self._plan(candidate), self._place(candidate)
+        with self._progress(candidate, plan) as progress:
+            spent = spent_usd(plan, progress)
+        tries = (place.with_name(f"{place.name}.before-{number}") for number in itertools.count(1))
+        place.rename(next(path for path in tries if not path.exists()))
+        with self._progress(candidate, plan) as progress:
+            progress.add_stopped((plan.prompts[0].prompt_id, candidate.target.model), spent)
+
+    def answered(self) -> Mapping[str, tuple[int, str]]:
+        """Of models that sit now and have answers already: how many count, and the day of the last one."""
+        found = {}
+        for candidate in self._sitting():
+            place = self._place(candidate)
+            if candidate.target.model not in self.anew and (replies := replies_in(place)):
+                day = datetime.fromtimestamp((place / FILE_NAME).stat().st_mtime, UTC)
+                found[candidate.target.model] = (len(replies), f"{day:%Y-%m-%d}")
+        return found
 
     def estimates(self) -> Mapping[str, tuple[Estimate, float]]:
         """By model: what the whole paper would still send and cost at most, and what was spent before."""
@@ -64,7 +95,7 @@ class Hall:
         for candidate in self._sitting():
             plan = self._plan(candidate)
             with self._progress(candidate, plan) as progress:
-                (estimate,) = plan.estimates(progress.replies)
+                (estimate,) = plan.estimates(() if candidate.target.model in self.anew else progress.replies)
                 found[candidate.target.model] = (estimate, spent_usd(plan, progress))
         return found
 

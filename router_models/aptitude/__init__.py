@@ -6,7 +6,7 @@ from router_models.aptitude.extract_json import EXTRACT_JSON
 from router_models.aptitude.facts import FACTS
 from router_models.aptitude.family import Draft, Family, Item, Wording, draw_from, exam_from
 from router_models.aptitude.german import GERMAN
-from router_models.aptitude.graders import GRADERS, GraderError, grade, grade_all
+from router_models.aptitude.graders import GRADERS, GraderError, grade, grade_all, grade_each
 from router_models.aptitude.list_state import LIST_STATE
 from router_models.aptitude.published import grade_anchor, why_ungradable
 from router_models.aptitude.python_line import PYTHON_LINE
@@ -61,5 +61,6 @@ __all__ = [
     "grade",
     "grade_all",
     "grade_anchor",
+    "grade_each",
     "why_ungradable",
 ]

@@ -9,7 +9,7 @@
     sql          the SELECT in it returns the same rows as the reference's, on generated databases
 
 A verbose correct answer gets its due: code in a fence, JSON inside prose, "The answer is 42." What a reference looks
-like stands with each grader. `grade_all` runs all Python of a batch in one sandbox.
+like stands with each grader. `grade_all` runs all Python and all patterns of a batch in one sandbox each.
 """
 
 import contextlib
@@ -24,7 +24,14 @@ from typing import Any
 
 from router_models.aptitude.final_number import final_number, plain
 from router_models.aptitude.letters import Letters
-from router_models.aptitude.sandbox import Database, Refused, Trial, is_expression, run_expressions
+from router_models.aptitude.sandbox import (
+    Database,
+    Refused,
+    Trial,
+    is_expression,
+    run_expressions,
+    search_all,
+)
 
 # Answers beyond this are not read on: the right part of one comes early.
 MAX_TEXT_CHARS = 20_000
@@ -40,20 +47,42 @@ def grade(grader: str, reference: str, text: str) -> float:
 
 
 def grade_all(cases: Sequence[tuple[str, str, str]]) -> list[float]:
-    """Scores of many (grader, reference, text); far cheaper than one by one where Python has to run."""
-    scores = [0.0] * len(cases)
-    executed: list[int] = []
-    for position, (grader, reference, text) in enumerate(cases):
-        if grader == "python":
-            executed.append(position)
-        elif grader in _GRADERS:
-            scores[position] = _GRADERS[grader](reference, text[:MAX_TEXT_CHARS])
-        else:
-            raise GraderError(f"unknown grader {grader!r}; there are {', '.join(GRADERS)}")
-    python_scores = _grade_python([(cases[position][1], cases[position][2]) for position in executed])
-    for position, score in zip(executed, python_scores, strict=True):
-        scores[position] = score
+    """Scores of many (grader, reference, text); far cheaper than one by one where something has to run.
+
+    Raises:
+        GraderError: of the first that cannot be graded.
+    """
+    scores = []
+    for found in grade_each(cases):
+        if isinstance(found, GraderError):
+            raise found
+        scores.append(found)
     return scores
+
+
+def grade_each(cases: Sequence[tuple[str, str, str]]) -> list[float | GraderError]:
+    """Scores of many (grader, reference, text), an error in place of each that cannot be graded."""
+    scores: list[float | GraderError] = [0.0] * len(cases)
+    together: dict[str, list[int]] = {name: [] for name in _TOGETHER}
+    for position, (grader, reference, text) in enumerate(cases):
+        if grader in together:
+            together[grader].append(position)
+        elif grader in _GRADERS:
+            scores[position] = _score(_GRADERS[grader], reference, text)
+        else:
+            scores[position] = GraderError(f"unknown grader {grader!r}; there are {', '.join(GRADERS)}")
+    for grader, positions in together.items():
+        found = _TOGETHER[grader]([(cases[position][1], cases[position][2]) for position in positions])
+        for position, score in zip(positions, found, strict=True):
+            scores[position] = score
+    return scores
+
+
+def _score(rule: Callable[[str, str], float], reference: str, text: str) -> float | GraderError:
+    try:
+        return rule(reference, text[:MAX_TEXT_CHARS])
+    except GraderError as exc:
+        return exc
 
 
 def _fields(reference: str, *needed: str) -> dict[str, Any]:
@@ -98,13 +127,14 @@ def _choice(reference: str, text: str) -> float:
     """
     fields = _fields(reference, "answer", "options")
     answer, wrong = _options(fields)
-    if all(len(option) == 1 for option in (answer, *wrong)):
-        letters = Letters((answer, *wrong))
+    options = (answer, *wrong)
+    if all(len(option) == 1 for option in options):
+        letters = Letters(options)
         return float((letters.last(text) if fields.get("last") else letters.settled(text)) == answer)
     if fields.get("last"):
-        return float(_last_mention(text, answer) > max(_last_mention(text, option) for option in wrong))
+        return float(_named(text, options)[-1:] == [answer])
     conclusion = re.split(r"(?:\b(?:is|are|was|be)\b|[:=])", text)[-1]
-    return float(any(_names_only(part, answer, wrong) for part in (text, conclusion)))
+    return float(any(set(_named(part, options)) == {answer} for part in (text, conclusion)))
 
 
 def _options(fields: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -118,18 +148,18 @@ def _options(fields: Mapping[str, Any]) -> tuple[str, list[str]]:
     return str(answer), wrong
 
 
-def _names_only(text: str, answer: str, wrong: Sequence[str]) -> bool:
-    return _mentions(text, answer) and not any(_mentions(text, option) for option in wrong)
+def _named(text: str, options: Sequence[str]) -> list[str]:
+    """The options that the text names in any case, in its order.
 
-
-def _mentions(text: str, option: str) -> bool:
-    return _last_mention(text, option) >= 0
-
-
-def _last_mention(text: str, option: str) -> int:
-    """Where the option is named for the last time, -1 where it is not."""
-    found = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(option)}(?!\w)", text, re.IGNORECASE)]
-    return found[-1] if found else -1
+    What is part of a longer option is not named where that one is. "it" names "IT" only where no option stands in its
+    own case.
+    """
+    longest_first = "|".join(re.escape(option) for option in sorted(options, key=len, reverse=True))
+    found = re.findall(rf"(?<!\w)(?:{longest_first})(?!\w)", text, re.IGNORECASE)
+    named = [next(each for each in options if re.fullmatch(re.escape(each), one, re.IGNORECASE)) for one in found]
+    if not set(found) & set(options):
+        return named
+    return [option for option, one in zip(named, found, strict=True) if one == option or not option.isupper()]
 
 
 def _number(reference: str, text: str) -> float:
@@ -146,15 +176,27 @@ def _number(reference: str, text: str) -> float:
     if not tolerance >= 0:
         raise GraderError(f"a negative tolerance: {reference[:60]!r}")
     found = final_number(text, given)
-    return float(found is not None and math.isclose(found, value, rel_tol=tolerance, abs_tol=tolerance))
+    return float(found is not None and math.isclose(found, value, rel_tol=tolerance, abs_tol=1e-9))
 
 
-def _regex(reference: str, text: str) -> float:
+def _grade_regex(cases: Sequence[tuple[str, str]]) -> list[float | GraderError]:
     """Reference: the pattern, searched for in the text as it is."""
+    wrong = [_wrong_pattern(reference) for reference, _ in cases]
+    usable = [position for position, error in enumerate(wrong) if error is None]
+    found = search_all([(cases[position][0], cases[position][1][:MAX_TEXT_CHARS]) for position in usable])
+    scores: list[float | GraderError] = [0.0 if error is None else error for error in wrong]
+    for position, is_found in zip(usable, found, strict=True):
+        slow = GraderError(f"takes too long on this answer: the pattern {cases[position][0][:60]!r}")
+        scores[position] = slow if is_found is None else float(is_found)
+    return scores
+
+
+def _wrong_pattern(reference: str) -> GraderError | None:
     try:
-        return float(re.search(reference, text) is not None)
-    except re.error as exc:
-        raise GraderError(f"not a regular expression: {reference[:60]!r}: {exc}") from exc
+        re.compile(reference)
+    except (re.error, OverflowError, RecursionError) as exc:
+        return GraderError(f"not a regular expression: {reference[:60]!r}: {exc}")
+    return None
 
 
 def _json_schema(reference: str, text: str) -> float:
@@ -166,6 +208,8 @@ def _json_schema(reference: str, text: str) -> float:
     if not {"schema", "expected"} & set(fields):
         raise GraderError('the reference must have "schema" or "expected"')
     _need(fields, dict, "an object", "schema", "expected")
+    if "schema" in fields:
+        _check_schema(fields["schema"])
     found = next(_json_objects(text), None)
     if found is None or ("schema" in fields and not _fits(found, fields["schema"])):
         return 0.0
@@ -187,16 +231,71 @@ def _json_objects(text: str) -> Iterator[dict[str, Any]]:
             yield value
 
 
-def _fits(value: object, schema: Mapping[str, Any]) -> bool:
+def _check_schema(schema: Mapping[str, Any]) -> None:
+    """Raise where it is no schema, or refers to what is not in it; nothing is fetched."""
     import jsonschema  # only who grades by schema needs it
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012, EMPTY_REGISTRY, specification_with
 
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        jsonschema.validate(value, schema)
-    except jsonschema.ValidationError:
-        return False
+        kind.check_schema(dict(schema))
+        draft = specification_with(str(schema.get("$schema", "")), default=DRAFT202012)
+        root = draft.create_resource(schema)
+        resolver = EMPTY_REGISTRY.resolver_with_root(root)
+        for reference in _references(schema):
+            resolver.lookup(reference)
     except jsonschema.SchemaError as exc:
         raise GraderError(f"not a JSON schema: {exc.message}") from exc
-    return True
+    except Unresolvable as exc:
+        raise GraderError(f"the schema refers to what is not in it: {exc.ref!r}") from exc
+    except RecursionError as exc:
+        raise GraderError("the schema is nested too deeply") from exc
+
+
+def _references(schema: object) -> Iterator[str]:
+    """Every "$ref" in a schema; none where an "$id" inside of it gives some of them another base."""
+    inner = [part for part in _parts(schema) if isinstance(part, dict)][1:]
+    if not any(isinstance(part.get("$id"), str) for part in inner):
+        for part in (schema, *inner):
+            if isinstance(part, dict) and isinstance(part.get("$ref"), str):
+                yield part["$ref"]
+
+
+def _fits(value: dict[str, Any], schema: Mapping[str, Any]) -> bool:
+    import jsonschema
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import EMPTY_REGISTRY
+
+    # In a process that can be stopped first: a pattern that comes to an end there does so here too.
+    if None in search_all([*_searches(value, schema)]):
+        raise GraderError("takes too long on this answer: a pattern of the schema")
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        return bool(kind(schema, registry=EMPTY_REGISTRY).is_valid(value))
+    except (RecursionError, Unresolvable) as exc:
+        raise GraderError("the schema does not end on this answer, or refers to what is not in it") from exc
+
+
+def _searches(value: object, schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each pattern of the schema with each text of the value that it may be searched for in."""
+    objects = [part for part in _parts(value) if isinstance(part, dict)]
+    texts = {part for part in _parts(value) if isinstance(part, str)}
+    names = {name for each in objects for name in each}
+    for part in _parts(schema):
+        if isinstance(part, dict) and isinstance(pattern := part.get("pattern"), str):
+            yield from ((pattern, text) for text in texts)
+        if isinstance(part, dict) and isinstance(patterns := part.get("patternProperties"), dict):
+            yield from ((pattern, name) for pattern in patterns for name in names)
+
+
+def _parts(value: object) -> Iterator[object]:
+    """The value and everything in it, but names."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        yield part
+        waiting += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
 
 
 def _same(found: object, wanted: object) -> bool:
@@ -221,23 +320,31 @@ def _code_parts(text: str) -> list[str]:
     return [*fenced, *quoted, text]
 
 
-def _grade_python(cases: Sequence[tuple[str, str]]) -> list[float]:
+def _grade_python(cases: Sequence[tuple[str, str]]) -> list[float | GraderError]:
     """Reference: {"variable", "expression", "values"}; the answer must give the same value as the expression on all."""
-    trials: list[Trial] = []
-    for reference, text in cases:
-        fields = _fields(reference, "variable", "expression", "values")
-        _need(fields, str, "a text", "variable", "expression")
-        _need(fields, list, "a list", "values")
-        values = fields["values"]
-        trials.append(Trial(fields["expression"], fields["variable"], values))
-        trials.append(Trial(_expression_in(text[:MAX_TEXT_CHARS], fields["variable"]), fields["variable"], values))
-    results = run_expressions(trials)
-    scores = []
-    for position, (wanted, found) in enumerate(zip(results[::2], results[1::2], strict=True)):
-        if wanted is None:
-            raise GraderError(f"the reference's expression fails: {trials[2 * position].source!r}")
-        scores.append(float(found is not None and _same(found, wanted)))
+    scores: list[float | GraderError] = [0.0] * len(cases)
+    trials: dict[int, tuple[Trial, Trial]] = {}
+    for position, (reference, text) in enumerate(cases):
+        try:
+            trials[position] = _trials(reference, text)
+        except GraderError as exc:
+            scores[position] = exc
+    results = run_expressions([trial for both in trials.values() for trial in both])
+    for position, wanted, found in zip(trials, results[::2], results[1::2], strict=True):
+        source = trials[position][0].source
+        fails = GraderError(f"the reference's expression fails: {source!r}")
+        scores[position] = fails if wanted is None else float(found is not None and _same(found, wanted))
     return scores
+
+
+def _trials(reference: str, text: str) -> tuple[Trial, Trial]:
+    """The expression of the reference, and that of the answer."""
+    fields = _fields(reference, "variable", "expression", "values")
+    _need(fields, str, "a text", "variable", "expression")
+    _need(fields, list, "a list", "values")
+    variable, values = fields["variable"], fields["values"]
+    found = _expression_in(text[:MAX_TEXT_CHARS], variable)
+    return Trial(fields["expression"], variable, values), Trial(found, variable, values)
 
 
 def _expression_in(text: str, variable: str) -> str:
@@ -337,8 +444,12 @@ _GRADERS: Mapping[str, Callable[[str, str], float]] = {
     "exact": _exact,
     "choice": _choice,
     "number": _number,
-    "regex": _regex,
     "json_schema": _json_schema,
     "sql": _sql,
 }
-GRADERS: tuple[str, ...] = (*_GRADERS, "python")
+_TOGETHER: Mapping[str, Callable[[Sequence[tuple[str, str]]], list[float | GraderError]]] = {
+    "regex": _grade_regex,
+    "python": _grade_python,
+}
+"""Of these all cases run in one sandbox."""
+GRADERS: tuple[str, ...] = ("exact", "choice", "number", "regex", "json_schema", "sql", "python")

@@ -1,5 +1,7 @@
 """Runs code that a model wrote: Python expressions in a process of their own, SELECTs in an in-memory SQLite.
 
+Patterns that an operator wrote run in such a process too: on the wrong text one can take for ever.
+
 How it works. A Python expression first passes an allow-list over its syntax tree: expressions only, listed builtins and
 methods, no name or string with a double underscore. Then many of them run one after the other in one child,
 `python -I -S` with an empty environment, a temporary working directory and limits on CPU time, memory, processes and
@@ -19,8 +21,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 MAX_EXPRESSION_CHARS = 600
 MAX_SQL_CHARS = 2000
@@ -53,7 +56,7 @@ _NODES = (
 
 # Runs in the child. Reads all jobs, then closes its input; writes one line of JSON per job.
 _CHILD = """
-import json, resource, sys
+import json, re, resource, sys
 def limit(what, soft, hard):
     resource.setrlimit(what, (soft, hard))
 jobs = json.loads(sys.stdin.buffer.read())
@@ -82,6 +85,8 @@ def plain(value, depth=0):
 def run(job):
     spent = resource.getrusage(resource.RUSAGE_SELF)
     limit(resource.RLIMIT_CPU, int(spent.ru_utime + spent.ru_stime) + 2, hard)
+    if "pattern" in job:
+        return json.dumps(re.search(job["pattern"], job["text"]) is not None)
     code = compile(job["source"], "answer", "eval")
     results = []
     for value in job["values"]:
@@ -151,10 +156,28 @@ def _check_node(node: ast.AST, known: set[str]) -> None:
 
 def run_expressions(trials: Sequence[Trial]) -> list[list[object] | None]:
     """The values of every expression, in plain JSON form; None where it was refused, failed or broke a limit."""
+    allowed = [position for position, trial in enumerate(trials) if is_expression(trial.source, trial.variable)]
+    jobs = [
+        {"source": trial.source.strip(), "variable": trial.variable, "values": list(trial.values)}
+        for trial in map(trials.__getitem__, allowed)
+    ]
     results: list[list[object] | None] = [None] * len(trials)
-    waiting = [position for position, trial in enumerate(trials) if is_expression(trial.source, trial.variable)]
+    for position, result in zip(allowed, _run(jobs), strict=True):
+        results[position] = result
+    return results
+
+
+def search_all(searches: Sequence[tuple[str, str]]) -> list[bool | None]:
+    """Whether each pattern is found in its text; None where that took too long. The patterns compile."""
+    return _run([{"pattern": pattern, "text": text} for pattern, text in searches])
+
+
+def _run(jobs: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """What comes of each job; None where it failed or broke a limit."""
+    results: list[Any] = [None] * len(jobs)
+    waiting = list(range(len(jobs)))
     while waiting:
-        lines = _run_child([trials[position] for position in waiting])
+        lines = _run_child([jobs[position] for position in waiting])
         for position, line in zip(waiting, lines, strict=False):
             results[position] = json.loads(line)
         # Whichever came next took the child down with it, or all are done.
@@ -162,11 +185,10 @@ def run_expressions(trials: Sequence[Trial]) -> list[list[object] | None]:
     return results
 
 
-def _run_child(trials: Sequence[Trial]) -> list[bytes]:
+def _run_child(jobs: Sequence[Mapping[str, Any]]) -> list[bytes]:
     """Result lines until the child ended, by itself or because it fell silent."""
-    jobs = [{"source": t.source.strip(), "variable": t.variable, "values": list(t.values)} for t in trials]
     with tempfile.TemporaryDirectory(prefix="sandbox-") as folder, tempfile.TemporaryFile() as jobs_file:
-        jobs_file.write(json.dumps({"builtins": _BUILTINS, "jobs": jobs}).encode())
+        jobs_file.write(json.dumps({"builtins": _BUILTINS, "jobs": list(jobs)}).encode())
         jobs_file.seek(0)
         child = subprocess.Popen(  # noqa: S603 - our own interpreter on our own source
             [sys.executable, "-I", "-S", "-c", _CHILD],

@@ -106,6 +106,16 @@ async def test_numbers_that_cannot_be_are_unknown(odd: str) -> None:
     assert (reply.answer, reply.input_tokens, reply.output_tokens, reply.mean_logprob) == ("five", None, 4, -1.0)
 
 
+async def test_reasoning_that_is_counted_beside_the_answer_is_paid_for() -> None:
+    beside = '"completion_tokens_details":{"reasoning_tokens":900}'
+    usage = f'{{"prompt_tokens":10,"completion_tokens":9,"total_tokens":919,{beside}}}'
+    body = f'{{"choices":[{{"message":{{"content":"42"}}}}],"usage":{usage}}}'.encode()
+    async with ChatServer(always(Scripted(body=body))) as server:
+        reply = await ask(server)
+
+    assert (reply.input_tokens, reply.output_tokens) == (10, 909)
+
+
 async def test_missing_usage_is_unknown_not_zero() -> None:
     async with ChatServer(always(Scripted(usage=False))) as server:
         reply = await ask(server)
@@ -239,6 +249,21 @@ async def test_a_rejected_prompt_is_missing_with_its_reason_and_the_rest_goes_on
 
     assert progress.failures == {("p3", "m"): "status 400: too long"}
     assert len(progress.replies) == 9
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_prompt_that_a_model_refuses_which_answers_others_is_missing(tmp_path: Path, status: int) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(status=status, body=b'{"error": {"message": "flagged"}}') if text.endswith("35") else Scripted()
+
+    async with ChatServer(script) as server:
+        plan = Plan(prompts(40), (target(server),))
+        for _ in range(2):
+            with Progress(tmp_path, plan.header()) as progress:
+                await run(plan, progress)
+
+    assert progress.failures == {("p35", "m"): f"status {status}: flagged"}
+    assert len(progress.replies) == 39
 
 
 async def test_a_dead_backend_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
@@ -411,6 +436,23 @@ async def test_an_answer_that_a_command_cannot_grade_is_missing(tmp_path: Path, 
     assert words in graded.failures["p0", "m"]
 
 
+async def test_an_answer_on_which_a_pattern_does_not_end_is_missing(tmp_path: Path) -> None:
+    plan = Plan(
+        tuple(Prompt(name, "q", "regex", r"^(\w+\s?)+\.$", 5) for name in ("p0", "p1")),
+        (Target("m", "m", "b", ("http://127.0.0.1:1",)),),
+    )
+    with Progress(tmp_path, plan.header()) as progress:
+        for name, text in (
+            ("p0", "Paris."),
+            ("p1", "It is of course the city that is on the river Seine, Paris (France)"),
+        ):
+            progress.add_reply(Reply(name, "m", text, "stop", 1, 1, 0.1, None))
+        graded = await grade_replies(plan.prompts, progress, None, lambda count: None)
+
+    assert graded.scores == {("p0", "m"): 1.0}
+    assert "takes too long" in graded.failures["p1", "m"]
+
+
 async def test_a_command_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     plan = Plan((Prompt("p0", "q", "command", None, 5),), (Target("m", "m", "b", ("http://127.0.0.1:1",)),))
     with Progress(tmp_path, plan.header()) as progress:
@@ -553,6 +595,23 @@ async def test_missing_outcomes_are_listed_not_scored_zero(tmp_path: Path) -> No
     reasons = [json.loads(line) for line in (tmp_path / "set" / "failures.jsonl").read_text().splitlines()]
     assert {(row["model"], row["reason"]) for row in reasons} == {("b", "status 400: no")}
     assert pq.read_table(tmp_path / "set" / "outcomes.parquet")["model"].to_pylist() == ["a"] * 3
+
+
+async def test_what_is_cut_while_it_thinks_is_missing_and_said(tmp_path: Path) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        thinking = Scripted(text="<think>Let me see.", finish_reason="length", output_tokens=body["max_tokens"])
+        return thinking if body["model"] == "b" else Scripted()
+
+    async with ChatServer(script) as server:
+        source = "families:sql@seed=1,count=16"
+        status, _, err = await finished(*arguments(server, tmp_path / "set", source), "--yes")
+
+    assert status == 0
+    assert "thalamus: b: uses up its room before it says anything, as models that reason do: give more with" in err
+    assert "thalamus: a:" not in err
+    reasons = [json.loads(line) for line in (tmp_path / "set" / "failures.jsonl").read_text().splitlines()]
+    assert [(row["model"], row["reason"]) for row in reasons] == [("b", "cut while it thought: raise max_tokens")] * 16
+    assert pq.read_table(tmp_path / "set" / "outcomes.parquet")["model"].to_pylist() == ["a"] * 16
 
 
 @pytest.mark.parametrize(

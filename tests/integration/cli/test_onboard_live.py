@@ -370,6 +370,34 @@ async def test_a_question_that_fails_is_asked_once_in_a_run_and_again_in_the_nex
     assert json.loads(out_again)["models"][0]["prompts"] == len(ANSWERS)
 
 
+async def test_a_mended_endpoint_sits_anew_and_so_does_a_new_version(tmp_path: Path) -> None:
+    script: Callable[..., Scripted] = refusing
+    async with ChatServer(lambda *asked: script(*asked)) as server:
+        at = place(tmp_path, server.url)
+        catalog = at.catalog()
+        catalog["models"][0]["price"] = {"input_usd_per_m": 1.0, "output_usd_per_m": 2.0}
+        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+        _, _, broken = await onboard(at)
+        script = honest
+        _, _, unasked = await onboard(at)
+        asked = len(server.bodies)
+        mended, out, spent = await onboard(at, "mine", "--anew", "--json")
+        first = len(server.bodies) - asked
+        script = constant
+        worse, _, err = await onboard(at, "mine", "--anew")
+        script = honest
+        again, _, _ = await onboard(at, "mine", "--anew", "--json")
+
+    assert "once that is mended, --anew asks it again" in broken
+    assert "are used; --anew asks again" in unasked
+    assert (mended, worse, again) == (0, 1, 0), err
+    assert first >= json.loads(out)["models"][0]["prompts"]
+    assert "Spent so far 0.0000" not in spent
+    assert "no model joined; nothing was written" in err
+    assert at.artifact() == "artifacts/mine-v2"
+    assert len(list((tmp_path / "exams").glob("*/mine.before-*"))) == 3
+
+
 async def test_an_adapted_artifact_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     demo, own = load_artifact(DEMO), read_outcomes(ROOT / "deploy/demo/outcomes").split("unseen")
     write_artifact(tmp_path / "own-v1", adapt(demo, own, "own", "own-v1", seed=1)[0])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from app.cli import told
-from app.collect.export import refuse_foreign, write_rated
+from app.collect.export import Written, refuse_foreign, write_rated
 from app.errors import UsageError
 from app.store.flat import COLUMNS
 from router_models.outcomes import OutcomesDataset, read_outcomes, write_outcomes
@@ -23,7 +23,14 @@ COLLECTED = OutcomesDataset(
 
 def row(name: str, messages: list[dict[str, Any]] | None, score: float | None = 1.0) -> dict[str, Any]:
     kept = None if messages is None else json.dumps(messages)
-    known = {"decision_id": name, "model": "small", "score": score, "messages": kept, "operation": "chat"}
+    known = {
+        "decision_id": name,
+        "model": "small",
+        "score": score,
+        "messages": kept,
+        "operation": "chat",
+        "outcome": "ok",
+    }
     return dict.fromkeys(COLUMNS) | known
 
 
@@ -35,8 +42,16 @@ def user(content: object) -> list[dict[str, Any]]:
 def test_a_request_without_text_is_left_out_and_counted(textless: list[dict[str, Any]] | None, tmp_path: Path) -> None:
     rows = [row("a", user("One?")), row("b", textless), row("c", user("Three?"), score=None)]
 
-    assert write_rated(tmp_path, rows) == (2, 1)
+    assert write_rated(tmp_path, rows) == Written(rated=2, without_text=1)
     assert read_outcomes(tmp_path).prompts["prompt"].to_pylist() == ["One?"]
+    assert read_outcomes(tmp_path).outcomes["prompt_id"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize("outcome", ["upstream_broken", "cancelled", None])
+def test_a_rating_of_an_answer_that_broke_is_left_out_and_counted(outcome: str | None, tmp_path: Path) -> None:
+    rows = [row("a", user("One?")), row("b", user("Two?"), score=0.0) | {"outcome": outcome}]
+
+    assert write_rated(tmp_path, rows) == Written(rated=2, broken=1)
     assert read_outcomes(tmp_path).outcomes["prompt_id"].to_pylist() == ["a"]
 
 
@@ -53,7 +68,7 @@ def test_of_a_message_in_parts_the_text_is_the_prompt(tmp_path: Path) -> None:
         {"type": "text", "text": "it?"},
     ]
 
-    assert write_rated(tmp_path, [row("a", user(parts))]) == (1, 0)
+    assert write_rated(tmp_path, [row("a", user(parts))]) == Written(rated=1)
     assert read_outcomes(tmp_path).prompts["prompt"].to_pylist() == ["What is\nit?"]
 
 

@@ -231,6 +231,13 @@ def test_only_http_addresses_are_asked() -> None:
         chat_url("file:///etc/passwd")
 
 
+@pytest.mark.parametrize("url", ["http://me:hunter2@h/v1", "http://h/v1?key=hunter2", "http://h/v1#hunter2"])
+def test_an_address_with_a_secret_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(UsageError, match="leave out user, password, query and fragment") as caught:
+        targets_at(url, ["m"], None)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_dataset_folder_gives_its_prompts_again_with_extra_columns(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "this?"}]
     rows = {

@@ -7,13 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_models.aptitude import GraderError, grade, grade_all
+from router_models.aptitude import GraderError, grade, grade_all, grade_each
 
 EXTRACT = json.dumps({"expected": {"name": "Anna", "age": 34}})
 SCHEMA = json.dumps(
     {"schema": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer", "minimum": 1}}}}
 )
 CITY = json.dumps({"answer": "Paris", "options": ["Paris", "Rome", "Berlin"]})
+SPAM, NOT_SPAM, LAST_NOT_SPAM = (
+    json.dumps({"answer": answer, "options": ["spam", "not spam"], "last": last})
+    for answer, last in (("spam", False), ("not spam", False), ("not spam", True))
+)
+DISPUTE = json.dumps({"answer": "billing dispute", "options": ["billing", "billing dispute", "login"]})
+HR, LAST_HR, IT = (
+    json.dumps({"answer": answer, "options": ["IT", "HR", "Sales"], "last": last})
+    for answer, last in (("HR", False), ("HR", True), ("IT", False))
+)
 COUNTED = json.dumps({"answer": "Wednesday", "options": ["Tuesday", "Wednesday", "Thursday"], "last": True})
 LETTER_A, LETTER_B = (json.dumps({"answer": answer, "options": list("ABCD")}) for answer in "AB")
 LETTER_I = json.dumps({"answer": "I", "options": list("ABCDEFGHI")})
@@ -63,6 +72,23 @@ OLDEST = json.dumps(
         ("choice", CITY, "Rome", 0),
         ("choice", CITY, "Parisian", 0),
         ("choice", CITY, "", 0),
+        ("choice", NOT_SPAM, "not spam", 1),
+        ("choice", NOT_SPAM, "This is not spam.", 1),
+        ("choice", NOT_SPAM, "Not spam", 1),
+        ("choice", NOT_SPAM, "spam", 0),
+        ("choice", NOT_SPAM, "spam or not spam", 0),
+        ("choice", LAST_NOT_SPAM, "spam? No: not spam", 1),
+        ("choice", LAST_NOT_SPAM, "not spam? No: spam", 0),
+        ("choice", SPAM, "spam", 1),
+        ("choice", SPAM, "not spam", 0),
+        ("choice", DISPUTE, "billing dispute", 1),
+        ("choice", DISPUTE, "billing", 0),
+        ("choice", HR, "I would assign it to HR.", 1),
+        ("choice", HR, "IT or HR", 0),
+        ("choice", LAST_HR, "HR should handle it.", 1),
+        ("choice", LAST_HR, "HR, then IT", 0),
+        ("choice", IT, "Assign it to IT.", 1),
+        ("choice", IT, "it", 1),
         ("choice", COUNTED, "1 Tuesday, 2 Wednesday", 1),
         ("choice", COUNTED, "It will be Wednesday, two days after Monday.", 1),
         ("choice", COUNTED, "Wednesday", 1),
@@ -85,6 +111,9 @@ OLDEST = json.dumps(
         ("number", json.dumps({"value": 6, "given": [12, 6]}), "12 - 6 = 6", 1),
         ("number", json.dumps({"value": 6, "given": [12, 6]}), "12 - 6 = 12", 0),
         ("number", json.dumps({"value": 3.14159, "tolerance": 0.01}), "about 3.14", 1),
+        ("number", json.dumps({"value": 0.005, "tolerance": 0.01}), "0.00502", 1),
+        ("number", json.dumps({"value": 0.005, "tolerance": 0.01}), "0.012", 0),
+        ("number", json.dumps({"value": 0, "tolerance": 0.01}), "0", 1),
         ("choice", LETTER_A, "I am not a lawyer.", 0),
         ("choice", LETTER_A, "Sorry, that is a question I cannot answer.", 0),
         ("choice", LETTER_B, "B) A mammal.", 1),
@@ -271,6 +300,9 @@ def test_whatever_a_model_says_is_a_score_and_never_an_error(texts: list[str]) -
         ("regex", "(", "not a regular expression"),
         ("json_schema", "{}", '"schema" or "expected"'),
         ("json_schema", '{"schema": {"type": "poem"}}', "not a JSON schema"),
+        ("json_schema", '{"schema": {"properties": {"zip": {"pattern": "[0-9"}}}}', "not a JSON schema"),
+        ("json_schema", '{"schema": {"$ref": "#/definitions/nowhere"}}', "refers to what is not in it"),
+        ("json_schema", '{"schema": {"items": {"$ref": "https://example.com/s"}}}', "refers to what is not in it"),
         ("json_schema", '{"schema": 5}', '"schema" must be an object'),
         ("json_schema", '{"expected": [1]}', '"expected" must be an object'),
         ("python", '{"variable": "x", "expression": "open(x)", "values": [1]}', "the reference's expression fails"),
@@ -289,5 +321,29 @@ def test_whatever_a_model_says_is_a_score_and_never_an_error(texts: list[str]) -
     ],
 )
 def test_a_reference_that_cannot_be_used_is_an_error_not_a_zero(grader: str, reference: str, words: str) -> None:
-    with pytest.raises(GraderError, match=words):
-        grade(grader, reference, '{"n": 1} x SELECT 1')
+    for answer in ('{"n": 1} x SELECT 1', ""):
+        with pytest.raises(GraderError, match=words):
+            grade(grader, reference, answer)
+
+
+def test_a_schema_may_refer_to_itself() -> None:
+    tree = {"$defs": {"n": {"properties": {"next": {"$ref": "#/$defs/n"}}, "required": ["n"]}}, "$ref": "#/$defs/n"}
+    answers = ('{"n": 1, "next": {"n": 2}}', '{"n": 1, "next": {}}')
+
+    assert [grade("json_schema", json.dumps({"schema": tree}), each) for each in answers] == [1, 0]
+    with pytest.raises(GraderError, match="does not end"):
+        grade("json_schema", json.dumps({"schema": {"$ref": "#"}}), '{"n": 1}')
+
+
+def test_a_pattern_that_does_not_end_costs_its_answer_only() -> None:
+    for_ever = r"^(\w+\s?)+\.$"
+    schema = json.dumps({"schema": {"properties": {"city": {"pattern": for_ever}}}})
+    texts = ("Paris.", "It is of course the city that is on the river Seine, Paris (France)", "no (dot)")
+    cases = [("regex", for_ever, text) for text in texts]
+    cases += [("json_schema", schema, json.dumps({"city": text})) for text in texts]
+
+    scores = grade_each(cases)
+
+    for first, slow, last in (scores[:3], scores[3:]):
+        assert (first, last) == (1.0, 0.0)
+        assert "too long" in str(slow)
