@@ -81,7 +81,7 @@ async def create_app(
 
 def heard(rumours: Rumours | None, live: Live) -> AbstractAsyncContextManager[None]:
     """Have the replicas of whatever configuration answers hear what other gateways tell of them."""
-    return rumours.heard_by(lambda change: live.now.replicas.hear(change)) if rumours else nullcontext()
+    return rumours.heard_by(lambda change: live.now.replicas.hear(change, from_afar=True)) if rumours else nullcontext()
 
 
 def serve(settings: Settings) -> None:

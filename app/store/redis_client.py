@@ -105,6 +105,11 @@ class RedisClient:
     def is_down(self) -> bool:
         return self.breaker.is_down
 
+    @property
+    def database(self) -> int:
+        """Its number: what is published is heard in all of them."""
+        return self._entrance.database
+
     async def aclose(self) -> None:
         """Wait for what is on its way, then hang up."""
         for _ in range(2):  # a script that Redis did not know is on its way twice
