@@ -27,7 +27,7 @@ from app.settings import Address, load_settings
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from tests.conftest import free_ports
-from tests.fakes.backend import FakeBackend
+from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.caller import chat
 from tests.fakes.deployment import FIRST_KEYS, write_config
 from tests.fakes.process import until
@@ -52,6 +52,7 @@ class LateCrew(Crew):
 @dataclass
 class World:
     crew: LateCrew
+    backend: FakeBackend
     config: Path
     address: Address
     log: io.StringIO = field(repr=False)
@@ -89,7 +90,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         config = write_config(tmp_path, urls, keys=FIRST_KEYS, listen=data, admin_listen=admin)
         settings, log = load_settings(config), io.StringIO()
         async with watched_keys(settings, None) as keys, crew_of(settings, log, keys) as crew:
-            yield World(crew, config, settings.listen, log)
+            yield World(crew, backend, config, settings.listen, log)
 
 
 @asynccontextmanager
@@ -133,6 +134,30 @@ async def standing_still(member: Member) -> AsyncIterator[None]:
         yield
     finally:
         os.kill(member.process.pid, signal.SIGCONT)
+
+
+async def test_a_stop_that_reaches_the_workers_as_signals_too_cuts_nothing(world: World) -> None:
+    await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+    [member] = world.crew._members
+    assert member.process
+    world.backend.script = Script(delay_s=2.0)
+    asked = asyncio.create_task(world.ask(FIRST_KEYS[0]["secret"]))
+    await until(lambda: world.backend.in_flight, 1)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+        os.kill(member.process.pid, number)
+    await world.crew.stop(20.0, asyncio.Event(), accept=False)
+    assert (await asked, member.process) == (200, None)
+
+
+async def test_a_stop_in_a_hurry_cuts_what_is_in_flight(world: World) -> None:
+    await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+    world.backend.script, hurried = Script(delay_s=9.0), asyncio.Event()
+    asked = asyncio.create_task(world.ask(FIRST_KEYS[0]["secret"]))
+    await until(lambda: world.backend.in_flight, 1)
+    hurried.set()
+    async with asyncio.timeout(5.0):
+        await world.crew.stop(20.0, hurried, accept=True)
+    assert await asked == 503
 
 
 async def test_metrics_do_without_a_worker_that_stands_still(world: World) -> None:
