@@ -117,7 +117,7 @@ def check(
     """
     findings = _files(config)
     if findings.settings and probe:
-        findings.replicas, findings.evicts = asyncio.run(_ask_all(findings.settings))
+        asyncio.run(_ask_all(findings, findings.settings))
     elif findings.settings:
         findings.problems += _unusable(findings.settings)
     for one in findings.replicas:
@@ -185,11 +185,16 @@ def _unusable(settings: Settings) -> list[str]:
     return []
 
 
-async def _ask_all(settings: Settings) -> tuple[list[Probed], str | None]:
-    """What the replicas say, and the store."""
+async def _ask_all(findings: Findings, settings: Settings) -> None:
+    """Find what the replicas say, and the store."""
+    from app.store.redis_client import StoreDown
     from app.stores import eviction_policy
 
-    return await _probe(settings), await eviction_policy(settings)
+    findings.replicas = await _probe(settings)
+    try:
+        findings.evicts = await eviction_policy(settings)
+    except StoreDown as exc:
+        findings.problems.append(f"store: Redis does not let the gateway in: {exc}")
 
 
 async def _probe(settings: Settings) -> list[Probed]:

@@ -80,6 +80,11 @@ class KeyRing:
         self._warned = ""
 
     @property
+    def is_stale(self) -> bool:
+        """The store did not answer when it was asked last, or cannot be used."""
+        return bool(self._warned)
+
+    @property
     def keys(self) -> Sequence[Key]:
         """Those that are valid."""
         return [held.key for held in self._held.values()]

@@ -110,6 +110,8 @@ class RedisClient:
         self._held: list[tuple[bytes, Heard]] = []
         """What waits for a connection."""
         self._is_closed = False
+        self._why = "no answer in time"
+        """What was wrong when it was asked last."""
 
     @property
     def is_down(self) -> bool:
@@ -182,7 +184,7 @@ class RedisClient:
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
         if self._is_closed or self._is_late or not self.breaker.lets_through():
-            _refuse(waiting, "it is closed" if self._is_closed else "left alone for a while")
+            _refuse(waiting, "it is closed" if self._is_closed else self._why)
         elif self._wire:
             self._wire.send(waiting)
         else:
@@ -212,6 +214,7 @@ class RedisClient:
 
     def _let_down(self, why: str) -> None:
         """Nobody waits for a connection any more."""
+        self._why = why
         held, self._held = self._held, []
         if not self._is_late:
             self._is_late = True
@@ -230,11 +233,14 @@ class RedisClient:
                 self._refused(str(answer))
             else:
                 self.breaker.succeeded(wrote=False)
-        elif not isinstance(answer, StoreDown):
+        elif isinstance(answer, StoreDown):
+            self._why = str(answer)
+        else:
             self.breaker.succeeded(wrote=writes)
         heard(answer)
 
     def _refused(self, why: str) -> None:
+        self._why = why
         self.breaker.failed(unfit=True)
         if self._wire and why.startswith(ELSEWHERE):
             wire, self._wire = self._wire, None

@@ -191,6 +191,16 @@ async def test_a_primary_that_has_become_a_replica_is_left_for_whoever_is_at_its
         await client.aclose()
 
 
+async def test_who_is_left_without_an_answer_hears_what_was_wrong(redis_server: RedisServer) -> None:
+    redis_server.do("CONFIG", "SET", "requirepass", "hush")
+    client = RedisClient(redis_server.url, "wrong", FakeClock())
+    for _ in range(FAILURES_IN_A_ROW + 1):
+        with pytest.raises(StoreDown, match="WRONGPASS"):
+            await client.ask("GET", "fruit")
+    assert client.is_down
+    await client.aclose()
+
+
 async def test_one_bad_value_or_script_leaves_the_rest_alone(client: RedisClient) -> None:
     await client.ask("SET", "fruit", "apple")
     for _ in range(3 * FAILURES_IN_A_ROW):
