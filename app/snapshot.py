@@ -178,7 +178,7 @@ class Snapshot:
         """Have limits and metrics follow the keys that there are now."""
         keys = [*(key for _, key in self.settings.keys), *lasting.stores.keys.ring.keys]
         lasting.stores.limits.adopt(self.settings.limits.in_flight, keys)
-        lasting.telemetry.metrics.names.know_keys(key.id for key in keys)
+        lasting.telemetry.metrics.kept.know_keys(key.id for key in keys)
 
 
 def create_router(settings: Settings, router_model: RouterModel | None, tally: Tally | None = None) -> Router:

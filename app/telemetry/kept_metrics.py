@@ -73,6 +73,13 @@ class KeptMetrics:
         for feature, is_up in up.items():
             self._store_up.set(float(is_up), _FEATURES[feature])
 
+    def know_keys(self, ids: Iterable[str]) -> None:
+        """Have series for these keys; those of keys that are gone go, so that there are never more of them."""
+        gone = self._names.know_keys(ids)
+        for series in (self._key_requests, self._key_cost_usd):
+            for labels in [labels for labels in series.values if labels[0] in gone]:
+                del series.values[labels]
+
     def replicas(self, states: Iterable[ReplicaState]) -> None:
         """All replicas of now."""
         by_place = {(state.backend, state.replica): state for state in states}
