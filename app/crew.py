@@ -30,6 +30,7 @@ from app.gateway import Gateway
 from app.generated_keys import GeneratedKeys, connected, watched_keys
 from app.member import Member
 from app.reload import rejected, rejection
+from app.router_model import fingerprint
 from app.serving import Listener, Signals, leave_no_core, listening_socket, shared_socket
 from app.settings import Settings, load_settings
 from app.snapshot import check_lasting, create_keys
@@ -61,6 +62,8 @@ class Crew:
         self._ended = Metrics()
         self._out: dict[tuple[str, str], Mapping[str, Any]] = {}
         """Replicas that workers have taken out, as they told."""
+        self._artifact = fingerprint(settings)
+        """What workers run, or are to begin with."""
         self._stopping = False
         self._turn = asyncio.Lock()
         self._keepers: list[asyncio.Task[None]] = []
@@ -130,12 +133,12 @@ class Crew:
         async with self._turn:
             began_at = time.monotonic()
             try:
-                settings = await self._prepare()
+                settings, artifact = await self._prepare()
             except ConfigRejected as exc:
                 self._say("discard")
                 rejected(self._telemetry, exc)
                 raise
-            self.settings = settings
+            self.settings, self._artifact = settings, artifact
             self.doors.become(self._doors(settings))
             await asyncio.gather(*(member.commit(settings.version) for member in self._members))
             self._telemetry.metrics.config_applied.inc()
@@ -153,16 +156,17 @@ class Crew:
         self.gate.leaving = leaving
         self._say(what)
 
-    async def _prepare(self) -> Settings:
+    async def _prepare(self) -> tuple[Settings, str]:
         try:
             settings = await asyncio.to_thread(load_settings, self.settings.path)
             check_lasting(settings, self.settings)
+            artifact = await asyncio.to_thread(fingerprint, settings)
         except UsageError as exc:
             raise rejection(str(exc).splitlines()) from exc
         answers = await asyncio.gather(*(member.prepare(settings.files) for member in self._members))
         if problems := dict.fromkeys(line for answer in answers for line in answer):
             raise rejection(list(problems))
-        return settings
+        return settings, artifact
 
     def _doors(self, settings: Settings) -> Doors:
         access = Access(settings.catalog, settings.profiles)
@@ -229,7 +233,7 @@ class Crew:
         """What a worker asks."""
         if what == "files":
             member.version = self.settings.version
-            return told(self.settings.files)
+            return told(self.settings.files) | {"artifact": self._artifact}
         if what == "failed":
             member.failure = str(value)
         elif what == "changed":

@@ -23,6 +23,7 @@ import uvloop
 from app.channel import Channel
 from app.errors import ConfigRejected, UsageError
 from app.main import Application, Peers, create_app
+from app.router_model import fingerprint
 from app.serving import Listener, depart, settle
 from app.settings import Files, load_settings
 from app.store.sessions import MemorySessions
@@ -57,7 +58,10 @@ async def work(post: Post) -> None:
     worker = _Worker()
     channel = await Channel.over(socket.socket(fileno=post.channel), worker.answer)
     try:
-        settings = load_settings(Path(post.config), files=files_of(await channel.ask("files")))
+        begin_with = await channel.ask("files")
+        settings = load_settings(Path(post.config), files=files_of(begin_with))
+        if fingerprint(settings) != begin_with["artifact"]:
+            raise UsageError(f"{settings.artifact}: it differs from what the other workers run; put it back, or reload")
         limits = SharedLimits(Table(post.limits, post.workers), post.number, settings.limits.in_flight, time.monotonic)
         worker.sessions = MemorySessions(tell=lambda session: channel.tell("remembered", session))
         peers = Peers(limits, lambda change: channel.tell("changed", asdict(change)), worker.sessions, post.gateway)
