@@ -48,6 +48,8 @@ class Lasting:
     gate: Gate = field(default_factory=Gate)
     tell: Tell = lambda _: None
     """Hears of changes of replicas that other processes should hear of."""
+    processes: int = 1
+    """How many of a gateway share the machine's memory."""
 
     def __post_init__(self) -> None:
         metrics = self.telemetry.metrics
@@ -138,7 +140,7 @@ class Snapshot:
             self.gateway,
             telemetry,
             limits.body_bytes,
-            uploads=Uploads.within(memory_limit_bytes(limits.memory_mib)),
+            uploads=Uploads.within(memory_limit_bytes(limits.memory_mib, processes=lasting.processes)),
         )
         self._adopt(lasting)
 

@@ -64,7 +64,11 @@ async def work(post: Post) -> None:
             raise UsageError(f"{settings.artifact}: it differs from what the other workers run; put it back, or reload")
         limits = SharedLimits(Table(post.limits, post.workers), post.number, settings.limits.in_flight, time.monotonic)
         worker.sessions = MemorySessions(tell=lambda session: channel.tell("remembered", session))
-        peers = Peers(limits, lambda change: channel.tell("changed", asdict(change)), worker.sessions, post.gateway)
+
+        def tell(change: Change) -> None:
+            channel.tell("changed", asdict(change))
+
+        peers = Peers(limits, tell, worker.sessions, post.gateway, post.workers)
         async with create_app(settings, peers) as application:
             worker.application = application
             await _serve(application, socket.socket(fileno=post.listener), channel, worker)
