@@ -25,7 +25,7 @@ from app.store.limits import Limits, MemoryLimits
 from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal
 from app.store.redis_bank import RedisBank
-from app.store.redis_client import PATIENCE_S, RedisClient
+from app.store.redis_client import PATIENCE_S, RedisClient, StoreDown
 from app.store.redis_limits import RedisLimits
 from app.store.redis_memory import evicts_by
 from app.store.results import Results
@@ -38,6 +38,8 @@ from app.telemetry.kept_metrics import FEATURES, BudgetState
 
 # How long a start waits for what dead processes left. 64 MiB of it may take longer: hard budgets are closed until then.
 SWEEP_WITHIN_S = 2.0
+# How answers begin that only another password or other rights mend.
+NOT_LET_IN = ("WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH")
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ async def eviction_policy(place: Place) -> str | None:
     """By which the shared store drops keys when its memory is full; None where it drops none, or none is shared.
 
     Raises:
-        StoreDown: it does not let the gateway in; the message says why.
+        StoreDown: it does not let the gateway in; the message says why. One that is not there says nothing.
     """
     if place.store is None:
         return None
@@ -159,6 +161,10 @@ async def eviction_policy(place: Place) -> str | None:
     try:
         await client.ask("PING")
         return await evicts_by(client)
+    except StoreDown as exc:
+        if str(exc).startswith(NOT_LET_IN):
+            raise
+        return None
     finally:
         await client.aclose()
 
