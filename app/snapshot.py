@@ -25,6 +25,7 @@ from app.routing.record import describe, predicted_quality
 from app.routing.router import Learned, Router, Tally
 from app.settings import Settings
 from app.shedding import Shedding
+from app.store.issuer import NAMED
 from app.store.key_ring import AllKeys
 from app.store.keys import Keys, StaticKeys
 from app.stores import Stores
@@ -132,7 +133,7 @@ class Snapshot:
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
         desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=stores.redis is not None)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
-        access = Access(settings.catalog, settings.profiles)
+        access = self.access = Access(settings.catalog, settings.profiles)
         limits = settings.limits
         self.doors = Doors(
             create_keys(settings, stores.keys.ring),
@@ -174,6 +175,8 @@ class Snapshot:
         )
         if unpriced := [model.name for model in catalog.models if model.price is None]:
             lasting.telemetry.log.write("models.unpriced", models=unpriced)
+        if shut_out := self.access.shut_out(lasting.stores.keys.ring.keys):
+            lasting.telemetry.log.write("keys.shut_out", keys=shut_out[:NAMED], count=len(shut_out))
         metrics.refresh_with(lambda: tell(self.replicas, metrics.kept), of="replicas")
 
     def _adopt_keys(self, lasting: Lasting) -> None:

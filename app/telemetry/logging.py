@@ -35,6 +35,7 @@ EVENTS = {
     "config.rejected": "the files were read again and are wrong: what was before stays",
     "admin.asked": "a reload, or to be drained or not any more: by whose key",
     "keys.missing": "there is no valid key, so nobody can call",
+    "keys.shut_out": "generated keys name models or profiles, and the configuration that answers now has none of them",
     "store.failed": "the store did not take or tell what a feature needs of it",
     "store.resumed": "it does again",
     "keys.stale": "the store of the keys does not answer, or cannot be used: changes of keys do not arrive",
