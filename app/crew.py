@@ -2,7 +2,7 @@
 
 How it works: each worker listens on a socket of its own at the same address, and the kernel deals connections out among
 those that listen. One that ends gets no more of them, and another one is started in its place. What is asked of the
-gateway goes to all workers: signals, drains, and reloads in two halves, so that all of them take a configuration over
+gateway goes to all workers: stops, drains, and reloads in two halves, so that all of them take a configuration over
 or none does; one that does not answer is a no. The parent serves the admin listener itself: metrics are the workers'
 together, with those of workers that have ended. Limits are in memory that all share (`store.shared_limits`).
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
 import socket
 import time
 from collections.abc import Coroutine, Mapping
@@ -31,6 +30,7 @@ from app.gateway import Gateway
 from app.generated_keys import GeneratedKeys, connected, watched_keys
 from app.member import Member
 from app.reload import rejected, rejection
+from app.router_model import fingerprint
 from app.serving import Listener, Signals, leave_no_core, listening_socket, shared_socket
 from app.settings import Settings, load_settings
 from app.snapshot import check_lasting, create_keys
@@ -62,6 +62,8 @@ class Crew:
         self._ended = Metrics()
         self._out: dict[tuple[str, str], Mapping[str, Any]] = {}
         """Replicas that workers have taken out, as they told."""
+        self._artifact = fingerprint(settings)
+        """What workers run, or are to begin with."""
         self._stopping = False
         self._turn = asyncio.Lock()
         self._keepers: list[asyncio.Task[None]] = []
@@ -82,19 +84,19 @@ class Crew:
         await asyncio.gather(*(member.look() for member in self._members))
         self._errand(self._look())
 
-    async def stop(self, number: signal.Signals, within_s: float, hurried: asyncio.Event) -> None:
-        """Have all of them leave; who does not is killed."""
+    async def stop(self, within_s: float, hurried: asyncio.Event, *, accept: bool) -> None:
+        """Have all of them leave, and first serve for a while where they `accept`; who does not leave is killed."""
         self._stopping = True
-        self._signal(number)
+        self._say("stop", accept)
         hurrying = asyncio.create_task(self._hurry(hurried))
         _, stuck = await asyncio.wait(self._keepers, timeout=within_s)
         if stuck:
-            self._signal(signal.SIGKILL)
+            self._kill()
         hurrying.cancel()
 
     async def aclose(self) -> None:
         self._stopping = True
-        self._signal(signal.SIGKILL)
+        self._kill()
         for task in tuple(self._errands):
             task.cancel()
         await asyncio.gather(*self._keepers, *self._errands, return_exceptions=True)
@@ -131,13 +133,12 @@ class Crew:
         async with self._turn:
             began_at = time.monotonic()
             try:
-                settings = await self._prepare()
+                settings, artifact = await self._prepare()
             except ConfigRejected as exc:
-                for member in self._members:
-                    member.tell("discard")
+                self._say("discard")
                 rejected(self._telemetry, exc)
                 raise
-            self.settings = settings
+            self.settings, self._artifact = settings, artifact
             self.doors.become(self._doors(settings))
             await asyncio.gather(*(member.commit(settings.version) for member in self._members))
             self._telemetry.metrics.config_applied.inc()
@@ -153,19 +154,19 @@ class Crew:
 
     def _tell_all(self, what: str, *, leaving: bool) -> None:
         self.gate.leaving = leaving
-        for member in self._members:
-            member.tell(what)
+        self._say(what)
 
-    async def _prepare(self) -> Settings:
+    async def _prepare(self) -> tuple[Settings, str]:
         try:
             settings = await asyncio.to_thread(load_settings, self.settings.path)
             check_lasting(settings, self.settings)
+            artifact = await asyncio.to_thread(fingerprint, settings)
         except UsageError as exc:
             raise rejection(str(exc).splitlines()) from exc
         answers = await asyncio.gather(*(member.prepare(settings.files) for member in self._members))
         if problems := dict.fromkeys(line for answer in answers for line in answer):
             raise rejection(list(problems))
-        return settings
+        return settings, artifact
 
     def _doors(self, settings: Settings) -> Doors:
         access = Access(settings.catalog, settings.profiles)
@@ -226,13 +227,13 @@ class Crew:
     def _give_up(self, member: Member) -> None:
         """It hangs before it answers: another one may not."""
         member.failure = f"a worker did not start within {member.patience.start_s:g} s"
-        member.send(signal.SIGKILL)
+        member.kill()
 
     async def _answer(self, member: Member, what: str, value: Any) -> Any:
         """What a worker asks."""
         if what == "files":
             member.version = self.settings.version
-            return told(self.settings.files)
+            return told(self.settings.files) | {"artifact": self._artifact}
         if what == "failed":
             member.failure = str(value)
         elif what == "changed":
@@ -244,6 +245,8 @@ class Crew:
             member.failure = None
             member.started.set()
             self._errand(self._bring_up_to_date(member))
+            if self._stopping:
+                member.tell("stop")
         return None
 
     async def _bring_up_to_date(self, member: Member) -> None:
@@ -296,11 +299,15 @@ class Crew:
 
     async def _hurry(self, hurried: asyncio.Event) -> None:
         await hurried.wait()
-        self._signal(signal.SIGTERM)
+        self._say("hurry")
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _say(self, what: str, value: Any = None) -> None:
         for member in self._members:
-            member.send(number)
+            member.tell(what, value)
+
+    def _kill(self) -> None:
+        for member in self._members:
+            member.kill()
 
 
 def serve(settings: Settings, workers: int) -> None:
@@ -342,7 +349,7 @@ async def _lead(crew: Crew, admin_socket: socket.socket, telemetry: Telemetry) -
         crew.gate.leaving = True
         limits = crew.settings.limits
         within_s = limits.accept_s + limits.drain_s + PATIENCE_S
-        await crew.stop(signal.SIGTERM if accept else signal.SIGINT, within_s, signals.hurried)
+        await crew.stop(within_s, signals.hurried, accept=accept)
         admin.refuse()
         admin.let_go()
         await admin.aclose()

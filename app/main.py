@@ -38,6 +38,8 @@ class Peers:
     """Those that the others hear of, where no store shares them."""
     gateway: str = field(default_factory=lambda: secrets.token_hex(8))
     """The name that all of them have, among gateways."""
+    processes: int = 1
+    """How many they are together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ async def create_app(
                 stores.keys.heard_by(telemetry.log)
                 rumours = Rumours(stores.redis, peers.gateway) if stores.redis else None
                 tell = both(peers.tell, rumours.tell) if rumours else peers.tell
-                live = Live(Lasting(stores, shedding, telemetry, tell=tell))
+                live = Live(Lasting(stores, shedding, telemetry, tell=tell, processes=peers.processes))
                 try:
                     await live.open(settings)
                     data = data_plane(live.doors, max_connections=max_connections())
@@ -81,7 +83,7 @@ async def create_app(
 
 def heard(rumours: Rumours | None, live: Live) -> AbstractAsyncContextManager[None]:
     """Have the replicas of whatever configuration answers hear what other gateways tell of them."""
-    return rumours.heard_by(lambda change: live.now.replicas.hear(change)) if rumours else nullcontext()
+    return rumours.heard_by(lambda change: live.now.replicas.hear(change, from_afar=True)) if rumours else nullcontext()
 
 
 def serve(settings: Settings) -> None:

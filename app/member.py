@@ -7,7 +7,6 @@ while then, and what it was asked it does when it moves again, in the order in w
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -79,7 +78,7 @@ class Member:
         except TimeoutError:
             pass
         except NotAnswered:
-            self.send(signal.SIGTERM)
+            self.tell("stop", True)
 
     async def look(self) -> None:
         """Hear how it is; of one that does not say so soon, what it said last stays until it does."""
@@ -112,7 +111,7 @@ class Member:
             return await self.channel.ask(what, value, within_s)
         return None
 
-    def send(self, number: signal.Signals) -> None:
+    def kill(self) -> None:
         if self.process:
             with suppress(ProcessLookupError):
-                self.process.send_signal(number)
+                self.process.kill()

@@ -24,10 +24,10 @@ def memory_share(limit_mib: int | None = None, groups: Path = CGROUPS) -> Share:
     return lambda: max((share() for share in limits), default=0.0)
 
 
-def memory_limit_bytes(limit_mib: int | None = None, groups: Path = CGROUPS) -> int | None:
-    """The tighter of the two limits; None where there is none."""
+def memory_limit_bytes(limit_mib: int | None = None, groups: Path = CGROUPS, processes: int = 1) -> int | None:
+    """The tighter of the two limits for one of so many processes in the group; None where there is none."""
     limits = [limit_mib << 20] if limit_mib else []
-    limits += [limit_bytes for _, limit_bytes in _group_limits(groups)]
+    limits += [limit_bytes // processes for _, limit_bytes in _group_limits(groups)]
     return min(limits, default=None)
 
 

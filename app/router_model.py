@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.domain.dimensions import Scale
 from app.domain.models import Model, TokenPrice
@@ -93,14 +95,23 @@ def source(settings: Settings) -> object:
     """What the settings' router model is made from: while it is equal, the model is the same. None without one."""
     if settings.artifact is None:
         return None
-    try:
-        # It has the hashes of all other files.
-        manifest = (settings.artifact / "manifest.json").read_bytes()
-    except OSError:
-        manifest = b""
+    manifest = _manifest(settings.artifact)
     columns = frozenset(model.predicted_as for model in settings.catalog.models)
     scale = settings.scales.get("cost")
     return settings.artifact, manifest, columns, settings.encoder, settings.predictor_limit_s, scale
+
+
+def fingerprint(settings: Settings) -> str:
+    """Of the artifact that is there now; the same in all processes that find the same one."""
+    return hashlib.sha256(_manifest(settings.artifact)).hexdigest() if settings.artifact else ""
+
+
+def _manifest(artifact: Path) -> bytes:
+    """It has the hashes of all other files; empty where there is none."""
+    try:
+        return (artifact / "manifest.json").read_bytes()
+    except OSError:
+        return b""
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 It is told as it happens, to whoever hears it then. While Redis is down nobody hears anything, and each gateway finds
 out by itself, as it would alone.
+
+That a replica is out is hearsay, because the fault may be the teller's own: it goes out here at the next failure here,
+or at once where requests have failed here of late.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from app.store.redis_client import RedisClient
 from app.upstream.changes import Change, Tell, What
 from app.upstream.replicas import MAX_REST_S
 
-CHANNEL = "thalamus:health"
+CHANNEL = "thalamus:health:{database}"
+"""Of one database of Redis, which itself tells all of them the same."""
 
 
 class Rumours:
@@ -25,10 +29,11 @@ class Rumours:
     def __init__(self, redis: RedisClient, gateway: str) -> None:
         """`gateway` is the same name in all processes of one, which hear of each other without Redis."""
         self._redis, self._gateway = redis, gateway
+        self._channel = CHANNEL.format(database=redis.database)
 
     def tell(self, change: Change) -> None:
         message = {"from": self._gateway, **asdict(change)}
-        self._redis.publish(CHANNEL, json.dumps(message).encode())
+        self._redis.publish(self._channel, json.dumps(message).encode())
 
     @asynccontextmanager
     async def heard_by(self, hear: Callable[[Change], None]) -> AsyncIterator[None]:
@@ -38,7 +43,7 @@ class Rumours:
             if change := self.read(message):
                 hear(change)
 
-        subscription = self._redis.subscribe(CHANNEL, heard)
+        subscription = self._redis.subscribe(self._channel, heard)
         try:
             yield
         finally:

@@ -26,6 +26,7 @@ from app.routing.record import describe, predicted_quality
 from app.routing.router import Learned, Router, Tally
 from app.settings import Settings
 from app.shedding import Shedding
+from app.store.issuer import NAMED
 from app.store.key_ring import AllKeys
 from app.store.keys import Keys, StaticKeys
 from app.stores import Stores
@@ -49,6 +50,8 @@ class Lasting:
     gate: Gate = field(default_factory=Gate)
     tell: Tell = lambda _: None
     """Hears of changes of replicas that other processes should hear of."""
+    processes: int = 1
+    """How many of a gateway share the machine's memory."""
 
     def __post_init__(self) -> None:
         metrics = self.telemetry.metrics
@@ -131,7 +134,7 @@ class Snapshot:
         dispatcher = Dispatcher(draft.client, self.replicas, dispatch, time.monotonic, telemetry)
         desk = Desk(self.router, stores.journal, describe, stores.sessions, is_shared=stores.redis is not None)
         self.gateway = Gateway(self.admission, desk, dispatcher, self.replicas, telemetry)
-        access = Access(settings.catalog, settings.profiles)
+        access = self.access = Access(settings.catalog, settings.profiles)
         limits = settings.limits
         self.doors = Doors(
             create_keys(settings, stores.keys.ring),
@@ -139,7 +142,7 @@ class Snapshot:
             self.gateway,
             telemetry,
             limits.body_bytes,
-            uploads=Uploads.within(memory_limit_bytes(limits.memory_mib)),
+            uploads=Uploads.within(memory_limit_bytes(limits.memory_mib, processes=lasting.processes)),
         )
         self._adopt(lasting)
 
@@ -173,6 +176,8 @@ class Snapshot:
         metrics.know(models, self.settings.profiles, backends, priced)
         if unpriced := [one.name for one in catalog.models if one.price is None]:
             lasting.telemetry.log.write("models.unpriced", models=unpriced)
+        if shut_out := self.access.shut_out(lasting.stores.keys.ring.keys):
+            lasting.telemetry.log.write("keys.shut_out", keys=shut_out[:NAMED], count=len(shut_out))
         metrics.refresh_with(lambda: tell(self.replicas, metrics.kept), of="replicas")
 
     def _adopt_keys(self, lasting: Lasting) -> None:

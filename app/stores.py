@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from app.errors import UsageError
 from app.generated_keys import GeneratedKeys, Place, watched_keys
@@ -17,15 +18,17 @@ from app.routing.outline import Outlines
 from app.settings import Settings
 from app.store import redis_journal
 from app.store.budgets import Budgets, Purse
+from app.store.issuer import NoLog
 from app.store.journal import Journal, RecentDecisions
 from app.store.kept import KEEP, JournalStore, Keep
 from app.store.limits import Limits, MemoryLimits
 from app.store.recorder import Recorder
 from app.store.recording import RecordedJournal
 from app.store.redis_bank import RedisBank
-from app.store.redis_client import PATIENCE_S, RedisClient
+from app.store.redis_client import PATIENCE_S, RedisClient, StoreDown
 from app.store.redis_limits import RedisLimits
 from app.store.redis_memory import evicts_by
+from app.store.results import Results
 from app.store.sessions import MemorySessions, RedisSessions, Sessions
 from app.store.spool import Spool
 from app.store.sqlite_bank import SqliteBank
@@ -35,6 +38,8 @@ from app.telemetry.kept_metrics import FEATURES, BudgetState
 
 # How long a start waits for what dead processes left. 64 MiB of it may take longer: hard budgets are closed until then.
 SWEEP_WITHIN_S = 2.0
+# How answers begin that only another password or other rights mend.
+NOT_LET_IN = ("WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Stores:
     sessions: Sessions = field(default_factory=MemorySessions)
     shared_limits: RedisLimits | None = None
     """`limits`, where Redis keeps them."""
+    results: Results = field(default_factory=lambda: Results(NoLog()))
 
     def up(self) -> Mapping[str, bool]:
         """Whether what each feature needs of the store can be had, for the metrics.
@@ -60,7 +66,10 @@ class Stores:
         """
         answers = self.redis is None or not self.redis.is_down
         limits = self.shared_limits is None or self.shared_limits.is_shared
-        return {**dict.fromkeys(FEATURES, answers), "limits": limits}
+        is_stopped = self.spool is not None and self.spool.is_stopped
+        kept = {name: answers and (is_stopped or self.results.is_well(name)) for name in ("budgets", "journal")}
+        keys = answers and not self.keys.ring.is_stale
+        return {**dict.fromkeys(FEATURES, answers), **kept, "keys": keys, "limits": limits}
 
     def budget_states(self) -> Iterator[BudgetState]:
         """What keys have left, for the metrics."""
@@ -79,7 +88,7 @@ async def open_stores(
         UsageError: a store cannot be opened; the message is one line.
     """
     async with AsyncExitStack() as stack:
-        redis, shared, shared_limits = None, None, None
+        redis, shared, shared_limits, results = None, None, None, Results(telemetry.log)
         limits = limits or MemoryLimits(settings.limits.in_flight, time.monotonic)
         if settings.store:
             redis = _redis(settings.store, settings, PATIENCE_S)
@@ -94,13 +103,18 @@ async def open_stores(
         keys = await stack.enter_async_context(watched_keys(settings, redis))
         spool = _spool(settings)
         store = await stack.enter_async_context(journal_store(settings, settings.journal))
-        recorder = Recorder(spool, store, telemetry, time.monotonic, time.time)
+        heard = partial(results.hear, "journal")
+        recorder = Recorder(spool, store, telemetry, time.monotonic, time.time, heard)
         stack.push_async_callback(recorder.aclose)
         recorder.start()
         # What it gives back when it is closed is not what the recorder has yet to record, so it may be closed first.
         bank = RedisBank(redis, spool.id) if redis else _sqlite_bank(settings, spool)
         # What a dead process spent is known to no bank before it is recorded.
-        purse = Purse(bank, may_record=lambda: recorder.has_swept and not spool.is_stopped)
+        purse = Purse(
+            bank,
+            may_record=lambda: recorder.has_swept and not spool.is_stopped,
+            heard=partial(results.hear, "budgets"),
+        )
         await stack.enter_async_context(purse)
         await _first_sweep(recorder)
         yield Stores(
@@ -112,6 +126,7 @@ async def open_stores(
             spool=spool,
             sessions=shared or sessions or MemorySessions(),
             shared_limits=shared_limits,
+            results=results,
         )
 
 
@@ -135,12 +150,21 @@ async def journal_store(place: Place, keep: Keep = KEEP) -> AsyncIterator[Journa
 
 
 async def eviction_policy(place: Place) -> str | None:
-    """By which the shared store drops keys when its memory is full; None where it drops none, or none is shared."""
+    """By which the shared store drops keys when its memory is full; None where it drops none, or none is shared.
+
+    Raises:
+        StoreDown: it does not let the gateway in; the message says why. One that is not there says nothing.
+    """
     if place.store is None:
         return None
     client = _redis(place.store, place, redis_journal.PATIENCE_S)
     try:
+        await client.ask("PING")
         return await evicts_by(client)
+    except StoreDown as exc:
+        if str(exc).startswith(NOT_LET_IN):
+            raise
+        return None
     finally:
         await client.aclose()
 

@@ -1,13 +1,15 @@
 """One of several processes that answer on a gateway's port. Its parent starts it, and asks it what all are asked.
 
 It gets three descriptors: a socket at the address of all workers, the table of limits that all share, and its end of
-the channel to the parent. A parent that is gone is a request to stop.
+the channel to the parent, which alone asks it to stop. Signals to stop or to reload it ignores, because whoever stops
+a service sends them to all of its processes, and to the parent too. A parent that is gone is a request to stop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import sys
 import time
@@ -21,7 +23,8 @@ import uvloop
 from app.channel import Channel
 from app.errors import ConfigRejected, UsageError
 from app.main import Application, Peers, create_app
-from app.serving import Listener, Signals, depart, settle
+from app.router_model import fingerprint
+from app.serving import Listener, depart, settle
 from app.settings import Files, load_settings
 from app.store.sessions import MemorySessions
 from app.store.shared_limits import SharedLimits, Table
@@ -55,13 +58,20 @@ async def work(post: Post) -> None:
     worker = _Worker()
     channel = await Channel.over(socket.socket(fileno=post.channel), worker.answer)
     try:
-        settings = load_settings(Path(post.config), files=files_of(await channel.ask("files")))
+        begin_with = await channel.ask("files")
+        settings = load_settings(Path(post.config), files=files_of(begin_with))
+        if fingerprint(settings) != begin_with["artifact"]:
+            raise UsageError(f"{settings.artifact}: it differs from what the other workers run; put it back, or reload")
         limits = SharedLimits(Table(post.limits, post.workers), post.number, settings.limits.in_flight, time.monotonic)
         worker.sessions = MemorySessions(tell=lambda session: channel.tell("remembered", session))
-        peers = Peers(limits, lambda change: channel.tell("changed", asdict(change)), worker.sessions, post.gateway)
+
+        def tell(change: Change) -> None:
+            channel.tell("changed", asdict(change))
+
+        peers = Peers(limits, tell, worker.sessions, post.gateway, post.workers)
         async with create_app(settings, peers) as application:
             worker.application = application
-            await _serve(application, socket.socket(fileno=post.listener), channel)
+            await _serve(application, socket.socket(fileno=post.listener), channel, worker)
     except UsageError as exc:
         await channel.ask("failed", str(exc))
         raise SystemExit(ENDED_BY_USAGE) from exc
@@ -69,19 +79,17 @@ async def work(post: Post) -> None:
         await channel.aclose()
 
 
-async def _serve(application: Application, listener: socket.socket, channel: Channel) -> None:
+async def _serve(application: Application, listener: socket.socket, channel: Channel, worker: _Worker) -> None:
     data, live = Listener(application.data), application.live
-    with Signals(live) as signals:
-        await data.open(listener)
-        settle()
-        await channel.ask("started")
-        orphaned = asyncio.create_task(channel.closed.wait())
-        asked = asyncio.create_task(signals.asked_to_stop())
-        done, _ = await asyncio.wait((orphaned, asked), return_when=asyncio.FIRST_COMPLETED)
-        accept = asked.result() if asked in done else True
-        orphaned.cancel()
-        limits = live.now.settings.limits
-        await depart(live, (data,), limits.accept_s if accept else 0.0, limits.drain_s, signals.hurried)
+    await data.open(listener)
+    settle()
+    await channel.ask("started")
+    orphaned = asyncio.create_task(channel.closed.wait())
+    done, _ = await asyncio.wait((orphaned, worker.stopped), return_when=asyncio.FIRST_COMPLETED)
+    accept = worker.stopped.result() if worker.stopped in done else True
+    orphaned.cancel()
+    limits = live.now.settings.limits
+    await depart(live, (data,), limits.accept_s if accept else 0.0, limits.drain_s, worker.hurried)
 
 
 class _Worker:
@@ -90,8 +98,13 @@ class _Worker:
     def __init__(self) -> None:
         self.application: Application | None = None
         self.sessions = MemorySessions()
+        self.stopped: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """Asked to; whether to serve for a while first."""
+        self.hurried = asyncio.Event()
 
     async def answer(self, what: str, value: Any) -> Any:
+        if what in ("stop", "hurry"):
+            return self._stop(what, bool(value))
         if self.application is None:
             return None
         live, metrics = self.application.live, self.application.telemetry.metrics
@@ -110,6 +123,12 @@ class _Worker:
         elif what in ("leave", "stay"):
             live.leave() if what == "leave" else live.stay()
         return None
+
+    def _stop(self, what: str, accept: bool) -> None:
+        if what == "hurry":
+            self.hurried.set()
+        elif not self.stopped.done():
+            self.stopped.set_result(accept)
 
     async def _prepare(self, files: Mapping[str, str]) -> Any:
         """What is wrong, if anything."""
@@ -131,5 +150,7 @@ def told(files: Files) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work(Post(**json.loads(sys.argv[1]))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from app.api.names import Names
@@ -49,6 +49,14 @@ class Access:
             allowed = tuple(profile for profile in self._profiles if key.may_ask_for(profile))
             self._allowed_profiles[key.profiles] = allowed
         return allowed
+
+    def shut_out(self, keys: Iterable[Key]) -> list[str]:
+        """Which of these keys name models or profiles, and none of those is here."""
+        return [
+            key.id
+            for key in keys
+            if (key.models and not self.allowed(key)) or (key.profiles and not self.profiles(key))
+        ]
 
     def preferences(self, profile: str) -> Preferences:
         """What a profile asks for."""

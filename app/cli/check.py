@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,11 +55,13 @@ class Findings:
     unused: list[str] = field(default_factory=list)
     evicts: str | None = None
     """The policy by which the shared store drops keys when its memory is full."""
+    shut_out: list[str] = field(default_factory=list)
+    """Generated keys that can use nothing of what they name."""
 
     @property
     def warnings(self) -> list[str]:
         """What works, and is hardly meant so."""
-        return [*self._dear_profiles(), *self._forgetful_stores()]
+        return [*self._dear_profiles(), *self._forgetful_stores(), *self._shut_out_keys()]
 
     def _dear_profiles(self) -> Iterator[str]:
         from app.domain.preferences import DEFAULT_PROFILE
@@ -75,6 +78,10 @@ class Findings:
                 f"Redis drops keys when its memory is full ({self.evicts}), and what was spent may be among them: "
                 "set maxmemory-policy noeviction"
             )
+
+    def _shut_out_keys(self) -> Iterator[str]:
+        for key_id in self.shut_out:
+            yield f"key {key_id} names models or profiles, and none of them is in these files"
 
     @property
     def untested(self) -> list[str]:
@@ -117,9 +124,11 @@ def check(
     """
     findings = _files(config)
     if findings.settings and probe:
-        findings.replicas, findings.evicts = asyncio.run(_ask_all(findings.settings))
+        asyncio.run(_ask_all(findings, findings.settings))
     elif findings.settings:
         findings.problems += _unusable(findings.settings)
+    if findings.settings:
+        findings.shut_out = asyncio.run(shut_out_by(findings.settings))
     for one in findings.replicas:
         findings.problems += [f"{one.backend} ({one.url}): {problem}" for problem in one.problems]
     if report:
@@ -185,11 +194,28 @@ def _unusable(settings: Settings) -> list[str]:
     return []
 
 
-async def _ask_all(settings: Settings) -> tuple[list[Probed], str | None]:
-    """What the replicas say, and the store."""
+async def _ask_all(findings: Findings, settings: Settings) -> None:
+    """Find what the replicas say, and the store."""
+    from app.store.redis_client import StoreDown
     from app.stores import eviction_policy
 
-    return await _probe(settings), await eviction_policy(settings)
+    findings.replicas = await _probe(settings)
+    try:
+        findings.evicts = await eviction_policy(settings)
+    except StoreDown as exc:
+        findings.problems.append(f"store: Redis does not let the gateway in: {exc}")
+
+
+async def shut_out_by(settings: Settings) -> list[str]:
+    """Generated keys that these files leave nothing; none where the keys cannot be read."""
+    from app.api.access import Access
+    from app.generated_keys import connected, opened_keys
+    from app.store.redis_client import StoreDown
+
+    async with connected(settings) as redis, opened_keys(settings, redis) as keys:
+        with suppress(StoreDown, UsageError):
+            await keys.ring.refresh()
+    return Access(settings.catalog, settings.profiles).shut_out(keys.ring.keys)
 
 
 async def _probe(settings: Settings) -> list[Probed]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ def serve(
 
     Example: `thalamus serve --config configs/gateway.yaml --workers 4`
     """
+    open_streams()
     # Read when NumPy is first imported. A second BLAS thread spins for the few microseconds that a head takes, which
     # doubled the CPU of a decision (5.9 against 3.2 ms) and saved no time.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -36,3 +38,11 @@ def serve(
         from app.main import serve as serve_alone
 
         serve_alone(settings)
+
+
+def open_streams() -> None:
+    """Have the three standard streams be open: what is opened next would else get the number of one that is closed."""
+    with suppress(OSError):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(descriptor, True)
+        os.close(descriptor)

@@ -36,6 +36,7 @@ from app.errors import BudgetSpent, BudgetUnavailable
 from app.store.accounts import NANO_USD, Account, Claim, Hold, Standing, Window, window_of
 from app.store.keys import Budget
 from app.store.redis_client import StoreDown
+from app.store.results import Heard, nobody
 
 TEND_EVERY_S = 1.0
 # How long a bank that forgets hears nothing of an account that lies idle, and of how many such it hears at a time:
@@ -112,10 +113,12 @@ class Purse:
         clock: Clock = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         may_record: Callable[[], bool] = lambda: True,
+        heard: Heard = nobody,
     ) -> None:
         """`may_record` says whether what is spent can be written down, and what was spent before it has been; until
         then hard budgets are closed."""
         self._bank, self._clock, self._wall_clock, self._may_record = bank, clock, wall_clock, may_record
+        self._heard = heard
         self._accounts: dict[str, Account] = {}
         self._past: list[Account] = []
         """Of days and months that are over, as requests of them may not be."""
@@ -254,15 +257,23 @@ class Purse:
             standing = await self._bank.exchange(account.claim(most_usd, least_usd, back_usd, asked_at))
             account.heard(standing, softly_usd, self._clock())
             self._trust(asked_at, standing.lends)
-        except StoreDown:
+            self._heard(None)
+        except StoreDown as exc:
             account.is_in_doubt = True
+            self._heard(exc)
             raise
         finally:
             account.moving = None
 
     async def _greet(self) -> float:
         asked_at = self._clock()
-        wait_s = await self._bank.hello()
+        try:
+            wait_s = await self._bank.hello()
+        except StoreDown as exc:
+            self._heard(exc)
+            raise
+        if not any(account.is_in_doubt for account in self._accounts.values()):
+            self._heard(None)
         self._trust(asked_at, not wait_s)
         return wait_s
 

@@ -70,6 +70,8 @@ class KeyRing:
         self._clock, self._wall_clock = clock, wall_clock
         self._peppers: tuple[Pepper, ...] = ()
         self._held: dict[str, _Held] = {}
+        self._lived = 0
+        """How many of them were valid when they were read last."""
         self._nobody = _nobody(())
         self._version = ""
         self._turn = asyncio.Lock()
@@ -80,9 +82,14 @@ class KeyRing:
         self._warned = ""
 
     @property
+    def is_stale(self) -> bool:
+        """The store did not answer when it was asked last, or cannot be used."""
+        return bool(self._warned)
+
+    @property
     def keys(self) -> Sequence[Key]:
         """Those that are valid."""
-        return [held.key for held in self._held.values()]
+        return [held.key for held in self._living(self._held).values()]
 
     def find(self, secret: str) -> Key | None:
         """
@@ -151,16 +158,18 @@ class KeyRing:
             if number % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
         await check_peppers(self._store, self._pepper_file, self._needed(held))
-        peppers = self._pepper_file.read()
-        if (held, peppers) != (self._held, self._peppers):
-            self._held, self._peppers, self._nobody = held, peppers, _nobody(peppers)
+        peppers, living = self._pepper_file.read(), len(self._living(held))
+        if (held, peppers, living) != (self._held, self._peppers, self._lived):
+            self._held, self._peppers, self._nobody, self._lived = held, peppers, _nobody(peppers), living
             self.changed()
 
     def _needed(self, held: Mapping[str, _Held]) -> Mapping[str, str]:
         """The pepper of each key that can still call."""
+        return {key_id: one.digests[0][0] for key_id, one in self._living(held).items()}
+
+    def _living(self, held: Mapping[str, _Held]) -> Mapping[str, _Held]:
         ended_by = self._wall_clock() - SKEW_S
-        living = {key_id: one for key_id, one in held.items() if (one.key.expires_at or math.inf) >= ended_by}
-        return {key_id: one.digests[0][0] for key_id, one in living.items()}
+        return {key_id: one for key_id, one in held.items() if (one.key.expires_at or math.inf) >= ended_by}
 
     def _read(self, text: str) -> _Held | None:
         """What is held of a record; None for one that was revoked, or that a later release wrote."""

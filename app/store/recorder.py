@@ -21,6 +21,7 @@ from app.domain.clock import Clock
 from app.store.follower import Follower
 from app.store.kept import Batch, JournalStore
 from app.store.redis_client import StoreDown
+from app.store.results import Heard, nobody
 from app.store.spool import Mark, Spool, adopt, remove, spools
 from app.telemetry import Telemetry
 
@@ -40,10 +41,16 @@ class Recorder:
     """Records one spool. Make it in a running loop."""
 
     def __init__(
-        self, spool: Spool, store: JournalStore, telemetry: Telemetry, clock: Clock, wall_clock: Callable[[], float]
+        self,
+        spool: Spool,
+        store: JournalStore,
+        telemetry: Telemetry,
+        clock: Clock,
+        wall_clock: Callable[[], float],
+        heard: Heard = nobody,
     ) -> None:
         self._spool, self._store, self._telemetry = spool, store, telemetry
-        self._clock, self._wall_clock = clock, wall_clock
+        self._clock, self._wall_clock, self._heard = clock, wall_clock, heard
         self._follower = Follower(spool.path, store.batch_rows)
         self._synced = Mark(1, 0)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -150,7 +157,12 @@ class Recorder:
 
     async def _apply(self, follower: Follower, batch: Batch) -> None:
         if batch:
-            await self._store.apply(batch)
+            try:
+                await self._store.apply(batch)
+            except StoreDown as exc:
+                self._heard(exc)
+                raise
+            self._heard(None)
         follower.applied = batch.until
 
     async def _run(self) -> None:

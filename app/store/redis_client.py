@@ -7,7 +7,9 @@ what to do without it.
 
 A failure is a connection that is lost while somebody waits, or that cannot be had, and an answer that says that Redis
 as a whole is not fit to be used: out of memory, read only, still loading. That a script is wrong, or a value of another
-type, is one feature's own trouble: it hears `StoreDown` too, but the others go on.
+type, is one feature's own trouble: it hears `StoreDown` too, but the others go on. One that reads may go on where no
+write is taken, so what it hears says nothing against the failure of a write. And whoever answers that it is no primary,
+or does not know us, is hung up on: its address may lead to another one by now.
 """
 
 from __future__ import annotations
@@ -38,13 +40,16 @@ PING_EVERY_S = 1.0
 
 # How answers begin that are about Redis as a whole.
 UNFIT = ("OOM", "READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOAUTH", "CLUSTERDOWN", "NOREPLICAS")
+# And of those, what only a new connection can mend.
+ELSEWHERE = ("READONLY", "MASTERDOWN", "NOAUTH")
+WRITES = ("SET", "HDEL", "ZREM")
 
 
 class Script:
     """A Lua script, which travels as its digest once Redis knows it."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, text: str, *, writes: bool = True) -> None:
+        self.text, self.writes = text, writes
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -54,6 +59,8 @@ class Breaker:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures, self._closed_until = 0, 0.0
+        self._is_unfit = False
+        """The last failure was a refusal, which only a write can show to be over."""
 
     @property
     def is_down(self) -> bool:
@@ -69,11 +76,14 @@ class Breaker:
         self._closed_until = self._clock() + LEFT_ALONE_S
         return True
 
-    def succeeded(self) -> None:
-        self._failures = 0
+    def succeeded(self, *, wrote: bool) -> None:
+        if wrote or not self._is_unfit:
+            self._failures, self._is_unfit = 0, False
+        elif self.is_down:
+            self._failures -= 1  # the next write decides
 
-    def failed(self) -> None:
-        self._failures += 1
+    def failed(self, *, unfit: bool = False) -> None:
+        self._failures, self._is_unfit = min(self._failures + 1, FAILURES_IN_A_ROW), unfit
         if self._failures == FAILURES_IN_A_ROW:
             self._closed_until = self._clock() + LEFT_ALONE_S
 
@@ -100,10 +110,17 @@ class RedisClient:
         self._held: list[tuple[bytes, Heard]] = []
         """What waits for a connection."""
         self._is_closed = False
+        self._why = "no answer in time"
+        """What was wrong when it was asked last."""
 
     @property
     def is_down(self) -> bool:
         return self.breaker.is_down
+
+    @property
+    def database(self) -> int:
+        """Its number: what is published is heard in all of them."""
+        return self._entrance.database
 
     async def aclose(self) -> None:
         """Wait for what is on its way, then hang up."""
@@ -138,15 +155,12 @@ class RedisClient:
 
     def tell(self, heard: Heard, *command: Any) -> None:
         """Ask without waiting; `heard` hears the answer as it is on the wire, or the error."""
-        packed = pack(command)
-        if not self._waiting:
-            self._loop.call_soon(self._send)
-        self._waiting.append((packed, partial(self._heard, heard)))
+        self._tell(heard, command, command[0] in WRITES)
 
     def start(self, heard: Heard, script: Script, keys: Sequence[str], *values: Any) -> None:
         """Run a script without waiting, as `tell`."""
         rest = (len(keys), *keys, *values)
-        self.tell(partial(self._ran, heard, script, rest), "EVALSHA", script.digest, *rest)
+        self._tell(partial(self._ran, heard, script, rest), ("EVALSHA", script.digest, *rest), script.writes)
 
     def publish(self, channel: str, message: bytes) -> None:
         """To whoever is subscribed now, if Redis can be reached now."""
@@ -161,10 +175,16 @@ class RedisClient:
         """
         return Subscription(self._entrance, channel, hear, joined)
 
+    def _tell(self, heard: Heard, command: Command, writes: bool) -> None:
+        packed = pack(command)
+        if not self._waiting:
+            self._loop.call_soon(self._send)
+        self._waiting.append((packed, partial(self._heard, heard, writes)))
+
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
         if self._is_closed or self._is_late or not self.breaker.lets_through():
-            _refuse(waiting, "it is closed" if self._is_closed else "left alone for a while")
+            _refuse(waiting, "it is closed" if self._is_closed else self._why)
         elif self._wire:
             self._wire.send(waiting)
         else:
@@ -194,6 +214,7 @@ class RedisClient:
 
     def _let_down(self, why: str) -> None:
         """Nobody waits for a connection any more."""
+        self._why = why
         held, self._held = self._held, []
         if not self._is_late:
             self._is_late = True
@@ -206,19 +227,29 @@ class RedisClient:
             if somebody_waited:
                 self.breaker.failed()
 
-    def _heard(self, heard: Heard, answer: Any) -> None:
+    def _heard(self, heard: Heard, writes: bool, answer: Any) -> None:
         if isinstance(answer, ReplyError):
             if str(answer).startswith(UNFIT):
-                self.breaker.failed()
+                self._refused(str(answer))
             else:
-                self.breaker.succeeded()
-        elif not isinstance(answer, StoreDown):
-            self.breaker.succeeded()
+                self.breaker.succeeded(wrote=False)
+        elif isinstance(answer, StoreDown):
+            self._why = str(answer)
+        else:
+            self.breaker.succeeded(wrote=writes)
         heard(answer)
+
+    def _refused(self, why: str) -> None:
+        self._why = why
+        self.breaker.failed(unfit=True)
+        if self._wire and why.startswith(ELSEWHERE):
+            wire, self._wire = self._wire, None
+            # What has been answered by now is still to be read.
+            self._loop.call_soon(wire.hang_up, why)
 
     def _ran(self, heard: Heard, script: Script, rest: Command, answer: Any) -> None:
         if isinstance(answer, ReplyError) and str(answer).startswith("NOSCRIPT"):
-            self.tell(heard, "EVAL", script.text, *rest)
+            self._tell(heard, ("EVAL", script.text, *rest), script.writes)
         else:
             heard(answer)
 

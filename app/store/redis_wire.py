@@ -42,6 +42,7 @@ class Entrance:
     """Of its socket, where it is on this machine."""
     tls: SSLContext | None
     greeting: tuple[Command, ...]
+    database: int
 
     @classmethod
     def of(cls, client: Redis) -> Entrance:
@@ -53,7 +54,8 @@ class Entrance:
         password = (("AUTH", *who, found["password"]),) if found.get("password") else ()
         database = (("SELECT", found["db"]),) if found.get("db") else ()
         greeting = (*password, *database, ("CLIENT", "SETNAME", "thalamus"))
-        return cls(found.get("host", "localhost"), found.get("port", 6379), found.get("path"), tls, greeting)
+        where = (found.get("host", "localhost"), found.get("port", 6379), found.get("path"))
+        return cls(*where, tls, greeting, found.get("db") or 0)
 
     async def open(self, wire: Wire) -> None:
         """Connect, and be let in.

@@ -26,7 +26,7 @@ MOST_SESSIONS = 32_768
 PREFIX = "thalamus:session:"
 
 # KEYS[1]: the session. Returns what is kept, and the milliseconds for which it still will be.
-FIND = Script("return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}")
+FIND = Script("return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}", writes=False)
 
 Remembered = Mapping[str, Any]
 """A session and its name, fit for JSON."""

@@ -128,11 +128,12 @@ class SqliteJournal:
         with transaction(self._connection) as connection:
             keep_after = _last(connection) - (self._keep.records or RECORDS)
             since = now - self._keep.days * DAY_S
+            # One from the future was made while the clock was wrong, and would keep all that came after it.
             # Numbers follow the order of application, which is nearly that of time: only the oldest are looked at.
             dropped = connection.execute(
                 "DELETE FROM records WHERE number IN (SELECT number FROM records ORDER BY number LIMIT ?)"
-                " AND (number <= ? OR at < ?)",
-                (TRIMMED_AT_ONCE, keep_after, since),
+                " AND (number <= ? OR at < ? OR at > ?)",
+                (TRIMMED_AT_ONCE, keep_after, since, now + DAY_S),
             ).rowcount
             connection.execute("DELETE FROM feedback WHERE given_at < ?", (since,))
             return dropped

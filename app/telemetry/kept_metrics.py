@@ -55,8 +55,11 @@ class KeptMetrics:
         self._slower = level("replica_times_slower", "How slow a replica is beside its peers.", by_replica, max)
 
     def know_keys(self, ids: Iterable[str]) -> None:
-        """Have series of their own for these keys too, up to a number, and tell them from 0 on."""
-        self._names.know_keys(ids)
+        """Have series for these keys, told from 0 on; those of keys that are gone go, so that there are never more."""
+        gone = self._names.know_keys(ids)
+        for series in (self._key_requests, self._key_cost_usd):
+            for labels in [labels for labels in series.values if labels[0] in gone]:
+                del series.values[labels]
         self._key_requests.expect(*((key, "ok") for key in self._names.keys))
         self._key_cost_usd.expect(*((key,) for key in self._names.keys))
 

@@ -5,7 +5,7 @@ So nobody who calls can make a series, whatever he invents.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import get_args
 
 from app import errors
@@ -62,11 +62,19 @@ class Names:
         """Have series of their own for these, and for no others; what was counted before stays."""
         self.models, self.profiles, self.backends = Known(models), Known((*profiles, NAMED)), Known(backends)
 
-    def know_keys(self, ids: Iterable[str]) -> None:
-        """Have series of their own for these keys too, up to a number: those that came first keep theirs."""
-        for name in ids:
+    def know_keys(self, ids: Iterable[str]) -> Collection[str]:
+        """Have series of their own for these keys, up to a number: of those that are still there, who came first.
+
+        Returns those that had, and are gone.
+        """
+        there = dict.fromkeys(ids)
+        gone = self.keys.keys() - there.keys()
+        for name in gone:
+            del self.keys[name]
+        for name in there:
             if len(self.keys) < MOST_KEYS:
                 self.keys[name] = name
+        return gone
 
 
 def _codes(cls: type[errors.GatewayError]) -> set[str]:

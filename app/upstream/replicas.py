@@ -129,8 +129,11 @@ class Replicas:
         now = self.clock()
         return not self.all_out or any(_may_return(replica, now) for replica in self.all)
 
-    def hear(self, change: Change) -> None:
-        """Another process that looks after the same replicas has told of a change."""
+    def hear(self, change: Change, *, from_afar: bool = False) -> None:
+        """Another process that looks after the same replicas has told of a change.
+
+        One `from_afar` is another gateway's, whose network and configuration may be at fault and not the replica.
+        """
         for replica in self.of(change.backend):
             if replica.url != change.url:
                 continue
@@ -138,7 +141,7 @@ class Replicas:
                 self._services[change.backend].limit(change.model, self.clock() + change.seconds)
                 self._view.changed()
             else:
-                self._hear(replica, change)
+                self._hear(replica, change, from_afar)
 
     def keeper(self, replica: Replica) -> Replicas:
         """Who looks after a replica now: those of the latest configuration that it is in."""
@@ -368,7 +371,7 @@ class Replicas:
         self._view.changed()
         self._tell(Change(replica.backend.name, replica.url, "back"))
 
-    def _hear(self, replica: Replica, change: Change) -> None:
+    def _hear(self, replica: Replica, change: Change, from_afar: bool) -> None:
         now, is_out = self.clock(), replica.ejected_until is not None
         self._view.changed()
         replica.is_ready = False
@@ -377,7 +380,12 @@ class Replicas:
         elif change.what == "back" and is_out:
             replica.come_back(now)
             self._metrics.restored(change.backend)
-        elif change.what in ("out", "dead") and not is_out:
+        elif change.what == "back" or is_out:
+            return
+        elif from_afar and not replica.outcomes.counts(now)[0]:
+            # None of our own requests has failed there of late: the next one that does decides.
+            replica.failures = FAILURES_TO_EJECT - 1
+        else:
             replica.eject(now, dead=change.what == "dead")
             self._metrics.heard_of_ejection(change.backend)
 

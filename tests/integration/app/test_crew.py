@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -26,8 +27,10 @@ from app.member import Member, Patience
 from app.settings import Address, load_settings
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
+from router_models.artifact import write_artifact
 from tests.conftest import free_ports
-from tests.fakes.backend import FakeBackend
+from tests.fakes.artifacts import tiny_artifact
+from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.caller import chat
 from tests.fakes.deployment import FIRST_KEYS, write_config
 from tests.fakes.process import until
@@ -52,6 +55,7 @@ class LateCrew(Crew):
 @dataclass
 class World:
     crew: LateCrew
+    backend: FakeBackend
     config: Path
     address: Address
     log: io.StringIO = field(repr=False)
@@ -89,7 +93,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         config = write_config(tmp_path, urls, keys=FIRST_KEYS, listen=data, admin_listen=admin)
         settings, log = load_settings(config), io.StringIO()
         async with watched_keys(settings, None) as keys, crew_of(settings, log, keys) as crew:
-            yield World(crew, config, settings.listen, log)
+            yield World(crew, backend, config, settings.listen, log)
 
 
 @asynccontextmanager
@@ -133,6 +137,53 @@ async def standing_still(member: Member) -> AsyncIterator[None]:
         yield
     finally:
         os.kill(member.process.pid, signal.SIGCONT)
+
+
+async def test_a_stop_that_reaches_the_workers_as_signals_too_cuts_nothing(world: World) -> None:
+    await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+    [member] = world.crew._members
+    assert member.process
+    world.backend.script = Script(delay_s=2.0)
+    asked = asyncio.create_task(world.ask(FIRST_KEYS[0]["secret"]))
+    await until(lambda: world.backend.in_flight, 1)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+        os.kill(member.process.pid, number)
+    await world.crew.stop(20.0, asyncio.Event(), accept=False)
+    assert await asked == 200
+    assert all(keeper.done() for keeper in world.crew._keepers), "it was not killed for being late"
+
+
+async def test_a_stop_in_a_hurry_cuts_what_is_in_flight(world: World) -> None:
+    await asyncio.wait_for(world.crew.start(), STARTS_WITHIN_S)
+    world.backend.script, hurried = Script(delay_s=9.0), asyncio.Event()
+    asked = asyncio.create_task(world.ask(FIRST_KEYS[0]["secret"]))
+    await until(lambda: world.backend.in_flight, 1)
+    hurried.set()
+    async with asyncio.timeout(5.0):
+        await world.crew.stop(20.0, hurried, accept=True)
+    assert await asked == 503
+
+
+async def test_a_worker_that_finds_another_artifact_than_the_others_waits_for_a_reload(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "tiny-v1", tiny_artifact(rows=200))
+    async with FakeBackend() as backend:
+        data, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
+        predicted: dict[str, Any] = {"artifact": "tiny-v1", "predictor_limit_s": 5, "predicted": True}
+        urls = {"small": backend.url, "large": backend.url}
+        config = write_config(tmp_path, urls, keys=FIRST_KEYS, listen=data, admin_listen=admin, **predicted)
+        settings, log = load_settings(config), io.StringIO()
+        async with watched_keys(settings, None) as keys, crew_of(settings, log, keys) as crew:
+            world = World(crew, backend, config, settings.listen, log)
+            await asyncio.wait_for(crew.start(), STARTS_WITHIN_S)
+            shutil.rmtree(tmp_path / "tiny-v1")
+            write_artifact(tmp_path / "tiny-v1", tiny_artifact(rows=240))
+            [member] = crew._members
+            assert member.process
+            member.process.kill()
+            await until(lambda: len(world.events("worker.died")) > 1, True, STARTS_WITHIN_S)
+            assert "differs from what the other workers run" in world.events("worker.died")[1]["why"]
+            await crew.reload()
+            await until(lambda: world.ask(FIRST_KEYS[0]["secret"]), 200, STARTS_WITHIN_S)
 
 
 async def test_metrics_do_without_a_worker_that_stands_still(world: World) -> None:

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
+import yaml
 
+from app.cli.check import Findings, shut_out_by
 from app.grants import new_grant
+from app.settings import load_settings
 from app.store.limits import MemoryLimits
 from tests.fakes.deployment import Deployment, deployed
 
@@ -37,6 +41,31 @@ async def test_a_generated_key_calls_within_its_limits_and_outlives_a_reload(tmp
         assert (await chat(deployment, key))[0] == 401
         again = await live.issuer.create("ann", grant.plain(), "me")
         assert (await chat(deployment, again.secret.reveal()))[0] == 200
+
+
+async def test_a_reload_that_leaves_a_key_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with deployed(tmp_path, "small", "large", profiles={"cheap": {"weights": {"cost": 1.0}}}) as deployment:
+        live = deployment.application.live
+        grants: tuple[dict[str, Any], ...] = (
+            {"models": ["large"]},
+            {"models": ["*"], "profiles": ["cheap"]},
+            {"models": ["small"]},
+            {"models": []},
+        )
+        made = [await live.issuer.create("ann", new_grant(**grant).plain(), "me") for grant in grants]
+        catalog, gateway = tmp_path / "catalog.yaml", tmp_path / "gateway.yaml"
+        content = yaml.safe_load(catalog.read_text())
+        catalog.write_text(yaml.safe_dump(content | {"models": content["models"][:1]}))
+        gateway.write_text(yaml.safe_dump(yaml.safe_load(gateway.read_text()) | {"profiles": {}}))
+        await live.reload()
+        shut_out = live.now.access.shut_out(live.keys.ring.keys)
+    assert sorted(shut_out) == sorted(one.record.id for one in made[:2])
+    assert '"event":"keys.shut_out"' in capsys.readouterr().err
+    findings = Findings(shut_out=await shut_out_by(load_settings(gateway)))
+    assert findings.shut_out == shut_out
+    assert [f"key {one} names models" in line for one, line in zip(shut_out, findings.warnings, strict=True)] == [
+        True
+    ] * 2
 
 
 async def test_limits_forget_a_key_that_was_ended(tmp_path: Path) -> None:

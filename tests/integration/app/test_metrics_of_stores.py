@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from tests.fakes.deployment import GATEWAY, SECRET, Deployment, deployed
+from tests.fakes.process import until
 from tests.fakes.redis_server import running_redis
 from tests.unit.app.store.test_spool import files_of_at_most
 
@@ -38,6 +39,12 @@ class Operator:
         async with self._session.get(f"{self._deployment.admin_url}/metrics") as page:
             lines = [line for line in (await page.text()).splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    async def down(self) -> set[str]:
+        """Features that have no store."""
+        name = 'thalamus_store_up{feature="'
+        metrics = await self.metrics()
+        return {one.removeprefix(name).rstrip('"}') for one, up in metrics.items() if one.startswith(name) and not up}
 
 
 @asynccontextmanager
@@ -75,6 +82,17 @@ async def test_a_disk_that_is_full_is_told_as_a_journal_that_stopped_and_not_as_
             metrics = await operator.metrics()
     assert metrics["thalamus_journal_stopped"] == 1.0
     assert {value for name, value in metrics.items() if name.startswith("thalamus_store_up")} == {1.0}
+
+
+async def test_what_a_store_refuses_is_told_of_the_features_that_need_it(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as redis:
+        async with operated(tmp_path, store=redis.url) as operator:
+            await operator.ask()
+            redis.do("ACL", "SETUSER", "default", "-@scripting")
+            await operator.ask()
+            await until(lambda: operator.down(), {"budgets", "journal", "limits"}, 10)
+            redis.do("ACL", "SETUSER", "default", "+@scripting")
+            await until(lambda: operator.down(), set(), 20)
 
 
 @pytest.mark.slow

@@ -67,18 +67,22 @@ async def pair(folder: Path, **limits: Any) -> AsyncIterator[Pair]:
             urls = {"small": gateways[0].backends["small"].url} if gateways else {}
             gateway = deployed(folder / name, "small", urls=urls, **changes)
             gateways.append(await stack.enter_async_context(gateway))
-        await until(lambda: redis.do("PUBSUB", "NUMSUB", "thalamus:health")[1], 2)
+        await until(lambda: redis.do("PUBSUB", "NUMSUB", "thalamus:health:0")[1], 2)
         one, other = gateways
         yield Pair(one, other, one.backends["small"], redis)
 
 
-async def test_a_replica_that_one_takes_out_is_out_for_both_until_it_is_back(tmp_path: Path) -> None:
-    async with pair(tmp_path) as world, session_to(world.one.url) as session:
+async def test_a_replica_that_one_takes_out_is_out_for_the_other_at_its_first_failure_and_back_for_both(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as world:
         world.backend.script = Script(reset=True)
         for _ in range(5):
-            await hear(session)
-        assert world.out[0]
-        await until(lambda: world.out, [True, True])
+            await world.ask(world.one)
+        await until(lambda: world.replicas[1].failures, 4)
+        assert world.out == [True, False]
+        await world.ask(world.other)
+        assert world.out == [True, True]
         world.backend.script = Script()
         await until(lambda: world.out, [False, False])
 
@@ -104,14 +108,14 @@ async def test_what_is_told_while_redis_is_down_is_lost_and_later_news_is_not(tm
         stores = world.one.application.live._lasting.stores
         await until(lambda: stores.up()["limits"], False)
         world.redis.start()
-        await until(lambda: world.redis.do("PUBSUB", "NUMSUB", "thalamus:health")[1], 2, HEARS_WITHIN_S)
+        await until(lambda: world.redis.do("PUBSUB", "NUMSUB", "thalamus:health:0")[1], 2, HEARS_WITHIN_S)
         world.backend.script = Script()
         await until(lambda: world.out, [False, False])
         await until(lambda: stores.up()["limits"], True, HEARS_WITHIN_S + 5)
         world.backend.script = Script(reset=True)
         for _ in range(5):
             await hear(session)
-        await until(lambda: world.out, [True, True])
+        await until(lambda: world.replicas[1].failures, 4)
 
 
 @pytest.mark.parametrize("limit", [{"concurrency": 5}, {"requests_per_minute": 5}])

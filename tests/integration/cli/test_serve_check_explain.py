@@ -98,6 +98,16 @@ async def test_check_says_of_a_redis_that_drops_keys_what_to_set(tmp_path: Path)
         assert usual == status == without
 
 
+async def test_check_says_that_redis_does_not_let_the_gateway_in(tmp_path: Path) -> None:
+    async with FakeBackend(models=("org/small",)) as backend:
+        with running_redis(tmp_path) as redis:
+            redis.do("CONFIG", "SET", "requirepass", "hush")
+            config = write_config(tmp_path, {"small": backend.url}, store=redis.url)
+            status, out, _ = await thalamus("check", "--config", str(config))
+        assert status == 1
+        assert "WRONG store: Redis does not let the gateway in: NOAUTH" in out
+
+
 async def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

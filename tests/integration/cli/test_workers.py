@@ -140,6 +140,30 @@ async def test_a_key_has_its_limits_once_not_once_per_worker(tmp_path: Path) -> 
     assert 20 <= 14 + last[200] <= 21 + took_s / 3
 
 
+@pytest.mark.parametrize("workers", [1, WORKERS])
+async def test_it_answers_and_stops_where_it_has_no_standard_streams(tmp_path: Path, workers: int) -> None:
+    data, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
+    config = write_config(
+        tmp_path, {"small": "http://127.0.0.1:9"}, listen=data, admin_listen=admin, workers=workers, keys=KEYS
+    )
+    command = (sys.executable, "-m", "app.cli", "serve", "--config", str(config))
+    process = await asyncio.create_subprocess_exec("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command)
+    try:
+        await until(lambda: _healthy(data), True, 60)
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+
+
+async def _healthy(address: str) -> bool:
+    with suppress(aiohttp.ClientConnectionError):
+        async with aiohttp.ClientSession() as session, session.get(f"http://{address}/healthz") as answer:
+            return answer.status == 200
+    return False
+
+
 async def test_a_worker_that_is_killed_is_replaced_and_what_it_held_is_given_back(tmp_path: Path) -> None:
     async with running(tmp_path, Script(hang=True), concurrency=6, requests_per_minute=None) as world:
         stuck = [asyncio.create_task(world.ask("sk-limited")) for _ in range(6)]

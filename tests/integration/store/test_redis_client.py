@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,6 +150,55 @@ async def test_a_redis_that_takes_no_writes_is_as_good_as_down(
     for _ in range(FAILURES_IN_A_ROW):
         assert (await outcome(client, "SET", "fruit", "apple"))[0] == "down"
     assert client.is_down
+
+
+@pytest.mark.parametrize("fault", ["run_out_of_memory", "become_read_only"])
+async def test_what_is_read_says_nothing_against_a_failure_to_write(redis_server: RedisServer, fault: str) -> None:
+    clock = FakeClock()
+    client = RedisClient(redis_server.url, None, clock)
+    getattr(redis_server, fault)()
+    for _ in range(FAILURES_IN_A_ROW):
+        assert (await outcome(client, "SET", "fruit", "apple"))[0] == "down"
+        assert client.is_down or (await outcome(client, "GET", "fruit"))[0] is None
+    clock.advance(LEFT_ALONE_S)
+    assert (await outcome(client, "GET", "fruit"))[0] is None
+    assert not client.is_down, "a write is to be tried"
+    assert (await outcome(client, "SET", "fruit", "apple"))[0] == "down"
+    assert client.is_down
+    redis_server.recover()
+    clock.advance(LEFT_ALONE_S)
+    assert (await outcome(client, "SET", "fruit", "apple"))[0] is True
+    client.breaker.failed()
+    assert not client.is_down
+    await client.aclose()
+
+
+async def test_a_primary_that_has_become_a_replica_is_left_for_whoever_is_at_its_address(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    with running_redis(tmp_path / "old") as old, running_redis(tmp_path / "new") as new:
+        address = tmp_path / "redis.sock"
+        address.symlink_to(tmp_path / "old" / "redis.sock")
+        client = RedisClient(f"unix://{address}", None, FakeClock())
+        assert await outcome_of(client) is True
+        old.become_read_only()
+        address.unlink()
+        address.symlink_to(tmp_path / "new" / "redis.sock")
+        asked = await asyncio.gather(*(outcome(client, *one) for one in (("SET", "n", 1), ("GET", "n"))))
+        assert [answer for answer, _ in asked] == ["down", None], "what was answered is heard"
+        assert (await outcome(client, "SET", "fruit", "apple"))[0] is True
+        assert new.do("EXISTS", "fruit") == 1
+        await client.aclose()
+
+
+async def test_who_is_left_without_an_answer_hears_what_was_wrong(redis_server: RedisServer) -> None:
+    redis_server.do("CONFIG", "SET", "requirepass", "hush")
+    client = RedisClient(redis_server.url, "wrong", FakeClock())
+    for _ in range(FAILURES_IN_A_ROW + 1):
+        with pytest.raises(StoreDown, match="WRONGPASS"):
+            await client.ask("GET", "fruit")
+    assert client.is_down
+    await client.aclose()
 
 
 async def test_one_bad_value_or_script_leaves_the_rest_alone(client: RedisClient) -> None:

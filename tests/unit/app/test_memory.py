@@ -51,6 +51,8 @@ def test_the_tighter_limit_is_told(tmp_path: Path) -> None:
     assert memory_limit_bytes(64, groups=tmp_path) == 64 * MIB
     write(tmp_path, memory__max=100 * MIB)
     assert [memory_limit_bytes(mib, groups=tmp_path) for mib in (None, 64, 200)] == [100 * MIB, 64 * MIB, 100 * MIB]
+    told = [memory_limit_bytes(mib, groups=tmp_path, processes=4) for mib in (None, 20, 64)]
+    assert told == [25 * MIB, 20 * MIB, 25 * MIB], "the group's is for all of them"
 
 
 def test_the_operators_own_limit_is_for_this_process(tmp_path: Path) -> None:

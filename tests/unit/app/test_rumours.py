@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from app.rumours import Rumours, both
 from app.store.redis_client import RedisClient
 from app.upstream.changes import Change
+from tests.fakes.redis_server import running_redis
 
 TOLD: dict[str, Any] = {
     "from": "other",
@@ -57,6 +61,21 @@ async def test_what_is_its_own_or_makes_no_sense_is_passed_over(rumours: Rumours
 @pytest.mark.parametrize("message", [b"", b"\xff\xfe", b"[]", b"null", b"{}", b"[" * 100_000])
 async def test_anything_can_be_published(rumours: Rumours, message: bytes) -> None:
     assert rumours.read(message) is None
+
+
+async def test_each_database_of_a_redis_has_a_channel_of_its_own(tmp_path: Path) -> None:
+    told: list[bytes] = []
+    with running_redis(tmp_path) as redis, Redis.from_url(redis.url) as channels:
+        listening = channels.pubsub()
+        listening.psubscribe("thalamus:health:*")
+        assert listening.get_message(timeout=5)
+        for database in (0, 3):
+            client = RedisClient(f"{redis.url}?db={database}", None, lambda: 0.0)
+            Rumours(client, "ours").tell(Change("small", "http://127.0.0.1:9000", "back"))
+            await client.aclose()
+            message = await asyncio.to_thread(listening.get_message, timeout=5)
+            told.append(message["channel"])
+    assert told == [b"thalamus:health:0", b"thalamus:health:3"]
 
 
 async def test_two_are_told_in_their_order() -> None:

@@ -14,7 +14,7 @@ from app.errors import Overloaded, UsageError
 from app.grants import new_grant, read_key
 from app.store.credentials import PepperFile, issue, parsed
 from app.store.issuer import Issued, Issuer, UnknownKey
-from app.store.key_ring import AllKeys, KeyRing
+from app.store.key_ring import READ_EVERY_S, AllKeys, KeyRing
 from app.store.keys import Key, Secret, StaticKeys
 from tests.fakes.clock import FakeClock
 from tests.fakes.keys import MemoryKeys
@@ -170,6 +170,19 @@ async def test_changes_are_told_to_who_wants_to_follow_them(world: World) -> Non
     await world.issuer.revoke(issued.record.id, "me")
     await world.ring.refresh()
     assert heard == [1, 0]
+
+
+async def test_a_key_whose_time_is_over_gives_up_its_places(world: World) -> None:
+    expires_at = dt.datetime.fromtimestamp(world.wall_clock() + 100, dt.UTC)
+    await world.made(expires_at=expires_at)
+    living = await world.made()
+    seen: list[list[str]] = []
+    world.ring.changed = lambda: seen.append([key.id for key in world.ring.keys])
+    for seconds in (159, 2, 100):
+        world.wall_clock.advance(seconds)
+        world.clock.advance(READ_EVERY_S + 1)
+        await world.ring.refresh()
+    assert seen == [[living.record.id]], "told once, when others can believe it too"
 
 
 async def test_while_the_store_is_silent_known_keys_are_good_for_five_minutes(world: World) -> None:

@@ -1,13 +1,16 @@
-"""A transaction is all of it or nothing, also where it is the end of it that fails."""
+"""A transaction is all of it or nothing, and what is too old goes whatever the clock said."""
 
 from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from app.store.kept import DAY_S, Batch, Ended, Keep
 from app.store.sqlite import transaction
+from app.store.sqlite_journal import TRIMMED_AT_ONCE, SqliteJournal
 
 
 def test_a_transaction_that_cannot_be_completed_leaves_nothing_behind() -> None:
@@ -19,3 +22,16 @@ def test_a_transaction_that_cannot_be_completed_leaves_nothing_behind() -> None:
             connection.execute("INSERT INTO b VALUES (1)")
         with transaction(connection):
             assert connection.execute("SELECT count(*) FROM b").fetchone() == (0,)
+
+
+async def test_records_of_a_wrong_clock_do_not_keep_those_that_came_after_them(tmp_path: Path) -> None:
+    now = 1_700_000_000.0
+    journal = SqliteJournal(tmp_path, Keep(30.0, None))
+    ahead, old, new = now + 365 * DAY_S, now - 40 * DAY_S, now - 1.0
+    times = [*[ahead] * TRIMMED_AT_ONCE, old, new, now + 3_600.0]
+    rows = [Ended(seq, seq, at, "k", None, 0.0, b"{}") for seq, at in enumerate(times, start=1)]
+    await journal.apply(Batch("spool", len(rows), rows))
+    await journal.trim(now)
+    kept = [int(place) for place, _ in await journal.after(None, len(rows))]
+    await journal.aclose()
+    assert kept == [len(rows) - 1, len(rows)]

@@ -75,6 +75,19 @@ def test_keys_have_series_up_to_a_number() -> None:
     assert sample("thalamus_key_budget_left_usd", {"key": "other", "period": "day"}) is None
 
 
+def test_keys_that_are_gone_leave_their_series_to_others() -> None:
+    metrics, jobs = Metrics(), [f"job-{number}" for number in range(MOST_KEYS)]
+    metrics.kept.know_keys(jobs)
+    for job in jobs:
+        metrics.kept.spent(job, 0.5)
+    metrics.kept.know_keys(["job-0", "new"])
+    for name in ("job-0", "job-1", "new"):
+        metrics.kept.spent(name, 0.25)
+    told = [line for line in metrics.render().decode().splitlines() if line.startswith("thalamus_key_cost_usd_total")]
+    label = 'thalamus_key_cost_usd_total{key="%s"} %s'
+    assert sorted(told) == [label % ("job-0", 0.75), label % ("new", 0.25), label % ("other", 0.25)]
+
+
 def test_what_is_bound_to_be_counted_begins_at_zero() -> None:
     metrics = Metrics()
     metrics.know(["small", "bare"], ["default"], ["pool"], priced=["small"])

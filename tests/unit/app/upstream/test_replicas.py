@@ -516,6 +516,30 @@ def test_what_one_process_sees_of_a_replica_another_one_hears(world: World) -> N
     other.replicas.hear(Change("nobody", "http://127.0.0.1:1", "out"))
 
 
+@pytest.mark.parametrize("answered", [0, 9])
+def test_what_another_gateway_says_takes_out_who_then_fails_here_too(world: World, answered: int) -> None:
+    for _ in range(answered):
+        world.replicas.succeeded(world.a)
+    world.replicas.hear(Change("pair", world.a.url, "dead"), from_afar=True)
+    assert not world.a.is_dead
+    world.fail(world.a, 1)
+    assert (world.a.ejected_until, world.a.is_dead) == (world.clock() + EJECTED_FOR_S, True)
+
+
+def test_what_another_gateway_says_is_forgotten_where_it_is_not_so(world: World) -> None:
+    world.replicas.hear(Change("pair", world.a.url, "out"), from_afar=True)
+    world.replicas.succeeded(world.a)
+    world.fail(world.a, 1)
+    assert world.a.ejected_until is None
+
+
+def test_what_another_gateway_says_is_believed_where_it_fails_here_too(world: World) -> None:
+    world.fail(world.a, 1)
+    world.replicas.succeeded(world.a)
+    world.replicas.hear(Change("pair", world.a.url, "dead"), from_afar=True)
+    assert world.a.ejected_until is not None
+
+
 def test_a_long_rest_is_told_and_a_short_one_is_not(world: World) -> None:
     told: list[Change] = []
     the_catalog = catalog(world.small, urls={"pair": ("http://127.0.0.1:1", "http://127.0.0.1:2")})
