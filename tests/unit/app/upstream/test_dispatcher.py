@@ -305,7 +305,7 @@ async def test_when_nobody_can_be_tried_the_caller_hears_why_and_when_to_come_ba
         (
             400,
             {"error": {"message": "The prompt (length 9) is longer than the maximum model length of 8.", "code": 400}},
-            (400, "context_length_exceeded", "longer than"),
+            (400, "context_length_exceeded", "The prompt (length 9) is longer than"),
         ),
         (404, {"detail": "Not Found"}, (404, "model_not_found", "the backend of shown refuses this request")),
         (413, {"error": {"message": "too big"}}, (413, "too_large", "too big")),
