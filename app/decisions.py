@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from app.admitted import Caller
+from app.admission.admitted import Caller
 from app.domain.clock import Clock
 from app.domain.decision import Decision
 from app.errors import Overloaded, UnknownDecision

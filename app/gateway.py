@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from app.admission import Admission
-from app.admitted import Caller
+from app.admission.admitted import Caller
+from app.admission.gate import Admission
 from app.decisions import Decisions, Describe
 from app.domain.decision import Decision, Fleet
 from app.domain.request import Request

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 
 import uvloop
 
+from app.admission.shedding import Shedding
 from app.api import Plane, admin_plane, data_plane
-from app.first_key import begin_with_a_key
-from app.reload import Live
-from app.rumours import Rumours, both
-from app.serving import Listener, Signals, depart, leave_no_core, listening_socket, settle
+from app.assembly.first_key import begin_with_a_key
+from app.assembly.listeners import Listener, Signals, depart, leave_no_core, listening_socket, settle
+from app.assembly.reload import Live
+from app.assembly.rumours import Rumours, both
+from app.assembly.snapshot import Lasting
+from app.assembly.stores import Stores, open_stores
 from app.settings import Settings
-from app.shedding import Shedding
-from app.snapshot import Lasting
 from app.store.limits import Limits, max_connections
 from app.store.sessions import MemorySessions
-from app.stores import Stores, open_stores
 from app.telemetry import Telemetry
 from app.telemetry.afterwards import MOST
 from app.upstream.changes import Tell

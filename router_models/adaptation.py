@@ -30,8 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from router_models.artifact import Artifact, Calibration
-from router_models.corrected import Correction, Stretch, is_adapted
-from router_models.glancing import static_error
+from router_models.correction import Correction, Stretch, is_adapted
 from router_models.joined import USUAL_DEVIATION
 from router_models.odds import logit
 from router_models.onboarding import Graded, without_exam
@@ -41,6 +40,7 @@ from router_models.prediction import Z_90, Prediction
 from router_models.predictor import ArtifactPredictor
 from router_models.questions import one_per_question
 from router_models.splits import split_names
+from router_models.static_error import static_error
 from router_models.tryage import HeadSettings
 
 LEAST_PROMPTS = 50

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from router_models.corrected import PREFIX, Correction, Stretch
+from router_models.correction import PREFIX, Correction, Stretch
 from router_models.joined import LENGTHS, STORED, joined_count
 from router_models.tryage import ALARM_FIGURES, Speed, Tensors, stages
 

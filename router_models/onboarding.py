@@ -22,7 +22,7 @@ import numpy as np
 
 from router_models.artifact import Artifact, Calibration
 from router_models.conversation import Conversation
-from router_models.corrected import is_adapted
+from router_models.correction import is_adapted
 from router_models.joined import Joined, Lengths, usual_log_lengths
 from router_models.newcomer import ExamParts, Newcomer, fit_newcomer, population
 from router_models.odds import logit

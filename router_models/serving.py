@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from router_models.amended import Amendment
+from router_models.amendment import Amendment
 from router_models.artifact import Artifact
 from router_models.conversation import Conversation, parts
 from router_models.glance import Glance, GlanceHead

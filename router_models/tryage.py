@@ -17,7 +17,7 @@ much is each pool's own number, found on tasks that were held out. How unfamilia
 which learned from the same tasks.
 
 Models that joined later (`router_models.joined`) stand behind those that the head was trained on. What an adaptation
-to somebody's own prompts corrects (`router_models.corrected`) comes last. Both are `router_models.amended`.
+to somebody's own prompts corrects (`router_models.correction`) comes last. Both are `router_models.amendment`.
 
 Length is linear on log tokens, task means first. An interval of quality is where the long-run rate of acceptable
 answers lies for prompts of this kind, in nine of ten kinds; an interval of length holds nine of ten answers.
@@ -34,7 +34,7 @@ from typing import Literal
 
 import numpy as np
 
-from router_models.amended import Amendment
+from router_models.amendment import Amendment
 from router_models.layout import Layout
 from router_models.odds import LEAST_PROBABILITY, logit, shrunk_logit, sigmoid, softmax
 from router_models.prediction import LOG_MOST_TOKENS, Z_90, Prediction

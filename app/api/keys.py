@@ -18,7 +18,7 @@ from app.api.admin import running
 from app.api.call import call_of
 from app.api.policy import needs
 from app.errors import InvalidRequest, NotAllowed, Overloaded, UsageError, shown
-from app.grants import exceeded, new_grant, read_key
+from app.forms.grants import exceeded, new_grant, read_key
 from app.store.credentials import ENVIRONMENT
 from app.store.issuer import Issuer, Record, UnknownKey
 from app.store.keys import Key

@@ -13,7 +13,7 @@ from app.api.feedback_body import FEEDBACK_SCHEMA
 from app.api.operations import OPERATIONS
 from app.api.steering import HOP_HEADER
 from app.domain.vocabulary import VOCABULARY
-from app.grants import Grant
+from app.forms.grants import Grant
 from app.telemetry.names import OTHER
 
 # A place in a list is not a name. The longest list that is checked item by item has four digits.

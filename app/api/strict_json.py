@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import orjson
 
 from app.errors import InvalidRequest, shown
-from app.json_outline import Outline, outlined
+from app.upstream.json_outline import Outline, outlined
 
 MAX_DEPTH = 32
 # The largest seeds are 64 bits; longer integers are for exhausting parsers.

@@ -8,8 +8,8 @@ many senders can agree to do, those that still grow are.
 
 from __future__ import annotations
 
+from app.admission.shedding import refusal
 from app.errors import RateLimited
-from app.shedding import refusal
 from app.store.limits import Allowance
 
 # Of what the process may use of memory at most. What else it holds, an artifact above all, takes a good part of it.

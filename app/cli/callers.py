@@ -15,7 +15,7 @@ async def names_of_keys(place: StorePlace) -> Mapping[str, str]:
     Raises:
         StoreDown: they cannot be read now.
     """
-    from app.generated_keys import connected, opened_keys
+    from app.assembly.generated_keys import connected, opened_keys
 
     async with connected(place) as redis, opened_keys(place, redis) as opened:
         generated = {record.id: record.name for record in await opened.issuer.list()}

@@ -19,7 +19,7 @@ from app.upstream.listing import MAX_LIST_BYTES, NO_MODELS, PROBE_WITHIN_S, faul
 
 if TYPE_CHECKING:
     from app.domain.models import Backend, Model
-    from app.expectation import Expectation, Prospect
+    from app.savings.expectation import Expectation, Prospect
     from app.settings import Settings
     from app.upstream.client import UpstreamClient
 
@@ -143,8 +143,8 @@ def check(
 
 def _files(config: Path) -> Findings:
     """What is wrong with the files, the settings where they can be read, and what each profile is expected to do."""
-    from app.expectation import Prospect
-    from app.router_model import load_router_model
+    from app.assembly.router_model import load_router_model
+    from app.savings.expectation import Prospect
     from app.settings import load_settings
 
     findings = Findings()
@@ -167,7 +167,7 @@ def _report(findings: Findings, path: Path) -> None:
     Raises:
         UsageError: there is no artifact to know anything from, or the page cannot be written.
     """
-    from app.cli.savings_page import Savings, page
+    from app.savings.page import Savings, page
 
     settings, prospect = findings.settings, findings.prospect
     if settings and settings.artifact is None:
@@ -185,7 +185,7 @@ def _report(findings: Findings, path: Path) -> None:
 
 def _unusable(settings: Settings) -> list[str]:
     """What keeps the backends from being asked at all."""
-    from app.snapshot import create_client
+    from app.assembly.snapshot import create_client
 
     try:
         create_client(settings)
@@ -196,8 +196,8 @@ def _unusable(settings: Settings) -> list[str]:
 
 async def _ask_all(findings: Findings, settings: Settings) -> None:
     """Find what the replicas say, and the store."""
+    from app.assembly.stores import eviction_policy
     from app.store.redis_client import StoreDown
-    from app.stores import eviction_policy
 
     findings.replicas = await _probe(settings)
     try:
@@ -209,7 +209,7 @@ async def _ask_all(findings: Findings, settings: Settings) -> None:
 async def shut_out_by(settings: Settings) -> list[str]:
     """Generated keys that these files leave nothing; none where the keys cannot be read."""
     from app.api.access import Access
-    from app.generated_keys import connected, opened_keys
+    from app.assembly.generated_keys import connected, opened_keys
     from app.store.redis_client import StoreDown
 
     async with connected(settings) as redis, opened_keys(settings, redis) as keys:
@@ -219,7 +219,7 @@ async def shut_out_by(settings: Settings) -> list[str]:
 
 
 async def _probe(settings: Settings) -> list[Probed]:
-    from app.snapshot import create_client
+    from app.assembly.snapshot import create_client
 
     try:
         async with create_client(settings) as client:
@@ -271,8 +271,8 @@ def _print_against(names: Sequence[str], expected: Expectation) -> None:
     """A row for always each model."""
     from rich.table import Table
 
-    from app.cli.savings_page import DIFFERENCES, differences
     from app.cli.screen import console
+    from app.savings.page import DIFFERENCES, differences
 
     table = Table(
         title=f"{', '.join(names)}: choosing, against always one model (95 % intervals)", title_justify="left"
@@ -285,7 +285,7 @@ def _print_against(names: Sequence[str], expected: Expectation) -> None:
 
 
 def _print(findings: Findings) -> None:
-    from app.expectation import alike, sentence
+    from app.savings.expectation import alike, sentence
 
     settings = findings.settings
     if settings:

@@ -176,7 +176,7 @@ def _targets(models: Sequence[str], catalog: Path | None, url: str | None, key_e
             raise UsageError(f"--key-env names {key_env}, which is not set")
         return targets_at(url, models, os.environ[key_env] if key_env else None)
     assert catalog is not None  # noqa: S101 - for the type checker: one of the two is there
-    from app.catalog_file import load_catalog
+    from app.forms.catalog_file import load_catalog
 
     return targets_from(load_catalog(catalog), models, os.environ)
 

@@ -197,7 +197,7 @@ def _by_column(path: Path | None) -> dict[str, Model]:
     """Models of a catalogue by the column of the artifact that predicts them."""
     if path is None:
         return {}
-    from app.catalog_file import load_catalog
+    from app.forms.catalog_file import load_catalog
 
     return {model.predicted_as: model for model in load_catalog(path).models if model.predicted_as}
 

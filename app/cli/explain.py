@@ -16,7 +16,7 @@ from app.errors import CallerError, InvalidRequest, UsageError
 if TYPE_CHECKING:
     from app.domain.preferences import Asked
     from app.domain.request import Request
-    from app.expectation import Expectation
+    from app.savings.expectation import Expectation
     from app.settings import Settings
 
 Record = Mapping[str, Any]
@@ -36,7 +36,7 @@ def explain(
 
     Example: `thalamus explain "What is 37 + 45?" --weights cost=0.3`
     """
-    from app.expectation import sentence
+    from app.savings.expectation import sentence
     from app.settings import load_settings
 
     settings = load_settings(config)
@@ -95,11 +95,11 @@ def _weights(text: str) -> Asked:
 
 def _decided(settings: Settings, request: Request) -> tuple[Record, Expectation | None]:
     """The decision for a request, and what its preferences would do on calibration prompts; None if that is unknown."""
+    from app.assembly.router_model import load_router_model
+    from app.assembly.snapshot import create_router
     from app.domain.decision import Fleet
-    from app.expectation import Prospect
-    from app.router_model import load_router_model
     from app.routing.record import describe
-    from app.snapshot import create_router
+    from app.savings.expectation import Prospect
 
     idle = Fleet.idle(len(settings.catalog.models))
     with load_router_model(settings) as router_model:

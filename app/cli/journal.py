@@ -175,9 +175,9 @@ def export(
 @asynccontextmanager
 async def _opened(config: Path) -> AsyncIterator[tuple[JournalStore, StorePlace]]:
     """The store, and where it is."""
+    from app.assembly.stores import journal_store
     from app.settings import load_place
     from app.store.sqlite import FILE
-    from app.stores import journal_store
 
     place = load_place(config)
     if place.store is None and not (place.state_dir / FILE).exists():

@@ -171,7 +171,7 @@ def _within(place: StorePlace, work: Callable[[Issuer], Awaitable[Found]]) -> Fo
     Raises:
         UsageError: the store does not answer, or refuses.
     """
-    from app.generated_keys import connected, opened_keys
+    from app.assembly.generated_keys import connected, opened_keys
     from app.store.redis_client import StoreDown
 
     async def run() -> Found:
@@ -188,7 +188,7 @@ def _within(place: StorePlace, work: Callable[[Issuer], Awaitable[Found]]) -> Fo
 
 
 async def _created(issuer: Issuer, name: str, stated: Mapping[str, Any], environment: str) -> Issued:
-    from app.grants import new_grant
+    from app.forms.grants import new_grant
     from app.store.credentials import ENVIRONMENT
 
     if not ENVIRONMENT.fullmatch(environment):
@@ -210,7 +210,7 @@ def _under_options(message: str) -> str:
 
 
 def _show(issued: Issued, place: StorePlace, *, as_json: bool) -> None:
-    from app.grants import described, read_key
+    from app.forms.grants import described, read_key
 
     if as_json:
         print(json.dumps({"key": issued.secret.reveal(), **issued.record.told()}))

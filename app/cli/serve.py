@@ -31,7 +31,7 @@ def serve(
     settings = load_settings(config)
     count = workers or settings.workers
     if count > 1:
-        from app.crew import serve as serve_together
+        from app.crew.parent import serve as serve_together
 
         serve_together(settings, count)
     else:

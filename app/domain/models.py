@@ -1,6 +1,7 @@
 """What the operator's catalogue says: models, their cards, prices and speeds, and the backends that serve them.
 
-These classes carry no validation; `app.catalog_file` reads YAML into them and names file, key and what was expected.
+These classes carry no validation; `app.forms.catalog_file` reads YAML into them and names file, key and what was
+expected.
 """
 
 from __future__ import annotations

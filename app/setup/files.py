@@ -18,13 +18,14 @@ from typing import Any
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from app.catalog_file import load_catalog
 from app.errors import UsageError
-from app.settings import GatewayForm, load_settings
+from app.forms.catalog_file import load_catalog
+from app.forms.gateway_file import GatewayForm
+from app.forms.yaml_files import load_form
+from app.settings import load_settings
 from app.setup.commented import drop_guess, plain, read_commented, write_commented
 from app.setup.draft import Draft
 from app.setup.rendering import catalog_text, gateway_text
-from app.yaml_files import load_form
 
 CATALOG, GATEWAY = "catalog.yaml", "gateway.yaml"
 

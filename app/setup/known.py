@@ -20,9 +20,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from app.catalog_file import Capability, Count, Form, Positive, Usd
+from app.forms.catalog_file import Capability, Count, Form, Positive, Usd
+from app.forms.yaml_files import load_form
 from app.setup.draft import Fact
-from app.yaml_files import load_form
 
 TABLE = Path(__file__).with_name("known_models.yaml")
 

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 
 from app.api.access import AUTO
 from app.domain.preferences import DEFAULT_PROFILE
+from app.forms.yaml_files import dotted, read_yaml, refuse
 from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
 from app.setup.litellm_entries import Deployment, NotCarriedError, read_deployment, variable_in
 from app.setup.litellm_leaves import Leaves, Place
 from app.setup.litellm_tables import NO_CHAIN
-from app.yaml_files import dotted, read_yaml, refuse
 
 _SECTIONS = ("router_settings", "litellm_settings", "general_settings")
 

@@ -8,13 +8,13 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from app.api.access import AUTO
-from app.catalog_file import NAME
 from app.errors import UsageError, without_credentials
+from app.forms.catalog_file import NAME
+from app.forms.yaml_files import dotted
 from app.setup.draft import Fact
 from app.setup.litellm_leaves import Place
 from app.setup.litellm_tables import COSTS, FLAGS, FOREIGN, NO_KEY, OPENAI_NAME, PROVIDERS, Provider
 from app.upstream.addresses import AddressPolicy, check_url, versioned
-from app.yaml_files import dotted
 
 _ENVIRONMENT = "os.environ/"
 _ANY_ADDRESS = AddressPolicy(("0.0.0.0/0", "::/0"), allow_loopback=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from app.forms.yaml_files import dotted
 from app.setup.litellm_tables import explained
-from app.yaml_files import dotted
 
 Place = tuple[str | int, ...]
 """Keys and indices from the file's root on."""

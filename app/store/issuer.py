@@ -49,7 +49,7 @@ class Record:
     """For people."""
     environment: str
     grant: Mapping[str, Any]
-    """What it may use, as `app.grants` writes it."""
+    """What it may use, as `app.forms.grants` writes it."""
     digests: tuple[Digest, ...]
     """Of its secret, and of the one before that while it is still good."""
     created_at: float

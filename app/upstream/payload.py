@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import orjson
 
 from app.errors import GatewayError, UpstreamBroken, UpstreamDisconnected
-from app.json_outline import Things, has_more
+from app.upstream.json_outline import Things, has_more
 from app.upstream.told import ToldFailure, check_told
 
 

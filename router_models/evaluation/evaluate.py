@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from router_models.conversation import Parts, parts
 from router_models.evaluation import learners
-from router_models.evaluation.aliases import roster
 from router_models.evaluation.bootstrap import DRAWS, SEED, Draws
 from router_models.evaluation.contest import OURS, Stratum, play
 from router_models.evaluation.details import details
@@ -29,6 +28,7 @@ from router_models.evaluation.held_out import HALVINGS, PROMISED_LOSS
 from router_models.evaluation.latency import latency_ms
 from router_models.evaluation.policies import Known
 from router_models.evaluation.robustness import PERTURBATIONS, Shaken, drawn
+from router_models.evaluation.roster import roster
 from router_models.evaluation.sets import Bar, Entrant, Source, Trial, prepare
 from router_models.evaluation.shaking import shake
 from router_models.operating_curve import CostScale

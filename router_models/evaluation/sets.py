@@ -19,7 +19,6 @@ import numpy as np
 
 from router_models.artifact import Artifact, Calibration
 from router_models.conversation import Conversation
-from router_models.evaluation.aliases import Roster
 from router_models.evaluation.costs import (
     Price,
     Prices,
@@ -31,6 +30,7 @@ from router_models.evaluation.costs import (
 )
 from router_models.evaluation.metrics import Truth
 from router_models.evaluation.policies import chosen_column, column_means
+from router_models.evaluation.roster import Roster
 from router_models.onboarding import exam_dataset
 from router_models.operating_curve import PricedRows
 from router_models.outcomes import OutcomesDataset, OutcomesError, tasks_of

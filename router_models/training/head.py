@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from router_models.glancing import static_error
 from router_models.layout import Layout
 from router_models.odds import shrunk_logit, sigmoid
+from router_models.static_error import static_error
 from router_models.training import calibration
 from router_models.training.config import TrainingConfig
 from router_models.training.parts import kmeans

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.admission import Admission, Gate
+from app.admission.gate import Admission, Gate
+from app.admission.ledger import Ledger
+from app.admission.promises import Baseline, Promises
+from app.admission.shedding import Shedding
 from app.domain.clock import Clock
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
 from app.gateway import Desk, Gateway, Router
-from app.ledger import Ledger
-from app.promises import Baseline, Promises
-from app.shedding import Shedding
 from app.store.budgets import Purse
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits

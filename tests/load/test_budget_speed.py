@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from app.affording import afford
+from app.admission.affording import afford
 from app.store.budgets import Purse
 from app.store.keys import Budget
 from tests.fakes.bank import MemoryBank

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from app.assembly.router_model import RouterModel, load_router_model
+from app.assembly.snapshot import create_router
 from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
-from app.router_model import RouterModel, load_router_model
 from app.routing.router import Router
 from app.settings import Settings, load_settings
-from app.snapshot import create_router
 from tests.fakes.world import request
 from tests.fakes.yardstick import SHARED, Machine
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from app.admission import Admission
+from app.admission.gate import Admission
+from app.admission.ledger import Ledger
+from app.admission.promises import Promises
 from app.domain.usage import Usage
-from app.ledger import Ledger
-from app.promises import Promises
 from app.store.budgets import Purse
 from app.store.journal import RecentDecisions
 from app.store.limits import MemoryLimits

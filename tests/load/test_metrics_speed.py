@@ -7,10 +7,10 @@ import time
 
 import pytest
 
+from app.admission.promises import Baseline, Promises
 from app.domain.decision import Decision
 from app.domain.request import Preferences
 from app.domain.usage import Usage
-from app.promises import Baseline, Promises
 from app.routing.estimates import Expected
 from app.routing.evidence import Evidence
 from app.routing.filters import CardFilter, excluded

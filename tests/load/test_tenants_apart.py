@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.assembly.router_model import load_router_model
+from app.assembly.snapshot import create_router
 from app.domain.decision import Fleet
 from app.domain.request import Request
-from app.router_model import load_router_model
 from app.routing.router import Router
 from app.settings import load_settings
-from app.snapshot import create_router
 from tests.fakes.routing import fleet_of, llm, world_of
 from tests.fakes.world import request
 

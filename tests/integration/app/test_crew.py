@@ -20,10 +20,10 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from app.crew import Crew
+from app.assembly.generated_keys import GeneratedKeys, watched_keys
+from app.crew.member import Member, Patience
+from app.crew.parent import Crew
 from app.errors import ConfigRejected, UsageError
-from app.generated_keys import GeneratedKeys, watched_keys
-from app.member import Member, Patience
 from app.settings import Address, load_settings
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog

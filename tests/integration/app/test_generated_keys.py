@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from app.cli.check import Findings, shut_out_by
-from app.grants import new_grant
+from app.forms.grants import new_grant
 from app.settings import load_settings
 from app.store.limits import MemoryLimits
 from tests.fakes.deployment import Deployment, deployed

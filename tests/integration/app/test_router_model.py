@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 import yaml
 
+from app.assembly.router_model import load_checked
 from app.errors import UsageError
 from app.main import create_app
-from app.router_model import load_checked
 from app.settings import load_settings
 from router_models.artifact import Artifact, write_artifact
 from router_models.tryage import Speed

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
+from app.admission.shedding import RETRY_WITHIN_S
 from app.cli.processes import Children
-from app.shedding import RETRY_WITHIN_S
 from tests.conftest import ROOT, free_ports
 from tests.fakes.deployment import GATEWAY, write_config
 

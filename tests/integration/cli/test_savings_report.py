@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app.expectation import as_ratio, in_points
+from app.savings.expectation import as_ratio, in_points
 from router_models.artifact import write_artifact
 from router_models.operating_curve import Interval
 from tests.fakes.artifacts import tiny_artifact

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.assembly.stores import Stores, open_stores
 from app.errors import BudgetSpent, BudgetUnavailable
 from app.settings import Settings, load_settings
 from app.store.accounts import SILENT_S
@@ -18,7 +19,6 @@ from app.store.rows import Facts, sealed
 from app.store.spool import Spool
 from app.store.sqlite import open_database
 from app.store.sqlite_bank import SqliteBank
-from app.stores import Stores, open_stores
 from app.telemetry import Telemetry
 from tests.fakes.clock import FakeClock
 from tests.fakes.deployment import write_config

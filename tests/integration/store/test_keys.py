@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from app.assembly.generated_keys import GeneratedKeys, connected, opened_keys, watched_keys
 from app.errors import Overloaded, UsageError
-from app.generated_keys import GeneratedKeys, connected, opened_keys, watched_keys
-from app.grants import new_grant
+from app.forms.grants import new_grant
 from app.store.credentials import Credential, issue, reissued
 from app.store.key_store import RedisKeys, SqliteKeys
 from app.store.keys import Secret

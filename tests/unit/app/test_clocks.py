@@ -12,7 +12,7 @@ APP = Path(__file__).resolve().parents[3] / "app"
 ALLOWED = {
     "api/doors.py": "when a key ends",
     "cli/keys.py": "when a key ends",
-    "grants.py": "when a key ends",
+    "forms/grants.py": "when a key ends",
     "store/budgets.py": "the day and the month that a budget is for",
     "store/issuer.py": "when a key was made, and ends",
     "store/key_ring.py": "when a key ends",
@@ -21,7 +21,7 @@ ALLOWED = {
     "routing/identifiers.py": "names that follow the order of time",
     "setup/drafting.py": "the date in a comment",
     "setup/files.py": "the date in a comment",
-    "stores.py": "when a request was admitted, and the day whose budget it counts in",
+    "assembly/stores.py": "when a request was admitted, and the day whose budget it counts in",
     "telemetry/logging.py": "when something happened",
     "telemetry/metrics.py": "when the gateway started",
     "upstream/http1.py": "a `retry-after` that is a date",

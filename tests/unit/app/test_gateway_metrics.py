@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from app.admission.promises import Baseline
 from app.domain.request import Preferences
 from app.errors import RateLimited, UpstreamBroken, UpstreamRateLimited, UpstreamTimeout
-from app.promises import Baseline
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.upstream import FakeExchange, FakeUpstream

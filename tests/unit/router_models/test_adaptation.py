@@ -10,10 +10,10 @@ import pytest
 
 from router_models.adaptation import adapt
 from router_models.artifact import Artifact, load_artifact, write_artifact
-from router_models.glancing import static_error
 from router_models.onboarding import exam_of
 from router_models.outcomes import OutcomesDataset, OutcomesError, read_outcomes
 from router_models.predictor import ArtifactPredictor
+from router_models.static_error import static_error
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = 200

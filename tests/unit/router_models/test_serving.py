@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from router_models.artifact import Artifact, ArtifactError, load_artifact
-from router_models.corrected import Correction, Stretch
+from router_models.correction import Correction, Stretch
 from router_models.glance import Glance
 from router_models.onboarding import exam_of, onboard
 from router_models.prediction import Prediction, PredictionRow

@@ -13,7 +13,7 @@ from fastapi import APIRouter
 
 from app.api import admin_plane, data_plane
 from app.api.policy import Policy, needs
-from app.grants import new_grant, read_key
+from app.forms.grants import new_grant, read_key
 from app.store.credentials import PepperFile, parsed
 from app.store.issuer import Issuer
 from app.store.key_ring import AllKeys, KeyRing

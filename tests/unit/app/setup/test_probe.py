@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog_file import NAME
 from app.domain.models import Speed
 from app.errors import UsageError
+from app.forms.catalog_file import NAME
 from app.setup.draft import DraftModel, Fact
 from app.setup.drafting import model_name, unused
 from app.setup.facts import Around, add_facts, known_as

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.errors import Overloaded, UsageError
-from app.grants import new_grant, read_key
+from app.forms.grants import new_grant, read_key
 from app.store.credentials import PepperFile, issue, parsed
 from app.store.issuer import Issued, Issuer, UnknownKey
 from app.store.key_ring import READ_EVERY_S, AllKeys, KeyRing

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from app.grants import new_grant, read_key
+from app.forms.grants import new_grant, read_key
 from app.store.credentials import Credential, PepperFile, issue, reissued
 from app.store.issuer import Issuer
 from app.store.key_ring import KeyRing

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from router_models.artifact import Calibration
-from router_models.evaluation.aliases import roster
+from router_models.evaluation.roster import roster
 from router_models.evaluation.sets import Source, Trial, pool_of, prepare, splits_to_measure
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from tests.fakes.artifacts import tiny_dataset

@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router_models.glancing import static_error
 from router_models.layout import Layout
 from router_models.odds import logit, sigmoid
+from router_models.static_error import static_error
 from router_models.training.calibration import (
     PRIOR_UNFAMILIAR,
     by_model,

@@ -1,0 +1,1 @@
+"""Several processes that look like one gateway: the parent, its workers, and the channel between them."""
