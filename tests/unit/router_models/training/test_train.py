@@ -182,9 +182,10 @@ def worded(number: int, times: int) -> str:
 
 
 def held_out_lengths(folder: Path, times: int, longer: Sequence[int] = ()) -> np.ndarray:
-    """What heads that had not seen a row say of its length, where rows `longer` had answers of a hundred times that.
+    """What heads that had not seen a question say of its length, where rows `longer` had answers 100 times as long.
 
-    Less what all rows of a model have in common. There are 96 rows; each question is asked `times` times.
+    Less what all rows of a model have in common. There are 96 rows; each question is asked `times` times, and read in
+    the first wording.
     """
     dataset, long_ids = tiny_dataset(96), {f"p{number}" for number in longer}
     prompts = [
@@ -211,8 +212,9 @@ def test_rows_of_one_question_are_never_divided_by_their_wordings(question: int,
 
     moved_B = np.abs(after_BM - before_BM).max(1)
     assert worded(own[0], 2) != worded(own[1], 2)
-    np.testing.assert_allclose(moved_B[own], 0, atol=1e-4)
-    assert (moved_B > 1e-4).sum() > 96 // 3, "others are read by heads that learned from it"
+    assert len(moved_B) == 96 // 2
+    assert moved_B[question] == pytest.approx(0, abs=1e-4)
+    assert (moved_B > 1e-4).sum() > len(moved_B) // 3, "others are read by heads that learned from it"
 
 
 def test_questions_that_are_worded_alike_are_held_out_together(tmp_path: Path) -> None:
@@ -423,7 +425,7 @@ def test_two_questions_are_held_back_in_turn(tmp_path: Path) -> None:
     for seed in range(1, 5):
         artifact = trained_on(OutcomesDataset(pa.Table.from_pylist(two), dataset.outcomes), tmp_path, seed=seed)
 
-        assert len(artifact.calibration.quality) == 40
+        assert len(artifact.calibration.quality) == 2
         assert np.isfinite(artifact.calibration.quality).all()
 
 
