@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timing]
 
 CALLS = 10
 """Of one name."""
-STRANGERS = 22
-"""After so many unknown keys an address hears another answer, which is a series of its own."""
+FIRST = 62
+"""After 20 unknown keys an address, and after 60 ratings a key, hears another answer, which is a series of its own."""
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -58,7 +58,7 @@ async def test_names_that_callers_invent_make_no_series(tmp_path: Path, full_siz
                 assert answer.status == 200
                 return await answer.read()
 
-        for number in range(STRANGERS):
+        for number in range(FIRST):
             await junk(session, deployment, f"first-{number}")
         before = await metrics()
         for number in range(names):
