@@ -11,7 +11,8 @@ computing="tests/unit tests/artifact tests/fuzz tests/integration/app/test_opena
     tests/integration/test_dashboards.py
     tests/integration/cli/test_adapt.py tests/integration/cli/test_evaluate.py tests/integration/cli/test_init.py
     tests/integration/cli/test_onboard_live.py tests/integration/cli/test_onboard_replay.py
-    tests/integration/cli/test_serve_check_explain.py tests/integration/cli/test_train_and_evaluate.py"
+    tests/integration/cli/test_savings_report.py tests/integration/cli/test_serve_check_explain.py
+    tests/integration/cli/test_train_and_evaluate.py"
 others=$(printf -- '--ignore=%s ' $computing)
 
 # One thread each for linear algebra: several that wait for each other beside other work take for ever.

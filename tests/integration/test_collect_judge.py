@@ -85,7 +85,9 @@ def arguments(prompts: str, output: Path, *more: str) -> list[str]:
     return [*shared, "--yes", *more]
 
 
-@pytest.mark.parametrize("truth", [0.05, 0.15, 0.3])
+@pytest.mark.parametrize(
+    "truth", [pytest.param(0.05, marks=pytest.mark.full), 0.15, pytest.param(0.3, marks=pytest.mark.full)]
+)
 async def test_the_error_rate_of_a_judge_is_found_within_three_points(tmp_path: Path, truth: float) -> None:
     mock = MockJudge(worth, truth)
     async with ChatServer(World(mock)) as server:
@@ -171,7 +173,7 @@ async def test_a_judge_among_the_judged_is_said_before_anything_is_sent(tmp_path
     assert "b is one of the models it judges" in out
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 async def test_after_an_interruption_no_verdict_is_paid_twice(tmp_path: Path, sign: signal.Signals) -> None:
     def slow(text: str, before: int, body: dict[str, Any]) -> Scripted:
         return Scripted(text=MockJudge(worth).verdict(text), delay_s=0.02)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from router_models.artifact import load_artifact, write_artifact
+from router_models.artifact import load_artifact
 from router_models.predictor import ArtifactPredictor
 from tests.fakes.replay import replayed
 
@@ -21,14 +20,9 @@ KNOWN = "llama-3.1-8b-it"
 """It answered all anchors."""
 
 
-@pytest.mark.slow
-async def test_a_replayed_model_is_graded_as_published_and_described_as_what_it_is(
-    tmp_path: Path, full_size: bool
-) -> None:
-    public, folder = load_artifact(PUBLIC), PUBLIC
-    if not full_size:
-        public, folder = replace(public, anchors=public.anchors[::5]), tmp_path / "fewer-anchors"
-        write_artifact(folder, public)
+@pytest.mark.full
+async def test_a_replayed_model_is_graded_as_published_and_described_as_what_it_is(tmp_path: Path) -> None:
+    public = load_artifact(PUBLIC)
     published = {anchor["prompt_id"]: anchor["scores"][KNOWN] for anchor in public.anchors}
     async with replayed(public.anchors, {"mystery": published}) as server:
         catalog = {
@@ -36,7 +30,7 @@ async def test_a_replayed_model_is_graded_as_published_and_described_as_what_it_
             "backends": [{"name": "replay", "kind": "openai", "urls": [server.url]}],
         }
         (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
-        (tmp_path / "gateway.yaml").write_text(f"catalog: catalog.yaml\nartifact: {folder}\n")
+        (tmp_path / "gateway.yaml").write_text(f"catalog: catalog.yaml\nartifact: {PUBLIC}\n")
         command = ["onboard", "--config", str(tmp_path / "gateway.yaml"), "--items", "0", "--precision", "0", "--yes"]
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app.cli", *command, "--json", stdout=asyncio.subprocess.PIPE
