@@ -64,14 +64,27 @@ class Access:
 
     def choosable(self, profile: str, key: Key) -> tuple[Model, ...]:
         """The models that a profile may choose for this key's callers, as far as limits on their cards go."""
-        table, preferences = self._table, merged(self.preferences(profile), key.routing)
-        question = Question(None, profile, 0, 0, frozenset(), frozenset(), preferences, self.allowed(key))
-        passing = self._card_filter.passing(Case(table, question, FleetColumns(table, Fleet.idle(len(table)))))
+        question = Question(
+            model=None,
+            profile=profile,
+            input_tokens=0,
+            max_tokens=0,
+            needs=frozenset(),
+            uses=frozenset(),
+            preferences=merged(self.preferences(profile), key.routing),
+            allowed_models=self.allowed(key),
+        )
+        passing = self._card_filter.passing(Case(self._table, question, self._idle))
         return tuple(model for model, passes in zip(self._models, passing.models_M.tolist(), strict=True) if passes)
 
     @cached_property
     def _table(self) -> CandidateTable:
         return CandidateTable(self._catalog)
+
+    @cached_property
+    def _idle(self) -> FleetColumns:
+        """Cards are looked at here, so how busy anybody is does not matter."""
+        return FleetColumns(self._table, Fleet.idle(len(self._table)))
 
     @cached_property
     def _card_filter(self) -> CardFilter:
