@@ -32,7 +32,7 @@ _ALONE: Mapping[Operation, frozenset[str]] = {
     "embeddings": frozenset({"embeddings"}),
 }
 # What OpenAI and vLLM write of a text completion where nobody says how much.
-UNSTATED_TOKENS = 16
+COMPLETION_TOKENS = 16
 # Fields that have, or may have, token ids.
 _OF_TOKENS = frozenset({"prompt", "logit_bias", "allowed_token_ids", "stop_token_ids"})
 _LOGPROBS = "message.output_text.logprobs"
@@ -93,7 +93,7 @@ def parse_completion(body: Mapping[str, Any], call: Call) -> Request:
     if prompt is None:
         raise InvalidRequest("prompt is missing; send a text", param="prompt")
     # A limit that others set must not make the answer longer than it would be without one.
-    forwarded.setdefault("max_tokens", UNSTATED_TOKENS)
+    forwarded.setdefault("max_tokens", COMPLETION_TOKENS)
     return _request(body, forwarded, call, _Prompt.of("completion", Prompts.of(prompt), unread_tokens(forwarded)))
 
 
