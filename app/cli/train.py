@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,8 @@ from app.errors import UsageError
 if TYPE_CHECKING:
     from router_models.artifact import Artifact
     from router_models.outcomes import OutcomesDataset
+    from router_models.training.config import TrainingConfig
+    from router_models.training.rows import Reading
 
 
 def train(
@@ -132,35 +135,28 @@ def _train(
     from app.cli.screen import bars
     from router_models.artifact import ArtifactError, write_artifact
     from router_models.outcomes import OutcomesError
-    from router_models.splits import DRAWN
 
+    given = {
+        "output": output and output.resolve(),
+        "data": tuple(folder.resolve() for folder in data) if data else None,
+        "aliases": aliases and aliases.resolve(),
+        "seed": seed,
+    }
+    settings, pools = _read(config, {name: value for name, value in given.items() if value is not None})
+
+    # torch takes seconds to load: only what can be trained waits for it.
     try:
-        from router_models.training.config import ConfigError, load_config
         from router_models.training.encoder import EncoderError, exported_encoder
         from router_models.training.train import train as train_artifact
-        from router_models.training.train import training_pools
     except ModuleNotFoundError as exc:
         raise UsageError(f"training needs the extra `train`: {exc.name} is not installed") from exc
 
     try:
-        settings = load_config(config)
-        given = {
-            "output": output and output.resolve(),
-            "data": tuple(folder.resolve() for folder in data) if data else None,
-            "aliases": aliases and aliases.resolve(),
-            "seed": seed,
-        }
-        settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-        if settings.output.exists():
-            raise UsageError(f"{settings.output} is there already; name another folder with --output")
-        pools = training_pools(settings)
-        for name in pools.undivided:
-            print(f"{name}: {DRAWN}", file=sys.stderr)
         with bars() as bar:
             artifact = train_artifact(settings, pools, exported_encoder(cache), cache, bar)
         command = shlex.join(["thalamus", *sys.argv[1:]])
         write_artifact(settings.output, replace(artifact, about={**artifact.about, "command": command}))
-    except (ConfigError, OutcomesError, EncoderError, ArtifactError) as exc:
+    except (OutcomesError, EncoderError, ArtifactError) as exc:
         raise UsageError(str(exc)) from exc
     if as_json:
         print(json.dumps({"output": str(settings.output), "models": artifact.models, **artifact.about}))
@@ -171,3 +167,24 @@ def _train(
         columns = {**{model: model for model in artifact.models}, **artifact.aliases}
         print(how_to_serve(settings.output, sorted(columns.items())))
         print("Models that are not among them go without `predicted_as`.")
+
+
+def _read(config: Path, given: Mapping[str, Any]) -> tuple[TrainingConfig, Reading]:
+    """What the file says, where nothing else is given, and the outcomes to learn from."""
+    import sys
+
+    from router_models.outcomes import OutcomesError
+    from router_models.splits import DRAWN
+    from router_models.training.config import ConfigError, load_config
+    from router_models.training.rows import training_pools
+
+    try:
+        settings = load_config(config).model_copy(update=given)
+        if settings.output.exists():
+            raise UsageError(f"{settings.output} is there already; name another folder with --output")
+        pools = training_pools(settings)
+    except (ConfigError, OutcomesError) as exc:
+        raise UsageError(str(exc)) from exc
+    for name in pools.undivided:
+        print(f"{name}: {DRAWN}", file=sys.stderr)
+    return settings, pools

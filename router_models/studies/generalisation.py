@@ -27,8 +27,8 @@ from router_models.training.config import TrainingConfig, load_config
 from router_models.training.encoder import exported_encoder
 from router_models.training.head import evidence, finish
 from router_models.training.parts import use_one_thread
-from router_models.training.rows import Library, Reading, Rows, read_pools
-from router_models.training.train import read_inputs, train, training_pools
+from router_models.training.rows import Library, Reading, Rows, read_pools, training_pools
+from router_models.training.train import read_inputs, train
 from router_models.training.trials import Fold, held_out_questions, held_out_tasks, joined
 
 KINDS = ("questions", "tasks", "sets")

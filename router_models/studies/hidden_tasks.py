@@ -22,9 +22,8 @@ import numpy as np
 
 from router_models.standing import standing
 from router_models.training.config import load_config
-from router_models.training.rows import Library, Rows
+from router_models.training.rows import Library, Rows, training_pools
 from router_models.training.tables import SHRINK_OUTCOMES, fit_tables, log_lengths
-from router_models.training.train import training_pools
 
 SHARE, DRAWS = 0.1, 20
 # With fewer outcomes the mean that a table is held against would be off by more than .09 itself.

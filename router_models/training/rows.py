@@ -21,6 +21,7 @@ from router_models.conversation import Conversation, parts
 from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes, tasks_of
 from router_models.questions import question_keys
 from router_models.splits import is_undivided, with_splits
+from router_models.training.config import TrainingConfig
 from router_models.tryage import Speed
 
 
@@ -84,6 +85,20 @@ class Reading:
     """The training splits, a pool each."""
     undivided: tuple[str, ...] = ()
     """Pools whose splits were drawn, for no prompt had one."""
+
+
+def training_pools(config: TrainingConfig) -> Reading:
+    """The training splits of its datasets.
+
+    Raises:
+        OutcomesError: a dataset cannot be used, a model has no outcomes, or there are too few prompts.
+    """
+    if not config.data:
+        raise OutcomesError("no outcomes dataset is named; give its folder with --data, or `data` in the configuration")
+    pools = read_pools(config.data, config.split, config.aliases, config.models)
+    if len(pools.rows) < 2 * config.folds:
+        raise OutcomesError(f"{len(pools.rows)} prompts are too few; at least {2 * config.folds} are needed")
+    return pools
 
 
 def read_pools(

@@ -30,7 +30,7 @@ from router_models.training.config import TrainingConfig
 from router_models.training.encoder import cached_inputs, static_table
 from router_models.training.head import Finished, evidence, finish
 from router_models.training.parts import fit_parts, kmeans
-from router_models.training.rows import Inputs, Library, Reading, Rows, read_pools
+from router_models.training.rows import Inputs, Library, Reading, Rows
 from router_models.training.tables import never_asked
 from router_models.training.trials import held_out_questions, held_out_tasks, joined
 from router_models.tryage import Blend, Speed
@@ -52,20 +52,6 @@ class Encoders:
     def speeds(self) -> tuple[Speed, ...]:
         """In the order in which they read."""
         return (*(("static",) if self.static is not None else ()), *(("transformer",) if self.transformer else ()))
-
-
-def training_pools(config: TrainingConfig) -> Reading:
-    """The training splits of its datasets.
-
-    Raises:
-        OutcomesError: a dataset cannot be used, a model has no outcomes, or there are too few prompts.
-    """
-    if not config.data:
-        raise OutcomesError("no outcomes dataset is named; give its folder with --data, or `data` in the configuration")
-    pools = read_pools(config.data, config.split, config.aliases, config.models)
-    if len(pools.rows) < 2 * config.folds:
-        raise OutcomesError(f"{len(pools.rows)} prompts are too few; at least {2 * config.folds} are needed")
-    return pools
 
 
 def train(config: TrainingConfig, pools: Reading, encoder: tuple[bytes, bytes], cache: Path, bar: Bar) -> Artifact:

@@ -15,7 +15,8 @@ import pytest
 from router_models.artifact import Artifact, load_artifact, write_artifact
 from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
 from router_models.predictor import ArtifactPredictor
-from router_models.training.train import train, training_pools
+from router_models.training.rows import training_pools
+from router_models.training.train import train
 from tests.fakes.artifacts import tiny_dataset, tiny_encoder, tiny_pools, write_tiny_pools
 from tests.unit.router_models.training.tiny import no_bar, place_pieces, tiny_config
 
