@@ -42,7 +42,7 @@ class Size(NamedTuple):
     walks: int
 
 
-SMALL, WHOLE, WHOLE_WITH_BODY = Size(3, 3), Size(2_500, 500), Size(300, 500)
+SMALL, WHOLE, WHOLE_WITH_BODY = Size(2, 2), Size(2_500, 500), Size(300, 500)
 # At least so many for each operation in the whole.
 CASES = 5_000
 

@@ -317,7 +317,9 @@ async def test_a_later_model_that_needs_more_room_hears_that_all_have_to_sit_ane
     assert "--max-tokens" not in err
 
 
-@pytest.mark.parametrize("change", ["renamed", "answers gone", "no folder for the result"])
+@pytest.mark.parametrize(
+    "change", [pytest.param("renamed", marks=pytest.mark.full), "answers gone", "no folder for the result"]
+)
 async def test_what_could_not_be_written_is_said_before_anything_is_asked(
     tmp_path: Path, joined: Path, change: str
 ) -> None:
