@@ -21,7 +21,8 @@ RECORDS = 1_000_000
 # So many go at a time, so that nobody waits long for the lock.
 TRIMMED_AT_ONCE = 5_000
 # Each statement lets go of the interpreter and takes it back, and the thread that answers callers pays for that too.
-INSERTED_AT_ONCE = 100
+# A power of two.
+INSERTED_AT_ONCE = 128
 
 T = TypeVar("T")
 
@@ -150,13 +151,20 @@ def _last(connection: sqlite3.Connection) -> int:
 
 
 def _insert(connection: sqlite3.Connection, spool: str, ended: Sequence[Ended]) -> None:
-    for at in range(0, len(ended), INSERTED_AT_ONCE):
-        rows = ended[at : at + INSERTED_AT_ONCE]
-        marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
+    at = 0
+    while at < len(ended):
+        # Powers of two only: every length is a statement of its own, and what is prepared for it takes memory for good.
+        count = min(1 << (len(ended) - at).bit_length() - 1, INSERTED_AT_ONCE)
+        marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * count)
         connection.execute(
             f"INSERT INTO records (spool, seq, at, key_id, decision_id, record) VALUES {marks} ON CONFLICT DO NOTHING",  # noqa: S608 - marks
-            [value for one in rows for value in (spool, one.of, one.at, one.key_id, one.decision_id, one.record)],
+            [
+                value
+                for one in ended[at : at + count]
+                for value in (spool, one.of, one.at, one.key_id, one.decision_id, one.record)
+            ],
         )
+        at += count
 
 
 def _spend(connection: sqlite3.Connection, holder: str, ended: Sequence[Ended]) -> None:

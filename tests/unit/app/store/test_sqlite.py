@@ -1,4 +1,4 @@
-"""A transaction is all of it or nothing, and what is too old goes whatever the clock said."""
+"""A transaction is all of it or nothing, what is too old goes whatever the clock said, and statements are few."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from app.store.kept import DAY_S, Batch, Ended, Keep
 from app.store.sqlite import transaction
-from app.store.sqlite_journal import TRIMMED_AT_ONCE, SqliteJournal
+from app.store.sqlite_journal import INSERTED_AT_ONCE, TRIMMED_AT_ONCE, SqliteJournal
 
 
 def test_a_transaction_that_cannot_be_completed_leaves_nothing_behind() -> None:
@@ -35,3 +35,24 @@ async def test_records_of_a_wrong_clock_do_not_keep_those_that_came_after_them(t
     kept = [int(place) for place, _ in await journal.after(None, len(rows))]
     await journal.aclose()
     assert kept == [len(rows) - 1, len(rows)]
+
+
+async def test_batches_of_all_lengths_are_inserted_by_eight_statements(tmp_path: Path) -> None:
+    """What is prepared for a statement stays: 100 of them took 8 MiB."""
+    inserted = set[int]()
+
+    def traced(statement: str) -> None:
+        if statement.startswith("INSERT INTO records"):
+            inserted.add(statement.count("'spool'"))
+
+    journal = SqliteJournal(tmp_path)
+    journal._connection.set_trace_callback(traced)
+    seq = 0
+    for length in range(2 * INSERTED_AT_ONCE + 1):
+        rows = [Ended(seq + row, seq + row, 1.0, "k", None, 0.0, b"{}") for row in range(1, length + 1)]
+        seq += length
+        await journal.apply(Batch("spool", seq, rows))
+    kept = await journal.after(None, seq + 1)
+    await journal.aclose()
+    assert len(kept) == seq
+    assert inserted == {1, 2, 4, 8, 16, 32, 64, 128}
