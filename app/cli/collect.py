@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from app.collect.judge_report import Rate, Report
     from app.collect.plan import Estimate, Plan, Prompt, Target
     from app.collect.progress import Progress
-    from app.collect.runner import Budget
+    from app.collect.runner import Budget, Stopped
 
 
 @dataclass(frozen=True)
@@ -229,6 +229,8 @@ def _announce(screen: Console, work: _Work) -> None:
         table.add_row(estimate.model, f"{estimate.requests:,}", *cells(estimate))
     screen.print(table)
     screen.print(in_all(estimates, work.requests_done()), highlight=False)
+    if left_out := ", ".join(sorted(work.progress.left_out)):
+        screen.print(f"Answers of {left_out} are kept, and are in the dataset once asked for again.", highlight=False)
     if work.judging and work.judging.judge.target.model in [target.model for target in work.plan.targets]:
         note = f"{work.judging.judge.target.model} will judge its own answers too; a model tends to prefer those."
         screen.print(note, highlight=False)
@@ -267,7 +269,7 @@ async def _ask_and_grade(screen: Console, work: _Work) -> Graded:
 
     from app.collect.client import ChatClient
     from app.collect.graders import grade_replies
-    from app.collect.runner import Budget, Runner
+    from app.collect.runner import Budget, Runner, Stopped
 
     end_on_signals()
     plan, progress, how = work.plan, work.progress, work.how
@@ -276,11 +278,23 @@ async def _ask_and_grade(screen: Console, work: _Work) -> Graded:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         client = ChatClient(session)
         with _bars(screen, plan, progress) as (asked, graded):
-            await Runner(plan, progress, client, how.concurrency, budget, asked).run()
+            try:
+                await Runner(plan, progress, client, how.concurrency, budget, asked).run()
+            except Stopped as exc:
+                raise UsageError(_way_on(exc, plan)) from exc
             grades = await grade_replies(plan.prompts, progress, how.command, graded)
         if work.judging:
             await _hear_judge(screen, work.judging, client, how.concurrency, budget)
     return grades
+
+
+def _way_on(stopped: Stopped, plan: Plan) -> str:
+    """Why it ended early, and how it goes on without the model that is to blame for it."""
+    rest = [target.model for target in plan.targets if target.model != stopped.model]
+    if stopped.model is None or not rest:
+        return str(stopped)
+    named = shlex.quote(",".join(rest))
+    return f"{stopped}. To go on without {stopped.model}: the same command with --models {named}"
 
 
 async def _hear_judge(screen: Console, judging: Judging, client: ChatClient, concurrency: int, budget: Budget) -> None:

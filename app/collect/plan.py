@@ -110,16 +110,14 @@ class Plan:
             if times > 1:
                 raise UsageError(f"{what} {name!r} occurs {times} times; leave one")
 
-    def header(self) -> dict[str, str | int]:
+    def header(self) -> dict[str, Any]:
         """What identifies the plan: everything that changes an answer. Addresses, prices and graders do not."""
         prompts = [[p.prompt_id, p.to_send(), p.max_tokens] for p in self.prompts]
-        models = sorted([t.model, t.served_as] for t in self.targets)
         return {
-            "form": 1,
+            "form": 2,
             "prompts": len(self.prompts),
             "prompts_sha256": _digest(prompts),
-            "models": ", ".join(sorted(t.model for t in self.targets)),
-            "models_sha256": _digest(models),
+            "models": {target.model: target.served_as for target in self.targets},
         }
 
     def estimates(self, done: Iterable[Key]) -> list[Estimate]:

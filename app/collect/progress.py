@@ -1,6 +1,7 @@
 """How far a collection is, as a log that only grows: what makes it resumable after any kind of death.
 
 The first line says which plan it belongs to; each further line is a reply, a failure or a score of a grading command. A
+plan with fewer of its models goes on from it too: what the others answered stays in the log, and what it cost counts. A
 line is handed to the kernel as soon as it is made, so a killed process loses nothing, and `sync` (once a second) bounds
 what a crashed machine loses. A last line without its end is cut off when the log is opened again. Later lines
 replace earlier ones of the same request: a failure that was asked again and answered is answered.
@@ -52,7 +53,7 @@ class Progress:
         UsageError: another process is writing to it, it belongs to another plan, or a line in it is damaged.
     """
 
-    def __init__(self, folder: Path, header: Mapping[str, str | int]) -> None:
+    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE_NAME
         if not self.path.exists() and (folder / "outcomes.parquet").exists():
@@ -60,6 +61,10 @@ class Progress:
         self.replies: dict[Key, Reply] = {}
         self.failures: dict[Key, str] = {}
         self.lost_usd = 0.0
+        """What was paid for anything but `replies`."""
+        self.left_out: set[str] = set()
+        """Models that answered and are not in this plan."""
+        self._models = header.get("models")
         self.scores: dict[tuple[str, str, str], float] = {}
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         self._unsynced = False
@@ -69,7 +74,7 @@ class Progress:
             os.close(self._fd)
             raise
 
-    def _take(self, header: Mapping[str, str | int]) -> None:
+    def _take(self, header: Mapping[str, Any]) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
@@ -101,7 +106,7 @@ class Progress:
     def _replay(self, number: int, entry: dict[str, Any]) -> None:
         try:
             if "reply" in entry:
-                self._keep(Reply(**entry["reply"]))
+                self._keep(Reply(**entry["reply"]), float(entry["usd"]))
             elif "failure" in entry:
                 self._lose((entry["prompt_id"], entry["model"]), str(entry["failure"]), float(entry["lost_usd"]))
             else:
@@ -109,14 +114,21 @@ class Progress:
         except (KeyError, TypeError, ValueError) as exc:
             raise UsageError(f"{self.path}, line {number} is damaged; delete that line to ask it again") from exc
 
-    def _keep(self, reply: Reply) -> None:
-        self.replies[reply.key] = reply
-        self.failures.pop(reply.key, None)
+    def _keep(self, reply: Reply, usd: float) -> None:
+        if self._is_asked(reply.model):
+            self.replies[reply.key] = reply
+            self.failures.pop(reply.key, None)
+        else:
+            self.left_out.add(reply.model)
+            self.lost_usd += usd
 
-    def add_reply(self, reply: Reply) -> None:
-        """Keep a reply for good."""
-        self._append({"reply": asdict(reply)})
-        self._keep(reply)
+    def _is_asked(self, model: str) -> bool:
+        return self._models is None or model in self._models
+
+    def add_reply(self, reply: Reply, usd: float = 0.0) -> None:
+        """Keep a reply for good, and what it cost, which no plan without its model could say."""
+        self._append({"reply": asdict(reply), "usd": usd})
+        self._keep(reply, usd)
 
     def add_failure(self, key: Key, reason: str, lost_usd: float) -> None:
         """Note that a request got no answer, and what that may have cost; the next run asks it again."""
@@ -129,9 +141,9 @@ class Progress:
 
     def _lose(self, key: Key, reason: str, lost_usd: float) -> None:
         self.lost_usd += lost_usd
-        self.failures[key] = reason
-        if reason == STOPPED:
-            del self.failures[key]
+        self.failures.pop(key, None)
+        if reason != STOPPED and self._is_asked(key[1]):
+            self.failures[key] = reason
 
     def add_score(self, key: Key, graded_by: str, score: float) -> None:
         """Keep what a grading command said; `graded_by` identifies the command, its files and what it read."""
@@ -184,14 +196,20 @@ def replies_in(folder: Path) -> list[Reply]:
     return list(found.values())
 
 
-def _check_header(found: object, wanted: Mapping[str, str | int], folder: Path) -> None:
-    if found == wanted:
-        return
+def _check_header(found: object, wanted: Mapping[str, Any], folder: Path) -> None:
+    """Let a log be gone on from that has these prompts, and these models at least."""
     if not isinstance(found, Mapping):
         raise UsageError(f"{folder / FILE_NAME} does not begin with a plan; choose another --output")
-    differing = [name for name in wanted if found.get(name) != wanted[name]]
-    what = "models" if any(name.startswith("models") for name in differing) else "prompts"
+    differing = {name for name in wanted if found.get(name) != wanted[name]}
+    had, asked = _models(found), _models(wanted)
+    if not differing or (differing == {"models"} and asked.items() <= had.items()):
+        return
     raise UsageError(
-        f"{folder} holds another collection: {found.get('prompts')} prompts over {found.get('models')}; "
-        f"the {what} differ. Choose another --output"
+        f"{folder} holds another collection: {found.get('prompts')} prompts over {', '.join(sorted(had))}; "
+        f"the {'prompts' if 'prompts_sha256' in differing else 'models'} differ. Choose another --output"
     )
+
+
+def _models(header: Mapping[str, Any]) -> Mapping[str, str]:
+    models = header.get("models")
+    return models if isinstance(models, Mapping) else {}

@@ -26,6 +26,11 @@ Ask = tuple[Target, Prompt]
 class Stopped(UsageError):
     """The collection ended early; what is done is kept and the same command goes on."""
 
+    def __init__(self, reason: str, model: str | None = None) -> None:
+        super().__init__(reason)
+        self.model = model
+        """Without which it would go on."""
+
 
 @dataclass
 class _Charge:
@@ -91,8 +96,7 @@ class Runner:
         """Ask what is missing.
 
         Raises:
-            Stopped: the budget is spent or a backend is down.
-            UsageError: an endpoint rejects everything.
+            Stopped: the budget is spent, a backend is down, or an endpoint rejects everything.
         """
         self.client.has_answered.update(model for _, model in self.progress.replies)
         syncing = asyncio.create_task(self._sync())
@@ -136,25 +140,29 @@ class Runner:
                 charge.usd = failed.lost_attempts * bound_usd
                 self.progress.add_failure((prompt.prompt_id, target.model), str(failed), charge.usd)
                 self.on_done(target.model, False)
-                self._note_failure(target.backend, failed)
+                self._note_failure(target, failed)
             except AskStopped as stopped:
                 charge.usd = stopped.lost_attempts * bound_usd
                 self.progress.add_stopped((prompt.prompt_id, target.model), charge.usd)
                 raise
+            except UsageError as exc:
+                raise Stopped(str(exc), target.model) from exc
             else:
                 charge.usd = charge_usd(target, bound_usd, reply)
-                self.progress.add_reply(reply)
+                self.progress.add_reply(reply, charge.usd)
                 self.on_done(target.model, True)
                 self._failed_in_a_row[target.backend] = 0
 
-    def _note_failure(self, backend: str, failed: AskFailed) -> None:
+    def _note_failure(self, target: Target, failed: AskFailed) -> None:
         if not failed.exhausted:
             return
+        backend = target.backend
         self._failed_in_a_row[backend] = self._failed_in_a_row.get(backend, 0) + 1
         if self._failed_in_a_row[backend] >= self.down_after:
             raise Stopped(
                 f"{self.down_after} requests in a row got no answer from {backend}, the last one: {failed}; "
-                "see to it and run the same command to go on"
+                "see to it and run the same command to go on",
+                target.model,
             )
 
     async def _sync(self) -> None:

@@ -581,6 +581,37 @@ async def test_a_finished_collection_sends_nothing_and_another_plan_is_refused(t
     assert "the prompts differ. Choose another --output" in err.replace("\n", " ")
 
 
+async def test_a_model_that_died_for_good_can_be_left_out(tmp_path: Path) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(status=404, body=b'{"error": {"message": "retired"}}') if body["model"] == "b" else Scripted()
+
+    async with ChatServer(script) as server:
+        given = arguments(server, tmp_path / "set", "families:sql@seed=1,count=8")
+        status, _, err = await finished(*given, "--yes")
+        assert status == 1
+        assert err.splitlines()[-1].endswith("retired. To go on without b: the same command with --models a")
+
+        status, out, err = await finished(*given, "--yes", "--models", "a")
+
+    assert (status, out.splitlines()[-1]) == (0, f"8 outcomes in {tmp_path}/set, none missing."), err
+    assert set(read_outcomes(tmp_path / "set").models) == {"a"}
+    assert all(times == 1 for (model, _), times in server.asked.items() if model == "a")
+
+
+async def test_answers_of_a_model_that_is_left_out_are_kept(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted())) as server:
+        given = arguments(server, tmp_path / "set", "families:sql@seed=1,count=3")
+        await finished(*given, "--yes")
+        status, _, err = await finished(*given, "--models", "b")
+        assert status == 0
+        assert "Answers of a are kept" in err
+        assert read_outcomes(tmp_path / "set").models == ("b",)
+        await finished(*given)
+
+    assert read_outcomes(tmp_path / "set").models == ("a", "b")
+    assert len(server.bodies) == 6
+
+
 async def test_missing_outcomes_are_listed_not_scored_zero(tmp_path: Path) -> None:
     def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
         return Scripted(status=400, body=b'{"error": {"message": "no"}}') if body["model"] == "b" else Scripted()

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.collect.progress import Progress, Reply, replies_in
 from app.errors import UsageError
 
-HEADER: dict[str, str | int] = {"form": 1, "prompts": 2, "prompts_sha256": "a", "models": "m", "models_sha256": "b"}
+HEADER: dict[str, Any] = {"form": 2, "prompts": 2, "prompts_sha256": "a", "models": {"m": "m-1", "n": "n-1"}}
 REPLY = Reply("p1", "m", "five\n\u2028 \ud800", "stop", 10, 4, 0.25, -0.5)
 
 
@@ -81,14 +82,36 @@ def test_damage_in_the_middle_is_named_by_its_line(tmp_path: Path, line: str) ->
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"prompts_sha256": "z"}, "the prompts differ"), ({"models_sha256": "z", "models": "n"}, "the models differ")],
+    [
+        ({"prompts_sha256": "z"}, "the prompts differ"),
+        ({"prompts_sha256": "z", "models": {"m": "m-1"}}, "over m, n; the prompts differ"),
+        ({"models": {"m": "m-1", "o": "o-1"}}, "over m, n; the models differ"),
+        ({"models": {"m": "m-2"}}, "the models differ"),
+    ],
 )
-def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, str], words: str) -> None:
+def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with Progress(tmp_path, HEADER) as progress:
         progress.add_reply(REPLY)
 
     with pytest.raises(UsageError, match=words):
         Progress(tmp_path, {**HEADER, **change})
+
+
+def test_a_model_may_be_left_out_and_come_back_and_what_it_cost_counts(tmp_path: Path) -> None:
+    with Progress(tmp_path, HEADER) as progress:
+        progress.add_reply(REPLY, usd=0.5)
+        progress.add_reply(replace(REPLY, model="n"), usd=0.25)
+        progress.add_failure(("p2", "n"), "status 500", lost_usd=1.0)
+
+    with Progress(tmp_path, {**HEADER, "models": {"m": "m-1"}}) as fewer:
+        assert (list(fewer.replies), fewer.failures, fewer.left_out) == ([("p1", "m")], {}, {"n"})
+        assert fewer.lost_usd == 1.25
+        fewer.add_reply(replace(REPLY, prompt_id="p2"), usd=0.5)
+
+    with Progress(tmp_path, HEADER) as all_again:
+        assert list(all_again.replies) == [("p1", "m"), ("p1", "n"), ("p2", "m")]
+        assert all_again.failures == {("p2", "n"): "status 500"}
+        assert (all_again.lost_usd, all_again.left_out) == (1.0, set())
 
 
 def test_a_plan_under_which_nothing_was_asked_may_change(tmp_path: Path) -> None:
