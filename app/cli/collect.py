@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from app.collect.judge_report import Rate, Report
     from app.collect.plan import Estimate, Plan, Prompt, Target
     from app.collect.progress import Progress
-    from app.collect.runner import Budget, Stopped
+    from app.collect.runner import Budget
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,10 @@ def collect(
         work = _Work(plan, progress, how, judging)
         _announce(screen, work)
         _confirm(work, agreed=yes)
-        graded = _run(screen, work)
+        graded, stopped = _run(screen, work)
         report = _report(judging, graded, output)
+        if stopped and not graded.scores:
+            raise UsageError(stopped)
         write_outcomes(output, OutcomesDataset(table, outcomes_table(plan, progress.replies, graded)))
         missing = missing_outcomes(plan, progress, graded)
         write_failures(output, missing)
@@ -143,6 +145,8 @@ def collect(
         if report:
             _print_report(report)
         print(_last_line(output, len(figures) * len(plan.prompts) - len(missing), len(missing)))
+    if stopped:
+        raise UsageError(f"the dataset is not whole: {stopped}")
     if not graded.scores:
         what = "no answer was graded" if progress.replies else "no request was answered"
         raise UsageError(f"{what}; the reasons are in {output / 'failures.jsonl'}")
@@ -251,8 +255,8 @@ def _confirm(work: _Work, *, agreed: bool) -> None:
         raise UsageError("nothing was sent")
 
 
-def _run(screen: Console, work: _Work) -> Graded:
-    """Ask, judge and grade; Ctrl-C and SIGTERM end it with what is done kept."""
+def _run(screen: Console, work: _Work) -> tuple[Graded, str | None]:
+    """Ask, judge and grade; if not everything was asked, why. Ctrl-C and SIGTERM end it with what is done kept."""
     try:
         return asyncio.run(_ask_and_grade(screen, work))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -264,12 +268,12 @@ def _run(screen: Console, work: _Work) -> Graded:
         raise typer.Exit(INTERRUPTED) from None
 
 
-async def _ask_and_grade(screen: Console, work: _Work) -> Graded:
+async def _ask_and_grade(screen: Console, work: _Work) -> tuple[Graded, str | None]:
     import aiohttp
 
     from app.collect.client import ChatClient
     from app.collect.graders import grade_replies
-    from app.collect.runner import Budget, Runner, Stopped
+    from app.collect.runner import Budget, Runner
 
     end_on_signals()
     plan, progress, how = work.plan, work.progress, work.how
@@ -278,23 +282,28 @@ async def _ask_and_grade(screen: Console, work: _Work) -> Graded:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         client = ChatClient(session)
         with _bars(screen, plan, progress) as (asked, graded):
-            try:
-                await Runner(plan, progress, client, how.concurrency, budget, asked).run()
-            except Stopped as exc:
-                raise UsageError(_way_on(exc, plan)) from exc
+            asking = Runner(plan, progress, client, how.concurrency, budget, asked).run()
+            stopped = await _why_early(asking, [target.model for target in plan.targets])
             grades = await grade_replies(plan.prompts, progress, how.command, graded)
-        if work.judging:
-            await _hear_judge(screen, work.judging, client, how.concurrency, budget)
-    return grades
+        if work.judging and not stopped:
+            stopped = await _why_early(_hear_judge(screen, work.judging, client, how.concurrency, budget), [])
+    return grades, stopped
 
 
-def _way_on(stopped: Stopped, plan: Plan) -> str:
-    """Why it ended early, and how it goes on without the model that is to blame for it."""
-    rest = [target.model for target in plan.targets if target.model != stopped.model]
-    if stopped.model is None or not rest:
-        return str(stopped)
-    named = shlex.quote(",".join(rest))
-    return f"{stopped}. To go on without {stopped.model}: the same command with --models {named}"
+async def _why_early(asking: Awaitable[None], models: Sequence[str]) -> str | None:
+    """Why it ended before everything was asked, and how it goes on without the one of the models to blame for that."""
+    from app.collect.runner import Stopped
+
+    try:
+        await asking
+    except Stopped as stopped:
+        rest = [model for model in models if model != stopped.model]
+        if stopped.model is None or not rest:
+            return str(stopped)
+        return (
+            f"{stopped}. To go on without {stopped.model}: the same command with --models {shlex.quote(','.join(rest))}"
+        )
+    return None
 
 
 async def _hear_judge(screen: Console, judging: Judging, client: ChatClient, concurrency: int, budget: Budget) -> None:

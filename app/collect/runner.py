@@ -1,7 +1,8 @@
 """Asks every model every prompt that is not answered yet, so many at a time per backend.
 
 Models that share a backend share its concurrency and are asked one after the other: a worker that serves adapters is
-fastest when its batch needs only one of them. The budget counts the worst case of what is in flight, so it holds.
+fastest when its batch needs only one of them. Under a budget every prompt goes to all of them before the next does, so
+that what was paid for compares them. The budget counts the worst case of what is in flight, so it holds.
 """
 
 from __future__ import annotations
@@ -119,13 +120,12 @@ class Runner:
 
     def _missing(self, backend: str) -> Iterator[Ask]:
         """What one backend has yet to answer; all its workers draw from this one iterator."""
-        targets = [target for target in self.plan.targets if target.backend == backend]
-        return (
-            (target, prompt)
-            for target in targets
-            for prompt in self.plan.prompts
-            if (prompt.prompt_id, target.model) not in self.progress.replies
-        )
+        targets, prompts = [each for each in self.plan.targets if each.backend == backend], self.plan.prompts
+        if self.budget.limit_usd is None:
+            asks = ((target, prompt) for target in targets for prompt in prompts)
+        else:
+            asks = ((target, prompt) for prompt in prompts for target in targets)
+        return (ask for ask in asks if (ask[1].prompt_id, ask[0].model) not in self.progress.replies)
 
     async def _work(self, missing: Iterator[Ask]) -> None:
         for target, prompt in missing:

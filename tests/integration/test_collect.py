@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -590,12 +591,15 @@ async def test_a_model_that_died_for_good_can_be_left_out(tmp_path: Path) -> Non
         status, _, err = await finished(*given, "--yes")
         assert status == 1
         assert err.splitlines()[-1].endswith("retired. To go on without b: the same command with --models a")
+        assert "thalamus: the dataset is not whole: http" in err
+        assert read_outcomes(tmp_path / "set").models == ("a",)
 
         status, out, err = await finished(*given, "--yes", "--models", "a")
 
     assert (status, out.splitlines()[-1]) == (0, f"8 outcomes in {tmp_path}/set, none missing."), err
     assert set(read_outcomes(tmp_path / "set").models) == {"a"}
-    assert all(times == 1 for (model, _), times in server.asked.items() if model == "a")
+    # Only what was in flight when it ended may have been asked twice.
+    assert sum(times for (model, _), times in server.asked.items() if model == "a") <= 8 + 3
 
 
 async def test_answers_of_a_model_that_is_left_out_are_kept(tmp_path: Path) -> None:
@@ -672,6 +676,50 @@ models:
 backends:
   - {{name: pool, kind: vllm, urls: ["{url}"]}}
 """
+
+
+async def test_what_a_budget_paid_for_is_a_dataset_that_compares_the_models(tmp_path: Path) -> None:
+    models = [
+        {
+            "name": name,
+            "backend": "pool",
+            "card": {"context_tokens": 8192},
+            "price": {"input_usd_per_m": 1000, "output_usd_per_m": 1000},
+        }
+        for name in ("a", "b")
+    ]
+    async with ChatServer(always(Scripted(output_tokens=200))) as server:
+        backends = [{"name": "pool", "kind": "openai", "urls": [server.url]}]
+        (tmp_path / "catalog.yaml").write_text(json.dumps({"models": models, "backends": backends}))
+        given = ["--prompts", "families:sql@seed=1,count=30", "--catalog", str(tmp_path / "catalog.yaml")]
+        given += ["--output", str(tmp_path / "set"), "--yes", "--concurrency", "1", "--max-usd"]
+        status, out, err = await finished(*given, "6")
+        asked = len(server.bodies)
+        dataset = read_outcomes(tmp_path / "set")
+
+        assert 4 < asked < 60
+        assert status == 1
+        assert out.splitlines()[-1].startswith(f"{asked} outcomes in {tmp_path}/set; {60 - asked} are missing")
+        assert "the dataset is not whole: spent " in err
+        assert "raise --max-usd and run the same command to go on" in err
+        assert (tmp_path / "set" / "failures.jsonl").read_text().count('"not asked"') == 60 - asked
+        answered_by = Counter(dataset.outcomes["model"].to_pylist())
+        assert answered_by["a"] - answered_by["b"] in (0, 1)
+
+        status, _, err = await finished(*given, "100")
+
+    assert status == 0, err
+    assert read_outcomes(tmp_path / "set").outcomes.num_rows == len(server.bodies) == 60
+    assert not (tmp_path / "set" / "failures.jsonl").exists()
+
+
+async def test_a_run_that_ends_before_the_first_answer_writes_no_dataset(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted(status=401, body=b'{"error": {"message": "no key"}}'))) as server:
+        status, _, err = await finished(*arguments(server, tmp_path / "set"), "--yes")
+
+    assert status == 1
+    assert "answers 401 for model 'a': no key. To go on without a:" in err.splitlines()[-1]
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["journal.jsonl"]
 
 
 async def test_no_more_is_charged_than_is_announced_at_most(tmp_path: Path) -> None:

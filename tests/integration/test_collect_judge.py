@@ -213,6 +213,7 @@ async def test_the_budget_holds_over_answers_and_verdicts_and_a_larger_one_goes_
         assert status == 1
         assert "raise --max-usd and run the same command" in err.replace("\n", " ")
         assert 0 < first < 200
+        assert read_outcomes(tmp_path / "set").models == ("a", "b", "c")
         assert sum(server.asked.values()) * COST_USD <= limit_usd
 
         status, _, err = await finished(*told, "1")
