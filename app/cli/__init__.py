@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def told(exc: OSError) -> str | None:
     """What to say of a file that could not be used; None where it is no file, so a fault of ours."""
     if exc.errno in _FULL:
-        return f"{exc.filename or 'a file'}: {exc.strerror}; make room, and run this again"
+        return f"{exc.filename or 'a file'}: {os.strerror(exc.errno)}; make room, and run this again"
     if exc.filename is None or isinstance(exc.filename, int):
         return None
     name = exc.filename.decode(errors="replace") if isinstance(exc.filename, bytes) else exc.filename

@@ -23,6 +23,7 @@ from pathlib import Path
 from app.collect.plan import Key, Prompt
 from app.collect.progress import Progress, Reply
 from app.collect.thoughts import spoken
+from app.collect.together import one_reason
 from app.errors import UsageError
 from router_models.aptitude import GRADERS, GraderError, grade, grade_all, grade_each
 
@@ -172,9 +173,10 @@ async def _judge_all(
             graded.scores[reply.key] = score
         on_graded(1)
 
-    async with asyncio.TaskGroup() as tasks:
-        for reply in replies:
-            tasks.create_task(judge(reply))
+    with one_reason():
+        async with asyncio.TaskGroup() as tasks:
+            for reply in replies:
+                tasks.create_task(judge(reply))
 
 
 def _question(prompt: Prompt, answer: str) -> bytes:

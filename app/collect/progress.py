@@ -51,6 +51,7 @@ class Progress:
 
     Raises:
         UsageError: another process is writing to it, it belongs to another plan, or a line in it is damaged.
+        OSError: it cannot be written, with its name; what it has stays whole.
     """
 
     def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
@@ -152,20 +153,34 @@ class Progress:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
-        while line:
-            line = line[os.write(self._fd, line) :]
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(self._fd, line[written:])
+        except OSError as exc:
+            # Else the next line would go on where this one was torn, and neither could be read.
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise self._named(exc) from exc
         self._unsynced = True
+
+    def _named(self, exc: OSError) -> OSError:
+        return OSError(exc.errno, exc.strerror, str(self.path))
 
     def sync(self) -> None:
         """Have everything so far on disk."""
         if self._unsynced:
             self._unsynced = False
-            os.fsync(self._fd)
+            try:
+                os.fsync(self._fd)
+            except OSError as exc:
+                raise self._named(exc) from exc
 
     def close(self) -> None:
         """Sync and let another process have the folder."""
-        self.sync()
-        os.close(self._fd)
+        try:
+            self.sync()
+        finally:
+            os.close(self._fd)
 
     def __enter__(self) -> Progress:
         return self

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from app.collect.client import AskFailed, AskStopped, ChatClient
 from app.collect.plan import Plan, Prompt, Target
 from app.collect.progress import Progress, Reply
+from app.collect.together import one_reason
 from app.errors import UsageError
 
 SYNC_EVERY_S = 1.0
@@ -98,25 +99,21 @@ class Runner:
 
         Raises:
             Stopped: the budget is spent, a backend is down, or an endpoint rejects everything.
+            OSError: the log cannot be written.
         """
         self.client.has_answered.update(model for _, model in self.progress.replies)
         syncing = asyncio.create_task(self._sync())
-        rejected: UsageError | None = None
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for backend in dict.fromkeys(target.backend for target in self.plan.targets):
-                    missing = self._missing(backend)
-                    for _ in range(self.concurrency):
-                        tasks.create_task(self._work(missing))
-        except* UsageError as group:
-            # Before Python 3.11.4 what is raised here comes out in a group of its own.
-            rejected = _first(group)
+            with one_reason():
+                async with asyncio.TaskGroup() as tasks:
+                    for backend in dict.fromkeys(target.backend for target in self.plan.targets):
+                        missing = self._missing(backend)
+                        for _ in range(self.concurrency):
+                            tasks.create_task(self._work(missing))
         finally:
             syncing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await syncing
-        if rejected is not None:
-            raise rejected
 
     def _missing(self, backend: str) -> Iterator[Ask]:
         """What one backend has yet to answer; all its workers draw from this one iterator."""
@@ -186,8 +183,3 @@ def charge_usd(target: Target, bound_usd: float, reply: Reply) -> float:
     """What a reply cost with its lost attempts; `bound_usd` for each of which that is not known."""
     cost_usd = target.cost_usd(reply.input_tokens, reply.output_tokens)
     return reply.lost_attempts * bound_usd + (bound_usd if cost_usd is None else cost_usd)
-
-
-def _first(group: BaseExceptionGroup[UsageError]) -> UsageError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -29,6 +29,7 @@ from app.errors import UsageError
 from router_models.outcomes import read_outcomes
 from tests.fakes.chat_server import ChatServer, Script, Scripted
 from tests.fakes.collecting import finished, start
+from tests.fakes.full_disk import files_of_at_most
 
 PRICE = TokenPrice(1.0, 2.0)
 COST_USD = (10 * 1.0 + 4 * 2.0) / 1e6
@@ -342,7 +343,33 @@ async def test_the_budget_holds_and_a_larger_one_goes_on(tmp_path: Path) -> None
     assert max(server.asked.values()) == 1
 
 
+async def test_a_full_disk_ends_the_run_by_its_name_and_the_next_goes_on(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted())) as server:
+        plan = Plan(prompts(30), (target(server),))
+        with (
+            Progress(tmp_path, plan.header()) as progress,
+            files_of_at_most(2000),
+            pytest.raises(OSError, match=r"journal\.jsonl"),
+        ):
+            await run(plan, progress)
+        kept = len(progress.replies)
+        assert 0 < kept < 30
+        with Progress(tmp_path, plan.header()) as again:
+            assert len(again.replies) == kept
+            await run(plan, again)
+
+    assert len(again.replies) == 30
+
+
 # ---------------------------------------------------------------- grading commands
+
+
+async def test_a_disk_that_is_full_of_grades_is_named(tmp_path: Path) -> None:
+    await judged(tmp_path / "room", "print(1)", ["a"] * 4)
+    log_bytes = (tmp_path / "room" / "journal.jsonl").stat().st_size
+
+    with files_of_at_most(log_bytes - 10), pytest.raises(OSError, match=r"journal\.jsonl"):
+        await judged(tmp_path / "full", "print(1)", ["a"] * 4)
 
 
 async def judged(

@@ -108,6 +108,16 @@ def test_a_fault_that_is_ours_keeps_its_traceback() -> None:
     assert told(OSError(9, "Bad file descriptor")) is None
 
 
+def test_a_full_disk_is_said_in_the_same_words_whoever_met_it() -> None:
+    from app.cli import told
+
+    by_pyarrow = OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
+    assert told(by_pyarrow) == "a file: No space left on device; make room, and run this again"
+    assert told(OSError(28, "No space left on device", "out/journal.jsonl")) == (
+        "out/journal.jsonl: No space left on device; make room, and run this again"
+    )
+
+
 def test_a_line_of_prompts_may_have_any_separator_of_unicode_in_a_text(place: Path) -> None:
     from app.collect.importers import read_prompts
 

@@ -8,6 +8,7 @@ import pytest
 
 from app.collect.progress import Progress, Reply, replies_in
 from app.errors import UsageError
+from tests.fakes.full_disk import files_of_at_most
 
 HEADER: dict[str, Any] = {"form": 2, "prompts": 2, "prompts_sha256": "a", "models": {"m": "m-1", "n": "n-1"}}
 REPLY = Reply("p1", "m", "five\n\u2028 \ud800", "stop", 10, 4, 0.25, -0.5)
@@ -60,6 +61,21 @@ def test_a_torn_last_line_is_forgotten_and_the_rest_kept(tmp_path: Path, kept_by
         again.add_reply(replace(REPLY, prompt_id="p2"))
     with Progress(tmp_path, HEADER) as third:
         assert list(third.replies) == [("p1", "m"), ("p2", "m")]
+
+
+def test_a_full_disk_is_named_and_tears_no_line(tmp_path: Path) -> None:
+    with Progress(tmp_path, HEADER) as progress:
+        progress.add_reply(REPLY)
+        with (
+            files_of_at_most(progress.path.stat().st_size + 20),
+            pytest.raises(OSError, match=r"journal\.jsonl"),
+        ):
+            progress.add_reply(replace(REPLY, prompt_id="p2"))
+        assert list(progress.replies) == [("p1", "m")]
+        progress.add_reply(replace(REPLY, prompt_id="p3"))
+
+    with Progress(tmp_path, HEADER) as again:
+        assert list(again.replies) == [("p1", "m"), ("p3", "m")]
 
 
 def test_a_torn_first_line_starts_afresh(tmp_path: Path) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +11,7 @@ from app.store.kept import Batch
 from app.store.recording import in_spools
 from app.store.rows import Facts, sealed
 from app.store.spool import ADMITTED, ENDED, Spool, adopt, packed, segment_path, segments, spools, unpacked
+from tests.fakes.full_disk import files_of_at_most
 
 REST = b'{"end":{"outcome":"ok","cost_usd":0.5}}'
 END = sealed(Facts(0.0, 0.5, "tester", None), REST)
@@ -22,19 +19,6 @@ END = sealed(Facts(0.0, 0.5, "tester", None), REST)
 
 def read(spool: Spool) -> Batch:
     return Follower(spool.path, 100).batch()
-
-
-@contextmanager
-def files_of_at_most(size_bytes: int) -> Iterator[None]:
-    """What a full disk does, without one."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_the_two_rows_of_a_request_become_one_record(tmp_path: Path) -> None:
