@@ -186,10 +186,13 @@ def _targets(models: Sequence[str], catalog: Path | None, url: str | None, key_e
 
 
 def _prompts(sources: Sequence[str], max_tokens: int | None) -> list[Prompt]:
-    from app.collect.importers import read_prompts
+    from app.collect.importers import once, read_prompts
 
-    prompts = [prompt for source in sources for prompt in read_prompts(source)]
-    return prompts if max_tokens is None else [replace(prompt, max_tokens=max_tokens) for prompt in prompts]
+    read = [prompt for source in sources for prompt in read_prompts(source)]
+    prompts = once(read if max_tokens is None else [replace(prompt, max_tokens=max_tokens) for prompt in read])
+    if again := len(read) - len(prompts):
+        print(f"{again:,} of {len(read):,} prompts come again; each counts once", file=sys.stderr)
+    return prompts
 
 
 def _plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ MOST_MAX_TOKENS = 2**31 - 1
 FAMILIES_PREFIX = "families:"
 FAMILIES_EXAMPLE = "families:sql,dates@seed=1,count=200"
 
+_DECIDING = ("grader", "reference", "max_tokens", "split")
 _OWN = {"prompt_id", "prompt", "messages", "reference", "grader", "max_tokens", "dataset", "task", "split"}
 
 
@@ -37,17 +39,36 @@ def read_prompts(source: str) -> tuple[Prompt, ...]:
     raise UsageError(f"no prompts at {source!r}: give a .jsonl file, a dataset folder or {FAMILIES_EXAMPLE!r}")
 
 
+def once(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """The prompts without those that come again, by their ids: of one that has none that is its text.
+
+    Raises:
+        UsageError: what comes again is asked or graded in another way, so that one of both would be lost.
+    """
+    first: dict[str, Prompt] = {}
+    for prompt in prompts:
+        known = first.setdefault(prompt.prompt_id, prompt)
+        places = f"{known.place} and {prompt.place}"
+        if (known.prompt, known.messages) != (prompt.prompt, prompt.messages):
+            raise UsageError(f"{places}: two prompts have the prompt_id {prompt.prompt_id!r}; give each its own")
+        for name in _DECIDING:
+            if getattr(known, name) != getattr(prompt, name):
+                raise UsageError(f"{places}: the same prompt with another {name}; leave one, or give each a prompt_id")
+    return list(first.values())
+
+
 def _from_jsonl(source: str) -> Iterable[Prompt]:
     path = Path(source)
     try:
         # Not `splitlines`: a text in JSON may have U+2028 and others that it takes for an end of line.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        # And with the mark that some programs of Windows begin a file with.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(f"cannot read {path}: {exc}") from exc
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                yield prompt_from(_read(line), dataset=path.stem)
+                yield replace(prompt_from(_read(line), dataset=path.stem), place=f"{path}, line {number}")
             except (ValueError, RecursionError) as exc:
                 raise UsageError(f"{path}, line {number}: {exc}") from exc
 
@@ -142,7 +163,7 @@ def _from_dataset(source: str) -> Iterable[Prompt]:
         raise UsageError(f"cannot read {path}: {str(exc).splitlines()[0]}") from exc
     for number, row in enumerate(rows, start=1):
         try:
-            yield prompt_from(row, dataset=Path(source).name)
+            yield replace(prompt_from(row, dataset=Path(source).name), place=f"{path}, row {number}")
         except ValueError as exc:
             raise UsageError(f"{path}, row {number}: {exc}") from exc
 
@@ -163,7 +184,7 @@ def _from_families(source: str) -> Iterable[Prompt]:
             items = draw(name, seed=seed, count=count, wording="seen" if wording == "seen" else "unseen")
         except ValueError as exc:
             raise UsageError(str(exc)) from exc
-        yield from (_from_item(item, split) for item in items)
+        yield from (replace(_from_item(item, split), place=source) for item in items)
 
 
 def _from_item(item: Item, split: str) -> Prompt:

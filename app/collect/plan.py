@@ -39,6 +39,8 @@ class Prompt:
     task: str = ""
     split: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+    """Where it was read."""
 
     def to_send(self) -> list[Mapping[str, Any]]:
         """The messages of the request."""

@@ -545,6 +545,18 @@ async def test_without_a_terminal_it_must_be_told_yes(tmp_path: Path) -> None:
     assert not server.asked
 
 
+async def test_how_many_prompts_come_again_is_said_and_they_are_sent_once(tmp_path: Path) -> None:
+    line = json.dumps({"prompt": "hi", "grader": "exact", "reference": "ok"})
+    (tmp_path / "set.jsonl").write_text(f"{line}\n{line}\n{line}\n")
+    async with ChatServer(always(Scripted())) as server:
+        given = arguments(server, tmp_path / "set", str(tmp_path / "set.jsonl"))
+        status, _, err = await finished(*given, "--yes")
+
+    assert status == 0
+    assert err.splitlines()[0] == "2 of 3 prompts come again; each counts once"
+    assert len(server.bodies) == 2
+
+
 async def test_a_budget_needs_prices(tmp_path: Path) -> None:
     async with ChatServer(always(Scripted())) as server:
         status, _, err = await finished(*arguments(server, tmp_path / "set"), "--yes", "--max-usd", "1")

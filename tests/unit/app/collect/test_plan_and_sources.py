@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from app.collect.graders import Command, with_graders
-from app.collect.importers import DEFAULT_MAX_TOKENS, read_prompts
+from app.collect.importers import DEFAULT_MAX_TOKENS, once, read_prompts
 from app.collect.plan import Plan, Prompt, Target, chat_url, targets_at, targets_from
 from app.domain.models import Backend, Card, Catalog, Model, TokenPrice
 from app.errors import UsageError
@@ -129,6 +130,40 @@ def test_a_line_of_jsonl_is_a_prompt(tmp_path: Path) -> None:
 def test_a_bad_line_is_refused_with_its_number(tmp_path: Path, row: object, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         read_prompts(jsonl(tmp_path, {"prompt": "good"}, row))
+
+
+def test_a_prompt_that_comes_again_counts_once(tmp_path: Path) -> None:
+    hi, bye = {"prompt": "hi", "reference": "ok", "at": 1}, {"prompt": "bye"}
+    own = [{**hi, "prompt_id": name} for name in ("one", "two")]
+
+    kept = once(read_prompts(jsonl(tmp_path, hi, bye, {**hi, "at": 2}, bye, *own)))
+
+    assert [(prompt.prompt, prompt.extra) for prompt in kept[:2]] == [("hi", {"at": 1}), ("bye", {})]
+    assert [prompt.prompt_id for prompt in kept[2:]] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"reference": "no"}, "the same prompt with another reference; leave one"),
+        ({"grader": "regex"}, "the same prompt with another grader; leave one"),
+        ({"max_tokens": 9}, "the same prompt with another max_tokens; leave one"),
+        ({"split": "test"}, "the same prompt with another split; leave one"),
+        ({"prompt": "bye"}, "two prompts have the prompt_id 'p'; give each its own"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_with_both_lines(tmp_path: Path, row: dict[str, Any], words: str) -> None:
+    one = {"prompt_id": "p", "prompt": "hi", "grader": "exact", "reference": "ok", "max_tokens": 8, "split": "train"}
+    source = jsonl(tmp_path, one, {"prompt": "between"}, {**one, **row})
+
+    with pytest.raises(UsageError, match=f"{source}, line 1 and {source}, line 3: {words}"):
+        once(read_prompts(source))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    (tmp_path / "set.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "hi"}\r\n{"prompt": "bye"}\r\n')
+
+    assert [prompt.prompt for prompt in read_prompts(str(tmp_path / "set.jsonl"))] == ["hi", "bye"]
 
 
 def test_families_are_drawn_by_seed_and_count() -> None:
