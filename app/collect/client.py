@@ -19,6 +19,7 @@ import aiohttp
 
 from app.collect.plan import Prompt, Target
 from app.collect.progress import Reply
+from app.collect.thoughts import said
 from app.domain.usage import MOST_TOKENS, Usage
 from app.errors import UsageError
 from app.upstream import pacing
@@ -204,10 +205,10 @@ def _reply(target: Target, prompt: Prompt, content: bytes, latency_s: float) -> 
     try:
         body = json.loads(content)
         choice = body["choices"][0]
-        text = choice["message"].get("content")
+        text = said(choice["message"].get("content"))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as exc:
         raise _Retry(f"not a chat completion: {_excerpt(content)}", lost=True) from exc
-    if text is not None and not isinstance(text, str):
+    if text is None:
         raise _Retry("the answer's content is not a text", lost=True)
     usage = body.get("usage")
     whole = Usage.parse(usage)  # with what was reasoned beside the answer
@@ -217,7 +218,7 @@ def _reply(target: Target, prompt: Prompt, content: bytes, latency_s: float) -> 
     return Reply(
         prompt_id=prompt.prompt_id,
         model=target.model,
-        answer=text or "",
+        answer=text,
         finish_reason=finish_reason if isinstance(finish_reason, str) else None,
         input_tokens=_count(usage, "prompt_tokens"),
         output_tokens=_count(usage, "completion_tokens") if whole is None else whole.output_tokens,

@@ -108,6 +108,16 @@ async def test_numbers_that_cannot_be_are_unknown(odd: str) -> None:
     assert (reply.answer, reply.input_tokens, reply.output_tokens, reply.mean_logprob) == ("five", None, 4, -1.0)
 
 
+async def test_an_answer_in_parts_is_the_text_without_the_thoughts() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "5? No."}]}
+    message = {"role": "assistant", "content": [thought, {"type": "text", "text": "4"}]}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+    async with ChatServer(always(Scripted(body=body))) as server:
+        reply = await ask(server)
+
+    assert (reply.answer, reply.attempts) == ("4", 1)
+
+
 async def test_reasoning_that_is_counted_beside_the_answer_is_paid_for() -> None:
     beside = '"completion_tokens_details":{"reasoning_tokens":900}'
     usage = f'{{"prompt_tokens":10,"completion_tokens":9,"total_tokens":919,{beside}}}'
@@ -146,6 +156,7 @@ async def test_an_endpoint_without_logprobs_is_asked_without_them_from_then_on(t
         Scripted(cut=True),
         Scripted(body=b"{garbage"),
         Scripted(body=b'{"choices": []}'),
+        Scripted(body=b'{"choices": [{"message": {"content": 4}}]}'),
         Scripted(body=b'{"error": {"message": "engine died"}}'),
         Scripted(body=b'{"choices": [{"message": {"content": "x"}, "finish_reason": "abort"}]}'),
     ],

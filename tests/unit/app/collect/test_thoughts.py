@@ -1,12 +1,14 @@
 """What of a reply is graded: what is said after thinking."""
 
+from typing import Any
+
 import pytest
 
-from app.collect.thoughts import spoken
+from app.collect.thoughts import said, spoken
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "answer"),
     [
         ("4", "4"),
         ("", ""),
@@ -19,5 +21,27 @@ from app.collect.thoughts import spoken
         ("Write <think> first.", "Write <think> first."),
     ],
 )
-def test_thoughts_before_an_answer_are_not_a_part_of_it(text: str, said: str) -> None:
-    assert spoken(text) == said
+def test_thoughts_before_an_answer_are_not_a_part_of_it(text: str, answer: str) -> None:
+    assert spoken(text) == answer
+
+
+THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "5? No."}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("4", "4"),
+        (None, ""),
+        ([], ""),
+        ([THOUGHT, {"type": "text", "text": "4"}], "4"),
+        ([{"type": "text", "text": "It is "}, THOUGHT, {"type": "text", "text": "4."}], "It is 4."),
+        ([THOUGHT], ""),
+        ([{"type": "text", "text": None}], None),
+        (["4"], None),
+        ({"type": "text", "text": "4"}, None),
+        (4, None),
+    ],
+)
+def test_of_an_answer_in_parts_those_of_text_are_said(content: Any, text: str | None) -> None:
+    assert said(content) == text
