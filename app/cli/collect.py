@@ -126,8 +126,7 @@ def collect(
     screen = Console(stderr=True)
     with Progress(output, plan.header()) as progress, _judging(the_judge, output, plan, progress) as judging:
         work = _Work(plan, progress, how, judging)
-        _announce(screen, work)
-        _confirm(work, agreed=yes)
+        _announce(screen, work, agreed=yes)
         graded, stopped = _run(screen, work)
         report = _report(judging, graded, output)
         if stopped and not graded.scores:
@@ -224,38 +223,22 @@ def _judging(judge: Judge | None, output: Path, plan: Plan, answers: Progress) -
         yield Judging(judge, plan, answers, verdicts)
 
 
-def _announce(screen: Console, work: _Work) -> None:
-    """What will be sent and spent at most, per model."""
-    from rich.table import Table
+def _announce(screen: Console, work: _Work, *, agreed: bool) -> None:
+    """What will be sent and spent at most, per model, and whether that is agreed to."""
+    from app.cli.announced import announced, confirm, in_all, refuse_unpriced
 
-    from app.cli.announced import COLUMNS, cells, in_all
-
-    table = Table("model", "requests", *COLUMNS)
     estimates = work.estimates()
-    for estimate in estimates:
-        table.add_row(estimate.model, f"{estimate.requests:,}", *cells(estimate))
-    screen.print(table)
+    screen.print(announced("requests", estimates))
     screen.print(in_all(estimates, work.requests_done()), highlight=False)
     if left_out := ", ".join(sorted(work.progress.left_out)):
         screen.print(f"Answers of {left_out} are kept, and are in the dataset once asked for again.", highlight=False)
     if work.judging and work.judging.judge.target.model in [target.model for target in work.plan.targets]:
         note = f"{work.judging.judge.target.model} will judge its own answers too; a model tends to prefer those."
         screen.print(note, highlight=False)
-    max_usd = work.how.max_usd
-    unpriced = [estimate.model for estimate in estimates if estimate.max_usd is None]
-    if max_usd is not None and unpriced:
-        raise UsageError(f"--max-usd needs the price of every model; {unpriced[0]} has none")
+    refuse_unpriced(estimates, max_usd := work.how.max_usd)
     if max_usd is not None:
         screen.print(f"Spent so far {work.spent_usd():.4f} USD; stops before {max_usd:.4f}.", highlight=False)
-
-
-def _confirm(work: _Work, *, agreed: bool) -> None:
-    if agreed or not (requests := work.requests_left()):
-        return
-    if not sys.stdin.isatty():
-        raise UsageError(f"add --yes to send {requests} requests: there is no terminal to ask on")
-    if not typer.confirm(f"Send {requests} requests?", err=True):
-        raise UsageError("nothing was sent")
+    confirm(estimates, agreed=agreed)
 
 
 def _run(screen: Console, work: _Work) -> tuple[Graded, str | None]:

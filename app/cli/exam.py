@@ -19,9 +19,8 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from app.cli.announced import COLUMNS, cells
+from app.cli.announced import announced, confirm, refuse_unpriced
 from app.cli.exam_table import show
 from app.cli.interrupt import INTERRUPTED, end_on_signals
 from app.cli.screen import bars
@@ -249,25 +248,14 @@ def _hall(settings: Settings, base: _Base, paper: Paper, rules: Rules, models: S
 
 def _announce(screen: Console, hall: Hall, rules: Rules) -> None:
     """What will be sent and spent at most, and whether that is agreed to."""
-    table = Table("model", "questions, at most", *COLUMNS)
-    estimates = hall.estimates()
-    for model, (estimate, _) in estimates.items():
-        table.add_row(model, f"{estimate.requests:,}", *cells(estimate))
-    screen.print(table)
-    spent = sum(spent for _, spent in estimates.values())
+    found = hall.estimates().values()
+    estimates, spent = [estimate for estimate, _ in found], sum(spent for _, spent in found)
+    screen.print(announced("questions, at most", estimates))
     screen.print(f"Spent so far {spent:.4f} USD. An exam ends early once enough is known.", highlight=False)
     for model, (count, day) in hall.answered().items():
         screen.print(f"{model}: its {count} answers of {day} are used; --anew asks again", highlight=False)
-    unpriced = [model for model, (estimate, _) in estimates.items() if estimate.max_usd is None]
-    if rules.max_usd is not None and unpriced:
-        raise UsageError(f"--max-usd needs the price of every model; {unpriced[0]} has none")
-    requests = sum(estimate.requests for estimate, _ in estimates.values())
-    if rules.agreed or not requests:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError(f"add --yes to send up to {requests} requests: there is no terminal to ask on")
-    if not typer.confirm(f"Send up to {requests} requests?", err=True):
-        raise UsageError("nothing was sent")
+    refuse_unpriced(estimates, rules.max_usd)
+    confirm(estimates, agreed=rules.agreed, up_to="up to ")
 
 
 def _held(screen: Console, hall: Hall, rules: Rules) -> list[Sat]:
