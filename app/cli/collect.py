@@ -145,7 +145,7 @@ def collect(
             _print_report(report)
         print(_last_line(output, len(figures) * len(plan.prompts) - len(missing), len(missing)))
     if stopped:
-        raise UsageError(f"the dataset is not whole: {stopped}")
+        raise UsageError(f"ended before everything was asked: {stopped}")
     if not graded.scores:
         what = "no answer was graded" if progress.replies else "no request was answered"
         raise UsageError(f"{what}; the reasons are in {output / 'failures.jsonl'}")

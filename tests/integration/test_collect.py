@@ -641,7 +641,7 @@ async def test_a_model_that_died_for_good_can_be_left_out(tmp_path: Path) -> Non
         status, _, err = await finished(*given, "--yes")
         assert status == 1
         assert err.splitlines()[-1].endswith("retired. To go on without b: the same command with --models a")
-        assert "thalamus: the dataset is not whole: http" in err
+        assert "thalamus: ended before everything was asked: http" in err
         assert read_outcomes(tmp_path / "set").models == ("a",)
 
         status, out, err = await finished(*given, "--yes", "--models", "a")
@@ -750,7 +750,7 @@ async def test_what_a_budget_paid_for_is_a_dataset_that_compares_the_models(tmp_
         assert 4 < asked < 60
         assert status == 1
         assert out.splitlines()[-1].startswith(f"{asked} outcomes in {tmp_path}/set; {60 - asked} are missing")
-        assert "the dataset is not whole: spent " in err
+        assert "ended before everything was asked: spent " in err
         assert "raise --max-usd and run the same command to go on" in err
         assert (tmp_path / "set" / "failures.jsonl").read_text().count('"not asked"') == 60 - asked
         answered_by = Counter(dataset.outcomes["model"].to_pylist())
