@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from app.collect.client import ChatClient
     from app.collect.graders import Command, Graded
     from app.collect.judge import Judge, Judging
-    from app.collect.judge_report import Rate, Report
+    from app.collect.judge_report import Report
     from app.collect.plan import Estimate, Plan, Prompt, Target
     from app.collect.progress import Progress
     from app.collect.runner import Budget
@@ -112,6 +112,7 @@ def collect(
     """
     from rich.console import Console
 
+    from app.cli.collected import last_line, print_faults, print_figures, print_report
     from app.collect.dataset import figures_of, missing_outcomes, outcomes_table, prompts_table, write_failures
     from app.collect.graders import Command
     from app.collect.progress import Progress
@@ -135,15 +136,15 @@ def collect(
         missing = missing_outcomes(plan, progress, graded)
         write_failures(output, missing)
         figures = figures_of(plan, progress, graded)
-        _print_faults(plan, progress)
+        print_faults(plan, progress)
     if as_json:
         judged = {"judge": asdict(report)} if report else {}
         print(json.dumps({"output": str(output), "missing": len(missing), "models": figures, **judged}))
     else:
-        _print_figures(figures)
+        print_figures(figures)
         if report:
-            _print_report(report)
-        print(_last_line(output, len(figures) * len(plan.prompts) - len(missing), len(missing)))
+            print_report(report)
+        print(last_line(output, len(figures) * len(plan.prompts) - len(missing), len(missing)))
     if stopped:
         raise UsageError(f"ended before everything was asked: {stopped}")
     if not graded.scores:
@@ -354,61 +355,3 @@ def _bars(
             shown.update(grading, advance=count)
 
         yield asked, graded
-
-
-def _print_figures(figures: Sequence[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    from app.cli.screen import console
-
-    table = Table(
-        "model", "outcomes", "missing", "mean score", "USD", "mean latency s", "mean output tokens", "school grade"
-    )
-    for row in figures:
-        table.add_row(
-            *(
-                "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-                for value in row.values()
-            )
-        )
-    console().print(table)
-
-
-def _print_faults(plan: Plan, progress: Progress) -> None:
-    """What the answers of a model show of its endpoint. One's own questions may all have one answer: that is none."""
-    from app.exam.faults import Sample, faults_in
-
-    prompts = {prompt.prompt_id: prompt for prompt in plan.prompts}
-    for target in plan.targets:
-        replies = [reply for reply in progress.replies.values() if reply.model == target.model]
-        failures = [reason for (_, model), reason in progress.failures.items() if model == target.model]
-        for fault in faults_in(Sample(prompts, replies, failures)):
-            if fault.name != "constant":
-                print(f"thalamus: {target.model}: {fault.sentence}", file=sys.stderr)
-
-
-def _print_report(report: Report) -> None:
-    """How far the judge can be trusted: counts, rates with intervals, bias per model, and what to make of them."""
-    from rich.table import Table
-
-    from app.cli.screen import console
-    from app.collect.judge_report import counts, rates, remarks
-
-    table = Table("judge", "value", "90 % interval", "pairs")
-    for name, rate in rates(report):
-        table.add_row(name, *_cells(rate))
-    print(counts(report))
-    console().print(table)
-    print("\n".join(remarks(report)))
-
-
-def _cells(rate: Rate) -> tuple[str, str, str]:
-    value = "-" if rate.value is None else f"{rate.value:.3f}"
-    interval = "-" if rate.low is None or rate.high is None else f"{rate.low:.3f} to {rate.high:.3f}"
-    return value, interval, str(rate.of)
-
-
-def _last_line(output: Path, outcomes: int, missing: int) -> str:
-    if not missing:
-        return f"{outcomes} outcomes in {output}, none missing."
-    return f"{outcomes} outcomes in {output}; {missing} are missing, reasons in {output / 'failures.jsonl'}."
