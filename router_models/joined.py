@@ -146,6 +146,13 @@ def joined_count(tensors: Mapping[str, np.ndarray]) -> int:
     return 0 if bias is None else len(bias)
 
 
+def tensors_of(tensors: Mapping[str, np.ndarray], kept_J: np.ndarray) -> dict[str, np.ndarray]:
+    """An artifact's tensors with some of the models that joined alone."""
+    kept_names = {*STORED.values(), *LENGTHS} if kept_J.any() else set()
+    others = {name: tensor for name, tensor in tensors.items() if name not in {*STORED.values(), *LENGTHS}}
+    return others | {name: tensors[name][kept_J] for name in tensors if name in kept_names}
+
+
 def usual_log_lengths(tokens_BM: np.ndarray) -> np.ndarray:
     """Mean over the models whose lengths are predicted [B]; NaN where none is."""
     known_BM = np.isfinite(tokens_BM)

@@ -33,7 +33,15 @@ from app.exam.sitting import Sat, Standing
 from app.settings import Settings, load_settings
 from app.setup.files import adopt
 from router_models.artifact import Artifact, ArtifactError, load_artifact, write_artifact
-from router_models.onboarding import LIVE_EXAM, Report, onboard, refuse_adapted, sat_exam
+from router_models.onboarding import (
+    LIVE_EXAM,
+    Report,
+    before_exam,
+    onboard,
+    refuse_adapted,
+    refuse_second_exam,
+    sat_exam,
+)
 from router_models.outcomes import OutcomesError
 
 HOW = ("seed", "items", "max_tokens")
@@ -62,9 +70,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class _Base:
-    """The artifact that new models are compared with, and the models that joined it by the exam before."""
+    """The artifact that new models are compared with, and the models that joined it by the exam before.
+
+    It has the models that joined by graded outcomes since then, but not those that sat.
+    """
 
     folder: Path
+    """Of the one that the first exam began from."""
     artifact: Artifact
     joined: Mapping[str, str]
     """Column by model of the catalogue."""
@@ -126,13 +138,26 @@ def _base(settings: Settings) -> _Base:
     refuse_adapted(current)
     before: Mapping[str, Any] | None = current.about.get(LIVE_EXAM)
     if before is None:
+        refuse_second_exam(current, EXAM)
         return _Base(settings.artifact, current, {}, {}, {})
     folder = (settings.artifact / before["base"]).resolve()
     known = {model.name: model.predicted_as for model in settings.catalog.models}
     still = {model: column for model, column in before["columns"].items() if known.get(model) == column}
     rules = {name: before[name] for name in HOW} if still else {}
     renamed = {column: model for model, column in before["columns"].items() if model not in still}
-    return _Base(folder, load_artifact(folder), still, rules, renamed)
+    # Its answers are kept under the name of the artifact that it began from.
+    first = replace(before_exam(current, EXAM), name=load_artifact(folder).name)
+    return _Base(folder, first, still, rules, renamed)
+
+
+def still_begun_from(old: Artifact, folder: Path, output: Path) -> Mapping[str, Any]:
+    """Where the live exam of an artifact began, as one made from it says that: with it, others may sit it later."""
+    before = old.about.get(LIVE_EXAM)
+    return {} if before is None else {LIVE_EXAM: {**before, "base": _from(output, folder / before["base"])}}
+
+
+def _from(output: Path, base: Path) -> str:
+    return os.path.relpath(base.resolve(), output.resolve())
 
 
 def _as_before(rules: Rules, base: _Base, config: Path) -> Rules:
@@ -154,8 +179,8 @@ def _as_before(rules: Rules, base: _Base, config: Path) -> Rules:
 def _anew(base: _Base, config: Path) -> str:
     """How all models come to sit another exam."""
     return (
-        f"let all sit anew: set `artifact` in {config} back to {base.folder}, remove `predicted_as` of "
-        f"{', '.join(base.joined)} from the catalogue, and run `thalamus onboard` with the option and no names"
+        f"let all sit anew: remove `predicted_as` of {', '.join(base.joined)} from the catalogue of {config}, and run "
+        "`thalamus onboard` with the option and no names"
     )
 
 
@@ -308,7 +333,7 @@ def _write(
     exam = sat_exam(base.artifact, names, EXAM, dataset)
     extended, reports = onboard(base.artifact, names, exam, output.name, rules.seed)
     live = {
-        "base": os.path.relpath(base.folder.resolve(), output.resolve()),
+        "base": _from(output, base.folder),
         **{name: getattr(rules, name) for name in HOW},
         "columns": {sat.model: columns[sat.model] for sat in sats},
     }

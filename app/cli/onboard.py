@@ -138,6 +138,7 @@ def _from_outcomes(
     from dataclasses import replace
 
     from app.cli.divided import divided
+    from app.cli.exam import still_begun_from
     from app.cli.exam_table import show
     from app.cli.named import how_to_serve, names_in, tell_strangers
     from app.cli.screen import bars
@@ -161,7 +162,8 @@ def _from_outcomes(
         exam = exam_of(old, models, name, divided(name, dataset, draw.split), draw.shots, draw.seed)
         with bars() as bar:
             extended, reports = join(old, models, exam, output.name, draw.seed, bar("reading prompts", len(exam)))
-        write_artifact(output, replace(extended, aliases={**extended.aliases, **others}))
+        about = {**extended.about, **still_begun_from(old, artifact, output)}
+        write_artifact(output, replace(extended, about=about, aliases={**extended.aliases, **others}))
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
     show(reports, output, as_json=as_json)

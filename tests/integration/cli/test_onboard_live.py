@@ -13,13 +13,16 @@ from random import Random
 from shutil import copytree
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
 from router_models.adaptation import adapt
 from router_models.aptitude import FAMILIES, draw_exam
 from router_models.artifact import load_artifact, write_artifact
-from router_models.outcomes import read_outcomes
+from router_models.onboarding import without_exam
+from router_models.outcomes import OutcomesDataset, read_outcomes, write_outcomes
 from tests.fakes.chat_server import ChatServer, Scripted
 
 ROOT = Path(__file__).parents[3]
@@ -290,7 +293,7 @@ async def test_a_model_that_joins_later_leaves_those_before_it_alone_and_has_the
     assert [status for status, _, _ in refused] == [1, 1, 1]
     for (option, value), (_, _, said) in zip(OTHERS, refused, strict=True):
         assert f"{option} {value}: mine sat with" in said
-        assert f"set `artifact` in {at.config} back to {DEMO}, remove `predicted_as` of mine" in said
+        assert f"remove `predicted_as` of mine from the catalogue of {at.config}" in said
     assert status == 0, err
     assert "mine has joined already, and is not asked again" in err
     assert {body["model"] for body in asked} == {"later"}
@@ -299,6 +302,58 @@ async def test_a_model_that_joins_later_leaves_those_before_it_alone_and_has_the
     assert at.artifact() == "artifacts/mine-v2"
     assert load_artifact(tmp_path / "artifacts/mine-v2").models[-2:] == ("mine", "later")
     assert [model["predicted_as"] for model in at.catalog()["models"]] == ["mine", "later"]
+
+
+def graded(folder: Path, model: str) -> Path:
+    """Thirty graded prompts of a model."""
+    ids = [f"q{number}" for number in range(30)]
+    prompts = pa.table({"prompt_id": ids, "prompt": [f"What is {number} + 5?" for number in range(30)]})
+    scores = [float(number % 3 > 0) for number in range(30)]
+    outcomes = pa.table({"prompt_id": ids, "model": [model] * 30, "score": scores, "output_tokens": [20] * 30})
+    write_outcomes(folder, OutcomesDataset(prompts, outcomes))
+    return folder
+
+
+async def test_a_model_sits_the_exam_after_another_joined_from_graded_prompts(tmp_path: Path, joined: Path) -> None:
+    async with ChatServer(honest) as server:
+        at = where_one_has_joined(tmp_path, joined, server.url)
+        extended, with_read = tmp_path / "artifacts/with-read", graded(tmp_path / "graded", "read")
+        of_outcomes = ["--outcomes", str(with_read), "--artifact", str(tmp_path / "artifacts/mine-v1")]
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "app.cli", "onboard", "read", *of_outcomes, "--output", str(extended)],
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        assert await process.wait() == 0
+        at.config.write_text("catalog: catalog.yaml\nartifact: artifacts/with-read\n")
+        catalog = at.catalog()
+        catalog["models"].append(
+            {"name": "read", "backend": "own", "predicted_as": "read", "card": {"context_tokens": 8192}}
+        )
+        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+        status, _, err = await onboard(at, "later", "--precision", "0")
+        asked = {body["model"] for body in server.bodies}
+
+    assert status == 0, err
+    assert asked == {"later"}
+    assert [model["predicted_as"] for model in at.catalog()["models"]] == ["mine", "later", "read"]
+    found = load_artifact(tmp_path / "artifacts/mine-v2")
+    assert found.models[-3:] == ("read", "mine", "later")
+    sat_N = found.calibration.dataset == found.calibration.datasets.index("exam on live exam")
+    assert np.isfinite(found.calibration.score[sat_N, -2:]).all(), "both are compared on the same prompts"
+
+
+async def test_an_exam_that_could_not_be_joined_to_is_refused_before_anything_is_asked(
+    tmp_path: Path, joined: Path
+) -> None:
+    async with ChatServer(honest) as server:
+        at = where_one_has_joined(tmp_path, joined, server.url)
+        old = load_artifact(tmp_path / "artifacts/mine-v1")
+        write_artifact(tmp_path / "artifacts/copy", replace(old, about=without_exam(old)))
+        at.config.write_text("catalog: catalog.yaml\nartifact: artifacts/copy\n")
+        status, _, err = await onboard(at, "later")
+
+    assert (status, server.bodies) == (1, [])
+    assert "has an exam on live exam already" in err
 
 
 def speechless(*_: Any) -> Scripted:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from router_models.artifact import Artifact, load_artifact, write_artifact
-from router_models.onboarding import Exam, exam_of, onboard
+from router_models.artifact import Artifact, Calibration, load_artifact, write_artifact
+from router_models.onboarding import Exam, before_exam, exam_of, onboard
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.predictor import ArtifactPredictor
 from tests.fakes.artifacts import tiny_artifact, tiny_dataset, tiny_pools_artifact
@@ -179,6 +179,40 @@ def test_models_may_join_one_after_the_other_from_different_sets() -> None:
     np.testing.assert_array_equal(second.calibration.score[140:, 2], exam_again.known.score[:, 2])
     assert np.isfinite(second.calibration.score[140:, 2]).all(), "adder is compared with poet on the second exam"
     assert set(report.alike) <= {"small", "large"}
+
+
+def test_an_exam_is_taken_out_again_and_who_joined_otherwise_stays(tmp_path: Path) -> None:
+    old = tiny_artifact(rows=80)
+    others = exam_of(old, ("poet",), "more", tiny_dataset(), 60, seed=1)
+    direct, _ = onboard(old, ("poet",), others, "tiny-v3", seed=1)
+    first = joined(old, ("adder",))
+    both, _ = onboard(
+        first, ("poet",), exam_of(first, ("poet",), "more", tiny_dataset(), 60, seed=1), "tiny-v3", seed=1
+    )
+
+    without = before_exam(both, "graded")
+
+    assert (without.models, without.about) == (direct.models, direct.about)
+    assert without.calibration.datasets == direct.calibration.datasets
+    for each in fields(Calibration):
+        if each.name != "datasets":
+            np.testing.assert_array_equal(
+                getattr(without.calibration, each.name), getattr(direct.calibration, each.name)
+            )
+    write_artifact(tmp_path / "tiny-v3", without)
+    prompts = [(("user", "rose rain add"),)]
+    loaded = load_artifact(tmp_path / "tiny-v3")
+    expected = ArtifactPredictor(direct).predict(prompts).quality
+    np.testing.assert_allclose(ArtifactPredictor(loaded).predict(prompts).quality, expected, atol=1e-5)
+
+
+def test_without_the_only_exam_it_is_as_before_it() -> None:
+    old = tiny_artifact(rows=80)
+
+    without = before_exam(joined(old), "graded")
+
+    assert (without.models, without.about, set(without.heads)) == (old.models, old.about, set(old.heads))
+    np.testing.assert_array_equal(without.calibration.score, old.calibration.score)
 
 
 def test_a_second_exam_on_the_same_set_is_refused() -> None:
