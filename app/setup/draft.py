@@ -44,8 +44,10 @@ class DraftBackend:
     key_env: str | None = None
     ca_file: str | None = None
     allow_cidr: list[str] = field(default_factory=list)
-    rename: dict[str, str] = field(default_factory=dict)
+    rename: dict[str, str | None] = field(default_factory=dict)
     max_connections: int | None = None
+    guesses: dict[str, str] = field(default_factory=dict)
+    """Where a value comes from that nobody stated, by its key."""
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from app.errors import UsageError
 from app.setup.draft import Draft, DraftBackend, DraftModel
 from app.setup.facts import Around, add_facts, known_as
 from app.setup.known import Known
-from app.setup.measure import Asker, Measured, NotAnswered
+from app.setup.measure import TEMPERATURE, Asker, Measured, NotAnswered
 from app.setup.probe import Endpoint, Given, Keys, Served, ask_all, ask_one, client_of, networks, replicas
 from app.upstream.addresses import versioned
 from app.upstream.listing import some
@@ -57,6 +57,8 @@ class Drafted:
     """Whether a backend is on this machine."""
     unanswered: dict[str, str] = field(default_factory=dict)
     """Models that were asked and did not answer once, with the reason."""
+    without_temperature: list[DraftModel] = field(default_factory=list)
+    """Those that refuse the one of exams and collections."""
 
 
 @dataclass
@@ -95,6 +97,7 @@ async def draft_of(wish: Wish, bar: Bar, taken_over: Draft | None = None) -> Dra
     for task in tasks:
         await _complete(drafted, task, wish)
         step()
+    _leave_out_temperature(draft, drafted.without_temperature)
     used = {model.backend for model in draft.models}
     draft.backends = [backend for backend in draft.backends if backend.name in used]
     if not draft.models:
@@ -115,12 +118,32 @@ async def _complete(drafted: Drafted, task: _Task, wish: Wish) -> None:
         measured = Measured(problem=str(exc))
     around = Around(wish.day, task.is_public, task.backend.kind, wish.usd_per_gpu_hour, wish.columns, wish.aliases)
     add_facts(task.model, task.served, around, task.known, measured)
+    if measured and measured.refuses_temperature:
+        drafted.without_temperature.append(task.model)
     if measured and not measured.is_answered:
         drafted.unanswered[task.model.name] = measured.problem
     if task.known:
         drafted.recognised[task.model.name] = task.known.name
     if measured and measured.tokens_per_s:
         drafted.tokens_per_s[task.model.name] = measured.tokens_per_s
+
+
+def _leave_out_temperature(draft: Draft, refusing: Sequence[DraftModel]) -> None:
+    """Have no temperature sent to models that refuse it; they leave a backend whose other models take one."""
+    for backend in list(draft.backends):
+        theirs = [model for model in draft.models if model.backend == backend.name]
+        own = [model for model in theirs if model in refusing]
+        if not own:
+            continue
+        if len(own) < len(theirs):
+            name = unused(backend.name, {one.name for one in draft.backends})
+            backend = replace(backend, name=name, rename=dict(backend.rename), guesses=dict(backend.guesses))
+            draft.backends.append(backend)
+        for model in own:
+            model.backend = backend.name
+        backend.rename["temperature"] = None
+        names = ", ".join(model.served_as for model in own)
+        backend.guesses["rename"] = f"{names} refused temperature {TEMPERATURE:g} when asked, so callers' is left out"
 
 
 async def _measured(task: _Task, wish: Wish) -> Measured | None:

@@ -1,10 +1,10 @@
 """Asks a model a few small questions: whether it chats, what of the API works, and how fast it is.
 
-How it works: the first question also offers a tool and asks for log-probabilities; what the endpoint refuses is taken
-away until it answers. A question to `/v1/responses` says whether that is served too. Then one token after a short
-prompt, many tokens after a short one, and one token after a long one: differences of their times are the time of an
-output token and of a token read, without the way there and back. Prompts begin with words of their own, so that nothing
-of them is in a cache.
+How it works: the first question also offers a tool and asks for log-probabilities, at the temperature of exams and
+collections; what the endpoint refuses is taken away until it answers. A question to `/v1/responses` says whether that
+is served too. Then one token after a short prompt, many tokens after a short one, and one token after a long one:
+differences of their times are the time of an output token and of a token read, without the way there and back. Prompts
+begin with words of their own, so that nothing of them is in a cache.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ ANSWER_WITHIN_S = 120.0
 MAX_ANSWER_BYTES = 4 << 20
 ATTEMPTS, MAX_WAIT_S = 3, 20.0
 CHARS_PER_TOKEN = 4
+# As exams and collections ask.
+TEMPERATURE = 0.0
 
 _WORDS = [
     "one",
@@ -86,7 +88,8 @@ class Measured:
     capabilities: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     """Capabilities that the endpoint refuses."""
-    rename: dict[str, str] = field(default_factory=dict)
+    rename: dict[str, str | None] = field(default_factory=dict)
+    refuses_temperature: bool = False
     tells_usage: bool = True
     speed: Speed | None = None
     tokens_per_s: float | None = None
@@ -129,7 +132,9 @@ class Asker:
     url: str
     model: str
     context_tokens: int | None = None
-    rename: dict[str, str] = field(default_factory=dict)
+    rename: dict[str, str | None] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=lambda: {"temperature": TEMPERATURE})
+    """What goes with every question to a chat."""
 
     async def measure(self, *, at_once: bool) -> Measured:
         """
@@ -172,6 +177,10 @@ class Asker:
         if "max_completion_tokens" in reason and not self.rename:
             self.rename["max_tokens"] = "max_completion_tokens"
             return True
+        if self.settings and ("temperature" in reason.lower() or not extras):
+            self.settings.clear()
+            measured.refuses_temperature = True
+            return True
         named = [name for name in extras if name.removesuffix("s") in reason.lower()] or list(extras)[:1]
         for name in named:
             del extras[name]
@@ -212,7 +221,8 @@ class Asker:
             NotAnswered, RefusedKey
         """
         messages = [{"role": "user", "content": prompt}]
-        body = renamed({"model": self.model, "messages": messages, "max_tokens": tokens, **(extras or {})}, self.rename)
+        asked = {"model": self.model, "messages": messages, "max_tokens": tokens, **self.settings, **(extras or {})}
+        body = renamed(asked, self.rename)
         content, took_s = await self._sent("/chat/completions", body)
         try:
             return _answer(content, took_s, len(dump(body)))

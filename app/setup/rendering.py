@@ -116,6 +116,8 @@ def _backend(backend: DraftBackend) -> CommentedMap:
     for name, value in optional.items():
         if value:
             entry[name] = value if isinstance(value, CommentedMap) else plain(value)
+    for name, source in backend.guesses.items():
+        mark_guess(entry, name, source)
     if backend.allow_cidr:
         entry.yaml_add_eol_comment("the only addresses that are connected to", "allow_cidr")
     return entry

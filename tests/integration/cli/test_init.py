@@ -183,6 +183,34 @@ async def test_a_service_that_wants_another_name_of_the_bound_gets_it(tmp_path: 
     assert "speed" in catalogue(tmp_path)["models"][0]
 
 
+class Reasoning(Service):
+    """One of its models takes no temperature but its own."""
+
+    async def _complete(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
+        if request.body["model"] == "acme-o5" and "temperature" in request.body:
+            message = "Unsupported value: 'temperature' does not support 0.0 with this model."
+            script = Script(status=400, error={"message": message})
+        return await super()._complete(script, request, writer)
+
+
+@pytest.mark.parametrize("beside", [(), ("acme-4o",)])
+async def test_a_model_that_takes_no_temperature_is_asked_without_one(tmp_path: Path, beside: tuple[str, ...]) -> None:
+    async with Reasoning(models=("acme-o5", *beside)) as service:
+        status, _, err = await thalamus(tmp_path, "init", service.url)
+
+    assert status == 0, err
+    content = catalogue(tmp_path)
+    by_model = {model["name"]: model["backend"] for model in content["models"]}
+    rename = {backend["name"]: backend.get("rename") for backend in content["backends"]}
+    assert rename[by_model["acme-o5"]] == {"temperature": None}
+    assert [rename[by_model[name]] for name in beside] == [None] * len(beside)
+    assert len(rename) == 1 + len(beside)
+    text = (tmp_path / "configs/catalog.yaml").read_text()
+    assert "# guess: acme-o5 refused temperature 0 when asked" in text
+    assert {model["card"]["capabilities"][0] for model in content["models"]} == {"chat"}
+    load_settings(tmp_path / CONFIG)
+
+
 async def test_tools_and_logprobs_are_stated_if_they_work_and_models_that_do_not_chat_are_left_out(
     tmp_path: Path,
 ) -> None:
