@@ -2,12 +2,14 @@
 
 What it needs stays beside the configuration: `exams/` has every answer (an interrupted exam goes on there, and a model
 that joins later does not make the others sit again), `artifacts/` the results, `profiles/` what was seen of each model.
+One exam at a time is held there: what a second one writes would not have the models of the first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import sys
@@ -46,6 +48,8 @@ from router_models.outcomes import OutcomesError
 
 HOW = ("seed", "items", "max_tokens")
 """What all models of one artifact have to have in common: without it they sat different exams."""
+LOCK = ".onboard.lock"
+"""Beside the configuration, held as long as an exam is."""
 EXAM = "live exam"
 """What the exam is called among an artifact's datasets."""
 
@@ -92,7 +96,34 @@ def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | N
     Raises:
         UsageError: nothing was written; one line for each model that says why.
     """
-    settings = load_settings(config)
+    load_settings(config)  # what is wrong with it is said before there is a lock beside it
+    with _alone(config.parent):
+        _sit_exam(load_settings(config), models, rules, output, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """
+    Raises:
+        UsageError: another process is at it in this folder.
+    """
+    try:
+        file = (folder / LOCK).open("a")
+    except OSError as exc:
+        raise _unwritable(folder) from exc
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise UsageError(
+                f"another `thalamus onboard` is at work in {folder}; nothing was sent. Run this once it has ended; "
+                "models that one run names sit side by side where their backends differ"
+            ) from exc
+        yield
+
+
+def _sit_exam(settings: Settings, models: Sequence[str], rules: Rules, output: Path | None, *, as_json: bool) -> None:
+    config = settings.path
     try:
         base = _base(settings)
         rules = _as_before(rules, base, config)
@@ -229,9 +260,11 @@ def _refuse_unwritable(settings: Settings, output: Path) -> None:
     above = next(folder for folder in output.absolute().parents if folder.exists())
     for folder in (above, settings.path.parent, settings.catalog_path.parent):
         if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise UsageError(
-                f"{folder} is no folder that can be written to; let this user write there, or work on a copy"
-            )
+            raise _unwritable(folder)
+
+
+def _unwritable(folder: Path) -> UsageError:
+    return UsageError(f"{folder} is no folder that can be written to; let this user write there, or work on a copy")
 
 
 def _refuse_forgotten(hall: Hall) -> None:

@@ -488,6 +488,33 @@ async def test_an_interrupted_exam_goes_on_and_asks_nothing_twice(tmp_path: Path
     assert sum(times - 1 for times in server.asked.values()) <= 2  # those that were in flight
 
 
+async def test_a_second_exam_at_once_is_refused_before_it_asks_and_loses_nothing(tmp_path: Path) -> None:
+    going = asyncio.Event()
+
+    def script(text: str, *_: Any) -> Scripted:
+        going.set()
+        return replace(honest(text), delay_s=0.1)
+
+    async with ChatServer(script) as server, ChatServer(honest) as other:
+        at = place(tmp_path, server.url)
+        catalog = at.catalog()
+        catalog["models"].append({"name": "beside", "backend": "other", "card": {"context_tokens": 8192}})
+        catalog["backends"].append({"name": "other", "kind": "openai", "urls": [other.url]})
+        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+        first = await started(at, "mine")
+        await going.wait()
+        refused, _, err = await onboard(at, "beside")
+        assert (refused, other.bodies) == (1, [])
+        _, said = await first.communicate()
+        assert first.returncode == 0, said
+        status, _, said_later = await onboard(at, "beside")
+
+    assert f"another `thalamus onboard` is at work in {tmp_path}; nothing was sent" in err
+    assert status == 0, said_later
+    assert [model["predicted_as"] for model in at.catalog()["models"]] == ["mine", "beside"]
+    assert load_artifact(tmp_path / "artifacts/mine-v2").models[-2:] == ("mine", "beside")
+
+
 async def test_without_a_terminal_it_asks_for_yes_and_sends_nothing(tmp_path: Path) -> None:
     async with ChatServer(honest) as server:
         at = place(tmp_path, server.url)
