@@ -23,6 +23,10 @@ from app.upstream.refusals import RefusedKey
 # More are a provider's whole offer, of which an operator means a few.
 MOST_MODELS = 20
 _NAME_CHARS = 120
+# Words that names of models consist of which say nothing of the model.
+_NO_MODEL = frozenset(
+    ("model", "default", "main", "local", "llm", "chat", "base", "assistant", "my", "the", "test", "tgi")
+)
 _INSIDE = (".internal", ".local", ".localhost", ".lan", ".svc")
 
 Bar = Callable[[str, int], Callable[[], object]]
@@ -118,6 +122,7 @@ async def _complete(drafted: Drafted, task: _Task, wish: Wish) -> None:
         measured = Measured(problem=str(exc))
     around = Around(wish.day, task.is_public, task.backend.kind, wish.usd_per_gpu_hour, wish.columns, wish.aliases)
     add_facts(task.model, task.served, around, task.known, measured)
+    task.model.open += _doubts(task)
     if measured and measured.refuses_temperature:
         drafted.without_temperature.append(task.model)
     if measured and not measured.is_answered:
@@ -126,6 +131,22 @@ async def _complete(drafted: Drafted, task: _Task, wish: Wish) -> None:
         drafted.recognised[task.model.name] = task.known.name
     if measured and measured.tokens_per_s:
         drafted.tokens_per_s[task.model.name] = measured.tokens_per_s
+
+
+def _doubts(task: _Task) -> Iterator[str]:
+    """Whether a model is one at all addresses of its backend, where nothing that was listed says which one it is."""
+    names = (task.served.name, task.served.weights or "")
+    is_assumed = len(task.backend.urls) > 1 and not task.is_taken_over
+    if is_assumed and not task.known and all(map(_says_nothing, names)):
+        yield (
+            f"backend: whether {' and '.join(task.backend.urls)} serve one model is not known, their names do not say; "
+            "if not, give each a backend and a model of its own"
+        )
+
+
+def _says_nothing(name: str) -> bool:
+    """Whether a name, or a path of weights, may be any model's."""
+    return _NO_MODEL.issuperset(re.findall(r"[a-z]+", name.rstrip("/").rpartition("/")[2].lower()))
 
 
 def _leave_out_temperature(draft: Draft, refusing: Sequence[DraftModel]) -> None:
@@ -250,6 +271,7 @@ def _backend(group: Sequence[Endpoint], taken: Collection[str]) -> DraftBackend:
         key_env=first.given.key_env,
         ca_file=first.given.ca_file,
         allow_cidr=networks(group),
+        guesses={"urls": "replicas of each other, because all list the same models"} if len(group) > 1 else {},
     )
 
 

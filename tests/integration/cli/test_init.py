@@ -174,6 +174,37 @@ async def test_replicas_are_one_backend(tmp_path: Path) -> None:
         assert backend["urls"] == [f"{one.url}/v1", two.url]
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "is_open"),
+    [
+        ("model", None, True),
+        ("default-model", "/model", True),
+        ("model", "/models/acme-sql", False),
+        (QWEN, None, False),
+    ],
+)
+async def test_replicas_are_a_guess_and_an_open_question_where_their_name_says_nothing(
+    tmp_path: Path, name: str, weights: str | None, is_open: bool
+) -> None:
+    async with Service() as one, Service() as two:
+        for service in (one, two):
+            service.entries = ({"id": name, "root": weights},)
+        status, out, err = await thalamus(tmp_path, "init", one.url, two.url, "--no-measure")
+        assert status == 0, err
+    text = (tmp_path / "configs/catalog.yaml").read_text()
+    assert "# guess: replicas of each other, because all list the same models" in text
+    question = f"backend: whether {one.url} and {two.url} serve one model is not known"
+    assert (question in out, question in text) == (is_open, is_open)
+
+
+async def test_hosts_that_list_other_weights_under_one_name_are_kept_apart(tmp_path: Path) -> None:
+    async with Service() as one, Service() as two:
+        one.entries, two.entries = ({"id": "model", "root": "acme-sql"},), ({"id": "model", "root": "acme-german"},)
+        status, _, err = await thalamus(tmp_path, "init", one.url, two.url, "--no-measure")
+        assert status == 0, err
+    assert [backend["urls"] for backend in catalogue(tmp_path)["backends"]] == [[one.url], [two.url]]
+
+
 async def test_a_service_that_wants_another_name_of_the_bound_gets_it(tmp_path: Path) -> None:
     async with Picky(models=("o-something",)) as service:
         status, _, err = await thalamus(tmp_path, "init", service.url)
