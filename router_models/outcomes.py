@@ -3,8 +3,9 @@
 A folder with `prompts.parquet` (prompt_id, dataset, task, prompt, messages, reference, grader, split) and
 `outcomes.parquet` (prompt_id, model, score in [0, 1], cost_usd, input_tokens, output_tokens, latency_s, mean_logprob).
 Everything after the score may be null, NaN or absent; extra columns are kept. A model without an outcome on a prompt is
-missing there, never 0. `messages` is JSON: a list of {role, content}, or nothing where the prompt was sent alone.
-`predicted_as`, where it is there, is what an artifact calls the row's model.
+missing there, never 0. Texts may be of any type of text, ids whole numbers too, and a score true or false. `messages`
+is a list of {role, content}, as JSON too, or nothing where the prompt was sent alone. `predicted_as`, where it is
+there, is what an artifact calls the row's model.
 
 Legend of array suffixes: B prompts, M models.
 """
@@ -30,6 +31,9 @@ PROMPTS_NAME, OUTCOMES_NAME = "prompts.parquet", "outcomes.parquet"
 PROMPT_COLUMNS = ("prompt_id", "prompt")
 OUTCOME_COLUMNS = ("prompt_id", "model", "score")
 PREDICTED_AS = "predicted_as"
+NAMES = ("prompt_id", "prompt", "model")
+"""Texts that a dataset cannot do without."""
+TEXTS = (*NAMES, "dataset", "task", "messages", "reference", "grader", "split", PREDICTED_AS)
 NUMBERS = ("score", "cost_usd", "input_tokens", "output_tokens", "latency_s", "mean_logprob")
 
 
@@ -151,8 +155,8 @@ def read_outcomes(folder: Path) -> OutcomesDataset:
     """The dataset in a folder, checked.
 
     Raises:
-        OutcomesError: a file or column is missing, a score lies outside [0, 1], a prompt is unknown, a row is there
-            twice, a model has no name, messages are no conversation or a number is none.
+        OutcomesError: a file or column is missing, a column is of another type, a score lies outside [0, 1], a prompt
+            is unknown, a row is there twice, a model has no name, messages are no conversation or a number is none.
     """
     dataset = OutcomesDataset(
         _read(folder / PROMPTS_NAME, PROMPT_COLUMNS), _read(folder / OUTCOMES_NAME, OUTCOME_COLUMNS)
@@ -169,7 +173,47 @@ def _read(path: Path, required: Sequence[str]) -> pa.Table:
         raise OutcomesError(f"{path} cannot be read as Parquet: {str(exc).splitlines()[0]}") from exc
     if missing := [column for column in required if column not in table.column_names]:
         raise OutcomesError(f"{path} has no column {missing[0]}")
+    return _in_one_form(table, path)
+
+
+def _in_one_form(table: pa.Table, path: Path) -> pa.Table:
+    """The same with texts as strings and numbers as numbers, in whichever of their types the file has them.
+
+    Raises:
+        OutcomesError: a column holds something that would have to be guessed.
+    """
+    for place, name in enumerate(table.column_names):
+        if name in TEXTS or name in NUMBERS:
+            values = table[name]
+            if pa.types.is_dictionary(values.type):
+                values = values.cast(values.type.value_type)
+            read = _numbers if name in NUMBERS else _texts
+            table = table.set_column(place, name, read(values, name, path))
     return table
+
+
+def _texts(values: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+    kind, is_id = values.type, name == "prompt_id"
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or (is_id and pa.types.is_integer(kind)):
+        return values.cast(pa.string())
+    if name == "messages" and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        sent = [json.dumps(turns, default=str) if turns else None for turns in values.to_pylist()]
+        return pa.chunked_array([sent], pa.string())
+    if name in NAMES and not (pa.types.is_string(kind) or pa.types.is_null(kind)):
+        expected = "texts or whole numbers" if is_id else "texts"
+        raise OutcomesError(f"{path}: {name} is of type {kind}; write {expected}")
+    return values
+
+
+def _numbers(values: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
+    kind, is_score = values.type, name == "score"
+    if pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind):
+        return values
+    is_number = pa.types.is_float16(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
+    if is_number or (is_score and pa.types.is_boolean(kind)):
+        return values.cast(pa.float64())
+    expected = "numbers from 0 to 1, or true and false" if is_score else "numbers"
+    raise OutcomesError(f"{path}: {name} is of type {kind}; write {expected}")
 
 
 def _check_prompts(prompts: pa.Table, path: Path) -> None:
@@ -209,18 +253,27 @@ def _check_outcomes(dataset: OutcomesDataset, path: Path) -> None:
         raise OutcomesError(f"{path}: prompt {min(map(str, unknown))} is not in {PROMPTS_NAME}")
     if len(set(asked)) != len(asked):
         raise OutcomesError(f"{path}: (prompt, model) {_first_double(asked)} is there twice")
+    _check_scores(dataset.outcomes["score"], asked, path)
     for column in NUMBERS:
         if column in dataset.outcomes.column_names:
             _check_numbers(dataset.outcomes[column], column, path)
 
 
+def _check_scores(values: pa.ChunkedArray, asked: Sequence[tuple[str, str]], path: Path) -> None:
+    scores = values.cast(pa.float64()).to_numpy()
+    wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+    if not len(wrong):
+        return
+    (prompt_id, model), score = asked[wrong[0]], scores[wrong[0]]
+    if np.isnan(score):
+        raise OutcomesError(f"{path}: a score is missing, of {model} on prompt {prompt_id}; leave the row out")
+    raise OutcomesError(
+        f"{path}: a score lies outside 0 to 1, {score:g} of {model} on prompt {prompt_id}; divide percentages by 100"
+    )
+
+
 def _check_numbers(values: pa.ChunkedArray, column: str, path: Path) -> None:
-    try:
-        numbers = values.cast(pa.float64()).drop_null().to_numpy()
-    except pa.ArrowException as exc:
-        raise OutcomesError(f"{path}: {column} holds something else than numbers") from exc
-    if column == "score" and (values.null_count or not np.all((numbers >= 0) & (numbers <= 1))):
-        raise OutcomesError(f"{path}: a score is missing or lies outside 0 to 1; leave the row out instead")
+    numbers = values.cast(pa.float64()).drop_null().to_numpy()
     if np.isinf(numbers).any():
         raise OutcomesError(f"{path}: an infinite {column}")
     if column not in ("score", "mean_logprob") and np.any(numbers < 0):

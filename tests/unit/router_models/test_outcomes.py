@@ -148,8 +148,12 @@ def test_what_is_written_is_read_back_with_its_extra_columns(tmp_path: Path) -> 
     [
         ({"score": [1.0, 1.5, 0.0]}, "outside 0 to 1"),
         ({"score": [1.0, None, 0.0]}, "a score is missing"),
-        ({"score": [1.0, float("nan"), 0.0]}, "outside 0 to 1"),
-        ({"score": ["good", "bad", "bad"]}, "something else than numbers"),
+        ({"score": [85.0, 40.0, 0.0]}, "outside 0 to 1, 85 of y on prompt a; divide percentages by 100"),
+        ({"score": [1.0, float("nan"), 0.0]}, "a score is missing, of x on prompt a; leave the row out"),
+        ({"score": ["good", "bad", "bad"]}, "score is of type string; write numbers from 0 to 1, or true and false"),
+        ({"score": ["1.0", "0.5", "0.0"]}, "score is of type string"),
+        ({"output_tokens": ["7", "8", "9"]}, "output_tokens is of type string; write numbers"),
+        ({"output_tokens": [True, True, False]}, "output_tokens is of type bool; write numbers"),
         ({"output_tokens": [-1, 2, 3]}, "a negative output_tokens"),
         ({"output_tokens": [float("inf"), 2.0, 3.0]}, "an infinite output_tokens"),
         ({"mean_logprob": [float("-inf"), -2.0, -3.0]}, "an infinite mean_logprob"),
@@ -157,7 +161,10 @@ def test_what_is_written_is_read_back_with_its_extra_columns(tmp_path: Path) -> 
         ({"prompt_id": ["a", "a", None]}, "prompt None is not in prompts.parquet"),
         ({"model": ["x", "x", "x"]}, "is there twice"),
         ({"model": ["y", "x", None]}, "a model has no name"),
-        ({"model": [1, 2, 3]}, "a model has no name"),
+        ({"model": [None, None, None]}, "a model has no name"),
+        ({"model": [1, 2, 3]}, "model is of type int64; write texts"),
+        ({"prompt_id": [1.0, 1.0, 3.0]}, "prompt_id is of type double; write texts or whole numbers"),
+        ({"prompt": [b"One?", b"Two?", b"Three?"]}, "prompt is of type binary; write texts"),
         ({"prompt": ["One?", None, "Three?"]}, "prompt b has no text"),
         *(
             ({"messages": [None, messages, None]}, "messages of prompt b are not a JSON list of {role, content}")
@@ -185,6 +192,46 @@ def test_a_broken_dataset_is_refused_in_one_line(
     assert str(tmp_path) in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"score": pa.array([True, False, None]).fill_null(False)},
+        {"score": pa.array([1, 0, 0], pa.int8())},
+        {"score": pa.array([1, 0, 0], pa.decimal128(3, 1))},
+        {"score": pa.array([1.0, 0.0, 0.0]).dictionary_encode()},
+        {"score": pa.array(np.array([1, 0, 0], np.float16))},
+        {"model": pa.array(["y", "x", "x"], pa.large_string())},
+        {"model": pa.array(["y", "x", "x"], pa.string_view())},
+        {"model": pa.array(["y", "x", "x"]).dictionary_encode()},
+        {"prompt_id": pa.array(["a", "a", "c"], pa.large_string())},
+        {"prompt_id": pa.array(["a", "a", "c"], pa.large_string()).dictionary_encode()},
+        {"output_tokens": pa.nulls(3)},
+    ],
+    ids=lambda changed: "-".join(f"{name}-{values.type}" for name, values in changed.items()),
+)
+def test_columns_are_read_in_every_type_that_says_the_same(changed: dict[str, pa.Array], tmp_path: Path) -> None:
+    plain = OutcomesDataset(pa.table(PROMPTS), pa.table(OUTCOMES | {"score": [1.0, 0.0, 0.0]}))
+    write_outcomes(tmp_path, OutcomesDataset(plain.prompts, pa.table(OUTCOMES | {"score": [1.0, 0.0, 0.0]} | changed)))
+
+    read = read_outcomes(tmp_path)
+
+    np.testing.assert_array_equal(read.matrix("score", ("x", "y")), plain.matrix("score", ("x", "y")))
+    averaged = read.renamed({"x": "one", "y": "one"})
+    np.testing.assert_array_equal(averaged.matrix("score", ("one",))[:, 0], [0.5, np.nan, 0.0])
+    assert read.select(np.array([True, False, False])).models == ("x", "y")
+
+
+@pytest.mark.parametrize("theirs", [[1, 1, 3], ["1", "1", "3"]])
+def test_ids_are_numbers_or_texts_and_mean_the_same_in_both_files(theirs: list[object], tmp_path: Path) -> None:
+    prompts, outcomes = pa.table(PROMPTS | {"prompt_id": [1, 2, 3]}), pa.table(OUTCOMES | {"prompt_id": theirs})
+    write_outcomes(tmp_path, OutcomesDataset(prompts, outcomes))
+
+    read = read_outcomes(tmp_path)
+
+    np.testing.assert_array_equal(read.matrix("score", ("x",))[:, 0], [0.5, np.nan, 0.0])
+    assert read.select(np.array([False, False, True])).models == ("x",)
+
+
 def test_a_number_that_is_nan_is_missing_and_does_not_spread(tmp_path: Path) -> None:
     costs = pa.array([float("nan"), 0.5, 0.25])
     write_outcomes(tmp_path, OutcomesDataset(dataset().prompts, dataset().outcomes.append_column("cost_usd", costs)))
@@ -193,6 +240,14 @@ def test_a_number_that_is_nan_is_missing_and_does_not_spread(tmp_path: Path) -> 
 
     np.testing.assert_array_equal(read.matrix("cost_usd", ("x", "y"))[0], [0.5, np.nan])
     assert read.renamed({"x": "one", "y": "one"}).matrix("cost_usd", ("one",))[0, 0] == 0.5
+
+
+def test_messages_are_read_as_a_list_too(tmp_path: Path) -> None:
+    messages = [None, [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Two?"}], []]
+    prompts = pa.table(PROMPTS | {"messages": messages})
+    write_outcomes(tmp_path, OutcomesDataset(prompts, pa.table(OUTCOMES)))
+
+    assert read_outcomes(tmp_path).conversations() == dataset().conversations()
 
 
 def test_a_message_that_only_calls_tools_has_no_text(tmp_path: Path) -> None:
