@@ -23,7 +23,7 @@ import numpy as np
 from router_models.artifact import Artifact, Calibration
 from router_models.conversation import Conversation
 from router_models.correction import is_adapted
-from router_models.joined import Joined, Lengths, joined_count, tensors_of, usual_log_lengths
+from router_models.joined import Joined, Lengths, usual_log_lengths
 from router_models.newcomer import ExamParts, Newcomer, fit_newcomer, population
 from router_models.odds import logit
 from router_models.outcomes import OutcomesDataset, OutcomesError
@@ -146,7 +146,7 @@ def _exam(artifact: Artifact, models: Sequence[str], name: str, sat: OutcomesDat
     known = Graded.of(sat.renamed(artifact.aliases), artifact.models)
     anchor_K = _anchors_among(artifact, sat)
     return Exam(
-        name=_exam_name(name),
+        name=exam_name(name),
         prompt_ids=tuple(sat.prompts["prompt_id"].to_pylist()),
         conversations=sat.conversations(),
         new=new,
@@ -184,7 +184,7 @@ def refuse_adapted(artifact: Artifact) -> None:
 
 def refuse_second_exam(artifact: Artifact, name: str) -> None:
     """Raise OutcomesError where models joined by this exam already: what a second one shows would stand apart."""
-    if _exam_name(name) in artifact.calibration.datasets:
+    if exam_name(name) in artifact.calibration.datasets:
         raise OutcomesError(
             f"{artifact.name} has an exam on {name} already; let all its models join at once, from the artifact before"
         )
@@ -195,40 +195,8 @@ def without_exam(artifact: Artifact) -> dict[str, Any]:
     return {name: value for name, value in artifact.about.items() if name != LIVE_EXAM}
 
 
-def before_exam(artifact: Artifact, name: str) -> Artifact:
-    """Without the prompts of this exam and the models that joined by it; those that joined otherwise stay.
-
-    What the models that go scored on the prompts of other exams goes with them.
-    """
-    joined, exam = artifact.about.get("joined", ()), _exam_name(name)
-    gone = {row["model"] for row in joined if row["exam"] == exam}
-    kept_M = np.array([model not in gone for model in artifact.models])
-    about = {**without_exam(artifact), "joined": [row for row in joined if row["model"] not in gone]}
-    return replace(
-        artifact,
-        models=tuple(model for model in artifact.models if model not in gone),
-        heads=tensors_of(artifact.heads, kept_M[len(kept_M) - joined_count(artifact.heads) :]),
-        calibration=_rows_before(artifact.calibration, exam, kept_M),
-        about=about if about["joined"] else {key: value for key, value in about.items() if key != "joined"},
-        aliases={other: model for other, model in artifact.aliases.items() if model not in gone},
-        fingerprint="",
-    )
-
-
-def _rows_before(rows: Calibration, exam: str, kept_M: np.ndarray) -> Calibration:
-    """Calibration rows without those of an exam, in columns that are kept."""
-    number = rows.datasets.index(exam) if exam in rows.datasets else len(rows.datasets)
-    kept_N = rows.dataset != number
-    columns = ("quality", "score", "output_tokens", "real_output_tokens", "input_tokens")
-    return Calibration(
-        **{column: getattr(rows, column)[kept_N][:, kept_M] for column in columns},
-        dataset=rows.dataset[kept_N] - (rows.dataset[kept_N] > number),
-        datasets=tuple(each for each in rows.datasets if each != exam),
-        kind=rows.kind[kept_N],
-    )
-
-
-def _exam_name(dataset: str) -> str:
+def exam_name(dataset: str) -> str:
+    """What the exam on a dataset is called."""
     return EXAM_ON + dataset
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import re
 import sys
@@ -22,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from app.cli.alone import alone, unwritable
 from app.cli.announced import announced, confirm, refuse_unpriced
 from app.cli.exam_table import show
 from app.cli.interrupt import INTERRUPTED, end_on_signals
@@ -38,18 +38,16 @@ from router_models.artifact import Artifact, ArtifactError, load_artifact, write
 from router_models.onboarding import (
     LIVE_EXAM,
     Report,
-    before_exam,
     onboard,
     refuse_adapted,
     refuse_second_exam,
     sat_exam,
 )
 from router_models.outcomes import OutcomesError
+from router_models.resitting import before_exam, with_scores_of
 
 HOW = ("seed", "items", "max_tokens")
 """What all models of one artifact have to have in common: without it they sat different exams."""
-LOCK = ".onboard.lock"
-"""Beside the configuration, held as long as an exam is."""
 EXAM = "live exam"
 """What the exam is called among an artifact's datasets."""
 
@@ -82,6 +80,8 @@ class _Base:
     folder: Path
     """Of the one that the first exam began from."""
     artifact: Artifact
+    current: Artifact
+    """With those that sat."""
     joined: Mapping[str, str]
     """Column by model of the catalogue."""
     rules: Mapping[str, int | None]
@@ -97,29 +97,8 @@ def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | N
         UsageError: nothing was written; one line for each model that says why.
     """
     load_settings(config)  # what is wrong with it is said before there is a lock beside it
-    with _alone(config.parent):
+    with alone(config.parent):
         _sit_exam(load_settings(config), models, rules, output, as_json=as_json)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """
-    Raises:
-        UsageError: another process is at it in this folder.
-    """
-    try:
-        file = (folder / LOCK).open("a")
-    except OSError as exc:
-        raise _unwritable(folder) from exc
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise UsageError(
-                f"another `thalamus onboard` is at work in {folder}; nothing was sent. Run this once it has ended; "
-                "models that one run names sit side by side where their backends differ"
-            ) from exc
-        yield
 
 
 def _sit_exam(settings: Settings, models: Sequence[str], rules: Rules, output: Path | None, *, as_json: bool) -> None:
@@ -170,7 +149,7 @@ def _base(settings: Settings) -> _Base:
     before: Mapping[str, Any] | None = current.about.get(LIVE_EXAM)
     if before is None:
         refuse_second_exam(current, EXAM)
-        return _Base(settings.artifact, current, {}, {}, {})
+        return _Base(settings.artifact, current, current, {}, {}, {})
     folder = (settings.artifact / before["base"]).resolve()
     known = {model.name: model.predicted_as for model in settings.catalog.models}
     still = {model: column for model, column in before["columns"].items() if known.get(model) == column}
@@ -178,7 +157,7 @@ def _base(settings: Settings) -> _Base:
     renamed = {column: model for model, column in before["columns"].items() if model not in still}
     # Its answers are kept under the name of the artifact that it began from.
     first = replace(before_exam(current, EXAM), name=load_artifact(folder).name)
-    return _Base(folder, first, still, rules, renamed)
+    return _Base(folder, first, current, still, rules, renamed)
 
 
 def still_begun_from(old: Artifact, folder: Path, output: Path) -> Mapping[str, Any]:
@@ -260,11 +239,7 @@ def _refuse_unwritable(settings: Settings, output: Path) -> None:
     above = next(folder for folder in output.absolute().parents if folder.exists())
     for folder in (above, settings.path.parent, settings.catalog_path.parent):
         if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise _unwritable(folder)
-
-
-def _unwritable(folder: Path) -> UsageError:
-    return UsageError(f"{folder} is no folder that can be written to; let this user write there, or work on a copy")
+            raise unwritable(folder)
 
 
 def _refuse_forgotten(hall: Hall) -> None:
@@ -365,6 +340,9 @@ def _write(
     names = [columns[sat.model] for sat in sats]
     exam = sat_exam(base.artifact, names, EXAM, dataset)
     extended, reports = onboard(base.artifact, names, exam, output.name, rules.seed)
+    extended = with_scores_of(
+        extended, base.current, EXAM, [columns[sat.model] for sat in sats if sat.model in base.joined]
+    )
     live = {
         "base": _from(output, base.folder),
         **{name: getattr(rules, name) for name in HOW},

@@ -304,20 +304,21 @@ async def test_a_model_that_joins_later_leaves_those_before_it_alone_and_has_the
     assert [model["predicted_as"] for model in at.catalog()["models"]] == ["mine", "later"]
 
 
-def graded(folder: Path, model: str) -> Path:
-    """Thirty graded prompts of a model."""
+def graded(folder: Path, *models: str) -> Path:
+    """Thirty graded prompts of each model."""
     ids = [f"q{number}" for number in range(30)]
     prompts = pa.table({"prompt_id": ids, "prompt": [f"What is {number} + 5?" for number in range(30)]})
-    scores = [float(number % 3 > 0) for number in range(30)]
-    outcomes = pa.table({"prompt_id": ids, "model": [model] * 30, "score": scores, "output_tokens": [20] * 30})
-    write_outcomes(folder, OutcomesDataset(prompts, outcomes))
+    rows = [(name, model, float(place % 3 > 0)) for model in models for place, name in enumerate(ids)]
+    asked, answered, scores = zip(*rows, strict=True)
+    outcomes = {"prompt_id": asked, "model": answered, "score": scores, "output_tokens": [20] * len(rows)}
+    write_outcomes(folder, OutcomesDataset(prompts, pa.table(outcomes)))
     return folder
 
 
 async def test_a_model_sits_the_exam_after_another_joined_from_graded_prompts(tmp_path: Path, joined: Path) -> None:
     async with ChatServer(honest) as server:
         at = where_one_has_joined(tmp_path, joined, server.url)
-        extended, with_read = tmp_path / "artifacts/with-read", graded(tmp_path / "graded", "read")
+        extended, with_read = tmp_path / "artifacts/with-read", graded(tmp_path / "graded", "read", "mine")
         of_outcomes = ["--outcomes", str(with_read), "--artifact", str(tmp_path / "artifacts/mine-v1")]
         process = await asyncio.create_subprocess_exec(
             *[sys.executable, "-m", "app.cli", "onboard", "read", *of_outcomes, "--output", str(extended)],
@@ -340,6 +341,8 @@ async def test_a_model_sits_the_exam_after_another_joined_from_graded_prompts(tm
     assert found.models[-3:] == ("read", "mine", "later")
     sat_N = found.calibration.dataset == found.calibration.datasets.index("exam on live exam")
     assert np.isfinite(found.calibration.score[sat_N, -2:]).all(), "both are compared on the same prompts"
+    graded_N = found.calibration.dataset == found.calibration.datasets.index("exam on graded")
+    assert np.isfinite(found.calibration.score[graded_N, -3:-1]).all(), "what was graded of the first is not lost"
 
 
 async def test_an_exam_that_could_not_be_joined_to_is_refused_before_anything_is_asked(

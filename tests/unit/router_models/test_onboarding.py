@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from router_models.artifact import Artifact, Calibration, load_artifact, write_artifact
-from router_models.onboarding import Exam, before_exam, exam_of, onboard
+from router_models.onboarding import Exam, exam_of, onboard
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.predictor import ArtifactPredictor
+from router_models.resitting import before_exam, with_scores_of
 from tests.fakes.artifacts import tiny_artifact, tiny_dataset, tiny_pools_artifact
 
 NEW = ("adder", "poet")
@@ -204,6 +205,27 @@ def test_an_exam_is_taken_out_again_and_who_joined_otherwise_stays(tmp_path: Pat
     loaded = load_artifact(tmp_path / "tiny-v3")
     expected = ArtifactPredictor(direct).predict(prompts).quality
     np.testing.assert_allclose(ArtifactPredictor(loaded).predict(prompts).quality, expected, atol=1e-5)
+
+
+def test_who_joins_anew_keeps_its_scores_on_other_exams() -> None:
+    first = joined(tiny_artifact(rows=80), ("adder",))
+    both, _ = onboard(
+        first, ("poet",), exam_of(first, ("poet",), "more", tiny_dataset(), 60, seed=1), "tiny-v3", seed=1
+    )
+    without = before_exam(both, "graded")
+    anew, _ = onboard(without, ("adder",), exam(without, ("adder",)), "tiny-v4", seed=1)
+
+    kept = with_scores_of(anew, both, "graded", ("adder",))
+
+    assert kept.models == ("small", "large", "poet", "adder")
+    of_more = both.calibration.dataset == both.calibration.datasets.index("exam on more")
+    assert kept.calibration.datasets[1:] == ("exam on more", "exam on graded")
+    for column in ("score", "real_output_tokens", "input_tokens"):
+        before, after = getattr(both.calibration, column), getattr(kept.calibration, column)
+        np.testing.assert_array_equal(after[80:140, 3], before[of_more, 2])
+        np.testing.assert_array_equal(after[140:], getattr(anew.calibration, column)[140:])
+    assert np.isnan(anew.calibration.score[80:140, 3]).all()
+    assert np.isfinite(kept.calibration.score[80:140, 3]).all()
 
 
 def test_without_the_only_exam_it_is_as_before_it() -> None:

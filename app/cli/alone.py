@@ -1,0 +1,40 @@
+"""One `thalamus onboard` at a time in a folder: what a second one writes would not have the models of the first."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.errors import UsageError
+
+LOCK = ".onboard.lock"
+"""Beside the configuration. It stays there: who removes it lets two in."""
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder until the block ends, or the process does.
+
+    Raises:
+        UsageError: another process holds it, or it cannot be written to.
+    """
+    try:
+        file = (folder / LOCK).open("a")
+    except OSError as exc:
+        raise unwritable(folder) from exc
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise UsageError(
+                f"another `thalamus onboard` is at work in {folder}; nothing was sent. Run this once it has ended; "
+                "models that one run names sit side by side where their backends differ"
+            ) from exc
+        yield
+
+
+def unwritable(folder: Path) -> UsageError:
+    """What is said where results could not be written."""
+    return UsageError(f"{folder} is no folder that can be written to; let this user write there, or work on a copy")
