@@ -23,9 +23,6 @@ def serve(
     Example: `thalamus serve --config configs/gateway.yaml --workers 4`
     """
     open_streams()
-    # Read when NumPy is first imported. A second BLAS thread spins for the few microseconds that a head takes, which
-    # doubled the CPU of a decision (5.9 against 3.2 ms) and saved no time.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from app.settings import load_settings
 
     settings = load_settings(config)
