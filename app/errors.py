@@ -237,6 +237,10 @@ class UpstreamRateLimited(UpstreamBusy):
     type = "rate_limit_error"
 
 
+class UpstreamSpent(UpstreamRateLimited):
+    """The account at the backend has no money left (429 `insufficient_quota`): the operator's to fill."""
+
+
 class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"

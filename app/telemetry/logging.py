@@ -25,6 +25,7 @@ EVENTS = {
     "replica.slowed": "begins its answers much later than others of its backend, so it is chosen seldom",
     "replica.restored": "an ejected replica answers again",
     "replica.refused_key": "a backend does not accept the gateway's key",
+    "quota.spent": "a backend says that the gateway's account has no money left, so all of it rests",
     "predictor.failed": "an encoder failed: the other one decided, or the profile's default order",
     "gateway.started": "both listeners take requests, at these addresses",
     "gateway.draining": "asked to stop: requests are served for a while, and load balancers told to send no more",

@@ -27,6 +27,7 @@ from app.errors import (
     UpstreamError,
     UpstreamRateLimited,
     UpstreamRejected,
+    UpstreamSpent,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
@@ -232,6 +233,8 @@ class Dispatcher:
         self._metrics.upstream_failed(backend, error.code)
         if isinstance(error, RefusedKey):
             self._log.write("replica.refused_key", backend=backend, replica=replica.url)
+        elif isinstance(error, UpstreamSpent):
+            self._log.write("quota.spent", backend=backend, model=model.name)
 
     def _nothing_left(self, call: Call) -> UpstreamError:
         if call.failures:

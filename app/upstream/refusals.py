@@ -3,11 +3,12 @@
 It is a status other than 200, or stands in a 200 as an error whose code is such a status.
 
 A 400, 404, 413 or 422 in OpenAI's shape is about the request, so the caller gets its message. Everything else is about
-the backend: the caller gets our words.
+the backend: the caller gets our words. Of a 429 the code is read: an account without money is no matter of seconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from app.errors import (
     UpstreamError,
     UpstreamRateLimited,
     UpstreamRejected,
+    UpstreamSpent,
     UpstreamUnreachable,
 )
 from app.upstream.exchange import Exchange, read_body
@@ -26,6 +28,8 @@ from app.upstream.payload import parse
 from app.upstream.told import ToldFailure
 
 MAX_REFUSAL_BYTES = 64 << 10
+# The body of a 429 mostly comes with its head. Another backend waits for what it says, so not for long.
+QUOTA_WITHIN_S = 0.1
 # Anthropic's status of a service that is full.
 OVERLOADED = 529
 # What OpenAI and vLLM say of a prompt that does not fit, and vLLM's engine.
@@ -53,7 +57,8 @@ async def refusal(exchange: Exchange, model: Model) -> UpstreamError:
         return _rejected(status, await _error_object(exchange), model)
     if status in (502, 504):
         return UpstreamUnreachable("the server in front of the backend cannot reach it", retry_after_s=retry_after_s)
-    return _unable(status, retry_after_s) or UpstreamBroken(f"the backend answered with status {status}")
+    told = await _quota_error(exchange) if status == 429 else {}
+    return _unable(status, retry_after_s, told) or UpstreamBroken(f"the backend answered with status {status}")
 
 
 def told_refusal(failure: ToldFailure, model: Model) -> UpstreamError:
@@ -61,12 +66,15 @@ def told_refusal(failure: ToldFailure, model: Model) -> UpstreamError:
     status = failure.means
     if status in _CODES:
         return _rejected(status, failure.told, model)
-    return _unable(status, None) or UpstreamBroken(failure.message)
+    return _unable(status, None, failure.told) or UpstreamBroken(failure.message)
 
 
-def _unable(status: int | None, retry_after_s: int | None) -> UpstreamError | None:
+def _unable(status: int | None, retry_after_s: int | None, told: Mapping[str, Any]) -> UpstreamError | None:
     """The error of a backend that says that it cannot answer now, or not us."""
     if status == 429:
+        if "insufficient_quota" in (told.get("code"), told.get("type")):
+            message = "the gateway's account at the backend has no quota left; ask the operator to fill it"
+            return UpstreamSpent(message, retry_after_s=retry_after_s)
         return UpstreamRateLimited("the backend's rate limit is reached", retry_after_s=retry_after_s)
     if status in (503, OVERLOADED):
         return UpstreamBusy("the backend is busy", retry_after_s=retry_after_s)
@@ -85,6 +93,15 @@ async def _error_object(exchange: Exchange) -> dict[str, Any]:
     except UpstreamBroken:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+async def _quota_error(exchange: Exchange) -> dict[str, Any]:
+    """What a 429 says; nothing where that breaks off or does not come at once."""
+    try:
+        async with asyncio.timeout(QUOTA_WITHIN_S):
+            return await _error_object(exchange)
+    except (UpstreamError, TimeoutError):
+        return {}
 
 
 def _rejected(status: int, error: Mapping[str, Any], model: Model) -> UpstreamRejected:

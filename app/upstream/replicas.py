@@ -10,7 +10,7 @@ for is probed with a caller's request, one at a time. A replica that only failed
 who has no other choice. When every replica of the fleet is out, all are tried: an empty pool helps nobody.
 
 A rate limit of a worker's rests its whole backend. One of a service that is paid for rests the model that was asked
-for, and its backend once a second model is refused meanwhile.
+for, and its backend once a second model is refused meanwhile, or at once where its account has no money left.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from app.errors import (
     UpstreamError,
     UpstreamRateLimited,
     UpstreamRejected,
+    UpstreamSpent,
     UpstreamUnreachable,
 )
 from app.telemetry import Telemetry
@@ -48,7 +49,8 @@ from app.upstream.told import ToldFailure
 FAILURES_TO_EJECT = 5
 # A probe costs a worker one token. Sooner would be no news, later would keep callers waiting for a healthy fleet.
 PROBE_EVERY_S = 1.0
-# A full queue drains within one answer's time; longer rests are for backends that name one.
+# A full queue drains within one answer's time; longer rests are for backends that name one, and the longest one for
+# those whose account is empty.
 REST_WHEN_FULL_S = 0.25
 MAX_REST_S = 120.0
 # What is over sooner is over before another process has heard of it.
@@ -172,7 +174,9 @@ class Replicas:
         self._probe_ended(replica)
         if isinstance(error, OutOfTime | AnswerTooLarge) or _is_refusal(error):
             return
-        if isinstance(error, UpstreamRateLimited):
+        if isinstance(error, UpstreamSpent):
+            self._rest(self.of(replica.backend.name), MAX_REST_S, limited=True)
+        elif isinstance(error, UpstreamRateLimited):
             self._limited(replica, error.retry_after_s, attempted)
         elif isinstance(error, UpstreamBusy):
             self._rest((replica,), error.retry_after_s, limited=False)

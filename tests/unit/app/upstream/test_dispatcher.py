@@ -43,7 +43,8 @@ class World:
         self.clock = FakeClock()
         self.upstream = upstream
         self.models = models or (SMALL, LARGE)
-        self.telemetry = Telemetry(log=EventLog(io.StringIO()))
+        self.log = io.StringIO()
+        self.telemetry = Telemetry(log=EventLog(self.log))
         self.replicas = Replicas(catalog(*self.models, urls=urls), self.clock, self.telemetry)
         self.slept_s: list[float] = []
         self.chance = 0.5
@@ -492,6 +493,48 @@ async def test_a_model_that_is_over_its_limit_gives_way_to_another_of_its_backen
     assert (served.candidate.model.name, served.attempts, served.reason) == ("two", 2, "fallback")
     assert (await world.dispatch()).candidate.model.name == "two"
     assert world.upstream.asked == ["one", "two", "two"], "nobody asks for it while it rests"
+
+
+EMPTY = {"error": {"message": "check your plan", "type": "insufficient_quota", "code": "insufficient_quota"}}
+
+
+def spent(pieces: list[bytes | Exception], **more: Any) -> FakeExchange:
+    return FakeExchange(pieces, status=429, content_type="application/json", **more)
+
+
+async def test_an_account_without_money_rests_whole_and_for_long_and_the_operator_hears_why() -> None:
+    world = paid(FakeUpstream(one=spent([json.dumps(EMPTY).encode()]), two=b"x", large=b"y"), LARGE)
+    served = await world.dispatch()
+    assert (served.candidate.model.name, served.attempts) == ("large", 2)
+    world.clock.advance(MAX_REST_S - 1)
+    await world.dispatch()
+    assert world.upstream.asked == ["one", "large", "large"], "no other model of the account is asked meanwhile"
+    (line,) = [line for line in map(json.loads, world.log.getvalue().splitlines()) if line["event"] == "quota.spent"]
+    assert (line["backend"], line["model"]) == ("shared", "one")
+
+
+async def test_where_only_an_account_without_money_could_answer_the_caller_hears_so() -> None:
+    world = paid(FakeUpstream(one=spent([json.dumps(EMPTY).encode()], retry_after_s=1)))
+    for words in ("no quota left", "over its rate limit"):
+        with pytest.raises(UpstreamRateLimited, match=words) as caught:
+            await world.dispatch()
+        assert (caught.value.code, caught.value.retry_after_s) == ("rate_limit_exceeded", MAX_REST_S)
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        spent([b'{"error": {"code": "rate_limit_exceeded"}}']),
+        spent([b"slow down"]),
+        spent([b'{"error": ', UpstreamUnreachable("cut")]),
+        spent([b'{"error": '], hangs=True),
+    ],
+)
+async def test_a_429_that_does_not_speak_of_money_is_a_rate_limit(exchange: FakeExchange) -> None:
+    world = paid(FakeUpstream(one=exchange, two=b"x"))
+    assert (await world.dispatch()).candidate.model.name == "two"
+    assert "quota.spent" not in world.log.getvalue()
+    assert exchange.closed
 
 
 async def test_a_model_that_used_up_its_quota_gives_way_to_another_of_its_backend() -> None:
