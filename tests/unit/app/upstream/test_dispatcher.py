@@ -308,6 +308,7 @@ async def test_when_nobody_can_be_tried_the_caller_hears_why_and_when_to_come_ba
             {"error": {"message": "The prompt (length 9) is longer than the maximum model length of 8.", "code": 400}},
             (400, "context_length_exceeded", "The prompt (length 9) is longer than"),
         ),
+        (400, {"error": {"message": "hate", "code": "content_filter"}}, (400, "invalid_request", "hate")),
         (404, {"detail": "Not Found"}, (404, "model_not_found", "the backend of shown refuses this request")),
         (413, {"error": {"message": "too big"}}, (413, "too_large", "too big")),
         (422, {"error": {"message": "cannot"}}, (422, "invalid_request", "cannot")),
