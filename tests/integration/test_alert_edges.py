@@ -28,6 +28,7 @@ ASKED = "thalamus_requests_total{outcome='ok'}"
 UNANSWERED = "thalamus_requests_total{outcome='no_backend'}"
 MISSED, UP = "thalamus_deadline_misses_total", "up{job='thalamus', instance='a'}"
 LATE = "thalamus_requests_total{outcome='upstream_timeout'}"
+REFUSED = "thalamus_requests_total{operation='none', outcome='invalid_api_key'}"
 OVERHEAD = "thalamus_overhead_seconds_bucket{stage='total', le='%s'}"
 STARTED = "thalamus_started_at_seconds{instance='a'}"
 ATTAINED = "thalamus_limit_attainment_total{limit='max_latency_s', outcome='%s'}"
@@ -94,7 +95,7 @@ EDGES = {
     "ThalamusSavesNothing": share(
         3600, "thalamus_routed_cost_usd_total", "thalamus_baseline_cost_usd_total", 101, 99, of=100
     ),
-    "ThalamusDeadlinesMissed": share(300, "thalamus_deadline_misses_total", "thalamus_requests_total", 21, 19, of=1000),
+    "ThalamusDeadlinesMissed": share(300, MISSED, ASKED, 21, 19, of=1000),
     "ThalamusBudgetNearlySpent": Edge(
         60, *({"thalamus_key_budget_usd": "10", "thalamus_key_budget_left_usd": left} for left in ("0.99", "1.01"))
     ),
@@ -150,8 +151,13 @@ LOUD: dict[str, tuple[str, Series, Mapping[int, int]]] = {
     ),
     "nobody is answered, and a client calls with an old key": (
         "ThalamusServerErrors",
-        {ASKED: "0", UNANSWERED: "0+3", "thalamus_requests_total{operation='none', outcome='invalid_api_key'}": "0+75"},
+        {ASKED: "0", UNANSWERED: "0+3", REFUSED: "0+75"},
         {600: 1},
+    ),
+    "deadlines are missed, and a client calls with an old key": (
+        "ThalamusDeadlinesMissed",
+        {ASKED: "0+97", LATE: "0+3", MISSED: "0+3", REFUSED: "0+900"},
+        {900: 1},
     ),
     "timeouts that no deadline explains": (
         "ThalamusServerErrors",
