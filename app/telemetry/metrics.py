@@ -10,15 +10,25 @@ import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import islice, product
+from itertools import chain, islice, product
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
 from app.domain.quantities import PRIORITIES
+from app.domain.request import NAMED
 from app.telemetry.kept_metrics import KeptMetrics
-from app.telemetry.names import BACKEND_FAULTS, ENCODERS, EXCLUDING, MOST_EXPECTED, SERVER_ERRORS, Names
+from app.telemetry.names import (
+    BACKEND_FAULTS,
+    ENCODERS,
+    EXCLUDING,
+    MOST_EXPECTED,
+    MOST_EXPECTED_DECISIONS,
+    ROUTED,
+    SERVER_ERRORS,
+    Names,
+)
 from app.telemetry.promise_metrics import PromiseMetrics
 from app.telemetry.series import Declared, Level, State
 
@@ -94,12 +104,20 @@ class Metrics:
         What is spent is told from 0 on for models that are `priced`.
         """
         self.names.know(models, profiles, backends)
+        self._expect_decisions()
         self._cost_usd.expect(*islice(product(priced, self.names.profiles), MOST_EXPECTED))
         self.promises.expect_limits()
         for backend in self.names.backends:
             self._ejections.expect((backend,))
             self._probes.expect((backend, "ok"), (backend, "failed"))
             self._upstream_errors.expect(*((backend, code) for code in BACKEND_FAULTS))
+
+    def _expect_decisions(self) -> None:
+        """Tell of each model and profile why it may be chosen; of a large catalogue only some of that."""
+        profiles = [profile for profile in self.names.profiles if profile != NAMED]
+        of_names = ((model, NAMED, "named") for model in self.names.models)
+        routed = ((model, profile, reason) for reason, profile, model in product(ROUTED, profiles, self.names.models))
+        self._decisions.expect(*islice(chain(of_names, routed), MOST_EXPECTED_DECISIONS))
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

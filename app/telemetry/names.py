@@ -18,8 +18,12 @@ OTHER = "other"
 MOST_KEYS = 200
 # Series of one metric that are told before there is anything to tell. Each takes some 100 bytes of `/metrics`' MiB.
 MOST_EXPECTED = 2_000
+# Of decisions, whose labels are longer and many: twenty models and four profiles.
+MOST_EXPECTED_DECISIONS = 500
 
 REASONS = frozenset(get_args(Reason))
+ROUTED: tuple[Reason, ...] = ("best", "only", "default", "session", "abstained")
+"""Why a model is chosen for a profile, what is frequent first; for a name it is chosen as `named`."""
 ENCODERS = frozenset(get_args(Encoder))
 BACKEND_FAULTS = ("no_backend", "upstream_timeout", "bad_upstream", "rate_limit_exceeded")
 SERVER_ERRORS = (

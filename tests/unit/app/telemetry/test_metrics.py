@@ -94,6 +94,11 @@ def test_what_is_bound_to_be_counted_begins_at_zero() -> None:
     metrics.kept.know_keys(["team"])
     sample = metrics.registry.get_sample_value
     limit = {"limit": "max_latency_s", "profile": "default"}
+    for reason in ("best", "only", "default", "session", "abstained"):
+        chosen = {"model": "bare", "profile": "default", "reason": reason}
+        assert sample("thalamus_decisions_total", chosen) == 0
+    assert sample("thalamus_decisions_total", {"model": "bare", "profile": "named", "reason": "named"}) == 0
+    assert sample("thalamus_decisions_total", {"model": "bare", "profile": "named", "reason": "best"}) is None
     assert sample("thalamus_cost_usd_total", {"model": "small", "profile": "default"}) == 0
     assert sample("thalamus_cost_usd_total", {"model": "bare", "profile": "default"}) is None
     assert sample("thalamus_key_cost_usd_total", {"key": "team"}) == 0
