@@ -107,12 +107,12 @@ def _no_eligible_model(refusals: dict[int, list[Exclusion]]) -> NoEligibleModel:
     )
 
 
-def _size_of_change(reasons: list[Exclusion]) -> tuple[bool, bool, bool, int, float]:
-    """What a caller can do at all comes first, then what leaves the choice to the gateway, then the fewest changes,
-    then the ones that go least far."""
-    change = _together(reasons)
+def _size_of_change(reasons: list[Exclusion]) -> tuple[bool, bool, bool, bool, int, float]:
+    """What a caller can do at all comes first, then models for this kind of request, then what leaves the choice to the
+    gateway, then the fewest changes, then the ones that go least far."""
+    change, held = _together(reasons), _held(reasons)
     is_lasting = all(each.change for each in reasons)
-    return bool(_held(reasons)), not is_lasting, change.by_name, len(change.words), change.distance
+    return bool(held), CAPABILITIES in held, not is_lasting, change.by_name, len(change.words), change.distance
 
 
 def _held(reasons: list[Exclusion]) -> list[str]:
@@ -121,7 +121,10 @@ def _held(reasons: list[Exclusion]) -> list[str]:
 
 
 def _way_out(reasons: list[Exclusion]) -> str:
-    if held := _held(reasons):
+    held = _held(reasons)
+    if CAPABILITIES in held:
+        return "no change of routing admits one, as none is for this kind of request"
+    if held:
         return f"no change of routing admits one, as this key itself limits {' and '.join(held)}"
     return f"to admit {reasons[0].model}, {' and '.join(_together(reasons).words)}"
 
@@ -181,12 +184,13 @@ def _refusals(expected: Expected, visible_M: Truths, estimated: bool) -> Iterato
 def _lacking(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
     needs = expected.question.needs
     for model in np.flatnonzero(visible_M & ~expected.capabilities.where(needs.issubset)).tolist():
-        missing = ", ".join(sorted(needs - expected.capabilities[model]))
+        lacks = needs - expected.capabilities[model]
+        missing = ", ".join(sorted(lacks))
         exclusion = Exclusion(
             expected.names[model],
             CAPABILITIES,
             f"cannot do {missing}",
-            Change((f"send a request that does not need {missing}",)),
+            None if lacks & OPERATIONS else Change((f"send a request that does not need {missing}",)),
         )
         yield Refusal(model, exclusion)
 

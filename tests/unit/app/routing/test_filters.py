@@ -112,6 +112,23 @@ def test_what_a_request_needs_excludes_who_cannot_do_it() -> None:
         world.decide(needs=frozenset({"vision"}))
 
 
+@pytest.mark.parametrize("capabilities", [{"embeddings"}, {"embeddings", "tools"}])
+def test_nobody_is_advised_how_to_admit_a_model_for_another_kind_of_request(capabilities: set[str]) -> None:
+    embedder = llm("embedder", capabilities=capabilities)
+    world = world_of(embedder, llm("large", parameters_b=70, license="mit"))
+    needs = frozenset({"chat", "tools"})
+    with pytest.raises(
+        NoEligibleModel, match="to admit large, send a request that does not need tools and set"
+    ) as caught:
+        world.decide({"max_size_b": 14}, needs=needs)
+    assert caught.value.details is not None
+    assert [each["relaxation"] for each in caught.value.details["excluded"] if each["model"] == "embedder"] == [None]
+    with pytest.raises(NoEligibleModel, match="no change of routing admits one, as none is for this kind") as caught:
+        world_of(embedder).decide(needs=needs)
+    assert caught.value.details is not None
+    assert caught.value.details["relaxation"] is None
+
+
 def test_only_what_fits_whatever_the_tokenizer_is_excluded_by_its_context() -> None:
     """A prompt of so many tokens may have a quarter of them, and pictures next to none."""
     world = world_of(llm("short", context_tokens=100), llm("long", context_tokens=1000))
