@@ -8,7 +8,8 @@ The prompts of the exam become calibration rows, with what descriptions from the
 each: from them follow weights on cost that keep a promised quality, and what `check` expects of a catalogue. Scores of
 known models stand beside them unless the heads learned from these prompts, of which they would say too much.
 
-Legend of array suffixes: K prompts of the exam, N calibration rows, M old models, J new ones.
+Legend of array suffixes: K prompts of the exam, N calibration rows, M old models, J new ones, B prompts of a
+dataset, Q questions that they ask.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.population import Population, Rows
 from router_models.prediction import Z_90
 from router_models.predictor import ArtifactPredictor
-from router_models.questions import folds_by_question, question_numbers
+from router_models.questions import folds_by_question, one_per_question, question_numbers
 from router_models.splits import split_names
 
 # With fewer graded prompts than this a column says little more than what is usual.
@@ -111,21 +112,26 @@ class Report:
 def exam_of(
     artifact: Artifact, models: Sequence[str], name: str, dataset: OutcomesDataset, shots: int | None, seed: int
 ) -> Exam:
-    """The prompts of a dataset on which all of the new models have scores; `shots` of them, drawn at random.
+    """The questions of a dataset on which all of the new models have scores; `shots` of them, drawn at random.
+
+    One that several prompts ask counts once, with the means of what was answered.
 
     Raises:
         OutcomesError: a model is known already or has no outcomes, there are too few prompts, or the artifact has too
             few models or calibration rows to describe another.
     """
     _check(artifact, models, name, dataset)
-    score_BJ = dataset.matrix("score", models)
-    graded = np.flatnonzero(np.isfinite(score_BJ).all(1))
+    once = one_per_question(dataset)
+    score_QJ = once.matrix("score", models)
+    graded = np.flatnonzero(np.isfinite(score_QJ).all(1))
     if shots is not None and shots > len(graded):
-        raise OutcomesError(f"{name} has {len(graded)} prompts on which {', '.join(models)} were graded, not {shots}")
-    drawn = np.sort(np.random.default_rng(seed).permutation(graded)[:shots])
-    kept_B = np.zeros(len(score_BJ), dtype=bool)
-    kept_B[drawn] = True
-    return _exam(artifact, models, name, dataset.select(kept_B))
+        raise OutcomesError(
+            f"{name} has {len(graded)} different prompts on which {', '.join(models)} were graded, not {shots}"
+        )
+    kept_Q = np.zeros(len(score_QJ), dtype=bool)
+    kept_Q[np.random.default_rng(seed).permutation(graded)[:shots]] = True
+    asking = dataset.select(kept_Q[question_numbers(dataset)])
+    return replace(_exam(artifact, models, name, once.select(kept_Q)), splits=tuple(split_names(asking)))
 
 
 def sat_exam(artifact: Artifact, models: Sequence[str], name: str, dataset: OutcomesDataset) -> Exam:

@@ -71,7 +71,9 @@ def onboard(
         Path | None, typer.Option(help="With --outcomes: JSON {canonical name: {folder: names there}}.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --outcomes: split to learn from.")] = None,
-    shots: Annotated[int | None, typer.Option(min=1, help="With --outcomes: so many prompts, at random.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=1, help="With --outcomes: so many different prompts, at random.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the fresh items, and of every draw.", show_default=str(SEED))
     ] = None,

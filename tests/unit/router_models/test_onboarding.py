@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from router_models.artifact import Artifact, Calibration, load_artifact, write_artifact
-from router_models.onboarding import Exam, exam_of, onboard
+from router_models.onboarding import Exam, exam_of, onboard, sat_exam
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.predictor import ArtifactPredictor
 from router_models.resitting import before_exam, with_scores_of
@@ -131,12 +131,35 @@ def test_what_is_said_of_a_prompt_of_the_exam_was_not_fitted_on_it() -> None:
     assert np.abs(after[1:] - before[1:]).max() > 1e-4
 
 
-def test_nor_on_another_prompt_that_asks_the_same() -> None:
-    old, dataset = tiny_artifact(rows=80), tiny_dataset()
+def asked_twice(dataset: OutcomesDataset) -> OutcomesDataset:
+    """The dataset, in which every two prompts ask the same."""
     pairs = pa.array([f"question {number // 2}" for number in range(dataset.prompts.num_rows)])
-    new = exam(
-        old, shots=None, dataset=OutcomesDataset(dataset.prompts.append_column("core_hash", pairs), dataset.outcomes)
-    )
+    return OutcomesDataset(dataset.prompts.append_column("core_hash", pairs), dataset.outcomes)
+
+
+def test_a_question_that_is_asked_often_counts_once() -> None:
+    old, dataset = tiny_artifact(rows=80), asked_twice(tiny_dataset())
+
+    new = exam(old, shots=None, dataset=dataset)
+    extended, (report, _) = onboard(old, NEW, new, "tiny-v2", seed=1)
+
+    score_BJ = dataset.matrix("score", NEW)
+    assert len(new) == report.prompts == len(score_BJ) // 2
+    np.testing.assert_allclose(extended.calibration.score[80:, 2:], (score_BJ[::2] + score_BJ[1::2]) / 2)
+    assert len(exam(old, shots=10, dataset=dataset)) == 10
+
+
+def test_an_exam_is_of_every_split_in_which_its_questions_are_asked() -> None:
+    dataset = asked_twice(tiny_dataset())
+    splits = pa.array(["train", "test"] * (dataset.prompts.num_rows // 2))
+    prompts = dataset.prompts.set_column(dataset.prompts.column_names.index("split"), "split", splits)
+
+    assert exam(tiny_artifact(), dataset=OutcomesDataset(prompts, dataset.outcomes)).splits == ("test", "train")
+
+
+def test_nor_on_another_prompt_that_asks_the_same() -> None:
+    old = tiny_artifact(rows=80)
+    new = sat_exam(old, NEW, "graded", asked_twice(tiny_dataset()))
     score_KJ = new.new.score.copy()
     score_KJ[:2] = 1 - score_KJ[:2]
 
@@ -305,7 +328,7 @@ def test_the_report_tells_a_strong_model_from_a_weak_one_and_from_a_coin() -> No
         (("small",), 60, "predicts small already"),
         (("stranger",), 60, "has no outcome of stranger; it has adder, poet"),
         (("adder",), 9, "9 graded prompts are too few; at least 10"),
-        (("adder",), 5000, "has 240 prompts on which adder were graded, not 5000"),
+        (("adder",), 5000, "has 240 different prompts on which adder were graded, not 5000"),
         (("adder", "adder"), 60, "adder is named twice"),
     ],
 )
