@@ -52,7 +52,8 @@ NOTES = {
     "costs": "As recorded; where a set records none, tokens at list prices, and without output tokens, input tokens "
     "alone. `cost_ratio` and pooled costs are multiples of the mean cost of the set's best single model on the prompts "
     "measured; the interval of `cost_ratio` is that of a ratio of means, both over the same draws of the prompts that "
-    "have both. Null where more than 1 % of a policy's choices on a set have no cost.",
+    "have both. Null where more than 1 % of a policy's choices on a set have no cost; if these are the best single "
+    "model's, the set has no figures of cost.",
     "settings": "Costs enter a choice as quality - weight x cost / mean training cost of the best single model "
     "(linear), and as quality - weight x position on the gateway's scale (log); curves and hulls are over both.",
     "aiq": "Area below the rising concave hull over [cheapest, dearest single model], held fixed; the cheapest model "

@@ -24,12 +24,10 @@ from router_models.evaluation.held_out import BEST, FORMS, MINUS_1, UNION, cost_
 from router_models.evaluation.lengths import Lengths
 from router_models.evaluation.metrics import METRICS
 from router_models.evaluation.policies import BEST_SINGLE, CHEAPEST, ORACLE, RANDOM, TASK_TABLE, ZERO
-from router_models.evaluation.pricing import REGRET_WEIGHTS, Priced
+from router_models.evaluation.pricing import MOST_UNPRICED, REGRET_WEIGHTS, Priced
 from router_models.evaluation.robustness import Shaken
 
 COST_RATIO = "cost_ratio"
-# Of a policy's choices on a set; with more that have no cost, its mean cost would be that of the others.
-MOST_UNPRICED = 0.01
 
 
 def figures(strata: Sequence[Stratum], shaken: Sequence[Mapping[str, Shaken]]) -> dict[str, Any]:

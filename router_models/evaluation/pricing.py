@@ -24,6 +24,8 @@ from router_models.operating_curve import CostScale, PricedRows
 
 # Above every quality: what decides on unfamiliar prompts.
 CERTAIN = 1e9
+# Of a policy's choices on a set; with more that have no cost, its mean cost would be that of the others.
+MOST_UNPRICED = 0.01
 # Weights on the linear penalty at which regret is reported.
 REGRET_WEIGHTS = (0.0, 0.1, 0.3, 1.0)
 
@@ -75,7 +77,7 @@ class Priced:
 
 
 def price(trial: Trial, beliefs: Mapping[str, Sequence[Belief]], promising: str, scale: CostScale) -> Priced | None:
-    """None where no cost is known, or the best single model is free: nothing to compare costs with.
+    """None where no cost is known, or the best single model is free or has none: nothing to compare costs with.
 
     `promising` is the policy whose promises are tested.
     """
@@ -85,6 +87,8 @@ def price(trial: Trial, beliefs: Mapping[str, Sequence[Belief]], promising: str,
         return None
     best_B = chosen_column(np.tile(trial.standing, (int(rows_B.sum()), 1)), both_BP[rows_B])
     paid_BP = trial.truth.cost_usd[rows_B]
+    if np.isnan(take(paid_BP, trial.default_column[rows_B])).mean() > MOST_UNPRICED:
+        return None
     unit_usd = float(take(paid_BP, best_B).mean())
     reference_usd = _reference_usd(trial, unit_usd)
     if not unit_usd > 0 or not reference_usd > 0:

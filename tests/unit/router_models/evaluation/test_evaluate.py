@@ -154,6 +154,15 @@ def test_no_mean_cost_is_told_of_choices_without_a_price() -> None:
     assert policies[OURS]["quality"] is not None
 
 
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_nothing_is_compared_with_a_best_single_model_without_a_price(share: float) -> None:
+    figures = without_prices("adder", share)
+
+    assert figures["best_single_model"] == "adder"
+    assert [figures[key] for key in ("daiq", "cost_at_best_single", "cost_at_minus_1_point")] == [None] * 3
+    assert all(policy["cost_ratio"] is None for policy in figures["policies"].values())
+
+
 def test_a_cost_ratio_is_over_prompts_with_both_costs() -> None:
     values_SB, unit_B = np.array([[1.0, 2.0, np.nan, 9.0]]), np.array([1.0, 1.0, 5.0, np.nan])
 
