@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -87,8 +88,8 @@ def evaluate(
     """All figures as JSON-ready values, and every prediction as a table.
 
     Raises:
-        OutcomesError: the entrants know different models or differ in more than their seed, or a set has no outcome of
-            any of them.
+        OutcomesError: the entrants know different models or differ in more than their seed, two of them have the same
+            one, or a set has no outcome of any of them.
     """
     first = entrants[0]
     if any(e.predictor.models != first.predictor.models or e.aliases != first.aliases for e in entrants):
@@ -134,6 +135,14 @@ def _refuse_others(entrants: Sequence[Entrant]) -> None:
                 f"{name} differs from {first[0]} in more than the seed: {', '.join(differing)}; "
                 "evaluate them one by one"
             )
+    for (name, seeds), (other, others_seeds) in combinations([(each.name, _seeds_of(each)) for each in entrants], 2):
+        if seeds == others_seeds:
+            raise OutcomesError(f"{name} and {other} were made with the same seed; name each artifact once")
+
+
+def _seeds_of(entrant: Entrant) -> list[int | None]:
+    """That of its training, and those of the exams of models that joined."""
+    return [entrant.about.get("seed"), *(row.get("seed") for row in entrant.about.get("joined", ()))]
 
 
 def _lessons_of(entrant: Entrant) -> dict[str, Any]:

@@ -184,6 +184,15 @@ def test_artifacts_that_differ_in_more_than_their_seed_are_not_averaged(about: d
         evaluate([entrant(), other], [source()], SETTING, no_bar)
 
 
+@pytest.mark.parametrize("name", ["tiny-v1", "copy-v1"])
+def test_an_artifact_is_no_second_seed_of_itself(name: str) -> None:
+    joined = {"seed": 1, "joined": [{"model": "poet", "exam": "own", "seed": 1}]}
+    for about in ({"seed": 1}, joined):
+        entrants = [replace(entrant(name=each), about=about) for each in ("tiny-v1", name)]
+        with pytest.raises(OutcomesError, match=f"tiny-v1 and {name} were made with the same seed; name each artifact"):
+            evaluate(entrants, [source()], SETTING, no_bar)
+
+
 def test_figures_hold_for_every_baseline() -> None:
     figures = measured()[0]["sets"]["second"]
 
