@@ -43,7 +43,8 @@ def train(
     the same ones.
 
     With --base an artifact is adapted to your own prompts instead: it says, on prompts held back, whether that helps,
-    and writes nothing if it does not. With --split it leaves the other ones to `evaluate`.
+    and writes nothing if it does not. With --split it leaves the other ones to `evaluate`. Leave out prompts that the
+    artifact learned from: it does not keep them, so they would count as new, and tell less of what adapting does.
 
     Example: `thalamus train configs/training/demo-v2.yaml --seed 2 --output var/demo-v2-seed-2`, or `thalamus train
     --base router_models/artifacts/public-v1 --data var/own --output var/own-v1`
