@@ -47,6 +47,13 @@ async def places(limits: Limits, key: FakeKey) -> int:
     return len(slots)
 
 
+async def until_both_share(first: RedisLimits, second: RedisLimits) -> None:
+    """Until Redis decides for both, and has heard all that the first has to tell: answers come in order."""
+    await until(lambda: first.is_shared and second.is_shared, True, BACK_WITHIN_S)
+    await first.beat()
+    assert first.is_shared
+
+
 async def test_concurrency_is_one_number_for_all(two: tuple[RedisLimits, RedisLimits]) -> None:
     first, second = two
     key = FakeKey(concurrency=3)
@@ -106,7 +113,7 @@ async def test_one_that_got_no_place_is_counted_by_all(two: tuple[RedisLimits, R
 async def test_what_got_no_place_while_redis_was_away_is_told_afterwards(redis_server: RedisServer) -> None:
     key = FakeKey(requests_per_minute=12)
     async with redis_limits(redis_server) as first, redis_limits(redis_server) as second:
-        await first.beat()
+        await until_both_share(first, second)
         await first.acquire(key, 0)
         redis_server.kill()
         for _ in range(6):
@@ -116,7 +123,7 @@ async def test_what_got_no_place_while_redis_was_away_is_told_afterwards(redis_s
         with pytest.raises(RateLimited, match="6 requests per minute"):
             await first.acquire(key, 0)
         redis_server.start()
-        await until(lambda: first.is_shared and second.is_shared, True, BACK_WITHIN_S)
+        await until_both_share(first, second)
         left = int((await second.acquire(key, 0)).headers()["x-ratelimit-remaining-requests"])
         assert 4 <= left <= 6, "8 were taken in all, and one or two are there again"
 
@@ -192,7 +199,7 @@ async def test_without_redis_each_goes_on_with_its_share_and_tells_it_afterwards
 ) -> None:
     key = FakeKey(requests_per_minute=12, concurrency=4)
     async with redis_limits(redis_server) as first, redis_limits(redis_server) as second:
-        await first.beat()
+        await until_both_share(first, second)
         held = await first.acquire(key, 0)
         getattr(redis_server, fault)()
         began_at = time.monotonic()
@@ -209,7 +216,7 @@ async def test_without_redis_each_goes_on_with_its_share_and_tells_it_afterwards
             await first.acquire(key, 0)
         began_at = time.monotonic()
         {"kill": redis_server.start, "pause": redis_server.resume}.get(fault, redis_server.recover)()
-        await until(lambda: first.is_shared and second.is_shared, True, BACK_WITHIN_S)
+        await until_both_share(first, second)
         slot = await second.acquire(key, 0)
         left = int(slot.headers()["x-ratelimit-remaining-requests"])
         slot.release(0)
