@@ -16,10 +16,11 @@ from app.domain.models import Backend, Catalog
 from app.upstream.deadline import Timeouts
 from app.upstream.poller import POLL_EVERY_S, Poller
 from app.upstream.prober import LOOK_EVERY_S, PROBE_WITHIN_S, Prober
+from app.upstream.replicas import FAILURES_TO_EJECT
 from tests.fakes.backend import Script
 from tests.fakes.gateway import Bench, bench, client_of
 from tests.fakes.moody import Moody
-from tests.fakes.open_loop import ask, ask_at
+from tests.fakes.open_loop import Heard, ask, ask_at
 from tests.fakes.process import until
 from tests.fakes.world import catalog, model, request
 
@@ -95,8 +96,11 @@ async def test_a_worker_whose_engine_hangs_while_its_pages_answer_gets_probes_an
 
 async def test_a_service_that_is_paid_for_is_probed_by_a_caller_and_by_nothing_else() -> None:
     async with Moody(Script(status=500)) as small, Moody() as large, behind(small, large, "openai") as world:
-        began_at = time.monotonic()
-        heard = await ask_at(50, 3.0, world.gateway)
+        began_at, heard = time.monotonic(), Heard()
+        # One after the other: those that are on their way when the fifth fails are no probes.
+        for _ in range(FAILURES_TO_EJECT):
+            await ask(world.gateway, request(max_tokens=1), heard)
+        await ask_at(50, 3.0, world.gateway, heard=heard)
         asked, seconds = small.asked, (time.monotonic() - began_at) * SPEED
         small.script = Script()
         await until_available(world)
