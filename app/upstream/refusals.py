@@ -32,6 +32,8 @@ MAX_REFUSAL_BYTES = 64 << 10
 QUOTA_WITHIN_S = 0.1
 # Anthropic's status of a service that is full.
 OVERLOADED = 529
+# What DeepSeek and OpenRouter say of an account without money; OpenAI says it in the body of a 429.
+PAYMENT_REQUIRED = 402
 # What OpenAI and vLLM say of a prompt that does not fit, and vLLM's engine.
 _TOO_LONG = ("maximum context length", "longer than the maximum model length of")
 _CODES = {400: "invalid_request", 404: "model_not_found", 413: "too_large", 422: "invalid_request"}
@@ -71,10 +73,10 @@ def told_refusal(failure: ToldFailure, model: Model) -> UpstreamError:
 
 def _unable(status: int | None, retry_after_s: int | None, told: Mapping[str, Any]) -> UpstreamError | None:
     """The error of a backend that says that it cannot answer now, or not us."""
+    if status == PAYMENT_REQUIRED or (status == 429 and "insufficient_quota" in (told.get("code"), told.get("type"))):
+        message = "the gateway's account at the backend has no quota left; ask the operator to fill it"
+        return UpstreamSpent(message, retry_after_s=retry_after_s)
     if status == 429:
-        if "insufficient_quota" in (told.get("code"), told.get("type")):
-            message = "the gateway's account at the backend has no quota left; ask the operator to fill it"
-            return UpstreamSpent(message, retry_after_s=retry_after_s)
         return UpstreamRateLimited("the backend's rate limit is reached", retry_after_s=retry_after_s)
     if status in (503, OVERLOADED):
         return UpstreamBusy("the backend is busy", retry_after_s=retry_after_s)

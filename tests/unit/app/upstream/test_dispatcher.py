@@ -366,7 +366,7 @@ KINDS = ["plain", "plain choice", "flat plain", "stream", "streamed choice", "fl
         (429, (429, "rate_limit_exceeded", "the backend's rate limit is reached")),
         (503, (503, "no_backend", "the backend is busy")),
         (529, (503, "no_backend", "the backend is busy")),
-        (402, (502, "bad_upstream", OURS)),
+        (402, (429, "rate_limit_exceeded", "the gateway's account at the backend has no quota left")),
         (500, (502, "bad_upstream", OURS)),
         (502, (502, "bad_upstream", OURS)),
         ("server_error", (502, "bad_upstream", OURS)),
@@ -499,12 +499,17 @@ async def test_a_model_that_is_over_its_limit_gives_way_to_another_of_its_backen
 EMPTY = {"error": {"message": "check your plan", "type": "insufficient_quota", "code": "insufficient_quota"}}
 
 
-def spent(pieces: list[bytes | Exception], **more: Any) -> FakeExchange:
-    return FakeExchange(pieces, status=429, content_type="application/json", **more)
+def spent(pieces: list[bytes | Exception], status: int = 429, **more: Any) -> FakeExchange:
+    return FakeExchange(pieces, status=status, content_type="application/json", **more)
 
 
-async def test_an_account_without_money_rests_whole_and_for_long_and_the_operator_hears_why() -> None:
-    world = paid(FakeUpstream(one=spent([json.dumps(EMPTY).encode()]), two=b"x", large=b"y"), LARGE)
+@pytest.mark.parametrize(
+    ("status", "told"), [(429, json.dumps(EMPTY).encode()), (402, b'{"error": {"message": "pay"}}')]
+)
+async def test_an_account_without_money_rests_whole_and_for_long_and_the_operator_hears_why(
+    status: int, told: bytes
+) -> None:
+    world = paid(FakeUpstream(one=spent([told], status), two=b"x", large=b"y"), LARGE)
     served = await world.dispatch()
     assert (served.candidate.model.name, served.attempts) == ("large", 2)
     world.clock.advance(MAX_REST_S - 1)
