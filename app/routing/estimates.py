@@ -337,11 +337,12 @@ class Prospect:
     Decisions are kept for longer than arrays over the catalogue should be: once let go of, they are worked out anew.
     """
 
-    __slots__ = ("_case", "_expected")
+    __slots__ = ("_case", "_chosen", "_expected")
 
     def __init__(self, expected: Expected) -> None:
         self._case = expected.case
         self._expected: Expected | None = expected
+        self._chosen: tuple[int, Estimate] | None = None
 
     @property
     def expected(self) -> Expected:
@@ -349,10 +350,13 @@ class Prospect:
 
     def of(self, model: int) -> Estimate:
         """Everything about one model, by its position in the catalogue."""
+        if self._chosen is not None and self._chosen[0] == model:
+            return self._chosen[1]
         return self.expected.of(model)
 
-    def let_go(self) -> None:
-        """Nobody is expected to ask soon."""
+    def let_go(self, chosen: int) -> None:
+        """Nobody is expected to ask soon, but about the chosen model, once it has answered."""
+        self._chosen = chosen, self.of(chosen)
         self._expected = None
 
 

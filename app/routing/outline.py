@@ -51,7 +51,7 @@ class Outlines:
         if not isinstance(evidence, Evidence):
             return outline
         expected, order = evidence.prospect.expected, evidence.ground.order
-        evidence.prospect.let_go()
+        evidence.prospect.let_go(order.item(0))
         outline["estimates"] = _estimates(expected, order[:MOST_CANDIDATES])
         outline["eligible"] = len(order)
         if len(order) < self._asked_for(evidence.case):
