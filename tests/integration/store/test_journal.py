@@ -11,11 +11,14 @@ from pathlib import Path
 import orjson
 import pytest
 
+from app.decisions import Decisions
 from app.store.kept import INTERRUPTED, Batch, Ended, Feedback, JournalStore, periods_of
+from app.store.keys import Key
 from app.store.redis_client import RedisClient
 from app.store.redis_journal import LOOKED_BACK, PATIENCE_S, RedisJournal
 from app.store.spool import Spool
 from app.store.sqlite_journal import SqliteJournal
+from app.telemetry.metrics import Metrics
 from tests.fakes.journal_process import OK, entry, recording
 from tests.fakes.redis_server import RedisServer, running_redis
 
@@ -256,3 +259,19 @@ async def test_a_decision_of_another_process_is_found_before_it_is_recorded(plac
         over = await other.look_up("dec-1", "tester")
         assert over is not None
         assert over.record["end"]["outcome"] == "ok"
+
+
+async def test_who_asks_another_process_at_once_hears_the_rest_that_comes_within_a_second(place: Place) -> None:
+    async with recording(place.folder, place.url) as (journal, _), recording(place.folder, place.url) as (other, _):
+        decisions = Decisions(other, lambda _: {}, time.monotonic, Metrics())
+        one = entry(1)
+        journal.admitted(one)
+        journal.decided(one)
+        assert (await decisions.record("dec-1", Key("tester")))["outcome"] is None
+        asked = asyncio.create_task(decisions.record("dec-1", Key("tester")))
+        await asyncio.sleep(0.1)
+        one.outcome = OK
+        journal.closed(one)
+        record = await asked
+        assert record["asked"] is not None
+        assert record["outcome"]["result"] == "ok"
