@@ -14,6 +14,11 @@ from app.domain.quantities import POSITIVE, PRIORITY, SESSION, SHARE, TRUTH, Kin
 HEADER_PREFIX = "x-thalamus-"
 FLAG_WEIGHT = 0.3
 """Of a flag that states none."""
+LOSS_MEANS = (
+    "as cheap as possible, on average over prompts at most this far below always the best single eligible model; a "
+    "single prompt may lose more; not with `weights.cost`"
+)
+"""Of `max_quality_loss`."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Vocabulary:
         loss = (
             "`max_quality_loss`",
             SHARE.expected,
-            "as cheap as possible, on average at most this far below the best eligible model; not with `weights.cost`",
+            LOSS_MEANS,
         )
         return _table(("field", "value", "meaning"), [loss, *rows])
 
