@@ -17,7 +17,7 @@ from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
 ASSUMED_CONTEXT_TOKENS = 4096
 # A weight on cost would be larger or smaller than what the default's loss becomes, so that cheap might cost more.
 MAX_QUALITY_LOSS, LOSS_OF_CHEAP = 0.01, 0.05
-# A prediction of 5 ms may wait for its turn where models keep the same cores busy.
+# A prediction may wait for its turn where models keep the same cores busy.
 SHARED_LIMIT_S = 0.25
 
 _CARD_ORDER = ("parameters_b", "released", "license", "context_tokens", "capabilities", "security", "regions")
