@@ -108,7 +108,8 @@ def collect(
     A prompt may say its `split`; where none does, `train` and `evaluate` draw them by the prompts' texts.
 
     Example: `thalamus collect --prompts families:sql,dates@seed=1,count=200 --catalog configs/catalog.yaml --models a,b
-    --output outcomes/`, or for open questions `--prompts open.jsonl --models a,b,c --grader judge --judge d`
+    --output outcomes/`, or for open questions `thalamus collect --prompts open.jsonl --catalog configs/catalog.yaml
+    --models a,b,c --grader judge --judge d --output open/`
     """
     from rich.console import Console
 

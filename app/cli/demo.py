@@ -56,7 +56,7 @@ def demo(
             for kind, port in WORKERS.items():
                 command = [str(ROOT / "deploy/vllm/serve.sh"), kind, str(port)]
                 children.start(f"worker-{kind}", command, f"http://127.0.0.1:{port}/health")
-            # A gateway that meets workers before they answer takes them out, and tries them again only every 10 s.
+            # Callers of a gateway whose workers do not answer yet hear 503.
             children.wait_until_ready(READY_WITHIN_S)
             gateway = [sys.executable, "-m", "app.cli", "serve", "--config", str(CONFIG)]
             children.start("gateway", gateway, f"{GATEWAY}/readyz")

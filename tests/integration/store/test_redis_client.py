@@ -83,6 +83,13 @@ async def test_a_password_and_a_database_are_told_at_the_door(redis_server: Redi
         await each.aclose()
 
 
+async def test_the_address_may_name_a_user(redis_server: RedisServer) -> None:
+    redis_server.do("ACL", "SETUSER", "gateway", "on", ">hush", "allkeys", "allcommands")
+    client = RedisClient(f"{redis_server.url}?db=3&username=gateway", "hush", FakeClock())
+    assert await client.ask("ACL", "WHOAMI") == b"gateway"
+    await client.aclose()
+
+
 async def test_a_value_that_cannot_be_sent_is_the_callers_mistake(client: RedisClient) -> None:
     other = asyncio.ensure_future(client.ask("PING"))
     with pytest.raises(TypeError):
