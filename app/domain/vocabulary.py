@@ -33,7 +33,9 @@ class ContextField:
 CONTEXT = (
     ContextField("session_id", SESSION, "requests with the same one belong together"),
     ContextField("deadline_s", POSITIVE, "seconds until the answer is worthless; no attempt begins after them"),
-    ContextField("priority", PRIORITY, "who waits for whom when it is crowded; at most the key's"),
+    ContextField(
+        "priority", PRIORITY, "who waits for whom when it is crowded; above the `max_priority` of the key it is refused"
+    ),
     ContextField(
         "explain",
         TRUTH,
@@ -79,7 +81,7 @@ class Vocabulary:
     @cached_property
     def headers(self) -> Mapping[str, str]:
         """The field of `routing` that each header mirrors."""
-        return {HEADER_PREFIX + name.replace("_", "-"): name for name in ("weights", *self.kinds)}
+        return {_header(name): name for name in ("weights", *self.kinds)}
 
     @cached_property
     def body_schema(self) -> Mapping[str, Any]:
@@ -130,7 +132,7 @@ class Vocabulary:
                 f"`{each.name}`",
                 each.kind.expected,
                 each.means + (f"; needs the scope `{each.scope}`" if each.scope else ""),
-                f"`{HEADER_PREFIX}{each.name.replace('_', '-')}`",
+                f"`{_header(each.name)}`",
             )
             for each in self.constraints
         ]
@@ -138,13 +140,16 @@ class Vocabulary:
         return f"{_table(('limit', 'value', 'a model passes if', 'header'), rows)}\n\n{note}"
 
     def _context_markdown(self) -> str:
-        rows = [(f"`{each.name}`", each.kind.expected, each.means) for each in self.context]
-        loss = (
-            "`max_quality_loss`",
-            SHARE.expected,
-            LOSS_MEANS,
-        )
-        return _table(("field", "value", "meaning"), [loss, *rows])
+        loss = ContextField("max_quality_loss", SHARE, LOSS_MEANS)
+        rows = [
+            (f"`{each.name}`", each.kind.expected, each.means, f"`{_header(each.name)}`")
+            for each in (loss, *self.context)
+        ]
+        return _table(("field", "value", "meaning", "header"), rows)
+
+
+def _header(name: str) -> str:
+    return HEADER_PREFIX + name.replace("_", "-")
 
 
 def _ends(dimension: Dimension) -> str:

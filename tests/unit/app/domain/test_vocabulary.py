@@ -120,6 +120,8 @@ def test_the_documentation_has_a_row_for_everything() -> None:
         assert f"`weights.{dimension.name}` | `{dimension.word}`" in text
     for name in VOCABULARY.kinds:
         assert f"| `{name}` |" in text
+    for header in VOCABULARY.headers:
+        assert header == "x-thalamus-weights" or f"| `{header}` |" in text
 
 
 def test_the_reference_is_documented_as_it_is() -> None:
