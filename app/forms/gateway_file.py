@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, PlainValidator, model_validator
 
@@ -161,7 +162,7 @@ def _store(value: object) -> str | None:
         return None
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("expected embedded, or the address of a Redis, such as redis://127.0.0.1:6379/0")
-    if "@" in text:
+    if "@" in text or "password" in parse_qs(urlsplit(text).query):
         raise ValueError("expected an address without a password; name its environment variable in store_password_env")
     return text
 

@@ -184,6 +184,7 @@ def test_what_is_wrong_in_the_gateways_file_is_said_where(tmp_path: Path, change
     ("changes", "place"),
     [
         ({"store": "redis://:hunter2@redis:6379/0"}, "store: "),
+        ({"store": "redis://redis:6379/0?password=hunter2"}, "store: "),
         ({"store": "hunter2"}, "store: "),
         ({"store_password_env": ["hunter2"]}, "store_password_env: "),
         ({"store_password_env": "hunter2"}, "store_password_env: "),
