@@ -157,7 +157,7 @@ _CHAT, _COMPLETION = frozenset({"chat"}), frozenset({"completion"})
 _TOKENS = f"a whole number from 1 to {MAX_TOKENS}"
 _TRUTH = "true or false"
 
-TABLE: tuple[Parameter, ...] = (
+_MAIN: tuple[Parameter, ...] = (
     # What both have in common.
     Parameter("model", f"a name of 1 to {MAX_NAME_CHARS} characters", text(MAX_NAME_CHARS, 1), forwarded=False),
     Parameter("routing", "an object", any_object, forwarded=False),
@@ -230,7 +230,17 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("echo", _TRUTH, boolean, _COMPLETION),
     Parameter("suffix", "a text", text(), _COMPLETION),
     Parameter("logprobs", f"a whole number from 0 to {MAX_TOP_LOGPROBS}", integer(0, MAX_TOP_LOGPROBS), _COMPLETION),
-    # vLLM's extras.
+    # vLLM's own that a model needs a capability for.
+    Parameter("prompt_logprobs", f"a whole number from 0 to {MAX_TOP_LOGPROBS}", integer(0, MAX_TOP_LOGPROBS)),
+    Parameter(
+        "structured_outputs",
+        'an object with either "json", a schema (an object of JSON, or its text), or "choice", a list of texts',
+        _structured_outputs(),
+    ),
+)
+
+# vLLM's own that only steer an answer. A few other servers know them; the rest refuse them, or take no notice.
+_EXTRAS = (
     Parameter("top_k", "a whole number from -1 to 1000000", integer(-1, 1_000_000)),
     Parameter("min_p", "a number from 0 to 1", number(0, 1)),
     Parameter("repetition_penalty", "a number above 0 and at most 2", number(0, 2, above=True)),
@@ -247,14 +257,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("add_generation_prompt", _TRUTH, boolean, _CHAT),
     Parameter("continue_final_message", _TRUTH, boolean, _CHAT),
     Parameter("include_reasoning", _TRUTH, boolean, _CHAT),
-    Parameter("prompt_logprobs", f"a whole number from 0 to {MAX_TOP_LOGPROBS}", integer(0, MAX_TOP_LOGPROBS)),
     Parameter("truncate_prompt_tokens", f"-1, or {_TOKENS}", either(_just(-1), integer(1, MAX_TOKENS))),
     Parameter("return_token_ids", _TRUTH, boolean),
-    Parameter(
-        "structured_outputs",
-        'an object with either "json", a schema (an object of JSON, or its text), or "choice", a list of texts',
-        _structured_outputs(),
-    ),
     Parameter(
         "chat_template_kwargs",
         "an object of at most 16 texts, numbers and truth values, not nested",
@@ -263,10 +267,15 @@ TABLE: tuple[Parameter, ...] = (
     ),
 )
 
+TABLE = (*_MAIN, *_EXTRAS)
+
 TABLES: Mapping[str, Mapping[str, Parameter]] = {
     operation: {one.name: one for one in TABLE if operation in one.operations} for operation in ("chat", "completion")
 }
 """By operation."""
+
+EXTRAS = tuple(one.name for one in _EXTRAS)
+"""vLLM's own parameters whose absence leaves an answer of the kind that was asked for."""
 
 
 def shared(*names: str) -> dict[str, Parameter]:

@@ -61,7 +61,7 @@ class Findings:
     @property
     def warnings(self) -> list[str]:
         """What works, and is hardly meant so."""
-        return [*self._dear_profiles(), *self._forgetful_stores(), *self._shut_out_keys()]
+        return [*self._dear_profiles(), *self._forgetful_stores(), *self._shut_out_keys(), *self._unsaid_extras()]
 
     def _dear_profiles(self) -> Iterator[str]:
         from app.domain.preferences import DEFAULT_PROFILE
@@ -82,6 +82,21 @@ class Findings:
     def _shut_out_keys(self) -> Iterator[str]:
         for key_id in self.shut_out:
             yield f"key {key_id} names models or profiles, and none of them is in these files"
+
+    def _unsaid_extras(self) -> Iterator[str]:
+        """Of backends beside vLLM workers: their callers send what workers take, whatever is chosen."""
+        from app.api.parameters import EXTRAS
+
+        catalog = self.settings.catalog if self.settings else None
+        if catalog is None or all(backend.kind != "vllm" for backend in catalog.backends):
+            return
+        chatting = {model.backend for model in catalog.models if "chat" in model.card.capabilities}
+        for backend in catalog.backends:
+            if backend.kind != "vllm" and backend.name in chatting and backend.rename.keys().isdisjoint(EXTRAS):
+                yield (
+                    f"backend {backend.name} may refuse what vLLM takes, and its rename does not say: "
+                    f"write top_k: top_k where it takes that, else null for each of {', '.join(EXTRAS)}"
+                )
 
     @property
     def untested(self) -> list[str]:

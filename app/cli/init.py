@@ -52,7 +52,7 @@ def init(
     ] = None,
     from_litellm: Annotated[Path | None, typer.Option(help="A LiteLLM proxy's configuration to take over.")] = None,
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Ask each model a few short questions: 4, of vLLM 12.")
+        bool, typer.Option("--measure/--no-measure", help="Ask each model a few short questions: 6, of vLLM 13.")
     ] = True,
     force: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,

@@ -10,11 +10,12 @@ from datetime import date
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from app.api.parameters import EXTRAS
 from app.errors import UsageError
 from app.setup.draft import Draft, DraftBackend, DraftModel
 from app.setup.facts import Around, add_facts, known_as
 from app.setup.known import Known
-from app.setup.measure import TEMPERATURE, Asker, Measured, NotAnswered
+from app.setup.measure import EXTRA, TEMPERATURE, Asker, Measured, NotAnswered
 from app.setup.probe import Endpoint, Given, Keys, Served, ask_all, ask_one, client_of, networks, replicas
 from app.upstream.addresses import versioned
 from app.upstream.listing import some
@@ -63,6 +64,10 @@ class Drafted:
     """Models that were asked and did not answer once, with the reason."""
     without_temperature: list[DraftModel] = field(default_factory=list)
     """Those that refuse the one of exams and collections."""
+    without_extras: list[DraftModel] = field(default_factory=list)
+    """Those that refuse one of vLLM's own parameters."""
+    with_extras: list[DraftModel] = field(default_factory=list)
+    """Those that take it, and are no vLLM workers."""
 
 
 @dataclass
@@ -101,7 +106,9 @@ async def draft_of(wish: Wish, bar: Bar, taken_over: Draft | None = None) -> Dra
     for task in tasks:
         await _complete(drafted, task, wish)
         step()
-    _leave_out_temperature(draft, drafted.without_temperature)
+    _leave_out(draft, drafted.without_temperature, ("temperature",), f"temperature {TEMPERATURE:g}")
+    _leave_out(draft, drafted.without_extras, EXTRAS, EXTRA, "with the rest of vLLM's own")
+    _keep_extras(draft, drafted.with_extras)
     used = {model.backend for model in draft.models}
     draft.backends = [backend for backend in draft.backends if backend.name in used]
     if not draft.models:
@@ -125,6 +132,8 @@ async def _complete(drafted: Drafted, task: _Task, wish: Wish) -> None:
     task.model.open += _doubts(task)
     if measured and measured.refuses_temperature:
         drafted.without_temperature.append(task.model)
+    if measured and measured.takes_extras is not None:
+        (drafted.with_extras if measured.takes_extras else drafted.without_extras).append(task.model)
     if measured and not measured.is_answered:
         drafted.unanswered[task.model.name] = measured.problem
     if task.known:
@@ -149,8 +158,10 @@ def _says_nothing(name: str) -> bool:
     return _NO_MODEL.issuperset(re.findall(r"[a-z]+", name.rstrip("/").rpartition("/")[2].lower()))
 
 
-def _leave_out_temperature(draft: Draft, refusing: Sequence[DraftModel]) -> None:
-    """Have no temperature sent to models that refuse it; they leave a backend whose other models take one."""
+def _leave_out(
+    draft: Draft, refusing: Sequence[DraftModel], fields: Sequence[str], asked: str, beside: str = ""
+) -> None:
+    """Have no such fields sent to models that refuse what was asked; they leave a backend whose others take it."""
     for backend in list(draft.backends):
         theirs = [model for model in draft.models if model.backend == backend.name]
         own = [model for model in theirs if model in refusing]
@@ -162,9 +173,18 @@ def _leave_out_temperature(draft: Draft, refusing: Sequence[DraftModel]) -> None
             draft.backends.append(backend)
         for model in own:
             model.backend = backend.name
-        backend.rename["temperature"] = None
+        backend.rename |= dict.fromkeys(fields)
         names = ", ".join(model.served_as for model in own)
-        backend.guesses["rename"] = f"{names} refused temperature {TEMPERATURE:g} when asked, so callers' is left out"
+        source = f"{names} refused {asked} when asked, so callers' is left out{beside and ', ' + beside}"
+        backend.guesses["rename"] = "; ".join([*filter(None, [backend.guesses.get("rename")]), source])
+
+
+def _keep_extras(draft: Draft, taking: Sequence[DraftModel]) -> None:
+    """Say of the models' backends that they take what vLLM takes: otherwise nobody knows."""
+    kept = {model.backend for model in taking}
+    for backend in draft.backends:
+        if backend.name in kept:
+            backend.rename.setdefault(EXTRA, EXTRA)
 
 
 async def _measured(task: _Task, wish: Wish) -> Measured | None:
@@ -181,7 +201,8 @@ async def _measured(task: _Task, wish: Wish) -> Measured | None:
         client = await stack.enter_async_context(client_of(endpoint.given, wish.keys, endpoint.addresses))
         asker = Asker(client, endpoint.url, task.served.name, context, task.backend.rename)
         try:
-            return await asker.measure(at_once=endpoint.kind == "vllm" and not endpoint.is_public)
+            is_vllm = endpoint.kind == "vllm"
+            return await asker.measure(at_once=is_vllm and not endpoint.is_public, tries_extra=not is_vllm)
         except RefusedKey as exc:
             key = endpoint.given.key_env
             which = f"refuses the key in {key}" if key else "wants a key; name it in --key-env"

@@ -1,10 +1,11 @@
 """Asks a model a few small questions: whether it chats, what of the API works, and how fast it is.
 
 How it works: the first question also offers a tool and asks for log-probabilities, at the temperature of exams and
-collections; what the endpoint refuses is taken away until it answers. A question to `/v1/responses` says whether that
-is served too. Then one token after a short prompt, many tokens after a short one, and one token after a long one:
-differences of their times are the time of an output token and of a token read, without the way there and back. Prompts
-begin with words of their own, so that nothing of them is in a cache.
+collections; what the endpoint refuses is taken away until it answers. What is no vLLM worker is asked once more, with a
+parameter of vLLM's. A question to `/v1/responses` says whether that is served too. Then one token after a short prompt,
+many tokens after a short one, and one token after a long one: differences of their times are the time of an output
+token and of a token read, without the way there and back. Prompts begin with words of their own, so that nothing of
+them is in a cache.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ ATTEMPTS, MAX_WAIT_S = 3, 20.0
 CHARS_PER_TOKEN = 4
 # As exams and collections ask.
 TEMPERATURE = 0.0
+# The one of vLLM's own parameters that callers send most.
+EXTRA, TOP_K = "top_k", 20
 
 _WORDS = [
     "one",
@@ -60,6 +63,7 @@ _WORDS = [
     "east",
     "west",
 ]
+_FIRST = "Use the tool to find out the weather in Paris."
 _TOOL: Mapping[str, Any] = {
     "type": "function",
     "function": {
@@ -90,6 +94,8 @@ class Measured:
     """Capabilities that the endpoint refuses."""
     rename: dict[str, str | None] = field(default_factory=dict)
     refuses_temperature: bool = False
+    takes_extras: bool | None = None
+    """Whether it answers a request with one of vLLM's own parameters; None where that is not known."""
     tells_usage: bool = True
     speed: Speed | None = None
     tokens_per_s: float | None = None
@@ -136,20 +142,22 @@ class Asker:
     settings: dict[str, Any] = field(default_factory=lambda: {"temperature": TEMPERATURE})
     """What goes with every question to a chat."""
 
-    async def measure(self, *, at_once: bool) -> Measured:
-        """
+    async def measure(self, *, at_once: bool, tries_extra: bool) -> Measured:
+        """`at_once`: several questions are asked together as well; `tries_extra`: one has a parameter of vLLM's own.
+
         Raises:
             NotAnswered: it does not chat.
             RefusedKey: the endpoint does not accept our key.
         """
         measured = Measured(rename=self.rename)
         try:
-            await self._first(measured)
+            answered = await self._first(measured)
         except NotAnswered as exc:
             if exc.is_final:
                 raise
             measured.problem = str(exc)
             return measured
+        measured.takes_extras = await self._takes_extras(answered) if tries_extra else None
         await self._responses(measured)
         try:
             measured.speed = await self._speed()
@@ -158,12 +166,13 @@ class Asker:
             measured.problem = str(exc)
         return measured
 
-    async def _first(self, measured: Measured) -> None:
+    async def _first(self, measured: Measured) -> Mapping[str, Any]:
+        """What the question that was answered had beside its prompt."""
         extras: dict[str, Any] = {"tools": [_TOOL], "logprobs": True}
         answer = None
         while answer is None:
             try:
-                answer = await self.ask("Use the tool to find out the weather in Paris.", FIRST_TOKENS, extras)
+                answer = await self.ask(_FIRST, FIRST_TOKENS, extras)
             except NotAnswered as exc:
                 if not exc.is_final or not self._made_smaller(extras, str(exc), measured):
                     raise
@@ -171,6 +180,7 @@ class Asker:
         measured.capabilities.add("chat")
         measured.capabilities |= {"logprobs"} if answer.has_logprobs else set()
         measured.capabilities |= {"tools"} if answer.calls_tool else set()
+        return extras
 
     def _made_smaller(self, extras: dict[str, Any], reason: str, measured: Measured) -> bool:
         """Whether there was something to change in a request that was refused."""
@@ -186,6 +196,14 @@ class Asker:
             del extras[name]
             measured.refused.add(name)
         return bool(named)
+
+    async def _takes_extras(self, answered: Mapping[str, Any]) -> bool | None:
+        """Nothing but the parameter is new in the question, so it is what a refusal is about, whatever its words."""
+        try:
+            await self.ask(_FIRST, FIRST_TOKENS, {**answered, EXTRA: TOP_K})
+        except NotAnswered as exc:
+            return False if exc.is_final else None
+        return True
 
     async def _responses(self, measured: Measured) -> None:
         body = {"model": self.model, "input": "Say yes.", "max_output_tokens": RESPONSE_TOKENS}

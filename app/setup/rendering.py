@@ -17,6 +17,8 @@ from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
 ASSUMED_CONTEXT_TOKENS = 4096
 # A weight on cost would be larger or smaller than what the default's loss becomes, so that cheap might cost more.
 MAX_QUALITY_LOSS, LOSS_OF_CHEAP = 0.01, 0.05
+# More names of parameters get a line each.
+RENAMED_ON_ONE_LINE = 4
 # A prediction may wait for its turn where models keep the same cores busy.
 SHARED_LIMIT_S = 0.25
 
@@ -110,7 +112,7 @@ def _backend(backend: DraftBackend) -> CommentedMap:
         "key_env": backend.key_env,
         "ca_file": backend.ca_file,
         "allow_cidr": backend.allow_cidr,
-        "rename": on_one_line(backend.rename) if backend.rename else None,
+        "rename": _rename(backend.rename),
         "max_connections": backend.max_connections,
     }
     for name, value in optional.items():
@@ -121,6 +123,11 @@ def _backend(backend: DraftBackend) -> CommentedMap:
     if backend.allow_cidr:
         entry.yaml_add_eol_comment("the only addresses that are connected to", "allow_cidr")
     return entry
+
+
+def _rename(rename: dict[str, str | None]) -> CommentedMap:
+    mapping: CommentedMap = on_one_line(rename) if len(rename) <= RENAMED_ON_ONE_LINE else plain(rename)
+    return mapping
 
 
 def _profiles(draft: Draft) -> CommentedMap:

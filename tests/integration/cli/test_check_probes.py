@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from app.cli.check import Probed, _probe
+from app.cli.check import Findings, Probed, _probe
 from app.domain.models import Backend
 from app.settings import Settings, load_settings
 from app.upstream.listing import listed
 from tests.fakes.backend import FakeBackend
 from tests.fakes.certificates import Authority
 from tests.fakes.deployment import write_config
+
+Kind = Literal["vllm", "openai"]
 
 
 def settings_for(folder: Path, backend: Backend) -> Settings:
@@ -121,3 +124,26 @@ def test_a_list_is_read_in_the_forms_that_providers_write(page: object) -> None:
 def test_a_page_that_is_no_list_is_said_to_be_none(page: bytes) -> None:
     with pytest.raises(ValueError, match="something else than a list of models"):
         listed(page)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "rename", "says"),
+    [
+        (("vllm", "openai"), {}, True),
+        (("vllm", "openai"), {"max_tokens": "max_completion_tokens"}, True),
+        (("vllm", "openai"), {"top_k": "top_k"}, False),
+        (("vllm", "openai"), {"top_k": None}, False),
+        (("vllm", "vllm"), {}, False),
+        (("openai", "openai"), {}, False),
+    ],
+)
+def test_a_backend_of_which_nobody_says_whether_it_takes_what_is_vllms_own(
+    tmp_path: Path, kinds: tuple[Kind, Kind], rename: dict[str, str | None], says: bool
+) -> None:
+    urls = {"small": "http://127.0.0.1:1", "paid": "http://127.0.0.1:2"}
+    settings = load_settings(write_config(tmp_path, urls))
+    backends = [replace(one, kind=kind) for one, kind in zip(settings.catalog.backends, kinds, strict=True)]
+    backends[1] = replace(backends[1], rename=rename)
+    findings = Findings(replace(settings, catalog=replace(settings.catalog, backends=tuple(backends))))
+    begins = f"backend {backends[1].name} may refuse what vLLM takes, and its rename does not say: write top_k: top_k "
+    assert [warning.startswith(begins) for warning in findings.warnings] == [True] * says

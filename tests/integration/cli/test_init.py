@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import yaml
 
+from app.api.parameters import EXTRAS
 from app.settings import load_settings
 from tests.conftest import free_ports
 from tests.fakes.backend import FakeBackend, Received, Script, _send
@@ -149,7 +150,9 @@ async def test_it_asks_few_and_small_questions(tmp_path: Path) -> None:
     async with FakeBackend(models=("mine",)) as worker, Service(models=("theirs",)) as service:
         status, _, err = await thalamus(tmp_path, "init", worker.url, service.url)
         assert status == 0, err
-        assert (len(worker.requests), len(service.requests)) == (13, 5)
+        assert (len(worker.requests), len(service.requests)) == (13, 6)
+        assert [request.body["top_k"] for request in service.requests if "top_k" in request.body] == [20]
+        assert not any("top_k" in request.body for request in worker.requests)
         for request in worker.requests + service.requests:
             is_response = request.path == "/v1/responses"
             assert request.body["max_output_tokens" if is_response else "max_tokens"] <= 64
@@ -210,7 +213,7 @@ async def test_a_service_that_wants_another_name_of_the_bound_gets_it(tmp_path: 
         status, _, err = await thalamus(tmp_path, "init", service.url)
         assert status == 0, err
     (backend,) = catalogue(tmp_path)["backends"]
-    assert backend["rename"] == {"max_tokens": "max_completion_tokens"}
+    assert backend["rename"] == {"max_tokens": "max_completion_tokens", "top_k": "top_k"}
     assert "speed" in catalogue(tmp_path)["models"][0]
 
 
@@ -233,13 +236,54 @@ async def test_a_model_that_takes_no_temperature_is_asked_without_one(tmp_path: 
     content = catalogue(tmp_path)
     by_model = {model["name"]: model["backend"] for model in content["models"]}
     rename = {backend["name"]: backend.get("rename") for backend in content["backends"]}
-    assert rename[by_model["acme-o5"]] == {"temperature": None}
-    assert [rename[by_model[name]] for name in beside] == [None] * len(beside)
+    assert rename[by_model["acme-o5"]] == {"temperature": None, "top_k": "top_k"}
+    assert [rename[by_model[name]] for name in beside] == [{"top_k": "top_k"}] * len(beside)
     assert len(rename) == 1 + len(beside)
     text = (tmp_path / "configs/catalog.yaml").read_text()
     assert "# guess: acme-o5 refused temperature 0 when asked" in text
     assert {model["card"]["capabilities"][0] for model in content["models"]} == {"chat"}
     load_settings(tmp_path / CONFIG)
+
+
+class Strict(Service):
+    """Some of its models do not answer requests with a parameter of vLLM's."""
+
+    status, refusing = 400, frozenset({"acme-4o"})
+
+    async def _complete(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
+        if request.body["model"] in self.refusing and "top_k" in request.body:
+            script = Script(status=self.status, error={"message": "Extra inputs are not permitted"})
+        return await super()._complete(script, request, writer)
+
+
+@pytest.mark.parametrize("beside", [(), ("acme-open",)])
+async def test_a_model_that_refuses_what_is_vllms_own_is_not_sent_it(tmp_path: Path, beside: tuple[str, ...]) -> None:
+    async with FakeBackend(models=(QWEN,)) as worker, Strict(models=("acme-4o", *beside)) as service:
+        status, _, err = await thalamus(tmp_path, "init", worker.url, service.url)
+        assert status == 0, err
+        status, out, err = await thalamus(tmp_path, "check")
+        assert (status, "WARNING" in out) == (0, False), out + err
+
+    catalog = load_settings(tmp_path / CONFIG).catalog
+    renames = {backend.name: backend.rename for backend in catalog.backends}
+    by_model = {model.name: renames[model.backend] for model in catalog.models}
+    assert by_model == {
+        "qwen2.5-7b-instruct": {},
+        "acme-4o": dict.fromkeys(EXTRAS),
+        **{name: {"top_k": "top_k"} for name in beside},
+    }
+    text = (tmp_path / "configs/catalog.yaml").read_text()
+    assert "    rename:  # guess: acme-4o refused top_k when asked, so callers' is left out" in text
+
+
+async def test_nothing_is_said_of_what_is_vllms_own_where_the_answer_was_no_refusal(tmp_path: Path) -> None:
+    service = Strict(models=("acme-4o",))
+    service.status = 500
+    async with service:
+        status, _, err = await thalamus(tmp_path, "init", service.url)
+        assert status == 0, err
+    (backend,) = catalogue(tmp_path)["backends"]
+    assert "rename" not in backend
 
 
 async def test_tools_and_logprobs_are_stated_if_they_work_and_models_that_do_not_chat_are_left_out(

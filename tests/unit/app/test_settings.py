@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.api.parameters import EXTRAS
 from app.domain.models import MOST_TOKENS_PER_IMAGE, TokenPrice
 from app.domain.vocabulary import VOCABULARY
 from app.errors import UsageError
@@ -369,6 +370,11 @@ def test_models_cannot_do_what_takes_a_field_that_is_left_out(tmp_path: Path, fi
         "responses",
         "embeddings",
     } - {capability}
+
+
+def test_models_can_do_all_they_could_without_what_is_vllms_own(tmp_path: Path) -> None:
+    before = load_catalog(renaming(tmp_path)).models
+    assert load_catalog(renaming(tmp_path, **dict.fromkeys(EXTRAS))).models == before
 
 
 @pytest.mark.parametrize(
