@@ -34,6 +34,9 @@ Config = Annotated[Path, typer.Option(help="The gateway's YAML; it names the sto
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OfKey = Annotated[str | None, typer.Option("--key", help="Only requests of this key, by its name or id.")]
 OfModel = Annotated[str | None, typer.Option("--model", help="Only requests that this model answered.")]
+OfTenant = Annotated[
+    str | None, typer.Option("--tenant", help="Only requests of this tenant's keys; -: of keys without one.")
+]
 OfOutcome = Annotated[
     str | None, typer.Option("--outcome", help="Only those that ended so: ok, cancelled, explained, a code.")
 ]
@@ -43,6 +46,7 @@ Since = Annotated[
 
 READ_AT_ONCE = 500
 LOOK_EVERY_S = 0.5
+NO_NAME = "-"
 SUMS = ("key", "model", "profile", "tenant", "outcome")
 
 
@@ -105,7 +109,7 @@ def summed(
             fits = _fits(await _ids(store, where, key), model, None, since)
             async for rows, _ in _rows(store, None):
                 for row in filter(fits, rows):
-                    _add(sums[(_end(row) if by == "outcome" else row[by]) or "-"], row)
+                    _add(sums[(_end(row) if by == "outcome" else row[by]) or NO_NAME], row)
             if by == "key":
                 names.update(await names_of_keys(where))
 
@@ -126,20 +130,28 @@ def export(
     config: Config = DEFAULT_CONFIG,
     since: Since = None,
     key: OfKey = None,
+    tenant: OfTenant = None,
+    all_tenants: Annotated[
+        bool, typer.Option("--all-tenants", help="Let prompts of several tenants into one dataset.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the journal as Parquet, or as an outcomes dataset that `thalamus train`, `onboard` and `evaluate` read.
 
     The text of prompts is only in it where a key has `keeps_bodies: true`; a dataset leaves requests without text out.
-    It has no splits: `train` and `evaluate` draw them by the prompts' texts.
+    It has no splits: `train` and `evaluate` draw them by the prompts' texts. A dataset is of one tenant, unless told
+    otherwise.
 
-    Example: `thalamus journal export --parquet var/journal.parquet --outcomes var/rated`
+    Example: `thalamus journal export --parquet var/journal.parquet --outcomes var/rated --tenant acme`
     """
     if parquet is None and outcomes is None:
         raise UsageError("say what to write: --parquet FILE, --outcomes FOLDER, or both")
+    if tenant is not None and all_tenants:
+        raise UsageError("--tenant and --all-tenants exclude each other")
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
-    from app.collect.export import ParquetFile, Written, refuse_foreign, write_rated
+    from app.collect.export import ParquetFile
+    from app.collect.rated import Written, refuse_foreign, write_rated
 
     if outcomes:
         refuse_foreign(outcomes)
@@ -152,7 +164,7 @@ def export(
         nonlocal written
         async with _opened(config) as (store, where):
             known_as.update({model.name: model.predicted_as for model in where.catalog.models})
-            fits = _fits(await _ids(store, where, key), None, None, since)
+            fits = _fits(await _ids(store, where, key), None, None, since, tenant)
             async for rows, _ in _rows(store, None):
                 kept = list(filter(fits, rows))
                 written += len(kept)
@@ -163,7 +175,7 @@ def export(
     _run(run)
     if file:
         file.close()
-    found = write_rated(outcomes, rated, known_as) if outcomes else Written(len(rated))
+    found = write_rated(outcomes, rated, known_as, all_tenants=all_tenants) if outcomes else Written(len(rated))
     if as_json:
         print(json.dumps({"requests": written, **asdict(found)}))
         return
@@ -230,12 +242,17 @@ async def _ids(store: JournalStore, where: StorePlace, key: str | None) -> froze
 
 
 def _fits(
-    keys: frozenset[str] | None, model: str | None, outcome: str | None, since: dt.datetime | None = None
+    keys: frozenset[str] | None,
+    model: str | None,
+    outcome: str | None,
+    since: dt.datetime | None = None,
+    tenant: str | None = None,
 ) -> Callable[[Row], bool]:
     after = since.replace(tzinfo=dt.UTC).timestamp() if since else 0.0
 
     def fits(row: Row) -> bool:
         is_theirs = row["time"] >= after and (keys is None or row["key"] in keys)
+        is_theirs = is_theirs and tenant in (None, row["tenant"] or NO_NAME)
         return is_theirs and model in (None, row["model"]) and outcome in (None, _end(row))
 
     return fits

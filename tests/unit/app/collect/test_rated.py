@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from app.cli import told
-from app.collect.export import Written, refuse_foreign, write_rated
+from app.collect.rated import Written, refuse_foreign, write_rated
 from app.errors import UsageError
 from app.store.flat import COLUMNS
 from router_models.outcomes import OutcomesDataset, read_outcomes, write_outcomes
@@ -53,6 +53,30 @@ def test_a_rating_of_an_answer_that_broke_is_left_out_and_counted(outcome: str |
 
     assert write_rated(tmp_path, rows) == Written(rated=2, broken=1)
     assert read_outcomes(tmp_path).outcomes["prompt_id"].to_pylist() == ["a"]
+
+
+def test_prompts_of_several_tenants_are_no_dataset_unless_they_may_be(tmp_path: Path) -> None:
+    """What one tenant's callers rated teaches nothing that answers another's."""
+    rows = [row(name, user("One?")) | {"tenant": tenant} for name, tenant in (("a", "acme"), ("b", "globex"))]
+
+    with pytest.raises(UsageError, match="several tenants: acme, globex; make a folder for each with --tenant NAME"):
+        write_rated(tmp_path, rows)
+    assert not list(tmp_path.iterdir())
+    write_rated(tmp_path, rows, all_tenants=True)
+    assert read_outcomes(tmp_path).prompts["tenant"].to_pylist() == ["acme", "globex"]
+
+
+def test_keys_without_a_tenant_are_a_party_of_their_own(tmp_path: Path) -> None:
+    rows = [row("a", user("One?")), row("b", user("Two?")) | {"tenant": "acme"}]
+
+    with pytest.raises(UsageError, match=r"tenants: -, acme \(-: of keys without one\)"):
+        write_rated(tmp_path, rows)
+
+
+def test_a_tenant_of_whom_nothing_would_be_in_it_is_no_hindrance(tmp_path: Path) -> None:
+    write_rated(tmp_path, [row("a", user("One?")) | {"tenant": "acme"}, row("b", None) | {"tenant": "globex"}])
+
+    assert read_outcomes(tmp_path).prompts["tenant"].to_pylist() == ["acme"]
 
 
 def test_what_an_artifact_calls_a_model_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""`thalamus journal export --outcomes`: whose ratings are in a dataset, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli.journal import journal
+from app.errors import UsageError
+from app.store.kept import Batch, Ended, Feedback
+from app.store.sqlite_journal import SqliteJournal
+from router_models.outcomes import read_outcomes
+from tests.fakes.deployment import write_config
+
+
+def record(name: str, **changes: Any) -> dict[str, Any]:
+    """Of a request that was answered, and whose text was kept."""
+    known = {"time": 100.0, "request_id": name, "key": "tester", "decision_id": name, "operation": "chat"}
+    end = {"outcome": "ok", "model": "small", "cost_usd": 0.001, "output_tokens": 8}
+    asked = {"messages": [{"role": "user", "content": f"What is {name}?"}], "asked": {"model": "small"}}
+    return {**known, **asked, "end": end} | changes
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path, {"small": "http://127.0.0.1:9"})
+
+
+def keep(config: Path, *records: dict[str, Any], score: float = 1.0) -> None:
+    """In the journal, each of them rated."""
+    ended = [
+        Ended(number, number, one["time"], one["key"], one["decision_id"], 0.0, json.dumps(one).encode())
+        for number, one in enumerate(records, start=1)
+    ]
+    rated = [
+        Feedback(len(ended) + number, 101.0, one.key_id, str(one.decision_id), json.dumps({"score": score}).encode())
+        for number, one in enumerate(ended, start=1)
+    ]
+
+    async def apply() -> None:
+        store = SqliteJournal(config.parent / "state")
+        await store.apply(Batch("spool", until=2 * len(ended), ended=ended, feedback=rated))
+        await store.aclose()
+
+    asyncio.run(apply())
+
+
+def export(config: Path, *words: str) -> str:
+    """What it prints."""
+    folder = str(config.parent / "rated")
+    done = CliRunner().invoke(journal, ["export", "--config", str(config), "--outcomes", folder, *words])
+    if done.exception:
+        raise done.exception
+    return done.stdout
+
+
+def test_a_dataset_is_of_the_tenant_that_is_named(config: Path) -> None:
+    keep(config, record("a", tenant="acme"), record("b", tenant="globex"), record("c"))
+    for tenant, names in (("acme", ["a"]), ("-", ["c"])):
+        told = json.loads(export(config, "--tenant", tenant, "--outcomes", str(config.parent / tenant), "--json"))
+
+        assert told["requests"] == told["rated"] == 1
+        assert read_outcomes(config.parent / tenant).outcomes["prompt_id"].to_pylist() == names
+
+
+def test_whose_prompts_would_be_mixed_is_said(config: Path) -> None:
+    keep(config, record("a", tenant="acme"), record("b", tenant="globex"))
+
+    with pytest.raises(UsageError, match="of several tenants: acme, globex"):
+        export(config)
+    assert json.loads(export(config, "--all-tenants", "--json"))["rated"] == 2
+    with pytest.raises(UsageError, match="exclude each other"):
+        export(config, "--all-tenants", "--tenant", "acme")
