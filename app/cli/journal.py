@@ -12,7 +12,6 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -151,7 +150,7 @@ def export(
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
     from app.collect.export import ParquetFile
-    from app.collect.rated import Written, refuse_foreign, write_rated
+    from app.collect.rated import REASONS, Written, refuse_foreign, write_rated
 
     if outcomes:
         refuse_foreign(outcomes)
@@ -176,11 +175,12 @@ def export(
     if file:
         file.close()
     found = write_rated(outcomes, rated, known_as, all_tenants=all_tenants) if outcomes else Written(len(rated))
+    counts = {reason: found.left_out.get(reason.name, 0) for reason in REASONS}
     if as_json:
-        print(json.dumps({"requests": written, **asdict(found)}))
+        by_name = {reason.name: count for reason, count in counts.items()}
+        print(json.dumps({"requests": written, "rated": found.rated, **by_name}))
         return
-    reasons = {"for their answers broke off or failed": found.broken, "for their key keeps no text": found.without_text}
-    left_out = [f"; {count} are not in {outcomes}, {why}" for why, count in reasons.items() if count]
+    left_out = [f"; {count} are not in {outcomes}, for {why.words}" for why, count in counts.items() if count]
     print(f"{written} requests, {found.rated} of them rated{''.join(left_out)}")
 
 

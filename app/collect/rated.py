@@ -1,13 +1,18 @@
-"""Requests of the journal that were rated, as an outcomes dataset."""
+"""Requests of the journal that were rated, as an outcomes dataset.
+
+How it works: a rating is worth something where a model answered one prompt whose text is known; `REASONS` has what is
+left out. Length and cost are those of one answer: of several choices the mean, and no length where `max_tokens` cut it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +23,8 @@ from router_models.outcomes import OUTCOMES_NAME, PREDICTED_AS, PROMPTS_NAME, Ou
 
 NO_TENANT = "-"
 """What requests of keys without a tenant go by."""
+Row = Mapping[str, Any]
+"""Of the journal, as `app.store.flat` makes it."""
 _OWN = "journal"
 _NOBODY: Mapping[str, str | None] = MappingProxyType({})
 
@@ -40,20 +47,38 @@ def _is_exported(prompts: Path) -> bool:
         return False
 
 
+class Reason(NamedTuple):
+    """Why a rated request is left out."""
+
+    name: str
+    words: str
+    """How it goes on after "3 are not in it, for"."""
+    holds: Callable[[Row, Mapping[str, Any]], bool]
+    """Asked with a row and what was asked for in it."""
+
+
+# Of several the first counts.
+REASONS = (
+    # Such a rating is about what broke it, not about the model.
+    Reason("broken", "their answers broke off or failed", lambda row, _: row["outcome"] != "ok"),
+    Reason("embeddings", "embeddings are no answers", lambda row, _: row["operation"] == "embeddings"),
+    Reason("batches", "they had several prompts each", lambda _, asked: asked.get("prompts", 1) > 1),
+    Reason("without_text", "their key keeps no text", lambda row, _: not _last_of_user(row["messages"])),
+)
+
+
 @dataclass(frozen=True)
 class Written:
     """How many requests were rated, and how many of those a dataset leaves out."""
 
     rated: int
-    broken: int = 0
-    """Their answers did not end well."""
-    without_text: int = 0
-    """Whole, but without text to learn from."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """By the name of the reason, where there are any."""
 
 
 def write_rated(
     folder: Path,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     known_as: Mapping[str, str | None] = _NOBODY,
     *,
     all_tenants: bool = False,
@@ -66,16 +91,25 @@ def write_rated(
         UsageError: prompts of several tenants would be in it, and `all_tenants` does not say that they may.
     """
     rated = [row for row in rows if row["score"] is not None and row["model"] and row["decision_id"]]
-    # A rating of an answer that broke is about what broke it, not about the model.
-    whole = [row for row in rated if row["outcome"] == "ok"]
-    readable = [row for row in whole if _last_of_user(row["messages"])]
+    reasons = [_reason(row) for row in rated]
+    kept = [row for row, reason in zip(rated, reasons, strict=True) if reason is None]
     if not all_tenants:
-        _refuse_several(folder, tenants_of(readable))
-    write_outcomes(folder, OutcomesDataset(_prompts(readable), _outcomes(readable, known_as)))
-    return Written(len(rated), len(rated) - len(whole), len(whole) - len(readable))
+        _refuse_several(folder, tenants_of(kept))
+    write_outcomes(folder, OutcomesDataset(_prompts(kept), _outcomes(kept, known_as)))
+    return Written(len(rated), Counter(reason for reason in reasons if reason))
 
 
-def tenants_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def _reason(row: Row) -> str | None:
+    asked = _asked(row)
+    return next((reason.name for reason in REASONS if reason.holds(row, asked)), None)
+
+
+def _asked(row: Row) -> Mapping[str, Any]:
+    asked: Mapping[str, Any] = json.loads(row["asked"] or "{}")
+    return asked
+
+
+def tenants_of(rows: Iterable[Row]) -> list[str]:
     """Whose they are, sorted."""
     return sorted({row["tenant"] or NO_TENANT for row in rows})
 
@@ -94,7 +128,7 @@ def _refuse_several(folder: Path, tenants: Sequence[str]) -> None:
         )
 
 
-def _prompts(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def _prompts(rows: Sequence[Row]) -> pa.Table:
     texts = {"prompt_id", "dataset", "task", "prompt", "messages", "reference", "grader", "split", "tenant"}
     schema = pa.schema([(name, pa.string()) for name in sorted(texts)])
     return pa.Table.from_pylist(
@@ -113,7 +147,7 @@ def _prompts(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     )
 
 
-def _outcomes(rows: Sequence[Mapping[str, Any]], known_as: Mapping[str, str | None]) -> pa.Table:
+def _outcomes(rows: Sequence[Row], known_as: Mapping[str, str | None]) -> pa.Table:
     numbers = ("score", "cost_usd", "latency_s", "mean_logprob", "propensity")
     schema = pa.schema(
         [("prompt_id", pa.string()), ("model", pa.string()), (PREDICTED_AS, pa.string())]
@@ -123,11 +157,27 @@ def _outcomes(rows: Sequence[Mapping[str, Any]], known_as: Mapping[str, str | No
     more = {"prompt_id": "decision_id", "latency_s": "duration_s"}
     return pa.Table.from_pylist(
         [
-            {**row, **{name: row[column] for name, column in more.items()}, PREDICTED_AS: known_as.get(row["model"])}
+            {
+                **row,
+                **{name: row[column] for name, column in more.items()},
+                **_of_one_answer(row),
+                PREDICTED_AS: known_as.get(row["model"]),
+            }
             for row in rows
         ],
         schema,
     )
+
+
+def _of_one_answer(row: Row) -> dict[str, Any]:
+    """What one of its choices took; how long an answer would be that was cut is not known."""
+    choices, most = _asked(row).get("choices", 1), row["max_tokens"]
+    tokens, cost_usd = row["output_tokens"], row["cost_usd"]
+    is_known = tokens is not None and (most is None or tokens < most * choices)
+    return {
+        "output_tokens": round(tokens / choices) if is_known else None,
+        "cost_usd": None if cost_usd is None else cost_usd / choices,
+    }
 
 
 def _last_of_user(messages: str | None) -> str | None:

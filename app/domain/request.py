@@ -106,6 +106,12 @@ class Request:
         return self.profile if self.model is None else NAMED
 
     @property
+    def prompts(self) -> int:
+        """How many prompts of a completion are read one by one, each with its choices."""
+        n: int = self.body.get("n", 1)
+        return self.choices // n
+
+    @property
     def longest_input_tokens(self) -> int:
         """Of the prompts that are read one by one, each with the context to itself, the longest."""
         return self.input_tokens if self.longest_prompt_tokens is None else self.longest_prompt_tokens

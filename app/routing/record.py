@@ -86,7 +86,7 @@ def _is_settled(evidence: Evidence) -> bool:
 
 def _asked(question: Question, vocabulary: Vocabulary) -> dict[str, Any]:
     preferences = question.preferences
-    return {
+    asked = {
         "model": question.model or f"auto:{question.profile}",
         "weights": dict(preferences.weights),
         "max_quality_loss": preferences.max_quality_loss,
@@ -96,6 +96,7 @@ def _asked(question: Question, vocabulary: Vocabulary) -> dict[str, Any]:
         "input_tokens": question.input_tokens,
         "max_tokens": question.max_tokens,
     }
+    return asked if question.choices == 1 else {**asked, "choices": question.choices}
 
 
 def _applied(ground: Ground) -> dict[str, Any]:

@@ -166,6 +166,9 @@ def _asked(request: Request) -> dict[str, Any]:
         asked["limits"] = {name: kinds[name].as_json(limit) for name, limit in preferences.limits.items()}
     if request.needs:
         asked["needs"] = sorted(request.needs)
+    if request.choices != 1:
+        # Tokens and cost are those of all of them.
+        asked["choices"], asked["prompts"] = request.choices, request.prompts
     return asked
 
 

@@ -42,7 +42,7 @@ def user(content: object) -> list[dict[str, Any]]:
 def test_a_request_without_text_is_left_out_and_counted(textless: list[dict[str, Any]] | None, tmp_path: Path) -> None:
     rows = [row("a", user("One?")), row("b", textless), row("c", user("Three?"), score=None)]
 
-    assert write_rated(tmp_path, rows) == Written(rated=2, without_text=1)
+    assert write_rated(tmp_path, rows) == Written(2, {"without_text": 1})
     assert read_outcomes(tmp_path).prompts["prompt"].to_pylist() == ["One?"]
     assert read_outcomes(tmp_path).outcomes["prompt_id"].to_pylist() == ["a"]
 
@@ -51,7 +51,44 @@ def test_a_request_without_text_is_left_out_and_counted(textless: list[dict[str,
 def test_a_rating_of_an_answer_that_broke_is_left_out_and_counted(outcome: str | None, tmp_path: Path) -> None:
     rows = [row("a", user("One?")), row("b", user("Two?"), score=0.0) | {"outcome": outcome}]
 
-    assert write_rated(tmp_path, rows) == Written(rated=2, broken=1)
+    assert write_rated(tmp_path, rows) == Written(2, {"broken": 1})
+    assert read_outcomes(tmp_path).outcomes["prompt_id"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "max_tokens", "tokens", "told"),
+    [
+        ({}, None, 400, (400, 0.4)),
+        ({"choices": 4, "prompts": 1}, None, 400, (100, 0.1)),
+        ({"choices": 4, "prompts": 1}, 100, 399, (100, 0.1)),
+        ({"choices": 4, "prompts": 1}, 100, 400, (None, 0.1)),
+        ({}, 16, 16, (None, 0.4)),
+        ({}, 17, 16, (16, 0.4)),
+        ({}, 16, None, (None, 0.4)),
+    ],
+)
+def test_length_and_cost_are_those_of_one_whole_answer(
+    asked: dict[str, int], max_tokens: int | None, tokens: int | None, told: tuple[int | None, float], tmp_path: Path
+) -> None:
+    more = {"asked": json.dumps(asked), "max_tokens": max_tokens, "output_tokens": tokens, "cost_usd": 0.4}
+
+    write_rated(tmp_path, [row("a", user("One?")) | more])
+
+    (one,) = read_outcomes(tmp_path).outcomes.to_pylist()
+    assert (one["output_tokens"], one["cost_usd"]) == told
+
+
+@pytest.mark.parametrize(
+    ("reason", "changes"),
+    [
+        ("embeddings", {"operation": "embeddings"}),
+        ("batches", {"operation": "completion", "asked": '{"choices": 2, "prompts": 2}'}),
+    ],
+)
+def test_what_is_no_answer_to_one_prompt_is_left_out_and_counted(
+    reason: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    assert write_rated(tmp_path, [row("a", user("One?")), row("b", user("Two?")) | changes]) == Written(2, {reason: 1})
     assert read_outcomes(tmp_path).outcomes["prompt_id"].to_pylist() == ["a"]
 
 
@@ -92,7 +129,7 @@ def test_of_a_message_in_parts_the_text_is_the_prompt(tmp_path: Path) -> None:
         {"type": "text", "text": "it?"},
     ]
 
-    assert write_rated(tmp_path, [row("a", user(parts))]) == Written(rated=1)
+    assert write_rated(tmp_path, [row("a", user(parts))]) == Written(1)
     assert read_outcomes(tmp_path).prompts["prompt"].to_pylist() == ["What is\nit?"]
 
 

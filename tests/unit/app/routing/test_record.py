@@ -52,6 +52,11 @@ def test_the_record_has_all_of_a_decision() -> None:
     assert record["excluded"][0]["estimates"]["quality"] == 0.99
 
 
+def test_how_many_answers_were_asked_for_is_in_it_where_it_is_not_one() -> None:
+    assert "choices" not in _record()["asked"]
+    assert _record(choices=4)["asked"]["choices"] == 4
+
+
 def test_every_candidate_has_its_estimates_with_intervals() -> None:
     by_name = {each["model"]: each for each in _record({"weights": {"size": 0.2}, "regions": ["eu"]})["candidates"]}
     large = by_name["large"]

@@ -85,6 +85,14 @@ def test_what_was_asked_is_in_it() -> None:
     assert (row["asked"]["weights"], row["reserved_usd"], row["expected_usd"]) == ({"cost": 0.25}, 0.2, 0.1)
 
 
+def test_that_several_answers_were_asked_for_is_in_it() -> None:
+    """Their tokens and their cost are told in one sum."""
+    asked = request(choices=6, body={"prompt": ["One?", "Two?"], "n": 3})
+    assert record(entry(), OK)["asked"].keys().isdisjoint({"choices", "prompts"})
+    told = record(entry(request=asked), OK)["asked"]
+    assert (told["choices"], told["prompts"]) == (6, 2)
+
+
 def test_a_request_that_was_never_decided_has_rows_as_well() -> None:
     told = record(entry(decision=None), Outcome("no_eligible_model"))
     assert (told["decision_id"], told["end"]["outcome"], told["end"]["cost_usd"]) == (None, "no_eligible_model", None)
