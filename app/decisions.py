@@ -23,6 +23,7 @@ from app.telemetry.metrics import Metrics
 # second, and on another machine it is seen where records are kept only.
 SEEN_AFTER_S = 1.2
 
+_PRIVATE = frozenset({"replica", "served_as", "predicted_as"})
 Describe = Callable[[Decision], Mapping[str, Any]]
 """The record of a decision, as JSON."""
 
@@ -114,7 +115,6 @@ def _promised(found: _Found) -> tuple[str, float | None]:
 
 
 def _public(outcome: Outcome) -> Mapping[str, Any]:
-    """What callers learn of an outcome: all but the address of the worker."""
-    public = outcome._asdict()
-    del public["replica"]
+    """What callers learn of an outcome: all but the address of the worker, and what others call the model."""
+    public = {name: value for name, value in outcome._asdict().items() if name not in _PRIVATE}
     return {**public, "usage": outcome.usage and asdict(outcome.usage)}

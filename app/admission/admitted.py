@@ -280,6 +280,8 @@ class Admitted:
             duration_s=self._clock() - self._started_at,
             overhead_s=served.overhead_s,
             mean_logprob=answer.mean_logprob,
+            served_as=model.served_as,
+            predicted_as=model.predicted_as,
         )
 
     def _end(self, outcome: Outcome, used_tokens: int) -> None:

@@ -22,6 +22,7 @@ from app.cli.serve import DEFAULT_CONFIG
 from app.errors import UsageError
 
 if TYPE_CHECKING:
+    from app.domain.models import Model
     from app.settings import StorePlace
     from app.store.kept import JournalStore
 
@@ -156,13 +157,13 @@ def export(
         refuse_foreign(outcomes)
     file = ParquetFile(parquet) if parquet else None
     rated: list[Row] = []
-    known_as: dict[str, str | None] = {}
+    models: list[Model] = []
     written = 0
 
     async def run() -> None:
         nonlocal written
         async with _opened(config) as (store, where):
-            known_as.update({model.name: model.predicted_as for model in where.catalog.models})
+            models.extend(where.catalog.models)
             fits = _fits(await _ids(store, where, key), None, None, since, tenant)
             async for rows, _ in _rows(store, None):
                 kept = list(filter(fits, rows))
@@ -174,14 +175,16 @@ def export(
     _run(run)
     if file:
         file.close()
-    found = write_rated(outcomes, rated, known_as, all_tenants=all_tenants) if outcomes else Written(len(rated))
+    found = write_rated(outcomes, rated, models, all_tenants=all_tenants) if outcomes else Written(len(rated))
     counts = {reason: found.left_out.get(reason.name, 0) for reason in REASONS}
     if as_json:
         by_name = {reason.name: count for reason, count in counts.items()}
-        print(json.dumps({"requests": written, "rated": found.rated, **by_name}))
+        print(json.dumps({"requests": written, "rated": found.rated, **by_name, "by_name": found.by_name}))
         return
     left_out = [f"; {count} are not in {outcomes}, for {why.words}" for why, count in counts.items() if count]
     print(f"{written} requests, {found.rated} of them rated{''.join(left_out)}")
+    if found.by_name:
+        print(f"Which model answered {found.by_name} of them is not recorded: it is taken for what has its name now")
 
 
 @asynccontextmanager

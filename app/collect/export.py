@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.errors import UsageError
-from app.store.flat import COLUMNS
+from app.store.flat import COLUMNS, PREDICTIONS
 
 _TRUTHS = {"stream", "usage_counted", "reconstructed"}
 _WHOLE = {"attempts", "input_tokens", "cached_input_tokens", "output_tokens", "max_tokens", "eligible"}
 _NUMBERS = {"time", "reserved_usd", "propensity", "cost_usd", "mean_logprob", "ttft_s", "duration_s", "overhead_s"}
+_NUMBERS |= {*PREDICTIONS, "score"}
 
 
 def _type(name: str) -> pa.DataType:
@@ -22,7 +23,7 @@ def _type(name: str) -> pa.DataType:
         return pa.bool_()
     if name in _WHOLE:
         return pa.int64()
-    return pa.float64() if name in _NUMBERS or name.startswith("predicted_") or name == "score" else pa.string()
+    return pa.float64() if name in _NUMBERS else pa.string()
 
 
 SCHEMA = pa.schema([(name, _type(name)) for name in COLUMNS])

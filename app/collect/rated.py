@@ -2,6 +2,9 @@
 
 How it works: a rating is worth something where a model answered one prompt whose text is known; `REASONS` has what is
 left out. Length and cost are those of one answer: of several choices the mean, and no length where `max_tokens` cut it.
+
+A name of the catalogue may have been another model's when it answered. Where the artifact's name for it was another one
+then, or that is not known, the backend's, its rows have that behind their model's name: `fast@llama-8b`.
 """
 
 from __future__ import annotations
@@ -11,13 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.collect.progress import FILE_NAME
+from app.domain.models import Model
 from app.errors import UsageError
 from router_models.outcomes import OUTCOMES_NAME, PREDICTED_AS, PROMPTS_NAME, OutcomesDataset, write_outcomes
 
@@ -26,7 +29,14 @@ NO_TENANT = "-"
 Row = Mapping[str, Any]
 """Of the journal, as `app.store.flat` makes it."""
 _OWN = "journal"
-_NOBODY: Mapping[str, str | None] = MappingProxyType({})
+_TEXTS_OF_PROMPTS = ("dataset", "task", "prompt", "messages", "reference", "grader", "split", "tenant")
+_NUMBERS = ("score", "cost_usd", "latency_s", "mean_logprob", "propensity")
+_PROMPTS = pa.schema([(name, pa.string()) for name in ("prompt_id", *_TEXTS_OF_PROMPTS)])
+_OUTCOMES = pa.schema(
+    [(name, pa.string()) for name in ("prompt_id", "model", PREDICTED_AS, "served_as")]
+    + [(name, pa.float64()) for name in _NUMBERS]
+    + [("input_tokens", pa.int64()), ("output_tokens", pa.int64()), ("artifact", pa.string())]
+)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -74,18 +84,20 @@ class Written:
     rated: int
     left_out: Mapping[str, int] = field(default_factory=dict)
     """By the name of the reason, where there are any."""
+    by_name: int = 0
+    """What their models were is not in their records: it is taken for what the catalogue calls so now."""
 
 
 def write_rated(
     folder: Path,
     rows: Sequence[Row],
-    known_as: Mapping[str, str | None] = _NOBODY,
+    models: Iterable[Model] = (),
     *,
     all_tenants: bool = False,
 ) -> Written:
     """Write an outcomes dataset of the rows that were answered and rated, and whose text was kept.
 
-    `known_as` is what an artifact calls the catalogue's models.
+    `models` are those of the catalogue.
 
     Raises:
         UsageError: prompts of several tenants would be in it, and `all_tenants` does not say that they may.
@@ -95,8 +107,12 @@ def write_rated(
     kept = [row for row, reason in zip(rated, reasons, strict=True) if reason is None]
     if not all_tenants:
         _refuse_several(folder, tenants_of(kept))
-    write_outcomes(folder, OutcomesDataset(_prompts(kept), _outcomes(kept, known_as)))
-    return Written(len(rated), Counter(reason for reason in reasons if reason))
+    examples = _named([_example(row) for row in kept], models)
+    tables = (pa.Table.from_pylist(examples, schema) for schema in (_PROMPTS, _OUTCOMES))
+    write_outcomes(folder, OutcomesDataset(*tables))
+    return Written(
+        len(rated), Counter(reason for reason in reasons if reason), sum(row["served_as"] is None for row in kept)
+    )
 
 
 def _reason(row: Row) -> str | None:
@@ -128,45 +144,48 @@ def _refuse_several(folder: Path, tenants: Sequence[str]) -> None:
         )
 
 
-def _prompts(rows: Sequence[Row]) -> pa.Table:
-    texts = {"prompt_id", "dataset", "task", "prompt", "messages", "reference", "grader", "split", "tenant"}
-    schema = pa.schema([(name, pa.string()) for name in sorted(texts)])
-    return pa.Table.from_pylist(
-        [
-            {
-                "prompt_id": row["decision_id"],
-                "dataset": _OWN,
-                "task": row["operation"],
-                "prompt": _last_of_user(row["messages"]),
-                "messages": row["messages"],
-                "tenant": row["tenant"],
-            }
-            for row in rows
-        ],
-        schema,
-    )
+class _Meant(NamedTuple):
+    """The model that a name stands for."""
+
+    served_as: str
+    predicted_as: str | None
+
+    def is_the_same_as(self, other: _Meant) -> bool:
+        """What an artifact calls both decides where it knows both; else what their backends call them."""
+        if self.predicted_as is None or other.predicted_as is None:
+            return self.served_as == other.served_as
+        return self.predicted_as == other.predicted_as
 
 
-def _outcomes(rows: Sequence[Row], known_as: Mapping[str, str | None]) -> pa.Table:
-    numbers = ("score", "cost_usd", "latency_s", "mean_logprob", "propensity")
-    schema = pa.schema(
-        [("prompt_id", pa.string()), ("model", pa.string()), (PREDICTED_AS, pa.string())]
-        + [(name, pa.float64()) for name in numbers]
-        + [("input_tokens", pa.int64()), ("output_tokens", pa.int64()), ("artifact", pa.string())]
-    )
-    more = {"prompt_id": "decision_id", "latency_s": "duration_s"}
-    return pa.Table.from_pylist(
-        [
-            {
-                **row,
-                **{name: row[column] for name, column in more.items()},
-                **_of_one_answer(row),
-                PREDICTED_AS: known_as.get(row["model"]),
-            }
-            for row in rows
-        ],
-        schema,
-    )
+def _named(examples: Sequence[Row], models: Iterable[Model]) -> list[Row]:
+    """The same under names each of which is one model's: what the catalogue says, or said last, has the plain one."""
+    now = {one["model"]: _Meant(one["served_as"], one[PREDICTED_AS]) for one in examples if one["served_as"]}
+    now |= {model.name: _Meant(model.served_as, model.predicted_as) for model in models}
+    return [{**one, **_name(one, now.get(one["model"]))} for one in examples]
+
+
+def _name(example: Row, now: _Meant | None) -> Mapping[str, str | None]:
+    if now is None:
+        return {}
+    if example["served_as"] is None:
+        return now._asdict()
+    then = _Meant(example["served_as"], example[PREDICTED_AS])
+    if then.is_the_same_as(now):
+        return {PREDICTED_AS: now.predicted_as}
+    return {"model": f"{example['model']}@{then.predicted_as or then.served_as}"}
+
+
+def _example(row: Row) -> Row:
+    """All columns of both files."""
+    return {
+        **row,
+        "prompt_id": row["decision_id"],
+        "dataset": _OWN,
+        "task": row["operation"],
+        "prompt": _last_of_user(row["messages"]),
+        "latency_s": row["duration_s"],
+        **_of_one_answer(row),
+    }
 
 
 def _of_one_answer(row: Row) -> dict[str, Any]:

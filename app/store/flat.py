@@ -12,10 +12,11 @@ _OF_THE_END = ("outcome", "model", "reason", "replica", "attempts", "cost_usd", 
 _MORE_OF_THE_END = ("output_tokens", "usage_counted", "mean_logprob", "ttft_s", "duration_s", "overhead_s")
 _PREDICTED = ("quality", "cost_usd", "output_tokens", "latency_s")
 _ASKED = ("asked_for", "stream", "priority", "max_tokens", "reserved_usd", "propensity", "eligible")
-_PREDICTIONS = tuple(f"predicted_{name}" for name in _PREDICTED)
-_LAST = ("excluded", "artifact", "score", "messages", "estimates", "asked")
-COLUMNS = ("time", *_TEXTS, *_ASKED, *_OF_THE_END, *_MORE_OF_THE_END, "reconstructed", *_PREDICTIONS, *_LAST)
-"""Of a row, in order. `excluded` and the last three are JSON texts."""
+PREDICTIONS = tuple(f"predicted_{name}" for name in _PREDICTED)
+_LAST = ("excluded", "artifact", "served_as", "predicted_as", "score", "messages", "estimates", "asked")
+COLUMNS = ("time", *_TEXTS, *_ASKED, *_OF_THE_END, *_MORE_OF_THE_END, "reconstructed", *PREDICTIONS, *_LAST)
+"""Of a row, in order. `excluded` and the last three are JSON texts. `served_as` and `predicted_as` are the model's that
+answered; who has the first as None was recorded without both."""
 
 
 def flat(record: Mapping[str, Any], feedback: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -27,6 +28,8 @@ def flat(record: Mapping[str, Any], feedback: Mapping[str, Any] | None = None) -
     row["eligible"], row["reconstructed"] = record.get("eligible"), bool(end.get("reconstructed"))
     row["asked_for"], row["max_tokens"] = asked.get("model"), asked.get("max_tokens")
     row["artifact"] = (record.get("versions") or {}).get("artifact")
+    row["served_as"] = end.get("served_as") or (end["model"] if "predicted_as" in end else None)
+    row["predicted_as"] = end.get("predicted_as")
     row["score"] = feedback["score"] if feedback else None
     row |= _predicted(record.get("estimates") or {}, end.get("model"))
     for name in ("excluded", "messages", "estimates", "asked"):

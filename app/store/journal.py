@@ -39,6 +39,10 @@ class Outcome(NamedTuple):
     """What the gateway itself took before the answer began."""
     mean_logprob: float | None = None
     """Of the answer's tokens, where it says how probable they were."""
+    served_as: str | None = None
+    """What its backend calls the model that answered."""
+    predicted_as: str | None = None
+    """What the artifact calls it, where it is there."""
 
 
 @dataclass(slots=True)

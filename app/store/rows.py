@@ -149,6 +149,11 @@ def _end(outcome: Outcome, now: float) -> dict[str, Any]:
         end["output_tokens"], end["usage_counted"] = usage.output_tokens, usage.counted
         end["ttft_s"] = None if outcome.ttft_s is None else round(outcome.ttft_s, 6)
         end["mean_logprob"] = outcome.mean_logprob
+    if outcome.served_as is not None:
+        # A name of the catalogue may be another model's tomorrow, and the answer is rated then.
+        end["predicted_as"] = outcome.predicted_as
+        if outcome.served_as != outcome.model:
+            end["served_as"] = outcome.served_as
     return end
 
 

@@ -83,7 +83,10 @@ async def test_a_decision_is_known_after_a_restart_and_to_its_own_key_only(tmp_p
         name: pytest.approx(before["outcome"][name], abs=1e-6) if name == "ttft_s" else before["outcome"][name]
         for name in same
     }
-    assert "127.0.0.1" not in json.dumps(after)
+    assert after["outcome"].keys() == before["outcome"].keys()
+    for told in (before, after):
+        assert "127.0.0.1" not in json.dumps(told)
+        assert "org/small" not in json.dumps(told)
 
 
 async def test_the_record_says_what_was_asked_and_what_became_of_it(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ async def test_all_workers_know_all_decisions_and_the_journal_is_followed_summed
     assert {PROMPT in (row["messages"] or "") for row in exported if row["key"] == "plain"} == {False}
     dataset = read_outcomes(tmp_path / "rated")
     assert dataset.outcomes["score"].to_pylist() == [0.5] * 4
+    assert dataset.outcomes["served_as"].to_pylist() == ["org/small"] * 4
     assert dataset.conversations() == [(("user", PROMPT),)] * 4
 
 

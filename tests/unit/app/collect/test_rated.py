@@ -14,6 +14,7 @@ from app.collect.rated import Written, refuse_foreign, write_rated
 from app.errors import UsageError
 from app.store.flat import COLUMNS
 from router_models.outcomes import OutcomesDataset, read_outcomes, write_outcomes
+from tests.fakes.world import model
 
 COLLECTED = OutcomesDataset(
     pa.table({"prompt_id": ["a", "b"], "prompt": ["One?", "Two?"], "dataset": ["journal", "mine"]}),
@@ -30,6 +31,7 @@ def row(name: str, messages: list[dict[str, Any]] | None, score: float | None = 
         "messages": kept,
         "operation": "chat",
         "outcome": "ok",
+        "served_as": "small",
     }
     return dict.fromkeys(COLUMNS) | known
 
@@ -117,9 +119,51 @@ def test_a_tenant_of_whom_nothing_would_be_in_it_is_no_hindrance(tmp_path: Path)
 
 
 def test_what_an_artifact_calls_a_model_is_kept(tmp_path: Path) -> None:
-    write_rated(tmp_path, [row("a", user("One?"))], {"small": "small-it"})
+    rated = row("a", user("One?")) | {"served_as": "org/small", "predicted_as": "small-it"}
+    write_rated(tmp_path, [rated])
 
     assert read_outcomes(tmp_path).known_as(["small-it"]) == {"small": "small-it"}
+
+
+def test_a_record_that_does_not_tell_is_taken_for_what_the_catalogue_says(tmp_path: Path) -> None:
+    rated = row("a", user("One?")) | {"served_as": None}
+
+    written = write_rated(tmp_path, [rated], [model("small", predicted_as="small-it")])
+
+    assert written == Written(1, by_name=1)
+    assert read_outcomes(tmp_path).known_as(["small-it"]) == {"small": "small-it"}
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "told"),
+    [
+        (("org/old", "old"), ("org/new", "new"), ("small@old", "old")),
+        (("org/old", None), ("org/new", "new"), ("small@org/old", None)),
+        (("org/old", "old"), ("org/old", "new"), ("small@old", "old")),
+        (("org/old", None), ("org/old", "new"), ("small", "new")),
+        (("org/old", "old"), ("org/old", None), ("small", None)),
+        (("org/old", "old"), ("org/old-fp8", "old"), ("small", "old")),
+        (("org/old", "old"), None, ("small", "old")),
+    ],
+)
+def test_a_rating_is_that_of_the_model_that_answered(
+    then: tuple[str, str | None], now: tuple[str, str | None] | None, told: tuple[str, str | None], tmp_path: Path
+) -> None:
+    rated = row("a", user("One?")) | dict(zip(("served_as", "predicted_as"), then, strict=True))
+    catalog = [model("small", served_as=now[0], predicted_as=now[1])] if now else []
+
+    assert write_rated(tmp_path, [rated], catalog) == Written(1)
+    (one,) = read_outcomes(tmp_path).outcomes.to_pylist()
+    assert (one["model"], one["predicted_as"]) == told
+
+
+def test_of_models_that_shared_a_name_that_is_gone_the_last_has_it(tmp_path: Path) -> None:
+    served = ({"served_as": f"org/{name}", "predicted_as": name} for name in ("old", "new"))
+    rows = [row(name, user("One?")) | more for name, more in zip("ab", served, strict=True)]
+
+    write_rated(tmp_path, rows)
+
+    assert read_outcomes(tmp_path).known_as(["old", "new"]) == {"small@old": "old", "small": "new"}
 
 
 def test_of_a_message_in_parts_the_text_is_the_prompt(tmp_path: Path) -> None:
