@@ -140,7 +140,7 @@ def export(
 
     The text of prompts is only in it where a key has `keeps_bodies: true`; a dataset leaves requests without text out.
     It has no splits: `train` and `evaluate` draw them by the prompts' texts. A dataset is of one tenant, unless told
-    otherwise.
+    otherwise. What an earlier export wrote there stays; newer ratings replace older ones.
 
     Example: `thalamus journal export --parquet var/journal.parquet --outcomes var/rated --tenant acme`
     """
@@ -179,10 +179,16 @@ def export(
     counts = {reason: found.left_out.get(reason.name, 0) for reason in REASONS}
     if as_json:
         by_name = {reason.name: count for reason, count in counts.items()}
-        print(json.dumps({"requests": written, "rated": found.rated, **by_name, "by_name": found.by_name}))
+        print(
+            json.dumps(
+                {"requests": written, "rated": found.rated, **by_name, "kept": found.kept, "by_name": found.by_name}
+            )
+        )
         return
     left_out = [f"; {count} are not in {outcomes}, for {why.words}" for why, count in counts.items() if count]
     print(f"{written} requests, {found.rated} of them rated{''.join(left_out)}")
+    if found.kept:
+        print(f"Kept {found.kept} of earlier exports")
     if found.by_name:
         print(f"Which model answered {found.by_name} of them is not recorded: it is taken for what has its name now")
 

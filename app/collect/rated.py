@@ -5,6 +5,8 @@ left out. Length and cost are those of one answer: of several choices the mean, 
 
 A name of the catalogue may have been another model's when it answered. Where the artifact's name for it was another one
 then, or that is not known, the backend's, its rows have that behind their model's name: `fast@llama-8b`.
+
+What an earlier export wrote into the folder stays, as far as this one has not read it again: a journal forgets.
 """
 
 from __future__ import annotations
@@ -22,7 +24,15 @@ import pyarrow.parquet as pq
 from app.collect.progress import FILE_NAME
 from app.domain.models import Model
 from app.errors import UsageError
-from router_models.outcomes import OUTCOMES_NAME, PREDICTED_AS, PROMPTS_NAME, OutcomesDataset, write_outcomes
+from router_models.outcomes import (
+    OUTCOMES_NAME,
+    PREDICTED_AS,
+    PROMPTS_NAME,
+    OutcomesDataset,
+    OutcomesError,
+    read_outcomes,
+    write_outcomes,
+)
 
 NO_TENANT = "-"
 """What requests of keys without a tenant go by."""
@@ -84,6 +94,8 @@ class Written:
     rated: int
     left_out: Mapping[str, int] = field(default_factory=dict)
     """By the name of the reason, where there are any."""
+    kept: int = 0
+    """What it has of earlier exports beside those."""
     by_name: int = 0
     """What their models were is not in their records: it is taken for what the catalogue calls so now."""
 
@@ -97,22 +109,46 @@ def write_rated(
 ) -> Written:
     """Write an outcomes dataset of the rows that were answered and rated, and whose text was kept.
 
-    `models` are those of the catalogue.
+    `models` are those of the catalogue. Rows of an earlier export stay, unless they are among these.
 
     Raises:
-        UsageError: prompts of several tenants would be in it, and `all_tenants` does not say that they may.
+        UsageError: prompts of several tenants would be in it, and `all_tenants` does not say that they may; or the
+            earlier export cannot be read.
     """
     rated = [row for row in rows if row["score"] is not None and row["model"] and row["decision_id"]]
     reasons = [_reason(row) for row in rated]
-    kept = [row for row, reason in zip(rated, reasons, strict=True) if reason is None]
+    usable = [row for row, reason in zip(rated, reasons, strict=True) if reason is None]
+    read_again = {row["decision_id"] for row in rated}
+    kept = [one for one in _earlier(folder) if one["prompt_id"] not in read_again]
+    examples = _named([*kept, *map(_example, usable)], models)
     if not all_tenants:
-        _refuse_several(folder, tenants_of(kept))
-    examples = _named([_example(row) for row in kept], models)
+        _refuse_several(folder, tenants_of(examples))
     tables = (pa.Table.from_pylist(examples, schema) for schema in (_PROMPTS, _OUTCOMES))
     write_outcomes(folder, OutcomesDataset(*tables))
     return Written(
-        len(rated), Counter(reason for reason in reasons if reason), sum(row["served_as"] is None for row in kept)
+        rated=len(rated),
+        left_out=Counter(reason for reason in reasons if reason),
+        kept=len(kept),
+        by_name=sum(row["served_as"] is None for row in usable),
     )
+
+
+def _earlier(folder: Path) -> list[Row]:
+    """What an export wrote there, one row for each prompt.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    # One that was stopped before it had written the second file left nothing to keep.
+    if not (folder / OUTCOMES_NAME).exists():
+        return []
+    try:
+        dataset = read_outcomes(folder)
+    except OutcomesError as exc:
+        raise UsageError(f"{exc}; what was exported there would be lost: name another folder with --outcomes") from exc
+    prompts = {prompt["prompt_id"]: prompt for prompt in dataset.prompts.to_pylist()}
+    nothing = dict.fromkeys([*_PROMPTS.names, *_OUTCOMES.names])
+    return [{**nothing, **prompts[one["prompt_id"]], **one} for one in dataset.outcomes.to_pylist()]
 
 
 def _reason(row: Row) -> str | None:

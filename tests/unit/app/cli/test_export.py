@@ -76,3 +76,11 @@ def test_whose_prompts_would_be_mixed_is_said(config: Path) -> None:
     assert json.loads(export(config, "--all-tenants", "--json"))["rated"] == 2
     with pytest.raises(UsageError, match="exclude each other"):
         export(config, "--all-tenants", "--tenant", "acme")
+
+
+def test_what_is_kept_of_earlier_exports_is_said(config: Path) -> None:
+    keep(config, record("a"))
+    export(config)
+
+    assert "Kept 1 of earlier exports" in export(config, "--since", "2026-01-01")
+    assert read_outcomes(config.parent / "rated").outcomes["prompt_id"].to_pylist() == ["a"]

@@ -203,3 +203,60 @@ def test_an_earlier_export_may_be_written_again(tmp_path: Path) -> None:
     refuse_foreign(tmp_path)
     write_rated(tmp_path, [])
     refuse_foreign(tmp_path)
+
+
+def test_what_the_journal_has_forgotten_stays_in_the_dataset(tmp_path: Path) -> None:
+    served = {"served_as": "org/small", "predicted_as": "small-it", "tenant": "acme"}
+    write_rated(tmp_path, [row("a", user("One?")) | served, row("b", user("Two?"), score=0.5) | served])
+    before = read_outcomes(tmp_path)
+
+    assert write_rated(tmp_path, []) == Written(0, kept=2)
+    assert read_outcomes(tmp_path) == before
+    assert write_rated(tmp_path, [row("c", user("Three?")) | served]) == Written(1, kept=2)
+    assert read_outcomes(tmp_path).outcomes["prompt_id"].to_pylist() == ["a", "b", "c"]
+
+
+def test_a_newer_rating_replaces_an_older_one(tmp_path: Path) -> None:
+    write_rated(tmp_path, [row("a", user("One?")), row("b", user("Two?"))])
+
+    assert write_rated(tmp_path, [row("b", user("Two?"), score=0.0)]) == Written(1, kept=1)
+    assert read_outcomes(tmp_path).outcomes["score"].to_pylist() == [1.0, 0.0]
+
+
+def test_what_is_now_known_to_be_of_no_use_goes(tmp_path: Path) -> None:
+    write_rated(tmp_path, [row("a", user("One?"))])
+
+    assert write_rated(tmp_path, [row("a", user("One?")) | {"outcome": "cancelled"}]) == Written(1, {"broken": 1})
+    assert read_outcomes(tmp_path).outcomes.num_rows == 0
+
+
+def test_another_tenants_earlier_export_is_not_added_to(tmp_path: Path) -> None:
+    write_rated(tmp_path, [row("a", user("One?")) | {"tenant": "acme"}])
+
+    with pytest.raises(UsageError, match="several tenants: acme, globex"):
+        write_rated(tmp_path, [row("b", user("Two?")) | {"tenant": "globex"}])
+
+
+def test_a_name_that_is_another_models_by_now_is_so_in_what_was_exported_before(tmp_path: Path) -> None:
+    then = row("a", user("One?")) | {"served_as": "org/old", "predicted_as": "old"}
+    new = model("small", served_as="org/new", predicted_as="new")
+    write_rated(tmp_path, [then], [model("small", served_as="org/old", predicted_as="old")])
+
+    for _ in range(2):
+        write_rated(tmp_path, [row("b", user("Two?")) | {"served_as": "org/new", "predicted_as": "new"}], [new])
+        assert read_outcomes(tmp_path).known_as(["old", "new"]) == {"small@old": "old", "small": "new"}
+
+
+def test_an_earlier_export_that_cannot_be_read_is_not_replaced(tmp_path: Path) -> None:
+    write_rated(tmp_path, [row("a", user("One?"))])
+    (tmp_path / "outcomes.parquet").write_bytes(b"PAR1")
+
+    with pytest.raises(UsageError, match=r"outcomes.parquet cannot be read .* name another folder with --outcomes"):
+        write_rated(tmp_path, [row("b", user("Two?"))])
+
+
+def test_an_export_that_was_stopped_between_its_files_is_written_again(tmp_path: Path) -> None:
+    write_rated(tmp_path, [row("a", user("One?"))])
+    (tmp_path / "outcomes.parquet").unlink()
+
+    assert write_rated(tmp_path, [row("a", user("One?"))]) == Written(1)
