@@ -83,6 +83,8 @@ REASONS = (
     Reason("broken", "their answers broke off or failed", lambda row, _: row["outcome"] != "ok"),
     Reason("embeddings", "embeddings are no answers", lambda row, _: row["operation"] == "embeddings"),
     Reason("batches", "they had several prompts each", lambda _, asked: asked.get("prompts", 1) > 1),
+    # Of a question about a picture the text says next to nothing.
+    Reason("pictures", "their prompts have pictures", lambda _, asked: "vision" in asked.get("needs", ())),
     Reason("without_text", "their key keeps no text", lambda row, _: not _last_of_user(row["messages"])),
 )
 

@@ -85,9 +85,10 @@ def test_length_and_cost_are_those_of_one_whole_answer(
     [
         ("embeddings", {"operation": "embeddings"}),
         ("batches", {"operation": "completion", "asked": '{"choices": 2, "prompts": 2}'}),
+        ("pictures", {"asked": '{"needs": ["chat", "vision"]}'}),
     ],
 )
-def test_what_is_no_answer_to_one_prompt_is_left_out_and_counted(
+def test_what_is_no_answer_to_one_text_is_left_out_and_counted(
     reason: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     assert write_rated(tmp_path, [row("a", user("One?")), row("b", user("Two?")) | changes]) == Written(2, {reason: 1})
