@@ -150,8 +150,9 @@ def export(
         raise UsageError("--tenant and --all-tenants exclude each other")
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
+    from app.cli.exported import tell
     from app.collect.export import ParquetFile
-    from app.collect.rated import REASONS, Written, refuse_foreign, write_rated
+    from app.collect.rated import Written, refuse_foreign, write_rated
 
     if outcomes:
         refuse_foreign(outcomes)
@@ -176,21 +177,7 @@ def export(
     if file:
         file.close()
     found = write_rated(outcomes, rated, models, all_tenants=all_tenants) if outcomes else Written(len(rated))
-    counts = {reason: found.left_out.get(reason.name, 0) for reason in REASONS}
-    if as_json:
-        by_name = {reason.name: count for reason, count in counts.items()}
-        print(
-            json.dumps(
-                {"requests": written, "rated": found.rated, **by_name, "kept": found.kept, "by_name": found.by_name}
-            )
-        )
-        return
-    left_out = [f"; {count} are not in {outcomes}, for {why.words}" for why, count in counts.items() if count]
-    print(f"{written} requests, {found.rated} of them rated{''.join(left_out)}")
-    if found.kept:
-        print(f"Kept {found.kept} of earlier exports")
-    if found.by_name:
-        print(f"Which model answered {found.by_name} of them is not recorded: it is taken for what has its name now")
+    tell(outcomes, written, found, as_json=as_json)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from app.errors import UsageError
 from app.store.flat import COLUMNS, PREDICTIONS
 
-_TRUTHS = {"stream", "usage_counted", "reconstructed"}
+_TRUTHS = {"stream", "usage_counted", "reconstructed", "keeps_text"}
 _WHOLE = {"attempts", "input_tokens", "cached_input_tokens", "output_tokens", "max_tokens", "eligible"}
 _NUMBERS = {"time", "reserved_usd", "propensity", "cost_usd", "mean_logprob", "ttft_s", "duration_s", "overhead_s"}
 _NUMBERS |= {*PREDICTIONS, "score"}

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from app.collect.progress import FILE_NAME
 from app.domain.models import Model
 from app.errors import UsageError
+from app.store.rows import MOST_TEXT_CHARS
 from router_models.outcomes import (
     OUTCOMES_NAME,
     PREDICTED_AS,
@@ -72,7 +73,7 @@ class Reason(NamedTuple):
 
     name: str
     words: str
-    """How it goes on after "3 are not in it, for"."""
+    """How it goes on after "Not in it: 3, for"."""
     holds: Callable[[Row, Mapping[str, Any]], bool]
     """Asked with a row and what was asked for in it."""
 
@@ -85,7 +86,17 @@ REASONS = (
     Reason("batches", "they had several prompts each", lambda _, asked: asked.get("prompts", 1) > 1),
     # Of a question about a picture the text says next to nothing.
     Reason("pictures", "their prompts have pictures", lambda _, asked: "vision" in asked.get("needs", ())),
-    Reason("without_text", "their key keeps no text", lambda row, _: not _last_of_user(row["messages"])),
+    # There was no room for more, or another release wrote it.
+    Reason(
+        "incomplete", "only parts of their records are kept", lambda row, _: not (row["asked"] and row["operation"])
+    ),
+    Reason("without_text", "their keys keep no text", lambda row, _: not row["keeps_text"]),
+    Reason(
+        "too_long",
+        f"their prompts have more than {MOST_TEXT_CHARS:,} characters",
+        lambda row, _: row["messages"] is None,
+    ),
+    Reason("empty", "no user says anything in them", lambda row, _: not _last_of_user(row["messages"])),
 )
 
 

@@ -13,10 +13,10 @@ _MORE_OF_THE_END = ("output_tokens", "usage_counted", "mean_logprob", "ttft_s", 
 _PREDICTED = ("quality", "cost_usd", "output_tokens", "latency_s")
 _ASKED = ("asked_for", "stream", "priority", "max_tokens", "reserved_usd", "propensity", "eligible")
 PREDICTIONS = tuple(f"predicted_{name}" for name in _PREDICTED)
-_LAST = ("excluded", "artifact", "served_as", "predicted_as", "score", "messages", "estimates", "asked")
+_LAST = ("excluded", "artifact", "served_as", "predicted_as", "score", "keeps_text", "messages", "estimates", "asked")
 COLUMNS = ("time", *_TEXTS, *_ASKED, *_OF_THE_END, *_MORE_OF_THE_END, "reconstructed", *PREDICTIONS, *_LAST)
-"""Of a row, in order. `excluded` and the last three are JSON texts. `served_as` and `predicted_as` are the model's that
-answered; who has the first as None was recorded without both."""
+"""Of a row, in order. `excluded` and the last three are JSON texts. `served_as` and `predicted_as` are those of who
+answered; where the first is None neither was recorded. A row that `keeps_text` but has no `messages` had too many."""
 
 
 def flat(record: Mapping[str, Any], feedback: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def flat(record: Mapping[str, Any], feedback: Mapping[str, Any] | None = None) -
     row |= {name: end.get(name) for name in (*_OF_THE_END, *_MORE_OF_THE_END)}
     row["eligible"], row["reconstructed"] = record.get("eligible"), bool(end.get("reconstructed"))
     row["asked_for"], row["max_tokens"] = asked.get("model"), asked.get("max_tokens")
+    row["keeps_text"] = "messages" in record
     row["artifact"] = (record.get("versions") or {}).get("artifact")
     row["served_as"] = end.get("served_as") or (end["model"] if "predicted_as" in end else None)
     row["predicted_as"] = end.get("predicted_as")

@@ -14,6 +14,8 @@ from app.cli.journal import journal
 from app.errors import UsageError
 from app.store.kept import Batch, Ended, Feedback
 from app.store.sqlite_journal import SqliteJournal
+from router_models.adaptation import LEAST_MODELS, LEAST_PROMPTS
+from router_models.onboarding import LEAST_SHOTS
 from router_models.outcomes import read_outcomes
 from tests.fakes.deployment import write_config
 
@@ -84,3 +86,37 @@ def test_what_is_kept_of_earlier_exports_is_said(config: Path) -> None:
 
     assert "Kept 1 of earlier exports" in export(config, "--since", "2026-01-01")
     assert read_outcomes(config.parent / "rated").outcomes["prompt_id"].to_pylist() == ["a"]
+
+
+def test_what_is_left_out_and_what_comes_next_is_said(config: Path) -> None:
+    folder = config.parent / "rated"
+    silent = {name: value for name, value in record("d").items() if name != "messages"}
+    large = {"outcome": "ok", "model": "large"}
+    keep(config, record("a"), record("b"), record("c", end=large), silent, record("e", messages=None))
+
+    assert export(config) == (
+        "5 requests, 5 of them rated\n"
+        f"Not in {folder}: 1, for their keys keep no text; 1, for their prompts have more than 32,000 characters\n"
+        "Which model answered 3 of them is not recorded: it is taken for what has its name now\n"
+        f"{folder} has different rated prompts: 2 of small, 1 of large\n"
+        f"Next: thalamus train --base ARTIFACT --data {folder} --output NEW, with {LEAST_PROMPTS} for each of "
+        f"{LEAST_MODELS} models that the artifact knows; thalamus onboard MODEL --outcomes {folder} "
+        f"--artifact ARTIFACT --output NEW, with {LEAST_SHOTS} of the model that joins\n"
+    )
+
+
+def test_where_nothing_was_rated_there_is_nothing_to_learn_from(config: Path) -> None:
+    keep(config)
+
+    assert (
+        export(config).splitlines()[1].startswith(f"{config.parent / 'rated'} has no rated prompts. Next: have answers")
+    )
+
+
+def test_of_a_table_only_its_rows_are_said(config: Path) -> None:
+    keep(config, record("a"))
+    done = CliRunner().invoke(
+        journal, ["export", "--config", str(config), "--parquet", str(config.parent / "all.parquet")]
+    )
+
+    assert done.stdout == "1 requests, 1 of them rated\n"

@@ -32,21 +32,14 @@ def row(name: str, messages: list[dict[str, Any]] | None, score: float | None = 
         "operation": "chat",
         "outcome": "ok",
         "served_as": "small",
+        "asked": "{}",
+        "keeps_text": messages is not None,
     }
     return dict.fromkeys(COLUMNS) | known
 
 
 def user(content: object) -> list[dict[str, Any]]:
     return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
-
-
-@pytest.mark.parametrize("textless", [None, [], user(None), user([{"type": "image_url", "image_url": {"url": "x"}}])])
-def test_a_request_without_text_is_left_out_and_counted(textless: list[dict[str, Any]] | None, tmp_path: Path) -> None:
-    rows = [row("a", user("One?")), row("b", textless), row("c", user("Three?"), score=None)]
-
-    assert write_rated(tmp_path, rows) == Written(2, {"without_text": 1})
-    assert read_outcomes(tmp_path).prompts["prompt"].to_pylist() == ["One?"]
-    assert read_outcomes(tmp_path).outcomes["prompt_id"].to_pylist() == ["a"]
 
 
 @pytest.mark.parametrize("outcome", ["upstream_broken", "cancelled", None])
@@ -85,10 +78,18 @@ def test_length_and_cost_are_those_of_one_whole_answer(
     [
         ("embeddings", {"operation": "embeddings"}),
         ("batches", {"operation": "completion", "asked": '{"choices": 2, "prompts": 2}'}),
+        ("incomplete", {"asked": None, "messages": None, "keeps_text": False}),
+        ("incomplete", {"operation": None}),
+        ("without_text", {"messages": None, "keeps_text": False}),
+        ("too_long", {"messages": None}),
+        ("empty", {"messages": "[]"}),
+        ("empty", {"messages": json.dumps(user(None))}),
+        ("empty", {"messages": json.dumps(user(""))}),
+        ("empty", {"messages": json.dumps(user([{"type": "image_url", "image_url": {"url": "x"}}]))}),
         ("pictures", {"asked": '{"needs": ["chat", "vision"]}'}),
     ],
 )
-def test_what_is_no_answer_to_one_text_is_left_out_and_counted(
+def test_what_is_no_answer_to_one_text_that_is_known_is_left_out_and_counted(
     reason: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     assert write_rated(tmp_path, [row("a", user("One?")), row("b", user("Two?")) | changes]) == Written(2, {reason: 1})

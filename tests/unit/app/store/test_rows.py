@@ -16,7 +16,7 @@ from app.domain.usage import Usage
 from app.store.flat import COLUMNS, flat
 from app.store.journal import Entry, Outcome
 from app.store.kept import periods_of
-from app.store.rows import begun, ended, shortened, unsealed, whole
+from app.store.rows import MOST_TEXT_CHARS, begun, ended, shortened, unsealed, whole
 from tests.fakes.world import decision, request
 
 TEXT = "a secret plan"
@@ -48,6 +48,12 @@ def record(one: Entry, outcome: Outcome) -> dict[str, Any]:
 def test_text_is_kept_for_keys_that_ask_for_it_only() -> None:
     assert TEXT not in str(record(entry(), OK))
     assert record(entry(keeps_text=True), OK)["messages"] == [{"role": "user", "content": TEXT}]
+
+
+def test_too_much_text_is_told_from_text_that_may_not_be_kept() -> None:
+    long = request(conversation=(("user", "x" * (MOST_TEXT_CHARS + 1)),))
+    rows = [flat(record(entry(keeps_text=keeps, request=long), OK)) for keeps in (True, False)]
+    assert [(row["messages"], row["keeps_text"]) for row in rows] == [(None, True), (None, False)]
 
 
 def test_half_of_a_utf16_pair_in_a_kept_text_is_escaped() -> None:
