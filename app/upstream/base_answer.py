@@ -23,6 +23,8 @@ class Form:
     wants_usage: bool = False
     """Whether a stream's caller asked for the usage chunk; the backend is always asked for it."""
     operation: Operation = "chat"
+    echoes: bool = False
+    """Whether an answer begins with its prompt, whose tokens are told with the answer's."""
 
 
 class Sink(Protocol):
@@ -73,8 +75,8 @@ class Answer:
 
     @property
     def mean_logprob(self) -> float | None:
-        """Mean log-probability of the answer's tokens; None where the answer does not tell it."""
-        return self.logprob_sum / self.logprobs if self.logprobs else None
+        """Mean log-probability of the answer's tokens; None where the answer does not tell it, or of others too."""
+        return self.logprob_sum / self.logprobs if self.logprobs and not self.form.echoes else None
 
     def add_logprobs(self, choice: Mapping[str, Any]) -> None:
         """Those of one choice, or of a piece of it."""

@@ -58,4 +58,5 @@ def form_of(request: Request, model: Model) -> Form:
     """What the answer to a request has to look like."""
     options = request.body.get("stream_options")
     wants_usage = options is not None and options.get("include_usage") is True
-    return Form(model.name, request.stream, request.choices, wants_usage, request.operation)
+    echoes = request.body.get("echo") is True
+    return Form(model.name, request.stream, request.choices, wants_usage, request.operation, echoes)

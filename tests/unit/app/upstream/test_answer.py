@@ -16,8 +16,10 @@ from app.errors import UpstreamBroken, UpstreamDisconnected, UpstreamError
 from app.upstream.answer import Answer, Form, read_answer
 from app.upstream.deadline import Deadline
 from app.upstream.exchange import Pace
+from app.upstream.forwarding import form_of
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import FakeExchange, Piece, chunk, event, plain_of, stream_of, texts
+from tests.fakes.world import model, request
 
 STREAM = Form("shown", stream=True)
 PLAIN = Form("shown", stream=False)
@@ -490,6 +492,15 @@ async def test_log_probabilities_that_make_no_sense_are_none(logprobs: object) -
     told["choices"][0]["logprobs"] = logprobs
     _, answer = await stream(event(told), event(chunk("", "stop")), DONE)
     assert answer.complete
+    assert answer.mean_logprob is None
+
+
+async def test_how_probable_a_prompt_was_is_not_taken_for_how_probable_the_answer_was() -> None:
+    """The backend repeats it, if told to, with all of its tokens."""
+    asked = request(operation="completion", body={"prompt": "ab", "echo": True, "logprobs": 1})
+    told = {"choices": [{"index": 0, "text": "abc", "logprobs": {"token_logprobs": [None, -9.0, -0.5]}}]}
+    body = FakeExchange([json.dumps(told).encode()], content_type="application/json")
+    answer = await read_answer(body, form_of(asked, model("small")), pace())
     assert answer.mean_logprob is None
 
 
