@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 
 from tests.fakes.deployment import GATEWAY, SECRET, Deployment, deployed
+from tests.fakes.full_disk import files_of_at_most
 from tests.fakes.process import until
 from tests.fakes.redis_server import running_redis
-from tests.unit.app.store.test_spool import files_of_at_most
 
 BODY = {"model": "small", "messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 8}
 BUDGET = {"usd": 5.0, "per": "month", "hard": False}

@@ -23,10 +23,10 @@ from app.store.rows import Facts, sealed
 from app.store.spool import Spool
 from app.store.sqlite import FILE
 from app.telemetry import Telemetry
+from tests.fakes.full_disk import files_of_at_most
 from tests.fakes.journal_process import OK, entry, opened, recording
 from tests.fakes.redis_server import running_redis
 from tests.fakes.world import request
-from tests.unit.app.store.test_spool import files_of_at_most
 
 
 def journalled(journal: RecordedJournal, first: int, count: int) -> None:
