@@ -1,5 +1,8 @@
 """Which prompts ask the same question: what is asked often is no more evidence than what is asked once.
 
+How it works: the question is all that was sent. "Go on." at the end of two conversations is two questions, so where a
+prompt was sent within several turns, all of them count; where it was sent alone or in a template, its own text.
+
 Legend of array suffixes: B prompts, Q questions, M models.
 """
 
@@ -18,9 +21,18 @@ def question_hash(text: str) -> str:
     return hashlib.sha256(" ".join(text.lower().split()).encode(errors="replace")).hexdigest()
 
 
+def question_texts(dataset: OutcomesDataset) -> list[str]:
+    """What each prompt asks: its text, or that of the whole conversation where it is the end of one."""
+    prompts = dataset.prompts["prompt"].to_pylist()
+    return [
+        "\n".join(f"{role}: {text}" for role, text in turns) if len(turns) > 1 else prompt
+        for turns, prompt in zip(dataset.conversations(), prompts, strict=True)
+    ]
+
+
 def question_keys(dataset: OutcomesDataset) -> list[str]:
-    """The same for the same question: the dataset's own `core_hash`, else a hash of the prompt without its spacing."""
-    texts = dataset.prompts["prompt"].to_pylist()
+    """The same for the same question: the dataset's own `core_hash`, else a hash of its text without its spacing."""
+    texts = question_texts(dataset)
     has_hashes = "core_hash" in dataset.prompts.column_names
     hashes = dataset.prompts["core_hash"].to_pylist() if has_hashes else [None] * len(texts)
     return [str(key or question_hash(text)) for key, text in zip(hashes, texts, strict=True)]

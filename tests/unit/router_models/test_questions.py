@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 
 from router_models.outcomes import OutcomesDataset
-from router_models.questions import folds_by_question, one_per_question, question_numbers
+from router_models.questions import folds_by_question, one_per_question, question_hash, question_keys, question_numbers
 
 PROMPTS = pa.table(
     {
@@ -27,6 +29,44 @@ OUTCOMES = pa.table(
 
 def test_a_question_is_known_by_its_text_or_by_its_own_hash() -> None:
     assert question_numbers(OutcomesDataset(PROMPTS, OUTCOMES)).tolist() == [0, 1, 0, 1]
+
+
+def sent(*conversations: list[tuple[str, str]] | None, prompt: str = "Go on.", **columns: list[str]) -> OutcomesDataset:
+    """The same prompt, at the end of each of these conversations."""
+    ids = [f"p{number}" for number in range(len(conversations))]
+    turns = [said and json.dumps([{"role": role, "content": text} for role, text in said]) for said in conversations]
+    prompts = {"prompt_id": ids, "prompt": [prompt] * len(ids), "messages": pa.array(turns, pa.string()), **columns}
+    outcomes = {"prompt_id": ids, "model": ["m"] * len(ids), "score": [number / 8 for number in range(len(ids))]}
+    return OutcomesDataset(pa.table(prompts), pa.table(outcomes))
+
+
+STORY, RECIPE = [("system", "Tell a story."), ("user", "Go on.")], [("system", "A recipe."), ("user", "Go on.")]
+
+
+def test_conversations_that_end_alike_are_different_questions() -> None:
+    louder = [("system", "tell a  STORY. "), ("user", "go on.")]
+
+    dataset = sent(STORY, RECIPE, louder)
+
+    assert question_numbers(dataset).tolist() == [0, 1, 0]
+    np.testing.assert_array_equal(one_per_question(dataset).matrix("score", ("m",)), [[0.125], [0.125]])
+
+
+def test_who_said_what_is_part_of_the_question() -> None:
+    turns = [("user", "One"), ("assistant", "Two"), ("user", "Go on.")]
+    others = [("user", "One"), ("user", "Two"), ("user", "Go on.")]
+
+    assert question_numbers(sent(turns, others)).tolist() == [0, 1]
+
+
+def test_a_prompt_that_was_sent_alone_or_in_a_template_is_known_by_its_text() -> None:
+    alone, template = [("user", "Go on.")], [("user", "Answer in a word: Go on.")]
+
+    assert set(question_keys(sent(None, alone, template))) == {question_hash("Go on.")}
+
+
+def test_a_hash_of_its_own_goes_before_the_conversation() -> None:
+    assert question_numbers(sent(STORY, RECIPE, core_hash=["x", "x"])).tolist() == [0, 0]
 
 
 def test_of_each_question_one_prompt_is_left_with_the_means_of_what_was_answered() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pyarrow as pa
@@ -28,6 +29,21 @@ def test_the_same_text_is_on_the_same_side_in_every_dataset() -> None:
     shuffled = [f"  Question\n{number} " for number in reversed(range(50))] + ["another"]
 
     assert splits(with_splits(dataset(texts))) == splits(with_splits(dataset(shuffled)))[:50][::-1]
+
+
+def test_conversations_that_end_alike_are_divided_as_others_are() -> None:
+    """By all that was said, so that they are not all on one side; a lone message is where its text is."""
+    asking = ("user", "Sum up.")
+    turns = [[("system", f"Document {number}."), asking] for number in range(100)] + [[asking]]
+    said = [json.dumps([{"role": role, "content": text} for role, text in each]) for each in turns]
+    undivided = dataset(["Sum up."] * len(turns))
+    spoken = OutcomesDataset(undivided.prompts.append_column("messages", pa.array(said)), OUTCOMES)
+
+    *drawn, alone = splits(with_splits(spoken))
+
+    assert Counter(drawn)["train"] == pytest.approx(70, abs=15)
+    assert set(drawn) == set(SHARES)
+    assert alone == drawn_split("Sum up.")
 
 
 def test_the_shares_are_as_they_are_said() -> None:
