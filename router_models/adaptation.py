@@ -18,14 +18,19 @@ Whether it helps is told by prompts held back: each fifth is predicted by what t
 where the Brier score falls by more than chance explains, and choosing by it is not worse than before by more than that;
 of lengths, where their deviance falls by more than chance explains. Each part is kept or left for itself.
 
-Legend of array suffixes: B prompts, M all models of the artifact, S those measured, T tasks, A coordinates of a fit.
+Qualities are learned and judged only from prompts that two models or more have scores on. A prompt that one model
+answered leaves nothing to choose from, and its score may be as much its caller's as the model's: where one model has
+kind callers and another one strict ones, predictions of their scores get better and choices worse.
+
+Legend of array suffixes: B prompts, M all models of the artifact, S those measured or compared, T tasks, A coordinates
+of a fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,9 +47,8 @@ from router_models.questions import one_per_question
 from router_models.splits import split_names
 from router_models.static_error import static_error
 from router_models.tryage import HeadSettings
+from router_models.verdict import LEAST_MODELS, LEAST_PROMPTS, LengthVerdict, QualityVerdict, Verdict
 
-LEAST_PROMPTS = 50
-LEAST_MODELS = 2
 FOLDS = 5
 # Deviations that are expected before anything is seen: of the slopes (from 1), a model's offset, and what one task adds
 # for one model. In logits.
@@ -53,78 +57,6 @@ SLOPE_DEVIATION, OFFSET_DEVIATION, KIND_DEVIATION = 0.5, 1.0, 0.5
 LENGTH_DEVIATION, LENGTH_KIND_DEVIATION = 2.0, 0.5
 # Of one's own prompts, at most so many are to be taken for unlike all that is known.
 FALSE_ALARMS = 0.0025
-
-
-@dataclass(frozen=True)
-class LengthVerdict:
-    """What adapting lengths did on prompts held back."""
-
-    prompts: int
-    real_tokens: float
-    """Mean length, as are the next two."""
-    tokens_before: float
-    tokens_after: float
-    deviance_gain_interval: tuple[float, float]
-    """90 %, by prompt; of a gamma distribution, which is least where the mean is right."""
-    helps: bool
-
-    def words(self) -> str:
-        told = f"{self.tokens_before:.3g} tokens predicted before, {self.tokens_after:.3g} after"
-        what = "lengths are adapted" if self.helps else "lengths stay as they were"
-        return f"{what}: {told}, {self.real_tokens:.3g} real"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What adapting did on prompts held back; no two of them ask the same question."""
-
-    prompts: int
-    models: tuple[str, ...]
-    brier_before: float
-    brier_after: float
-    brier_gain_interval: tuple[float, float]
-    """90 %, by prompt."""
-    quality_before: float
-    """Mean score of the model with the highest predicted quality."""
-    quality_after: float
-    quality_gain_interval: tuple[float, float]
-    best_single: float | None
-    """Highest mean score of one model on the prompts that all measured models have scores on; None if those are few."""
-    best_single_prompts: int
-    unfamiliar_before: float
-    """Share of the prompts that went to the default order."""
-    helps: bool
-    """Whether to choose; lengths are apart."""
-    lengths: LengthVerdict | None
-    """None where too few are known."""
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether any part of it helps."""
-        return self.helps or (self.lengths is not None and self.lengths.helps)
-
-    def as_json(self) -> Mapping[str, Any]:
-        return asdict(self)
-
-    def sentence(self) -> str:
-        """In words, with what follows."""
-        words = (
-            f"on {self.prompts} prompts held back in turn: Brier score {self.brier_before:.4f} before, "
-            f"{self.brier_after:.4f} after; quality of the chosen {self.quality_before:.3f} before, "
-            f"{self.quality_after:.3f} after (always the best one: {self._best_single()})"
-        )
-        words += f"; {self.lengths.words() if self.lengths else 'lengths stay as they were, for too few are known'}"
-        if self.helps:
-            return f"it helps: {words}"
-        if self.is_kept:
-            return f"it does not help to choose, so qualities stay as they were: {words}"
-        return f"it does not help, so the old heads stay: {words}"
-
-    def _best_single(self) -> str:
-        if self.best_single is None:
-            return f"-, for only {self.best_single_prompts} have scores of all models"
-        of_some = f" on the {self.best_single_prompts} with scores of all models"
-        return f"{self.best_single:.3f}{of_some if self.best_single_prompts < self.prompts else ''}"
 
 
 @dataclass(frozen=True)
@@ -138,21 +70,24 @@ class _Own:
     """Of the answers; NaN where that is not known."""
     measured: np.ndarray
     """Columns with scores."""
+    compared: np.ndarray
+    """Columns with enough scores beside those of another one of them; without any, qualities cannot be adapted."""
     splits: tuple[str, ...]
     """Of their dataset, those that any of them is of."""
 
     def fit(self, rows: np.ndarray) -> Correction:
         """The correction that the scores on these prompts suggest."""
+        rows = rows[_leaves_choice(self.score_BM[rows][:, self.compared])]
         measured_M = np.zeros(self.score_BM.shape[1])
-        measured_M[self.measured] = 1
-        logit_BS = logit(self.prediction.quality[rows][:, self.measured])
-        score_BS, task_BT = self.score_BM[rows][:, self.measured], self.task_BT[rows]
+        measured_M[self.compared] = 1
+        logit_BS = logit(self.prediction.quality[rows][:, self.compared])
+        score_BS, task_BT = self.score_BM[rows][:, self.compared], self.task_BT[rows]
         mean_B1 = logit_BS.mean(1, keepdims=True)
         shared_3 = _shared(mean_B1, logit_BS - mean_B1, score_BS)
         latent_BS = shared_3[0] + shared_3[1] * mean_B1 + shared_3[2] * (logit_BS - mean_B1)
         offset_M, kind_TM = np.zeros(len(measured_M)), np.zeros((task_BT.shape[1], len(measured_M)))
         offset_M[:] = shared_3[0]
-        for place, column in enumerate(self.measured):
+        for place, column in enumerate(self.compared):
             known_B = np.isfinite(score_BS[:, place])
             added = _own_terms(task_BT[known_B], score_BS[known_B, place], latent_BS[known_B, place])
             offset_M[column] += added[0]
@@ -222,7 +157,7 @@ def adapt(
 ) -> tuple[Artifact, Verdict]:
     """The artifact under another name, adapted to the prompts of a dataset; and whether that helped.
 
-    It has what helps. Where nothing does, it has the correction of qualities, for whoever wants to see it.
+    It has what helps. Where nothing does, it has the correction of qualities, for whoever wants to see it; if any.
     Its calibration rows are corrected as its predictions are, and the dataset's prompts join them, each predicted by
     what the other folds say. `advance` is called after each prompt.
 
@@ -233,7 +168,7 @@ def adapt(
     held_back = _held_back(own, seed)
     verdict = _verdict(artifact, own, held_back)
     every = np.arange(len(own.score_BM))
-    correction = own.fit(every) if verdict.helps or not verdict.is_kept else None
+    correction = own.fit(every) if verdict.helps or (verdict.qualities and not verdict.is_kept) else None
     stretch = own.stretch(every) if verdict.lengths and verdict.lengths.helps else None
     added = _Added(correction, stretch)
     adapted = replace(
@@ -287,7 +222,8 @@ def _held_back(own: _Own, seed: int) -> _HeldBack:
     has_lengths = int(np.isfinite(own.missed()).any(1).sum()) >= LEAST_PROMPTS
     for part in np.array_split(np.random.default_rng(seed).permutation(len(quality_BM)), FOLDS):
         there, task_BT = np.setdiff1d(np.arange(len(quality_BM)), part), own.task_BT[part]
-        quality_BM[part] = own.fit(there).quality(quality_BM[part], task_BT)
+        if len(own.compared):
+            quality_BM[part] = own.fit(there).quality(quality_BM[part], task_BT)
         if has_lengths:
             tokens_BM[part] = own.stretch(there).tokens(tokens_BM[part], task_BT)
     return _HeldBack(quality_BM, tokens_BM, has_lengths)
@@ -308,7 +244,21 @@ def _read(artifact: Artifact, dataset: OutcomesDataset, advance: Callable[[], ob
     sat = known.select(np.isfinite(score_BM[:, measured]).any(1))
     prediction, task_BT = ArtifactPredictor(artifact).predict_with_tasks(sat.conversations(), advance)
     score_BM, tokens_BM = (sat.matrix(column, artifact.models) for column in ("score", "output_tokens"))
-    return _Own(prediction, task_BT, score_BM, tokens_BM, measured, _splits(every, artifact, measured)), sat
+    compared, splits = _compared(score_BM, measured), _splits(every, artifact, measured)
+    return _Own(prediction, task_BT, score_BM, tokens_BM, measured, compared, splits), sat
+
+
+def _compared(score_BM: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Of the measured columns, those with enough scores on prompts that another one of them has a score on."""
+    known_BS = np.isfinite(score_BM[:, measured])
+    enough_S = known_BS[_leaves_choice(score_BM[:, measured])].sum(0) >= LEAST_PROMPTS
+    return measured if enough_S.all() else _compared(score_BM, measured[enough_S])
+
+
+def _leaves_choice(score_BS: np.ndarray) -> np.ndarray:
+    """Whether two models or more have a score on a prompt [B]."""
+    several_B: np.ndarray = np.isfinite(score_BS).sum(1) >= LEAST_MODELS
+    return several_B
 
 
 def _splits(every: OutcomesDataset, artifact: Artifact, measured: np.ndarray) -> tuple[str, ...]:
@@ -368,16 +318,33 @@ def _extended(
 
 
 def _verdict(artifact: Artifact, own: _Own, held_back: _HeldBack) -> Verdict:
-    parts = (own.score_BM, own.prediction.quality, held_back.quality)
-    score_BS, before_BS, after_BS = (part[:, own.measured] for part in parts)
+    return Verdict(
+        prompts=len(own.score_BM),
+        models=_names(artifact, own.measured),
+        with_choice=int(_leaves_choice(own.score_BM[:, own.measured]).sum()),
+        unfamiliar_before=float(own.prediction.unfamiliar.mean()),
+        qualities=_quality_verdict(artifact, own, held_back.quality) if len(own.compared) else None,
+        lengths=_length_verdict(own, held_back.output_tokens) if held_back.has_lengths else None,
+    )
+
+
+def _names(artifact: Artifact, columns: np.ndarray) -> tuple[str, ...]:
+    return tuple(artifact.models[column] for column in columns)
+
+
+def _quality_verdict(artifact: Artifact, own: _Own, after_BM: np.ndarray) -> QualityVerdict:
+    choosing_B = _leaves_choice(own.score_BM[:, own.compared])
+    score_BS, before_BS, after_BS = (
+        part[choosing_B][:, own.compared] for part in (own.score_BM, own.prediction.quality, after_BM)
+    )
     wrong = [np.nanmean((quality_BS - score_BS) ** 2, axis=1) for quality_BS in (before_BS, after_BS)]
     chosen = [_score_of_choice(quality_BS, score_BS) for quality_BS in (before_BS, after_BS)]
     brier_gain, quality_gain = _interval(wrong[0] - wrong[1]), _interval(chosen[1] - chosen[0])
     # Means over different prompts would compare the prompts.
     shared_BS = score_BS[np.isfinite(score_BS).all(axis=1)]
-    return Verdict(
+    return QualityVerdict(
         prompts=len(score_BS),
-        models=tuple(artifact.models[column] for column in own.measured),
+        models=_names(artifact, own.compared),
         brier_before=float(wrong[0].mean()),
         brier_after=float(wrong[1].mean()),
         brier_gain_interval=brier_gain,
@@ -386,9 +353,7 @@ def _verdict(artifact: Artifact, own: _Own, held_back: _HeldBack) -> Verdict:
         quality_gain_interval=quality_gain,
         best_single=float(shared_BS.mean(axis=0).max()) if len(shared_BS) >= LEAST_PROMPTS else None,
         best_single_prompts=len(shared_BS),
-        unfamiliar_before=float(own.prediction.unfamiliar.mean()),
         helps=brier_gain[0] > 0 and quality_gain[1] >= 0,
-        lengths=_length_verdict(own, held_back.output_tokens) if held_back.has_lengths else None,
     )
 
 

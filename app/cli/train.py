@@ -23,7 +23,8 @@ def train(
         Path | None, typer.Argument(help="YAML file of the artifact, as in configs/training/; not with --base.")
     ] = None,
     base: Annotated[
-        Path | None, typer.Option(help="Adapt this artifact to the prompts of --data: 50 different ones, better 200.")
+        Path | None,
+        typer.Option(help="Adapt this artifact to the prompts of --data: 50 that two models answered, better 200."),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to make, instead of the file's.")] = None,
     data: Annotated[
@@ -43,8 +44,10 @@ def train(
     the same ones.
 
     With --base an artifact is adapted to your own prompts instead: it says, on prompts held back, whether that helps,
-    and writes nothing if it does not. With --split it leaves the other ones to `evaluate`. Leave out prompts that the
-    artifact learned from: it does not keep them, so they would count as new, and tell less of what adapting does.
+    and writes nothing if it does not. Only prompts that two models or more answered say whom to choose; those of a
+    journal, one model's each, tell of lengths alone. With --split it leaves the other ones to `evaluate`. Leave out
+    prompts that the artifact learned from: it does not keep them, so they would count as new, and tell less of what
+    adapting does.
 
     Example: `thalamus train configs/training/demo-v2.yaml --seed 2 --output var/demo-v2-seed-2`, or `thalamus train
     --base router_models/artifacts/public-v1 --data var/own --output var/own-v1`

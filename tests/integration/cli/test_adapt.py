@@ -36,7 +36,7 @@ def test_it_writes_an_artifact_where_that_helps(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["helps"]
-    assert figures["quality_after"] > figures["quality_before"]
+    assert figures["qualities"]["quality_after"] > figures["qualities"]["quality_before"]
     adapted = load_artifact(tmp_path / "own-v1").about["adapted"]
     assert adapted == {"from": "demo-v2", "to": "unseen", "prompts": 200, "splits": ["unseen"]}
 

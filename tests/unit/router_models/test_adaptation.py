@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +48,14 @@ def test_wordings_it_never_saw_are_routed_better_after_200_of_them(demo: Artifac
 
     (quality_before, brier_before), (quality_after, brier_after) = routed(demo, rest), routed(adapted, rest)
     assert verdict.helps
+    assert verdict.qualities is not None
     assert adapted.about["adapted"]["splits"] == ["unseen"]
     assert verdict.sentence().startswith("it helps: on 200 prompts")
     assert quality_after > quality_before + 0.03
     assert brier_after < 0.8 * brier_before
     # What it says of prompts held back is what comes true on prompts it never saw.
-    assert verdict.quality_after == pytest.approx(quality_after, abs=0.06)
-    assert verdict.brier_after == pytest.approx(brier_after, abs=0.01)
+    assert verdict.qualities.quality_after == pytest.approx(quality_after, abs=0.06)
+    assert verdict.qualities.brier_after == pytest.approx(brier_after, abs=0.01)
 
 
 def test_where_it_was_right_already_the_old_heads_stay(demo: Artifact) -> None:
@@ -70,8 +73,9 @@ def test_scores_without_any_relation_to_prompts_do_not_help_to_choose(demo: Arti
     )
     _, verdict = adapt(demo, OutcomesDataset(prompts, own.outcomes), "own", "own-v1", seed=1)
 
-    assert verdict.best_single is not None
-    assert verdict.quality_after < verdict.best_single + 0.05
+    assert verdict.qualities is not None
+    assert verdict.qualities.best_single is not None
+    assert verdict.qualities.quality_after < verdict.qualities.best_single + 0.05
 
 
 def test_the_best_one_is_told_from_prompts_that_all_models_have_scores_on(demo: Artifact) -> None:
@@ -85,24 +89,100 @@ def test_the_best_one_is_told_from_prompts_that_all_models_have_scores_on(demo: 
     _, verdict = adapt(demo, picked, "own", "own-v1", seed=1)
 
     shared_B = np.isfinite(picked.matrix("score", own.models)).all(1)
-    assert verdict.best_single_prompts == shared_B.sum() < PROMPTS
-    assert verdict.best_single == pytest.approx(score_BM[shared_B].mean(0).max())
+    assert verdict.qualities is not None
+    assert verdict.qualities.best_single_prompts == shared_B.sum() < PROMPTS
+    assert verdict.qualities.best_single == pytest.approx(score_BM[shared_B].mean(0).max())
     assert f"on the {shared_B.sum()} with scores of all models" in verdict.sentence()
+
+
+def answered(dataset: OutcomesDataset, asked: Mapping[str, slice]) -> OutcomesDataset:
+    """The same with answers of these models alone, each on so many of the prompts."""
+    ids = dataset.prompts["prompt_id"].to_pylist()
+    pairs = {(prompt_id, model) for model, places in asked.items() for prompt_id in ids[places]}
+    rows = [row for row in dataset.outcomes.to_pylist() if (row["prompt_id"], row["model"]) in pairs]
+    return OutcomesDataset(dataset.prompts, pa.Table.from_pylist(rows, dataset.outcomes.schema))
 
 
 def test_without_enough_prompts_that_all_models_have_scores_on_no_best_one_is_told(demo: Artifact) -> None:
     own, _ = drawn("unseen")
-    halves = {name: set(own.prompts["prompt_id"].to_pylist()[begin : begin + 110]) for begin, name in ((0, 0), (90, 1))}
-    rows = [
-        row
-        for row in own.outcomes.to_pylist()
-        if row["model"] in own.models[:2] and row["prompt_id"] in halves[own.models.index(row["model"])]
-    ]
-    picked = OutcomesDataset(own.prompts, pa.Table.from_pylist(rows, own.outcomes.schema))
+    first, second, third = own.models[:3]
+    picked = answered(own, {first: slice(0, 200), second: slice(0, 110), third: slice(90, 200)})
     _, verdict = adapt(demo, picked, "own", "own-v1", seed=1)
 
-    assert (verdict.best_single, verdict.best_single_prompts) == (None, 20)
+    assert verdict.qualities is not None
+    assert (verdict.qualities.best_single, verdict.qualities.best_single_prompts) == (None, 20)
     assert "always the best one: -, for only 20 have scores of all models" in verdict.sentence()
+
+
+def as_rated(dataset: OutcomesDataset, kind: str, others: Sequence[str]) -> OutcomesDataset:
+    """As in a journal: one model answered each prompt, and callers of one of them are content with everything."""
+    models = [kind, *others]
+    asked = dict(zip(dataset.prompts["prompt_id"].to_pylist(), itertools.cycle(models), strict=False))
+    rows = [
+        row | ({"score": 1.0} if row["model"] == kind else {})
+        for row in dataset.outcomes.to_pylist()
+        if asked[row["prompt_id"]] == row["model"]
+    ]
+    return OutcomesDataset(dataset.prompts, pa.Table.from_pylist(rows, dataset.outcomes.schema))
+
+
+def together(one: OutcomesDataset, other: OutcomesDataset) -> OutcomesDataset:
+    tables = ((one.prompts, other.prompts), (one.outcomes, other.outcomes))
+    return OutcomesDataset(*(pa.concat_tables(pair) for pair in tables))
+
+
+def test_what_kind_callers_of_one_model_say_is_not_learned_as_a_reason_to_choose_it(demo: Artifact) -> None:
+    journal = as_rated(drawn("test")[0], "smollm2-71m", ["smollm2-135m-math", "smollm2-135m-german"])
+    adapted, verdict = adapt(demo, journal, "own", "own-v1", seed=1)
+
+    assert (verdict.qualities, verdict.helps, verdict.is_kept, verdict.with_choice) == (None, False, False, 0)
+    assert verdict.sentence().startswith(
+        "choices were not compared, so the old heads stay: only 0 of 200 prompts held back have outcomes of two models"
+    )
+    assert verdict.as_json()["helps"] is False
+    texts = journal.conversations()[:20]
+    before, after = (ArtifactPredictor(one).predict(texts).quality for one in (demo, adapted))
+    np.testing.assert_array_equal(before, after)
+
+
+def test_lengths_are_learned_from_answers_of_one_model_each(demo: Artifact) -> None:
+    own, rest = (with_lengths(part, 8.0) for part in drawn("test"))
+    adapted, verdict = adapt(demo, as_rated(own, own.models[0], own.models[1:3]), "own", "own-v1", seed=1)
+
+    assert (verdict.helps, verdict.is_kept) == (False, True)
+    assert verdict.sentence().startswith("choices were not compared, so qualities stay as they were: only 0 of 200")
+    some = rest.select(np.arange(rest.prompts.num_rows) < PROMPTS)
+    assert missed(adapted, some) == pytest.approx(1.0, abs=0.3)
+
+
+def test_answers_of_one_model_change_nothing_beside_those_that_can_be_compared(demo: Artifact) -> None:
+    own, rest = drawn("unseen")
+    journal = as_rated(rest, own.models[0], own.models[1:3])
+
+    (alone, verdict), (beside, again) = (
+        adapt(demo, dataset, "own", "own-v1", seed=1) for dataset in (own, together(own, journal))
+    )
+
+    assert verdict.qualities is not None
+    assert again.qualities is not None
+    assert (again.qualities.prompts, again.prompts) == (PROMPTS, PROMPTS + rest.prompts.num_rows)
+    assert again.sentence().startswith("it helps: on 200 prompts of 400, with outcomes of two models, held back")
+    assert again.qualities.brier_before == pytest.approx(verdict.qualities.brier_before)
+    first, second = (one.heads["adapted.offset_C"] for one in (alone, beside))
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_a_model_that_was_never_beside_another_is_named_and_not_compared(demo: Artifact) -> None:
+    own, _ = drawn("unseen")
+    first, second, third = own.models[:3]
+    picked = answered(own, {first: slice(0, 120), second: slice(0, 120), third: slice(120, 200)})
+    _, verdict = adapt(demo, picked, "own", "own-v1", seed=1)
+
+    assert verdict.qualities is not None
+    assert set(verdict.models) == {first, second, third}
+    assert set(verdict.qualities.models) == {first, second}
+    assert (verdict.qualities.prompts, verdict.prompts) == (120, PROMPTS)
+    assert f"; too few of them have scores of {third}; " in verdict.sentence()
 
 
 def test_an_adapted_artifact_is_written_and_read_and_its_rows_are_corrected_too(demo: Artifact, tmp_path: Path) -> None:
@@ -160,8 +240,10 @@ def test_prompts_that_were_asked_twice_say_what_they_say_once(demo: Artifact) ->
         adapt(demo, dataset, "own", "own-v1", seed=1) for dataset in (sixty, asked_often(sixty, 2))
     )
 
-    assert again.prompts == 60
-    assert again.brier_gain_interval == pytest.approx(verdict.brier_gain_interval)
+    assert verdict.qualities is not None
+    assert again.qualities is not None
+    assert again.prompts == again.qualities.prompts == 60
+    assert again.qualities.brier_gain_interval == pytest.approx(verdict.qualities.brier_gain_interval)
     assert len(twice.calibration.quality) == len(once.calibration.quality) == len(demo.calibration.quality) + 60
 
 
