@@ -2,7 +2,8 @@
 
 How it works: the old models' calibration rows make the population (`router_models.population`), the prompts with
 scores are the exam. Each new model is described by the old models' predictions (`router_models.newcomer`); nothing that
-the artifact knew changes. Models that sit the same exam together are compared with each other on the same prompts.
+the artifact knew changes. Each is described by the prompts that it answered; models that sit the same exam together are
+compared with each other on those that they share.
 
 The prompts of the exam become calibration rows, with what descriptions from the other four fifths of the exam say of
 each: from them follow weights on cost that keep a promised quality, and what `check` expects of a catalogue. Scores of
@@ -56,9 +57,9 @@ class Graded:
     def of(cls, dataset: OutcomesDataset, models: Sequence[str]) -> Graded:
         return cls(*(dataset.matrix(each.name, models) for each in fields(cls)))
 
-    def where(self, kept_K: np.ndarray) -> Graded:
-        """With nothing known of the other prompts."""
-        return Graded(*(np.where(kept_K[:, None], getattr(self, each.name), np.nan) for each in fields(Graded)))
+    def where(self, kept: np.ndarray) -> Graded:
+        """With nothing known of the others; `kept` is [K, 1], or of each model [K, M]."""
+        return Graded(*(np.where(kept, getattr(self, each.name), np.nan) for each in fields(Graded)))
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Report:
 def exam_of(
     artifact: Artifact, models: Sequence[str], name: str, dataset: OutcomesDataset, shots: int | None, seed: int
 ) -> Exam:
-    """The questions of a dataset on which all of the new models have scores; `shots` of them, drawn at random.
+    """The questions of a dataset on which any of the new models has a score; of each `shots`, drawn at random.
 
     One that several prompts ask counts once, with the means of what was answered.
 
@@ -122,16 +123,28 @@ def exam_of(
     """
     _check(artifact, models, name, dataset)
     once = one_per_question(dataset)
-    score_QJ = once.matrix("score", models)
-    graded = np.flatnonzero(np.isfinite(score_QJ).all(1))
-    if shots is not None and shots > len(graded):
-        raise OutcomesError(
-            f"{name} has {len(graded)} different prompts on which {', '.join(models)} were graded, not {shots}"
-        )
-    kept_Q = np.zeros(len(score_QJ), dtype=bool)
-    kept_Q[np.random.default_rng(seed).permutation(graded)[:shots]] = True
+    asked_QJ = _asked(once, models, name, shots, seed)
+    kept_Q = asked_QJ.sum(1) > 0
     asking = dataset.select(kept_Q[question_numbers(dataset)])
-    return replace(_exam(artifact, models, name, once.select(kept_Q)), splits=tuple(split_names(asking)))
+    exam = _exam(artifact, models, name, once.select(kept_Q))
+    return replace(exam, new=exam.new.where(asked_QJ[kept_Q]), splits=tuple(split_names(asking)))
+
+
+def _asked(once: OutcomesDataset, models: Sequence[str], name: str, shots: int | None, seed: int) -> np.ndarray:
+    """Which graded answers count [Q, J]: all, or of each model the first `shots` in one random order of the questions.
+
+    So models share questions where they can.
+    """
+    graded_QJ: np.ndarray = np.isfinite(once.matrix("score", models))
+    if shots is None:
+        return graded_QJ
+    count, fewest = min(zip(graded_QJ.sum(0).tolist(), models, strict=True))
+    if count < shots:
+        raise OutcomesError(f"{name} has {count} different prompts on which {fewest} was graded, not {shots}")
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(graded_QJ.any(1)))
+    asked_QJ = np.zeros_like(graded_QJ)
+    asked_QJ[order] = graded_QJ[order] & (graded_QJ[order].cumsum(0) <= shots)
+    return asked_QJ
 
 
 def sat_exam(artifact: Artifact, models: Sequence[str], name: str, dataset: OutcomesDataset) -> Exam:
@@ -146,9 +159,9 @@ def sat_exam(artifact: Artifact, models: Sequence[str], name: str, dataset: Outc
 
 def _exam(artifact: Artifact, models: Sequence[str], name: str, sat: OutcomesDataset) -> Exam:
     new = Graded.of(sat, models)
-    fewest = int(np.isfinite(new.score).sum(0).min())
-    if fewest < LEAST_SHOTS:
-        raise OutcomesError(f"{fewest} graded prompts are too few; at least {LEAST_SHOTS} are needed")
+    count, fewest = min(zip(np.isfinite(new.score).sum(0).tolist(), models, strict=True))
+    if count < LEAST_SHOTS:
+        raise OutcomesError(f"{count} graded prompts are too few; at least {LEAST_SHOTS} are needed of {fewest}")
     known = Graded.of(sat.renamed(artifact.aliases), artifact.models)
     anchor_K = _anchors_among(artifact, sat)
     return Exam(
@@ -410,7 +423,7 @@ def _extended(artifact: Artifact, sitting: _Sitting, exam: Exam, found: Sequence
         for tokens in (rows.output_tokens, sitting.prediction.output_tokens)
     )
     cross_fitted_KJ = np.stack([each.quality_K for each in found], axis=1)
-    unknown_NJ, known = np.full(quality_NJ.shape, np.nan), exam.known.where(~exam.is_learned_K)
+    unknown_NJ, known = np.full(quality_NJ.shape, np.nan), exam.known.where(~exam.is_learned_K[:, None])
     above_and_below = {
         "quality": (rows.quality, quality_NJ, sitting.prediction.quality, cross_fitted_KJ),
         "score": (rows.score, unknown_NJ, known.score, exam.new.score),

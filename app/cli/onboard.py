@@ -72,7 +72,7 @@ def onboard(
     ] = None,
     split: Annotated[str | None, typer.Option(help="With --outcomes: split to learn from.")] = None,
     shots: Annotated[
-        int | None, typer.Option(min=1, help="With --outcomes: so many different prompts, at random.")
+        int | None, typer.Option(min=1, help="With --outcomes: so many different prompts of each, at random.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the fresh items, and of every draw.", show_default=str(SEED))

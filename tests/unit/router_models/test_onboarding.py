@@ -149,6 +149,42 @@ def test_a_question_that_is_asked_often_counts_once() -> None:
     assert len(exam(old, shots=10, dataset=dataset)) == 10
 
 
+def taken_in_turn(dataset: OutcomesDataset, shared: int = 0) -> OutcomesDataset:
+    """As in a journal: each prompt was answered by one of the two new models, the first ones by both."""
+    places = {prompt_id: place for place, prompt_id in enumerate(dataset.prompts["prompt_id"].to_pylist())}
+    rows = [
+        row
+        for row in dataset.outcomes.to_pylist()
+        if (place := places[row["prompt_id"]]) < shared or NEW[place % 2] == row["model"]
+    ]
+    return OutcomesDataset(dataset.prompts, pa.Table.from_pylist(rows))
+
+
+def test_models_that_answered_different_prompts_join_at_once_as_each_would_alone() -> None:
+    old, dataset = tiny_artifact(rows=80), taken_in_turn(tiny_dataset())
+
+    both, reports = onboard(old, NEW, exam(old, shots=None, dataset=dataset), "tiny-v2", seed=1)
+
+    assert [report.prompts for report in reports] == [120, 120]
+    assert np.isfinite(both.calibration.score[80:, 2:]).sum(1).tolist() == [1] * 240
+    for number, model in enumerate(NEW):
+        alone, _ = onboard(old, (model,), exam(old, (model,), None, dataset), "tiny-v2", seed=1)
+        np.testing.assert_allclose(
+            both.calibration.quality[:80, 2 + number], alone.calibration.quality[:80, 2], atol=1e-3
+        )
+
+
+@pytest.mark.parametrize(("shared", "fewest", "most"), [(240, 40, 40), (100, 41, 79), (0, 80, 80)])
+def test_shots_are_so_many_of_each_model_and_the_same_ones_where_they_can_be(
+    shared: int, fewest: int, most: int
+) -> None:
+    drawn = exam(tiny_artifact(), shots=40, dataset=taken_in_turn(tiny_dataset(), shared))
+
+    assert np.isfinite(drawn.new.score).sum(0).tolist() == [40, 40]
+    assert np.isfinite(drawn.new.output_tokens).sum(0).tolist() == [40, 40]
+    assert fewest <= len(drawn) <= most
+
+
 def test_an_exam_is_of_every_split_in_which_its_questions_are_asked() -> None:
     dataset = asked_twice(tiny_dataset())
     splits = pa.array(["train", "test"] * (dataset.prompts.num_rows // 2))
@@ -327,8 +363,8 @@ def test_the_report_tells_a_strong_model_from_a_weak_one_and_from_a_coin() -> No
     [
         (("small",), 60, "predicts small already"),
         (("stranger",), 60, "has no outcome of stranger; it has adder, poet"),
-        (("adder",), 9, "9 graded prompts are too few; at least 10"),
-        (("adder",), 5000, "has 240 different prompts on which adder were graded, not 5000"),
+        (("adder",), 9, "9 graded prompts are too few; at least 10 are needed of adder"),
+        (("adder",), 5000, "has 240 different prompts on which adder was graded, not 5000"),
         (("adder", "adder"), 60, "adder is named twice"),
     ],
 )
