@@ -54,8 +54,8 @@ def _tell_left_out(folder: Path, found: Written) -> None:
 
 def _tell_next(folder: Path, prompts: Counter[str]) -> None:
     """What there is to learn from, and how much of it whoever learns from it wants."""
-    from router_models.adaptation import LEAST_MODELS, LEAST_PROMPTS
     from router_models.onboarding import LEAST_SHOTS
+    from router_models.verdict import LEAST_MODELS, LEAST_PROMPTS
 
     if not prompts:
         wanted = "answers to keys with `keeps_bodies: true`"
@@ -64,7 +64,8 @@ def _tell_next(folder: Path, prompts: Counter[str]) -> None:
     counted = ", ".join(f"{count} of {model}" for model, count in prompts.most_common())
     print(f"{folder} has different rated prompts: {counted}")
     print(
-        f"Next: thalamus train --base ARTIFACT --data {folder} --output NEW, with {LEAST_PROMPTS} for each of "
-        f"{LEAST_MODELS} models that the artifact knows; thalamus onboard MODEL --outcomes {folder} "
-        f"--artifact ARTIFACT --output NEW, with {LEAST_SHOTS} of the model that joins"
+        f"Next: thalamus onboard MODEL --outcomes {folder} --artifact ARTIFACT --output NEW, with {LEAST_SHOTS} of the "
+        f"model that joins; thalamus train --base ARTIFACT --data {folder} --output NEW, with {LEAST_PROMPTS} of each "
+        f"model for lengths; for whom to choose it needs {LEAST_PROMPTS} that {LEAST_MODELS} models answered: thalamus "
+        f"collect --prompts {folder} asks them"
     )

@@ -14,9 +14,9 @@ from app.cli.journal import journal
 from app.errors import UsageError
 from app.store.kept import Batch, Ended, Feedback
 from app.store.sqlite_journal import SqliteJournal
-from router_models.adaptation import LEAST_MODELS, LEAST_PROMPTS
 from router_models.onboarding import LEAST_SHOTS
 from router_models.outcomes import read_outcomes
+from router_models.verdict import LEAST_MODELS, LEAST_PROMPTS
 from tests.fakes.deployment import write_config
 
 
@@ -99,9 +99,10 @@ def test_what_is_left_out_and_what_comes_next_is_said(config: Path) -> None:
         f"Not in {folder}: 1, for their keys keep no text; 1, for their prompts have more than 32,000 characters\n"
         "Which model answered 3 of them is not recorded: it is taken for what has its name now\n"
         f"{folder} has different rated prompts: 2 of small, 1 of large\n"
-        f"Next: thalamus train --base ARTIFACT --data {folder} --output NEW, with {LEAST_PROMPTS} for each of "
-        f"{LEAST_MODELS} models that the artifact knows; thalamus onboard MODEL --outcomes {folder} "
-        f"--artifact ARTIFACT --output NEW, with {LEAST_SHOTS} of the model that joins\n"
+        f"Next: thalamus onboard MODEL --outcomes {folder} --artifact ARTIFACT --output NEW, with {LEAST_SHOTS} of the "
+        f"model that joins; thalamus train --base ARTIFACT --data {folder} --output NEW, with {LEAST_PROMPTS} of each "
+        f"model for lengths; for whom to choose it needs {LEAST_PROMPTS} that {LEAST_MODELS} models answered: thalamus "
+        f"collect --prompts {folder} asks them\n"
     )
 
 
