@@ -48,16 +48,19 @@ class Budget:
         self.limit_usd = limit_usd
         self.spent_usd = spent_usd
         self._in_flight_usd = 0.0
+        self._turn = asyncio.Lock()
         self._freed = asyncio.Condition()
 
     @contextlib.asynccontextmanager
     async def reserve(self, worst_usd: float) -> AsyncIterator[_Charge]:
         """Hold `worst_usd` while asking, then book what the charge says; waits for others where that makes it fit.
 
+        First come, first served: else whoever is done takes what it freed for its next, and those before it never ask.
+
         Raises:
             Stopped: it would not fit even if nothing else were in flight.
         """
-        async with self._freed:
+        async with self._turn, self._freed:
             await self._freed.wait_for(lambda: self._fits(worst_usd) or not self._in_flight_usd)
             if not self._fits(worst_usd):
                 raise Stopped(

@@ -354,6 +354,19 @@ async def test_the_budget_holds_and_a_larger_one_goes_on(tmp_path: Path) -> None
     assert max(server.asked.values()) == 1
 
 
+async def test_a_budget_is_spent_on_what_comes_first(tmp_path: Path) -> None:
+    """One request fits at a time, and others wait."""
+    async with ChatServer(always(Scripted())) as server:
+        plan = Plan(prompts(60), (target(server),))
+        limit_usd = plan.targets[0].bound_usd(plan.prompts[0]) * Patience().attempts * 1.5
+        with Progress(tmp_path, plan.header()) as progress, pytest.raises(Stopped, match="raise --max-usd"):
+            await run(plan, progress, concurrency=8, budget=Budget(limit_usd))
+
+    done = len(progress.replies)
+    assert 5 < done < 60
+    assert {prompt_id for prompt_id, _ in progress.replies} == {f"p{n}" for n in range(done)}
+
+
 async def test_a_full_disk_ends_the_run_by_its_name_and_the_next_goes_on(tmp_path: Path) -> None:
     async with ChatServer(always(Scripted())) as server:
         plan = Plan(prompts(30), (target(server),))
