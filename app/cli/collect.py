@@ -116,6 +116,7 @@ def collect(
     from app.cli.collected import last_line, print_faults, print_figures, print_report
     from app.collect.dataset import figures_of, missing_outcomes, outcomes_table, prompts_table, write_failures
     from app.collect.graders import Command
+    from app.collect.judge_report import write_report
     from app.collect.progress import Progress
     from router_models.outcomes import OutcomesDataset, write_outcomes
 
@@ -130,9 +131,11 @@ def collect(
         work = _Work(plan, progress, how, judging)
         _announce(screen, work, agreed=yes)
         graded, stopped = _run(screen, work)
-        report = _report(judging, graded, output)
+        report = _judged(judging, graded, ended_early=stopped is not None)
         if stopped and not graded.scores:
             raise UsageError(stopped)
+        if report:
+            write_report(output, report)
         write_outcomes(output, OutcomesDataset(table, outcomes_table(plan, progress.replies, graded)))
         missing = missing_outcomes(plan, progress, graded)
         write_failures(output, missing)
@@ -309,17 +312,15 @@ async def _hear_judge(screen: Console, judging: Judging, client: ChatClient, con
         await judging.ask(client, concurrency, budget, judged)
 
 
-def _report(judging: Judging | None, graded: Graded, output: Path) -> Report | None:
-    """Add the judge's scores to the grades, and keep what is to be known of them."""
-    from app.collect.judge_report import report_of, write_report
+def _judged(judging: Judging | None, graded: Graded, *, ended_early: bool) -> Report | None:
+    """Add the judge's scores to the grades, and say what is to be known of them."""
+    from app.collect.judge_report import report_of
 
     if judging is None:
         return None
     rulings = judging.rulings()
-    judging.grade(rulings, graded)
-    report = report_of(judging, rulings, graded)
-    write_report(output, report)
-    return report
+    judging.grade(rulings, graded, ended_early=ended_early)
+    return report_of(judging, rulings, graded)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,7 @@ REFERENCE_SCORE = 0.5
 # A judge that does not think says its word in a token or two and stops. One that thinks needs some hundreds before it;
 # more would be announced and held of the budget for every verdict, and a verdict cut short is only unreadable.
 VERDICT_TOKENS = 512
+NOT_ASKED = "not asked"
 
 # The mark is drawn from the texts themselves: no answer can contain it to end its own part.
 QUESTION = """\
@@ -250,13 +251,20 @@ class Judging:
         """Of every pair whose two answers are there, in the plan's order."""
         return [self._ruling(pair) for pair in self._pairs()]
 
-    def grade(self, rulings: Sequence[Ruling], graded: Graded) -> None:
-        """Add the judge's scores; they are the outcome's score where the prompt has no grader but the judge."""
+    def grade(self, rulings: Sequence[Ruling], graded: Graded, *, ended_early: bool = False) -> None:
+        """Add the judge's scores; they are the outcome's score where the prompt has no grader but the judge.
+
+        If it ended early, only on prompts that it came to, and where every model has one: ties need no judge, so what
+        is missing of the others would depend on who wins.
+        """
         by_key = {ruling.pair.key: ruling for ruling in rulings}
         judged = {prompt.prompt_id for prompt in self.plan.prompts if prompt.grader == JUDGE}
+        compared = self._compared_by_all(rulings) if ended_early else {prompt.prompt_id for prompt in self.plan.prompts}
         for key in self.answers.replies:
             ruling = by_key.get(key)
             score = REFERENCE_SCORE if key[1] == self.judge.reference else ruling.score if ruling else None
+            if key[0] not in compared:
+                score = None
             if score is not None:
                 graded.judged_scores[key] = score
             if score is not None and ruling is not None:
@@ -264,8 +272,29 @@ class Judging:
             if key[0] in judged and score is not None:
                 graded.scores[key] = score
             elif key[0] in judged:
-                no_answer = f"{self.judge.reference} has no answer to compare with"
-                graded.failures[key] = f"not judged: {ruling.why_missing if ruling else no_answer}"
+                graded.failures[key] = f"not judged: {self._why_missing(key, ruling)}"
+
+    def _why_missing(self, key: Key, ruling: Ruling | None) -> str:
+        if ruling is not None and ruling.score is None:
+            return ruling.why_missing
+        if ruling is None and key[1] != self.judge.reference:
+            return f"{self.judge.reference} has no answer to compare with"
+        return "ended before every answer to this prompt was compared"
+
+    def _compared_by_all(self, rulings: Sequence[Ruling]) -> set[str]:
+        """Prompts on which every pair has a score, from the first one to where the judge has come."""
+        of_prompt: dict[str, list[Ruling]] = {prompt.prompt_id: [] for prompt in self.plan.prompts}
+        for ruling in rulings:
+            of_prompt[ruling.pair.key[0]].append(ruling)
+        decided: list[str] = []
+        come_to = 0
+        for prompt_id, found in of_prompt.items():
+            if any(ruling.why_missing == NOT_ASKED for ruling in found):
+                break
+            if len(found) == len(self.plan.targets) - 1 and all(ruling.score is not None for ruling in found):
+                decided.append(prompt_id)
+                come_to = len(decided) if any(ruling.verdicts for ruling in found) else come_to
+        return set(decided[:come_to])
 
     def _ruling(self, pair: Pair) -> Ruling:
         verdicts, why = [], ""
@@ -274,7 +303,7 @@ class Judging:
             reply = self.verdicts.replies.get(key)
             verdicts.append(Verdict.UNANSWERED if reply is None else read_verdict(reply.answer))
             if reply is None:
-                why = self.verdicts.failures.get(key, "not asked")
+                why = self.verdicts.failures.get(key, NOT_ASKED)
             elif verdicts[-1] is Verdict.UNREADABLE:
                 why = f"the verdict is neither A, B nor TIE: {reply.answer.strip()[-80:]!r}"
         return Ruling(pair, tuple(verdicts), why)

@@ -76,10 +76,12 @@ def judged(
     say: Callable[[str], str] | None,
     prompts: Sequence[Prompt] | None = None,
     judge: str = "j",
+    hears: int | None = None,
 ) -> Iterator[Judging]:
     """A judge that has said what `say` says on the answers by model, of which the first is the reference.
 
-    Without `say` it has not been asked. An empty answer stands for one that is missing.
+    Without `say` it has not been asked, with `hears` only so many questions. An empty answer stands for one that is
+    missing.
     """
     prompts = prompts or graded_prompts(len(next(iter(answers.values()))))
     plan = Plan(tuple(prompts), tuple(target(model) for model in answers))
@@ -93,9 +95,9 @@ def judged(
             for prompt, text in zip(prompts, texts, strict=True):
                 if text:
                     progress.add_reply(_reply(prompt.prompt_id, model, text))
-        for ruling in judging.rulings() if say else ():
-            for question in ruling.pair.questions:
-                verdicts.add_reply(_reply(question.prompt_id, judge, say(question.prompt) if say else ""))
+        asked = [question for ruling in judging.rulings() for question in ruling.pair.questions] if say else []
+        for question in asked[:hears]:
+            verdicts.add_reply(_reply(question.prompt_id, judge, say(question.prompt) if say else ""))
         yield judging
 
 

@@ -223,6 +223,39 @@ async def test_the_budget_holds_over_answers_and_verdicts_and_a_larger_one_goes_
     assert max(server.asked.values()) == 1
 
 
+async def test_what_a_budget_judged_is_all_models_of_a_prompt(tmp_path: Path) -> None:
+    """And not the reference and ties of all prompts, which need no judge: with these all models would look equal."""
+    async with ChatServer(World()) as server:
+        catalog = priced(tmp_path, server, "a", "b", "c", "j")
+        more = ("--catalog", catalog, "--grader", "judge", "--max-usd")
+        told = arguments(sums(tmp_path, 60, gold=False), tmp_path / "set", *more)
+        status, _, err = await finished(*told, "0.0142")
+        assert (status, bool(asked_of_judge(server))) == (1, True), err
+        outcomes = read_outcomes(tmp_path / "set").outcomes.to_pylist()
+
+        status, _, err = await finished(*told, "1")
+
+    assert status == 0, err
+    prompts = {row["prompt_id"] for row in outcomes}
+    assert 0 < len(prompts) < 60
+    assert len(outcomes) == 3 * len(prompts)
+    whole = read_outcomes(tmp_path / "set").outcomes.to_pylist()
+    assert outcomes == [row for row in whole if row["prompt_id"] in prompts]
+
+
+async def test_a_judge_that_says_nothing_makes_no_dataset(tmp_path: Path) -> None:
+    def retired(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(status=404, body=b'{"error": {"message": "retired"}}')
+
+    async with ChatServer(World(retired)) as server:
+        more = ("--url", server.url, "--grader", "judge")
+        status, _, err = await finished(*arguments(sums(tmp_path, 20, gold=False), tmp_path / "set", *more))
+
+    assert status == 1
+    assert err.splitlines()[-1].endswith("answers 404 for model 'j': retired")
+    assert {path.name for path in (tmp_path / "set").iterdir()} == {"journal.jsonl", "judge"}
+
+
 async def test_another_reference_pays_only_for_what_it_compares_anew(tmp_path: Path) -> None:
     async with ChatServer(World()) as server:
         told = arguments(sums(tmp_path, 30), tmp_path / "set", "--url", server.url)

@@ -187,6 +187,30 @@ def test_a_judge_that_was_not_asked_leaves_all_missing(tmp_path: Path) -> None:
     assert graded.failures == {("p0", "m"): "not judged: not asked"}
 
 
+@pytest.mark.parametrize(
+    ("hears", "prompts"),
+    [(0, set()), (3, set()), (4, {"p1"}), (6, {"p1", "p2", "p3"}), (8, {"p1", "p2", "p3", "p4", "p5"})],
+)
+def test_a_judge_that_ended_early_scores_all_models_of_a_prompt_or_none(
+    tmp_path: Path, hears: int, prompts: set[str]
+) -> None:
+    """On p0 an answer is missing, on p2 and p4 all are alike and need no judge."""
+    answers = {
+        "ref": ["right"] * 6,
+        "m": ["wrong", "wrong", "right", "right", "right", "wrong"],
+        "n": ["", "right", "right", "wrong", "right", "right"],
+    }
+    say = MockJudge(right_or_wrong).verdict
+
+    with judged(tmp_path, answers, say, graded_prompts(6, "judge"), hears=hears) as judging:
+        judging.grade(judging.rulings(), graded := Graded(), ended_early=True)
+
+    assert set(graded.scores) == {(prompt, model) for prompt in prompts for model in answers}
+    assert graded.judged_scores == graded.scores
+    why = graded.failures["p0", "ref"]
+    assert why == "not judged: ended before every answer to this prompt was compared"
+
+
 def test_another_judge_has_a_journal_of_its_own(tmp_path: Path) -> None:
     answers = {"ref": ["three"], "m": ["five"]}
     with judged(tmp_path, answers, lambda text: "A", judge="j"):
