@@ -33,15 +33,19 @@ THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "5? No."}]}
     [
         ("4", "4"),
         (None, ""),
-        ([], ""),
+        ([], None),
         ([THOUGHT, {"type": "text", "text": "4"}], "4"),
         ([{"type": "text", "text": "It is "}, THOUGHT, {"type": "text", "text": "4."}], "It is 4."),
         ([THOUGHT], ""),
+        ([{"type": "reasoning", "text": "5? No."}, {"type": "output_text", "text": "4"}], "4"),
+        ([{"text": "4"}], "4"),
+        ([{"type": "refusal", "refusal": "No."}], None),
+        ([{"type": "text", "text": "4"}, {"type": "image_url"}], None),
         ([{"type": "text", "text": None}], None),
         (["4"], None),
         ({"type": "text", "text": "4"}, None),
         (4, None),
     ],
 )
-def test_of_an_answer_in_parts_those_of_text_are_said(content: Any, text: str | None) -> None:
+def test_of_an_answer_in_parts_those_that_are_no_thought_are_said(content: Any, text: str | None) -> None:
     assert said(content) == text
