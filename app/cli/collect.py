@@ -288,11 +288,12 @@ async def _why_early(asking: Awaitable[None], models: Sequence[str]) -> str | No
     try:
         await asking
     except Stopped as stopped:
-        rest = [model for model in models if model != stopped.model]
-        if stopped.model is None or not rest:
+        rest = [model for model in models if model not in stopped.models]
+        if not stopped.models or not rest:
             return str(stopped)
         return (
-            f"{stopped}. To go on without {stopped.model}: the same command with --models {shlex.quote(','.join(rest))}"
+            f"{stopped}. To go on without {', '.join(stopped.models)}: the same command with --models "
+            f"{shlex.quote(','.join(rest))}"
         )
     return None
 

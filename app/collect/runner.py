@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -19,7 +20,8 @@ from app.collect.together import one_reason
 from app.errors import UsageError
 
 SYNC_EVERY_S = 1.0
-# So many requests in a row, each given up after all its attempts: the backend is down, and so will be the rest.
+# So many requests in a row, each given up after all its attempts: the model or its backend is down, and so will be the
+# rest. Under a budget the models of a backend take turns, so one that answers must not hide another.
 DOWN_AFTER = 20
 
 Ask = tuple[Target, Prompt]
@@ -28,9 +30,9 @@ Ask = tuple[Target, Prompt]
 class Stopped(UsageError):
     """The collection ended early; what is done is kept and the same command goes on."""
 
-    def __init__(self, reason: str, model: str | None = None) -> None:
+    def __init__(self, reason: str, models: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
-        self.model = model
+        self.models = models
         """Without which it would go on."""
 
 
@@ -95,7 +97,10 @@ class Runner:
     budget: Budget
     on_done: Callable[[str, bool], None]
     down_after: int = DOWN_AFTER
-    _failed_in_a_row: dict[str, int] = field(default_factory=dict)
+    _failed_in_a_row: Counter[str] = field(default_factory=Counter)
+    """Requests by model."""
+    _failed_at: dict[str, list[str]] = field(default_factory=dict)
+    """By backend, the models of the requests in a row that failed there."""
 
     async def run(self) -> None:
         """Ask what is missing.
@@ -146,24 +151,31 @@ class Runner:
                 self.progress.add_stopped((prompt.prompt_id, target.model), charge.usd)
                 raise
             except UsageError as exc:
-                raise Stopped(str(exc), target.model) from exc
+                raise Stopped(str(exc), (target.model,)) from exc
             else:
                 charge.usd = charge_usd(target, bound_usd, reply)
                 self.progress.add_reply(reply, charge.usd)
                 self.on_done(target.model, True)
-                self._failed_in_a_row[target.backend] = 0
+                self._failed_in_a_row[target.model] = 0
+                self._failed_at[target.backend] = []
 
     def _note_failure(self, target: Target, failed: AskFailed) -> None:
         if not failed.exhausted:
             return
-        backend = target.backend
-        self._failed_in_a_row[backend] = self._failed_in_a_row.get(backend, 0) + 1
-        if self._failed_in_a_row[backend] >= self.down_after:
-            raise Stopped(
-                f"{self.down_after} requests in a row got no answer from {backend}, the last one: {failed}; "
-                "see to it and run the same command to go on",
-                target.model,
-            )
+        self._failed_in_a_row[target.model] += 1
+        failed_there = self._failed_at.setdefault(target.backend, [])
+        failed_there.append(target.model)
+        if self._failed_in_a_row[target.model] >= self.down_after:
+            raise self._down((target.model,), target.backend, failed)
+        if len(failed_there) >= self.down_after:
+            raise self._down(tuple(dict.fromkeys(failed_there)), target.backend, failed)
+
+    def _down(self, models: tuple[str, ...], backend: str, failed: AskFailed) -> Stopped:
+        return Stopped(
+            f"{self.down_after} requests in a row got no answer from {', '.join(models)} at {backend}, the last one: "
+            f"{failed}; see to it and run the same command to go on",
+            models,
+        )
 
     async def _sync(self) -> None:
         while True:

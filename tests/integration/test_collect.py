@@ -292,6 +292,31 @@ async def test_a_dead_backend_stops_the_run_and_keeps_what_is_done(tmp_path: Pat
     assert sum(server.asked.values()) == 10 + 2 * DOWN_AFTER
 
 
+async def test_a_dead_model_is_noticed_beside_one_that_answers(tmp_path: Path) -> None:
+    """Under a budget, where they take turns."""
+
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(status=503) if body["model"] == "dead" else Scripted()
+
+    async with ChatServer(script) as server:
+        plan = Plan(prompts(60), (target(server, "dead"), target(server, "good")))
+        with Progress(tmp_path, plan.header()) as progress, pytest.raises(Stopped, match="in a row") as stopped:
+            await run(plan, progress, concurrency=2, budget=Budget(1.0), patience=Patience(attempts=1))
+
+    assert stopped.value.models == ("dead",)
+    assert sum(times for (model, _), times in server.asked.items() if model == "dead") <= DOWN_AFTER + 1
+
+
+async def test_models_that_take_turns_at_a_dead_backend_are_all_named(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted(status=503))) as server:
+        plan = Plan(prompts(60), (target(server, "a"), target(server, "b")))
+        with Progress(tmp_path, plan.header()) as progress, pytest.raises(Stopped, match="from a, b at") as stopped:
+            await run(plan, progress, concurrency=2, budget=Budget(1.0), patience=Patience(attempts=1))
+
+    assert stopped.value.models == ("a", "b")
+    assert len(server.bodies) <= DOWN_AFTER + 1
+
+
 async def test_each_backend_sees_no_more_than_its_share_at_once(tmp_path: Path) -> None:
     slow = always(Scripted(delay_s=0.02))
     async with ChatServer(slow) as one, ChatServer(slow) as two:
