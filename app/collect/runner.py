@@ -1,8 +1,9 @@
 """Asks every model every prompt that is not answered yet, so many at a time per backend.
 
 Models that share a backend share its concurrency and are asked one after the other: a worker that serves adapters is
-fastest when its batch needs only one of them. Under a budget every prompt goes to all of them before the next does, so
-that what was paid for compares them. The budget counts the worst case of what is in flight, so it holds.
+fastest when its batch needs only one of them. Under a budget every prompt goes to all of them before the next does, and
+no backend gets further ahead of another than its concurrency, so that what was paid for compares the models. The budget
+counts the worst case of what is in flight, so it holds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from app.collect.client import AskFailed, AskStopped, ChatClient
@@ -24,7 +25,8 @@ SYNC_EVERY_S = 1.0
 # rest. Under a budget the models of a backend take turns, so one that answers must not hide another.
 DOWN_AFTER = 20
 
-Ask = tuple[Target, Prompt]
+Ask = tuple[int, Target, Prompt]
+"""The prompt with its place among all."""
 
 
 class Stopped(UsageError):
@@ -86,6 +88,29 @@ class Budget:
         return self.limit_usd is None or self.spent_usd + self._in_flight_usd + worst_usd <= self.limit_usd
 
 
+class _Abreast:
+    """Backends that go through the same prompts, none more than `lead` of them ahead of the last one with work left."""
+
+    def __init__(self, backends: Iterable[str], lead: int) -> None:
+        self._places = dict.fromkeys(backends, 0)
+        self._lead = lead
+        self._moved = asyncio.Condition()
+
+    async def come_to(self, backend: str, place: int) -> None:
+        """Return once the others are near this place."""
+        self._places[backend] = place
+        async with self._moved:
+            self._moved.notify_all()
+            # The last one never waits, so some backend always moves.
+            await self._moved.wait_for(lambda: place <= min(self._places.values(), default=place) + self._lead)
+
+    async def leave(self, backend: str) -> None:
+        """Nobody waits for this backend any more."""
+        self._places.pop(backend, None)
+        async with self._moved:
+            self._moved.notify_all()
+
+
 @dataclass
 class Runner:
     """One run of a plan, on from its progress. `on_done` hears of every request: model, and whether it was answered."""
@@ -113,11 +138,13 @@ class Runner:
         syncing = asyncio.create_task(self._sync())
         try:
             with one_reason():
+                backends = list(dict.fromkeys(target.backend for target in self.plan.targets))
+                abreast = _Abreast(backends, self.concurrency)
                 async with asyncio.TaskGroup() as tasks:
-                    for backend in dict.fromkeys(target.backend for target in self.plan.targets):
+                    for backend in backends:
                         missing = self._missing(backend)
                         for _ in range(self.concurrency):
-                            tasks.create_task(self._work(missing))
+                            tasks.create_task(self._work(backend, missing, abreast))
         finally:
             syncing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -125,16 +152,20 @@ class Runner:
 
     def _missing(self, backend: str) -> Iterator[Ask]:
         """What one backend has yet to answer; all its workers draw from this one iterator."""
-        targets, prompts = [each for each in self.plan.targets if each.backend == backend], self.plan.prompts
+        targets = [each for each in self.plan.targets if each.backend == backend]
+        prompts = list(enumerate(self.plan.prompts))
         if self.budget.limit_usd is None:
-            asks = ((target, prompt) for target in targets for prompt in prompts)
+            asks = ((place, target, prompt) for target in targets for place, prompt in prompts)
         else:
-            asks = ((target, prompt) for prompt in prompts for target in targets)
-        return (ask for ask in asks if (ask[1].prompt_id, ask[0].model) not in self.progress.replies)
+            asks = ((place, target, prompt) for place, prompt in prompts for target in targets)
+        return (ask for ask in asks if (ask[2].prompt_id, ask[1].model) not in self.progress.replies)
 
-    async def _work(self, missing: Iterator[Ask]) -> None:
-        for target, prompt in missing:
+    async def _work(self, backend: str, missing: Iterator[Ask], abreast: _Abreast) -> None:
+        for place, target, prompt in missing:
+            if self.budget.limit_usd is not None:
+                await abreast.come_to(backend, place)
             await self._ask(target, prompt)
+        await abreast.leave(backend)
 
     async def _ask(self, target: Target, prompt: Prompt) -> None:
         bound_usd = target.bound_usd(prompt)

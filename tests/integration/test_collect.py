@@ -392,6 +392,32 @@ async def test_a_budget_is_spent_on_what_comes_first(tmp_path: Path) -> None:
     assert {prompt_id for prompt_id, _ in progress.replies} == {f"p{n}" for n in range(done)}
 
 
+async def test_a_fast_backend_leaves_of_the_budget_what_a_slow_one_needs_to_be_compared(tmp_path: Path) -> None:
+    async with ChatServer(always(Scripted())) as fast, ChatServer(always(Scripted(delay_s=0.05))) as slow:
+        plan = Plan(prompts(400), (target(fast, "fast"), target(slow, "slow")))
+        limit_usd = 100 * COST_USD
+        with Progress(tmp_path, plan.header()) as progress, pytest.raises(Stopped, match="raise --max-usd"):
+            await run(plan, progress, concurrency=2, budget=Budget(limit_usd))
+
+    answered = Counter(model for _, model in progress.replies)
+    assert answered["slow"] > 20
+    assert answered["fast"] - answered["slow"] <= 2 * 2
+
+
+async def test_backends_go_on_alone_once_the_others_are_done(tmp_path: Path) -> None:
+    """What is done of one already holds up none, either."""
+    async with ChatServer(always(Scripted())) as one, ChatServer(always(Scripted(delay_s=0.01))) as two:
+        plan = Plan(prompts(40), (target(one, "a"), target(two, "b")))
+        with Progress(tmp_path, plan.header()) as progress:
+            for n in range(40):
+                if n % 7:
+                    progress.add_reply(Reply(f"p{n}", "b", "ok", "stop", 10, 4, 0.1, None))
+            await run(plan, progress, concurrency=2, budget=Budget(1.0))
+
+    assert len(progress.replies) == 80
+    assert (len(one.bodies), len(two.bodies)) == (40, 6)
+
+
 async def test_a_full_disk_ends_the_run_by_its_name_and_the_next_goes_on(tmp_path: Path) -> None:
     async with ChatServer(always(Scripted())) as server:
         plan = Plan(prompts(30), (target(server),))
