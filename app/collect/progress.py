@@ -88,12 +88,13 @@ class Progress:
         if not lines:
             self._append({"plan": dict(header)})
             return
-        if len(lines) == 1 and self._parse(1, lines[0]).get("plan") != header:
+        found = self._parse(1, lines[0]).get("plan")
+        if len(lines) == 1 and not _goes_on_from(found, header):
             # Nothing was ever asked, so the plan may still change.
             os.ftruncate(self._fd, 0)
             self._append({"plan": dict(header)})
             return
-        _check_header(self._parse(1, lines[0]).get("plan"), header, self.path.parent)
+        _check_header(found, header, self.path.parent)
         for number, line in enumerate(lines[1:], start=2):
             self._replay(number, self._parse(number, line))
 
@@ -211,17 +212,23 @@ def replies_in(folder: Path) -> list[Reply]:
     return list(found.values())
 
 
+def _goes_on_from(found: object, wanted: Mapping[str, Any]) -> bool:
+    """Whether a log with the plan `found` has these prompts, and these models at least."""
+    if not isinstance(found, Mapping):
+        return False
+    differing = {name for name in wanted if found.get(name) != wanted[name]}
+    return not differing or (differing == {"models"} and _models(wanted).items() <= _models(found).items())
+
+
 def _check_header(found: object, wanted: Mapping[str, Any], folder: Path) -> None:
-    """Let a log be gone on from that has these prompts, and these models at least."""
     if not isinstance(found, Mapping):
         raise UsageError(f"{folder / FILE_NAME} does not begin with a plan; choose another --output")
-    differing = {name for name in wanted if found.get(name) != wanted[name]}
-    had, asked = _models(found), _models(wanted)
-    if not differing or (differing == {"models"} and asked.items() <= had.items()):
+    if _goes_on_from(found, wanted):
         return
+    differ = "models" if found.get("prompts_sha256") == wanted.get("prompts_sha256") else "prompts"
     raise UsageError(
-        f"{folder} holds another collection: {found.get('prompts')} prompts over {', '.join(sorted(had))}; "
-        f"the {'prompts' if 'prompts_sha256' in differing else 'models'} differ. Choose another --output"
+        f"{folder} holds another collection: {found.get('prompts')} prompts over {', '.join(sorted(_models(found)))}; "
+        f"the {differ} differ. Choose another --output"
     )
 
 

@@ -142,6 +142,16 @@ def test_a_plan_under_which_nothing_was_asked_may_change(tmp_path: Path) -> None
     assert replies_in(tmp_path / "elsewhere") == []
 
 
+def test_a_model_left_out_before_anything_was_asked_may_come_back(tmp_path: Path) -> None:
+    with Progress(tmp_path, HEADER):
+        pass
+    with Progress(tmp_path, {**HEADER, "models": {"m": "m-1"}}) as fewer:
+        fewer.add_reply(REPLY)
+
+    with Progress(tmp_path, HEADER) as all_again:
+        assert list(all_again.replies) == [("p1", "m")]
+
+
 def test_two_collections_do_not_write_to_one_folder(tmp_path: Path) -> None:
     with Progress(tmp_path, HEADER), pytest.raises(UsageError, match="another collection is writing"):
         Progress(tmp_path, HEADER)
