@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from app.collect.judge_report import Report
     from app.collect.plan import Estimate, Plan, Prompt, Target
     from app.collect.progress import Progress
-    from app.collect.runner import Budget
+    from app.collect.runner import Budget, Stopped
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class _Work:
     progress: Progress
     how: _How
     judging: Judging | None
+    reference: str | None = None
+    """What --reference names."""
 
     def estimates(self) -> list[Estimate]:
         """What is still to be sent, per model; a judge's own row comes last."""
@@ -128,7 +130,7 @@ def collect(
     table = prompts_table(plan.prompts)  # a prompt that it could not hold is known before anything is paid for
     screen = Console(stderr=True)
     with Progress(output, plan.header()) as progress, _judging(the_judge, output, plan, progress) as judging:
-        work = _Work(plan, progress, how, judging)
+        work = _Work(plan, progress, how, judging, reference)
         _announce(screen, work, agreed=yes)
         graded, stopped = _run(screen, work)
         report = _judged(judging, graded, ended_early=stopped is not None)
@@ -274,28 +276,35 @@ async def _ask_and_grade(screen: Console, work: _Work) -> tuple[Graded, str | No
         client = ChatClient(session)
         with _bars(screen, plan, progress) as (asked, graded):
             asking = Runner(plan, progress, client, how.concurrency, budget, asked).run()
-            stopped = await _why_early(asking, [target.model for target in plan.targets])
+            stopped = await _why_early(asking)
             grades = await grade_replies(plan.prompts, progress, how.command, graded)
-        if work.judging and not stopped:
-            stopped = await _why_early(_hear_judge(screen, work.judging, client, how.concurrency, budget), [])
-    return grades, stopped
+        if stopped:
+            return grades, f"{stopped}{_advice(work, stopped)}"
+        if work.judging:
+            stopped = await _why_early(_hear_judge(screen, work.judging, client, how.concurrency, budget))
+    return grades, str(stopped) if stopped else None
 
 
-async def _why_early(asking: Awaitable[None], models: Sequence[str]) -> str | None:
-    """Why it ended before everything was asked, and how it goes on without the one of the models to blame for that."""
+async def _why_early(asking: Awaitable[None]) -> Stopped | None:
+    """What ended it before everything was asked, if anything did."""
     from app.collect.runner import Stopped
 
     try:
         await asking
     except Stopped as stopped:
-        rest = [model for model in models if model not in stopped.models]
-        if not stopped.models or not rest:
-            return str(stopped)
-        return (
-            f"{stopped}. To go on without {', '.join(stopped.models)}: the same command with --models "
-            f"{shlex.quote(','.join(rest))}"
-        )
+        return stopped
     return None
+
+
+def _advice(work: _Work, stopped: Stopped) -> str:
+    """How it goes on without the models that ended it; empty where it would not."""
+    rest = [target.model for target in work.plan.targets if target.model not in stopped.models]
+    needed = {work.reference, work.judging.judge.target.model} if work.judging else set()
+    if not stopped.models or len(rest) < (2 if work.judging else 1) or needed.intersection(stopped.models):
+        return ""
+    return (
+        f". To go on without {', '.join(stopped.models)}: the same command with --models {shlex.quote(','.join(rest))}"
+    )
 
 
 async def _hear_judge(screen: Console, judging: Judging, client: ChatClient, concurrency: int, budget: Budget) -> None:

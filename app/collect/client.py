@@ -52,13 +52,15 @@ class AskFailed(Exception):
     """No answer to this request; the message is the reason.
 
     `lost_attempts` of it may have been charged for. `exhausted`: every attempt failed, so the backend may be down;
-    otherwise the endpoint rejected this very request.
+    otherwise the endpoint rejected this very request. `unreachable`: nobody took the last one, so it is no matter of
+    the model.
     """
 
-    def __init__(self, reason: str, *, lost_attempts: int, exhausted: bool) -> None:
+    def __init__(self, reason: str, *, lost_attempts: int, exhausted: bool, unreachable: bool = False) -> None:
         super().__init__(reason)
         self.lost_attempts = lost_attempts
         self.exhausted = exhausted
+        self.unreachable = unreachable
 
 
 class AskStopped(asyncio.CancelledError):
@@ -72,10 +74,16 @@ class AskStopped(asyncio.CancelledError):
 class _Retry(Exception):
     """This attempt failed in a way that another may not; the endpoint asks for `wait_s` in between."""
 
-    def __init__(self, reason: str, *, lost: bool, wait_s: float = 0.0) -> None:
+    def __init__(self, reason: str, *, lost: bool, wait_s: float = 0.0, unreachable: bool = False) -> None:
         super().__init__(reason)
         self.lost = lost
         self.wait_s = wait_s
+        self.unreachable = unreachable
+
+    def given_up(self, attempts: int, lost_attempts: int) -> AskFailed:
+        """What it is when no attempt follows."""
+        reason = f"{self} ({attempts} attempts)"
+        return AskFailed(reason, lost_attempts=lost_attempts, exhausted=True, unreachable=self.unreachable)
 
 
 @dataclass
@@ -108,8 +116,7 @@ class ChatClient:
                 except _Retry as retry:
                     lost += retry.lost
                     if attempt == self.patience.attempts or retry.wait_s > self.patience.max_wait_s:
-                        reason = f"{retry} ({attempt} attempts)"
-                        raise AskFailed(reason, lost_attempts=lost, exhausted=True) from retry
+                        raise retry.given_up(attempt, lost) from retry
                     await self.sleep(self._wait_s(attempt, retry.wait_s))
         except asyncio.CancelledError as exc:
             raise AskStopped(lost + 1) from exc
@@ -169,7 +176,7 @@ class ChatClient:
         except aiohttp.ClientConnectorError as exc:
             if is_about_tls(exc):
                 raise UsageError(f"{url}: {why(exc, url)}") from exc
-            raise _Retry(f"{url}: {why(exc, url)}", lost=False) from exc
+            raise _Retry(f"{url}: {why(exc, url)}", lost=False, unreachable=True) from exc
         except TimeoutError as exc:
             raise _Retry(f"no answer within {self.patience.request_timeout_s:g} s", lost=True) from exc
         except aiohttp.ClientError as exc:

@@ -202,10 +202,11 @@ class Runner:
             raise self._down(tuple(dict.fromkeys(failed_there)), target.backend, failed)
 
     def _down(self, models: tuple[str, ...], backend: str, failed: AskFailed) -> Stopped:
+        there = tuple(target.model for target in self.plan.targets if target.backend == backend)
         return Stopped(
             f"{self.down_after} requests in a row got no answer from {', '.join(models)} at {backend}, the last one: "
             f"{failed}; see to it and run the same command to go on",
-            models,
+            there if failed.unreachable else models,
         )
 
     async def _sync(self) -> None:

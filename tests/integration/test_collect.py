@@ -317,6 +317,17 @@ async def test_models_that_take_turns_at_a_dead_backend_are_all_named(tmp_path: 
     assert len(server.bodies) <= DOWN_AFTER + 1
 
 
+async def test_a_backend_that_nobody_reaches_is_down_for_all_its_models(tmp_path: Path) -> None:
+    """Also for those whose turn has not come."""
+    async with ChatServer(always(Scripted(delay_s=0.01))) as server:
+        down = [Target(model, model, "down", ("http://127.0.0.1:1/v1/chat/completions",)) for model in ("a", "b")]
+        plan = Plan(prompts(60), (*down, target(server, "c")))
+        with Progress(tmp_path, plan.header()) as progress, pytest.raises(Stopped, match="from a at down") as stopped:
+            await run(plan, progress, patience=Patience(attempts=1))
+
+    assert stopped.value.models == ("a", "b")
+
+
 async def test_each_backend_sees_no_more_than_its_share_at_once(tmp_path: Path) -> None:
     slow = always(Scripted(delay_s=0.02))
     async with ChatServer(slow) as one, ChatServer(slow) as two:

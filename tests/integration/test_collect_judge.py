@@ -256,6 +256,33 @@ async def test_a_judge_that_says_nothing_makes_no_dataset(tmp_path: Path) -> Non
     assert {path.name for path in (tmp_path / "set").iterdir()} == {"journal.jsonl", "judge"}
 
 
+@pytest.mark.parametrize(
+    ("dead", "more", "advice"),
+    [
+        ("c", ("--reference", "a"), ". To go on without c: the same command with --models a,b"),
+        ("a", (), ". To go on without a: the same command with --models b,c"),
+        ("a", ("--reference", "a"), ""),
+        ("b", ("--models", "a,b"), ""),
+        ("b", ("--judge", "b"), ""),
+    ],
+)
+async def test_only_what_a_judge_can_do_without_is_left_out(
+    tmp_path: Path, dead: str, more: tuple[str, ...], advice: str
+) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        if body["model"] == dead:
+            return Scripted(status=404, body=b'{"error": {"message": "retired"}}')
+        return Scripted(text=answer_of(body["model"], text))
+
+    async with ChatServer(script) as server:
+        where = ("--url", server.url, "--grader", "judge")
+        told = arguments(sums(tmp_path, 5, gold=False), tmp_path / "set", *where, *more)
+        status, _, err = await finished(*told)
+
+    assert status == 1
+    assert err.splitlines()[-1].endswith(f"answers 404 for model '{dead}': retired{advice}")
+
+
 async def test_another_reference_pays_only_for_what_it_compares_anew(tmp_path: Path) -> None:
     async with ChatServer(World()) as server:
         told = arguments(sums(tmp_path, 30), tmp_path / "set", "--url", server.url)
