@@ -295,14 +295,22 @@ def _first_double(values: Sequence[object]) -> object:
 
 
 def write_outcomes(folder: Path, dataset: OutcomesDataset) -> None:
-    """Write both files; each appears whole or not at all."""
+    """Write both files; each appears whole or not at all.
+
+    Raises:
+        OSError: one cannot be written, with its name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in ((PROMPTS_NAME, dataset.prompts), (OUTCOMES_NAME, dataset.outcomes)):
         path = folder / name
         unfinished = path.with_suffix(".parquet.part")
-        unfinished.touch()  # says what is wrong with the path; pyarrow's own errors have no file name
-        pq.write_table(table, unfinished, compression="zstd")
-        os.replace(unfinished, path)  # noqa: PTH105  # one atomic step
+        try:
+            pq.write_table(table, unfinished, compression="zstd")
+            os.replace(unfinished, path)  # noqa: PTH105  # one atomic step
+        except OSError as exc:
+            # pyarrow's own errors have no file name, and a text of their own where the system has one.
+            reason = os.strerror(exc.errno) if exc.errno else str(exc)
+            raise OSError(exc.errno, reason, str(unfinished)) from exc
 
 
 def aliases_of(path: Path, dataset: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from app.collect.plan import Key, Plan, Prompt
 from app.collect.progress import Progress, Reply
 from app.collect.readability import readability_grade
 from app.collect.thoughts import spoken
+from app.collect.whole import write_whole
 from router_models.outcomes import PREDICTED_AS, OutcomesDataset
 
 FAILURES_NAME = "failures.jsonl"
@@ -103,9 +104,7 @@ def write_failures(folder: Path, missing: dict[Key, str]) -> None:
         path.unlink(missing_ok=True)
         return
     lines = [json.dumps({"prompt_id": key[0], "model": key[1], "reason": why}) for key, why in missing.items()]
-    part = path.with_suffix(".part")
-    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def figures_of(plan: Plan, progress: Progress, graded: Graded) -> list[dict[str, Any]]:

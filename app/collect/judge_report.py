@@ -25,6 +25,7 @@ from app.collect.graders import JUDGE, Graded
 from app.collect.judge import Judging, Ruling, Verdict
 from app.collect.plan import Key
 from app.collect.rates import wilson
+from app.collect.whole import write_whole
 from router_models.prediction import Z_90
 
 REPORT_NAME = "judge.json"
@@ -269,8 +270,5 @@ def _opposite(rate: Rate) -> Rate:
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """`judge.json`; it appears whole or not at all."""
-    path = folder / REPORT_NAME
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    """`judge.json`."""
+    write_whole(folder / REPORT_NAME, json.dumps(asdict(report), indent=1) + "\n")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes, tasks_of, write_outcomes
+from tests.fakes.full_disk import files_of_at_most
 
 PROMPTS = {
     "prompt_id": ["a", "b", "c"],
@@ -255,6 +256,18 @@ def test_a_message_that_only_calls_tools_has_no_text(tmp_path: Path) -> None:
     write_outcomes(tmp_path, dataset(messages=[None, json.dumps(messages), None]))
 
     assert read_outcomes(tmp_path).conversations()[1] == (("user", "Two?"), ("assistant", ""))
+
+
+def test_a_disk_that_is_full_of_outcomes_is_named(tmp_path: Path) -> None:
+    with files_of_at_most(100), pytest.raises(OSError, match=r"File too large: .*prompts\.parquet\.part'$"):
+        write_outcomes(tmp_path, dataset())
+
+
+def test_a_folder_that_is_in_the_way_of_outcomes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "outcomes.parquet.part").mkdir()
+
+    with pytest.raises(IsADirectoryError, match=r"Is a directory: .*outcomes\.parquet\.part'$"):
+        write_outcomes(tmp_path, dataset())
 
 
 def test_a_prompt_without_an_id_is_refused(tmp_path: Path) -> None:
