@@ -135,7 +135,7 @@ def _empty(sample: Sample) -> Iterator[Fault]:
 
 def _refusing(sample: Sample) -> Iterator[Fault]:
     refused = sum(bool(_REFUSAL.match(reply.answer)) for reply in sample.replies)
-    if refused >= REFUSED_SHARE * len(sample.replies):
+    if refused and refused >= REFUSED_SHARE * len(sample.replies):
         yield Fault(
             "refusing",
             f"refuses {refused} of {len(sample.replies)} harmless questions: look for a system prompt or a filter",
@@ -144,7 +144,7 @@ def _refusing(sample: Sample) -> Iterator[Fault]:
 
 def _truncating(sample: Sample) -> Iterator[Fault]:
     early = sum(map(sample.is_cut_early, sample.replies))
-    if early >= CUT_SHARE * len(sample.replies):
+    if early and early >= CUT_SHARE * len(sample.replies):
         yield Fault(
             "truncating",
             f"cuts {early} of {len(sample.replies)} answers before the room that was asked for: raise its own limit",

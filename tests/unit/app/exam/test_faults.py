@@ -91,6 +91,10 @@ def test_a_broken_endpoint_is_named(broken: Sample, name: str, sentence: str) ->
     assert any(sentence in fault.sentence for fault in faults)
 
 
+def test_an_endpoint_without_an_answer_only_fails() -> None:
+    assert [fault.name for fault in faults_in(sample(rambling, count=0, failures=40))] == ["failing"]
+
+
 @pytest.mark.parametrize(
     ("peculiar", "name"),
     [
