@@ -50,7 +50,8 @@ class Progress:
     """The log in one folder, open for writing by one process.
 
     Raises:
-        UsageError: another process is writing to it, it belongs to another plan, or a line in it is damaged.
+        UsageError: another process is writing to it, it belongs to another plan, a line in it is damaged, or its file
+            system keeps no locks.
         OSError: it cannot be written, with its name; what it has stays whole.
     """
 
@@ -80,6 +81,9 @@ class Progress:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise UsageError(f"another collection is writing to {self.path.parent}; wait for it") from exc
+        except OSError as exc:
+            folder = self.path.parent
+            raise UsageError(f"{folder}: its file system keeps no locks ({exc.strerror}); use a local folder") from exc
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):

@@ -1,5 +1,6 @@
 """The log of a collection: nothing that was noted is lost, and a damaged or foreign one is not taken for ours."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,18 @@ def test_a_model_left_out_before_anything_was_asked_may_come_back(tmp_path: Path
 
 def test_two_collections_do_not_write_to_one_folder(tmp_path: Path) -> None:
     with Progress(tmp_path, HEADER), pytest.raises(UsageError, match="another collection is writing"):
+        Progress(tmp_path, HEADER)
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some network file systems are."""
+
+    def flock(_fd: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+
+    with pytest.raises(UsageError, match=r"keeps no locks \(No locks available\); use a local folder"):
         Progress(tmp_path, HEADER)
 
 
