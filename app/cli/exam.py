@@ -281,10 +281,9 @@ def _hall(settings: Settings, base: _Base, paper: Paper, rules: Rules, models: S
 
 def _announce(screen: Console, hall: Hall, rules: Rules) -> None:
     """What will be sent and spent at most, and whether that is agreed to."""
-    found = hall.estimates().values()
-    estimates, spent = [estimate for estimate, _ in found], sum(spent for _, spent in found)
+    estimates = hall.estimates()
     screen.print(announced("questions, at most", estimates))
-    screen.print(f"Spent so far {spent:.4f} USD. An exam ends early once enough is known.", highlight=False)
+    screen.print(f"Spent so far {hall.spent_usd():.4f} USD. An exam ends early once enough is known.", highlight=False)
     for model, (count, day) in hall.answered().items():
         screen.print(f"{model}: its {count} answers of {day} are used; --anew asks again", highlight=False)
     refuse_unpriced(estimates, rules.max_usd)

@@ -59,7 +59,9 @@ def onboard(
         int | None,
         typer.Option(min=1, max=1024, help="Exam: requests in flight per backend.", show_default=str(CONCURRENCY)),
     ] = None,
-    max_usd: Annotated[float | None, typer.Option(min=0, help="Exam: never spend more than this.")] = None,
+    max_usd: Annotated[
+        float | None, typer.Option(min=0, help="Exam: never spend more than this, earlier runs included.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before sending.")] = False,
     anew: Annotated[
         bool,

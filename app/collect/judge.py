@@ -237,7 +237,7 @@ class Judging:
         # Of a comparison with another reference only the tokens are known, if those.
         most = max(bounds.values(), default=0.0)
         replies = self.verdicts.replies.values()
-        return self.verdicts.lost_usd + sum(charge_usd(target, bounds.get(r.prompt_id, most), r) for r in replies)
+        return self.verdicts.other_usd + sum(charge_usd(target, bounds.get(r.prompt_id, most), r) for r in replies)
 
     async def ask(
         self, client: ChatClient, concurrency: int, budget: Budget, on_done: Callable[[str, bool], None]

@@ -1,10 +1,11 @@
 """How far a collection is, as a log that only grows: what makes it resumable after any kind of death.
 
-The first line says which plan it belongs to; each further line is a reply, a failure or a score of a grading command. A
-plan with fewer of its models goes on from it too: what the others answered stays in the log, and what it cost counts. A
-line is handed to the kernel as soon as it is made, so a killed process loses nothing, and `sync` (once a second) bounds
-what a crashed machine loses. A last line without its end is cut off when the log is opened again. Later lines
-replace earlier ones of the same request: a failure that was asked again and answered is answered.
+The first line says which plan it belongs to; each further line is a reply, a failure, a score of a grading command or
+what was spent before. A plan with fewer of its models goes on from it too: what the others answered stays in the log,
+and what it cost counts. A line is handed to the kernel as soon as it is made, so a killed process loses nothing, and
+`sync` (once a second) bounds what a crashed machine loses. A last line without its end is cut off when the log is
+opened again. Later lines replace earlier ones of the same request: a failure that was asked again and answered is
+answered.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Progress:
             raise UsageError(f"{folder} already holds a dataset; choose another --output")
         self.replies: dict[Key, Reply] = {}
         self.failures: dict[Key, str] = {}
-        self.lost_usd = 0.0
+        self.other_usd = 0.0
         """What was paid for anything but `replies`."""
         self.left_out: set[str] = set()
         """Models that answered and are not in this plan."""
@@ -115,6 +116,8 @@ class Progress:
                 self._keep(Reply(**entry["reply"]), float(entry["usd"]))
             elif "failure" in entry:
                 self._lose((entry["prompt_id"], entry["model"]), str(entry["failure"]), float(entry["lost_usd"]))
+            elif "earlier_usd" in entry:
+                self.other_usd += float(entry["earlier_usd"])
             else:
                 self.scores[entry["prompt_id"], entry["model"], entry["graded_by"]] = float(entry["score"])
         except (KeyError, TypeError, ValueError) as exc:
@@ -126,7 +129,7 @@ class Progress:
             self.failures.pop(reply.key, None)
         else:
             self.left_out.add(reply.model)
-            self.lost_usd += usd
+            self.other_usd += usd
 
     def _is_asked(self, model: str) -> bool:
         return self._models is None or model in self._models
@@ -146,10 +149,15 @@ class Progress:
         self.add_failure(key, STOPPED, lost_usd)
 
     def _lose(self, key: Key, reason: str, lost_usd: float) -> None:
-        self.lost_usd += lost_usd
+        self.other_usd += lost_usd
         self.failures.pop(key, None)
         if reason != STOPPED and self._is_asked(key[1]):
             self.failures[key] = reason
+
+    def add_earlier(self, usd: float) -> None:
+        """Note what was spent on answers that are in another log."""
+        self._append({"earlier_usd": usd})
+        self.other_usd += usd
 
     def add_score(self, key: Key, graded_by: str, score: float) -> None:
         """Keep what a grading command said; `graded_by` identifies the command, its files and what it read."""
@@ -200,20 +208,33 @@ def replies_in(folder: Path) -> list[Reply]:
     Raises:
         UsageError: a line in it is damaged.
     """
+    return list({reply.key: reply for reply, _ in _lines(folder) if reply is not None}.values())
+
+
+def spent_in(folder: Path) -> float:
+    """What all that a log has cost when it was asked, whatever plan it belongs to; nothing where there is no log.
+
+    Raises:
+        UsageError: a line in it is damaged.
+    """
+    return sum(usd for _, usd in _lines(folder))
+
+
+def _lines(folder: Path) -> list[tuple[Reply | None, float]]:
+    """Of each line the reply, if it is one, and what it says was paid."""
     path = folder / FILE_NAME
     if not path.exists():
         return []
-    found: dict[Key, Reply] = {}
+    found = []
     content = path.read_bytes()
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
         try:
             entry = json.loads(line)
-            if "reply" in entry:
-                reply = Reply(**entry["reply"])
-                found[reply.key] = reply
+            usd = sum(float(entry[name]) for name in ("usd", "lost_usd", "earlier_usd") if name in entry)
+            found.append((Reply(**entry["reply"]) if "reply" in entry else None, usd))
         except (ValueError, TypeError) as exc:
             raise UsageError(f"{path}, line {number} is damaged; delete that line to ask it again") from exc
-    return list(found.values())
+    return found
 
 
 def _goes_on_from(found: object, wanted: Mapping[str, Any]) -> bool:

@@ -219,7 +219,7 @@ def spent_usd(plan: Plan, progress: Progress) -> float:
     """What earlier runs of this plan have cost, the worst case where it is not known."""
     targets = {target.model: target for target in plan.targets}
     prompts = {prompt.prompt_id: prompt for prompt in plan.prompts}
-    total = progress.lost_usd
+    total = progress.other_usd
     for reply in progress.replies.values():
         target, bound_usd = targets[reply.model], targets[reply.model].bound_usd(prompts[reply.prompt_id])
         total += charge_usd(target, bound_usd, reply)

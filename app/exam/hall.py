@@ -19,7 +19,7 @@ from app.collect.client import ChatClient, Patience
 from app.collect.dataset import build_dataset
 from app.collect.graders import Graded
 from app.collect.plan import Estimate, Plan, Target
-from app.collect.progress import FILE_NAME, Progress, replies_in
+from app.collect.progress import FILE_NAME, Progress, replies_in, spent_in
 from app.collect.runner import Budget, spent_usd
 from app.errors import UsageError
 from app.exam.paper import Paper
@@ -71,13 +71,11 @@ class Hall:
         return replace(self, anew=frozenset())
 
     def _set_aside(self, candidate: Candidate) -> None:
-        plan, place = self._plan(candidate), self._place(candidate)
-        with self._progress(candidate, plan) as progress:
-            spent = spent_usd(plan, progress)
+        place, spent = self._place(candidate), self._spent_usd(candidate)
         tries = (place.with_name(f"{place.name}.before-{number}") for number in itertools.count(1))
         place.rename(next(path for path in tries if not path.exists()))
-        with self._progress(candidate, plan) as progress:
-            progress.add_stopped((plan.prompts[0].prompt_id, candidate.target.model), spent)
+        with self._progress(candidate, self._plan(candidate)) as progress:
+            progress.add_earlier(spent)
 
     def answered(self) -> Mapping[str, tuple[int, str]]:
         """Of models that sit now and have answers already: how many count, and the day of the last one."""
@@ -89,15 +87,26 @@ class Hall:
                 found[candidate.target.model] = (len(replies), f"{day:%Y-%m-%d}")
         return found
 
-    def estimates(self) -> Mapping[str, tuple[Estimate, float]]:
-        """By model: what the whole paper would still send and cost at most, and what was spent before."""
-        found = {}
+    def estimates(self) -> list[Estimate]:
+        """What the whole paper would still send to each model that sits now, and cost at most."""
+        found = []
         for candidate in self._sitting():
             plan = self._plan(candidate)
             with self._progress(candidate, plan) as progress:
-                (estimate,) = plan.estimates(() if candidate.target.model in self.anew else progress.replies)
-                found[candidate.target.model] = (estimate, spent_usd(plan, progress))
+                found += plan.estimates(() if candidate.target.model in self.anew else progress.replies)
         return found
+
+    def spent_usd(self) -> float:
+        """What all exams have cost so far, those of models that have joined since too."""
+        return sum(map(self._spent_usd, self.candidates))
+
+    def _spent_usd(self, candidate: Candidate) -> float:
+        if candidate.has_sat:
+            # Its plan may be another by now, so that only the log says what its answers cost.
+            return spent_in(self._place(candidate))
+        plan = self._plan(candidate)
+        with self._progress(candidate, plan) as progress:
+            return spent_usd(plan, progress)
 
     def kept(self) -> int:
         """How many answers there are of those who sit now."""
@@ -117,7 +126,7 @@ class Hall:
 
     async def hold(self, max_usd: float | None, watch: Watch) -> list[Sat]:
         """All exams, in the order of the candidates; `max_usd` bounds what they cost together, with earlier runs."""
-        budget = Budget(max_usd, sum(spent for _, spent in self.estimates().values()))
+        budget = Budget(max_usd, self.spent_usd())
         backends: dict[str, list[Candidate]] = {}
         for candidate in self.candidates:
             backends.setdefault(candidate.target.backend, []).append(candidate)
@@ -137,9 +146,10 @@ class Hall:
         model = candidate.target.model
         if candidate.has_sat:
             replies, counted = replies_in(self._place(candidate)), self.paper.counted()
-            return remembered(
+            sat = remembered(
                 candidate.target, self.paper.prompts, replies, lambda sat: standing_of(sat, self.questions, counted)
             )
+            return replace(sat, spent_usd=self._spent_usd(candidate))
         plan = self._plan(candidate)
         with self._progress(candidate, plan) as progress:
             for _ in progress.replies:

@@ -138,6 +138,20 @@ def place(folder: Path, url: str) -> Place:
     return Place(folder)
 
 
+def price(at: Place) -> None:
+    """Have every model of the catalogue cost something."""
+    catalog = at.catalog()
+    for model in catalog["models"]:
+        model["price"] = {"input_usd_per_m": 1.0, "output_usd_per_m": 2.0}
+    (at.folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+
+
+def spent_usd(at: Place, model: str) -> float:
+    """What its profile says that its exam cost."""
+    profile = json.loads((at.folder / f"profiles/{model}.json").read_text())
+    return float(profile["exam"]["spent_usd"])
+
+
 async def onboard(at: Place, *options: str) -> tuple[int, str, str]:
     process = await started(at, *options)
     out, err = await process.communicate()
@@ -254,7 +268,9 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def join() -> None:
         async with ChatServer(honest) as server:
-            status, _, err = await onboard(place(folder, server.url), "--precision", "0")
+            at = place(folder, server.url)
+            price(at)
+            status, _, err = await onboard(at, "--precision", "0")
         assert status == 0, err
 
     asyncio.run(join())
@@ -302,6 +318,22 @@ async def test_a_model_that_joins_later_leaves_those_before_it_alone_and_has_the
     assert at.artifact() == "artifacts/mine-v2"
     assert load_artifact(tmp_path / "artifacts/mine-v2").models[-2:] == ("mine", "later")
     assert [model["predicted_as"] for model in at.catalog()["models"]] == ["mine", "later"]
+
+
+async def test_what_a_model_cost_that_has_joined_counts_against_the_limit(tmp_path: Path, joined: Path) -> None:
+    async with ChatServer(honest) as server:
+        at = where_one_has_joined(tmp_path, joined, server.url)
+        price(at)
+        spent = spent_usd(at, "mine")
+        status, _, err = await onboard(at, "--max-usd", str(spent))
+        asked = len(server.bodies)
+        joins, _, said = await onboard(at, "--max-usd", str(100 * spent))
+
+    assert (status, asked) == (1, 0)
+    assert f"Spent so far {spent:.4f} USD" in err
+    assert f"spent {spent:.6f} of {spent:.6f} USD" in err
+    assert joins == 0, said
+    assert spent_usd(at, "mine") == spent > 0
 
 
 def graded(folder: Path, *models: str) -> Path:
@@ -434,9 +466,7 @@ async def test_a_mended_endpoint_sits_anew_and_so_does_a_new_version(tmp_path: P
     script: Callable[..., Scripted] = refusing
     async with ChatServer(lambda *asked: script(*asked)) as server:
         at = place(tmp_path, server.url)
-        catalog = at.catalog()
-        catalog["models"][0]["price"] = {"input_usd_per_m": 1.0, "output_usd_per_m": 2.0}
-        (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(catalog))
+        price(at)
         _, _, broken = await onboard(at)
         script = honest
         _, _, unasked = await onboard(at)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.collect.progress import Progress, Reply, replies_in
+from app.collect.progress import Progress, Reply, replies_in, spent_in
 from app.errors import UsageError
 from tests.fakes.full_disk import files_of_at_most
 
@@ -25,7 +25,7 @@ def test_replies_failures_and_scores_come_back(tmp_path: Path) -> None:
         assert again.replies == {("p1", "m"): REPLY}
         assert again.failures == {("p2", "m"): "status 500"}
         assert again.scores == {("p1", "m", "judge"): 0.75}
-        assert again.lost_usd == 0.25
+        assert again.other_usd == 0.25
 
 
 def test_a_failure_that_was_answered_later_is_no_failure(tmp_path: Path) -> None:
@@ -42,10 +42,23 @@ def test_a_request_that_was_stopped_is_paid_for_and_no_failure(tmp_path: Path) -
         progress.add_failure(("p1", "m"), "status 503", lost_usd=0.25)
         progress.add_stopped(("p1", "m"), lost_usd=0.5)
         progress.add_stopped(("p2", "m"), lost_usd=0.5)
-        assert (progress.failures, progress.lost_usd) == ({}, 1.25)
+        assert (progress.failures, progress.other_usd) == ({}, 1.25)
 
     with Progress(tmp_path, HEADER) as again:
-        assert (again.failures, again.lost_usd) == ({}, 1.25)
+        assert (again.failures, again.other_usd) == ({}, 1.25)
+
+
+def test_what_a_log_has_cost_is_known_without_its_plan(tmp_path: Path) -> None:
+    with Progress(tmp_path, HEADER) as progress:
+        progress.add_earlier(4.0)
+        progress.add_reply(REPLY, usd=0.5)
+        progress.add_failure(("p2", "m"), "status 503", lost_usd=0.25)
+        assert progress.other_usd == 4.25
+
+    with Progress(tmp_path, HEADER) as again:
+        assert (again.other_usd, again.failures) == (4.25, {("p2", "m"): "status 503"})
+    assert spent_in(tmp_path) == 4.75
+    assert spent_in(tmp_path / "elsewhere") == 0.0
 
 
 @pytest.mark.parametrize("kept_bytes", [1, 20, -1])
@@ -122,13 +135,13 @@ def test_a_model_may_be_left_out_and_come_back_and_what_it_cost_counts(tmp_path:
 
     with Progress(tmp_path, {**HEADER, "models": {"m": "m-1"}}) as fewer:
         assert (list(fewer.replies), fewer.failures, fewer.left_out) == ([("p1", "m")], {}, {"n"})
-        assert fewer.lost_usd == 1.25
+        assert fewer.other_usd == 1.25
         fewer.add_reply(replace(REPLY, prompt_id="p2"), usd=0.5)
 
     with Progress(tmp_path, HEADER) as all_again:
         assert list(all_again.replies) == [("p1", "m"), ("p1", "n"), ("p2", "m")]
         assert all_again.failures == {("p2", "n"): "status 500"}
-        assert (all_again.lost_usd, all_again.left_out) == (1.0, set())
+        assert (all_again.other_usd, all_again.left_out) == (1.0, set())
 
 
 def test_a_plan_under_which_nothing_was_asked_may_change(tmp_path: Path) -> None:
