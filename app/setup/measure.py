@@ -1,11 +1,11 @@
 """Asks a model a few small questions: whether it chats, what of the API works, and how fast it is.
 
 How it works: the first question also offers a tool and asks for log-probabilities, at the temperature of exams and
-collections; what the endpoint refuses is taken away until it answers. What is no vLLM worker is asked once more, with a
-parameter of vLLM's. A question to `/v1/responses` says whether that is served too. Then one token after a short prompt,
-many tokens after a short one, and one token after a long one: differences of their times are the time of an output
-token and of a token read, without the way there and back. Prompts begin with words of their own, so that nothing of
-them is in a cache.
+collections; what the endpoint refuses is taken away until it answers. The words of a refusal only say what to take
+first: what went for nothing is put back. What is no vLLM worker is asked once more, with a parameter of vLLM's. A
+question to `/v1/responses` says whether that is served too. Then one token after a short prompt, many tokens after a
+short one, and one token after a long one: differences of their times are the time of an output token and of a token
+read, without the way there and back. Prompts begin with words of their own, so that nothing of them is in a cache.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ _TOOL: Mapping[str, Any] = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
+_OFFERED: Mapping[str, Any] = {"tools": [_TOOL], "logprobs": True, "temperature": TEMPERATURE}
+"""Beside the first question, in the order in which it is taken away where a refusal names nothing."""
 
 
 class NotAnswered(Exception):
@@ -139,8 +141,8 @@ class Asker:
     model: str
     context_tokens: int | None = None
     rename: dict[str, str | None] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=lambda: {"temperature": TEMPERATURE})
-    """What goes with every question to a chat."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What goes with every question to a chat after the first."""
 
     async def measure(self, *, at_once: bool, tries_extra: bool) -> Measured:
         """`at_once`: several questions are asked together as well; `tries_extra`: one has a parameter of vLLM's own.
@@ -168,34 +170,50 @@ class Asker:
 
     async def _first(self, measured: Measured) -> Mapping[str, Any]:
         """What the question that was answered had beside its prompt."""
-        extras: dict[str, Any] = {"tools": [_TOOL], "logprobs": True}
+        extras, refused = dict(_OFFERED), dict[str, Any]()
         answer = None
         while answer is None:
             try:
                 answer = await self.ask(_FIRST, FIRST_TOKENS, extras)
             except NotAnswered as exc:
-                if not exc.is_final or not self._made_smaller(extras, str(exc), measured):
+                if not exc.is_final or not self._made_smaller(extras, refused, str(exc)):
                     raise
+        answer = await self._put_back(extras, refused) or answer
+        measured.refuses_temperature = "temperature" in refused
+        measured.refused |= refused.keys() - {"temperature"}
+        self.settings = {} if measured.refuses_temperature else {"temperature": extras.pop("temperature")}
         measured.tells_usage = answer.tells_usage
         measured.capabilities.add("chat")
         measured.capabilities |= {"logprobs"} if answer.has_logprobs else set()
         measured.capabilities |= {"tools"} if answer.calls_tool else set()
         return extras
 
-    def _made_smaller(self, extras: dict[str, Any], reason: str, measured: Measured) -> bool:
+    def _made_smaller(self, extras: dict[str, Any], refused: dict[str, Any], reason: str) -> bool:
         """Whether there was something to change in a request that was refused."""
         if "max_completion_tokens" in reason and not self.rename:
             self.rename["max_tokens"] = "max_completion_tokens"
             return True
-        if self.settings and ("temperature" in reason.lower() or not extras):
-            self.settings.clear()
-            measured.refuses_temperature = True
-            return True
-        named = [name for name in extras if name.removesuffix("s") in reason.lower()] or list(extras)[:1]
-        for name in named:
-            del extras[name]
-            measured.refused.add(name)
-        return bool(named)
+        if not extras:
+            return False
+        name = next((name for name in extras if name.removesuffix("s") in reason.lower()), next(iter(extras)))
+        refused[name] = extras.pop(name)
+        return True
+
+    async def _put_back(self, extras: dict[str, Any], refused: dict[str, Any]) -> Answer | None:
+        """The last answer with what was not to blame; None where all of it was.
+
+        What went last was refused with all else alike. What went before may only have been named, or tried first.
+        """
+        answer = None
+        for name in list(refused)[:-1]:
+            try:
+                answer = await self.ask(_FIRST, FIRST_TOKENS, {**extras, name: refused[name]})
+            except NotAnswered as exc:
+                if not exc.is_final:
+                    raise
+            else:
+                extras[name] = refused.pop(name)
+        return answer
 
     async def _takes_extras(self, answered: Mapping[str, Any]) -> bool | None:
         """Nothing but the parameter is new in the question, so it is what a refusal is about, whatever its words."""
@@ -336,5 +354,7 @@ def _reason(status: int, content: bytes) -> str:
         error = parse(content).get("error")
         message = error["message"] if isinstance(error, dict) else error
     except (UpstreamBroken, KeyError):
+        message = None
+    if message is None:
         message = content[:2000].decode(errors="replace")
     return f"status {status}: {' '.join(str(message).split())[:160]}"

@@ -234,7 +234,8 @@ class FakeBackend:
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
             await _send(writer, 401, b'{"error":"Unauthorized"}')
         elif script.status != 200:
-            await _send(writer, script.status, json.dumps({"error": script.error}).encode(), script.headers)
+            refusal = script.body if script.body is not None else json.dumps({"error": script.error}).encode()
+            await _send(writer, script.status, refusal, script.headers)
         elif request.body.get("stream"):
             return await self._stream(script, request, writer)
         else:

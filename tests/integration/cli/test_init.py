@@ -286,6 +286,59 @@ async def test_nothing_is_said_of_what_is_vllms_own_where_the_answer_was_no_refu
     assert "rename" not in backend
 
 
+class Particular(Service):
+    """Refuses what it is told to in its own words; calls tools where it takes them."""
+
+    refuses: tuple[str, ...]
+    refusal: Script
+
+    async def _complete(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
+        if any(name in request.body for name in self.refuses):
+            script = self.refusal
+        elif "tools" in request.body:
+            script = Script(tool_call={"name": "weather", "arguments": '{"city": "Paris"}'})
+        return await super()._complete(script, request, writer)
+
+
+TOO_COLD = b'{"detail":[{"type":"greater_than","loc":["body","temperature"],"msg":"Input should be greater than 0"}]}'
+SUPPORTS = "Unsupported parameter: 'tools'. This model supports: messages, max_tokens, temperature, logprobs, stop."
+
+
+@pytest.mark.parametrize(
+    ("refuses", "refusal"),
+    [
+        (("tools",), Script(status=400, error={"message": SUPPORTS})),
+        (("temperature",), Script(status=422, body=TOO_COLD)),
+        (("temperature",), Script(status=400, error={"message": "A sampling parameter is out of range"})),
+        (("logprobs",), Script(status=400, error={"message": "Bad request"})),
+        (("tools", "temperature"), Script(status=400, error={"message": "Bad request"})),
+    ],
+    ids=["names what it takes", "FastAPI", "vague", "vague of logprobs", "vague of both"],
+)
+async def test_only_what_a_model_refuses_is_taken_from_it(
+    tmp_path: Path, refuses: tuple[str, ...], refusal: Script
+) -> None:
+    async with Particular(models=("acme-x",)) as service:
+        service.refuses, service.refusal = refuses, refusal
+        status, _, err = await thalamus(tmp_path, "init", service.url)
+
+    assert status == 0, err
+    (model,), (backend,) = catalogue(tmp_path)["models"], catalogue(tmp_path)["backends"]
+    assert ("tools" in model["card"]["capabilities"]) == ("tools" not in refuses)
+    assert ("temperature" in backend.get("rename", {})) == ("temperature" in refuses)
+    asked = [request.body for request in service.requests if request.path.endswith("/completions")]
+    assert set(refuses).isdisjoint(asked[-1])
+    assert ("temperature" in asked[-1]) == ("temperature" not in refuses)
+
+
+async def test_a_refusal_without_an_error_is_told_in_its_own_words(tmp_path: Path) -> None:
+    async with Service(models=("acme-x",), script=Script(status=422, body=TOO_COLD)) as service:
+        status, _, err = await thalamus(tmp_path, "init", service.url)
+
+    assert status == 1
+    assert 'status 422: {"detail":[{"type":"greater_than","loc":["body","temperature"]' in err
+
+
 async def test_tools_and_logprobs_are_stated_if_they_work_and_models_that_do_not_chat_are_left_out(
     tmp_path: Path,
 ) -> None:
