@@ -10,16 +10,25 @@ from pathlib import Path
 from app.errors import UsageError
 
 LOCK = ".onboard.lock"
-"""Beside the configuration. It stays there: who removes it lets two in."""
+"""Beside the configuration and its catalogue. It stays there: who removes it lets two in."""
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the folder until the block ends, or the process does.
+def alone(*folders: Path) -> Iterator[None]:
+    """Hold the folders until the block ends, or the process does.
 
     Raises:
-        UsageError: another process holds it, or it cannot be written to.
+        UsageError: another process holds one of them, or it cannot be written to.
     """
+    with contextlib.ExitStack() as held:
+        # Everybody takes them in the same order: of two that begin at once, one gets all.
+        for folder in sorted({folder.resolve() for folder in folders}):
+            held.enter_context(_held(folder))
+        yield
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
     try:
         file = (folder / LOCK).open("a")
     except OSError as exc:

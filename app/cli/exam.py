@@ -96,8 +96,9 @@ def sit_exam(config: Path, models: Sequence[str], rules: Rules, output: Path | N
     Raises:
         UsageError: nothing was written; one line for each model that says why.
     """
-    load_settings(config)  # what is wrong with it is said before there is a lock beside it
-    with alone(config.parent):
+    settings = load_settings(config)  # what is wrong with it is said before there is a lock beside it
+    # A catalogue may be that of other folders too; where it is a link, the file itself is replaced.
+    with alone(config.parent, settings.catalog_path.resolve().parent):
         _sit_exam(load_settings(config), models, rules, output, as_json=as_json)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -19,10 +19,9 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from app.errors import UsageError
-from app.forms.catalog_file import load_catalog
 from app.forms.gateway_file import GatewayForm
 from app.forms.yaml_files import load_form
-from app.settings import load_settings
+from app.settings import Files, load_settings
 from app.setup.commented import drop_guess, plain, read_commented, write_commented
 from app.setup.draft import Draft
 from app.setup.rendering import catalog_text, gateway_text
@@ -103,12 +102,9 @@ def adopt(config: Path, artifact: Path, columns: Mapping[str, str]) -> None:
         _set(models[name], "predicted_as", column, after="backend")
     _set(gateway, "artifact", path_from(config.parent, artifact), after="catalog")
     # The catalogue first: a gateway that starts in between finds a column too many rather than none.
-    _replace(
-        {
-            catalog_path: (write_commented(catalog, catalog_text), load_catalog),
-            config: (write_commented(gateway, gateway_text), lambda path: load_form(path, GatewayForm)),
-        }
-    )
+    texts = {catalog_path: write_commented(catalog, catalog_text), config: write_commented(gateway, gateway_text)}
+    load_settings(config, files=Files(texts[config].encode(), texts[catalog_path].encode()))
+    _replace(texts)
 
 
 def path_from(folder: Path, target: Path) -> str:
@@ -139,13 +135,12 @@ def _set(mapping: CommentedMap, key: str, value: str, after: str) -> None:
     mapping.insert(place, key, plain(value))
 
 
-def _replace(texts: Mapping[Path, tuple[str, Callable[[Path], object]]]) -> None:
-    """Check each new text with its own reader, then move all of them in place; after a failure none of them is."""
+def _replace(texts: Mapping[Path, str]) -> None:
+    """Write all new texts beside the old ones, then move them in place; after a failure none of them is."""
     staged: dict[Path, Path] = {}
     try:
-        for path, (text, check) in texts.items():
-            staged[path.resolve()] = beside = _written_beside(path.resolve(), text)
-            check(beside)
+        for path, text in texts.items():
+            staged[path.resolve()] = _written_beside(path.resolve(), text)
         _move(staged)
     except OSError as exc:
         raise UsageError(f"{exc.filename}: {exc.strerror}") from exc

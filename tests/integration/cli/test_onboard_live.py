@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from app.cli.alone import alone
 from router_models.adaptation import adapt
 from router_models.aptitude import FAMILIES, draw_exam
 from router_models.artifact import load_artifact, write_artifact
@@ -546,6 +547,19 @@ async def test_a_second_exam_at_once_is_refused_before_it_asks_and_loses_nothing
     assert status == 0, said_later
     assert [model["predicted_as"] for model in at.catalog()["models"]] == ["mine", "beside"]
     assert load_artifact(tmp_path / "artifacts/mine-v2").models[-2:] == ("mine", "beside")
+
+
+async def test_an_exam_beside_one_that_writes_to_the_same_catalogue_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "west").mkdir()
+    async with ChatServer(honest) as server:
+        place(tmp_path, server.url)
+        west = Place(tmp_path / "west")
+        west.config.write_text(f"catalog: ../catalog.yaml\nartifact: {DEMO}\n")
+        with alone(tmp_path):
+            status, _, err = await onboard(west)
+
+    assert (status, server.bodies) == (1, [])
+    assert f"another `thalamus onboard` is at work in {tmp_path}; nothing was sent" in err
 
 
 async def test_without_a_terminal_it_asks_for_yes_and_sends_nothing(tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ def test_an_unknown_model_leaves_both_files_alone(tmp_path: Path) -> None:
     assert (config.read_text(), (config.parent / "models.yaml").read_text()) == (GATEWAY, CATALOG)
 
 
+def test_files_that_do_not_load_together_are_left_alone(tmp_path: Path) -> None:
+    config = written(tmp_path, gateway=GATEWAY.replace("order: [small]", "order: [gone]"))
+    before = config.read_text()
+    with pytest.raises(UsageError, match="gone"):
+        adopt(config, tmp_path / "mine-v1", {"small": "small"})
+    assert (config.read_text(), (tmp_path / "configs/models.yaml").read_text()) == (before, CATALOG)
+
+
 def test_files_keep_their_modes_and_links_stay_links(tmp_path: Path) -> None:
     config = written(tmp_path)
     config.chmod(0o640)
@@ -267,7 +275,8 @@ def test_files_that_would_not_load_do_not_appear(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_written_can_adopt_an_artifact(tmp_path: Path) -> None:
+def test_what_is_written_can_adopt_an_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAID_KEY", "set")
     write_files(tmp_path, draft(), None)
     adopt(tmp_path / "gateway.yaml", tmp_path / "mine-v1", {"no": "mine", "1e3": "1e3"})
     settings = load_settings(tmp_path / "gateway.yaml", {"PAID_KEY": "x"})
