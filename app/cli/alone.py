@@ -18,7 +18,7 @@ def alone(*folders: Path) -> Iterator[None]:
     """Hold the folders until the block ends, or the process does.
 
     Raises:
-        UsageError: another process holds one of them, or it cannot be written to.
+        UsageError: another process holds one of them, it cannot be written to, or its file system keeps no locks.
     """
     with contextlib.ExitStack() as held:
         # Everybody takes them in the same order: of two that begin at once, one gets all.
@@ -41,6 +41,8 @@ def _held(folder: Path) -> Iterator[None]:
                 f"another `thalamus onboard` is at work in {folder}; nothing was sent. Run this once it has ended; "
                 "models that one run names sit side by side where their backends differ"
             ) from exc
+        except OSError as exc:
+            raise UsageError(f"{folder}: its file system keeps no locks ({exc.strerror}); use a local folder") from exc
         yield
 
 
