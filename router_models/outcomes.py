@@ -199,7 +199,7 @@ def _texts(values: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
     if name == "messages" and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         sent = [json.dumps(turns, default=str) if turns else None for turns in values.to_pylist()]
         return pa.chunked_array([sent], pa.string())
-    if name in NAMES and not (pa.types.is_string(kind) or pa.types.is_null(kind)):
+    if name in (*NAMES, PREDICTED_AS) and not (pa.types.is_string(kind) or pa.types.is_null(kind)):
         expected = "texts or whole numbers" if is_id else "texts"
         raise OutcomesError(f"{path}: {name} is of type {kind}; write {expected}")
     return values

@@ -35,7 +35,7 @@ OUTCOMES: dict[str, list[Any]] = {
 
 def dataset(**changed: list[object]) -> OutcomesDataset:
     prompts = PROMPTS | {name: values for name, values in changed.items() if name in PROMPTS and name != "prompt_id"}
-    outcomes = OUTCOMES | {name: values for name, values in changed.items() if name in OUTCOMES}
+    outcomes = OUTCOMES | {name: values for name, values in changed.items() if name in OUTCOMES or name not in PROMPTS}
     return OutcomesDataset(pa.table(prompts), pa.table(outcomes))
 
 
@@ -164,6 +164,8 @@ def test_what_is_written_is_read_back_with_its_extra_columns(tmp_path: Path) -> 
         ({"model": ["y", "x", None]}, "a model has no name"),
         ({"model": [None, None, None]}, "a model has no name"),
         ({"model": [1, 2, 3]}, "model is of type int64; write texts"),
+        ({"predicted_as": [["x"], ["y"], None]}, "predicted_as is of type list<element: string>; write texts"),
+        ({"predicted_as": [1, 2, None]}, "predicted_as is of type int64; write texts"),
         ({"prompt_id": [1.0, 1.0, 3.0]}, "prompt_id is of type double; write texts or whole numbers"),
         ({"prompt": [b"One?", b"Two?", b"Three?"]}, "prompt is of type binary; write texts"),
         ({"prompt": ["One?", None, "Three?"]}, "prompt b has no text"),
