@@ -36,9 +36,9 @@ import numpy as np
 
 from router_models.artifact import Artifact, Calibration
 from router_models.correction import Correction, Stretch, is_adapted
+from router_models.exam import Graded, without_exam
 from router_models.joined import USUAL_DEVIATION
 from router_models.odds import logit
-from router_models.onboarding import Graded, without_exam
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.population import laplace
 from router_models.prediction import Z_90, Prediction

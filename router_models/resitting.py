@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from router_models.artifact import Artifact, Calibration
+from router_models.exam import exam_name, without_exam
 from router_models.joined import joined_count, tensors_of
-from router_models.onboarding import exam_name, without_exam
 
 
 def before_exam(artifact: Artifact, name: str) -> Artifact:

@@ -35,14 +35,8 @@ from app.exam.sitting import Sat, Standing
 from app.settings import Settings, load_settings
 from app.setup.files import adopt
 from router_models.artifact import Artifact, ArtifactError, load_artifact, write_artifact
-from router_models.onboarding import (
-    LIVE_EXAM,
-    Report,
-    onboard,
-    refuse_adapted,
-    refuse_second_exam,
-    sat_exam,
-)
+from router_models.exam import LIVE_EXAM, refuse_adapted, refuse_second_exam, sat_exam
+from router_models.onboarding import Report, onboard
 from router_models.outcomes import OutcomesError
 from router_models.resitting import before_exam, with_scores_of
 

@@ -54,7 +54,7 @@ def _tell_left_out(folder: Path, found: Written) -> None:
 
 def _tell_next(folder: Path, prompts: Counter[str]) -> None:
     """What there is to learn from, and how much of it whoever learns from it wants."""
-    from router_models.onboarding import LEAST_SHOTS
+    from router_models.exam import LEAST_SHOTS
     from router_models.verdict import LEAST_MODELS, LEAST_PROMPTS
 
     if not prompts:

@@ -147,7 +147,7 @@ def _from_outcomes(
     from app.cli.named import how_to_serve, names_in, tell_strangers
     from app.cli.screen import bars
     from router_models.artifact import ArtifactError, load_artifact, write_artifact
-    from router_models.onboarding import exam_of
+    from router_models.exam import exam_of
     from router_models.onboarding import onboard as join
     from router_models.outcomes import OutcomesError, read_outcomes
 

@@ -31,7 +31,7 @@ from router_models.evaluation.costs import (
 from router_models.evaluation.metrics import Truth
 from router_models.evaluation.policies import chosen_column, column_means
 from router_models.evaluation.roster import Roster
-from router_models.onboarding import exam_dataset
+from router_models.exam import exam_dataset
 from router_models.operating_curve import PricedRows
 from router_models.outcomes import OutcomesDataset, OutcomesError, tasks_of
 from router_models.prediction import Prediction

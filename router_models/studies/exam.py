@@ -30,9 +30,9 @@ from rich.table import Table
 from router_models.artifact import Artifact, load_artifact
 from router_models.evaluation.costs import Prices, paid_usd, read_prices
 from router_models.evaluation.metrics import brier, like_prompts, rate_coverage
+from router_models.exam import Questions, in_quotas, old_scores_of, parts_of
 from router_models.newcomer import Newcomer
 from router_models.odds import logit, sigmoid
-from router_models.onboarding import Questions, in_quotas, old_scores_of, parts_of
 from router_models.outcomes import OutcomesDataset, aliases_of, read_outcomes
 from router_models.population import Rows
 from router_models.prediction import Z_90

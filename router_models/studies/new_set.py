@@ -24,7 +24,8 @@ from router_models.evaluation.costs import read_prices
 from router_models.evaluation.evaluate import Setting, evaluate
 from router_models.evaluation.policies import BEST_SINGLE, TASK_TABLE
 from router_models.evaluation.sets import Entrant, Source
-from router_models.onboarding import exam_of, onboard
+from router_models.exam import exam_of
+from router_models.onboarding import onboard
 from router_models.outcomes import OutcomesDataset, read_outcomes
 from router_models.questions import question_keys
 from router_models.studies.screen import bar

@@ -22,7 +22,7 @@ from app.cli.alone import alone
 from router_models.adaptation import adapt
 from router_models.aptitude import FAMILIES, draw_exam
 from router_models.artifact import load_artifact, write_artifact
-from router_models.onboarding import without_exam
+from router_models.exam import without_exam
 from router_models.outcomes import OutcomesDataset, read_outcomes, write_outcomes
 from tests.fakes.chat_server import ChatServer, Scripted
 

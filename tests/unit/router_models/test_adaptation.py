@@ -12,7 +12,7 @@ import pytest
 
 from router_models.adaptation import adapt
 from router_models.artifact import Artifact, load_artifact, write_artifact
-from router_models.onboarding import exam_of
+from router_models.exam import exam_of
 from router_models.outcomes import OutcomesDataset, OutcomesError, read_outcomes
 from router_models.predictor import ArtifactPredictor
 from router_models.static_error import static_error

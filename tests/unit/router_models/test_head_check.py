@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from router_models.exam import exam_of
 from router_models.head_check import misfit
 from router_models.joined import LENGTHS, STORED
-from router_models.onboarding import exam_of, onboard
+from router_models.onboarding import onboard
 from router_models.tryage import Speed
 from tests.fakes.artifacts import SIZE_F, tiny_artifact, tiny_dataset, tiny_pools_artifact
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from router_models.artifact import Artifact, Calibration, load_artifact, write_artifact
-from router_models.onboarding import Exam, exam_of, onboard, sat_exam
+from router_models.exam import Exam, exam_of, sat_exam
+from router_models.onboarding import onboard
 from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.predictor import ArtifactPredictor
 from router_models.resitting import before_exam, with_scores_of

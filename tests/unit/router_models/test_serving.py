@@ -11,8 +11,9 @@ import pytest
 
 from router_models.artifact import Artifact, ArtifactError, load_artifact
 from router_models.correction import Correction, Stretch
+from router_models.exam import exam_of
 from router_models.glance import Glance
-from router_models.onboarding import exam_of, onboard
+from router_models.onboarding import onboard
 from router_models.prediction import Prediction, PredictionRow
 from router_models.predictor import ArtifactPredictor
 from router_models.serving import AmendedGlance, ServingPredictor
