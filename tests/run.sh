@@ -7,9 +7,8 @@ cd "$(dirname "$0")/.."
 mkdir -p var
 log=var/tests-that-compute.log
 computing="tests/unit tests/artifact tests/fuzz tests/integration/app/test_openapi.py
-    tests/integration/test_alert_edges.py tests/integration/test_collect.py tests/integration/test_collect_judge.py
-    tests/integration/test_compose_rehearsal.py tests/integration/test_containers.py tests/integration/test_dashboards.py
-    tests/integration/test_image.py
+    tests/integration/test_collect.py tests/integration/test_compose_rehearsal.py
+    tests/integration/test_containers.py tests/integration/test_dashboards.py tests/integration/test_image.py
     tests/integration/cli/test_adapt.py tests/integration/cli/test_evaluate.py tests/integration/cli/test_init.py
     tests/integration/cli/test_onboard_live.py tests/integration/cli/test_onboard_replay.py
     tests/integration/cli/test_savings_report.py tests/integration/cli/test_serve_check_explain.py

@@ -192,7 +192,7 @@ async def test_a_model_joins_and_the_gateway_names_it(tmp_path: Path) -> None:
         pytest.param(cutting, "end after exactly 50 characters", 26, marks=pytest.mark.full),
         pytest.param(capped, "before the room that was asked for", 26, marks=pytest.mark.full),
         (garbage, "does not chat: not a chat completion", 4),
-        (no_chat, "does not support Chat Completions", 2),
+        pytest.param(no_chat, "does not support Chat Completions", 2, marks=pytest.mark.full),
     ],
 )
 async def test_a_broken_endpoint_is_named_and_does_not_join(
@@ -397,6 +397,7 @@ def speechless(*_: Any) -> Scripted:
     return Scripted(text="", finish_reason="length", output_tokens=9999)
 
 
+@pytest.mark.full
 async def test_a_later_model_that_needs_more_room_hears_that_all_have_to_sit_anew(tmp_path: Path, joined: Path) -> None:
     async with ChatServer(speechless) as server:
         at = where_one_has_joined(tmp_path, joined, server.url)
@@ -438,6 +439,7 @@ async def test_what_could_not_be_written_is_said_before_anything_is_asked(
     assert err.splitlines()[-1].startswith("thalamus: ")
 
 
+@pytest.mark.full
 async def test_a_question_that_fails_is_asked_once_in_a_run_and_again_in_the_next(tmp_path: Path) -> None:
     refused = set(list(ANSWERS)[::7])
     is_strict = True
@@ -522,6 +524,7 @@ async def test_an_interrupted_exam_goes_on_and_asks_nothing_twice(tmp_path: Path
     assert sum(times - 1 for times in server.asked.values()) <= 2  # those that were in flight
 
 
+@pytest.mark.full
 async def test_a_second_exam_at_once_is_refused_before_it_asks_and_loses_nothing(tmp_path: Path) -> None:
     going = asyncio.Event()
 

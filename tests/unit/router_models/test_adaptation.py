@@ -284,6 +284,7 @@ def test_lengths_are_adapted_also_where_qualities_are_right_already(demo: Artifa
         adapt(load_artifact(tmp_path / "own-v1"), own, "own", "own-v2", seed=1)
 
 
+@pytest.mark.full
 def test_lengths_that_are_right_or_not_known_stay(demo: Artifact) -> None:
     own, rest = drawn("test")
     _, right = adapt(demo, own, "own", "own-v1", seed=1)

@@ -97,6 +97,7 @@ def test_a_short_context_gets_less_room_and_is_not_asked_what_it_cannot_read(pub
 
 
 @pytest.mark.full
+@pytest.mark.full
 def test_old_models_scores_stand_beside_the_anchors(public: Artifact) -> None:
     paper = paper_of(public, seed=1, per_family=2, room_tokens=100)
     questions = paper.questions(public)
