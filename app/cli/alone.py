@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.collect.locking import hold
 from app.errors import UsageError
 
 LOCK = ".onboard.lock"
@@ -34,15 +34,11 @@ def _held(folder: Path) -> Iterator[None]:
     except OSError as exc:
         raise unwritable(folder) from exc
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise UsageError(
-                f"another `thalamus onboard` is at work in {folder}; nothing was sent. Run this once it has ended; "
-                "models that one run names sit side by side where their backends differ"
-            ) from exc
-        except OSError as exc:
-            raise UsageError(f"{folder}: its file system keeps no locks ({exc.strerror}); use a local folder") from exc
+        in_use = (
+            f"another `thalamus onboard` is at work in {folder}; nothing was sent. Run this once it has ended; "
+            "models that one run names sit side by side where their backends differ"
+        )
+        hold(file.fileno(), folder, in_use)
         yield
 
 

@@ -10,7 +10,6 @@ answered.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from app.collect.locking import hold
 from app.collect.plan import Key
 from app.errors import UsageError
 
@@ -78,13 +78,8 @@ class Progress:
             raise
 
     def _take(self, header: Mapping[str, Any]) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise UsageError(f"another collection is writing to {self.path.parent}; wait for it") from exc
-        except OSError as exc:
-            folder = self.path.parent
-            raise UsageError(f"{folder}: its file system keeps no locks ({exc.strerror}); use a local folder") from exc
+        folder = self.path.parent
+        hold(self._fd, folder, f"another collection is writing to {folder}; wait for it")
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
