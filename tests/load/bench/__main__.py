@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -134,18 +134,10 @@ def _tree(pid: int) -> list[psutil.Process]:
 def _cpu_s(pid: int) -> float:
     total = 0.0
     for each in _tree(pid):
-        with _vanishing():
+        with suppress(psutil.NoSuchProcess):
             times = each.cpu_times()
             total += times.user + times.system
     return total
-
-
-@contextmanager
-def _vanishing() -> Iterator[None]:
-    try:
-        yield
-    except psutil.NoSuchProcess:
-        return
 
 
 @contextmanager
@@ -165,7 +157,8 @@ def stand_ins(gap_ms: float) -> Iterator[list[str]]:
 def standing(gateway: Gateway, workers: list[str]) -> Iterator[tuple[int, int, str]]:
     """Port, process and further header of a gateway that runs while the block does."""
     with TemporaryDirectory() as folder:
-        site = Site(Path(folder), free_ports(1)[0], workers)
+        port, admin_port = free_ports(2)
+        site = Site(Path(folder), port, admin_port, workers)
         command = list(gateway.command(site))
         header = portkey_header(site) if gateway.name == "portkey" else ""
         with _running(command, f"http://127.0.0.1:{site.port}{gateway.ready_path}") as pid:
@@ -182,7 +175,8 @@ def _running(command: list[str], ready_url: str, within_s: float = 60.0) -> Iter
             _until_ready(process, ready_url, within_s)
             yield process.pid
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended by itself, and so have its children
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _until_ready(process: subprocess.Popen[bytes], url: str, within_s: float) -> None:

@@ -30,6 +30,7 @@ class Site:
 
     folder: Path
     port: int
+    admin_port: int
     workers: Sequence[str]
     """Base URLs of the stand-ins, in the order of `NAMES`."""
 
@@ -56,9 +57,10 @@ def thalamus(site: Site, **changes: object) -> Sequence[str]:
     artifact = str((ROOT / "configs" / config["artifact"]).resolve())
     config |= {
         "listen": f"127.0.0.1:{site.port}",
-        "admin_listen": f"127.0.0.1:{site.port + 1}",
+        "admin_listen": f"127.0.0.1:{site.admin_port}",
         "catalog": "catalog.yaml",
         "artifact": artifact,
+        "state_dir": "state",
         **changes,
     }
     (site.folder / "catalog.yaml").write_text(yaml.safe_dump(catalog))
