@@ -41,7 +41,8 @@ def train(
     """Train a router model on the outcomes of real models and write it as an artifact. `evaluate --card` measures it.
 
     Where no prompt of a dataset has a split, each gets one by its text: 70% train, 10% dev, 20% test. `evaluate` knows
-    the same ones.
+    the same ones. Whom to choose is learned where two models or more answered: 50 such prompts, or half of all, are the
+    least, and it says how many others there are.
 
     With --base an artifact is adapted to your own prompts instead: it says, on prompts held back, whether that helps,
     and writes nothing if it does not. Only prompts that two models or more answered say whom to choose; those of a
@@ -191,4 +192,7 @@ def _read(config: Path, given: Mapping[str, Any]) -> tuple[TrainingConfig, Readi
         raise UsageError(str(exc)) from exc
     for name in pools.undivided:
         print(f"{name}: {DRAWN}", file=sys.stderr)
+    for name, (alone, prompts) in pools.without_choice().items():
+        one = f"{alone} of {prompts} prompts ({alone / prompts:.1%}) have an outcome of one model alone"
+        print(f"{name}: {one}, so they compare nothing", file=sys.stderr)
     return settings, pools

@@ -5,12 +5,16 @@ only, NaN elsewhere. Where models were sent a template around a question, the ba
 each of the two counts half: callers word the same question in either way. Rows of one question, whatever set they come
 from, share a group, and groups are never divided between what is fitted and what is judged.
 
+A prompt compares models where two of them have scores on it. Those of a journal have one each: who was sent the hard
+prompts, or has strict callers, would be taken for a bad model. So without some that compare, nothing is learned.
+
 Legend of array suffixes: B rows, F inputs, T tasks, P pools, R rules, M models.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +27,10 @@ from router_models.questions import question_keys
 from router_models.splits import is_undivided, with_splits
 from router_models.training.config import TrainingConfig
 from router_models.tryage import Speed
+from router_models.verdict import LEAST_MODELS, LEAST_PROMPTS
+
+LEAST_CHOICE = 0.5
+"""Share of the prompts that two models or more need scores on, where that is fewer than `LEAST_PROMPTS` of them."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,12 @@ class Rows:
     input_tokens: np.ndarray
     """[B, R]"""
 
+    @property
+    def leaves_choice(self) -> np.ndarray:
+        """Whether two models or more have a score on a prompt [B]."""
+        several_B: np.ndarray = np.isfinite(self.score).sum(1) >= LEAST_MODELS
+        return several_B
+
     def take(self, rows_B: np.ndarray) -> Rows:
         """The rows with these indices or this mask."""
         return Rows(**{each.name: getattr(self, each.name)[rows_B] for each in fields(self)})
@@ -86,19 +100,48 @@ class Reading:
     undivided: tuple[str, ...] = ()
     """Pools whose splits were drawn, for no prompt had one."""
 
+    def without_choice(self) -> dict[str, tuple[int, int]]:
+        """How many prompts one model alone has a score on, and of how many; by pool, where there are any."""
+        first_B, alone_B = ~self.rows.is_second, ~self.rows.is_second & ~self.rows.leaves_choice
+        alone_P, all_P = (
+            np.bincount(self.rows.pool[of_B], minlength=len(self.library.pools)) for of_B in (alone_B, first_B)
+        )
+        counts = zip(self.library.pools, alone_P.tolist(), all_P.tolist(), strict=True)
+        return {name: (alone, prompts) for name, alone, prompts in counts if alone}
+
 
 def training_pools(config: TrainingConfig) -> Reading:
     """The training splits of its datasets.
 
     Raises:
-        OutcomesError: a dataset cannot be used, a model has no outcomes, or there are too few prompts.
+        OutcomesError: a dataset cannot be used, a model has no outcomes, or there are too few prompts, of all or of
+            those that two models answered.
     """
     if not config.data:
         raise OutcomesError("no outcomes dataset is named; give its folder with --data, or `data` in the configuration")
     pools = read_pools(config.data, config.split, config.aliases, config.models)
     if len(pools.rows) < 2 * config.folds:
         raise OutcomesError(f"{len(pools.rows)} prompts are too few; at least {2 * config.folds} are needed")
+    if len(pools.library.models) >= LEAST_MODELS:
+        _refuse_without_choice(pools.rows)
     return pools
+
+
+def _refuse_without_choice(rows: Rows) -> None:
+    """Nothing, where enough prompts compare models. What one model alone was asked tells as much of who chose it.
+
+    Raises:
+        OutcomesError: too few do.
+    """
+    several_B = rows.leaves_choice[~rows.is_second]
+    several, prompts = int(several_B.sum()), len(several_B)
+    needed = min(LEAST_PROMPTS, math.ceil(LEAST_CHOICE * prompts))
+    if several < needed:
+        raise OutcomesError(
+            f"only {several} of {prompts} prompts have outcomes of two models, and {needed} are needed to learn whom "
+            "to choose; ask two models the same prompts, as `thalamus collect --prompts FOLDER` does, or adapt an "
+            "artifact's lengths to these with `thalamus train --base`"
+        )
 
 
 def read_pools(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from router_models.artifact import load_artifact, write_artifact
@@ -37,7 +38,8 @@ def thalamus(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_an_artifact_is_trained_measured_and_gets_its_card(tmp_path: Path, made_encoders: Path) -> None:
-    write_outcomes(tmp_path / "outcomes", tiny_dataset(360))
+    whole = tiny_dataset(360)
+    write_outcomes(tmp_path / "outcomes", OutcomesDataset(whole.prompts, whole.outcomes.slice(1)))
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     artifact = tmp_path / "out" / "tiny-v1"
 
@@ -47,6 +49,8 @@ def test_an_artifact_is_trained_measured_and_gets_its_card(tmp_path: Path, made_
 
     assert (trained.returncode, measured.returncode) == (0, 0), trained.stderr + measured.stderr
     assert json.loads(trained.stdout)["models"] == ["adder", "poet"]
+    alone = "outcomes: 1 of 240 prompts (0.4%) have an outcome of one model alone, so they compare nothing"
+    assert alone in trained.stderr
     figures = json.loads(measured.stdout)["sets"]["outcomes"]
     assert figures["split"] == "unseen"
     assert figures["quality"][1] > figures["random"][1]
@@ -109,6 +113,23 @@ def test_a_dataset_that_nothing_can_be_learned_from_is_refused_before_the_encode
 
     assert refused.returncode == 1
     assert complaint in refused.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_rated_prompts_of_a_journal_teach_nobody_whom_to_choose(tmp_path: Path) -> None:
+    """Each was answered by one model."""
+    whole = tiny_dataset(360)
+    rated = [
+        row for row in whole.outcomes.to_pylist() if (int(row["prompt_id"][1:]) % 2 == 0) == (row["model"] == "poet")
+    ]
+    write_outcomes(tmp_path / "outcomes", OutcomesDataset(whole.prompts, pa.Table.from_pylist(rated)))
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+
+    refused = thalamus("train", str(tmp_path / "tiny.yaml"), "--cache", str(tmp_path / "cache"))
+
+    assert refused.returncode == 1
+    assert "only 0 of 240 prompts have outcomes of two models, and 50 are needed" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "cache").exists()
 
 

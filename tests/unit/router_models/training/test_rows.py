@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
-from router_models.training.rows import Reading, folds_of, read_pools
+from router_models.training.rows import Reading, folds_of, read_pools, training_pools
 from tests.fakes.artifacts import tiny_pools, write_tiny_pools
+from tests.unit.router_models.training.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +170,49 @@ def test_a_dataset_without_tasks_is_one_task(tmp_path: Path) -> None:
     folder = pool_of(tmp_path, "set", [{"prompt_id": "a"}, {"prompt_id": "b"}], [("a", "m", 1.0), ("b", "m", 1.0)])
 
     assert read_pools([folder], "train", None, ()).library.tasks == ("set/",)
+
+
+def answered(folder: Path, by_two: int, by_one: int) -> Path:
+    """A dataset of prompts that two models have scores on, and of others that are one model's each."""
+    both = [(f"both {number}", model, 1.0) for number in range(by_two) for model in ("m", "n")]
+    alone = [(f"alone {number}", "mn"[number % 2], 1.0) for number in range(by_one)]
+    prompts = [{"prompt_id": name} for name in dict.fromkeys(name for name, _, _ in [*both, *alone])]
+    return pool_of(folder, "set", prompts, [*both, *alone])
+
+
+@pytest.mark.parametrize(
+    ("by_two", "by_one", "told"),
+    [(0, 200, "only 0 of 200 .* and 50 are"), (49, 151, "only 49 of 200"), (9, 11, "only 9 of 20 .* and 10 are")],
+)
+def test_prompts_of_one_model_each_teach_nobody_whom_to_choose(
+    by_two: int, by_one: int, told: str, tmp_path: Path
+) -> None:
+    """As in a journal, where the hard ones may all have gone to one model."""
+    config = tiny_config(data=(answered(tmp_path, by_two, by_one),))
+
+    with pytest.raises(OutcomesError, match=f"{told}.*; ask two models the same prompts, as `thalamus collect"):
+        training_pools(config)
+
+
+@pytest.mark.parametrize(("by_two", "by_one"), [(50, 150), (10, 10), (12, 0)])
+def test_prompts_of_one_model_beside_others_are_learned_from_and_counted(
+    by_two: int, by_one: int, tmp_path: Path
+) -> None:
+    reading = training_pools(tiny_config(data=(answered(tmp_path, by_two, by_one),)))
+
+    assert len(reading.rows) == by_two + by_one
+    assert reading.without_choice() == ({"set": (by_one, by_two + by_one)} if by_one else {})
+
+
+def test_a_bare_question_beside_its_template_is_no_further_prompt_without_a_choice(tmp_path: Path) -> None:
+    sent = json.dumps([{"role": "user", "content": "Answer in a word: what is alone 0"}])
+    prompts = [{"prompt_id": "alone 0", "messages": sent}, {"prompt_id": "both"}]
+    folder = pool_of(tmp_path, "set", prompts, [("alone 0", "m", 1.0), ("both", "m", 1.0), ("both", "n", 0.0)])
+
+    reading = read_pools([folder], "train", None, ())
+
+    assert len(reading.rows) == 3
+    assert reading.without_choice() == {"set": (1, 2)}
 
 
 def test_columns_are_those_asked_for_in_that_order(tmp_path: Path) -> None:
