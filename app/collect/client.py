@@ -19,7 +19,7 @@ import aiohttp
 
 from app.collect.plan import Prompt, Target
 from app.collect.progress import Reply
-from app.collect.thoughts import said
+from app.collect.thoughts import NoText, answered
 from app.domain.usage import MOST_TOKENS, Usage
 from app.errors import UsageError
 from app.upstream import pacing
@@ -113,6 +113,9 @@ class ChatClient:
             for attempt in range(1, self.patience.attempts + 1):
                 try:
                     return replace(await self._attempt(target, prompt, attempt), attempts=attempt, lost_attempts=lost)
+                except AskFailed as failed:
+                    failed.lost_attempts += lost
+                    raise
                 except _Retry as retry:
                     lost += retry.lost
                     if attempt == self.patience.attempts or retry.wait_s > self.patience.max_wait_s:
@@ -208,11 +211,19 @@ def _excerpt(content: bytes) -> str:
 
 
 def _reply(target: Target, prompt: Prompt, content: bytes, latency_s: float) -> Reply:
-    """The reply in an answer's body. Raises _Retry when the body is not one."""
+    """The reply in an answer's body.
+
+    Raises:
+        AskFailed: it has no text.
+        _Retry: the body is not one.
+    """
     try:
         body = json.loads(content)
         choice = body["choices"][0]
-        text = said(choice["message"].get("content"))
+        text = answered(choice["message"])
+    except NoText as exc:
+        # Another attempt would be answered alike.
+        raise AskFailed(str(exc), lost_attempts=1, exhausted=False) from exc
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as exc:
         raise _Retry(f"not a chat completion: {_excerpt(content)}", lost=True) from exc
     if text is None:

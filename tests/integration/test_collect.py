@@ -96,6 +96,45 @@ async def test_a_reply_carries_text_tokens_latency_and_confidence() -> None:
     assert server.bodies[0]["max_tokens"] == 20
 
 
+def message(**fields: Any) -> Scripted:
+    """An answer that is whole, with this message."""
+    said = {"message": {"role": "assistant", **fields}, "finish_reason": "stop"}
+    return Scripted(
+        body=json.dumps({"choices": [said], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}).encode()
+    )
+
+
+async def test_a_refusal_in_place_of_content_is_the_answer() -> None:
+    async with ChatServer(always(message(content=None, refusal="I cannot help with that."))) as server:
+        reply = await ask(server)
+
+    assert (reply.answer, reply.attempts) == ("I cannot help with that.", 1)
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+NO_TEXT = [
+    (message(content=None, tool_calls=[CALL]), "the answer calls a tool and says nothing"),
+    (
+        message(content=[{"type": "image_url", "image_url": {}}]),
+        "the answer has a part that is no text, of type 'image_url'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "reason"), NO_TEXT, ids=["tool", "image"])
+async def test_an_answer_that_is_no_text_is_missing_and_not_asked_for_again(
+    answer: Scripted, reason: str, tmp_path: Path
+) -> None:
+    async with ChatServer(then_good(Scripted(status=500), answer)) as server:
+        plan = Plan(prompts(1), (target(server),))
+        with Progress(tmp_path, plan.header()) as progress:
+            await run(plan, progress)
+
+    assert sum(server.asked.values()) == 2
+    assert progress.failures == {("p0", "m"): reason}
+    assert progress.other_usd == pytest.approx(2 * plan.targets[0].bound_usd(plan.prompts[0]))
+
+
 @pytest.mark.parametrize("odd", ["1" * 400, "1" * 4300, "-1e999", "NaN", "true", '"4"'], ids=lambda odd: odd[:8])
 async def test_numbers_that_cannot_be_are_unknown(odd: str) -> None:
     tokens = f'[{{"logprob":-1}},{{"logprob":{odd}}}]'
