@@ -302,6 +302,8 @@ def _advice(work: _Work, stopped: Stopped) -> str:
     needed = {work.reference, work.judging.judge.target.model} if work.judging else set()
     if not stopped.models or len(rest) < (2 if work.judging else 1) or needed.intersection(stopped.models):
         return ""
+    if work.judging and set(work.judging.judge.target.urls) <= set(stopped.urls):
+        return ""  # it would get no further than these models
     return (
         f". To go on without {', '.join(stopped.models)}: the same command with --models {shlex.quote(','.join(rest))}"
     )

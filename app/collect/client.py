@@ -63,6 +63,10 @@ class AskFailed(Exception):
         self.unreachable = unreachable
 
 
+class AddressUnusable(UsageError):
+    """No request to this address would be taken, of whatever model: its certificate or the key for it is wrong."""
+
+
 class AskStopped(asyncio.CancelledError):
     """The request was cancelled; as many as `lost_attempts` of it may have been charged for."""
 
@@ -106,7 +110,8 @@ class ChatClient:
         Raises:
             AskFailed: after all attempts, or when the endpoint rejects this very request.
             AskStopped: it was cancelled.
-            UsageError: the endpoint would reject every request: key, address, certificate or model name is wrong.
+            UsageError: the endpoint would reject every request: key, address, certificate or model name is wrong;
+                `AddressUnusable`, those of other models too.
         """
         lost = 0
         try:
@@ -143,7 +148,8 @@ class ChatClient:
             if status == 200:
                 self._without_logprobs.add(target.model)
         if status in HOPELESS and target.model not in self.has_answered:
-            raise UsageError(f"{url} answers {status} for model {target.served_as!r}: {_excerpt(content)}")
+            wrong = AddressUnusable if status == 401 else UsageError
+            raise wrong(f"{url} answers {status} for model {target.served_as!r}: {_excerpt(content)}")
         if status in RETRIED:
             wait_s = pacing.retry_after_s(headers, time.time()) or 0.0
             raise _Retry(f"status {status}: {_excerpt(content)}", lost=status in (500, 504), wait_s=wait_s)
@@ -178,7 +184,7 @@ class ChatClient:
                 return response.status, response.headers, await _bounded(response)
         except aiohttp.ClientConnectorError as exc:
             if is_about_tls(exc):
-                raise UsageError(f"{url}: {why(exc, url)}") from exc
+                raise AddressUnusable(f"{url}: {why(exc, url)}") from exc
             raise _Retry(f"{url}: {why(exc, url)}", lost=False, unreachable=True) from exc
         except TimeoutError as exc:
             raise _Retry(f"no answer within {self.patience.request_timeout_s:g} s", lost=True) from exc

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from app.collect.client import AskFailed, AskStopped, ChatClient
+from app.collect.client import AddressUnusable, AskFailed, AskStopped, ChatClient
 from app.collect.plan import Plan, Prompt, Target
 from app.collect.progress import Progress, Reply
 from app.collect.together import one_reason
@@ -32,10 +32,12 @@ Ask = tuple[int, Target, Prompt]
 class Stopped(UsageError):
     """The collection ended early; what is done is kept and the same command goes on."""
 
-    def __init__(self, reason: str, models: tuple[str, ...] = ()) -> None:
+    def __init__(self, reason: str, models: tuple[str, ...] = (), urls: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
         self.models = models
         """Without which it would go on."""
+        self.urls = urls
+        """Where nothing is taken, of whatever model."""
 
 
 @dataclass
@@ -182,7 +184,8 @@ class Runner:
                 self.progress.add_stopped((prompt.prompt_id, target.model), charge.usd)
                 raise
             except UsageError as exc:
-                raise Stopped(str(exc), (target.model,)) from exc
+                urls = target.urls if isinstance(exc, AddressUnusable) else ()
+                raise Stopped(str(exc), (target.model,), urls) from exc
             else:
                 charge.usd = charge_usd(target, bound_usd, reply)
                 self.progress.add_reply(reply, charge.usd)
@@ -197,16 +200,17 @@ class Runner:
         failed_there = self._failed_at.setdefault(target.backend, [])
         failed_there.append(target.model)
         if self._failed_in_a_row[target.model] >= self.down_after:
-            raise self._down((target.model,), target.backend, failed)
+            raise self._down((target.model,), target, failed)
         if len(failed_there) >= self.down_after:
-            raise self._down(tuple(dict.fromkeys(failed_there)), target.backend, failed)
+            raise self._down(tuple(dict.fromkeys(failed_there)), target, failed)
 
-    def _down(self, models: tuple[str, ...], backend: str, failed: AskFailed) -> Stopped:
-        there = tuple(target.model for target in self.plan.targets if target.backend == backend)
+    def _down(self, models: tuple[str, ...], last: Target, failed: AskFailed) -> Stopped:
+        there = tuple(target.model for target in self.plan.targets if target.backend == last.backend)
         return Stopped(
-            f"{self.down_after} requests in a row got no answer from {', '.join(models)} at {backend}, the last one: "
-            f"{failed}; see to it and run the same command to go on",
+            f"{self.down_after} requests in a row got no answer from {', '.join(models)} at {last.backend}, the last "
+            f"one: {failed}; see to it and run the same command to go on",
             there if failed.unreachable else models,
+            last.urls if failed.unreachable else (),
         )
 
     async def _sync(self) -> None:

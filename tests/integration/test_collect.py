@@ -365,6 +365,7 @@ async def test_a_backend_that_nobody_reaches_is_down_for_all_its_models(tmp_path
             await run(plan, progress, patience=Patience(attempts=1))
 
     assert stopped.value.models == ("a", "b")
+    assert stopped.value.urls == down[0].urls
 
 
 async def test_each_backend_sees_no_more_than_its_share_at_once(tmp_path: Path) -> None:

@@ -283,6 +283,25 @@ async def test_only_what_a_judge_can_do_without_is_left_out(
     assert err.splitlines()[-1].endswith(f"answers 404 for model '{dead}': retired{advice}")
 
 
+@pytest.mark.parametrize(("judged_by", "advice"), [("j", ""), ("k", ". To go on without c: the same command with")])
+async def test_leaving_models_out_is_no_advice_where_their_judge_has_the_same_address(
+    tmp_path: Path, judged_by: str, advice: str
+) -> None:
+    async with ChatServer(World()) as server, ChatServer(lambda *_: Scripted(status=401, body=b"{}")) as away:
+        catalog = Path(priced(tmp_path, server, "a", "b", "c", "j", "k"))
+        content = catalog.read_text() + f'  - {{name: away, kind: vllm, urls: ["{away.url}"]}}\n'
+        for name in ("c", "j"):
+            content = content.replace(f"served_as: {name}\n    backend: pool", f"served_as: {name}\n    backend: away")
+        catalog.write_text(content)
+        more = ("--catalog", str(catalog), "--grader", "judge", "--judge", judged_by)
+        told = arguments(sums(tmp_path, 5, gold=False), tmp_path / "set", *more)
+        status, _, err = await finished(*told)
+
+    assert status == 1
+    assert f"answers 401 for model 'c': {{}}{advice}" in err.splitlines()[-1]
+    assert ("To go on" in err) == bool(advice)
+
+
 async def test_another_reference_pays_only_for_what_it_compares_anew(tmp_path: Path) -> None:
     async with ChatServer(World()) as server:
         told = arguments(sums(tmp_path, 30), tmp_path / "set", "--url", server.url)
