@@ -17,12 +17,13 @@ unpickled, and the ONNX file may not reach outside of itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,8 +216,25 @@ def load_artifact(folder: Path) -> Artifact:
     Raises:
         ArtifactError: one line that names the folder, the file and what is wrong.
     """
-    try:
+    with _named(folder):
         return _load(folder)
+
+
+def artifact_name(folder: Path) -> str:
+    """The name of the artifact in a folder, of which nothing but the manifest is read.
+
+    Raises:
+        ArtifactError: one line that names the folder and what is wrong with the manifest.
+    """
+    with _named(folder):
+        return _Manifest.parse(_read(folder / "manifest.json", MOST_MANIFEST_BYTES)).name
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """What is wrong with a folder is said with its name."""
+    try:
+        yield
     except _Unusable as exc:
         raise ArtifactError(f"artifact {folder}: {' '.join(str(exc).split())[:MOST_SAID]}") from exc
 

@@ -34,7 +34,7 @@ from app.exam.profile import profile_of, sentence, write_profile
 from app.exam.sitting import Sat, Standing
 from app.settings import Settings, load_settings
 from app.setup.files import adopt
-from router_models.artifact import Artifact, ArtifactError, load_artifact, write_artifact
+from router_models.artifact import Artifact, ArtifactError, artifact_name, load_artifact, write_artifact
 from router_models.exam import LIVE_EXAM, refuse_adapted, refuse_second_exam, sat_exam
 from router_models.onboarding import Report, onboard
 from router_models.outcomes import OutcomesError
@@ -151,7 +151,7 @@ def _base(settings: Settings) -> _Base:
     rules = {name: before[name] for name in HOW} if still else {}
     renamed = {column: model for model, column in before["columns"].items() if model not in still}
     # Its answers are kept under the name of the artifact that it began from.
-    first = replace(before_exam(current, EXAM), name=load_artifact(folder).name)
+    first = replace(before_exam(current, EXAM), name=artifact_name(folder))
     return _Base(folder, first, current, still, rules, renamed)
 
 

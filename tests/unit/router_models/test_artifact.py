@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from router_models.artifact import ArtifactError, load_artifact, write_artifact
+from router_models.artifact import ArtifactError, artifact_name, load_artifact, write_artifact
 from router_models.tryage import Speed
 from tests.fakes.artifacts import SIZE_D, SIZE_F, tiny_artifact, tiny_pools_artifact
 
@@ -277,6 +277,21 @@ def test_a_broken_artifact_is_refused_in_one_line(name: str, folder: Path) -> No
     assert complaint in str(refused.value)
     assert str(refused.value).startswith(f"artifact {folder}: ")
     assert "\n" not in str(refused.value)
+
+
+def test_a_name_is_read_from_the_manifest_alone(folder: Path) -> None:
+    for file in folder.iterdir():
+        if file.name != "manifest.json":
+            file.unlink()
+
+    assert artifact_name(folder) == tiny_artifact().name
+
+
+def test_a_manifest_without_a_name_is_refused_with_its_folder(folder: Path) -> None:
+    edit_manifest(folder, lambda m: m.pop("name"))
+
+    with pytest.raises(ArtifactError, match=f"artifact {folder}: manifest.json has no name"):
+        artifact_name(folder)
 
 
 def test_a_tensor_that_differs_from_its_description_is_refused(folder: Path) -> None:
