@@ -198,7 +198,11 @@ def _prompts(sources: Sequence[str], max_tokens: int | None) -> list[Prompt]:
     prompts = once(read if max_tokens is None else [replace(prompt, max_tokens=max_tokens) for prompt in read])
     if again := len(read) - len(prompts):
         print(f"{again:,} of {len(read):,} prompts come again; each counts once", file=sys.stderr)
-    return prompts
+    sent = [prompt for prompt in prompts if prompt.can_be_sent]
+    if with_tools := len(prompts) - len(sent):
+        without = "of which only names and results were kept, so they cannot be asked again; they are left out"
+        print(f"{with_tools:,} of {len(prompts):,} prompts have tools, {without}", file=sys.stderr)
+    return sent
 
 
 def _plan(

@@ -20,6 +20,8 @@ from app.upstream.identity import key_header, trusted
 CHARS_PER_TOKEN = 3.5
 # What a chat template adds around a message: role, separators, the opening of the answer.
 TEMPLATE_TOKENS = 12
+TOOL_NAMES = "tools"
+"""Role of what a conversation has of its tools where only their names are kept; see `router_models.conversation`."""
 
 Key = tuple[str, str]
 """(prompt_id, model): one request and its outcome."""
@@ -45,6 +47,14 @@ class Prompt:
     def to_send(self) -> list[Mapping[str, Any]]:
         """The messages of the request."""
         return list(self.messages) if self.messages else [{"role": "user", "content": self.prompt}]
+
+    @property
+    def can_be_sent(self) -> bool:
+        """Whether its messages are those of a chat; of tools a journal keeps no more than names and results."""
+        return not any(
+            message["role"] == TOOL_NAMES or (message["role"] == "tool" and not message.get("tool_call_id"))
+            for message in self.messages or ()
+        )
 
     def size_bytes(self) -> int:
         """Bytes of all texts; a token is at least one, so this bounds the tokens too."""

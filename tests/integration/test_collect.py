@@ -23,9 +23,11 @@ from app.collect.client import AskFailed, ChatClient, Patience
 from app.collect.graders import Command, grade_replies
 from app.collect.plan import Plan, Prompt, Target, chat_url
 from app.collect.progress import Progress, Reply
+from app.collect.rated import write_rated
 from app.collect.runner import DOWN_AFTER, Budget, Runner, Stopped, spent_usd
 from app.domain.models import TokenPrice
 from app.errors import UsageError
+from app.store.flat import COLUMNS
 from router_models.outcomes import read_outcomes
 from tests.fakes.chat_server import ChatServer, Script, Scripted
 from tests.fakes.collecting import finished, start
@@ -681,6 +683,26 @@ async def test_how_many_prompts_come_again_is_said_and_they_are_sent_once(tmp_pa
     assert status == 0
     assert err.splitlines()[0] == "2 of 3 prompts come again; each counts once"
     assert len(server.bodies) == 2
+
+
+async def test_rated_prompts_with_tools_are_left_out_and_said_to_be(tmp_path: Path) -> None:
+    """A backend would refuse what is kept of them."""
+    plain = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    said = {"plain": plain, "offered": [*plain, {"role": "tools", "content": "add subtract"}]}
+    known = {"model": "a", "score": 1.0, "operation": "chat", "outcome": "ok", "asked": "{}", "keeps_text": True}
+    rows = [
+        dict.fromkeys(COLUMNS) | known | {"decision_id": name, "messages": json.dumps(messages)}
+        for name, messages in said.items()
+    ]
+    write_rated(tmp_path / "rated", rows)
+    async with ChatServer(always(Scripted())) as server:
+        given = arguments(server, tmp_path / "set", str(tmp_path / "rated"))
+        status, _, err = await finished(*given, "--yes", "--grader", "judge", "--judge", "c")
+
+    assert status == 0, err
+    left_out = "1 of 2 prompts have tools, of which only names and results were kept, so they cannot be asked again"
+    assert err.splitlines()[0] == f"{left_out}; they are left out"
+    assert [body["messages"] for body in server.bodies] == [plain, plain]
 
 
 async def test_a_budget_needs_prices(tmp_path: Path) -> None:

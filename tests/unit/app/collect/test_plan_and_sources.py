@@ -46,6 +46,24 @@ def test_the_estimate_bounds_what_a_request_can_cost() -> None:
     assert 200e-6 < later[0].max_usd <= PRICED.bound_usd(PROMPT)
 
 
+@pytest.mark.parametrize(
+    ("messages", "can"),
+    [
+        ([], True),
+        ([{"role": "assistant", "content": ""}], True),
+        ([{"role": "tool", "content": "5", "tool_call_id": "c1"}], True),
+        ([{"role": "tool", "content": "5"}], False),
+        ([{"role": "tools", "content": "add subtract"}], False),
+    ],
+)
+def test_a_conversation_of_whose_tools_only_names_and_results_are_known_cannot_be_sent(
+    messages: list[dict[str, str]], can: bool
+) -> None:
+    sent = ({"role": "user", "content": "What is 2 + 3?"}, *messages)
+
+    assert (PROMPT.can_be_sent, replace(PROMPT, messages=sent).can_be_sent) == (True, can)
+
+
 def test_what_is_announced_at_most_holds_where_every_byte_is_a_token() -> None:
     """As in some tokenizers every digit is."""
     digits = replace(PROMPT, prompt="0123456789" * 70)
