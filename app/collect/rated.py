@@ -1,7 +1,8 @@
 """Requests of the journal that were rated, as an outcomes dataset.
 
 How it works: a rating is worth something where a model answered one prompt whose text is known; `REASONS` has what is
-left out. Length and cost are those of one answer: of several choices the mean, and no length where `max_tokens` cut it.
+left out. Length and cost are those of one answer: of several choices the mean length, and no length where `max_tokens`
+cut it; the cost of that and of the prompt, which was read once for all of them.
 
 A name of the catalogue may have been another model's when it answered. Where the artifact's name for it was another one
 then, or that is not known, the backend's, its rows have that behind their model's name: `fast@llama-8b`.
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from app.collect.progress import FILE_NAME
 from app.domain.models import Model
+from app.domain.usage import Usage
 from app.errors import UsageError
 from app.store.rows import MOST_TEXT_CHARS
 from router_models.outcomes import (
@@ -133,7 +135,9 @@ def write_rated(
     usable = [row for row, reason in zip(rated, reasons, strict=True) if reason is None]
     read_again = {row["decision_id"] for row in rated}
     kept = [one for one in _earlier(folder) if one["prompt_id"] not in read_again]
-    examples = _named([*kept, *map(_example, usable)], models)
+    catalog = {model.name: model for model in models}
+    fresh = [_example(row, catalog.get(row["model"])) for row in usable]
+    examples = _named([*kept, *fresh], catalog.values())
     if not all_tenants:
         _refuse_several(folder, tenants_of(examples))
     tables = (pa.Table.from_pylist(examples, schema) for schema in (_PROMPTS, _OUTCOMES))
@@ -224,8 +228,8 @@ def _name(example: Row, now: _Meant | None) -> Mapping[str, str | None]:
     return {"model": f"{example['model']}@{then.predicted_as or then.served_as}"}
 
 
-def _example(row: Row) -> Row:
-    """All columns of both files."""
+def _example(row: Row, model: Model | None) -> Row:
+    """All columns of both files; `model` has the name of who answered in the catalogue."""
     return {
         **row,
         "prompt_id": row["decision_id"],
@@ -233,19 +237,32 @@ def _example(row: Row) -> Row:
         "task": row["operation"],
         "prompt": _last_of_user(row["messages"]),
         "latency_s": row["duration_s"],
-        **_of_one_answer(row),
+        **_of_one_answer(row, model),
     }
 
 
-def _of_one_answer(row: Row) -> dict[str, Any]:
+def _of_one_answer(row: Row, model: Model | None) -> dict[str, Any]:
     """What one of its choices took; how long an answer would be that was cut is not known."""
     choices, most = _asked(row).get("choices", 1), row["max_tokens"]
-    tokens, cost_usd = row["output_tokens"], row["cost_usd"]
+    tokens = row["output_tokens"]
     is_known = tokens is not None and (most is None or tokens < most * choices)
     return {
         "output_tokens": round(tokens / choices) if is_known else None,
-        "cost_usd": None if cost_usd is None else cost_usd / choices,
+        "cost_usd": row["cost_usd"] if choices == 1 else _usd_of_one(row, choices, model),
     }
+
+
+def _usd_of_one(row: Row, choices: int, model: Model | None) -> float | None:
+    """Of the cost the share of the prompt, and of one of several answers; None where no price tells them apart."""
+    paid_usd, read, written = row["cost_usd"], row["input_tokens"], row["output_tokens"]
+    if model is None or row["served_as"] not in (None, model.served_as) or None in (paid_usd, read, written):
+        return None
+    cached = row["cached_input_tokens"] or 0
+    prompt_usd, all_usd = (Usage(read, tokens, cached).cost_usd(model.price) for tokens in (0, written))
+    if prompt_usd is None or not all_usd:
+        return None
+    share = prompt_usd / all_usd
+    return float(paid_usd * (share + (1 - share) / choices))
 
 
 def _last_of_user(messages: str | None) -> str | None:

@@ -21,6 +21,8 @@ COLLECTED = OutcomesDataset(
     pa.table({"prompt_id": ["a"], "model": ["small"], "score": [1.0]}),
 )
 
+SEVERAL = '{"choices": 4, "prompts": 1}'
+
 
 def row(name: str, messages: list[dict[str, Any]] | None, score: float | None = 1.0) -> dict[str, Any]:
     kept = None if messages is None else json.dumps(messages)
@@ -53,24 +55,51 @@ def test_a_rating_of_an_answer_that_broke_is_left_out_and_counted(outcome: str |
 @pytest.mark.parametrize(
     ("asked", "max_tokens", "tokens", "told"),
     [
-        ({}, None, 400, (400, 0.4)),
-        ({"choices": 4, "prompts": 1}, None, 400, (100, 0.1)),
-        ({"choices": 4, "prompts": 1}, 100, 399, (100, 0.1)),
-        ({"choices": 4, "prompts": 1}, 100, 400, (None, 0.1)),
-        ({}, 16, 16, (None, 0.4)),
-        ({}, 17, 16, (16, 0.4)),
-        ({}, 16, None, (None, 0.4)),
+        ({}, None, 400, 400),
+        ({"choices": 4, "prompts": 1}, None, 400, 100),
+        ({"choices": 4, "prompts": 1}, 100, 399, 100),
+        ({"choices": 4, "prompts": 1}, 100, 400, None),
+        ({}, 16, 16, None),
+        ({}, 17, 16, 16),
+        ({}, 16, None, None),
     ],
 )
-def test_length_and_cost_are_those_of_one_whole_answer(
-    asked: dict[str, int], max_tokens: int | None, tokens: int | None, told: tuple[int | None, float], tmp_path: Path
+def test_length_is_that_of_one_whole_answer(
+    asked: dict[str, int], max_tokens: int | None, tokens: int | None, told: int | None, tmp_path: Path
 ) -> None:
-    more = {"asked": json.dumps(asked), "max_tokens": max_tokens, "output_tokens": tokens, "cost_usd": 0.4}
+    more = {"asked": json.dumps(asked), "max_tokens": max_tokens, "output_tokens": tokens}
 
     write_rated(tmp_path, [row("a", user("One?")) | more])
 
+    assert read_outcomes(tmp_path).outcomes["output_tokens"].to_pylist() == [told]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, 0.4),
+        ({"asked": SEVERAL}, 0.16),
+        # The gateway takes no more than it held for a request.
+        ({"asked": SEVERAL, "cost_usd": 0.2}, 0.08),
+        ({"asked": SEVERAL, "cached_input_tokens": 200}, 0.16),
+        ({"asked": SEVERAL, "output_tokens": 0}, 0.4),
+        ({"asked": SEVERAL, "output_tokens": None}, None),
+        ({"asked": SEVERAL, "cost_usd": None}, None),
+        ({"asked": SEVERAL, "served_as": "org/other"}, None),
+        ({"asked": SEVERAL, "served_as": None}, 0.16),
+        ({"asked": SEVERAL, "model": "gone"}, None),
+    ],
+)
+def test_one_answer_costs_its_prompt_and_its_share_of_what_was_written(
+    changes: dict[str, Any], told: float | None, tmp_path: Path
+) -> None:
+    """A fifth was paid for the prompt, which was read once for four answers, as it is for one."""
+    paid = {"input_tokens": 200, "output_tokens": 400, "cost_usd": 0.4}
+
+    write_rated(tmp_path, [row("a", user("One?")) | paid | changes], [model("small")])
+
     (one,) = read_outcomes(tmp_path).outcomes.to_pylist()
-    assert (one["output_tokens"], one["cost_usd"]) == told
+    assert one["cost_usd"] == (None if told is None else pytest.approx(told))
 
 
 @pytest.mark.parametrize(
