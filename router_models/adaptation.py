@@ -12,7 +12,7 @@ A model's length is multiplied by a factor of its own, which depends on the kind
 the logs missed, around what all models missed together, and then scaled so that the mean is right.
 
 A question that several prompts ask counts once, with the means of what was answered: what is asked often would else
-be told by its own repetitions.
+be told by its own repetitions. What two callers were answered, each by another model, still compares nothing.
 
 Whether it helps is told by prompts held back: each fifth is predicted by what the other four say. Adaptation is kept
 where the Brier score falls by more than chance explains, and choosing by it is not worse than before by more than that;
@@ -43,7 +43,7 @@ from router_models.outcomes import OutcomesDataset, OutcomesError
 from router_models.population import laplace
 from router_models.prediction import Z_90, Prediction
 from router_models.predictor import ArtifactPredictor
-from router_models.questions import one_per_question
+from router_models.questions import one_per_question, without_lone_scores
 from router_models.splits import split_names
 from router_models.static_error import static_error
 from router_models.tryage import HeadSettings
@@ -241,11 +241,13 @@ def _read(artifact: Artifact, dataset: OutcomesDataset, advance: Callable[[], ob
             f"at least {LEAST_MODELS} of {artifact.name}'s models need scores on {LEAST_PROMPTS} different prompts "
             f"each; {_counted(artifact, known, score_BM)}"
         )
-    sat = known.select(np.isfinite(score_BM[:, measured]).any(1))
+    # The same prompts: it is only scores that go.
+    compared = one_per_question(without_lone_scores(every, artifact.models))
+    sat = compared.select(np.isfinite(score_BM[:, measured]).any(1))
     prediction, task_BT = ArtifactPredictor(artifact).predict_with_tasks(sat.conversations(), advance)
     score_BM, tokens_BM = (sat.matrix(column, artifact.models) for column in ("score", "output_tokens"))
-    compared, splits = _compared(score_BM, measured), _splits(every, artifact, measured)
-    return _Own(prediction, task_BT, score_BM, tokens_BM, measured, compared, splits), sat
+    splits = _splits(every, artifact, measured)
+    return _Own(prediction, task_BT, score_BM, tokens_BM, measured, _compared(score_BM, measured), splits), sat
 
 
 def _compared(score_BM: np.ndarray, measured: np.ndarray) -> np.ndarray:

@@ -3,15 +3,20 @@
 How it works: the question is all that was sent. "Go on." at the end of two conversations is two questions, so where a
 prompt was sent within several turns, all of them count; where it was sent alone or in a template, its own text.
 
+Models are compared by a prompt that several of them answered, not by prompts that ask the same: in a journal those come
+from different callers, and who was asked by the kind ones would be taken for the better model.
+
 Legend of array suffixes: B prompts, Q questions, M models.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from router_models.outcomes import OutcomesDataset, mean_outcomes
 
@@ -59,6 +64,22 @@ def one_per_question(dataset: OutcomesDataset) -> OutcomesDataset:
         pa.array([first_of[prompt_id] for prompt_id in asked.to_pylist()], asked.type),
     )
     return OutcomesDataset(dataset.prompts.take(pa.array(first_Q)), mean_outcomes(merged))
+
+
+def without_lone_scores(dataset: OutcomesDataset, models: Sequence[str]) -> OutcomesDataset:
+    """The same without the scores that stand alone on a prompt where others that ask the same have another model's.
+
+    Of questions without such, and of lengths, all is left.
+    """
+    known_BM, number_B = np.isfinite(dataset.matrix("score", models)), question_numbers(dataset)
+    asked_QM = np.zeros((int(number_B.max(initial=-1)) + 1, len(models)), dtype=bool)
+    np.logical_or.at(asked_QM, number_B, known_BM)
+    is_lone_B = (known_BM.sum(1) == 1) & (asked_QM.sum(1) > 1)[number_B]
+    if not is_lone_B.any():
+        return dataset
+    outcomes, lone = dataset.outcomes, dataset.prompts["prompt_id"].filter(pa.array(is_lone_B))
+    scores = pc.if_else(pc.is_in(outcomes["prompt_id"], lone.combine_chunks()), None, outcomes["score"])
+    return OutcomesDataset(dataset.prompts, outcomes.set_column(outcomes.column_names.index("score"), "score", scores))
 
 
 def folds_by_question(number_B: np.ndarray, count: int, seed: int) -> list[np.ndarray]:

@@ -145,6 +145,23 @@ def test_what_kind_callers_of_one_model_say_is_not_learned_as_a_reason_to_choose
     np.testing.assert_array_equal(before, after)
 
 
+def test_callers_of_different_models_who_ask_the_same_compare_nothing(demo: Artifact) -> None:
+    """Those of one are content with everything."""
+    twice, kind, strict = asked_often(drawn("test")[0], 2), "smollm2-71m", "smollm2-135m-math"
+    rows = [
+        row | ({"score": 1.0} if row["model"] == kind else {})
+        for row in twice.outcomes.to_pylist()
+        if row["model"] == (kind if row["prompt_id"].endswith("-0") else strict)
+    ]
+    asked = OutcomesDataset(twice.prompts, pa.Table.from_pylist(rows, twice.outcomes.schema))
+    adapted, verdict = adapt(demo, asked, "own", "own-v1", seed=1)
+
+    assert verdict.prompts == PROMPTS
+    assert (verdict.qualities, verdict.with_choice) == (None, 0)
+    own_N = adapted.calibration.dataset == len(demo.calibration.datasets)
+    assert (np.isfinite(adapted.calibration.score[own_N]).sum(1) < 2).all()
+
+
 def test_lengths_are_learned_from_answers_of_one_model_each(demo: Artifact) -> None:
     own, rest = (with_lengths(part, 8.0) for part in drawn("test"))
     adapted, verdict = adapt(demo, as_rated(own, own.models[0], own.models[1:3]), "own", "own-v1", seed=1)

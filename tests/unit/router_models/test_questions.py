@@ -6,9 +6,17 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from router_models.outcomes import OutcomesDataset
-from router_models.questions import folds_by_question, one_per_question, question_hash, question_keys, question_numbers
+from router_models.questions import (
+    folds_by_question,
+    one_per_question,
+    question_hash,
+    question_keys,
+    question_numbers,
+    without_lone_scores,
+)
 
 PROMPTS = pa.table(
     {
@@ -75,6 +83,37 @@ def test_of_each_question_one_prompt_is_left_with_the_means_of_what_was_answered
     assert left.prompts["prompt_id"].to_pylist() == ["a", "b"]
     np.testing.assert_array_equal(left.matrix("score", ("m", "n")), [[0.5, 1], [0.75, np.nan]])
     np.testing.assert_array_equal(left.matrix("output_tokens", ("m", "n")), [[10, 4], [4, np.nan]])
+
+
+def rated(*answers: tuple[str, str, str]) -> OutcomesDataset:
+    """Prompts with these ids and texts, each with scores of the models in a word of letters."""
+    prompts = {"prompt_id": [name for name, _, _ in answers], "prompt": [text for _, text, _ in answers]}
+    rows = [
+        {"prompt_id": name, "model": model, "score": 0.5, "output_tokens": 7} for name, _, by in answers for model in by
+    ]
+    return OutcomesDataset(pa.table(prompts), pa.Table.from_pylist(rows))
+
+
+@pytest.mark.parametrize(
+    ("answers", "left"),
+    [
+        ([("1", "Hi", "a"), ("2", "hi ", "b")], []),
+        ([("1", "Hi", "a"), ("2", "hi ", "a")], ["1a", "2a"]),
+        ([("1", "Hi", "a"), ("2", "Bye", "b")], ["1a", "2b"]),
+        ([("1", "Hi", "ab"), ("2", "hi ", "a")], ["1a", "1b"]),
+        ([("1", "Hi", "ab"), ("2", "hi ", "bc")], ["1a", "1b", "2b", "2c"]),
+        ([("1", "Hi", "ax"), ("2", "hi ", "a"), ("3", "hi", "x")], ["1a", "1x", "2a", "3x"]),
+    ],
+)
+def test_what_different_callers_say_of_different_models_is_not_put_side_by_side(
+    answers: list[tuple[str, str, str]], left: list[str]
+) -> None:
+    """Of the model x nobody wants to know."""
+    found = without_lone_scores(rated(*answers), ("a", "b", "c"))
+
+    rows = found.outcomes.to_pylist()
+    assert [row["prompt_id"] + row["model"] for row in rows if row["score"] is not None] == left
+    assert {row["output_tokens"] for row in rows} == {7}
 
 
 def test_without_copies_a_dataset_stays_as_it_is() -> None:
