@@ -2,7 +2,8 @@
 
 How it works: each dataset is a pool; a rule is one model within one pool. A row has outcomes of its own pool's rules
 only, NaN elsewhere. Where models were sent a template around a question, the bare question becomes a second row, and
-each of the two counts half: callers word the same question in either way. Rows of one question, whatever set they come
+each of the two counts half: callers word the same question in either way. The last message of a conversation is no such
+question, for its turns and its system prompt say what it asks. Rows of one question, whatever set they come
 from, share a group, and groups are never divided between what is fitted and what is judged.
 
 A prompt compares models where two of them have scores on it. Those of a journal have one each: who was sent the hard
@@ -214,7 +215,7 @@ def _reading(
     for pool, dataset in enumerate(datasets):
         own = dataset.conversations()
         bare = [(("user", text),) for text in dataset.prompts["prompt"].to_pylist()]
-        second = [with_bare and parts(one) != parts(other) for one, other in zip(own, bare, strict=True)]
+        second = [with_bare and _is_template(sent, question) for sent, question in zip(own, bare, strict=True)]
         # First all conversations as they were sent, then the bare questions of some.
         index = np.concatenate([np.arange(len(own)), np.flatnonzero(second)]).astype(int)
         conversations += [*own, *(bare[row] for row in np.flatnonzero(second))]
@@ -239,6 +240,11 @@ def _reading(
     return Reading(
         library, rows.take(kept), [conversations[row] for row in kept], [prompt_ids[row] for row in kept], datasets
     )
+
+
+def _is_template(sent: Conversation, question: Conversation) -> bool:
+    """Whether it is one message, which says more than the question."""
+    return len(sent) == 1 and parts(sent) != parts(question)
 
 
 def _by_rule(library: Library, pool: int, dataset: OutcomesDataset, column: str) -> np.ndarray:

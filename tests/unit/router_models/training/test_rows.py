@@ -117,6 +117,25 @@ def test_a_template_gets_a_second_bare_row_and_both_count_half(two_pools: Readin
         np.testing.assert_array_equal(rows.score[first], rows.score[row])
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        [("user", "Tell a story."), ("assistant", "Once upon a time")],
+        [("system", "Tell a story.")],
+    ],
+)
+def test_the_last_message_of_a_conversation_is_not_learned_from_alone(
+    before: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """Nobody could say whether "Go on." is answered well."""
+    turns = [{"role": role, "content": text} for role, text in [*before, ("user", "Go on.")]]
+    prompts = [{"prompt_id": "a", "prompt": "Go on.", "messages": json.dumps(turns)}]
+
+    rows = read_pools([pool_of(tmp_path, "set", prompts, [("a", "m", 1.0)])], "train", None, ()).rows
+
+    assert (rows.is_second.tolist(), rows.weight.tolist()) == ([False], [1.0])
+
+
 def test_plain_prompts_count_once(two_pools: Reading) -> None:
     rows = two_pools.rows
 
