@@ -6,6 +6,7 @@
     tokenizer.json           texts to ids
     heads.safetensors        embeddings to predictions
     calibration.safetensors  predictions and outcomes on prompts it was not trained on
+    words.txt                optional: common words of its training prompts, which slips are mended to
     anchors.jsonl            optional: the exam by which a new model joins
     evaluation.json          figures of the card
     README.md                the card
@@ -36,6 +37,7 @@ from router_models.features import FEATURE_VERSION
 from router_models.head_check import misfit
 from router_models.joined import joined_count
 from router_models.onnx_check import OnnxError, check_self_contained
+from router_models.spelling import MOST_LETTERS, is_plain
 from router_models.tryage import HeadSettings, Speed
 
 FORM = 3
@@ -47,6 +49,7 @@ MOST_BYTES = {
     "tokenizer.json": 32 * MIB,
     "heads.safetensors": 256 * MIB,
     "calibration.safetensors": 256 * MIB,
+    "words.txt": 4 * MIB,
     "anchors.jsonl": 16 * MIB,
 }
 REQUIRED = ("tokenizer.json", "heads.safetensors", "calibration.safetensors")
@@ -117,6 +120,8 @@ class Artifact:
     """Tasks that it tells apart, in the order of its layout."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of its models, as outcomes datasets have them."""
+    words: tuple[str, ...] = ()
+    """Common words of the prompts it was trained on, the commonest first: see `Spelling`."""
     anchors: tuple[Mapping[str, Any], ...] = ()
     fingerprint: str = field(default="", compare=False)
     """SHA-256 of the manifest, once loaded."""
@@ -155,6 +160,8 @@ def _write_files(folder: Path, artifact: Artifact) -> None:
     files["tokenizer.json"] = artifact.tokenizer
     if artifact.encoder is not None:
         files["encoder.onnx"] = artifact.encoder
+    if artifact.words:
+        files["words.txt"] = "".join(f"{word}\n" for word in artifact.words).encode()
     if artifact.anchors:
         files["anchors.jsonl"] = "".join(f"{json.dumps(row)}\n" for row in artifact.anchors).encode()
     for name, content in files.items():
@@ -266,6 +273,7 @@ def _load(folder: Path) -> Artifact:
         pools=manifest.pools,
         tasks=manifest.tasks,
         aliases=manifest.aliases,
+        words=_words(files["words.txt"]) if "words.txt" in files else (),
         anchors=_anchors(files["anchors.jsonl"]) if "anchors.jsonl" in files else (),
         fingerprint=_sha256(content),
     )
@@ -449,6 +457,13 @@ def _calibration(rows: Mapping[str, np.ndarray], manifest: _Manifest) -> Calibra
 
 def _nan_where_missing(tokens: np.ndarray) -> np.ndarray:
     return np.where(tokens >= 0, tokens.astype(np.float32), np.float32(np.nan))
+
+
+def _words(content: bytes) -> tuple[str, ...]:
+    words = tuple(content.decode(errors="replace").split())
+    if wrong := next((word for word in words if not is_plain(word)), None):
+        raise _Unusable(f"words.txt has {wrong[:MOST_LETTERS]!r}; a word has up to {MOST_LETTERS} letters from a to z")
+    return words
 
 
 def _anchors(content: bytes) -> tuple[Mapping[str, Any], ...]:

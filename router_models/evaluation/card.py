@@ -44,7 +44,16 @@ def _what(artifact: Artifact) -> str:
 For each of {len(artifact.models)} models the probability that its answer to a prompt is acceptable, with a 90 %
 interval of the rate of acceptable answers on prompts of that kind; the mean length of the answer in tokens, with the
 interval that holds nine of ten answers; and whether the prompt is unlike all that was learned from. Models, in output
-order: {models}."""
+order: {models}.{_mending(artifact)}"""
+
+
+def _mending(artifact: Artifact) -> str:
+    if not artifact.words:
+        return ""
+    return f"""
+
+A word that neither the tokenizer nor `words.txt` has is read as the commonest word one slip away. `words.txt` holds
+{len(artifact.words):,} words of three or more of the texts it learned from, and nothing else of them."""
 
 
 def _data(artifact: Artifact) -> str:

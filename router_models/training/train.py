@@ -21,8 +21,10 @@ import torch
 
 from router_models.aptitude import why_ungradable
 from router_models.artifact import Artifact, Calibration
+from router_models.conversation import parts
 from router_models.features import Encoder, TransformerEncoder
 from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.spelling import Spelling, common_words
 from router_models.static_encoder import StaticEncoder
 from router_models.surface import NAMES as SURFACE_NAMES
 from router_models.training import calibration
@@ -47,6 +49,8 @@ class Encoders:
     transformer: bytes | None
     tokenizer: bytes
     static: Mapping[str, np.ndarray] | None
+    words: tuple[str, ...]
+    """Common in the prompts, which slips are mended to."""
 
     @property
     def speeds(self) -> tuple[Speed, ...]:
@@ -89,6 +93,7 @@ def train(config: TrainingConfig, pools: Reading, encoder: tuple[bytes, bytes], 
         pools=library.pools,
         tasks=library.tasks,
         aliases=library.aliases,
+        words=encoders.words,
         anchors=_anchors(pools) if config.anchors else (),
     )
 
@@ -99,14 +104,16 @@ def read_inputs(
     """The encoders of a run, and what they read of its rows."""
     model, tokenizer = encoder
     static = static_table(pools.conversations, tokenizer, config.static.smoothing, cache) if config.static else None
-    encoders = Encoders(model if config.transformer else None, tokenizer, static)
-    wordpiece = FastWordPiece(tokenizer)
+    words = common_words(map(parts, pools.conversations))
+    encoders = Encoders(model if config.transformer else None, tokenizer, static, words)
+    wordpiece, read_as = FastWordPiece(tokenizer, Spelling(words)), "\n".join(words).encode()
     readers: dict[Speed, tuple[Encoder, bytes]] = {}
     if static is not None:
         identity = static["table_VD"].tobytes() + static["scale_V"].tobytes()
-        readers["static"] = (StaticEncoder(static["table_VD"], static["scale_V"], wordpiece), identity)
+        readers["static"] = (StaticEncoder(static["table_VD"], static["scale_V"], wordpiece), identity + read_as)
     if encoders.transformer is not None:
-        readers["transformer"] = (TransformerEncoder(encoders.transformer, wordpiece), encoders.transformer)
+        identity = encoders.transformer + read_as
+        readers["transformer"] = (TransformerEncoder(encoders.transformer, wordpiece), identity)
     conversations = pools.conversations
     return encoders, {
         speed: cached_inputs(

@@ -257,6 +257,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a data set without a name": (_row("dataset_N", np.full(12, 1, np.int32)), "names a dataset"),
     "rows of another length": (_row("quality_NM", np.zeros((3, 2), np.float16)), "quality_NM has shape"),
     "an encoder that is no ONNX": (lambda f: put(f, "encoder.onnx", b"\xff" * 64), "encoder.onnx: it is not protobuf"),
+    "words with something else": (
+        lambda f: put(f, "words.txt", b"json\nA1\n"),
+        "words.txt has 'A1'; a word has up to 24",
+    ),
     "anchors that are no JSON": (lambda f: put(f, "anchors.jsonl", b"{\n"), "anchors.jsonl, line 1 is not JSON"),
     "anchors with scores of no model": (
         lambda f: put(f, "anchors.jsonl", b'{"prompt_id": "a", "prompt": "b", "grader": "c", "scores": [1]}\n'),
@@ -315,6 +319,12 @@ def test_an_encoder_that_no_head_reads_is_refused(speed: Speed, other: Speed, fi
 
     with pytest.raises(ArtifactError, match=f"{file} is not expected"):
         load_artifact(tmp_path / "a")
+
+
+def test_words_of_the_training_prompts_travel_in_their_order(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "a", replace(tiny_artifact(), words=("the", "json")))
+
+    assert load_artifact(tmp_path / "a").words == ("the", "json")
 
 
 def test_anchors_may_have_line_separators_within_their_texts(tmp_path: Path) -> None:

@@ -88,6 +88,13 @@ def test_an_artifact_knows_its_pools_tasks_and_other_names(whole: Artifact) -> N
     assert whole.name == "tiny-v1"
 
 
+def test_slips_of_words_that_its_prompts_have_in_common_change_nothing(whole: Artifact) -> None:
+    right, wrong = (ArtifactPredictor(whole).predict([(("user", text),)]) for text in ("river rhyme", "rivre ryhme"))
+
+    assert {"amount", "apples", "rhyme", "river"} <= set(whole.words)
+    np.testing.assert_array_equal(wrong.quality, right.quality)
+
+
 def test_calibration_rows_are_held_out_questions_of_all_pools_with_what_happened(whole: Artifact) -> None:
     rows, train_rows = whole.calibration, {name: pool.split("train") for name, pool in tiny_pools(PROMPTS).items()}
 
