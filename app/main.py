@@ -66,7 +66,7 @@ async def create_app(
     """
     peers, telemetry = peers or Peers(), Telemetry(together=together)
     with closing(telemetry.log):
-        async with open_stores(settings, telemetry, peers.limits, peers.sessions) as stores:
+        async with open_stores(settings, telemetry, peers.limits, peers.sessions, peers.processes) as stores:
             with Shedding(stores.limits.fullness) as shedding:
                 stores.keys.heard_by(telemetry.log)
                 rumours = Rumours(stores.redis, peers.gateway) if stores.redis else None

@@ -18,6 +18,7 @@ from app.routing.outline import Outlines
 from app.settings import Settings
 from app.store import redis_journal
 from app.store.budgets import Budgets, Purse
+from app.store.holders import Holders
 from app.store.issuer import NoLog
 from app.store.journal import Journal, RecentDecisions
 from app.store.kept import KEEP, JournalStore, Keep
@@ -80,9 +81,15 @@ class Stores:
 
 @asynccontextmanager
 async def open_stores(
-    settings: Settings, telemetry: Telemetry, limits: Limits | None = None, sessions: MemorySessions | None = None
+    settings: Settings,
+    telemetry: Telemetry,
+    limits: Limits | None = None,
+    sessions: MemorySessions | None = None,
+    processes: int = 1,
 ) -> AsyncIterator[Stores]:
     """`limits` and `sessions` are those that this process shares with others of its gateway, if any.
+
+    There are so many `processes` of it.
 
     Raises:
         UsageError: a store cannot be opened; the message is one line.
@@ -95,7 +102,8 @@ async def open_stores(
             stack.push_async_callback(redis.aclose)
             shared = RedisSessions(redis)
             stack.push_async_callback(shared.aclose)
-            limits = shared_limits = RedisLimits(redis, limits, time.monotonic)
+            holders = Holders(settings.state_dir, processes, time.monotonic)
+            limits = shared_limits = RedisLimits(redis, limits, time.monotonic, holders)
             stack.push_async_callback(shared_limits.aclose)
             await shared_limits.start()
             if policy := await evicts_by(redis):

@@ -5,7 +5,8 @@ takes from both buckets and counts the place. What was used, and that the place 
 over; nobody waits for that. A holder tells each second that it is there; what one held that does not is free again.
 
 When Redis fails once, this process is alone: it decides by itself, by its share of each limit, which is the limit over
-the holders that were there last, from the level that it knew. It asks Redis each second whether it may come back, and
+the holders that were there last (`app.store.holders`), from the level that it knew. So it is from a start without Redis
+on. It asks Redis each second whether it may come back, and
 then tells what was used meanwhile and how many places it holds. It does so under another name, so that what it asked
 before, which Redis may have done or not, or may do later, counts for nobody.
 
@@ -27,6 +28,7 @@ from typing import Any
 
 from app.domain.clock import Clock
 from app.errors import RateLimited
+from app.store.holders import Holders
 from app.store.limit_scripts import BEAT, CONCURRENCY, HOLDERS, OK, REQUESTS, TAKE
 from app.store.limits import Allowance, Bucket, KeyState, Limits, Slot, check, over, too_many
 from app.store.redis_client import RedisClient, StoreDown
@@ -102,11 +104,11 @@ class _RedisSlot:
 class RedisLimits:
     """Limits as one process of many sees them; `start` it before it is asked."""
 
-    def __init__(self, redis: RedisClient, places: Limits, clock: Clock) -> None:
+    def __init__(self, redis: RedisClient, places: Limits, clock: Clock, holders: Holders) -> None:
         """`places` counts what this gateway has in flight, and serves keys without limits."""
-        self._redis, self._places, self._clock = redis, places, clock
+        self._redis, self._places, self._clock, self._holders = redis, places, clock, holders
         self._keys: dict[str, _Key] = {}
-        self._former, self._holder, self._holders = "", secrets.token_hex(8), 1
+        self._former, self._holder = "", secrets.token_hex(8)
         self._is_shared = False
         self._asking = 0
         """Answers that are still to come."""
@@ -165,7 +167,7 @@ class RedisLimits:
             return
         key = self._known(allowance)
         if not self._is_shared:
-            self._size(key, _Share.of(allowance, self._holders))
+            self._size(key, _Share.of(allowance, self._holders.number))
         key.state.count()
         key.used_requests += 1
         if self._is_shared:
@@ -291,7 +293,7 @@ class RedisLimits:
     # While this process decides.
 
     def _take_alone(self, key: _Key, allowance: Allowance, tokens: int, place: Slot) -> Slot:
-        share, state = _Share.of(allowance, self._holders), key.state
+        share, state = _Share.of(allowance, self._holders.number), key.state
         self._size(key, share)
         check(share, state, tokens)
         state.take(tokens)
@@ -331,10 +333,11 @@ class RedisLimits:
     async def beat(self) -> None:
         """Tell that we are there. Without an answer we are alone from now on, with one no longer."""
         try:
-            is_new, self._holders = await self._redis.run(BEAT, [HOLDERS], self._holder, self._former)
+            is_new, holders = await self._redis.run(BEAT, [HOLDERS], self._holder, self._former)
         except StoreDown:
             self._be_alone()
             return
+        self._holders.hear(holders)
         if is_new and self._is_shared:
             # Redis has lost what it knew, or had taken us for gone.
             self._be_alone()

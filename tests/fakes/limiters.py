@@ -6,7 +6,10 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from app.store.holders import Holders
 from app.store.limit_scripts import HOLDERS
 from app.store.limits import Limits, MemoryLimits
 from app.store.redis_client import RedisClient
@@ -55,18 +58,25 @@ async def limiter(kind: str, server: RedisServer | None = None, in_flight: int =
 
 @asynccontextmanager
 async def redis_limits(
-    server: RedisServer, clock: FakeClock | None = None, in_flight: int = 100
+    server: RedisServer,
+    clock: FakeClock | None = None,
+    in_flight: int = 100,
+    *,
+    state_dir: Path | None = None,
+    processes: int = 1,
 ) -> AsyncIterator[RedisLimits]:
-    """One holder, with a connection of its own."""
+    """One holder, with a connection of its own, and with a `state_dir` of its own unless one is named."""
     clock = clock or FakeClock()
-    redis = RedisClient(server.url, None, clock)
-    limits = RedisLimits(redis, MemoryLimits(in_flight, clock), clock)
-    await limits.start()
-    try:
-        yield limits
-    finally:
-        await limits.aclose()
-        await redis.aclose()
+    with TemporaryDirectory() as folder:
+        redis = RedisClient(server.url, None, clock)
+        holders = Holders(state_dir or Path(folder), processes, clock)
+        limits = RedisLimits(redis, MemoryLimits(in_flight, clock), clock, holders)
+        await limits.start()
+        try:
+            yield limits
+        finally:
+            await limits.aclose()
+            await redis.aclose()
 
 
 def let_holders_be_gone(server: RedisServer) -> None:

@@ -9,13 +9,18 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from app.assembly.stores import open_stores
 from app.errors import RateLimited
+from app.settings import load_settings
 from app.store.limit_scripts import HOLDERS
 from app.store.limits import Limits, MemoryLimits, Slot
 from app.store.redis_limits import RedisLimits
+from app.telemetry import Telemetry
+from tests.fakes.deployment import write_config
 from tests.fakes.limiters import let_holders_be_gone, limiter, redis_limits
 from tests.fakes.process import until
 from tests.fakes.redis_server import RedisServer
@@ -226,6 +231,33 @@ async def test_without_redis_each_goes_on_with_its_share_and_tells_it_afterwards
         held.release(0)
         await asyncio.sleep(0.02)
         assert await places(second, FakeKey(concurrency=4)) == 4
+
+
+async def test_after_a_start_without_redis_each_has_its_share_until_it_is_up(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    key = FakeKey(requests_per_minute=60, concurrency=12)
+    async with AsyncExitStack() as stack:
+        for number in range(3):
+            await stack.enter_async_context(redis_limits(redis_server, state_dir=tmp_path / str(number)))
+        await asyncio.sleep(1.1)
+    redis_server.kill()
+    async with (
+        redis_limits(redis_server, state_dir=tmp_path / "0") as first,
+        redis_limits(redis_server, state_dir=tmp_path / "new", processes=2) as newcomer,
+    ):
+        assert not first.is_shared
+        assert await places(first, key) == 4
+        assert await places(newcomer, key) == 6, "one that was never told knows of its own processes"
+        redis_server.start()
+        await until_both_share(first, newcomer)
+        assert await places(first, key) == 12
+
+
+async def test_of_a_gateway_that_never_saw_redis_each_process_has_its_share(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"small": "http://127.0.0.1:1"}, state_dir="state", store="redis://127.0.0.1:1/0")
+    async with open_stores(load_settings(config), Telemetry(), processes=3) as stores:
+        assert await places(stores.limits, FakeKey(concurrency=12)) == 4
 
 
 async def test_a_value_that_is_not_ours_is_thrown_away(redis_server: RedisServer) -> None:
