@@ -90,7 +90,8 @@ class Metrics:
         self._started_at.set(time.time())
         self._deadline_misses.expect(("before_answer",), ("in_answer",))
         self._shed.expect(*((priority,) for priority in PRIORITIES))
-        self._unfamiliar.expect(*((encoder,) for encoder in ENCODERS))
+        for by_encoder in (self._predictions, self._unfamiliar):
+            by_encoder.expect(*((encoder,) for encoder in ENCODERS))
         self._exclusions.expect(*((constraint,) for constraint in EXCLUDING))
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -105,6 +106,9 @@ class Metrics:
         """
         self.names.know(models, profiles, backends)
         self._expect_decisions()
+        self._tokens.expect(*islice(product(self.names.models, ("input", "output")), MOST_EXPECTED))
+        begun = ((model, outcome) for outcome, model in product(("ok", *BACKEND_FAULTS), self.names.models))
+        self._attempts.expect(*islice(begun, MOST_EXPECTED))
         self._cost_usd.expect(*islice(product(priced, self.names.profiles), MOST_EXPECTED))
         self.promises.expect_limits()
         for backend in self.names.backends:

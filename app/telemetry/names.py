@@ -17,7 +17,7 @@ OTHER = "other"
 # Keys that have series of their own; the numbers of all further ones are told together.
 MOST_KEYS = 200
 # Series of one metric that are told before there is anything to tell. Each takes some 100 bytes of `/metrics`' MiB.
-MOST_EXPECTED = 2_000
+MOST_EXPECTED = 1_000
 # Of decisions, whose labels are longer and many: twenty models and four profiles.
 MOST_EXPECTED_DECISIONS = 500
 

@@ -99,6 +99,12 @@ def test_what_is_bound_to_be_counted_begins_at_zero() -> None:
         assert sample("thalamus_decisions_total", chosen) == 0
     assert sample("thalamus_decisions_total", {"model": "bare", "profile": "named", "reason": "named"}) == 0
     assert sample("thalamus_decisions_total", {"model": "bare", "profile": "named", "reason": "best"}) is None
+    for direction in ("input", "output"):
+        assert sample("thalamus_tokens_total", {"model": "bare", "direction": direction}) == 0
+    for outcome in ("ok", "no_backend", "upstream_timeout", "bad_upstream", "rate_limit_exceeded"):
+        assert sample("thalamus_attempts_total", {"model": "bare", "outcome": outcome}) == 0
+    for encoder in ("static", "transformer"):
+        assert sample("thalamus_predictions_total", {"encoder": encoder}) == 0
     assert sample("thalamus_cost_usd_total", {"model": "small", "profile": "default"}) == 0
     assert sample("thalamus_cost_usd_total", {"model": "bare", "profile": "default"}) is None
     assert sample("thalamus_key_cost_usd_total", {"key": "team"}) == 0
