@@ -2,7 +2,7 @@
 
 The gauges are of all clients of a worker, so they correct what one gateway knows. They are not a sign of health: a
 worker whose engine hangs goes on answering this page. Only a page that refuses connections says something, and one that
-was silent and answers again: the worker was started anew.
+was silent and answers again: the worker was started anew. One that is too large to read is told of, and says nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import Protocol
 
-from app.errors import UpstreamError
+from app.errors import AnswerTooLarge, UpstreamError
 from app.upstream.addresses import root
 from app.upstream.replica import Replica
 from app.upstream.replicas import Replicas
@@ -73,6 +73,8 @@ class Poller:
         async with self._at_once:
             try:
                 page = await self._pages.fetch(replica.backend.name, root(replica.url) + "/metrics", PAGE_WITHIN_S)
+            except AnswerTooLarge:
+                self._replicas.unread(replica)
             except UpstreamError as exc:
                 self._replicas.silent(replica, exc)
             else:

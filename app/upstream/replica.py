@@ -108,6 +108,8 @@ class Replica:
     """Of one that is out: whether every request failed, so that it is no last resort either."""
     is_away: bool = False
     """Its metrics page was silent when it was asked last: once it answers again, it is perhaps another process."""
+    is_unread: bool = False
+    """Its metrics page was too large to read, of which the log has been told."""
     probing: bool = False
     """One request is finding out whether an ejected replica is back."""
     probed_at: float = -math.inf

@@ -232,7 +232,13 @@ class Replicas:
         replica.scraped_at, replica.in_flight_when_scraped = now, replica.in_flight
         if replica.ejected_until is not None and replica.is_away:
             replica.ejected_until = min(replica.ejected_until, now)
-        replica.is_away = False
+        replica.is_away = replica.is_unread = False
+
+    def unread(self, replica: Replica) -> None:
+        """Its metrics page is too large to read: its queue is not known, and nothing speaks against it."""
+        if not replica.is_unread:
+            replica.is_unread = True
+            self._log.write("page.unread", backend=replica.backend.name, replica=replica.url)
 
     def silent(self, replica: Replica, error: UpstreamError) -> None:
         """Its metrics page cannot be had. A refused connection counts like a failed attempt, until it is out."""

@@ -14,6 +14,7 @@ from app.upstream.client import Message, UpstreamClient
 from app.upstream.deadline import Timeouts
 from app.upstream.exchange import read_body
 from app.upstream.poller import Poller
+from app.upstream.replicas import FAILURES_TO_EJECT
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.gateway import QUICK, bench, catalog_of
 from tests.fakes.world import FakeKey, request
@@ -177,6 +178,19 @@ async def test_a_page_that_is_missing_or_too_large_is_an_error() -> None:
         for path, max_bytes in (("/nowhere", 1000), ("/metrics", 10)):
             with pytest.raises(UpstreamError):
                 await client.fetch("pool", server.url + path, 1.0, max_bytes)
+
+
+async def test_a_worker_whose_metrics_are_too_many_goes_on_answering() -> None:
+    async with FakeBackend() as small:
+        small.metrics = "vllm:num_requests_waiting 4.0\n" + "# more\n" * (1 << 18)
+        catalog = catalog_of(small=small)
+        async with UpstreamClient(catalog.backends, timeouts=QUICK) as client:
+            world = bench(catalog, client)
+            for _ in range(2 * FAILURES_TO_EJECT):
+                await Poller(client, world.replicas).poll(world.replicas.all)
+            assert (await world.gateway.complete(request(), FakeKey())).attempts == 1
+            assert [one["backend"] for one in world.events("page.unread")] == ["small"]
+            assert not world.events("replica.ejected")
 
 
 async def test_the_poller_sees_a_worker_go_and_come_back() -> None:

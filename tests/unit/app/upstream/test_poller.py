@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 
 import pytest
 
-from app.errors import UpstreamTimeout, UpstreamUnreachable
+from app.errors import AnswerTooLarge, UpstreamTimeout, UpstreamUnreachable
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.poller import Poller, parse_gauges
@@ -81,3 +82,23 @@ async def test_what_pages_say_reaches_the_replicas() -> None:
     for _ in range(FAILURES_TO_EJECT):
         await poller.poll(replicas.all)
     assert replica.ejected_until is not None
+
+
+async def test_a_page_too_large_to_read_is_told_of_once_and_takes_no_worker_out() -> None:
+    log = io.StringIO()
+    the_catalog = catalog(model("small", "pool"), urls={"pool": ("http://127.0.0.1:1/v1",)})
+    replicas = Replicas(the_catalog, FakeClock(), Telemetry(log=EventLog(log)))
+    pages = FakePages(AnswerTooLarge("too large"))
+    poller = Poller(pages, replicas)
+    (replica,) = replicas.all
+
+    for _ in range(2 * FAILURES_TO_EJECT):
+        await poller.poll(replicas.all)
+    assert (replica.ejected_until, replica.is_away) == (None, False)
+    (told,) = map(json.loads, log.getvalue().splitlines())
+    assert (told["event"], told["backend"], told["replica"]) == ("page.unread", "pool", replica.url)
+
+    for page in (PAGE, AnswerTooLarge("again")):
+        pages.page = page
+        await poller.poll(replicas.all)
+    assert log.getvalue().count("page.unread") == 2, "it was read in between"
