@@ -86,7 +86,7 @@ def _logit_bias() -> Check:
 
 
 def _response_format() -> Check:
-    """Its schema is the caller's own affair, up to its size."""
+    """Its schema is the caller's own affair, up to its size; patterns in it are compiled by workers only."""
     form = at_most(
         MAX_SCHEMA_BYTES,
         closed(("name",), name=text(), schema=any_object, description=nullable(text()), strict=nullable(boolean)),
