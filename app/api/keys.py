@@ -20,7 +20,7 @@ from app.api.policy import needs
 from app.errors import InvalidRequest, NotAllowed, Overloaded, UsageError, shown
 from app.forms.grants import exceeded, new_grant, read_key
 from app.store.credentials import ENVIRONMENT
-from app.store.issuer import Issuer, Record, UnknownKey
+from app.store.issuer import Issuer, Record
 from app.store.keys import Key
 from app.store.redis_client import StoreDown
 
@@ -87,13 +87,11 @@ async def _within(issuer: Issuer, http_request: HttpRequest) -> Record:
 
     Raises:
         UnknownKey: there is no such key.
+        UsageError: a later release wrote it.
         NotAllowed: it has more than the caller's.
     """
-    key_id, call = http_request.path_params["key_id"], call_of(http_request)
-    found = next((record for record in await issuer.list() if record.id == key_id), None)
-    if found is None:
-        raise UnknownKey(f"there is no key {key_id[:40]!r}; list those that there are")
-    if too_much := _exceeded(found, call.key):
+    found = await issuer.find(http_request.path_params["key_id"])
+    if too_much := _exceeded(found, call_of(http_request).key):
         raise NotAllowed(f"that key has more than this one: {', '.join(too_much)}")
     return found
 

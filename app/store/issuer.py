@@ -22,6 +22,8 @@ from app.store.redis_client import StoreDown
 TRIES = 5
 # Keys that a message has room for.
 NAMED = 5
+UNREAD = (ValueError, TypeError, KeyError)
+"""What is raised by the text of a record that another release wrote."""
 
 
 class UnknownKey(CallerError):
@@ -69,7 +71,7 @@ class Record:
     def of(cls, text: str) -> Record:
         """
         Raises:
-            ValueError, TypeError: it is not the text of a record of this release.
+            UNREAD: it is not the text of a record of this release.
         """
         fields = json.loads(text)
         return cls(**fields | {"digests": tuple(Digest(**one) for one in fields["digests"])})
@@ -123,9 +125,31 @@ class Issuer:
         return Issued(Secret(text), record)
 
     async def list(self) -> Sequence[Record]:
-        """All keys that there ever were, oldest first."""
-        found = [Record.of(text) for text in (await self._store.records()).values()]
+        """All keys that there ever were, oldest first; without those that only a later release can read."""
+        found: list[Record] = []
+        for text in (await self._store.records()).values():
+            with suppress(*UNREAD):
+                found.append(Record.of(text))
         return sorted(found, key=lambda record: (record.created_at, record.id))
+
+    async def has_any(self) -> bool:
+        """Whether there ever was a key."""
+        return bool(await self._store.records())
+
+    async def find(self, key_id: str) -> Record:
+        """A key, which may have ended.
+
+        Raises:
+            UnknownKey: there is no such key.
+            UsageError: a later release wrote it.
+        """
+        text = (await self._store.records()).get(key_id)
+        if text is None:
+            raise UnknownKey(f"there is no key {key_id[:40]!r}; list those that there are")
+        try:
+            return Record.of(text)
+        except UNREAD as exc:
+            raise UsageError(f"the key {key_id} was written by a later release; change it with that one") from exc
 
     async def revoke(self, key_id: str, by: str) -> Record:
         """End a key now. One that has ended stays as it is.
@@ -176,10 +200,7 @@ class Issuer:
     ) -> tuple[Record, Mapping[str, Any]]:
         """The record as it is then, and what the log is to say; nothing where nothing changed."""
         for _ in range(TRIES):
-            text = (await self._store.records()).get(key_id)
-            if text is None:
-                raise UnknownKey(f"there is no key {key_id[:40]!r}; list those that there are")
-            before = Record.of(text)
+            before = await self.find(key_id)
             after = change(before)
             if after == before:
                 return after, {}

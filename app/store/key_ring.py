@@ -20,7 +20,7 @@ from typing import Any
 from app.domain.clock import Clock
 from app.errors import Overloaded, UsageError
 from app.store.credentials import Pepper, PepperFile, parsed
-from app.store.issuer import Digest, Log, NoLog, Record, check_peppers
+from app.store.issuer import NAMED, UNREAD, Digest, Log, NoLog, Record, check_peppers
 from app.store.key_store import KeyStore
 from app.store.keys import SKEW_S, Key, Keys
 from app.store.redis_client import StoreDown
@@ -80,6 +80,9 @@ class KeyRing:
         """Called after keys have come, gone, or changed."""
         self.log: Log = NoLog()
         self._warned = ""
+        self._unread: list[str] = []
+        """Ids of those that a later release wrote."""
+        self._unread_told: list[str] = []
 
     @property
     def is_stale(self) -> bool:
@@ -140,6 +143,7 @@ class KeyRing:
             try:
                 await self.refresh()
                 self._warned = ""
+                self.tell()
             # What is in a store may be anything.
             except (StoreDown, UsageError, ValueError, TypeError) as exc:
                 self._warn_once(str(exc))
@@ -149,14 +153,24 @@ class KeyRing:
             self.log.write("keys.stale", why=why)
         self._warned = why
 
+    def tell(self) -> None:
+        """Log which keys cannot be read, if they are others than before."""
+        if self._unread and self._unread != self._unread_told:
+            self.log.write("keys.unread", keys=self._unread[:NAMED], count=len(self._unread))
+        self._unread_told = self._unread
+
     async def _read_all(self) -> None:
-        texts, held = await self._store.records(), {}
+        texts, held, unread = await self._store.records(), {}, []
         for number, (key_id, text) in enumerate(texts.items()):
             known = self._held.get(key_id)
-            if key := known if known and known.text == text else self._read(text):
-                held[key_id] = key
+            try:
+                if key := known if known and known.text == text else self._read(text):
+                    held[key_id] = key
+            except UNREAD:
+                unread.append(key_id)
             if number % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
+        self._unread = sorted(unread)
         await check_peppers(self._store, self._pepper_file, self._needed(held))
         peppers, living = self._pepper_file.read(), len(self._living(held))
         if (held, peppers, living) != (self._held, self._peppers, self._lived):
@@ -172,13 +186,15 @@ class KeyRing:
         return {key_id: one for key_id, one in held.items() if (one.key.expires_at or math.inf) >= ended_by}
 
     def _read(self, text: str) -> _Held | None:
-        """What is held of a record; None for one that was revoked, or that a later release wrote."""
-        try:
-            record = Record.of(text)
-            key = self._read_key(record.id, record.grant)
-        except (ValueError, TypeError, KeyError):
+        """What is held of a record; None for one that was revoked.
+
+        Raises:
+            UNREAD: a later release wrote it. It may know limits of which nothing is known here, so it is nobody's key.
+        """
+        record = Record.of(text)
+        if record.revoked_at:
             return None
-        return None if record.revoked_at else _Held(text, key, _two(record.digests))
+        return _Held(text, self._read_key(record.id, record.grant), _two(record.digests))
 
 
 class AllKeys:

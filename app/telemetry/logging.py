@@ -37,6 +37,7 @@ EVENTS = {
     "config.rejected": "the files were read again and are wrong: what was before stays",
     "admin.asked": "a reload, or to be drained or not any more: by whose key",
     "keys.missing": "there is no valid key, so nobody can call",
+    "keys.unread": "generated keys were written by a later release, so this one knows nobody by them",
     "keys.shut_out": "generated keys name models or profiles, and the configuration that answers now has none of them",
     "store.failed": "the store did not take or tell what a feature needs of it",
     "store.resumed": "it does again",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
+import json
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from app.store.credentials import PepperFile, issue, parsed
 from app.store.issuer import Issued, Issuer, UnknownKey
 from app.store.key_ring import READ_EVERY_S, AllKeys, KeyRing
 from app.store.keys import Key, Secret, StaticKeys
+from app.telemetry.logging import EventLog
 from tests.fakes.clock import FakeClock
 from tests.fakes.keys import MemoryKeys
 
@@ -277,3 +280,29 @@ async def test_a_record_of_a_later_release_is_nobodys_key(world: World) -> None:
     world.clock.advance(31)
     await world.ring.refresh()
     assert world.find(issued) is None
+
+
+async def test_beside_a_record_of_a_later_release_others_are_listed_and_ended(world: World) -> None:
+    later, own = await world.made(), await world.made()
+    text = later.record.text()[:-1] + ',"suspended_at":1.0}'
+    world.store.texts[later.record.id] = text
+    assert [record.id for record in await world.issuer.list()] == [own.record.id]
+    assert await world.issuer.has_any()
+    await world.issuer.revoke(own.record.id, "me")
+    for change in (world.issuer.revoke(later.record.id, "me"), world.issuer.rotate(later.record.id, "me", 60)):
+        with pytest.raises(UsageError, match=f"{later.record.id} was written by a later release; change it with that"):
+            await change
+    assert world.store.texts[later.record.id] == text
+
+
+async def test_keys_that_only_a_later_release_can_read_are_told_of_once(world: World) -> None:
+    issued = await world.made()
+    log = io.StringIO()
+    world.ring.log = EventLog(log)
+    world.store.texts[issued.record.id] = issued.record.text().replace('"models"', '"shapes"')
+    for _ in range(2):
+        world.clock.advance(31)
+        await world.ring.refresh()
+        world.ring.tell()
+    (told,) = map(json.loads, log.getvalue().splitlines())
+    assert (told["event"], told["keys"], told["count"]) == ("keys.unread", [issued.record.id], 1)
