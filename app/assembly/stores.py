@@ -39,8 +39,8 @@ from app.telemetry.kept_metrics import FEATURES, BudgetState
 
 # How long a start waits for what dead processes left. 64 MiB of it may take longer: hard budgets are closed until then.
 SWEEP_WITHIN_S = 2.0
-# How answers begin that only another password or other rights mend.
-NOT_LET_IN = ("WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH")
+# How answers begin that only another password, other rights, or another release mend.
+NOT_LET_IN = ("WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "LATER")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,20 @@ Heard = Callable[[Any], None]
 # A timer that is so late was held up by this process, and what it waits for may be here and not read yet.
 HELD_UP_S = 0.005
 
+# What gateways keep in Redis, as this release understands it. A release whose forms an older one would misread raises
+# it, and writes it where it finds a smaller one once no older one is there; to those it hangs up on Redis is down then.
+FORM = 1
+FORM_KEPT_IN = "thalamus:form"
+# KEYS: where the form is. ARGV: ours. Refuses where it is a later one. Where Redis takes no writes there is no mark.
+_MARK = """
+local form = redis.pcall('GET', KEYS[1])
+if type(form) == 'string' and (tonumber(form) or 0) > tonumber(ARGV[1]) then
+  return redis.error_reply('LATER a later release has written there; update this gateway')
+end
+if not form then redis.pcall('SET', KEYS[1], ARGV[1]) end
+return 1
+"""
+
 
 class StoreDown(Exception):
     """Redis does not answer, or not as it should. Whoever asked knows what its feature does without it."""
@@ -53,7 +67,8 @@ class Entrance:
         who = (found["username"],) if found.get("username") else ()
         password = (("AUTH", *who, found["password"]),) if found.get("password") else ()
         database = (("SELECT", found["db"]),) if found.get("db") else ()
-        greeting = (*password, *database, ("CLIENT", "SETNAME", "thalamus"))
+        mark = ("EVAL", _MARK, 1, FORM_KEPT_IN, FORM)
+        greeting = (*password, *database, ("CLIENT", "SETNAME", "thalamus"), mark)
         where = (found.get("host", "localhost"), found.get("port", 6379), found.get("path"))
         return cls(*where, tls, greeting, found.get("db") or 0)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from app.store.redis_client import FAILURES_IN_A_ROW, LEFT_ALONE_S, RedisClient, Script, StoreDown
+from app.store.redis_wire import FORM, FORM_KEPT_IN
 from tests.fakes.clock import FakeClock
 from tests.fakes.fault_proxy import FaultProxy, Toxics
 from tests.fakes.process import until
@@ -75,7 +76,7 @@ async def test_a_password_and_a_database_are_told_at_the_door(redis_server: Redi
     redis_server.do("CONFIG", "SET", "requirepass", "hush")
     let_in = RedisClient(f"{redis_server.url}?db=3", "hush", FakeClock())
     await let_in.ask("SET", "fruit", "apple")
-    assert (await let_in.ask("INFO", "keyspace"))["db3"]["keys"] == 1
+    assert (await let_in.ask("DBSIZE")) == 2, "what was asked for, and the mark"
     left_out = RedisClient(redis_server.url, "wrong", FakeClock())
     with pytest.raises(StoreDown, match="WRONGPASS"):
         await left_out.ask("GET", "fruit")
@@ -87,6 +88,33 @@ async def test_the_address_may_name_a_user(redis_server: RedisServer) -> None:
     redis_server.do("ACL", "SETUSER", "gateway", "on", ">hush", "allkeys", "allcommands")
     client = RedisClient(f"{redis_server.url}?db=3&username=gateway", "hush", FakeClock())
     assert await client.ask("ACL", "WHOAMI") == b"gateway"
+    await client.aclose()
+
+
+async def test_a_redis_of_a_later_release_is_as_good_as_down(redis_server: RedisServer) -> None:
+    first = RedisClient(redis_server.url, None, FakeClock())
+    assert await first.ask("PING")
+    assert int(redis_server.do("GET", FORM_KEPT_IN)) == FORM
+    redis_server.do("SET", FORM_KEPT_IN, FORM + 1)
+    second = RedisClient(redis_server.url, None, FakeClock())
+    with pytest.raises(StoreDown, match="LATER a later release has written there"):
+        await second.ask("SET", "card", "1")
+    redis_server.do("CLIENT", "KILL", "TYPE", "normal")
+    assert (await outcome(first, "SET", "card", "1"))[0] == "down"
+    with pytest.raises(StoreDown, match="LATER"):
+        await first.ask("SET", "card", "1")
+    assert redis_server.do("GET", FORM_KEPT_IN) == b"%d" % (FORM + 1)
+    assert redis_server.do("GET", "card") is None
+    for client in (first, second):
+        await client.aclose()
+
+
+@pytest.mark.parametrize("fault", ["run_out_of_memory", "become_read_only"])
+async def test_a_redis_that_takes_no_mark_lets_in_all_the_same(redis_server: RedisServer, fault: str) -> None:
+    getattr(redis_server, fault)()
+    client = RedisClient(redis_server.url, None, FakeClock())
+    assert await client.ask("GET", "card") is None
+    assert redis_server.do("GET", FORM_KEPT_IN) is None
     await client.aclose()
 
 
