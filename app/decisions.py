@@ -16,7 +16,7 @@ from app.store.journal import Entry, Journal, Outcome
 from app.store.kept import Kept
 from app.store.ratings import Ratings
 from app.store.redis_client import StoreDown
-from app.store.telling import told
+from app.store.telling import record_of
 from app.telemetry.metrics import Metrics
 
 # What another process has written of a request that is over can be seen after this: its second row waits for half a
@@ -58,7 +58,7 @@ class Decisions:
         """
         entry, kept = await self._found(decision_id, key)
         if kept is not None:
-            return told(kept)
+            return record_of(kept)
         assert entry is not None and entry.decision is not None  # noqa: S101, PT018 - for the type checker
         feedback = None
         with suppress(StoreDown):
@@ -109,7 +109,7 @@ def _promised(found: _Found) -> tuple[str, float | None]:
         decision, outcome = found.entry.decision, found.entry.outcome
         model = outcome.model if outcome and outcome.model else decision.chosen.model.name
         return model, next((each.quality for each in decision.candidates if each.model.name == model), None)
-    record = told(found.kept) if found.kept else {}
+    record = record_of(found.kept) if found.kept else {}
     model = (record.get("outcome") or {}).get("model") or record.get("model") or ""
     return model, next((each.get("quality") for each in record.get("candidates", ()) if each["model"] == model), None)
 

@@ -295,7 +295,7 @@ class Admitted:
             self._hold.settle(outcome.cost_usd or 0.0)
         telemetry, over_usd = self._ledger.telemetry, self._hold.over_usd if self._hold else 0.0
         telemetry.metrics.in_flight.dec()
-        telemetry.afterwards.do(partial(self._ledger.endings.tell, self._entry, outcome, self._served, over_usd))
+        telemetry.afterwards.do(partial(self._ledger.endings.record, self._entry, outcome, self._served, over_usd))
 
     def _elapsed_s(self) -> float:
         return self._clock() - self._started_at

@@ -17,13 +17,13 @@ STATUS_OF_WHO_LEFT = 499
 
 
 class Endings:
-    """Tells of each request once."""
+    """Records how each request ended, once."""
 
     def __init__(self, journal: Journal, promises: Promises, telemetry: Telemetry) -> None:
         self._journal, self._promises = journal, promises
         self._metrics, self._log = telemetry.metrics, telemetry.log
 
-    def tell(self, entry: Entry, outcome: Outcome, served: Served | None, over_usd: float) -> None:
+    def record(self, entry: Entry, outcome: Outcome, served: Served | None, over_usd: float) -> None:
         """`over_usd` is how far the key's budget is overdrawn."""
         request, usage, line = entry.request, outcome.usage, _line(entry, outcome, over_usd)
         # First, so that nothing that fails in counting leaves it open there. The journal lets go of what was asked.
@@ -32,11 +32,9 @@ class Endings:
         self._metrics.completed(entry.operation, outcome.result, outcome.duration_s)
         self._metrics.kept.ended(entry.key_id, outcome.result)
         if request is not None and usage is not None:
-            self._tell_of_use(entry.key_id, request, outcome, usage, served)
+            self._record_use(entry.key_id, request, outcome, usage, served)
 
-    def _tell_of_use(
-        self, key_id: str, request: Request, outcome: Outcome, usage: Usage, served: Served | None
-    ) -> None:
+    def _record_use(self, key_id: str, request: Request, outcome: Outcome, usage: Usage, served: Served | None) -> None:
         model, cost_usd = outcome.model, outcome.cost_usd
         if model is None:
             return

@@ -37,7 +37,7 @@ from app.upstream.dispatcher import Dispatcher, DispatchLimits
 from app.upstream.poller import Poller
 from app.upstream.prober import Prober
 from app.upstream.replicas import Replicas
-from app.upstream.telling import tell
+from app.upstream.telling import publish
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Snapshot:
             lasting.telemetry.log.write("models.unpriced", models=unpriced)
         if shut_out := self.access.shut_out(lasting.stores.keys.ring.keys):
             lasting.telemetry.log.write("keys.shut_out", keys=shut_out[:NAMED], count=len(shut_out))
-        metrics.refresh_with(lambda: tell(self.replicas, metrics.kept), of="replicas")
+        metrics.refresh_with(lambda: publish(self.replicas, metrics.kept), of="replicas")
 
     def _adopt_keys(self, lasting: Lasting) -> None:
         """Have limits and metrics follow the keys that there are now."""

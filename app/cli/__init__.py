@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"thalamus: {exc}", file=sys.stderr)
         raise SystemExit(1) from exc
     except OSError as exc:
-        if (words := told(exc)) is None:
+        if (words := complaint_of(exc)) is None:
             raise
         print(f"thalamus: {words}", file=sys.stderr)
         raise SystemExit(1) from exc
 
 
-def told(exc: OSError) -> str | None:
+def complaint_of(exc: OSError) -> str | None:
     """What to say of a file that could not be used; None where it is no file, so a fault of ours."""
     if exc.errno in _FULL:
         return f"{exc.filename or 'a file'}: {os.strerror(exc.errno)}; make room, and run this again"

@@ -123,7 +123,7 @@ def _sit_exam(settings: Settings, models: Sequence[str], rules: Rules, output: P
     except (ArtifactError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
     adopt(config, output, {sat.model: columns[sat.model] for sat in joined})
-    _tell(screen, config, output, list(zip(joined, reports, strict=True)), rules, base.artifact.name)
+    _report(screen, config, output, list(zip(joined, reports, strict=True)), rules, base.artifact.name)
     show(reports, output, as_json=as_json)
     for problem in problems:
         print(f"thalamus: {problem}; it did not join", file=sys.stderr)
@@ -346,7 +346,7 @@ def _write(
     return reports
 
 
-def _tell(
+def _report(
     screen: Console, config: Path, output: Path, found: Sequence[tuple[Sat, Report]], rules: Rules, base: str
 ) -> None:
     """What was written, and in words what was seen."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from app.collect.rated import Written
 
 
-def tell(folder: Path | None, requests: int, found: Written, *, as_json: bool) -> None:
+def report(folder: Path | None, requests: int, found: Written, *, as_json: bool) -> None:
     """Say it; `folder` has the outcomes dataset, if one was asked for."""
     prompts = different_prompts(folder) if folder else Counter[str]()
     if as_json:
@@ -20,12 +20,12 @@ def tell(folder: Path | None, requests: int, found: Written, *, as_json: bool) -
     print(f"{requests} requests, {found.rated} of them rated")
     if folder is None:
         return
-    _tell_left_out(folder, found)
+    _report_left_out(folder, found)
     if found.kept:
         print(f"Kept {found.kept} of earlier exports")
     if found.by_name:
         print(f"Which model answered {found.by_name} of them is not recorded: it is taken for what has its name now")
-    _tell_next(folder, prompts)
+    _report_next(folder, prompts)
 
 
 def different_prompts(folder: Path) -> Counter[str]:
@@ -44,7 +44,7 @@ def _print_json(requests: int, found: Written, prompts: Counter[str]) -> None:
     print(json.dumps({"requests": requests, "rated": found.rated, **left_out, **more}))
 
 
-def _tell_left_out(folder: Path, found: Written) -> None:
+def _report_left_out(folder: Path, found: Written) -> None:
     from app.collect.rated import REASONS
 
     counts = [(found.left_out.get(reason.name, 0), reason.words) for reason in REASONS]
@@ -52,7 +52,7 @@ def _tell_left_out(folder: Path, found: Written) -> None:
         print(f"Not in {folder}: {left_out}")
 
 
-def _tell_next(folder: Path, prompts: Counter[str]) -> None:
+def _report_next(folder: Path, prompts: Counter[str]) -> None:
     """What there is to learn from, and how much of it whoever learns from it wants."""
     from router_models.exam import LEAST_SHOTS
     from router_models.verdict import LEAST_MODELS, LEAST_PROMPTS

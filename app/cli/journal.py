@@ -150,7 +150,7 @@ def export(
         raise UsageError("--tenant and --all-tenants exclude each other")
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
-    from app.cli.exported import tell
+    from app.cli.exported import report
     from app.collect.export import ParquetFile
     from app.collect.rated import Written, refuse_foreign, write_rated
 
@@ -177,7 +177,7 @@ def export(
     if file:
         file.close()
     found = write_rated(outcomes, rated, models, all_tenants=all_tenants) if outcomes else Written(len(rated))
-    tell(outcomes, written, found, as_json=as_json)
+    report(outcomes, written, found, as_json=as_json)
 
 
 @asynccontextmanager

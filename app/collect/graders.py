@@ -205,7 +205,7 @@ async def _judge(command: Command, question: bytes) -> float:
     try:
         async with asyncio.timeout(command.timeout_s):
             said, complained, _ = await asyncio.gather(
-                _first_bytes(process.stdout), _first_bytes(process.stderr), _tell(process.stdin, question)
+                _first_bytes(process.stdout), _first_bytes(process.stderr), _ask(process.stdin, question)
             )
             status = await process.wait()
     except TimeoutError as exc:
@@ -220,7 +220,7 @@ async def _judge(command: Command, question: bytes) -> float:
     return _score(said)
 
 
-async def _tell(stdin: asyncio.StreamWriter | None, question: bytes) -> None:
+async def _ask(stdin: asyncio.StreamWriter | None, question: bytes) -> None:
     if stdin is not None:
         # A command that does not care to read its input closes it early.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.crew.channel import Channel, NotAnswered, OtherSideGone
-from app.crew.worker import told
+from app.crew.worker import as_json
 from app.settings import Files
 from app.telemetry.series import State
 
@@ -60,7 +60,7 @@ class Member:
         """Have it be ready for these files; returns what is wrong with them, as far as it can tell by now."""
         limit_s = self.patience.reload_s
         try:
-            return await self._ask("prepare", told(files), limit_s) or []
+            return await self._ask("prepare", as_json(files), limit_s) or []
         except TimeoutError:
             return [f"worker {self.number} did not answer within {limit_s:g} s; reload again when it does"]
         except NotAnswered as exc:

@@ -31,7 +31,7 @@ from app.assembly.router_model import fingerprint
 from app.assembly.snapshot import check_lasting, create_keys
 from app.crew.channel import Channel
 from app.crew.member import Member
-from app.crew.worker import Post, told
+from app.crew.worker import Post, as_json
 from app.errors import ConfigRejected, UsageError
 from app.gateway import Gateway
 from app.settings import Settings, load_settings
@@ -233,7 +233,7 @@ class Crew:
         """What a worker asks."""
         if what == "files":
             member.version = self.settings.version
-            return told(self.settings.files) | {"artifact": self._artifact}
+            return as_json(self.settings.files) | {"artifact": self._artifact}
         if what == "failed":
             member.failure = str(value)
         elif what == "changed":

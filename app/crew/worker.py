@@ -140,11 +140,11 @@ class _Worker:
         return []
 
 
-def files_of(told: Mapping[str, str]) -> Files:
-    return Files(told["gateway"].encode("latin-1"), told["catalog"].encode("latin-1"))
+def files_of(sent: Mapping[str, str]) -> Files:
+    return Files(sent["gateway"].encode("latin-1"), sent["catalog"].encode("latin-1"))
 
 
-def told(files: Files) -> dict[str, str]:
+def as_json(files: Files) -> dict[str, str]:
     """The same, fit for JSON."""
     return {"gateway": files.gateway.decode("latin-1"), "catalog": files.catalog.decode("latin-1")}
 

@@ -96,9 +96,9 @@ class _Call:
     def done(self, work: Future[Prediction | None]) -> None:
         """In the thread: pass on what came out, unless the event loop is closed."""
         with suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._tell, work)
+            self.loop.call_soon_threadsafe(self._settle, work)
 
-    def _tell(self, work: Future[Prediction | None]) -> None:
+    def _settle(self, work: Future[Prediction | None]) -> None:
         if self.result.done():
             return
         if work.cancelled():

@@ -18,7 +18,7 @@ from app.routing.estimates import Case, Expected, known
 from app.routing.evidence import Evidence
 from app.routing.exclusions import BUDGET
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
-from app.routing.sessions import told
+from app.routing.sessions import session_as_json
 
 # Most catalogues have fewer models; a longer tail of the ranking is never tried, and its estimates follow from the
 # versions.
@@ -58,7 +58,7 @@ class Outlines:
             # What is not sure to be in a cache is not counted on where limits are judged.
             limited = expected if evidence.case.warmth is None else Expected(evidence.case.without_session)
             outline["excluded"] = dict(_excluded(limited, evidence.ground.unpaid))
-        if (session := told(expected, evidence.ground)) is not None:
+        if (session := session_as_json(expected, evidence.ground)) is not None:
             outline["session"] = session
         if evidence.ground.doubted is not None:
             outline["doubted"] = expected.names[evidence.ground.doubted]

@@ -72,7 +72,7 @@ def glance(predictor: QualityPredictor, request: Request, recall: Recall) -> Rea
         try:
             prediction = predictor.glance(request.conversation)
         except PredictorFailed as exc:
-            return Reading(failure=_told(exc))
+            return Reading(failure=_words_of(exc))
         if prediction is None:
             return UNREAD
         recall.keep(name, prediction)
@@ -87,10 +87,10 @@ async def look(predictor: QualityPredictor, request: Request, recall: Recall, gl
         try:
             prediction = await predictor.predict(request.conversation)
         except PredictorFailed as exc:
-            return glanced._replace(failure=_told(exc))
+            return glanced._replace(failure=_words_of(exc))
         recall.keep(name, prediction)
     return Reading(prediction, "transformer", glanced.failure)
 
 
-def _told(failure: PredictorFailed) -> str:
+def _words_of(failure: PredictorFailed) -> str:
     return str(failure) or "the predictor failed"

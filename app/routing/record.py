@@ -13,7 +13,7 @@ from app.routing.estimates import Expected, Question
 from app.routing.evidence import Evidence
 from app.routing.exclusions import Refusal, as_json, exclusions, unpaid
 from app.routing.objective import Flip, pareto, smallest_flip, utility
-from app.routing.sessions import told
+from app.routing.sessions import session_as_json
 from app.routing.why import Ground
 
 
@@ -57,7 +57,7 @@ def _described(evidence: Evidence) -> dict[str, Any]:
         "pareto": [expected.names[number] for number in front],
         "ranking": [expected.names[number] for number in ground.order],
         "counterfactual": _counterfactual(expected, flip, may_look_closer=evidence.may_look_closer),
-        "session": told(expected, ground),
+        "session": session_as_json(expected, ground),
         "doubted": None if ground.doubted is None else expected.names[ground.doubted],
         # Nothing is left to chance yet: the choice would be the same again.
         "propensity": 1.0,

@@ -52,7 +52,7 @@ def kept(view: View, ground: Ground) -> Ground:
     return ground
 
 
-def told(expected: Expected, ground: Ground) -> dict[str, Any] | None:
+def session_as_json(expected: Expected, ground: Ground) -> dict[str, Any] | None:
     """The session's model, what it has of this request, and what became of the choice because of it, fit for JSON."""
     warmth, because = expected.case.warmth, ground.kept
     if warmth is None:

@@ -231,7 +231,7 @@ def _line(frame: Frame, places: Sequence[Place]) -> Iterator[str]:
     at = [frame.at(place) for place in places]
     yield f'<polyline class="curve" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in at)}"/>'
     for (x, y), place in zip(at, places, strict=True):
-        yield f'<circle class="weight" cx="{x:.1f}" cy="{y:.1f}" r="2.2">{_told(place)}</circle>'
+        yield f'<circle class="weight" cx="{x:.1f}" cy="{y:.1f}" r="2.2">{_title(place)}</circle>'
 
 
 def _points(frame: Frame, curve: SavingsCurve) -> Iterator[str]:
@@ -261,9 +261,9 @@ def _named_point(frame: Frame, place: Place, kind: str, name: Name) -> Iterator[
     if name.leader:
         yield '<line class="leader" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>'.format(*name.leader)
     if kind == "profile":
-        yield f'<path class="profile" d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z">{_told(place)}</path>'
+        yield f'<path class="profile" d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z">{_title(place)}</path>'
     else:
-        yield f'<circle class="model" cx="{x:.1f}" cy="{y:.1f}" r="4.5">{_told(place)}</circle>'
+        yield f'<circle class="model" cx="{x:.1f}" cy="{y:.1f}" r="4.5">{_title(place)}</circle>'
 
 
 def _name(frame: Frame, place: Place, name: Name, label: str, kind: str) -> str:
@@ -282,7 +282,7 @@ def _bars(frame: Frame, place: Place) -> Iterator[str]:
     yield f'<path class="interval" d="M{x:.1f} {low:.1f}V{high:.1f}M{left:.1f} {y:.1f}H{right:.1f}"/>'
 
 
-def _told(place: Place) -> str:
+def _title(place: Place) -> str:
     cost = f"{shown_usd(place.cost_usd.mean)} USD per {PER_REQUESTS:,} requests"
     return f"<title>{escape(place.name)}: quality {place.quality.mean:.3f}, {cost}</title>"
 

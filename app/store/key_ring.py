@@ -143,7 +143,7 @@ class KeyRing:
             try:
                 await self.refresh()
                 self._warned = ""
-                self.tell()
+                self.report_unread()
             # What is in a store may be anything.
             except (StoreDown, UsageError, ValueError, TypeError) as exc:
                 self._warn_once(str(exc))
@@ -153,7 +153,7 @@ class KeyRing:
             self.log.write("keys.stale", why=why)
         self._warned = why
 
-    def tell(self) -> None:
+    def report_unread(self) -> None:
         """Log which keys cannot be read, if they are others than before."""
         if self._unread and self._unread != self._unread_told:
             self.log.write("keys.unread", keys=self._unread[:NAMED], count=len(self._unread))

@@ -61,7 +61,7 @@ class Recorder:
         self.has_swept = False
         """Whether what dead processes left has been recorded once, as far as it can be read."""
         self._due: dict[str, float] = {}
-        telemetry.metrics.refresh_with(self._tell)
+        telemetry.metrics.refresh_with(self._publish)
 
     def start(self) -> None:
         """Record from now on, after what dead processes left."""
@@ -210,7 +210,7 @@ class Recorder:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await _done_in(self._thread, work)
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         spool, metrics = self._spool, self._telemetry.metrics
         metrics.journal_rows_dropped.values[()] = float(spool.dropped)
         metrics.journal_spool_bytes.set(float(spool.kept_bytes))

@@ -16,7 +16,7 @@ _USAGE = {
 }
 
 
-def told(kept: Kept) -> dict[str, Any]:
+def record_of(kept: Kept) -> dict[str, Any]:
     """In the form of a record that is still in memory; what follows from the estimates alone is not in it."""
     record = kept.record
     return {

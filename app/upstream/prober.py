@@ -62,7 +62,7 @@ class Prober:
                 task = asyncio.create_task(self._probe(replica), name="probe")
                 self._probes.add(task)
                 # Not in the probe itself: one that is cancelled before it begins never runs.
-                task.add_done_callback(partial(self._tell, replica))
+                task.add_done_callback(partial(self._report, replica))
             await asyncio.sleep(self._every_s)
 
     async def _probe(self, replica: Replica) -> UpstreamError | None:
@@ -76,7 +76,7 @@ class Prober:
             return UpstreamTimeout(f"no token within {self._within_s:g} s")
         return None
 
-    def _tell(self, replica: Replica, probe: asyncio.Task[UpstreamError | None]) -> None:
+    def _report(self, replica: Replica, probe: asyncio.Task[UpstreamError | None]) -> None:
         """Tell `Replicas` how a probe went."""
         self._probes.discard(probe)
         error: UpstreamError | None = UpstreamTimeout("the probe was given up")

@@ -47,7 +47,7 @@ class ResponseStream(StreamAnswer):
         if not isinstance(kind, str) or not _KIND.fullmatch(kind):
             raise UpstreamBroken("the backend sent an event that does not say what it is")
         if kind in _BROKEN:
-            raise ToldFailure(_told(event))
+            raise ToldFailure(_error_of(event))
         self._note(kind, event)
         number = event.get("sequence_number")
         if type(number) is int and 0 <= number <= MOST_EVENTS:
@@ -91,7 +91,7 @@ class ResponseStream(StreamAnswer):
         return b"event: error\ndata: %b\n\n" % dump(event)
 
 
-def _told(event: dict[str, Any]) -> object:
+def _error_of(event: dict[str, Any]) -> object:
     """The error of an event that brings one: it is the event itself, or in its response."""
     response = event.get("response")
     return response.get("error") if isinstance(response, dict) else event

@@ -7,7 +7,7 @@ from app.upstream.addresses import root
 from app.upstream.replicas import Replicas
 
 
-def tell(replicas: Replicas, metrics: KeptMetrics) -> None:
+def publish(replicas: Replicas, metrics: KeptMetrics) -> None:
     """Say how each replica is now."""
     now = replicas.clock()
     metrics.replicas(

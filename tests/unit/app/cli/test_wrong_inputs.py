@@ -103,17 +103,17 @@ def test_an_export_leaves_a_collected_dataset_as_it_is(place: Path, capsys: pyte
 
 
 def test_a_fault_that_is_ours_keeps_its_traceback() -> None:
-    from app.cli import told
+    from app.cli import complaint_of
 
-    assert told(OSError(9, "Bad file descriptor")) is None
+    assert complaint_of(OSError(9, "Bad file descriptor")) is None
 
 
 def test_a_full_disk_is_said_in_the_same_words_whoever_met_it() -> None:
-    from app.cli import told
+    from app.cli import complaint_of
 
     by_pyarrow = OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
-    assert told(by_pyarrow) == "a file: No space left on device; make room, and run this again"
-    assert told(OSError(28, "No space left on device", "out/journal.jsonl")) == (
+    assert complaint_of(by_pyarrow) == "a file: No space left on device; make room, and run this again"
+    assert complaint_of(OSError(28, "No space left on device", "out/journal.jsonl")) == (
         "out/journal.jsonl: No space left on device; make room, and run this again"
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from app.cli import told
+from app.cli import complaint_of
 from app.collect.rated import Written, refuse_foreign, write_rated
 from app.errors import UsageError
 from app.store.flat import COLUMNS
@@ -225,7 +225,7 @@ def test_a_folder_that_nobody_can_write_to_is_named() -> None:
     with pytest.raises(OSError, match="No such file") as failed:
         write_rated(Path("/proc"), [row("a", user("One?"))])
 
-    assert told(failed.value) == "/proc/prompts.parquet.part: No such file or directory; say where it is"
+    assert complaint_of(failed.value) == "/proc/prompts.parquet.part: No such file or directory; say where it is"
 
 
 def test_an_earlier_export_may_be_written_again(tmp_path: Path) -> None:

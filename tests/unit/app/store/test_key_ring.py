@@ -303,6 +303,6 @@ async def test_keys_that_only_a_later_release_can_read_are_told_of_once(world: W
     for _ in range(2):
         world.clock.advance(31)
         await world.ring.refresh()
-        world.ring.tell()
+        world.ring.report_unread()
     (told,) = map(json.loads, log.getvalue().splitlines())
     assert (told["event"], told["keys"], told["count"]) == ("keys.unread", [issued.record.id], 1)
