@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from app.domain.frozen import frozen
@@ -99,14 +100,14 @@ class UpstreamClient:
         self._connections.clear()
         self._targets.clear()
 
-    async def send(self, backend: str, url: str, message: Message) -> HttpExchange:
+    def send(self, backend: str, url: str, message: Message) -> Coroutine[Any, Any, HttpExchange]:
         """Send to the replica of a backend at `url`; return when the head of its answer is there.
 
         Raises:
             UpstreamError: no head came. How long that may take is the caller's to limit, by cancelling.
         """
         connections, base = self._targets[backend, url]
-        return await connections.exchange("POST", base + message.path, _headers_of(message), message.body)
+        return connections.exchange("POST", base + message.path, _headers_of(message), message.body)
 
     async def fetch(self, backend: str, url: str, timeout_s: float, max_bytes: int = 1 << 20) -> bytes:
         """GET a small page of a backend, such as its metrics or its list of models.

@@ -164,14 +164,12 @@ class HttpExchange:
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _news(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """Done once something has changed for the reader."""
         if self._connection is None:
             raise UpstreamDisconnected("the exchange was closed before its end")
         self._waiter = self._connection.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _take(self) -> bytes:
         pieces, self._pieces = self._pieces, []
@@ -305,7 +303,7 @@ class Connection(asyncio.BufferedProtocol):
         if status < 200 and status != 101:
             return  # 100 Continue, 103 Early Hints: the answer is yet to come
         headers = {name.lower(): value for name, value in reversed(found)}
-        if fault := _fault_in(status, headers, found):
+        if fault := _fault_in(status, headers, found, self._bytes_without_body):
             self._give_up(UpstreamBroken(fault))
             return
         exchange.status, exchange.headers = status, headers
@@ -355,9 +353,11 @@ class Connection(asyncio.BufferedProtocol):
             self._exchange.end_with(_because(cause, error))
 
 
-def _fault_in(status: int, headers: Mapping[bytes, bytes], found: Sequence[tuple[bytes, bytes]]) -> str | None:
-    """What is wrong with a head that the parser accepts."""
-    if len(found) > MAX_HEADERS or sum(len(name) + len(value) for name, value in found) > MAX_HEAD_BYTES:
+def _fault_in(
+    status: int, headers: Mapping[bytes, bytes], found: Sequence[tuple[bytes, bytes]], read_bytes: int
+) -> str | None:
+    """What is wrong with a head that the parser accepts; `read_bytes` came for it, and perhaps for what follows."""
+    if len(found) > MAX_HEADERS or (read_bytes > MAX_HEAD_BYTES and _size(found) > MAX_HEAD_BYTES):
         return "the backend's answer has too large a head"
     if status == 101:
         return "the backend wants to speak another protocol"
@@ -365,6 +365,10 @@ def _fault_in(status: int, headers: Mapping[bytes, bytes], found: Sequence[tuple
     if coding is not None and (coding.lower() != b"chunked" or _names(found).count(b"transfer-encoding") > 1):
         return "the backend's answer has a transfer coding that was not asked for"
     return None
+
+
+def _size(found: Sequence[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) for name, value in found)
 
 
 def _names(found: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
