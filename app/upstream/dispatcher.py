@@ -13,7 +13,7 @@ replicas are out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -189,8 +189,7 @@ class Dispatcher:
         return Served(call.decision, candidate, len(call.tried), answer, replica.url, self._clock() - call.began_at)
 
     async def _answer(self, call: Call, model: Model, replica: Replica) -> Answer:
-        seen_s = None if call.request.stream else self._replicas.seen_s_per_output_token(model)
-        limit_s = begins_within_s(self._limits.timeouts, call.request, model, seen_s)
+        limit_s = begins_within_s(self._limits.timeouts, call.request, model, self._replicas.seen_s_per_output_token)
         left_s = call.deadline.remaining_s()
         try:
             with Within(min(limit_s, left_s)):
@@ -272,7 +271,9 @@ def _is_momentary(failure: UpstreamError) -> bool:
     return isinstance(failure, NoAnswer | UpstreamBusy)
 
 
-def begins_within_s(timeouts: Timeouts, request: Request, model: Model, seen_s: float | None = None) -> float:
+def begins_within_s(
+    timeouts: Timeouts, request: Request, model: Model, seen_s: Callable[[Model], float | None] = lambda _: None
+) -> float:
     """How long an attempt may take to begin its answer.
 
     A plain answer shows nothing before it is whole: the time to read the prompt and to write as much as the caller
@@ -283,6 +284,6 @@ def begins_within_s(timeouts: Timeouts, request: Request, model: Model, seen_s: 
         return timeouts.first_byte_s
     if request.max_tokens is None or model.speed is None:
         return timeouts.total_s
-    writing_s = request.max_tokens * max(model.speed.s_per_output_token, seen_s or 0.0)
+    writing_s = request.max_tokens * max(model.speed.s_per_output_token, seen_s(model) or 0.0)
     working_s = request.input_tokens / model.speed.prefill_tokens_per_s + writing_s
     return min(timeouts.total_s, timeouts.first_byte_s + 2 * working_s)
