@@ -337,12 +337,13 @@ class Prospect:
     Decisions are kept for longer than arrays over the catalogue should be: once let go of, they are worked out anew.
     """
 
-    __slots__ = ("_case", "_chosen", "_expected")
+    __slots__ = ("_case", "_expected", "_last")
 
     def __init__(self, expected: Expected) -> None:
         self._case = expected.case
         self._expected: Expected | None = expected
-        self._chosen: tuple[int, Estimate] | None = None
+        self._last: tuple[int, Estimate] | None = None
+        """Who was asked about last, which is mostly the chosen model."""
 
     @property
     def expected(self) -> Expected:
@@ -350,17 +351,16 @@ class Prospect:
 
     def of(self, model: int) -> Estimate:
         """Everything about one model, by its position in the catalogue."""
-        if self._chosen is not None and self._chosen[0] == model:
-            return self._chosen[1]
-        return self.expected.of(model)
+        if self._last is None or self._last[0] != model:
+            self._last = model, self.expected.of(model)
+        return self._last[1]
 
     def let_go(self, chosen: int) -> None:
         """Nobody is expected to ask soon, but about the chosen model, once it has answered."""
-        self._chosen = chosen, self.of(chosen)
+        self.of(chosen)
         self._expected = None
 
 
 def known(value: float) -> float | None:
     """A number, or None for NaN."""
-    number = float(value)
-    return number if number == number else None
+    return value if value == value else None

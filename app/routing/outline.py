@@ -14,7 +14,7 @@ import numpy as np
 from app.domain.decision import Decision
 from app.domain.dimensions import Truths
 from app.routing.candidates import CandidateTable
-from app.routing.estimates import Case, Expected, known
+from app.routing.estimates import Case, Expected
 from app.routing.evidence import Evidence
 from app.routing.exclusions import BUDGET
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
@@ -34,14 +34,6 @@ class Outlines:
     def __init__(self) -> None:
         self._table: CandidateTable | None = None
         self._visible: OrderedDict[object, int] = OrderedDict()
-
-    def expected_usd(self, decision: Decision) -> float | None:
-        """What the chosen model's answer is expected to cost."""
-        chosen, evidence = decision.chosen, decision.evidence
-        if not isinstance(evidence, Evidence):
-            return chosen.estimate.cost_usd
-        expected = evidence.prospect.expected
-        return known(expected.cost_usd.item(expected.table.position[chosen.model.name]))
 
     def of(self, decision: Decision) -> dict[str, Any]:
         """What the choice came from, as far as that is known. To be asked for once, when all else was."""

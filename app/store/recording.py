@@ -32,11 +32,11 @@ class RecordedJournal(RecentDecisions):
 
     def decided(self, entry: Entry) -> None:
         super().decided(entry)
-        entry.seq = self.spool.admit(begun(entry, self._outline))
+        entry.seq = self.spool.admit(begun(entry))
 
     def closed(self, entry: Entry) -> None:
         outcome = entry.outcome or Outcome("internal")
-        of = entry.seq or self.spool.begin(begun(entry, self._outline))
+        of = entry.seq or self.spool.begin(begun(entry))
         if of:
             row = ended(entry, outcome, self._wall_clock(), self._outline)
             if not self.spool.end(of, row):

@@ -28,10 +28,6 @@ _FACTS = struct.Struct("<BddHHB")
 class Outline(Protocol):
     """What is kept of a decision."""
 
-    def expected_usd(self, decision: Decision) -> float | None:
-        """What the chosen model's answer is expected to cost."""
-        ...
-
     def of(self, decision: Decision) -> dict[str, Any]:
         """What it came from; arrays may be NumPy's. It is asked for last, and once."""
         ...
@@ -58,7 +54,7 @@ class Facts(NamedTuple):
 MOST_TEXT_CHARS = 32_000
 
 
-def begun(entry: Entry, outline: Outline) -> bytes:
+def begun(entry: Entry) -> bytes:
     """What is known of a request before it is sent."""
     request, decision = entry.request, entry.decision
     row: dict[str, Any] = {
@@ -74,7 +70,7 @@ def begun(entry: Entry, outline: Outline) -> bytes:
     if decision is not None:
         row["decision_id"] = decision.decision_id
         row["chosen"], row["reason"] = decision.chosen.model.name, decision.reason
-        row["expected_usd"], row["reserved_usd"] = outline.expected_usd(decision), entry.reserved_usd
+        row["expected_usd"], row["reserved_usd"] = decision.chosen.estimate.cost_usd, entry.reserved_usd
         if entry.held_in is not None:
             row["held_in"] = entry.held_in
     return _dump(row)

@@ -178,9 +178,9 @@ def test_the_record_says_what_the_session_did() -> None:
 
 
 def test_the_journal_tells_the_same_and_counts_who_is_excluded_without_the_cache() -> None:
-    outlines, decided = Outlines(), decide(close_world(), asked(WEIGHED), left_by("small"))
-    assert outlines.expected_usd(decided) == pytest.approx(0.00069)
-    kept = outlines.of(decided)
+    decided = decide(close_world(), asked(WEIGHED), left_by("small"))
+    assert decided.chosen.estimate.cost_usd == pytest.approx(0.00069)
+    kept = Outlines().of(decided)
     assert (kept["session"]["kept_for"], kept["session"]["instead_of"]) == ("cache", "large")
 
     free = llm("free", price=TokenPrice(0.0, 0.0), context_tokens=32_000)

@@ -24,13 +24,13 @@ TEXT = "a secret plan"
 
 def entry(**changes: Any) -> Entry:
     asked = request(conversation=(("user", TEXT),), preferences=Preferences({"max_cost_usd": 0.5}, {"cost": 0.25}))
-    return replace(Entry("req-1", "tester", decision("small"), request=asked, at=100.0), **changes)
+    decided = decision("small")
+    expected = replace(decided.chosen.estimate, cost_usd=0.1)
+    decided = replace(decided, candidates=(replace(decided.chosen, expect=lambda: expected),))
+    return replace(Entry("req-1", "tester", decided, request=asked, at=100.0), **changes)
 
 
 class FakeOutline:
-    def expected_usd(self, _: object) -> float:
-        return 0.1
-
     def of(self, _: object) -> dict[str, Any]:
         return {"propensity": 1.0}
 
@@ -41,7 +41,7 @@ OK = Outcome("ok", model="small", usage=Usage(1, 2), cost_usd=0.25)
 
 def record(one: Entry, outcome: Outcome) -> dict[str, Any]:
     _, rest = unsealed(ended(one, outcome, 101.0, OUTLINE))
-    told: dict[str, Any] = orjson.loads(whole(begun(one, OUTLINE), rest))
+    told: dict[str, Any] = orjson.loads(whole(begun(one), rest))
     return told
 
 
@@ -70,7 +70,7 @@ def test_what_it_was_held_of_stands_before_the_rest_and_in_the_first_row() -> No
     held = entry(reserved_usd=0.2, held_in="2026-11")
     facts, _ = unsealed(ended(held, OK, 101.0, OUTLINE))
     assert (facts.held_in, facts.decision_id) == ("2026-11", record(entry(), OK)["decision_id"])
-    assert orjson.loads(begun(held, OUTLINE))["held_in"] == "2026-11"
+    assert orjson.loads(begun(held))["held_in"] == "2026-11"
 
 
 def test_the_facts_stand_for_a_first_row_that_is_lost() -> None:
