@@ -45,7 +45,9 @@ class Ranking(Sequence[Candidate]):
         return self._made[index]
 
     def __iter__(self) -> Iterator[Candidate]:
-        return (self[place] for place in range(len(self._order)))
+        yield self._first
+        for place in range(1, len(self._order)):
+            yield self[place]
 
     def _make_all(self) -> tuple[Candidate, ...]:
         expected = self._prospect.expected

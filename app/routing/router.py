@@ -28,7 +28,14 @@ from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Prospect, Question
 from app.routing.evidence import Evidence, reason_of, why_of
 from app.routing.exclusions import nothing_left
-from app.routing.filters import CardFilter, excluded, has_limits_on_estimates, has_limits_on_quality, reachable
+from app.routing.filters import (
+    CardFilter,
+    Passing,
+    excluded,
+    has_limits_on_estimates,
+    has_limits_on_quality,
+    reachable,
+)
 from app.routing.identifiers import Identifiers
 from app.routing.objective import Positions
 from app.routing.operating_points import OperatingCurve, OperatingPoints, OperatingTable
@@ -123,20 +130,21 @@ class Router:
         warmth = warmth_of(session, request, self._table)
         case = Case(self._table, Question.of(request), self._columns(fleet), warmth=warmth)
         self._check_names(case.question)
-        usable_M = self._usable(case)
+        passing = self._card_filter.passing(case)
+        usable_M = self._usable(case, passing)
         if usable_M is None:
-            raise await self._nothing_usable(request, case)
+            raise await self._nothing_usable(request, case, passing)
         loss = request.preferences.max_quality_loss
         terms = Terms(request.preferences.weights) if loss is None else await self._terms(case.question, usable_M, loss)
         view = await self._read(request, View(case, usable_M, terms))
         if request.preferences.limits and not np.count_nonzero(view.eligible):
-            self._tell_excluded(view.limited, estimated=True)
+            self._tell_excluded(passing, view.limited, estimated=True)
             raise nothing_left(view.limited, estimated=True)
         ground = await self._rank(view)
         if request.profile in self._steady and is_dear(view, ground):
             rest = replace(request, conversation=rest_of(request.conversation))
             ground = borne_out(view, ground, await self._read(rest, View(case, usable_M, terms)))
-        self._tell_excluded(view.limited, estimated=True, left=len(ground.order))
+        self._tell_excluded(passing, view.limited, estimated=True, left=len(ground.order))
         return self._decision(view, kept(view, ground))
 
     def _columns(self, fleet: Fleet) -> FleetColumns:
@@ -152,29 +160,25 @@ class Router:
         if name is not None and (name not in self._table.position or (allowed is not None and name not in allowed)):
             raise _unknown(name)
 
-    def _usable(self, case: Case) -> Truths | None:
+    def _usable(self, case: Case, passing: Passing) -> Truths | None:
         """Models that can answer, as far as is known without a prediction; None where there are none."""
-        passing = self._card_filter.passing(case)
         usable_M = reachable(passing, case)
         if case.question.model is not None:
             usable_M = usable_M & _only(self._table.position[case.question.model], len(self._table))
         is_any = passing.is_any if usable_M is passing.models_M else np.count_nonzero(usable_M)
         return usable_M if is_any else None
 
-    async def _nothing_usable(self, request: Request, case: Case) -> GatewayError:
+    async def _nothing_usable(self, request: Request, case: Case, passing: Passing) -> GatewayError:
         """The error where that is so. What to change follows from predictions, too, where limits are about them."""
         view = View(case, np.zeros(len(self._table), dtype=np.bool_), Terms(request.preferences.weights))
         estimated = has_limits_on_estimates(case)
         limited = (await self._read(request, view)).limited if estimated else Expected(case)
-        self._tell_excluded(limited, estimated=estimated)
+        self._tell_excluded(passing, limited, estimated=estimated)
         return nothing_left(limited, estimated=estimated)
 
-    def _tell_excluded(self, expected: Expected, *, estimated: bool, left: int = 0) -> None:
+    def _tell_excluded(self, passing: Passing, expected: Expected, *, estimated: bool, left: int = 0) -> None:
         """Tell what excluded models, unless as many are left as the key may use, or one was asked for by name."""
-        if expected.question.model is not None:
-            return
-        passing = self._card_filter.passing(expected.case)
-        if left < passing.allowed:
+        if left < passing.allowed and expected.question.model is None:
             for constraint, models in excluded(passing, expected, estimated=estimated).items():
                 self._tally.excluded(constraint, models)
 
