@@ -117,39 +117,36 @@ class RecentDecisions:
         """Both are maxima; the bytes are estimated by the number of candidates, what limits list and what is shared."""
         self._remembered, self._remembered_bytes = remembered, remembered_bytes
         self._bytes = 0
-        self._entries: OrderedDict[str, tuple[Entry, int, Shared | None]] = OrderedDict()
-        """Each with its estimated bytes, and what it shares with its neighbours: the first of them has it counted."""
+        self._entries: OrderedDict[str, tuple[Entry, int]] = OrderedDict()
+        """Each with its estimated bytes."""
+        self._last_shared: Shared | None = None
+        """What the latest one shares with its neighbours: the first of them has it counted."""
 
     def admitted(self, entry: Entry) -> None:
         """Nothing can be asked about before there is a decision."""
 
     def decided(self, entry: Entry) -> None:
-        if entry.decision is None:
+        if entry.decision is None or entry.decision.decision_id in self._entries:
             return
-        decision_id = entry.decision.decision_id
         size = BYTES_OF_THE_REST + len(entry.decision.candidates) * BYTES_PER_CANDIDATE
         if entry.request is not None and entry.request.preferences.limits:
             size += _bytes_of_names(entry.request.preferences.limits)
-        if known := self._entries.pop(decision_id, None):
-            self._bytes -= known[1]
         shared = entry.decision.shared
-        if shared is not None and shared is not self._last_shared():
+        if shared is not None and shared is not self._last_shared:
             size += shared.nbytes
-        self._entries[decision_id] = entry, size, shared
+        self._last_shared = shared
+        self._entries[entry.decision.decision_id] = entry, size
         self._bytes += size
         while len(self._entries) > self._remembered or self._bytes > self._remembered_bytes:
-            _, (_, oldest_size, _) = self._entries.popitem(last=False)
+            _, (_, oldest_size) = self._entries.popitem(last=False)
             self._bytes -= oldest_size
-
-    def _last_shared(self) -> Shared | None:
-        return next(reversed(self._entries.values()))[2] if self._entries else None
 
     def closed(self, entry: Entry) -> None:
         """The entry is the same object: what happened is in it by now. What was asked is no longer needed."""
         entry.request = None
 
     def find(self, decision_id: str, key_id: str) -> Entry | None:
-        entry, _, _ = self._entries.get(decision_id, (None, 0, None))
+        entry, _ = self._entries.get(decision_id, (None, 0))
         return entry if entry is not None and entry.key_id == key_id else None
 
     async def look_up(self, decision_id: str, key_id: str) -> Kept | None:  # noqa: ARG002 - nothing is kept
