@@ -151,8 +151,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         _check_vocabulary(forwarded)
     context = steering.context
     session = session_id(context.session_id, call.headers, body, prompt.conversation)
-    is_asked = limit_name(forwarded, prompt.operation) in forwarded
-    max_tokens = _cap_tokens(forwarded, steering.preferences, prompt.operation, call.key)
+    max_tokens, is_capped = _cap_tokens(forwarded, steering.preferences, prompt.operation, call.key)
     needs, uses = _needs(forwarded, prompt)
     return Request(
         request_id=call.request_id,
@@ -180,7 +179,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         hops=count_hops(call.headers),
         key_id=call.key.id,
         traceparent=trace_of(call.headers),
-        is_capped=bool(max_tokens) and not is_asked,
+        is_capped=is_capped,
     )
 
 
@@ -261,13 +260,15 @@ def _format(body: Mapping[str, Any]) -> str | None:
     return kind
 
 
-def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Operation, key: Key) -> int | None:
+def _cap_tokens(
+    body: dict[str, Any], preferences: Preferences, operation: Operation, key: Key
+) -> tuple[int | None, bool]:
     """Let no model write more than `max_output_tokens` and the key allow.
 
-    Returns what may be written; None where nobody limits it.
+    Returns what may be written, None where nobody limits it; and whether that is only what others allow at most.
     """
     if operation == "embeddings":
-        return 0
+        return 0, False
     name = limit_name(body, operation)
     asked, cap = body.get(name), preferences.limits.get("max_output_tokens", key.max_tokens)
     if key.max_tokens is not None:
@@ -276,7 +277,7 @@ def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Opera
         raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")
     if cap is not None and asked != 0:
         limit_length(body, operation, max(1, min(int(cap), asked or int(cap))))
-    return body.get(name)
+    return body.get(name), asked is None and cap is not None
 
 
 def _check_template_arguments(body: Mapping[str, Any], call: Call) -> None:
