@@ -140,7 +140,7 @@ class Router:
         if request.preferences.limits and not np.count_nonzero(view.eligible):
             self._tell_excluded(passing, view.limited, estimated=True)
             raise nothing_left(view.limited, estimated=True)
-        ground = await self._rank(view)
+        ground = self._rank(view) or await self._abstain(view)
         if request.profile in self._steady and is_dear(view, ground):
             rest = replace(request, conversation=rest_of(request.conversation))
             ground = borne_out(view, ground, await self._read(rest, View(case, usable_M, terms)))
@@ -226,11 +226,12 @@ class Router:
         )
         return glanced.margin > CLEAR_MARGIN * math.hypot(self._predictor.static_error, length_error)
 
-    async def _rank(self, view: View) -> Ground:
+    def _rank(self, view: View) -> Ground | None:
+        """By the profile's order or by usefulness; None where neither may be, as the prompt is too unfamiliar."""
         if view.reading.prediction is None or not (self._table.all_tested or self._is_any_tested(view)):
             return Ground("default", self._default_order(view))
         if view.is_unfamiliar and len(view.order) > 1:
-            return await self._abstain(view)
+            return None
         return Ground("best", view.order, view.terms)
 
     def _is_any_tested(self, view: View) -> bool:
