@@ -8,8 +8,9 @@ well, with the same tokens, which is what is known; the baseline might have writ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from app.domain.decision import Decision, Estimate
 from app.domain.models import Model
@@ -46,7 +47,9 @@ class Promises:
         elif served.answer.complete:
             estimate = served.candidate.estimate
             self._compare(request, served.candidate.model, estimate, outcome)
-            self._check_limits(request, outcome)
+            if limits := request.preferences.limits:
+                self._check_limits(request, limits, outcome)
+            self._check(request, "deadline_s", request.deadline_s, outcome.duration_s)
         if request.model is None and self._baseline:
             self._compare_with(self._baseline, request, served, outcome)
 
@@ -68,18 +71,17 @@ class Promises:
         self._metrics.compared("cost_usd", name, estimate.cost_usd, outcome.cost_usd)
         self._metrics.compared("output_tokens", name, written, usage.output_tokens if usage else None)
         self._metrics.compared("latency_s", name, estimate.latency_s, outcome.duration_s)
-        self._metrics.compared("ttft_s", name, estimate.ttft_s, _ttft_s(request, outcome))
+        # Of an answer in one piece nobody sees when it began.
+        if request.stream:
+            self._metrics.compared("ttft_s", name, estimate.ttft_s, outcome.ttft_s)
 
-    def _check_limits(self, request: Request, outcome: Outcome) -> None:
-        limits = request.preferences.limits
-        if limits:
-            # The usage of several choices is their sum.
-            written = outcome.usage.output_tokens / request.choices if outcome.usage else None
-            self._check(request, "max_cost_usd", limits.get("max_cost_usd"), outcome.cost_usd)
-            self._check(request, "max_latency_s", limits.get("max_latency_s"), outcome.duration_s)
-            self._check(request, "max_ttft_s", limits.get("max_ttft_s"), _ttft_s(request, outcome))
-            self._check(request, "max_output_tokens", limits.get("max_output_tokens"), written)
-        self._check(request, "deadline_s", request.deadline_s, outcome.duration_s)
+    def _check_limits(self, request: Request, limits: Mapping[str, Any], outcome: Outcome) -> None:
+        # The usage of several choices is their sum.
+        written = outcome.usage.output_tokens / request.choices if outcome.usage else None
+        self._check(request, "max_cost_usd", limits.get("max_cost_usd"), outcome.cost_usd)
+        self._check(request, "max_latency_s", limits.get("max_latency_s"), outcome.duration_s)
+        self._check(request, "max_ttft_s", limits.get("max_ttft_s"), outcome.ttft_s if request.stream else None)
+        self._check(request, "max_output_tokens", limits.get("max_output_tokens"), written)
 
     def _check(self, request: Request, name: str, limit: float | None, came: float | None) -> None:
         if limit is not None and came is not None:
@@ -93,8 +95,3 @@ class Promises:
         quality = baseline.quality(served.decision, model.name)
         if candidate.quality is not None and quality is not None:
             self._metrics.quality_compared(request.profile, candidate.quality, model.name, quality)
-
-
-def _ttft_s(request: Request, outcome: Outcome) -> float | None:
-    """Of an answer in one piece nobody sees when it began."""
-    return outcome.ttft_s if request.stream else None

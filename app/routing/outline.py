@@ -26,6 +26,7 @@ MOST_CANDIDATES = 10
 # Of the models that a constraint excludes so many are named, the rest is counted.
 MOST_NAMED = 10
 REMEMBERED = 256
+_FLOAT32 = np.dtype(np.float32)
 
 
 class Outlines:
@@ -87,10 +88,10 @@ def _estimates(expected: Expected, order_K: np.ndarray) -> dict[str, Any]:
     models = expected.table.models
     return {
         "model": [models[number].name for number in order_K.tolist()],
-        "quality": expected.quality[order_K].astype(np.float32),
-        "cost_usd": expected.cost_usd[order_K].astype(np.float32),
-        "output_tokens": expected.output_tokens[order_K].astype(np.float32),
-        "latency_s": expected.latency_s[order_K].astype(np.float32),
+        "quality": expected.quality[order_K].astype(_FLOAT32),
+        "cost_usd": expected.cost_usd[order_K].astype(_FLOAT32),
+        "output_tokens": expected.output_tokens[order_K].astype(_FLOAT32),
+        "latency_s": expected.latency_s[order_K].astype(_FLOAT32),
     }
 
 

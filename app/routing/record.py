@@ -37,8 +37,8 @@ def predicted_quality(decision: Decision, model: str) -> float | None:
     if not isinstance(evidence, Evidence) or evidence.case.prediction is None:
         return None
     table, prediction = evidence.case.table, evidence.case.prediction
-    column = int(table.column_M[table.position[model]]) if model in table.position else UNTESTED
-    return None if column == UNTESTED else float(prediction.quality[column])
+    column = table.column_M.item(table.position[model]) if model in table.position else UNTESTED
+    return None if column == UNTESTED else prediction.quality.item(column)
 
 
 def _described(evidence: Evidence) -> dict[str, Any]:
