@@ -71,26 +71,16 @@ class Question(NamedTuple):
     uses: frozenset[str]
     preferences: Preferences
     allowed_models: frozenset[str] | None
-    longest_prompt_tokens: int | None = None
-    """Of several prompts that are read one by one; None where there is one."""
+    prompt_tokens: int = 0
+    """The longest of the prompts that are read one by one, estimated."""
+    asked_tokens: int = 0
+    """The answer that the caller wants room for."""
     choices: int = 1
     least_tokens: int = 0
     """Of each choice."""
     parameters: frozenset[str] = NONE_REQUIRED
     """Their names, where the request requires that all are honoured; else none."""
-    is_capped: bool = False
-    """Whether `max_tokens` is only what others allow at most."""
     images: int = 0
-
-    @property
-    def asked_tokens(self) -> int:
-        """The answer that the caller wants room for."""
-        return 0 if self.is_capped or self.max_tokens is None else self.max_tokens
-
-    @property
-    def prompt_tokens(self) -> int:
-        """The longest prompt, estimated."""
-        return self.input_tokens if self.longest_prompt_tokens is None else self.longest_prompt_tokens
 
     @property
     def context_tokens(self) -> int:
@@ -119,11 +109,11 @@ class Question(NamedTuple):
             uses=request.uses,
             preferences=request.preferences,
             allowed_models=request.allowed_models,
-            longest_prompt_tokens=request.longest_prompt_tokens,
+            prompt_tokens=request.longest_input_tokens,
+            asked_tokens=0 if request.is_capped else request.max_tokens or 0,
             choices=request.choices,
             least_tokens=request.least_tokens,
             parameters=_required(request) if request.preferences.limits else NONE_REQUIRED,
-            is_capped=request.is_capped,
             images=request.images,
         )
 
@@ -262,7 +252,7 @@ class Expected:
         cost_M = self.written_tokens * self.table.output_usd_M
         if self.table.free_answers_M is not None:
             cost_M[self.table.free_answers_M] = 0.0
-        cost_M += self.table.input_usd_M * self.input_tokens
+        cost_M += self.table.input_usd_M * self.question.input_tokens
         cost_M += self.fleet.template_usd_M
         if (warmth := self._warmth) is not None:
             cost_M[warmth.model] -= self.table.cached_saves_usd_M[warmth.model] * warmth.tokens
@@ -270,7 +260,7 @@ class Expected:
 
     @lazily
     def ttft_s(self) -> Floats:
-        ttft_s_M = self.fleet.s_per_input_token_M * self.input_tokens + self.fleet.wait_s_M
+        ttft_s_M = self.fleet.s_per_input_token_M * self.question.input_tokens + self.fleet.wait_s_M
         if (warmth := self._warmth) is not None:
             ttft_s_M[warmth.model] -= self.fleet.s_per_input_token_M[warmth.model] * warmth.tokens
         return ttft_s_M
