@@ -220,7 +220,6 @@ class Renamer:
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
-        self._field = _fields(shown)[0]
         self._seen: object = None
         self._head = self._new_head = b""
 
@@ -251,5 +250,6 @@ class Renamer:
 
     def _replace(self, data: bytes, field: bytes, name: object) -> bytes:
         before, _, after = data.partition(field)
-        self._seen, self._head, self._new_head = name, before + field, b"data: " + before + self._field
-        return before + self._field + after
+        shown, _ = _fields(self._shown)
+        self._seen, self._head, self._new_head = name, before + field, b"data: " + before + shown
+        return before + shown + after
