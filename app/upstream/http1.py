@@ -100,20 +100,22 @@ class HttpExchange:
     def used_up_s(self) -> float | None:
         return pacing.used_up_s(self._text_headers(), time.time())
 
-    async def head(self) -> None:
-        """Return when the head is there.
+    def news(self) -> asyncio.Future[None]:
+        """Done once something has changed for the reader.
 
         Raises:
-            UpstreamError: there will be none.
+            UpstreamError: nothing will.
         """
-        while not self.status:
-            if self._broken:
-                raise self._broken
-            await self._news()
+        if self._broken is not None:
+            raise self._broken
+        if self._connection is None:
+            raise UpstreamDisconnected("the exchange was closed before its end")
+        self._waiter = self._connection.loop.create_future()
+        return self._waiter
 
     async def read(self) -> bytes:
         while (piece := self.ready()) is None:
-            await self._news()
+            await self.news()
         return piece
 
     def ready(self) -> bytes | None:
@@ -164,13 +166,6 @@ class HttpExchange:
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _news(self) -> asyncio.Future[None]:
-        """Done once something has changed for the reader."""
-        if self._connection is None:
-            raise UpstreamDisconnected("the exchange was closed before its end")
-        self._waiter = self._connection.loop.create_future()
-        return self._waiter
-
     def _take(self) -> bytes:
         pieces, self._pieces = self._pieces, []
         if self.unread_bytes > PAUSE_ABOVE_BYTES and self._connection is not None:
@@ -218,7 +213,8 @@ class Connection(asyncio.BufferedProtocol):
         exchange = self._exchange = HttpExchange(self)
         try:
             self._send(head, body)
-            await exchange.head()
+            while not exchange.status:
+                await exchange.news()
         except ClosedIdle:
             self._exchange = None
             exchange.drop()
