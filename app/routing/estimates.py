@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from app.domain.decision import Estimate
 from app.domain.dimensions import Floats, Labels, Truths
+from app.domain.frozen import frozen
 from app.domain.request import MOST_OVERESTIMATED, MOST_UNDERESTIMATED, TOKENS_PER_IMAGE, Preferences, Request
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.lazily import lazily
@@ -60,7 +61,8 @@ _Positions = npt.NDArray[np.intp]
 NONE_REQUIRED: frozenset[str] = frozenset()
 
 
-class Question(NamedTuple):
+@frozen
+class Question:
     """The part of a request that decides, without its text; kept with the decision."""
 
     model: str | None
@@ -133,7 +135,8 @@ class Warmth(NamedTuple):
     """Whether it is in the middle of one."""
 
 
-class Case(NamedTuple):
+@frozen
+class Case:
     """All that a decision follows from. Small: what is expected is computed from it again when it is asked for."""
 
     table: CandidateTable
@@ -143,10 +146,14 @@ class Case(NamedTuple):
     warmth: Warmth | None = None
     """Of the session's model; None without a session."""
 
+    def seen_by(self, prediction: Prediction | None) -> Case:
+        """The same, with what was predicted."""
+        return Case(self.table, self.question, self.fleet, prediction, self.warmth)
+
     @property
     def without_session(self) -> Case:
         """The same, with nothing in any cache."""
-        return self if self.warmth is None else self._replace(warmth=None)
+        return self if self.warmth is None else Case(self.table, self.question, self.fleet, self.prediction)
 
     def as_tried(self, order: _Positions) -> _Positions:
         """The same order, but what is there as a last resort only comes last, and what may be too small before it."""
@@ -190,7 +197,8 @@ class Expected:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.table, self.question, self.fleet, self.prediction, self._warmth = case
+        self.table, self.question, self.fleet = case.table, case.question, case.fleet
+        self.prediction, self._warmth = case.prediction, case.warmth
         self._shares: dict[str, Floats] = {}
 
     @property

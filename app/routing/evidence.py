@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from app.domain.decision import Reason
+from app.domain.frozen import frozen
 from app.routing.estimates import Case, Expected, Prospect
 from app.routing.objective import Positions
 from app.routing.reading import Reading
@@ -21,7 +21,8 @@ from app.routing.why import (
 )
 
 
-class Evidence(NamedTuple):
+@frozen
+class Evidence:
     """What a decision was made from; the record follows from it."""
 
     case: Case

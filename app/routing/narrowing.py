@@ -26,7 +26,7 @@ def narrowed(decision: Decision, kept: Sequence[int]) -> Decision:
         return replace(decision, candidates=tuple(decision.candidates[place] for place in kept))
     if not _is_any_tested(evidence, kept):
         kept, evidence = _by_default(evidence, kept)
-    evidence = evidence._replace(ground=_cut(evidence.ground, kept))
+    evidence = replace(evidence, ground=_cut(evidence.ground, kept))
     return replace(
         decision,
         candidates=tuple(decision.candidates[place] for place in kept),
@@ -51,10 +51,10 @@ def _by_default(evidence: Evidence, kept: Sequence[int]) -> tuple[list[int], Evi
     places = [place_of[model] for model in ordered.tolist()]
     if ground.kept is not None and kept[0] == 0:
         places.sort(key=lambda place: place != 0)
-    return places, evidence._replace(ground=ground._replace(rule="default", terms=NO_TERMS, doubted=None))
+    return places, replace(evidence, ground=replace(ground, rule="default", terms=NO_TERMS, doubted=None))
 
 
 def _cut(ground: Ground, kept: Sequence[int]) -> Ground:
     unpaid = np.delete(ground.order, kept).tolist()
-    left = ground._replace(order=ground.order[list(kept)], unpaid=(*ground.unpaid, *unpaid))
-    return left if kept[0] == 0 else left._replace(kept=None, doubted=None)
+    left = replace(ground, order=ground.order[list(kept)], unpaid=(*ground.unpaid, *unpaid))
+    return left if kept[0] == 0 else replace(left, kept=None, doubted=None)

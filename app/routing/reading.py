@@ -8,9 +8,11 @@ Whatever an encoder does, the caller gets a reading, if need be an empty one tha
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 from app.domain.decision import Encoder
+from app.domain.frozen import frozen
 from app.domain.request import Conversation, Request
 from app.routing.estimates import Prediction
 from app.routing.recall import Recall
@@ -50,7 +52,8 @@ class QualityPredictor(Protocol):
         ...
 
 
-class Reading(NamedTuple):
+@frozen
+class Reading:
     """What is predicted, and by whom; or why nothing is."""
 
     prediction: Prediction | None = None
@@ -87,7 +90,7 @@ async def look(predictor: QualityPredictor, request: Request, recall: Recall, gl
         try:
             prediction = await predictor.predict(request.conversation)
         except PredictorFailed as exc:
-            return glanced._replace(failure=_words_of(exc))
+            return replace(glanced, failure=_words_of(exc))
         recall.keep(name, prediction)
     return Reading(prediction, "transformer", glanced.failure)
 

@@ -9,6 +9,7 @@ caps what is written, so who raises it is told what else he has to raise for a l
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def uncapped(expected: Expected) -> tuple[Expected, Truths]:
     passes = expected.table.vocabulary.constraint[CAP].passes
     held = origins_of(question.preferences).key.get(CAP)
     may_rise_M = ~nobody_M if held is None else passes(expected, held)
-    raised = Expected(expected.case._replace(question=question._replace(max_tokens=None)))
+    raised = Expected(replace(expected.case, question=replace(question, max_tokens=None)))
     return raised, may_rise_M & ~passes(expected, cap)
 
 

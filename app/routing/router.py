@@ -136,14 +136,14 @@ class Router:
             raise await self._nothing_usable(request, case, passing)
         loss = request.preferences.max_quality_loss
         terms = Terms(request.preferences.weights) if loss is None else await self._terms(case.question, usable_M, loss)
-        view = await self._read(request, View(case, usable_M, terms))
+        view = await self._read(request, case, usable_M, terms)
         if request.preferences.limits and not np.count_nonzero(view.eligible):
             self._tell_excluded(passing, view.limited, estimated=True)
             raise nothing_left(view.limited, estimated=True)
         ground = self._rank(view) or await self._abstain(view)
         if request.profile in self._steady and is_dear(view, ground):
             rest = replace(request, conversation=rest_of(request.conversation))
-            ground = borne_out(view, ground, await self._read(rest, View(case, usable_M, terms)))
+            ground = borne_out(view, ground, await self._read(rest, case, usable_M, terms))
         self._tell_excluded(passing, view.limited, estimated=True, left=len(ground.order))
         return self._decision(view, kept(view, ground))
 
@@ -170,9 +170,9 @@ class Router:
 
     async def _nothing_usable(self, request: Request, case: Case, passing: Passing) -> GatewayError:
         """The error where that is so. What to change follows from predictions, too, where limits are about them."""
-        view = View(case, np.zeros(len(self._table), dtype=np.bool_), Terms(request.preferences.weights))
+        usable_M, terms = np.zeros(len(self._table), dtype=np.bool_), Terms(request.preferences.weights)
         estimated = has_limits_on_estimates(case)
-        limited = (await self._read(request, view)).limited if estimated else Expected(case)
+        limited = (await self._read(request, case, usable_M, terms)).limited if estimated else Expected(case)
         self._tell_excluded(passing, limited, estimated=estimated)
         return nothing_left(limited, estimated=estimated)
 
@@ -194,14 +194,16 @@ class Router:
     async def _point(self, usable_M: Truths) -> OperatingTable | None:
         return await self._points.of(usable_M) if self._points is not None else None
 
-    async def _read(self, request: Request, unread: View) -> View:
+    async def _read(self, request: Request, case: Case, usable_M: Truths, terms: Terms) -> View:
         """What is seen at a glance if that settles the choice, else what the transformer sees."""
-        is_needed = request.model is None or request.explain or has_limits_on_estimates(unread.case)
+        is_needed = request.model is None or request.explain or has_limits_on_estimates(case)
         if self._predictor is None or not is_needed:
-            return unread
-        view = unread.after(glance(self._predictor, request, self._recall))
+            return View(case, usable_M, terms)
+        reading = glance(self._predictor, request, self._recall)
+        view = View(case.seen_by(reading.prediction), usable_M, terms, reading)
         if self._has_transformer and not self._is_settled(request, view):
-            view = unread.after(await look(self._predictor, request, self._recall, view.reading))
+            reading = await look(self._predictor, request, self._recall, reading)
+            view = View(case.seen_by(reading.prediction), usable_M, terms, reading)
         return view
 
     @property
@@ -246,7 +248,7 @@ class Router:
         point = view.terms.point or await self._point(view.usable_M)
         if point is not None and point.best_model is not None:
             order = view.case.as_tried(first_of(order, self._table.position[point.best_model]))
-        return Ground("abstained", order, NO_TERMS._replace(point=point))
+        return Ground("abstained", order, replace(NO_TERMS, point=point))
 
     def _default_order(self, view: View) -> Positions:
         eligible_E = view.eligible.nonzero()[0]

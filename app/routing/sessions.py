@@ -10,6 +10,7 @@ would not be admitted without it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from app.domain.request import Request
@@ -67,9 +68,9 @@ def session_as_json(expected: Expected, ground: Ground) -> dict[str, Any] | None
 
 
 def _put_first(ground: Ground, because: Kept) -> Ground:
-    return ground._replace(order=first_of(ground.order, because.model), kept=because, doubted=None)
+    return replace(ground, order=first_of(ground.order, because.model), kept=because, doubted=None)
 
 
 def _kept_by_price(view: View, ground: Ground) -> Ground:
     chosen, otherwise = int(ground.order[0]), int(view.without_session.order[0])
-    return ground if otherwise == chosen else ground._replace(kept=Kept("cache", chosen, otherwise))
+    return ground if otherwise == chosen else replace(ground, kept=Kept("cache", chosen, otherwise))

@@ -14,6 +14,8 @@ Legend of array suffixes: M models of the catalogue.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from app.domain.dimensions import Floats
@@ -65,7 +67,7 @@ def borne_out(view: View, ground: Ground, rest: View) -> Ground:
     cost_M = _cost(view)
     if not (view.eligible[other] and cost_M[other] < cost_M[first]):
         return ground
-    return ground._replace(order=first_of(ground.order, other), doubted=first)
+    return replace(ground, order=first_of(ground.order, other), doubted=first)
 
 
 def _cost(view: View) -> Floats:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 
 from app.domain.dimensions import Floats, Truths
+from app.domain.frozen import frozen
 from app.routing.estimates import Case, Expected
 from app.routing.filters import affordable
 from app.routing.lazily import lazily
@@ -22,7 +22,8 @@ from app.routing.operating_points import OperatingTable
 from app.routing.reading import UNREAD, Reading
 
 
-class Terms(NamedTuple):
+@frozen
+class Terms:
     """What quality is given up for in one request."""
 
     weights: Mapping[str, float]
@@ -52,25 +53,14 @@ class View:
     def __init__(self, case: Case, usable_M: Truths, terms: Terms, reading: Reading = UNREAD) -> None:
         """`usable_M` are the models that can answer, as far as is known without a reading."""
         self.case, self.usable_M, self.terms, self.reading = case, usable_M, terms, reading
-
-    def after(self, reading: Reading) -> View:
-        """The same request, seen with this reading."""
-        table, question, fleet, _, warmth = self.case
-        return View(Case(table, question, fleet, reading.prediction, warmth), self.usable_M, self.terms, reading)
+        self.expected = Expected(case)
+        self.limited = self.expected if case.warmth is None else Expected(case.without_session)
+        """What limits are held against: what is not sure to be in a cache is not counted on."""
 
     @property
     def without_session(self) -> View:
         """The same, with nothing in any cache."""
         return View(self.case.without_session, self.usable_M, self.terms, self.reading)
-
-    @lazily
-    def expected(self) -> Expected:
-        return Expected(self.case)
-
-    @lazily
-    def limited(self) -> Expected:
-        """What limits are held against: what is not sure to be in a cache is not counted on."""
-        return self.expected if self.case.warmth is None else Expected(self.case.without_session)
 
     @property
     def is_unfamiliar(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from app.domain.frozen import frozen
 from app.domain.request import Preferences
 from app.routing.estimates import Expected
 from app.routing.objective import Positions
@@ -29,7 +30,8 @@ class Kept(NamedTuple):
     """What would have been chosen without the session."""
 
 
-class Ground(NamedTuple):
+@frozen
+class Ground:
     """What a ranking rests on."""
 
     rule: Rule

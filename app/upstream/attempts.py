@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from app.domain.decision import Candidate, Decision
+from app.domain.frozen import frozen
 from app.domain.models import Model
 from app.domain.request import Request
 from app.errors import UpstreamBroken, UpstreamError, UpstreamRateLimited
@@ -17,7 +18,8 @@ from app.upstream.replica import Replica
 MAX_BROKEN = 2
 
 
-class Target(NamedTuple):
+@frozen
+class Target:
     """What an attempt is made on."""
 
     candidate: Candidate

@@ -171,7 +171,7 @@ class Dispatcher:
         return self._attempt(call, Target(candidate, replica))
 
     async def _attempt(self, call: Call, target: Target) -> Served:
-        candidate, replica = target
+        candidate, replica = target.candidate, target.replica
         model = candidate.model
         call.tried.append(target)
         call.witness.attempted(candidate, self._clock() if call.failures else call.began_at)
