@@ -38,8 +38,10 @@ def unread_tokens(body: Mapping[str, Any], items: Sequence[Mapping[str, Any]] = 
 
     Rounded up, so that times four they are no fewer than the bytes.
     """
-    odd = [item for item in items if len(item) != 2 or type(item.get("content")) is not str]
-    more = [unsaid for item in odd for unsaid in _unsaid(item)] if odd else []
+    more: list[Any] = []
+    for item in items:
+        if len(item) != 2 or type(item.get("content")) is not str:
+            more += _unsaid(item)
     if not _READ.isdisjoint(body):
         more.append({name: body[name] for name in _READ & body.keys()})
     return -(-len(dump(more)) // BYTES_PER_TOKEN) if more else 0

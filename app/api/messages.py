@@ -94,7 +94,8 @@ MESSAGES_SCHEMA = _messages_schema()
 
 
 def check_messages(messages: object) -> list[dict[str, Any]]:
-    """The messages, when all of them are well formed, without what is not for a model.
+    """Those that are more than a role and a text, when all messages are well formed; what is not for a model is taken
+    out.
 
     Raises:
         CallerError: one is not; the message names which and what it has to be.
@@ -103,10 +104,12 @@ def check_messages(messages: object) -> list[dict[str, Any]]:
         raise InvalidRequest("messages must be a list with at least one message", param="messages")
     if len(messages) > MAX_MESSAGES:
         raise InvalidRequest(f"messages has more than {MAX_MESSAGES} entries; leave out old ones", param="messages")
+    odd = []
     for index, message in enumerate(messages):
         if not _is_plain(message):
             _check_message(message, f"messages[{index}]")
-    return messages
+            odd.append(message)
+    return odd
 
 
 def text_of(content: object) -> str:
@@ -119,8 +122,11 @@ def text_of(content: object) -> str:
 
 
 def count_images(messages: Sequence[Mapping[str, Any]]) -> int:
-    contents = [content for message in messages if type(content := message.get("content")) is list]
-    return sum(part["type"] == "image_url" for content in contents for part in content) if contents else 0
+    found = 0
+    for message in messages:
+        if type(content := message.get("content")) is list:
+            found += sum([part["type"] == "image_url" for part in content])
+    return found
 
 
 def estimate_tokens(texts: Sequence[str], messages: int = 0, images: int = 0) -> int:

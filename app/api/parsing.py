@@ -64,7 +64,8 @@ def parse_chat(body: Mapping[str, Any], call: Call) -> Request:
         CallerError: something in it is wrong; the message says what to change.
     """
     forwarded = check_fields(body, TABLES["chat"])
-    messages = check_messages(forwarded.get("messages"))
+    odd = check_messages(forwarded.get("messages"))
+    messages: list[dict[str, Any]] = forwarded["messages"]
     _check_template_arguments(forwarded, call)
     flags = _take_flags(messages) if call.key.flags_in_prompt else None
     conversation = tuple(
@@ -73,9 +74,9 @@ def parse_chat(body: Mapping[str, Any], call: Call) -> Request:
             for message in messages
         ]
     )
-    images = count_images(messages)
+    images = count_images(odd)
     input_tokens = estimate_tokens([text for _, text in conversation], len(messages), images)
-    input_tokens += unread_tokens(forwarded, messages)
+    input_tokens += unread_tokens(forwarded, odd)
     if tools := forwarded.get("tools"):
         conversation += (("tools", " ".join(tool["function"]["name"] for tool in tools)),)
         input_tokens += json_bytes(tools) // 4
