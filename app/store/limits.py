@@ -204,7 +204,9 @@ class MemoryLimits:
     async def acquire(self, allowance: Allowance, tokens: int) -> Slot:
         state = self._states.get(allowance.id) or self._new_state(allowance)
         check(allowance, state, tokens)
-        return self._take(state, tokens)
+        self.in_flight += 1
+        state.take(tokens)
+        return _MemorySlot(self, state, tokens)
 
     def count(self, allowance: Allowance) -> None:
         state = self._states.get(allowance.id) or self._new_state(allowance)
@@ -221,11 +223,6 @@ class MemoryLimits:
             tokens=None if tokens is None else Bucket(tokens, self._clock),
         )
         return self._states.setdefault(allowance.id, state)
-
-    def _take(self, state: KeyState, tokens: int) -> _MemorySlot:
-        self.in_flight += 1
-        state.take(tokens)
-        return _MemorySlot(self, state, tokens)
 
 
 def check(allowance: Allowance, state: KeyState, tokens: int) -> None:
