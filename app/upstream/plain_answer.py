@@ -34,30 +34,23 @@ class PlainAnswer(Answer):
         self._body = Renamer(form.model).rename(body, parsed)
         self._handed_over = False
 
-    @property
-    def body(self) -> bytes:
-        record = self._attached()
-        return self._body if record is None else with_record({**self._parsed, "model": self.form.model}, record)
-
     async def whole(self) -> bytes:
-        return self._hand_over()
-
-    async def __anext__(self) -> bytes:
-        if self._handed_over or self._closed:
-            self.close()
-            raise StopAsyncIteration
-        return self._hand_over()
-
-    def _hand_over(self) -> bytes:
         # The record in the body says so, too.
         self._handed_over = self.complete = True
         try:
-            return self.body
+            record = self._attached()
+            return self._body if record is None else with_record({**self._parsed, "model": self.form.model}, record)
         except Exception as exc:
             self.complete = False
             # What is kept is not what is raised, which will refer to us.
             self.error = unraised(unreadable(exc))
             raise unreadable(exc) from exc
+
+    async def __anext__(self) -> bytes:
+        if self._handed_over or self._closed:
+            self.close()
+            raise StopAsyncIteration
+        return await self.whole()
 
 
 def _check_choices(parsed: Mapping[str, Any]) -> None:
