@@ -116,5 +116,4 @@ def _promised(found: _Found) -> tuple[str, float | None]:
 
 def _public(outcome: Outcome) -> Mapping[str, Any]:
     """What callers learn of an outcome: all but the address of the worker, and what others call the model."""
-    public = {name: value for name, value in outcome._asdict().items() if name not in _PRIVATE}
-    return {**public, "usage": outcome.usage and asdict(outcome.usage)}
+    return {name: value for name, value in asdict(outcome).items() if name not in _PRIVATE}

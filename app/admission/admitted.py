@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
@@ -256,8 +257,8 @@ class Admitted:
         if cost_usd is not None and held_usd is not None:
             cost_usd = min(cost_usd, held_usd)
         reason = None if decision is None else reason_of(decision, asked)
-        outcome = self._unanswered(result)._replace(
-            model=asked.model.name, reason=reason, usage=usage, cost_usd=cost_usd
+        outcome = replace(
+            self._unanswered(result), model=asked.model.name, reason=reason, usage=usage, cost_usd=cost_usd
         )
         self._end(outcome, usage.input_tokens + usage.output_tokens)
 

@@ -16,9 +16,9 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
-from typing import NamedTuple
 
 from app.api.steering import HOP_HEADER
+from app.domain.frozen import frozen
 from app.domain.vocabulary import HEADER_PREFIX, VOCABULARY
 from app.errors import CallerError
 
@@ -68,7 +68,8 @@ class Refused(CallerError):
         self.code = code
 
 
-class Head(NamedTuple):
+@frozen
+class Head:
     """What a request's head says."""
 
     method: str

@@ -6,9 +6,10 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from app.domain.decision import Decision, Shared
+from app.domain.frozen import frozen
 from app.domain.request import Request
 from app.domain.usage import Usage
 from app.store.kept import Kept
@@ -20,7 +21,8 @@ REMEMBERED, REMEMBERED_BYTES = 2_000, 32 << 20
 BYTES_PER_CANDIDATE, BYTES_OF_THE_REST = 1 << 10, 2 << 10
 
 
-class Outcome(NamedTuple):
+@frozen
+class Outcome:
     """How a request ended."""
 
     result: str

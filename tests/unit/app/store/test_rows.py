@@ -143,7 +143,7 @@ def test_a_flat_row_has_what_was_expected_of_who_answered() -> None:
 
 @pytest.mark.parametrize(("served_as", "size"), [("small", 0), ("org/small", len(',"served_as":"org/small"'))])
 def test_a_row_tells_which_model_it_was_that_answered(served_as: str, size: int) -> None:
-    known = OK._replace(served_as=served_as, predicted_as="small-it")
+    known = replace(OK, served_as=served_as, predicted_as="small-it")
     told, other = (flat(record(entry(), outcome)) for outcome in (known, OK))
 
     assert (told["served_as"], told["predicted_as"]) == (served_as, "small-it")
