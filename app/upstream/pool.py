@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,18 +66,25 @@ class Places:
     def __init__(self, limit: int, per_replica: int, wait_s: float) -> None:
         self._limit, self._per_replica, self._wait_s = limit, per_replica, wait_s
         self._lines: dict[str, deque[tuple[int, asyncio.Future[None]]]] = {}
-        self._taken: dict[str, int] = {}
+        self._taken: defaultdict[str, int] = defaultdict(int)
         self._arrivals = 0
         self.taken = 0
 
+    def take_at_once(self, replica: str) -> bool:
+        """Take a place for an exchange with this replica, if there is one; `give_back` it once."""
+        if not self._has_room(replica):
+            return False
+        self.taken += 1
+        self._taken[replica] += 1
+        return True
+
     async def take(self, replica: str) -> None:
-        """Take a place for an exchange with this replica; `give_back` it once.
+        """The same, waiting for a place.
 
         Raises:
             UpstreamBusy: none became free in time.
         """
-        if self._has_room(replica):
-            self._occupy(replica)
+        if self.take_at_once(replica):
             return
         loop = asyncio.get_running_loop()
         mine: asyncio.Future[None] = loop.create_future()
@@ -102,15 +109,11 @@ class Places:
         self.taken -= 1
         self._taken[replica] -= 1
         while (entitled := self._next()) is not None:
-            self._occupy(entitled)
+            self.take_at_once(entitled)
             self._lines[entitled].popleft()[1].set_result(None)
 
     def _has_room(self, replica: str) -> bool:
-        return self.taken < self._limit and self._taken.get(replica, 0) < self._per_replica
-
-    def _occupy(self, replica: str) -> None:
-        self.taken += 1
-        self._taken[replica] = self._taken.get(replica, 0) + 1
+        return self.taken < self._limit and self._taken[replica] < self._per_replica
 
     def _next(self) -> str | None:
         """The replica whose line may move: of those with room, the one where somebody has waited longest."""
@@ -154,7 +157,8 @@ class Connections:
         """
         length = "" if body is None else f"content-length: {len(body)}\r\n"
         head = f"{method} {path} HTTP/1.1\r\n{self._fixed}{headers}{length}\r\n".encode("latin-1")
-        await self._places.take(self._key)
+        if not self._places.take_at_once(self._key):
+            await self._places.take(self._key)
         if (warm := self._warm()) is not None:
             with suppress(ClosedIdle):
                 return await warm.ask(head, body or b"")
