@@ -69,7 +69,7 @@ class Wire(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self.due_at = self._loop.time() + front.patience.head_s
         self._phase = HEAD
-        self._early = bytearray()
+        self._early = b""
         """What came and was not looked at yet."""
         self._searched = 0
         self._heads = Heads()
@@ -195,12 +195,11 @@ class Wire(asyncio.BufferedProtocol):
             if end == -1:
                 self._wait_for_head()
                 return
-            found = self._heads.check(bytes(self._early[:end]))
+            found = self._heads.check(self._early[:end])
         except Refused as exc:
             self._refuse(exc)
             return
-        rest = bytes(self._early[end:])
-        self._early.clear()
+        rest, self._early = self._early[end:], b""
         self._searched = 0
         self._begin(found, rest)
 
@@ -332,7 +331,7 @@ class Wire(asyncio.BufferedProtocol):
         self._keep_alive = False
         refuse(error, request_id or request_id_of({}), self._line("1.1"))
         self._phase, self.due_at = LINGER, self._loop.time() + LINGER_S
-        self._early.clear()
+        self._early = b""
         self._transport.write_eof()
         self._linger_bytes = LINGER_BYTES if isinstance(error, TooLarge) else 0
         self._drop(0)
