@@ -163,8 +163,8 @@ async def read_body(exchange: Exchange, max_bytes: int) -> bytes:
     """
     pieces: list[bytes] = []
     size = 0
-    # What is there when nothing more arrives need not be waited for.
-    while piece := exchange.ready() if exchange.over else await exchange.read():
+    # What is there need not be waited for.
+    while piece := await exchange.read() if (there := exchange.ready()) is None else there:
         size += len(piece)
         if size > max_bytes:
             raise AnswerTooLarge(f"the backend's answer is larger than {max_bytes} bytes; ask for less at once")
