@@ -89,7 +89,7 @@ class ArtifactPredictor:
 
 
 def _open_encoders(artifact: Artifact, speeds: Sequence[Speed]) -> dict[Speed, Encoder]:
-    wordpiece = FastWordPiece(artifact.tokenizer, Spelling(artifact.words))
+    wordpiece = FastWordPiece(artifact.tokenizer, Spelling(artifact.words) if artifact.words else None)
     encoders: dict[Speed, Encoder] = {}
     for speed in speeds:
         if speed == "static":

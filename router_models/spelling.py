@@ -27,6 +27,8 @@ from router_models.conversation import Parts
 LEAST_LETTERS, MOST_LETTERS = 4, 24
 # A word of fewer texts than these may be a slip itself, or nobody's business.
 LEAST_TEXTS = 3
+# Who knows fewer words takes too much that is merely unknown for a slip: see LOG.md.
+LEAST_WORDS = 2_000
 
 # Units of the word-piece reader: runs of letters and digits.
 _WORDS = re.compile(rf"(?<![a-z0-9])[a-z]{{1,{MOST_LETTERS}}}(?![a-z0-9])")
@@ -57,12 +59,12 @@ class Spelling:
 
 
 def common_words(texts: Iterable[Parts]) -> tuple[str, ...]:
-    """Words of at least `LEAST_TEXTS` texts, those of most texts first."""
+    """Words of at least `LEAST_TEXTS` texts, those of most texts first; fewer than `LEAST_WORDS` are none."""
     texts_of = Counter(
         word for text in texts for word in set(_WORDS.findall(f"{text.context} {text.question}".lower()))
     )
     known = [(-count, word) for word, count in texts_of.items() if count >= LEAST_TEXTS]
-    return tuple(word for _, word in sorted(known))
+    return tuple(word for _, word in sorted(known)) if len(known) >= LEAST_WORDS else ()
 
 
 def is_plain(word: str) -> bool:

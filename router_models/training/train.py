@@ -106,7 +106,7 @@ def read_inputs(
     static = static_table(pools.conversations, tokenizer, config.static.smoothing, cache) if config.static else None
     words = common_words(map(parts, pools.conversations))
     encoders = Encoders(model if config.transformer else None, tokenizer, static, words)
-    wordpiece, read_as = FastWordPiece(tokenizer, Spelling(words)), "\n".join(words).encode()
+    wordpiece, read_as = FastWordPiece(tokenizer, Spelling(words) if words else None), "\n".join(words).encode()
     readers: dict[Speed, tuple[Encoder, bytes]] = {}
     if static is not None:
         identity = static["table_VD"].tobytes() + static["scale_V"].tobytes()

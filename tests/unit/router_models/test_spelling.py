@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router_models import spelling
 from router_models.conversation import Parts
 from router_models.spelling import LEAST_TEXTS, MOST_LETTERS, Spelling, common_words
 
@@ -67,7 +68,7 @@ def test_any_slip_of_a_lone_word_is_mended(word: str, data: st.DataObject) -> No
     assert {Spelling((word,)).meant(slip) for slip in slips.values()} == {word}
 
 
-def test_common_words_are_those_of_several_texts_the_commonest_first() -> None:
+def test_common_words_are_those_of_several_texts_the_commonest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [
         Parts("Reply in JSON", "Name the café, room A1 and 12 others"),
         Parts("", "the json json json"),
@@ -77,4 +78,8 @@ def test_common_words_are_those_of_several_texts_the_commonest_first() -> None:
     ]
 
     assert LEAST_TEXTS == 3
+    assert common_words(texts) == ()
+    monkeypatch.setattr(spelling, "LEAST_WORDS", 3)
     assert common_words(texts) == ("the", "json", "room")
+    monkeypatch.setattr(spelling, "LEAST_WORDS", 4)
+    assert common_words(texts) == ()

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from router_models import spelling
 from router_models.artifact import Artifact, load_artifact, write_artifact
 from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
 from router_models.predictor import ArtifactPredictor
@@ -88,10 +89,15 @@ def test_an_artifact_knows_its_pools_tasks_and_other_names(whole: Artifact) -> N
     assert whole.name == "tiny-v1"
 
 
-def test_slips_of_words_that_its_prompts_have_in_common_change_nothing(whole: Artifact) -> None:
-    right, wrong = (ArtifactPredictor(whole).predict([(("user", text),)]) for text in ("river rhyme", "rivre ryhme"))
+def test_slips_of_words_that_its_prompts_have_in_common_change_nothing(
+    whole: Artifact, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spelling, "LEAST_WORDS", 10)
+    artifact = trained(folder, **QUICK)
+    right, wrong = (ArtifactPredictor(artifact).predict([(("user", text),)]) for text in ("river rhyme", "rivre ryhme"))
 
-    assert {"amount", "apples", "rhyme", "river"} <= set(whole.words)
+    assert {"amount", "apples", "rhyme", "river"} <= set(artifact.words)
+    assert whole.words == ()  # so few words tell slips from others too badly
     np.testing.assert_array_equal(wrong.quality, right.quality)
 
 
