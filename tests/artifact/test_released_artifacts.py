@@ -28,7 +28,6 @@ ADMITTED = {
     "public-v1": {
         (_TYPOS, "llmrouter_nim9"),
         (_TYPOS, "lookahead6"),
-        (_TYPOS, "zeroeval"),
         ("expected calibration error", "zeroeval"),  # 213 prompts
         # On the machine of its card, where the artifact before it takes as long; 8.1 ms on one twice as fast.
         ("p99 of one prediction in ms of one core", "latency"),
