@@ -117,6 +117,9 @@ async def send(requests: list[bytes], port: int, load: Load, tokens: int) -> Sen
                 continue
             sent.latency_ms.append((time.perf_counter() - began_at) * 1e3)
             sent.answers[verdict(answer, stream=load.stream, tokens=tokens)] += 1
+            if b"connection: close" in answer.partition(END)[0].lower():
+                transport.abort()
+                transport, sender = await loop.create_connection(Sender, "127.0.0.1", port)
         transport.close()
 
     await asyncio.gather(*(connection() for _ in range(load.connections)))
