@@ -2,7 +2,8 @@
 
 How it works: the number is kept in `state_dir`, so that a start without Redis knows it too. A larger one counts at
 once, and a smaller one when there were no more for a minute: gateways that are restarted one after the other are few
-for a moment only. Where none was ever told, there are at least the processes of this gateway.
+for a moment only. Time in which nothing was told is no such minute: they come back to Redis one after the other, too.
+Where none was ever told, there are at least the processes of this gateway.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from app.domain.clock import Clock
 FILE = "holders"
 # Longer than a gateway takes to drain and to start again.
 FEWER_AFTER_S = 60.0
+# Some beats: who hears nothing for longer was alone.
+HEARD_WITHIN_S = 5.0
 
 
 class Holders:
@@ -25,7 +28,7 @@ class Holders:
         """`at_least` so many there are, whatever the file says."""
         self._path, self._at_least, self._clock = folder / FILE, at_least, clock
         self._kept = self._read()
-        self._were_there_at = clock()
+        self._were_there_at = self._heard_at = clock()
 
     @property
     def number(self) -> int:
@@ -34,8 +37,9 @@ class Holders:
     def hear(self, number: int) -> None:
         """Redis says that there are so many."""
         now = self._clock()
-        if number >= self._kept:
+        if number >= self._kept or now - self._heard_at > HEARD_WITHIN_S:
             self._were_there_at = now
+        self._heard_at = now
         if number > self._kept or (number < self._kept and now - self._were_there_at >= FEWER_AFTER_S):
             self._kept, self._were_there_at = number, now
             self._write(number)

@@ -23,15 +23,29 @@ def test_a_smaller_number_counts_after_a_minute_without_a_larger_one(tmp_path: P
     clock = FakeClock()
     holders = Holders(tmp_path, 1, clock)
     for number in (3, 2):
-        holders.hear(number)
-        clock.advance(FEWER_AFTER_S - 1)
-    holders.hear(3)
-    clock.advance(FEWER_AFTER_S - 1)
-    holders.hear(2)
+        hear_for(FEWER_AFTER_S - 1, number, holders, clock)
+    hear_for(1, 3, holders, clock)
+    hear_for(FEWER_AFTER_S - 1, 2, holders, clock)
     assert holders.number == Holders(tmp_path, 1, clock).number == 3
-    clock.advance(1)
     holders.hear(2)
     assert holders.number == Holders(tmp_path, 1, clock).number == 2
+
+
+def hear_for(seconds: float, number: int, holders: Holders, clock: FakeClock) -> None:
+    """Once a second, beginning now."""
+    for _ in range(int(seconds)):
+        holders.hear(number)
+        clock.advance(1)
+
+
+@pytest.mark.parametrize("away_s", [FEWER_AFTER_S - 10, FEWER_AFTER_S * 3])
+def test_who_comes_back_to_redis_first_is_not_alone_for_that(tmp_path: Path, away_s: float) -> None:
+    clock = FakeClock()
+    holders = Holders(tmp_path, 1, clock)
+    hear_for(10, 4, holders, clock)
+    clock.advance(away_s)
+    hear_for(FEWER_AFTER_S - 1, 1, holders, clock)
+    assert holders.number == 4
 
 
 @pytest.mark.parametrize("text", ["", "many", "-3", "1.5", "é"])
