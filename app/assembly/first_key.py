@@ -21,7 +21,7 @@ async def begin_with_a_key(settings: Settings, keys: GeneratedKeys, log: EventLo
     if settings.keys or keys.ring.keys:
         return
     try:
-        is_first = not await keys.issuer.has_any()
+        is_first = not await keys.issuer.count()
     except StoreDown:
         return  # there may be keys; until that is known nobody is let in
     if not settings.listen.is_loopback:

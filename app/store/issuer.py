@@ -132,9 +132,9 @@ class Issuer:
                 found.append(Record.of(text))
         return sorted(found, key=lambda record: (record.created_at, record.id))
 
-    async def has_any(self) -> bool:
-        """Whether there ever was a key."""
-        return bool(await self._store.records())
+    async def count(self) -> int:
+        """How many keys there ever were, with those that only a later release can read."""
+        return len(await self._store.records())
 
     async def find(self, key_id: str) -> Record:
         """A key, which may have ended.

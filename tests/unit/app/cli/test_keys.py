@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,17 @@ def test_what_is_created_is_told_once_and_listed_without_its_secret(config: Path
     credential = parsed(key)
     assert credential is not None
     assert (credential.public in listed, credential.secret in listed, "ann" in listed) == (True, False, True)
+
+
+def test_keys_that_a_later_release_wrote_are_counted(config: Path) -> None:
+    assert "There are none" in thalamus(config, "list").stdout
+    of_later = made(config, "create", "ann")["id"]
+    with closing(sqlite3.connect(next(config.parent.rglob("keys.sqlite")))) as store, store:
+        store.execute("UPDATE keys SET text = substr(text, 1, length(text) - 1) || ',\"later\":1}'")
+    made(config, "create", "bob")
+    said = thalamus(config, "list")
+    assert (of_later in said.stdout, "bob" in said.stdout, "There are none" in said.stdout) == (False, True, False)
+    assert said.stderr == "Not shown: 1 that a later release wrote; list them with that one\n"
 
 
 def test_a_key_is_made_exchanged_and_ended_and_all_of_it_is_in_the_audit(config: Path) -> None:

@@ -287,7 +287,7 @@ async def test_beside_a_record_of_a_later_release_others_are_listed_and_ended(wo
     text = later.record.text()[:-1] + ',"suspended_at":1.0}'
     world.store.texts[later.record.id] = text
     assert [record.id for record in await world.issuer.list()] == [own.record.id]
-    assert await world.issuer.has_any()
+    assert await world.issuer.count() == 2
     await world.issuer.revoke(own.record.id, "me")
     for change in (world.issuer.revoke(later.record.id, "me"), world.issuer.rotate(later.record.id, "me", 60)):
         with pytest.raises(UsageError, match=f"{later.record.id} was written by a later release; change it with that"):
