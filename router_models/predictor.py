@@ -10,7 +10,6 @@ from router_models.artifact import Artifact, ArtifactError
 from router_models.conversation import Conversation, parts
 from router_models.features import Encoder, TransformerEncoder, inputs_of
 from router_models.prediction import Prediction
-from router_models.spelling import Spelling
 from router_models.static_encoder import StaticEncoder
 from router_models.tryage import Blend, Reading, Speed, Stage, TryageHead
 from router_models.wordpiece import FastWordPiece
@@ -89,7 +88,7 @@ class ArtifactPredictor:
 
 
 def _open_encoders(artifact: Artifact, speeds: Sequence[Speed]) -> dict[Speed, Encoder]:
-    wordpiece = FastWordPiece(artifact.tokenizer, Spelling(artifact.words) if artifact.words else None)
+    wordpiece = FastWordPiece(artifact.tokenizer, artifact.words)
     encoders: dict[Speed, Encoder] = {}
     for speed in speeds:
         if speed == "static":

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,8 @@ _WORDS = re.compile(r"[^ \t\n\r]+")
 class FastWordPiece:
     """Texts to ids without [CLS] and [SEP]; safe to share between threads."""
 
-    def __init__(self, tokenizer_json: bytes, spelling: Spelling | None = None, most_known: int = MOST_KNOWN) -> None:
-        """Reads a tokenizer file; keeps the ids of about `most_known` units. Without `spelling` nothing is mended.
+    def __init__(self, tokenizer_json: bytes, words: Sequence[str] = (), most_known: int = MOST_KNOWN) -> None:
+        """Reads a tokenizer file; keeps the ids of about `most_known` units. Slips are mended to `words`, if any.
 
         Raises:
             ValueError: it is not an uncased BERT tokenizer, so ids of units would not add up to those of a text.
@@ -55,7 +55,8 @@ class FastWordPiece:
         self._library.no_truncation()
         self._special = tuple(token.content for token in self._library.get_added_tokens_decoder().values())
         self.vocabulary_size = int(self._library.get_vocab_size())
-        self._spelling, self._most_known = spelling, most_known
+        self._spelling = Spelling(words) if words else None
+        self._most_known = most_known
         self._known = {"": b""}
         """Words of lower-case ASCII."""
         self._foreign: dict[str, bytes] = {}

@@ -5,10 +5,10 @@ takes from both buckets and counts the place. What was used, and that the place 
 over; nobody waits for that. A holder tells each second that it is there; what one held that does not is free again.
 
 When Redis fails once, this process is alone: it decides by itself, by its share of each limit, which is the limit over
-the holders that were there last (`app.store.holders`), from the level that it knew. So it is from a start without Redis
-on. It asks Redis each second whether it may come back, and
-then tells what was used meanwhile and how many places it holds. It does so under another name, so that what it asked
-before, which Redis may have done or not, or may do later, counts for nobody.
+the holders that were there last (`app.store.holders`), from the level that it knew. A start without Redis is no other
+case. It asks Redis each second whether it may come back, and then tells what was used meanwhile and how many places it
+holds. It does so under another name, so that what it asked before, which Redis may have done or not, or may do later,
+counts for nobody.
 
 A request that gets no place is told to Redis like what was used; what Redis answers is what this process knows of the
 key's minute, and asks before it reads a body. Others only use more of it, so who has nothing left by that has nothing.

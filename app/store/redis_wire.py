@@ -28,7 +28,7 @@ Heard = Callable[[Any], None]
 HELD_UP_S = 0.005
 
 # What gateways keep in Redis, as this release understands it. A release whose forms an older one would misread raises
-# it, and writes it where it finds a smaller one once no older one is there; to those it hangs up on Redis is down then.
+# it. That one has to write it in place of a smaller number, and to hang up on older gateways: see DECISIONS.md.
 FORM = 1
 FORM_KEPT_IN = "thalamus:form"
 # KEYS: where the form is. ARGV: ours. Refuses where it is a later one. Where Redis takes no writes there is no mark.

@@ -24,7 +24,7 @@ from router_models.artifact import Artifact, Calibration
 from router_models.conversation import parts
 from router_models.features import Encoder, TransformerEncoder
 from router_models.outcomes import OutcomesDataset, OutcomesError
-from router_models.spelling import Spelling, common_words
+from router_models.spelling import common_words
 from router_models.static_encoder import StaticEncoder
 from router_models.surface import NAMES as SURFACE_NAMES
 from router_models.training import calibration
@@ -106,7 +106,7 @@ def read_inputs(
     static = static_table(pools.conversations, tokenizer, config.static.smoothing, cache) if config.static else None
     words = common_words(map(parts, pools.conversations))
     encoders = Encoders(model if config.transformer else None, tokenizer, static, words)
-    wordpiece, read_as = FastWordPiece(tokenizer, Spelling(words) if words else None), "\n".join(words).encode()
+    wordpiece, read_as = FastWordPiece(tokenizer, words), "\n".join(words).encode()
     readers: dict[Speed, tuple[Encoder, bytes]] = {}
     if static is not None:
         identity = static["table_VD"].tobytes() + static["scale_V"].tobytes()

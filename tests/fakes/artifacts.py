@@ -11,6 +11,7 @@ import json
 import string
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,11 @@ def tiny_dataset(prompts: int = 240, seed: int = 0) -> OutcomesDataset:
             right = (model == "adder") == (task == "sums")
             outcomes.append(_outcome(f"p{number}", model, float(rng.random() < (0.95 if right else 0.1)), rng))
     return OutcomesDataset(pa.Table.from_pylist(rows), pa.Table.from_pylist(outcomes))
+
+
+def made_up_words(count: int) -> list[str]:
+    """So many different ones of four letters."""
+    return ["".join(letters) for letters in islice(product(string.ascii_lowercase, repeat=4), count)]
 
 
 ALIASES = {"adder": {"second": ["adder-large", "adder-latest"]}}

@@ -16,6 +16,7 @@ import pytest
 from app.assembly.stores import open_stores
 from app.errors import RateLimited
 from app.settings import load_settings
+from app.store.holders import Holders
 from app.store.limit_scripts import HOLDERS
 from app.store.limits import Limits, MemoryLimits, Slot
 from app.store.redis_limits import RedisLimits
@@ -240,7 +241,7 @@ async def test_after_a_start_without_redis_each_has_its_share_until_it_is_up(
     async with AsyncExitStack() as stack:
         for number in range(3):
             await stack.enter_async_context(redis_limits(redis_server, state_dir=tmp_path / str(number)))
-        await asyncio.sleep(1.1)
+        await until(lambda: Holders(tmp_path / "0", 1, time.monotonic).number, 3)
     redis_server.kill()
     async with (
         redis_limits(redis_server, state_dir=tmp_path / "0") as first,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_models import spelling
 from router_models.conversation import Parts
-from router_models.spelling import LEAST_TEXTS, MOST_LETTERS, Spelling, common_words
+from router_models.spelling import LEAST_TEXTS, LEAST_WORDS, MOST_LETTERS, Spelling, common_words
+from tests.fakes.artifacts import made_up_words
 
 SPELLING = Spelling(("that", "following", "question", "than", "integral", "interval", "son", "json", "decade"))
 
@@ -68,7 +68,7 @@ def test_any_slip_of_a_lone_word_is_mended(word: str, data: st.DataObject) -> No
     assert {Spelling((word,)).meant(slip) for slip in slips.values()} == {word}
 
 
-def test_common_words_are_those_of_several_texts_the_commonest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_common_words_are_those_of_several_texts_the_commonest_first() -> None:
     texts = [
         Parts("Reply in JSON", "Name the café, room A1 and 12 others"),
         Parts("", "the json json json"),
@@ -76,10 +76,13 @@ def test_common_words_are_those_of_several_texts_the_commonest_first(monkeypatch
         Parts("", "The room"),
         Parts("", "room " + "x" * (MOST_LETTERS + 1)),
     ]
-
     assert LEAST_TEXTS == 3
-    assert common_words(texts) == ()
-    monkeypatch.setattr(spelling, "LEAST_WORDS", 3)
-    assert common_words(texts) == ("the", "json", "room")
-    monkeypatch.setattr(spelling, "LEAST_WORDS", 4)
-    assert common_words(texts) == ()
+    assert common_words([*texts, *thrice(LEAST_WORDS - 4)]) == ()
+    common = common_words([*texts, *thrice(LEAST_WORDS - 3)])
+    assert (common[0], len(common)) == ("the", LEAST_WORDS)
+    assert set(common) - set(made_up_words(LEAST_WORDS)) == {"the", "json", "room"}
+
+
+def thrice(count: int) -> list[Parts]:
+    """So many words, in three texts each."""
+    return [Parts("", " ".join(made_up_words(count)))] * 3

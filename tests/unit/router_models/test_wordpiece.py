@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from router_models.spelling import Spelling
 from router_models.wordpiece import FastWordPiece
 from tests.fakes.artifacts import bert_tokenizer
 
@@ -114,7 +113,7 @@ def test_the_array_holds_the_same_ids_ready_to_index_with() -> None:
 
 
 def test_a_slip_is_read_as_the_word_that_was_meant() -> None:
-    fast = FastWordPiece(FILES[0], Spelling(("skying",)))
+    fast = FastWordPiece(FILES[0], ("skying",))
 
     assert fast.ids("Skyyng the-skking! sking é") == expected("skying the-skying! skying é")[0]
     assert fast.ids("skying skyin9 ékying") == expected("skying skyin9 ékying")[0]
@@ -124,7 +123,7 @@ def test_what_is_a_piece_by_itself_is_no_slip() -> None:
     vocabulary = json.loads(FILES[0])["model"]["vocab"]
     file = tokenizer_of(model=BERT["model"] | {"vocab": vocabulary | {"skies": len(vocabulary)}})
 
-    assert FastWordPiece(file, Spelling(("skied",))).ids("skies") == [len(vocabulary)]
+    assert FastWordPiece(file, ("skied",)).ids("skies") == [len(vocabulary)]
 
 
 def test_threads_share_one() -> None:

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from router_models import spelling
 from router_models.artifact import Artifact, load_artifact, write_artifact
 from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
 from router_models.predictor import ArtifactPredictor
+from router_models.spelling import LEAST_WORDS
 from router_models.training.rows import training_pools
 from router_models.training.train import train
-from tests.fakes.artifacts import tiny_dataset, tiny_encoder, tiny_pools, write_tiny_pools
+from tests.fakes.artifacts import made_up_words, tiny_dataset, tiny_encoder, tiny_pools, write_tiny_pools
 from tests.unit.router_models.training.tiny import no_bar, place_pieces, tiny_config
 
 QUICK: dict[str, Any] = {"folds": 2, "static": None}
@@ -89,15 +89,21 @@ def test_an_artifact_knows_its_pools_tasks_and_other_names(whole: Artifact) -> N
     assert whole.name == "tiny-v1"
 
 
-def test_slips_of_words_that_its_prompts_have_in_common_change_nothing(
-    whole: Artifact, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spelling, "LEAST_WORDS", 10)
-    artifact = trained(folder, **QUICK)
+def test_slips_of_words_that_its_prompts_have_in_common_change_nothing(whole: Artifact, tmp_path: Path) -> None:
+    """Of many words, that is: the others know so few that they tell slips from other words too badly."""
+    place_pieces(tmp_path / "cache")
+    dataset, words = tiny_dataset(PROMPTS), made_up_words(LEAST_WORDS)
+    shares = [" ".join(words[first : first + 140]) for first in range(0, LEAST_WORDS, 140)]
+    texts = dataset.prompts["prompt"].to_pylist()
+    longer = pa.array([f"{text} {shares[number // 6 % len(shares)]}" for number, text in enumerate(texts)])
+    place = dataset.prompts.column_names.index("prompt")
+    artifact = trained_on(
+        OutcomesDataset(dataset.prompts.set_column(place, "prompt", longer), dataset.outcomes), tmp_path
+    )
     right, wrong = (ArtifactPredictor(artifact).predict([(("user", text),)]) for text in ("river rhyme", "rivre ryhme"))
 
-    assert {"amount", "apples", "rhyme", "river"} <= set(artifact.words)
-    assert whole.words == ()  # so few words tell slips from others too badly
+    assert {"amount", "apples", "rhyme", "river", *words} <= set(artifact.words)
+    assert whole.words == ()
     np.testing.assert_array_equal(wrong.quality, right.quality)
 
 
