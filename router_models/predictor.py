@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from router_models.artifact import Artifact, ArtifactError
-from router_models.conversation import Conversation, parts
-from router_models.features import Encoder, TransformerEncoder, inputs_of
+from router_models.heads.tryage import Blend, Reading, Speed, Stage, TryageHead
 from router_models.prediction import Prediction
-from router_models.static_encoder import StaticEncoder
-from router_models.tryage import Blend, Reading, Speed, Stage, TryageHead
-from router_models.wordpiece import FastWordPiece
+from router_models.reading.conversation import Conversation, parts
+from router_models.reading.features import Encoder, TransformerEncoder, inputs_of
+from router_models.reading.static_encoder import StaticEncoder
+from router_models.reading.wordpiece import FastWordPiece
+from router_models.storage.artifact import Artifact, ArtifactError
 
 __all__ = ["ArtifactPredictor", "Prediction"]
 

@@ -10,14 +10,14 @@ from functools import cached_property
 
 import numpy as np
 
-from router_models.amendment import Amendment
-from router_models.artifact import Artifact
-from router_models.conversation import Conversation, parts
-from router_models.glance import Glance, GlanceHead
+from router_models.heads.amendment import Amendment
+from router_models.heads.glance import Glance, GlanceHead
+from router_models.heads.tryage import Speed
 from router_models.prediction import Prediction, PredictionRow
 from router_models.predictor import ArtifactPredictor
-from router_models.surface import surface_features
-from router_models.tryage import Speed
+from router_models.reading.conversation import Conversation, parts
+from router_models.reading.surface import surface_features
+from router_models.storage.artifact import Artifact
 
 
 class ServingPredictor:

@@ -17,17 +17,12 @@ from app.forms.yaml_files import refuse
 from app.routing.offload import BlockingPredictor, OffLoopPredictor
 from app.routing.operating_points import OperatingTable
 from app.settings import Settings
-from router_models.artifact import Artifact, ArtifactError, Calibration, load_artifact
-from router_models.operating_curve import (
-    CostScale,
-    PricedRows,
-    best_single,
-    largest_weight,
-    least_loss,
-    operating_curve,
-    priced_rows,
-)
+from router_models.operating.curve import largest_weight, least_loss, operating_curve
+from router_models.operating.reference import best_single
+from router_models.operating.rows import CostScale, PricedRows, priced_rows
 from router_models.serving import ServingPredictor
+from router_models.storage.artifact import Artifact, ArtifactError, load_artifact
+from router_models.storage.calibration import Calibration
 
 _NO_PRICE = TokenPrice(math.nan, math.nan)
 

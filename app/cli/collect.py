@@ -120,7 +120,7 @@ def collect(
     from app.collect.graders import Command
     from app.collect.judge_report import write_report
     from app.collect.progress import Progress
-    from router_models.outcomes import OutcomesDataset, write_outcomes
+    from router_models.outcomes.dataset import OutcomesDataset, write_outcomes
 
     how = _How(Command(_words(grader_command)) if grader_command else None, concurrency, max_usd)
     targets = _targets(_names(models), catalog, url, key_env)

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from router_models.outcomes import OutcomesDataset
+    from router_models.outcomes.dataset import OutcomesDataset
 
 
 def divided(name: str, dataset: OutcomesDataset, split: str | None = None) -> OutcomesDataset:
@@ -15,7 +15,7 @@ def divided(name: str, dataset: OutcomesDataset, split: str | None = None) -> Ou
     Raises:
         OutcomesError: no prompt has that split.
     """
-    from router_models.splits import DRAWN, is_undivided, with_splits
+    from router_models.outcomes.splits import DRAWN, is_undivided, with_splits
 
     if is_undivided(dataset):
         print(f"{name}: {DRAWN}", file=sys.stderr)

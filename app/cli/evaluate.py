@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from app.domain.models import Model
-    from router_models.artifact import Artifact
     from router_models.evaluation.costs import Price
     from router_models.evaluation.sets import Entrant, Source
+    from router_models.storage.artifact import Artifact
 
 # What the table on the terminal shows; --json has everything.
 _SHOWN = {
@@ -67,8 +67,8 @@ def evaluate(
     Example: `thalamus evaluate --artifact router_models/artifacts/demo-v2 --data deploy/demo/outcomes --split test
     --split unseen --plots var/plots`
     """
-    from router_models.artifact import ArtifactError, load_artifact
-    from router_models.outcomes import OutcomesError
+    from router_models.outcomes.dataset import OutcomesError
+    from router_models.storage.artifact import ArtifactError, load_artifact
 
     try:
         from app.cli.screen import bars
@@ -127,7 +127,7 @@ def _source(folder: Path, splits: Sequence[str], naming: _Naming) -> Source:
     from app.cli.named import names_in, tell_strangers
     from router_models.evaluation.costs import read_prices
     from router_models.evaluation.sets import Source, splits_to_measure
-    from router_models.outcomes import OutcomesError, read_outcomes
+    from router_models.outcomes.dataset import OutcomesError, read_outcomes
 
     name, collected = folder.resolve().name, read_outcomes(folder)
     renamed = names_in(name, collected, naming.aliases, naming.artifact)
@@ -142,7 +142,7 @@ def _source(folder: Path, splits: Sequence[str], naming: _Naming) -> Source:
 
 def _refuse_unknown(split: str, sources: Sequence[Source]) -> None:
     """A split that baselines were to learn from and that is not there would silently leave them all out."""
-    from router_models.splits import split_names
+    from router_models.outcomes.splits import split_names
 
     for source in sources:
         there = split_names(source.dataset)

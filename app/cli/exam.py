@@ -34,11 +34,11 @@ from app.exam.profile import profile_of, sentence, write_profile
 from app.exam.sitting import Sat, Standing
 from app.settings import Settings, load_settings
 from app.setup.files import adopt
-from router_models.artifact import Artifact, ArtifactError, artifact_name, load_artifact, write_artifact
-from router_models.exam import LIVE_EXAM, refuse_adapted, refuse_second_exam, sat_exam
-from router_models.onboarding import Report, onboard
-from router_models.outcomes import OutcomesError
-from router_models.resitting import before_exam, with_scores_of
+from router_models.joining.exam import LIVE_EXAM, refuse_adapted, refuse_second_exam, sat_exam
+from router_models.joining.onboarding import Report, onboard
+from router_models.joining.resitting import before_exam, with_scores_of
+from router_models.outcomes.dataset import OutcomesError
+from router_models.storage.artifact import Artifact, ArtifactError, artifact_name, load_artifact, write_artifact
 
 HOW = ("seed", "items", "max_tokens")
 """What all models of one artifact have to have in common: without it they sat different exams."""

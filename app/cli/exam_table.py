@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from app.cli.screen import console
-from router_models.onboarding import Report
+from router_models.joining.onboarding import Report
 
 
 def show(reports: Sequence[Report], output: Path, *, as_json: bool) -> None:

@@ -30,8 +30,8 @@ def report(folder: Path | None, requests: int, found: Written, *, as_json: bool)
 
 def different_prompts(folder: Path) -> Counter[str]:
     """How many different prompts a dataset has of each model, as everything counts that learns from it."""
-    from router_models.outcomes import read_outcomes
-    from router_models.questions import one_per_question
+    from router_models.outcomes.dataset import read_outcomes
+    from router_models.outcomes.questions import one_per_question
 
     return Counter(one_per_question(read_outcomes(folder)).outcomes["model"].to_pylist())
 
@@ -54,8 +54,8 @@ def _report_left_out(folder: Path, found: Written) -> None:
 
 def _report_next(folder: Path, prompts: Counter[str]) -> None:
     """What there is to learn from, and how much of it whoever learns from it wants."""
-    from router_models.exam import LEAST_SHOTS
-    from router_models.verdict import LEAST_MODELS, LEAST_PROMPTS
+    from router_models.adapting.verdict import LEAST_MODELS, LEAST_PROMPTS
+    from router_models.joining.exam import LEAST_SHOTS
 
     if not prompts:
         wanted = "answers to keys with `keeps_bodies: true`"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.setup.draft import Draft, DraftModel
     from app.setup.drafting import Drafted
     from app.setup.probe import Given, Keys
-    from router_models.artifact import Artifact
+    from router_models.storage.artifact import Artifact
 
 RELEASED = "artifacts/public-v1"
 """The artifact that comes with the installation, in the folder of `router_models`."""
@@ -118,7 +118,7 @@ def _released() -> Path | None:
 
 
 def _loaded(folder: Path | None) -> Artifact | None:
-    from router_models.artifact import ArtifactError, load_artifact
+    from router_models.storage.artifact import ArtifactError, load_artifact
 
     try:
         return None if folder is None else load_artifact(folder)

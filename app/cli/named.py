@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from router_models.artifact import Artifact
-    from router_models.outcomes import OutcomesDataset
+    from router_models.outcomes.dataset import OutcomesDataset
+    from router_models.storage.artifact import Artifact
 
 
 def names_in(
@@ -26,7 +26,7 @@ def names_in(
     Raises:
         OutcomesError: `aliases` cannot be read.
     """
-    from router_models.outcomes import aliases_of
+    from router_models.outcomes.dataset import aliases_of
 
     collected = dataset.known_as({*artifact.models, *artifact.aliases})
     names = {model: column for model, column in collected.items() if model not in apart}

@@ -146,10 +146,10 @@ def _from_outcomes(
     from app.cli.exam_table import show
     from app.cli.named import how_to_serve, names_in, tell_strangers
     from app.cli.screen import bars
-    from router_models.artifact import ArtifactError, load_artifact, write_artifact
-    from router_models.exam import exam_of
-    from router_models.onboarding import onboard as join
-    from router_models.outcomes import OutcomesError, read_outcomes
+    from router_models.joining.exam import exam_of
+    from router_models.joining.onboarding import onboard as join
+    from router_models.outcomes.dataset import OutcomesError, read_outcomes
+    from router_models.storage.artifact import ArtifactError, load_artifact, write_artifact
 
     try:
         if output.exists():

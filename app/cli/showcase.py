@@ -20,7 +20,7 @@ from app.cli.screen import console
 from app.errors import UsageError
 from app.settings import Settings
 from router_models.aptitude import FAMILIES, Item, draw, grade
-from router_models.artifact import load_artifact
+from router_models.storage.artifact import load_artifact
 
 CONCURRENCY = 8
 """In flight at once: what two small workers on two cores handle without a long queue."""

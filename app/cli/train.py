@@ -12,8 +12,8 @@ import typer
 from app.errors import UsageError
 
 if TYPE_CHECKING:
-    from router_models.artifact import Artifact
-    from router_models.outcomes import OutcomesDataset
+    from router_models.outcomes.dataset import OutcomesDataset
+    from router_models.storage.artifact import Artifact
     from router_models.training.config import TrainingConfig
     from router_models.training.rows import Reading
 
@@ -82,7 +82,7 @@ class _Own:
         """Them, under the artifact's names; models that it does not know are said."""
         from app.cli.divided import divided
         from app.cli.named import names_in, tell_strangers
-        from router_models.outcomes import read_outcomes
+        from router_models.outcomes.dataset import read_outcomes
 
         dataset = read_outcomes(self.folder)
         dataset = dataset.renamed(names_in(self.name, dataset, self.aliases, artifact))
@@ -95,9 +95,9 @@ def _adapt(base: Path, own: _Own, output: Path, seed: int, *, as_json: bool) -> 
 
     from app.cli.named import how_to_serve
     from app.cli.screen import bars
-    from router_models.adaptation import adapt
-    from router_models.artifact import ArtifactError, load_artifact, write_artifact
-    from router_models.outcomes import OutcomesError
+    from router_models.adapting.adaptation import adapt
+    from router_models.outcomes.dataset import OutcomesError
+    from router_models.storage.artifact import ArtifactError, load_artifact, write_artifact
 
     try:
         if output.exists():
@@ -138,8 +138,8 @@ def _train(
 
     from app.cli.named import how_to_serve
     from app.cli.screen import bars
-    from router_models.artifact import ArtifactError, write_artifact
-    from router_models.outcomes import OutcomesError
+    from router_models.outcomes.dataset import OutcomesError
+    from router_models.storage.artifact import ArtifactError, write_artifact
 
     given = {
         "output": output and output.resolve(),
@@ -178,8 +178,8 @@ def _read(config: Path, given: Mapping[str, Any]) -> tuple[TrainingConfig, Readi
     """What the file says, where nothing else is given, and the outcomes to learn from."""
     import sys
 
-    from router_models.outcomes import OutcomesError
-    from router_models.splits import DRAWN
+    from router_models.outcomes.dataset import OutcomesError
+    from router_models.outcomes.splits import DRAWN
     from router_models.training.config import ConfigError, load_config
     from router_models.training.rows import training_pools
 

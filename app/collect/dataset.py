@@ -16,7 +16,7 @@ from app.collect.progress import Progress, Reply
 from app.collect.readability import readability_grade
 from app.collect.thoughts import spoken
 from app.collect.whole import write_whole
-from router_models.outcomes import PREDICTED_AS, OutcomesDataset
+from router_models.outcomes.dataset import PREDICTED_AS, OutcomesDataset
 
 FAILURES_NAME = "failures.jsonl"
 

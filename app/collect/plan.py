@@ -21,7 +21,7 @@ CHARS_PER_TOKEN = 3.5
 # What a chat template adds around a message: role, separators, the opening of the answer.
 TEMPLATE_TOKENS = 12
 TOOL_NAMES = "tools"
-"""Role of what a conversation has of its tools where only their names are kept; see `router_models.conversation`."""
+"""Role of what a conversation has of its tools where only their names are kept; see `conversation`."""
 
 Key = tuple[str, str]
 """(prompt_id, model): one request and its outcome."""

@@ -27,7 +27,7 @@ from app.domain.models import Model
 from app.domain.usage import Usage
 from app.errors import UsageError
 from app.store.rows import MOST_TEXT_CHARS
-from router_models.outcomes import (
+from router_models.outcomes.dataset import (
     OUTCOMES_NAME,
     PREDICTED_AS,
     PROMPTS_NAME,

@@ -24,8 +24,8 @@ from app.collect.runner import Budget, spent_usd
 from app.errors import UsageError
 from app.exam.paper import Paper
 from app.exam.sitting import Sat, Sitting, Standing, remembered, standing_of
-from router_models.exam import LEAST_SHOTS, Questions
-from router_models.outcomes import OutcomesDataset
+from router_models.joining.exam import LEAST_SHOTS, Questions
+from router_models.outcomes.dataset import OutcomesDataset
 
 # Three waits of 0.5 to 2 s pass over a restart; an endpoint that is down is told apart within a minute.
 PATIENCE = Patience(attempts=4)

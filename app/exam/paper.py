@@ -23,9 +23,9 @@ from app.collect.plan import TEMPLATE_TOKENS, Prompt
 from app.errors import UsageError
 from app.exam.faults import MORE_ROOM
 from router_models.aptitude import FAMILIES, draw_exam, why_ungradable
-from router_models.artifact import Artifact
-from router_models.conversation import Conversation
-from router_models.exam import Questions, in_quotas, old_scores_of, parts_of
+from router_models.joining.exam import Questions, in_quotas, old_scores_of, parts_of
+from router_models.reading.conversation import Conversation
+from router_models.storage.artifact import Artifact
 
 FRESH = "fresh"
 """The dataset that items of the families are said to be from."""

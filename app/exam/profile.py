@@ -13,7 +13,7 @@ import numpy as np
 from app.collect.rates import wilson
 from app.exam.paper import FRESH
 from app.exam.sitting import Sat
-from router_models.onboarding import Report
+from router_models.joining.onboarding import Report
 
 LIKE_NOBODY = "like none of them in particular"
 

@@ -22,7 +22,7 @@ from app.errors import UsageError
 from app.exam.faults import Fault, Sample, faults_in
 from app.exam.paper import FRESH, Paper
 from router_models.aptitude import grade_all, grade_anchor
-from router_models.exam import LEAST_SHOTS, Questions
+from router_models.joining.exam import LEAST_SHOTS, Questions
 
 ROUND = 24
 # Fewer answers than these never end an exam early: an interval can be narrow by luck.

@@ -14,7 +14,9 @@ import numpy as np
 
 from app.domain.request import Preferences
 from app.savings.expectation import Prospect
-from router_models.operating_curve import WEIGHTS, Answers, Interval, Outlook, Reference, compare
+from router_models.operating.comparison import Interval, compare
+from router_models.operating.curve import WEIGHTS, Outlook
+from router_models.operating.reference import Answers, Reference
 
 
 @dataclass(frozen=True, slots=True)

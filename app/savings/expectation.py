@@ -25,7 +25,9 @@ from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Question
 from app.routing.filters import CardFilter
 from app.settings import Settings
-from router_models.operating_curve import LEAST_SHARE, Comparison, Interval, Outlook, Predicted, compare, outlook
+from router_models.operating.comparison import Comparison, Interval, compare
+from router_models.operating.curve import Outlook, Predicted, outlook
+from router_models.operating.reference import LEAST_SHARE
 
 INCOMPARABLE = "nothing to compare: no two of its models were measured on the same prompts"
 

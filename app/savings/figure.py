@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 
 from app.savings.curve import Place, SavingsCurve
-from router_models.operating_curve import Interval
+from router_models.operating.comparison import Interval
 
 PER_REQUESTS = 1_000
 """Costs are shown for this many requests: of one they are too small to read."""

@@ -17,7 +17,7 @@ from app.savings.curve import SavingsCurve, savings_curve
 from app.savings.expectation import Against, Expectation, Prospect, alike, as_ratio, in_points, sentence
 from app.savings.figure import figure, key
 from app.settings import Settings
-from router_models.operating_curve import LEAST_ROWS
+from router_models.operating.curve import LEAST_ROWS
 
 # In CSS pixels: what fits beside the text on a desk, and on a telephone.
 SIZES: Mapping[str, tuple[float, float]] = {"wide": (720, 440), "narrow": (328, 460)}

@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router_models.artifact import Artifact
 from router_models.evaluation.contest import OURS, OURS_PROMISED
 from router_models.evaluation.held_out import BEST, MINUS_1, MINUS_2, PROMISED_LOSS, UNION
 from router_models.evaluation.policies import BEST_SINGLE, CHEAPEST, ORACLE, RANDOM, TASK_TABLE, ZERO
+from router_models.storage.artifact import Artifact
 
 # Tasks with fewer prompts are not named as lost.
 LEAST_PROMPTS = 20

@@ -15,7 +15,6 @@ from functools import cached_property
 
 import numpy as np
 
-from router_models.artifact import Calibration
 from router_models.evaluation.areas import Figure, above_zero_router, areas
 from router_models.evaluation.bootstrap import Draws
 from router_models.evaluation.held_out import PROMISED_LOSS
@@ -34,8 +33,10 @@ from router_models.evaluation.policies import (
 )
 from router_models.evaluation.pricing import Belief, Priced, price
 from router_models.evaluation.sets import Trial
-from router_models.operating_curve import CostScale, largest_weight, operating_curve
+from router_models.operating.curve import largest_weight, operating_curve
+from router_models.operating.rows import CostScale
 from router_models.prediction import Prediction
+from router_models.storage.calibration import Calibration
 
 OURS = "router model"
 OURS_PROMISED = f"{OURS}, max_quality_loss {PROMISED_LOSS:g}"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from router_models.operating_curve import TOKENS_PER_PRICE
-from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.operating.rows import TOKENS_PER_PRICE
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError
 
 # Prices found from costs are believed when they explain them to this relative error.
 PRICE_ERROR = 0.02

@@ -14,7 +14,8 @@ from router_models.evaluation import metrics
 from router_models.evaluation.contest import OURS, Stratum
 from router_models.evaluation.frontier import SETTINGS, hulls
 from router_models.evaluation.policies import chosen_column, take
-from router_models.operating_curve import WEIGHTS, CostScale
+from router_models.operating.curve import WEIGHTS
+from router_models.operating.rows import CostScale
 
 # Prompts of a group in which observed and predicted rates are compared.
 COVERAGE_GROUP = 25

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from router_models.conversation import Parts, parts
 from router_models.evaluation import learners
 from router_models.evaluation.bootstrap import DRAWS, SEED, Draws
 from router_models.evaluation.contest import OURS, Stratum, play
@@ -32,9 +31,10 @@ from router_models.evaluation.robustness import PERTURBATIONS, Shaken, drawn
 from router_models.evaluation.roster import roster
 from router_models.evaluation.sets import Bar, Entrant, Source, Trial, prepare
 from router_models.evaluation.shaking import shake
-from router_models.operating_curve import CostScale
-from router_models.outcomes import OutcomesDataset, OutcomesError, tasks_of
+from router_models.operating.rows import CostScale
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError, tasks_of
 from router_models.prediction import Prediction
+from router_models.reading.conversation import Parts, parts
 
 __all__ = ["OURS", "PROMISED_LOSS", "Setting", "evaluate"]
 

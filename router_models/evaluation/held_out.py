@@ -20,7 +20,8 @@ import numpy as np
 from router_models.evaluation.bootstrap import SEED, over_repetitions
 from router_models.evaluation.frontier import LINEAR, LOG, SETTINGS, Curve
 from router_models.evaluation.policies import chosen_column, take
-from router_models.operating_curve import WEIGHTS, CostScale, PricedRows, largest_weight, operating_curve
+from router_models.operating.curve import WEIGHTS, largest_weight, operating_curve
+from router_models.operating.rows import CostScale, PricedRows
 
 HALVINGS = 40
 PROMISES = 100

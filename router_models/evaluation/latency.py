@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from router_models.conversation import Conversation
 from router_models.evaluation.sets import Predictor
+from router_models.reading.conversation import Conversation
 
 PROMPTS = 200
 WORDS = (16, 64, 256, 1_000)

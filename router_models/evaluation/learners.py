@@ -36,7 +36,7 @@ class NothingToLearnError(ValueError):
 
 def hand_features(known: Known) -> np.ndarray:
     """Logistic regressions on what a question's surface shows."""
-    from router_models.surface import surface_features
+    from router_models.reading.surface import surface_features
 
     table_ND, new_BD = (
         np.stack([surface_features(text.question) for text in texts]) for texts in (known.texts, known.new_texts)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router_models.conversation import Parts
 from router_models.evaluation.metrics import TIE, Truth
+from router_models.reading.conversation import Parts
 
 RANDOM, CHEAPEST, BEST_SINGLE, ORACLE = "random", "cheapest", "best single", "oracle"
 TASK_TABLE, PROMPT_LENGTH, ZERO = "task-name table", "prompt length", "Zero router"

@@ -20,7 +20,7 @@ from router_models.evaluation.held_out import Promise, keep_promise
 from router_models.evaluation.metrics import Truth
 from router_models.evaluation.policies import chosen_column, column_means, take
 from router_models.evaluation.sets import Trial
-from router_models.operating_curve import CostScale, PricedRows
+from router_models.operating.rows import CostScale, PricedRows
 
 # Above every quality: what decides on unfamiliar prompts.
 CERTAIN = 1e9

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from router_models.conversation import Conversation
 from router_models.evaluation.bootstrap import SEED
 from router_models.evaluation.frontier import LINEAR, SETTINGS
+from router_models.reading.conversation import Conversation
 
 MOST_PROMPTS = 400
 MOST_OF_TOP_MODEL = 0.8

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from router_models.outcomes import OutcomesError
+from router_models.outcomes.dataset import OutcomesError
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from router_models.artifact import Artifact, Calibration
-from router_models.conversation import Conversation
 from router_models.evaluation.costs import (
     Price,
     Prices,
@@ -31,14 +29,17 @@ from router_models.evaluation.costs import (
 from router_models.evaluation.metrics import Truth
 from router_models.evaluation.policies import chosen_column, column_means
 from router_models.evaluation.roster import Roster
-from router_models.exam import exam_dataset
-from router_models.operating_curve import PricedRows
-from router_models.outcomes import OutcomesDataset, OutcomesError, tasks_of
+from router_models.joining.exam import exam_dataset
+from router_models.operating.rows import PricedRows
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError, tasks_of
+from router_models.outcomes.questions import question_keys
+from router_models.outcomes.splits import split_names
+from router_models.outcomes.standing import standing
 from router_models.prediction import Prediction
 from router_models.predictor import ArtifactPredictor
-from router_models.questions import question_keys
-from router_models.splits import split_names
-from router_models.standing import standing
+from router_models.reading.conversation import Conversation
+from router_models.storage.artifact import Artifact
+from router_models.storage.calibration import Calibration
 
 Bar = Callable[[str, int], Callable[[], object]]
 """Opens a progress bar with a name and a number of steps; what it returns is called after each step."""

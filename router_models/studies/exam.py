@@ -27,16 +27,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from router_models.artifact import Artifact, load_artifact
 from router_models.evaluation.costs import Prices, paid_usd, read_prices
 from router_models.evaluation.metrics import brier, like_prompts, rate_coverage
-from router_models.exam import Questions, in_quotas, old_scores_of, parts_of
-from router_models.newcomer import Newcomer
-from router_models.odds import logit, sigmoid
-from router_models.outcomes import OutcomesDataset, aliases_of, read_outcomes
-from router_models.population import Rows
+from router_models.heads.newcomer import Newcomer
+from router_models.heads.odds import logit, sigmoid
+from router_models.heads.population import Rows
+from router_models.joining.exam import Questions, in_quotas, old_scores_of, parts_of
+from router_models.outcomes.dataset import OutcomesDataset, aliases_of, read_outcomes
 from router_models.prediction import Z_90
 from router_models.predictor import ArtifactPredictor
+from router_models.storage.artifact import Artifact, load_artifact
 from router_models.studies.new_models import GROUP_PROMPTS, OLD_IN_POOL, Pool
 from router_models.studies.screen import bar
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from router_models.standing import standing
+from router_models.outcomes.standing import standing
 from router_models.training.config import load_config
 from router_models.training.rows import Library, Rows, training_pools
 from router_models.training.tables import SHRINK_OUTCOMES, fit_tables, log_lengths

@@ -39,10 +39,10 @@ from router_models.evaluation.costs import Prices, paid_usd, read_prices
 from router_models.evaluation.frontier import LINEAR, SETTINGS, hulls
 from router_models.evaluation.metrics import brier, like_prompts, rate_coverage
 from router_models.evaluation.policies import chosen_column, take
-from router_models.newcomer import Newcomer, fit_newcomer, is_admissible, population
-from router_models.odds import logit, sigmoid
-from router_models.outcomes import OutcomesError, aliases_of, read_outcomes
-from router_models.population import Population, Rows
+from router_models.heads.newcomer import Newcomer, fit_newcomer, is_admissible, population
+from router_models.heads.odds import logit, sigmoid
+from router_models.heads.population import Population, Rows
+from router_models.outcomes.dataset import OutcomesError, aliases_of, read_outcomes
 from router_models.training.rows import folds_of
 
 SHOTS = (20, 50, 100, 200)

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from router_models.artifact import Artifact, load_artifact
 from router_models.evaluation.contest import OURS
 from router_models.evaluation.costs import read_prices
 from router_models.evaluation.evaluate import Setting, evaluate
 from router_models.evaluation.policies import BEST_SINGLE, TASK_TABLE
 from router_models.evaluation.sets import Entrant, Source
-from router_models.exam import exam_of
-from router_models.onboarding import onboard
-from router_models.outcomes import OutcomesDataset, read_outcomes
-from router_models.questions import question_keys
+from router_models.joining.exam import exam_of
+from router_models.joining.onboarding import onboard
+from router_models.outcomes.dataset import OutcomesDataset, read_outcomes
+from router_models.outcomes.questions import question_keys
+from router_models.storage.artifact import Artifact, load_artifact
 from router_models.studies.screen import bar
 
 SHOTS, DRAWS = 200, 5

@@ -28,10 +28,10 @@ from typing import Protocol
 
 import numpy as np
 
-from router_models.conversation import Conversation
-from router_models.odds import logit, sigmoid
+from router_models.heads.odds import logit, sigmoid
+from router_models.reading.conversation import Conversation
+from router_models.reading.surface import surface_features
 from router_models.studies.wording import wording_features
-from router_models.surface import surface_features
 
 # Fewer labels than this say less than the length does.
 LEAST_LABELS = 30

@@ -23,10 +23,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from router_models.artifact import load_artifact
-from router_models.conversation import Conversation
-from router_models.outcomes import OutcomesDataset, read_outcomes
+from router_models.outcomes.dataset import OutcomesDataset, read_outcomes
 from router_models.predictor import ArtifactPredictor
+from router_models.reading.conversation import Conversation
+from router_models.storage.artifact import load_artifact
 from router_models.studies.pair_router import LengthRouter, PairFeatures, fit_pair, pair_features
 
 STRONG, WEAK = "gpt-4-1106-preview", "mistralai/Mixtral-8x7B-Instruct-v0.1"

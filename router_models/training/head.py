@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from router_models.layout import Layout
-from router_models.odds import shrunk_logit, sigmoid
-from router_models.static_error import static_error
+from router_models.heads.layout import Layout
+from router_models.heads.odds import shrunk_logit, sigmoid
+from router_models.heads.static_error import static_error
+from router_models.heads.tryage import Blend, HeadSettings, Reading, Speed, Stage, TryageHead, stages
 from router_models.training import calibration
 from router_models.training.config import TrainingConfig
 from router_models.training.parts import kmeans
 from router_models.training.rows import Library, Rows
 from router_models.training.trials import Trial
-from router_models.tryage import Blend, HeadSettings, Reading, Speed, Stage, TryageHead, stages
 
 # What a pool's held-out tasks may lose on average, or beyond the least that they can lose, for its familiar prompts.
 BEARABLE_LOSS = 0.004

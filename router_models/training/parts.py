@@ -1,4 +1,4 @@
-"""Fitting the parts of the Tryage head: from inputs and outcomes to the tensors that `router_models.tryage` reads.
+"""Fitting the parts of the Tryage head: from inputs and outcomes to the tensors that `TryageHead` reads.
 
 A missing score is masked, never 0. Scores between 0 and 1 are targets of the cross-entropy as they are.
 
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from router_models.layout import Layout
-from router_models.odds import logit, softmax
-from router_models.surface import NAMES as SURFACE_NAMES
+from router_models.heads.layout import Layout
+from router_models.heads.odds import logit, softmax
+from router_models.heads.tryage import Speed, standardised
+from router_models.reading.surface import NAMES as SURFACE_NAMES
 from router_models.training.config import TrainingConfig
 from router_models.training.rows import Inputs, Library, Rows
 from router_models.training.tables import fit_tables, log_lengths
-from router_models.tryage import Speed, standardised
 
 # Three of MiniLM's 384 outputs are dead; without this floor, noise of 1e-9 would be blown up to deviation 1.
 LEAST_SCALE = 1e-2

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from router_models.conversation import Conversation, parts
-from router_models.outcomes import OutcomesDataset, OutcomesError, aliases_of, read_outcomes, tasks_of
-from router_models.questions import question_keys
-from router_models.splits import is_undivided, with_splits
+from router_models.adapting.verdict import LEAST_MODELS, LEAST_PROMPTS
+from router_models.heads.tryage import Speed
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError, aliases_of, read_outcomes, tasks_of
+from router_models.outcomes.questions import question_keys
+from router_models.outcomes.splits import is_undivided, with_splits
+from router_models.reading.conversation import Conversation, parts
 from router_models.training.config import TrainingConfig
-from router_models.tryage import Speed
-from router_models.verdict import LEAST_MODELS, LEAST_PROMPTS
 
 LEAST_CHOICE = 0.5
 """Share of the prompts that two models or more need scores on, where that is fewer than `LEAST_PROMPTS` of them."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router_models.odds import logit, sigmoid
+from router_models.heads.odds import logit, sigmoid
 from router_models.training.completion import expected_values, with_measured
 from router_models.training.rows import Library, Rows
 

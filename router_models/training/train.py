@@ -20,13 +20,16 @@ import numpy as np
 import torch
 
 from router_models.aptitude import why_ungradable
-from router_models.artifact import Artifact, Calibration
-from router_models.conversation import parts
-from router_models.features import Encoder, TransformerEncoder
-from router_models.outcomes import OutcomesDataset, OutcomesError
-from router_models.spelling import common_words
-from router_models.static_encoder import StaticEncoder
-from router_models.surface import NAMES as SURFACE_NAMES
+from router_models.heads.tryage import Blend, Speed
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError
+from router_models.reading.conversation import parts
+from router_models.reading.features import Encoder, TransformerEncoder
+from router_models.reading.spelling import common_words
+from router_models.reading.static_encoder import StaticEncoder
+from router_models.reading.surface import NAMES as SURFACE_NAMES
+from router_models.reading.wordpiece import FastWordPiece
+from router_models.storage.artifact import Artifact
+from router_models.storage.calibration import Calibration
 from router_models.training import calibration
 from router_models.training.config import TrainingConfig
 from router_models.training.encoder import cached_inputs, static_table
@@ -35,8 +38,6 @@ from router_models.training.parts import fit_parts, kmeans
 from router_models.training.rows import Inputs, Library, Reading, Rows
 from router_models.training.tables import never_asked
 from router_models.training.trials import held_out_questions, held_out_tasks, joined
-from router_models.tryage import Blend, Speed
-from router_models.wordpiece import FastWordPiece
 
 Bar = Callable[[str, int], Callable[[], object]]
 """Opens a progress bar with a name and a number of steps; what it returns is called after each step."""

@@ -15,11 +15,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from router_models.layout import Layout
+from router_models.heads.layout import Layout
+from router_models.heads.tryage import EncoderHead, Reading, Speed
 from router_models.training.config import TrainingConfig
 from router_models.training.parts import fit_parts, subset
 from router_models.training.rows import Inputs, Library, Rows, folds_of
-from router_models.tryage import EncoderHead, Reading, Speed
 
 Readings = Mapping[Speed, Reading]
 Advance = Callable[[], object]

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router_models.artifact import Artifact, load_artifact
 from router_models.evaluation.card import render_card
 from router_models.evaluation.evaluate import OURS, Setting, evaluate
 from router_models.evaluation.latency import latency_ms
 from router_models.evaluation.sets import Entrant, Source
-from router_models.outcomes import read_outcomes
+from router_models.outcomes.dataset import read_outcomes
 from router_models.predictor import ArtifactPredictor
+from router_models.storage.artifact import Artifact, load_artifact
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASED = sorted((ROOT / "router_models" / "artifacts").glob("*-v*"))

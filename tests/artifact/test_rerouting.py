@@ -25,8 +25,8 @@ from app.routing.candidates import CandidateTable
 from app.routing.offload import OffLoopPredictor
 from app.routing.router import Learned, Router
 from app.routing.steadiness import rest_of
-from router_models.artifact import load_artifact
 from router_models.serving import ServingPredictor
+from router_models.storage.artifact import load_artifact
 from tests.fakes.routing import llm
 from tests.fakes.world import request
 

@@ -20,11 +20,12 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
-from router_models.artifact import Artifact, Calibration
-from router_models.odds import logit
-from router_models.outcomes import OutcomesDataset, write_outcomes
-from router_models.surface import NAMES as SURFACE_NAMES
-from router_models.tryage import ALARM_FIGURES, HeadSettings, Speed, TryageHead, stages
+from router_models.heads.odds import logit
+from router_models.heads.tryage import ALARM_FIGURES, HeadSettings, Speed, TryageHead, stages
+from router_models.outcomes.dataset import OutcomesDataset, write_outcomes
+from router_models.reading.surface import NAMES as SURFACE_NAMES
+from router_models.storage.artifact import Artifact
+from router_models.storage.calibration import Calibration
 
 SIZE_D = 32
 SIZE_F = SIZE_D + len(SURFACE_NAMES)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from router_models.conversation import Conversation
 from router_models.prediction import PredictionRow
+from router_models.reading.conversation import Conversation
 
 # Half of a 90 % interval, in quality, and as a share of the answer's length.
 QUALITY_MARGIN, LENGTH_MARGIN = 0.05, 0.5

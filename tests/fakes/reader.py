@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from router_models.conversation import Conversation
 from router_models.prediction import Prediction
+from router_models.reading.conversation import Conversation
 
 
 def _letter(conversation: Conversation) -> str:

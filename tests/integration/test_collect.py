@@ -28,7 +28,7 @@ from app.collect.runner import DOWN_AFTER, Budget, Runner, Stopped, spent_usd
 from app.domain.models import TokenPrice
 from app.errors import UsageError
 from app.store.flat import COLUMNS
-from router_models.outcomes import read_outcomes
+from router_models.outcomes.dataset import read_outcomes
 from tests.fakes.chat_server import ChatServer, Script, Scripted
 from tests.fakes.collecting import finished, start
 from tests.fakes.full_disk import files_of_at_most

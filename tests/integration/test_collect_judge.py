@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from router_models.outcomes import read_outcomes
+from router_models.outcomes.dataset import read_outcomes
 from tests.fakes.chat_server import ChatServer, Scripted
 from tests.fakes.collecting import finished, start
 from tests.fakes.judge import MockJudge

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 LOADS = """
 from pathlib import Path
-from router_models.artifact import load_artifact
+from router_models.storage.artifact import load_artifact
 from router_models.predictor import ArtifactPredictor
 ArtifactPredictor(load_artifact(Path("router_models/artifacts/demo-v2")))
 """

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router_models.conversation import parts
-from router_models.static_encoder import StaticEncoder
-from router_models.surface import surface_features
-from router_models.wordpiece import FastWordPiece
+from router_models.reading.conversation import parts
+from router_models.reading.static_encoder import StaticEncoder
+from router_models.reading.surface import surface_features
+from router_models.reading.wordpiece import FastWordPiece
 from tests.fakes.yardstick import SHARED, Machine
 
 pytestmark = pytest.mark.timing

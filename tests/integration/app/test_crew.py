@@ -27,7 +27,7 @@ from app.errors import ConfigRejected, UsageError
 from app.settings import Address, load_settings
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
-from router_models.artifact import write_artifact
+from router_models.storage.artifact import write_artifact
 from tests.conftest import free_ports
 from tests.fakes.artifacts import tiny_artifact
 from tests.fakes.backend import FakeBackend, Script

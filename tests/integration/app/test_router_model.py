@@ -16,8 +16,8 @@ from app.assembly.router_model import load_checked
 from app.errors import UsageError
 from app.main import create_app
 from app.settings import load_settings
-from router_models.artifact import Artifact, write_artifact
-from router_models.tryage import Speed
+from router_models.heads.tryage import Speed
+from router_models.storage.artifact import Artifact, write_artifact
 from tests.fakes.artifacts import tiny_artifact
 from tests.fakes.deployment import PLAIN_SECRET, SECRET, Deployment, deployed, write_config
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router_models.artifact import load_artifact
-from router_models.outcomes import read_outcomes, write_outcomes
+from router_models.outcomes.dataset import read_outcomes, write_outcomes
+from router_models.storage.artifact import load_artifact
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "router_models/artifacts/demo-v2"

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from router_models.artifact import write_artifact
-from router_models.outcomes import OutcomesDataset, write_outcomes
+from router_models.outcomes.dataset import OutcomesDataset, write_outcomes
+from router_models.storage.artifact import write_artifact
 from tests.fakes.artifacts import tiny_artifact, tiny_dataset
 
 ALIASES = {"adder": {"second": ["adder-a", "adder-b"]}, "poet": {"second": ["bard"]}}

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from app.cli.journal import journal
 from app.errors import UsageError
-from router_models.outcomes import read_outcomes
+from router_models.outcomes.dataset import read_outcomes
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.deployment import GATEWAY, PLAIN_SECRET, SECRET
 from tests.fakes.process import GatewayProcess, gateway_process, until

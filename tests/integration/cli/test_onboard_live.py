@@ -19,11 +19,11 @@ import pytest
 import yaml
 
 from app.cli.alone import alone
-from router_models.adaptation import adapt
+from router_models.adapting.adaptation import adapt
 from router_models.aptitude import FAMILIES, draw_exam
-from router_models.artifact import load_artifact, write_artifact
-from router_models.exam import without_exam
-from router_models.outcomes import OutcomesDataset, read_outcomes, write_outcomes
+from router_models.joining.exam import without_exam
+from router_models.outcomes.dataset import OutcomesDataset, read_outcomes, write_outcomes
+from router_models.storage.artifact import load_artifact, write_artifact
 from tests.fakes.chat_server import ChatServer, Scripted
 
 ROOT = Path(__file__).parents[3]

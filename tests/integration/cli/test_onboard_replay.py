@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from router_models.artifact import load_artifact
 from router_models.predictor import ArtifactPredictor
+from router_models.storage.artifact import load_artifact
 from tests.fakes.replay import replayed
 
 PUBLIC = Path(__file__).parents[3] / "router_models/artifacts/public-v1"

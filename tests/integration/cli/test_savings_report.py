@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from app.savings.expectation import as_ratio, in_points
-from router_models.artifact import write_artifact
-from router_models.operating_curve import Interval
+from router_models.operating.comparison import Interval
+from router_models.storage.artifact import write_artifact
 from tests.fakes.artifacts import tiny_artifact
 from tests.fakes.deployment import write_config
 

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 import yaml
 
-from router_models.artifact import write_artifact
+from router_models.storage.artifact import write_artifact
 from tests.fakes.artifacts import tiny_artifact
 from tests.fakes.backend import TOKENS, FakeBackend, Script
 from tests.fakes.deployment import SECRET, write_config

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from router_models.artifact import load_artifact, write_artifact
-from router_models.outcomes import OutcomesDataset, write_outcomes
+from router_models.outcomes.dataset import OutcomesDataset, write_outcomes
 from router_models.predictor import ArtifactPredictor
+from router_models.storage.artifact import load_artifact, write_artifact
 from tests.fakes.artifacts import tiny_artifact, tiny_dataset, write_tiny_pools
 from tests.fakes.chat_server import ChatServer, Scripted
 from tests.fakes.collecting import finished

@@ -24,8 +24,8 @@ from app.gateway import has_session
 from app.routing.outline import Outlines
 from app.store.journal import Entry, Outcome, RecentDecisions
 from app.store.sessions import MemorySessions
-from router_models.conversation import parts
-from router_models.wordpiece import FastWordPiece
+from router_models.reading.conversation import parts
+from router_models.reading.wordpiece import FastWordPiece
 from tests.fakes.artifacts import tiny_artifact
 from tests.fakes.call import FakeCall
 from tests.fakes.routing import fleet_of, llm, world_of

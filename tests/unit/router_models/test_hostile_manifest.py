@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from router_models.artifact import ArtifactError, load_artifact
+from router_models.storage.artifact import ArtifactError, load_artifact
 
 RELEASED = Path(__file__).resolve().parents[3] / "router_models" / "artifacts" / "demo-v2"
 NESTED: list[Any] = []

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router_models.artifact import Artifact, ArtifactError
+from router_models.heads.tryage import ALARM_FIGURES, Speed, TryageHead
 from router_models.prediction import Prediction
 from router_models.predictor import ArtifactPredictor
-from router_models.surface import NAMES as SURFACE_NAMES
-from router_models.tryage import ALARM_FIGURES, Speed, TryageHead
+from router_models.reading.surface import NAMES as SURFACE_NAMES
+from router_models.storage.artifact import Artifact, ArtifactError
 from tests.fakes.artifacts import SIZE_D, tiny_artifact, tiny_pools_artifact, tiny_static
 
 PROMPTS = [(("user", "add apples"),), (("user", "rhyme on rain"),), (("system", "be kind"), ("user", "zebra"))]

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router_models.artifact import Artifact, ArtifactError, load_artifact
-from router_models.correction import Correction, Stretch
-from router_models.exam import exam_of
-from router_models.glance import Glance
-from router_models.onboarding import onboard
+from router_models.heads.correction import Correction, Stretch
+from router_models.heads.glance import Glance
+from router_models.joining.exam import exam_of
+from router_models.joining.onboarding import onboard
 from router_models.prediction import Prediction, PredictionRow
 from router_models.predictor import ArtifactPredictor
 from router_models.serving import AmendedGlance, ServingPredictor
+from router_models.storage.artifact import Artifact, ArtifactError, load_artifact
 from tests.fakes.artifacts import tiny_artifact, tiny_dataset, tiny_pools_artifact
 
 ROOT = Path(__file__).parents[3]

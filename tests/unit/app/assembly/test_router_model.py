@@ -11,7 +11,7 @@ from app.assembly.router_model import CalibrationCurve, create_predictor
 from app.domain.vocabulary import VOCABULARY
 from app.errors import UsageError
 from app.settings import load_settings
-from router_models.artifact import Calibration
+from router_models.storage.calibration import Calibration
 from tests.fakes.deployment import write_config
 from tests.fakes.predictor import FakePredictor
 from tests.fakes.routing import llm

@@ -9,8 +9,8 @@ import pytest
 
 from app.cli import main
 from app.cli.divided import divided
-from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
-from router_models.splits import DRAWN, drawn_split
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError, write_outcomes
+from router_models.outcomes.splits import DRAWN, drawn_split
 
 DEMO = Path(__file__).parents[4] / "router_models/artifacts/demo-v2"
 TEXTS = [f"What is {number} + 1?" for number in range(60)]

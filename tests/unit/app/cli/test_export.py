@@ -14,9 +14,9 @@ from app.cli.journal import journal
 from app.errors import UsageError
 from app.store.kept import Batch, Ended, Feedback
 from app.store.sqlite_journal import SqliteJournal
-from router_models.exam import LEAST_SHOTS
-from router_models.outcomes import read_outcomes
-from router_models.verdict import LEAST_MODELS, LEAST_PROMPTS
+from router_models.adapting.verdict import LEAST_MODELS, LEAST_PROMPTS
+from router_models.joining.exam import LEAST_SHOTS
+from router_models.outcomes.dataset import read_outcomes
 from tests.fakes.deployment import write_config
 
 

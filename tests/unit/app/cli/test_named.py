@@ -10,8 +10,8 @@ import pytest
 
 from app.cli import main
 from app.cli.named import how_to_serve, names_in, tell_strangers
-from router_models.artifact import load_artifact, write_artifact
-from router_models.outcomes import OutcomesDataset, write_outcomes
+from router_models.outcomes.dataset import OutcomesDataset, write_outcomes
+from router_models.storage.artifact import load_artifact, write_artifact
 from tests.fakes.artifacts import tiny_artifact, tiny_dataset
 
 ARTIFACT = tiny_artifact(("adder-it", "poet"), rows=200)

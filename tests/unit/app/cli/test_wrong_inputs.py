@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from app.cli import main
-from router_models.outcomes import OutcomesDataset, write_outcomes
+from router_models.outcomes.dataset import OutcomesDataset, write_outcomes
 from tests.fakes.deployment import write_config
 
 

@@ -12,7 +12,7 @@ from app.collect.dataset import build_dataset
 from app.collect.graders import Graded
 from app.collect.importers import read_prompts
 from app.collect.plan import Plan, Target
-from router_models.outcomes import read_outcomes, write_outcomes
+from router_models.outcomes.dataset import read_outcomes, write_outcomes
 
 TARGET = Target("m", "m", "pool", ("http://127.0.0.1:1/v1/chat/completions",))
 PLAIN = {"prompt": "2 + 2?", "reference": "4", "grader": "exact"}

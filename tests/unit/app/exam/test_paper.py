@@ -12,7 +12,7 @@ import pytest
 from app.errors import UsageError
 from app.exam.paper import FRESH, LEAST_ROOM_TOKENS, ROOM_TOKENS, paper_of
 from router_models.aptitude import FAMILIES, draw_exam
-from router_models.artifact import Artifact, load_artifact
+from router_models.storage.artifact import Artifact, load_artifact
 
 ARTIFACTS = Path(__file__).parents[4] / "router_models/artifacts"
 

@@ -10,8 +10,8 @@ import pytest
 
 from app.routing.offload import FAILURES_TO_OPEN, OPEN_S, OffLoopPredictor
 from app.routing.reading import PredictorFailed
-from router_models.conversation import Conversation
 from router_models.prediction import PredictionRow
+from router_models.reading.conversation import Conversation
 from tests.fakes.clock import FakeClock
 from tests.fakes.predictor import FakePredictor
 

@@ -13,8 +13,8 @@ from app.domain.vocabulary import VOCABULARY
 from app.savings.curve import savings_curve
 from app.savings.expectation import Prospect
 from app.settings import load_settings
-from router_models.artifact import Calibration
-from router_models.operating_curve import WEIGHTS
+from router_models.operating.curve import WEIGHTS
+from router_models.storage.calibration import Calibration
 from tests.fakes.deployment import write_config
 
 NOT = np.nan

@@ -17,8 +17,9 @@ from app.assembly.router_model import CalibrationCurve
 from app.domain.vocabulary import VOCABULARY
 from app.savings.expectation import Expectation, Prospect, alike, as_ratio, in_points, sentence
 from app.settings import load_settings
-from router_models.artifact import Calibration
-from router_models.operating_curve import Interval, Predicted
+from router_models.operating.comparison import Interval
+from router_models.operating.curve import Predicted
+from router_models.storage.calibration import Calibration
 from tests.fakes.deployment import write_config
 
 # Of 8, 70 and 700 billion parameters, each ten times as dear as the one before, near enough.

@@ -9,7 +9,7 @@ import pytest
 
 from app.savings.curve import Place, SavingsCurve
 from app.savings.figure import FONT_SIZE, LETTER, LINE, MOST_NAMED, Box, Frame, Names, figure, key, shown_usd
-from router_models.operating_curve import UNKNOWN, Interval
+from router_models.operating.comparison import UNKNOWN, Interval
 
 SVG = "{http://www.w3.org/2000/svg}"
 WIDE, NARROW = (720.0, 440.0), (328.0, 460.0)

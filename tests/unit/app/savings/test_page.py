@@ -17,7 +17,7 @@ from app.domain.vocabulary import VOCABULARY
 from app.savings.expectation import Prospect
 from app.savings.page import Savings, differences, page
 from app.settings import load_settings
-from router_models.artifact import Calibration
+from router_models.storage.calibration import Calibration
 from tests.fakes.deployment import write_config
 
 DAY = dt.date(2026, 11, 27)

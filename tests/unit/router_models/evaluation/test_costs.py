@@ -18,7 +18,7 @@ from router_models.evaluation.costs import (
     prompt_tokens,
     read_prices,
 )
-from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError
 from tests.fakes.artifacts import tiny_dataset
 
 MODELS = ("adder", "poet")

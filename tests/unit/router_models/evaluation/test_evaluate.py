@@ -14,8 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from router_models.artifact import Calibration
-from router_models.conversation import Conversation
 from router_models.evaluation.bootstrap import Against, Draws, ratio
 from router_models.evaluation.card import render_card
 from router_models.evaluation.contest import OURS, OURS_PROMISED
@@ -25,8 +23,10 @@ from router_models.evaluation.plots import draw, front
 from router_models.evaluation.policies import BEST_SINGLE, CHEAPEST, ORACLE, RANDOM, TASK_TABLE
 from router_models.evaluation.robustness import PERTURBATIONS
 from router_models.evaluation.sets import Entrant, Source
-from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError
 from router_models.prediction import Prediction
+from router_models.reading.conversation import Conversation
+from router_models.storage.calibration import Calibration
 from tests.fakes.artifacts import tiny_artifact, tiny_dataset
 from tests.fakes.reader import FakeReader
 

@@ -17,7 +17,7 @@ from router_models.evaluation.held_out import (
     keep_promise,
     pooled_promise,
 )
-from router_models.operating_curve import CostScale, PricedRows
+from router_models.operating.rows import CostScale, PricedRows
 
 SCALE = CostScale(worst_usd=0.1, best_usd=1e-7)
 

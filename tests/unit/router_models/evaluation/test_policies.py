@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router_models.conversation import Parts
 from router_models.evaluation.learners import BASELINES, CLUSTERS, HAND, NEIGHBOURS, TFIDF, soft_clusters, values
 from router_models.evaluation.metrics import Truth
 from router_models.evaluation.policies import (
@@ -17,6 +16,7 @@ from router_models.evaluation.policies import (
     take,
     task_table,
 )
+from router_models.reading.conversation import Parts
 
 NAN = np.nan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router_models.evaluation.roster import roster
-from router_models.outcomes import OutcomesError
+from router_models.outcomes.dataset import OutcomesError
 
 
 def test_a_model_is_known_by_its_column_or_by_another_name_of_it() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from router_models.artifact import Calibration
 from router_models.evaluation.roster import roster
 from router_models.evaluation.sets import Source, Trial, pool_of, prepare, splits_to_measure
-from router_models.outcomes import OutcomesDataset, OutcomesError
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError
+from router_models.storage.calibration import Calibration
 from tests.fakes.artifacts import tiny_dataset
 from tests.fakes.reader import FakeReader
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from router_models.odds import logit, sigmoid
-from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
+from router_models.heads.odds import logit, sigmoid
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError, write_outcomes
 from router_models.studies import new_models as study
 from router_models.studies.new_models import ANCHORS, OutOfFold, Pool, new_models, out_of_fold
 from router_models.training.rows import folds_of

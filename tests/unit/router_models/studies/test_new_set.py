@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from router_models.outcomes import write_outcomes
+from router_models.outcomes.dataset import write_outcomes
 from router_models.studies.new_set import measured, unseen
 from tests.fakes.artifacts import tiny_artifact, tiny_dataset, tiny_pools
 

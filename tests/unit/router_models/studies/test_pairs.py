@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from router_models.artifact import write_artifact
-from router_models.outcomes import OutcomesDataset, write_outcomes
+from router_models.outcomes.dataset import OutcomesDataset, write_outcomes
+from router_models.storage.artifact import write_artifact
 from router_models.studies.pair_router import pair_features
 from router_models.studies.pairs import (
     SHARES,

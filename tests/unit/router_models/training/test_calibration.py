@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router_models.layout import Layout
-from router_models.odds import logit, sigmoid
-from router_models.static_error import static_error
+from router_models.heads.layout import Layout
+from router_models.heads.odds import logit, sigmoid
+from router_models.heads.static_error import static_error
+from router_models.heads.tryage import Blend
 from router_models.training.calibration import (
     PRIOR_UNFAMILIAR,
     by_model,
@@ -28,7 +29,6 @@ from router_models.training.calibration import (
     standings,
 )
 from router_models.training.rows import Library, Rows
-from router_models.tryage import Blend
 from tests.unit.router_models.training.tiny import LIBRARY, planted
 
 ROWS = planted().rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router_models.odds import logit, sigmoid
+from router_models.heads.odds import logit, sigmoid
 from router_models.training.completion import expected_values, with_measured
 from router_models.training.rows import Library
 

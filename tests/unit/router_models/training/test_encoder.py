@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router_models.conversation import Conversation, parts
-from router_models.features import TransformerEncoder, inputs_of
-from router_models.onnx_check import check_self_contained
-from router_models.static_encoder import StaticEncoder
+from router_models.reading.conversation import Conversation, parts
+from router_models.reading.features import TransformerEncoder, inputs_of
+from router_models.reading.static_encoder import StaticEncoder
+from router_models.reading.wordpiece import FastWordPiece
+from router_models.storage.onnx_check import check_self_contained
 from router_models.training.encoder import WHEEL, cached_inputs, exported_encoder, static_table
-from router_models.wordpiece import FastWordPiece
 from tests.fakes.artifacts import SIZE_D, SIZE_F, tiny_encoder, tiny_pieces
 from tests.unit.router_models.training.tiny import place_pieces
 

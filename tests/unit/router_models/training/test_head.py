@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from router_models.head_check import misfit
-from router_models.surface import NAMES as SURFACE_NAMES
+from router_models.reading.surface import NAMES as SURFACE_NAMES
+from router_models.storage.head_check import misfit
 from router_models.training.config import TrainingConfig
 from router_models.training.head import Evidence, Finished, evidence, finish
 from router_models.training.parts import fit_parts

@@ -12,13 +12,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from router_models.head_check import misfit
-from router_models.layout import Layout
-from router_models.odds import sigmoid
-from router_models.surface import NAMES as SURFACE_NAMES
+from router_models.heads.layout import Layout
+from router_models.heads.odds import sigmoid
+from router_models.heads.tryage import EncoderHead, Reading
+from router_models.reading.surface import NAMES as SURFACE_NAMES
+from router_models.storage.head_check import misfit
 from router_models.training import parts as fitting
 from router_models.training.rows import Rows
-from router_models.tryage import EncoderHead, Reading
 from tests.unit.router_models.training.tiny import LIBRARY, Planted, planted, tiny_config
 
 CONFIG = tiny_config()

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError, write_outcomes
 from router_models.training.rows import Reading, folds_of, read_pools, training_pools
 from tests.fakes.artifacts import tiny_pools, write_tiny_pools
 from tests.unit.router_models.training.tiny import tiny_config

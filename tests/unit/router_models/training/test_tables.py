@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from router_models.odds import logit
+from router_models.heads.odds import logit
 from router_models.training.rows import Library, Rows
 from router_models.training.tables import SHRINK_OUTCOMES, Tables, fit_tables, never_asked
 from tests.unit.router_models.training.tiny import LIBRARY, planted

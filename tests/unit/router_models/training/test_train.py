@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from router_models.artifact import Artifact, load_artifact, write_artifact
-from router_models.outcomes import OutcomesDataset, OutcomesError, write_outcomes
+from router_models.outcomes.dataset import OutcomesDataset, OutcomesError, write_outcomes
 from router_models.predictor import ArtifactPredictor
-from router_models.spelling import LEAST_WORDS
+from router_models.reading.spelling import LEAST_WORDS
+from router_models.storage.artifact import Artifact, load_artifact, write_artifact
 from router_models.training.rows import training_pools
 from router_models.training.train import train
 from tests.fakes.artifacts import made_up_words, tiny_dataset, tiny_encoder, tiny_pools, write_tiny_pools

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from router_models.odds import logit, sigmoid
+from router_models.heads.odds import logit, sigmoid
+from router_models.heads.tryage import Speed
 from router_models.training.config import StaticConfig, TrainingConfig
 from router_models.training.encoder import WEIGHTS_SHA256
 from router_models.training.rows import Library, Rows
-from router_models.tryage import Speed
 from tests.fakes.artifacts import SIZE_D, SIZE_F, tiny_pieces
 
 

@@ -1,0 +1,1 @@
+"""An artifact as a folder: written whole, checked whole, never edited."""
