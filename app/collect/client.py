@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 
@@ -66,6 +66,10 @@ class AskFailed(Exception):
 class AddressUnusable(UsageError):
     """No request to this address would be taken, of whatever model: its certificate or the key for it is wrong."""
 
+    def __init__(self, message: str, wrong: Literal["certificate", "key"]) -> None:
+        super().__init__(message)
+        self.wrong = wrong
+
 
 class AskStopped(asyncio.CancelledError):
     """The request was cancelled; as many as `lost_attempts` of it may have been charged for."""
@@ -100,6 +104,8 @@ class ChatClient:
     clock: Callable[[], float] = time.perf_counter
     has_answered: set[str] = field(default_factory=set)
     """Models, also of earlier runs."""
+    _accepted: set[tuple[str, str | None]] = field(default_factory=set)
+    """Addresses and keys that something was answered with."""
     _without_logprobs: set[str] = field(default_factory=set)
     _trusted: dict[str | None, ssl.SSLContext] = field(default_factory=dict)
     """By `ca_file`; connections are shared only under the same one."""
@@ -148,8 +154,11 @@ class ChatClient:
             if status == 200:
                 self._without_logprobs.add(target.model)
         if status in HOPELESS and target.model not in self.has_answered:
-            wrong = AddressUnusable if status == 401 else UsageError
-            raise wrong(f"{url} answers {status} for model {target.served_as!r}: {_excerpt(content)}")
+            said = f"{url} answers {status} for model {target.served_as!r}: {_excerpt(content)}"
+            # Some proxies say so of one model that a key is not for.
+            if status == 401 and (url, target.key) not in self._accepted:
+                raise AddressUnusable(said, "key")
+            raise UsageError(said)
         if status in RETRIED:
             wait_s = pacing.retry_after_s(headers, time.time()) or 0.0
             raise _Retry(f"status {status}: {_excerpt(content)}", lost=status in (500, 504), wait_s=wait_s)
@@ -158,6 +167,7 @@ class ChatClient:
             raise AskFailed(f"status {status}: {_excerpt(content)}", lost_attempts=0, exhausted=is_gone)
         reply = _reply(target, prompt, content, self.clock() - began_s)
         self.has_answered.add(target.model)
+        self._accepted.add((url, target.key))
         return reply
 
     def _body(self, target: Target, prompt: Prompt, *, logprobs: bool) -> dict[str, Any]:
@@ -184,7 +194,7 @@ class ChatClient:
                 return response.status, response.headers, await _bounded(response)
         except aiohttp.ClientConnectorError as exc:
             if is_about_tls(exc):
-                raise AddressUnusable(f"{url}: {why(exc, url)}") from exc
+                raise AddressUnusable(f"{url}: {why(exc, url)}", "certificate") from exc
             raise _Retry(f"{url}: {why(exc, url)}", lost=False, unreachable=True) from exc
         except TimeoutError as exc:
             raise _Retry(f"no answer within {self.patience.request_timeout_s:g} s", lost=True) from exc

@@ -183,9 +183,10 @@ class Runner:
                 charge.usd = stopped.lost_attempts * bound_usd
                 self.progress.add_stopped((prompt.prompt_id, target.model), charge.usd)
                 raise
+            except AddressUnusable as exc:
+                raise self._unusable(target, exc) from exc
             except UsageError as exc:
-                urls = target.urls if isinstance(exc, AddressUnusable) else ()
-                raise Stopped(str(exc), (target.model,), urls) from exc
+                raise Stopped(str(exc), (target.model,)) from exc
             else:
                 charge.usd = charge_usd(target, bound_usd, reply)
                 self.progress.add_reply(reply, charge.usd)
@@ -205,13 +206,21 @@ class Runner:
             raise self._down(tuple(dict.fromkeys(failed_there)), target, failed)
 
     def _down(self, models: tuple[str, ...], last: Target, failed: AskFailed) -> Stopped:
-        there = tuple(target.model for target in self.plan.targets if target.backend == last.backend)
         return Stopped(
             f"{self.down_after} requests in a row got no answer from {', '.join(models)} at {last.backend}, the last "
             f"one: {failed}; see to it and run the same command to go on",
-            there if failed.unreachable else models,
+            self._models_at(last) if failed.unreachable else models,
             last.urls if failed.unreachable else (),
         )
+
+    def _unusable(self, target: Target, exc: AddressUnusable) -> Stopped:
+        there = self._models_at(target)
+        others = f"; all models at that address fail by their {exc.wrong}: {', '.join(there)}" if there[1:] else ""
+        return Stopped(f"{exc}{others}", there, target.urls)
+
+    def _models_at(self, target: Target) -> tuple[str, ...]:
+        """All models of its backend."""
+        return tuple(each.model for each in self.plan.targets if each.backend == target.backend)
 
     async def _sync(self) -> None:
         while True:

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from app.store.redis_client import RedisClient, Script, StoreDown
+from app.store.sqlite import FORM, connected, form_of
 
 Found = TypeVar("Found")
 MOST_AUDITS = 100_000
 RECORDS_AT_ONCE = 500
+# A file is written in some milliseconds, and somebody waits at a terminal.
+WAIT_S = 5.0
 
 
 class KeyStore(Protocol):
@@ -55,20 +58,23 @@ class KeyStore(Protocol):
     async def aclose(self) -> None: ...
 
 
-_SCHEMA = """
+_SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS keys(id TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS audit(number INTEGER PRIMARY KEY, line TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS peppers(fingerprint TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS version(number INTEGER NOT NULL) STRICT;
 INSERT INTO version SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM version);
-PRAGMA user_version = 1;
+PRAGMA user_version = {FORM};
 COMMIT;
-"""
+"""  # noqa: S608 - a number of ours
 
 
 class SqliteKeys:
-    """In a file, which is made with the first key: a gateway whose keys are all in its configuration writes nothing."""
+    """In a file, which is made with the first key: a gateway whose keys are all in its configuration writes nothing.
+
+    All of it raises UsageError where a later release has written the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -146,9 +152,9 @@ class SqliteKeys:
         if self._connection is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
+            connection = connected(self._path, WAIT_S)
             connection.execute("PRAGMA synchronous = FULL")
-            if not connection.execute("PRAGMA user_version").fetchone()[0]:
+            if not form_of(connection):
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(_SCHEMA)
             self._connection = connection

@@ -1,7 +1,7 @@
 """The file in which a gateway keeps its journal and what was spent, where no Redis is shared.
 
 Any number of processes of one machine may have it open: SQLite's write-ahead log lets readers go on while one of them
-writes, and a writer waits for its turn.
+writes, and a writer waits for its turn. It has the number of its form in it, as the file of generated keys has.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from app.errors import UsageError
 FILE = "journal.sqlite"
 # The longest transaction is a batch of some hundred rows and its fsync; on a slow disk that takes a second.
 WAIT_S = 10.0
+# What gateways keep in files of SQLite, as this release understands it: their `user_version`, where 0 is of the first
+# form, too. A release whose forms an older one would misread raises it, and writes it in place of a smaller number.
+FORM = 1
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -50,21 +53,55 @@ def open_database(folder: Path) -> sqlite3.Connection:
     """The database in this folder, made if need be. A connection is for one thread at a time.
 
     Raises:
-        UsageError: it cannot be opened.
+        UsageError: it cannot be opened, or a later release has written there.
     """
     path = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Prompts may be in it. SQLite gives the files beside it the same rights.
         path.touch(mode=0o600)
-        connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+        connection = connected(path, WAIT_S)
         connection.execute("PRAGMA journal_mode = WAL")
         # What is applied leaves the spool, so it has to be on the disk by then.
         connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(SCHEMA)
+        _mark(connection)
     except (OSError, sqlite3.Error) as exc:
         raise UsageError(f"{path}: cannot be opened: {exc}; correct state_dir, or the rights on it") from exc
     return connection
+
+
+def connected(path: Path, wait_s: float) -> sqlite3.Connection:
+    """A file of SQLite's that no later release has written. Whoever holds it is waited for so long.
+
+    Raises:
+        UsageError: a later release has.
+        sqlite3.Error: it cannot be read.
+    """
+    connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
+    try:
+        if form_of(connection) > FORM:
+            raise UsageError(f"{path}: a later release has written there; update this gateway")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def form_of(connection: sqlite3.Connection) -> int:
+    """The number of the form of what is in there; 0 where nobody has marked it."""
+    (form,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(form)
+
+
+def _mark(connection: sqlite3.Connection) -> None:
+    """Write our form where there is none."""
+    if form_of(connection):
+        return
+    with transaction(connection):
+        # Somebody else may have been quicker, and of another release.
+        if not form_of(connection):
+            connection.execute(f"PRAGMA user_version = {FORM}")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from app.upstream.http1 import HttpExchange
 from app.upstream.identity import certificate_names, key_header, trusted
 from app.upstream.lookups import Lookups, Resolve
 from app.upstream.pool import Connections, Dialling, connections_of, origin, path_of
-from app.upstream.refusals import refused_key
+from app.upstream.refusals import RefusedPage, refused_key
 
 HOPS = "x-thalamus-hop"
 DEADLINE = "x-thalamus-deadline-ms"
@@ -114,6 +114,7 @@ class UpstreamClient:
 
         Raises:
             RefusedKey: the backend does not accept our key.
+            RefusedPage: it has no such page for us.
             UpstreamError: it cannot be had otherwise, or its status is not 200.
         """
         connections = self._connections[backend].get(origin(url))
@@ -126,7 +127,7 @@ class UpstreamClient:
                     if exchange.status in (401, 403):
                         raise refused_key()
                     if exchange.status != 200:
-                        raise UpstreamBroken(_refused_page(url, exchange))
+                        raise _refused_page(url, exchange)
                     return await read_body(exchange, max_bytes)
                 finally:
                     exchange.close()
@@ -163,8 +164,10 @@ def _headers_of(message: Message) -> str:
     return lines
 
 
-def _refused_page(url: str, exchange: HttpExchange) -> str:
+def _refused_page(url: str, exchange: HttpExchange) -> UpstreamBroken:
     answered = f"{url} answered with status {exchange.status}"
     if exchange.location:
-        return f"{answered}: it redirects to {exchange.location}"
-    return f"{answered}; correct the URL" if exchange.status == 404 else answered
+        return RefusedPage(f"{answered}: it redirects to {exchange.location}")
+    if exchange.status == 404:
+        return RefusedPage(f"{answered}; correct the URL")
+    return UpstreamBroken(answered)

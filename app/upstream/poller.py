@@ -2,7 +2,8 @@
 
 The gauges are of all clients of a worker, so they correct what one gateway knows. They are not a sign of health: a
 worker whose engine hangs goes on answering this page. Only a page that refuses connections says something, and one that
-was silent and answers again: the worker was started anew. One that is too large to read is told of, and says nothing.
+was silent and answers again: the worker was started anew. One that is refused or too large to read is told of, and says
+nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from app.errors import AnswerTooLarge, UpstreamError
 from app.upstream.addresses import root
+from app.upstream.refusals import RefusedKey, RefusedPage
 from app.upstream.replica import Replica
 from app.upstream.replicas import Replicas
 
@@ -74,7 +76,11 @@ class Poller:
             try:
                 page = await self._pages.fetch(replica.backend.name, root(replica.url) + "/metrics", PAGE_WITHIN_S)
             except AnswerTooLarge:
-                self._replicas.unread(replica)
+                self._replicas.unread(replica, "it is too large")
+            except RefusedKey:
+                self._replicas.unread(replica, "the gateway's key is not accepted there")
+            except RefusedPage as exc:
+                self._replicas.unread(replica, str(exc))
             except UpstreamError as exc:
                 self._replicas.silent(replica, exc)
             else:

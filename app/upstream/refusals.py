@@ -45,6 +45,10 @@ class RefusedKey(UpstreamRejected):
     type = "server_error"
 
 
+class RefusedPage(UpstreamBroken):
+    """The backend answers, and does not give a page: it has none there, or redirects. Asking again is of no use."""
+
+
 async def refusal(exchange: Exchange, model: Model) -> UpstreamError:
     """The error that an exchange with a status other than 200 stands for. Does not close the exchange.
 

@@ -234,11 +234,11 @@ class Replicas:
             replica.ejected_until = min(replica.ejected_until, now)
         replica.is_away = replica.is_unread = False
 
-    def unread(self, replica: Replica) -> None:
-        """Its metrics page is too large to read: its queue is not known, and nothing speaks against it."""
+    def unread(self, replica: Replica, why: str) -> None:
+        """Its metrics page is there and cannot be read: its queue is not known, and nothing speaks against it."""
         if not replica.is_unread:
             replica.is_unread = True
-            self._log.write("page.unread", backend=replica.backend.name, replica=replica.url)
+            self._log.write("page.unread", backend=replica.backend.name, replica=replica.url, why=why)
 
     def silent(self, replica: Replica, error: UpstreamError) -> None:
         """Its metrics page cannot be had. A refused connection counts like a failed attempt, until it is out."""

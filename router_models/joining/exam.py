@@ -4,8 +4,8 @@ How it works: the old models' calibration rows make the population (`router_mode
 scored on some of the prompts describes it in terms of the old models' predictions (`router_models.heads.newcomer`).
 Models that sit the same exam together are compared with each other on the prompts that they share.
 
-Legend of array suffixes: K prompts of the exam, N calibration rows, M old models, J new ones, Q questions that they
-ask, T tasks.
+Legend of array suffixes: B prompts of a dataset, K prompts of the exam, N calibration rows, M old models, J new ones, Q
+questions that they ask, T tasks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from router_models.heads.newcomer import ExamParts, Newcomer, fit_newcomer, popu
 from router_models.heads.odds import logit
 from router_models.heads.population import Population, Rows
 from router_models.outcomes.dataset import OutcomesDataset, OutcomesError
-from router_models.outcomes.questions import one_per_question, question_numbers
+from router_models.outcomes.questions import one_per_number, question_numbers, told_apart
 from router_models.outcomes.splits import split_names
 from router_models.prediction import Z_90
 from router_models.predictor import ArtifactPredictor
@@ -86,17 +86,19 @@ def exam_of(
 ) -> Exam:
     """The questions of a dataset on which any of the new models has a score; of each `shots`, drawn at random.
 
-    One that several prompts ask counts once, with the means of what was answered.
+    One that several prompts ask counts once, with the means of what was answered. What different callers said of
+    different models is not put side by side: such a question counts once for each model.
 
     Raises:
         OutcomesError: a model is known already or has no outcomes, there are too few prompts, or the artifact has too
             few models or calibration rows to describe another.
     """
     _check(artifact, models, name, dataset)
-    once = one_per_question(dataset)
+    told, number_B = told_apart(dataset.renamed(artifact.aliases), (*artifact.models, *models))
+    once = one_per_number(told, number_B)
     asked_QJ = _asked(once, models, name, shots, seed)
     kept_Q = asked_QJ.sum(1) > 0
-    asking = dataset.select(kept_Q[question_numbers(dataset)])
+    asking = dataset.select(kept_Q[number_B])
     exam = _exam(artifact, models, name, once.select(kept_Q))
     return replace(exam, new=exam.new.where(asked_QJ[kept_Q]), splits=tuple(split_names(asking)))
 

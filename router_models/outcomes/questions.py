@@ -12,7 +12,7 @@ Legend of array suffixes: B prompts, Q questions, M models.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -45,13 +45,24 @@ def question_keys(dataset: OutcomesDataset) -> list[str]:
 
 def question_numbers(dataset: OutcomesDataset) -> np.ndarray:
     """A number for the question of each prompt, counted as they appear [B]."""
-    places: dict[str, int] = {}
-    return np.array([places.setdefault(key, len(places)) for key in question_keys(dataset)], dtype=int)
+    return _counted(question_keys(dataset))
+
+
+def _counted(keys: Iterable[Hashable]) -> np.ndarray:
+    places: dict[Hashable, int] = {}
+    return np.array([places.setdefault(key, len(places)) for key in keys], dtype=int)
 
 
 def one_per_question(dataset: OutcomesDataset) -> OutcomesDataset:
     """The first prompt of each question, with each model's mean outcomes over all prompts that ask it."""
-    number_B = question_numbers(dataset)
+    return one_per_number(dataset, question_numbers(dataset))
+
+
+def one_per_number(dataset: OutcomesDataset, number_B: np.ndarray) -> OutcomesDataset:
+    """The first prompt of each number, with each model's mean outcomes over all that have it.
+
+    Numbers are counted as they appear.
+    """
     first_Q = np.unique(number_B, return_index=True)[1]
     if len(first_Q) == len(number_B):
         return dataset
@@ -72,13 +83,43 @@ def without_lone_scores(dataset: OutcomesDataset, models: Sequence[str]) -> Outc
     Of questions without such, and of lengths, all is left.
     """
     known_BM, number_B = np.isfinite(dataset.matrix("score", models)), question_numbers(dataset)
-    asked_QM = np.zeros((int(number_B.max(initial=-1)) + 1, len(models)), dtype=bool)
+    return _without_scores(dataset, _is_lone(known_BM, number_B))
+
+
+def told_apart(dataset: OutcomesDataset, models: Sequence[str]) -> tuple[OutcomesDataset, np.ndarray]:
+    """The same, and numbers, equal where prompts ask the same and their scores may stand side by side [B].
+
+    They are counted as they appear. A score that stands alone on a prompt, where others that ask the same have another
+    model's, is with those of its own model. It goes where that model was compared with others by the question, which
+    counts once for each model.
+    """
+    known_BM, number_B = np.isfinite(dataset.matrix("score", models)), question_numbers(dataset)
+    is_lone_B, model_B = _is_lone(known_BM, number_B), known_BM.argmax(1)
+    compared_QM = _asked(known_BM & ~is_lone_B[:, None], number_B)
+    is_again_B = is_lone_B & compared_QM[number_B, model_B]
+    group_B = number_B * (len(models) + 1) + np.where(is_lone_B & ~is_again_B, model_B + 1, 0)
+    return _without_scores(dataset, is_again_B), _counted(group_B.tolist())
+
+
+def _is_lone(known_BM: np.ndarray, number_B: np.ndarray) -> np.ndarray:
+    """Whether a prompt has one score, and others that ask the same have another model's [B]."""
+    is_lone_B: np.ndarray = (known_BM.sum(1) == 1) & (_asked(known_BM, number_B).sum(1) > 1)[number_B]
+    return is_lone_B
+
+
+def _asked(known_BM: np.ndarray, number_B: np.ndarray) -> np.ndarray:
+    """Whether a model has a score on any prompt of a question [Q, M]."""
+    asked_QM = np.zeros((int(number_B.max(initial=-1)) + 1, known_BM.shape[1]), dtype=bool)
     np.logical_or.at(asked_QM, number_B, known_BM)
-    is_lone_B = (known_BM.sum(1) == 1) & (asked_QM.sum(1) > 1)[number_B]
-    if not is_lone_B.any():
+    return asked_QM
+
+
+def _without_scores(dataset: OutcomesDataset, of_B: np.ndarray) -> OutcomesDataset:
+    """The same without the scores of these prompts."""
+    if not of_B.any():
         return dataset
-    outcomes, lone = dataset.outcomes, dataset.prompts["prompt_id"].filter(pa.array(is_lone_B))
-    scores = pc.if_else(pc.is_in(outcomes["prompt_id"], lone.combine_chunks()), None, outcomes["score"])
+    outcomes, prompt_ids = dataset.outcomes, dataset.prompts["prompt_id"].filter(pa.array(of_B))
+    scores = pc.if_else(pc.is_in(outcomes["prompt_id"], prompt_ids.combine_chunks()), None, outcomes["score"])
     return OutcomesDataset(dataset.prompts, outcomes.set_column(outcomes.column_names.index("score"), "score", scores))
 
 

@@ -113,6 +113,7 @@ class FakeBackend:
         """What the metrics page says."""
         self.metrics: str | None = None
         """That page, as it stands."""
+        self.metrics_status = 200
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -219,7 +220,7 @@ class FakeBackend:
                 f"vllm:num_requests_running{labels} {self.running}.0\n"
                 f"vllm:num_requests_waiting{labels} {self.waiting}.0\n"
             )
-            await _send(writer, 200, (gauges if self.metrics is None else self.metrics).encode())
+            await _send(writer, self.metrics_status, (gauges if self.metrics is None else self.metrics).encode())
         elif request.path == "/version":
             await _send(writer, 200, b'{"version":"0.32.0"}')
         else:

@@ -905,8 +905,39 @@ async def test_a_run_that_ends_before_the_first_answer_writes_no_dataset(tmp_pat
         status, _, err = await finished(*arguments(server, tmp_path / "set"), "--yes")
 
     assert status == 1
-    assert "answers 401 for model 'a': no key. To go on without a:" in err.splitlines()[-1]
+    assert "answers 401 for model 'a': no key; all models at that address fail by their key: a, b" in err
+    assert "To go on without" not in err
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["journal.jsonl"]
+
+
+async def test_a_key_that_one_backend_refuses_leaves_the_models_of_others(tmp_path: Path) -> None:
+    def refuses(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(status=401, body=b'{"error": {"message": "no key"}}')
+
+    models = [
+        {"name": name, "backend": backend, "card": {"context_tokens": 8192}}
+        for name, backend in (("a", "shut"), ("b", "shut"), ("c", "open"))
+    ]
+    async with ChatServer(refuses) as shut, ChatServer(always(Scripted())) as is_open:
+        urls = {"shut": shut.url, "open": is_open.url}
+        backends = [{"name": name, "kind": "openai", "urls": [url]} for name, url in urls.items()]
+        (tmp_path / "catalog.yaml").write_text(json.dumps({"models": models, "backends": backends}))
+        given = ["--prompts", "families:sql@seed=1,count=5", "--catalog", str(tmp_path / "catalog.yaml")]
+        status, _, err = await finished(*given, "--output", str(tmp_path / "set"), "--yes")
+
+    assert status == 1
+    assert "fail by their key: a, b. To go on without a, b: the same command with --models c" in err
+
+
+async def test_a_key_that_is_not_for_one_model_is_told_of_that_one(tmp_path: Path) -> None:
+    def script(text: str, before: int, body: dict[str, Any]) -> Scripted:
+        return Scripted(status=401, body=b'{"error": {"message": "not yours"}}') if body["model"] == "b" else Scripted()
+
+    async with ChatServer(script) as server:
+        status, _, err = await finished(*arguments(server, tmp_path / "set"), "--yes")
+
+    assert status == 1
+    assert "answers 401 for model 'b': not yours. To go on without b: the same command with --models a" in err
 
 
 async def test_no_more_is_charged_than_is_announced_at_most(tmp_path: Path) -> None:

@@ -193,6 +193,26 @@ async def test_a_worker_whose_metrics_are_too_many_goes_on_answering() -> None:
             assert not world.events("replica.ejected")
 
 
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [(401, "key is not accepted"), (403, "key is not accepted"), (404, "/metrics answered with status 404"), (503, "")],
+)
+async def test_a_worker_that_refuses_its_metrics_goes_on_answering(status: int, why: str) -> None:
+    """Who says that it cannot now may be able to soon, so that is not told."""
+    async with FakeBackend() as small:
+        small.metrics_status = status
+        catalog = catalog_of(small=small)
+        async with UpstreamClient(catalog.backends, timeouts=QUICK) as client:
+            world = bench(catalog, client)
+            for _ in range(2 * FAILURES_TO_EJECT):
+                await Poller(client, world.replicas).poll(world.replicas.all)
+            assert (await world.gateway.complete(request(), FakeKey())).attempts == 1
+            told = world.events("page.unread")
+            assert [one["backend"] for one in told] == (["small"] if why else [])
+            assert all(why in one["why"] for one in told)
+            assert not world.events("replica.ejected")
+
+
 async def test_the_poller_sees_a_worker_go_and_come_back() -> None:
     async with FakeBackend() as small:
         catalog = catalog_of(small=small)

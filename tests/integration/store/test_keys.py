@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from app.store.credentials import Credential, issue, reissued
 from app.store.key_store import RedisKeys, SqliteKeys
 from app.store.keys import Secret
 from app.store.redis_client import StoreDown
+from app.store.sqlite import FORM, form_of
 from tests.fakes.redis_server import RedisServer, running_redis
 
 
@@ -189,6 +190,22 @@ async def test_a_file_that_is_none_is_a_store_that_is_down(tmp_path: Path) -> No
     (tmp_path / "keys.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(StoreDown, match="not a database"):
         await SqliteKeys(tmp_path / "keys.sqlite").version()
+
+
+async def test_a_gateway_does_not_start_on_a_file_of_a_later_release(tmp_path: Path) -> None:
+    place, path = Place(None, tmp_path, tmp_path / "pepper"), tmp_path / "keys.sqlite"
+    async with opened_keys(place, None) as keys:
+        await keys.issuer.create("ann", new_grant().plain(), "me")
+    with closing(sqlite3.connect(path)) as later:
+        assert form_of(later) == FORM
+        later.execute(f"PRAGMA user_version = {FORM + 1}")
+    with pytest.raises(UsageError) as refused:
+        async with watched_keys(place, None):
+            raise AssertionError
+    assert str(refused.value) == f"{path}: a later release has written there; update this gateway"
+    async with opened_keys(place, None) as keys:
+        with pytest.raises(UsageError, match="a later release has written there"):
+            await keys.issuer.create("bob", new_grant().plain(), "me")
 
 
 async def test_a_locked_file_is_waited_for(tmp_path: Path) -> None:

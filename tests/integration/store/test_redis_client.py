@@ -7,11 +7,13 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
+from app.domain.clock import Clock
 from app.store.redis_client import FAILURES_IN_A_ROW, LEFT_ALONE_S, RedisClient, Script, StoreDown
 from app.store.redis_wire import FORM, FORM_KEPT_IN
 from tests.fakes.clock import FakeClock
@@ -26,11 +28,27 @@ PATIENT_S = 0.05
 COUNT_UP = Script("return redis.call('INCR', KEYS[1])")
 
 
+class Connect(Protocol):
+    def __call__(self, url: str, password: str | None = None, clock: Clock | None = None) -> RedisClient:
+        """A client, which is closed when the test is over, however it ends: a loop with an open one does not end."""
+        ...
+
+
 @pytest.fixture
-async def client(redis_server: RedisServer) -> AsyncIterator[RedisClient]:
-    made = RedisClient(redis_server.url, None, FakeClock())
-    yield made
-    await made.aclose()
+async def connect() -> AsyncIterator[Connect]:
+    async with AsyncExitStack() as stack:
+
+        def made(url: str, password: str | None = None, clock: Clock | None = None) -> RedisClient:
+            client = RedisClient(url, password, clock or FakeClock())
+            stack.push_async_callback(client.aclose)
+            return client
+
+        yield made
+
+
+@pytest.fixture
+async def client(redis_server: RedisServer, connect: Connect) -> RedisClient:
+    return connect(redis_server.url)
 
 
 async def outcome(client: RedisClient, *command: Any) -> tuple[Any, float]:
@@ -72,31 +90,28 @@ async def test_many_commands_travel_over_one_connection(client: RedisClient, red
     assert connections(redis_server) == 1
 
 
-async def test_a_password_and_a_database_are_told_at_the_door(redis_server: RedisServer) -> None:
+async def test_a_password_and_a_database_are_told_at_the_door(redis_server: RedisServer, connect: Connect) -> None:
     redis_server.do("CONFIG", "SET", "requirepass", "hush")
-    let_in = RedisClient(f"{redis_server.url}?db=3", "hush", FakeClock())
+    let_in = connect(f"{redis_server.url}?db=3", "hush")
     await let_in.ask("SET", "fruit", "apple")
     assert (await let_in.ask("DBSIZE")) == 2, "what was asked for, and the mark"
-    left_out = RedisClient(redis_server.url, "wrong", FakeClock())
+    left_out = connect(redis_server.url, "wrong")
     with pytest.raises(StoreDown, match="WRONGPASS"):
         await left_out.ask("GET", "fruit")
-    for each in (let_in, left_out):
-        await each.aclose()
 
 
-async def test_the_address_may_name_a_user(redis_server: RedisServer) -> None:
+async def test_the_address_may_name_a_user(redis_server: RedisServer, connect: Connect) -> None:
     redis_server.do("ACL", "SETUSER", "gateway", "on", ">hush", "allkeys", "allcommands")
-    client = RedisClient(f"{redis_server.url}?db=3&username=gateway", "hush", FakeClock())
+    client = connect(f"{redis_server.url}?db=3&username=gateway", "hush")
     assert await client.ask("ACL", "WHOAMI") == b"gateway"
-    await client.aclose()
 
 
-async def test_a_redis_of_a_later_release_is_as_good_as_down(redis_server: RedisServer) -> None:
-    first = RedisClient(redis_server.url, None, FakeClock())
+async def test_a_redis_of_a_later_release_is_as_good_as_down(redis_server: RedisServer, connect: Connect) -> None:
+    first = connect(redis_server.url)
     assert await first.ask("PING")
     assert int(redis_server.do("GET", FORM_KEPT_IN)) == FORM
     redis_server.do("SET", FORM_KEPT_IN, FORM + 1)
-    second = RedisClient(redis_server.url, None, FakeClock())
+    second = connect(redis_server.url)
     with pytest.raises(StoreDown, match="LATER a later release has written there"):
         await second.ask("SET", "card", "1")
     redis_server.do("CLIENT", "KILL", "TYPE", "normal")
@@ -105,17 +120,16 @@ async def test_a_redis_of_a_later_release_is_as_good_as_down(redis_server: Redis
         await first.ask("SET", "card", "1")
     assert redis_server.do("GET", FORM_KEPT_IN) == b"%d" % (FORM + 1)
     assert redis_server.do("GET", "card") is None
-    for client in (first, second):
-        await client.aclose()
 
 
 @pytest.mark.parametrize("fault", ["run_out_of_memory", "become_read_only"])
-async def test_a_redis_that_takes_no_mark_lets_in_all_the_same(redis_server: RedisServer, fault: str) -> None:
+async def test_a_redis_that_takes_no_mark_lets_in_all_the_same(
+    redis_server: RedisServer, fault: str, connect: Connect
+) -> None:
     getattr(redis_server, fault)()
-    client = RedisClient(redis_server.url, None, FakeClock())
+    client = connect(redis_server.url)
     assert await client.ask("GET", "card") is None
     assert redis_server.do("GET", FORM_KEPT_IN) is None
-    await client.aclose()
 
 
 async def test_a_value_that_cannot_be_sent_is_the_callers_mistake(client: RedisClient) -> None:
@@ -152,9 +166,11 @@ async def test_commands_that_fail_together_are_one_failure(client: RedisClient, 
     redis_server.resume()
 
 
-async def test_it_is_left_alone_after_failures_and_then_tried_by_one_at_a_time(redis_server: RedisServer) -> None:
+async def test_it_is_left_alone_after_failures_and_then_tried_by_one_at_a_time(
+    redis_server: RedisServer, connect: Connect
+) -> None:
     clock = FakeClock()
-    client = RedisClient(redis_server.url, None, clock)
+    client = connect(redis_server.url, clock=clock)
     redis_server.kill()
     for failed in range(FAILURES_IN_A_ROW):
         assert (client.is_down, await outcome_of(client)) == (failed == FAILURES_IN_A_ROW, "down")
@@ -174,7 +190,6 @@ async def test_it_is_left_alone_after_failures_and_then_tried_by_one_at_a_time(r
     assert await outcome_of(client) == "down"
     clock.advance(0.1)
     assert (await outcome_of(client), client.is_down) == (True, False)
-    await client.aclose()
 
 
 @pytest.mark.parametrize("fault", ["run_out_of_memory", "become_read_only"])
@@ -188,9 +203,11 @@ async def test_a_redis_that_takes_no_writes_is_as_good_as_down(
 
 
 @pytest.mark.parametrize("fault", ["run_out_of_memory", "become_read_only"])
-async def test_what_is_read_says_nothing_against_a_failure_to_write(redis_server: RedisServer, fault: str) -> None:
+async def test_what_is_read_says_nothing_against_a_failure_to_write(
+    redis_server: RedisServer, fault: str, connect: Connect
+) -> None:
     clock = FakeClock()
-    client = RedisClient(redis_server.url, None, clock)
+    client = connect(redis_server.url, clock=clock)
     getattr(redis_server, fault)()
     for _ in range(FAILURES_IN_A_ROW):
         assert (await outcome(client, "SET", "fruit", "apple"))[0] == "down"
@@ -205,16 +222,17 @@ async def test_what_is_read_says_nothing_against_a_failure_to_write(redis_server
     assert (await outcome(client, "SET", "fruit", "apple"))[0] is True
     client.breaker.failed()
     assert not client.is_down
-    await client.aclose()
 
 
-async def test_a_primary_that_has_become_a_replica_is_left_for_whoever_is_at_its_address(tmp_path: Path) -> None:
+async def test_a_primary_that_has_become_a_replica_is_left_for_whoever_is_at_its_address(
+    tmp_path: Path, connect: Connect
+) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()
     with running_redis(tmp_path / "old") as old, running_redis(tmp_path / "new") as new:
         address = tmp_path / "redis.sock"
         address.symlink_to(tmp_path / "old" / "redis.sock")
-        client = RedisClient(f"unix://{address}", None, FakeClock())
+        client = connect(f"unix://{address}")
         assert await outcome_of(client) is True
         old.become_read_only()
         address.unlink()
@@ -223,17 +241,15 @@ async def test_a_primary_that_has_become_a_replica_is_left_for_whoever_is_at_its
         assert [answer for answer, _ in asked] == ["down", None], "what was answered is heard"
         assert (await outcome(client, "SET", "fruit", "apple"))[0] is True
         assert new.do("EXISTS", "fruit") == 1
-        await client.aclose()
 
 
-async def test_who_is_left_without_an_answer_hears_what_was_wrong(redis_server: RedisServer) -> None:
+async def test_who_is_left_without_an_answer_hears_what_was_wrong(redis_server: RedisServer, connect: Connect) -> None:
     redis_server.do("CONFIG", "SET", "requirepass", "hush")
-    client = RedisClient(redis_server.url, "wrong", FakeClock())
+    client = connect(redis_server.url, "wrong")
     for _ in range(FAILURES_IN_A_ROW + 1):
         with pytest.raises(StoreDown, match="WRONGPASS"):
             await client.ask("GET", "fruit")
     assert client.is_down
-    await client.aclose()
 
 
 async def test_one_bad_value_or_script_leaves_the_rest_alone(client: RedisClient) -> None:
@@ -246,8 +262,10 @@ async def test_one_bad_value_or_script_leaves_the_rest_alone(client: RedisClient
     assert not client.is_down
 
 
-async def test_what_is_asked_before_it_closes_is_answered_and_nothing_after(redis_server: RedisServer) -> None:
-    client = RedisClient(redis_server.url, None, FakeClock())
+async def test_what_is_asked_before_it_closes_is_answered_and_nothing_after(
+    redis_server: RedisServer, connect: Connect
+) -> None:
+    client = connect(redis_server.url)
     asked = [asyncio.ensure_future(client.run(COUNT_UP, ["n"])) for _ in range(100)]
     await asyncio.sleep(0)
     await client.aclose()
@@ -256,8 +274,8 @@ async def test_what_is_asked_before_it_closes_is_answered_and_nothing_after(redi
     await until(lambda: connections(redis_server), 0)
 
 
-async def test_closing_does_not_wait_for_a_stalled_redis(redis_server: RedisServer) -> None:
-    client = RedisClient(redis_server.url, None, FakeClock())
+async def test_closing_does_not_wait_for_a_stalled_redis(redis_server: RedisServer, connect: Connect) -> None:
+    client = connect(redis_server.url)
     redis_server.pause()
     asked = asyncio.ensure_future(outcome(client, "PING"))
     await asyncio.sleep(0)
@@ -278,12 +296,14 @@ async def test_lost_connections_are_made_anew_and_do_not_add_up(client: RedisCli
     assert connections(redis_server) == 1
 
 
-async def test_a_connection_that_is_late_is_waited_for_by_nobody_and_used_when_it_is_there(redis_server: Any) -> None:
+async def test_a_connection_that_is_late_is_waited_for_by_nobody_and_used_when_it_is_there(
+    redis_server: Any, connect: Connect
+) -> None:
     redis_server.stop()
     with running_redis(redis_server._folder, tcp=True) as server:
         async with FaultProxy(server.url, http=False) as proxy:
             proxy.up = Toxics(latency_s=0.1)
-            client = RedisClient(proxy.url.replace("http", "redis"), None, FakeClock())
+            client = connect(proxy.url.replace("http", "redis"))
             answer, seconds = await outcome(client, "PING")
             assert answer == "down"
             assert seconds < PATIENT_S + 0.04
@@ -292,7 +312,6 @@ async def test_a_connection_that_is_late_is_waited_for_by_nobody_and_used_when_i
             proxy.up = Toxics()
             await until(lambda: outcome_of(client), True)
             assert proxy.connections == 1
-            await client.aclose()
 
 
 async def test_what_is_published_is_heard_and_again_after_an_outage(
@@ -329,11 +348,11 @@ async def test_a_subscriber_of_a_redis_that_says_nothing_more_comes_again(
 
 @pytest.mark.slow
 async def test_nobody_reads_what_another_one_asked(
-    redis_server: RedisServer, full_size: bool, capsys: pytest.CaptureFixture[str]
+    redis_server: RedisServer, full_size: bool, capsys: pytest.CaptureFixture[str], connect: Connect
 ) -> None:
     """R14: every value names its key; half of those who ask leave at a random moment, and connections break."""
     total, rng = 100_000 if full_size else 5_000, random.Random(14)
-    client = RedisClient(redis_server.url, None, time.monotonic)
+    client = connect(redis_server.url, clock=time.monotonic)
     for number in range(200):
         await client.ask("SET", f"key-{number}", f"value of key-{number}")
     wrong, told = [], {"right": 0, "down": 0, "left": 0}
@@ -361,7 +380,6 @@ async def test_nobody_reads_what_another_one_asked(
                 task.cancel()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         told["left"] += len([end for end in ends if end is not None])  # before they had begun
-    await client.aclose()
     with capsys.disabled():
         print(json.dumps({"row": "R14", "gets": total, **told, "wrong": len(wrong)}))
     assert wrong == []

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from app.errors import UsageError
 from app.store.kept import DAY_S, Batch, Ended, Keep
-from app.store.sqlite import transaction
+from app.store.sqlite import FILE, FORM, form_of, open_database, transaction
 from app.store.sqlite_journal import INSERTED_AT_ONCE, TRIMMED_AT_ONCE, SqliteJournal
 
 
@@ -22,6 +23,32 @@ def test_a_transaction_that_cannot_be_completed_leaves_nothing_behind() -> None:
             connection.execute("INSERT INTO b VALUES (1)")
         with transaction(connection):
             assert connection.execute("SELECT count(*) FROM b").fetchone() == (0,)
+
+
+def test_a_file_says_of_which_form_it_is(tmp_path: Path) -> None:
+    with closing(open_database(tmp_path)) as connection:
+        assert form_of(connection) == FORM
+
+
+def test_a_file_without_a_form_is_of_the_first_one(tmp_path: Path) -> None:
+    with closing(open_database(tmp_path)) as connection:
+        connection.execute("INSERT INTO spent VALUES ('tester', '2026-11', 2.5)")
+        connection.execute("PRAGMA user_version = 0")
+    with closing(open_database(tmp_path)) as connection:
+        assert connection.execute("SELECT usd FROM spent").fetchone() == (2.5,)
+        assert form_of(connection) == FORM
+
+
+def test_a_file_of_a_later_release_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    with closing(sqlite3.connect(path)) as later:
+        later.execute("CREATE TABLE spent (nano_usd INTEGER)")
+        later.execute(f"PRAGMA user_version = {FORM + 1}")
+    written = path.read_bytes()
+    with pytest.raises(UsageError) as refused:
+        open_database(tmp_path)
+    assert str(refused.value) == f"{path}: a later release has written there; update this gateway"
+    assert path.read_bytes() == written
 
 
 async def test_records_of_a_wrong_clock_do_not_keep_those_that_came_after_them(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from app.errors import AnswerTooLarge, UpstreamTimeout, UpstreamUnreachable
+from app.errors import AnswerTooLarge, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.poller import Poller, parse_gauges
+from app.upstream.refusals import RefusedPage, refused_key
 from app.upstream.replicas import FAILURES_TO_EJECT, Replicas
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model
@@ -84,11 +85,12 @@ async def test_what_pages_say_reaches_the_replicas() -> None:
     assert replica.ejected_until is not None
 
 
-async def test_a_page_too_large_to_read_is_told_of_once_and_takes_no_worker_out() -> None:
+@pytest.mark.parametrize("error", [AnswerTooLarge("too large"), refused_key(), RefusedPage("status 404")])
+async def test_a_page_that_cannot_be_read_is_told_of_once_and_takes_no_worker_out(error: UpstreamError) -> None:
     log = io.StringIO()
     the_catalog = catalog(model("small", "pool"), urls={"pool": ("http://127.0.0.1:1/v1",)})
     replicas = Replicas(the_catalog, FakeClock(), Telemetry(log=EventLog(log)))
-    pages = FakePages(AnswerTooLarge("too large"))
+    pages = FakePages(error)
     poller = Poller(pages, replicas)
     (replica,) = replicas.all
 
@@ -98,7 +100,7 @@ async def test_a_page_too_large_to_read_is_told_of_once_and_takes_no_worker_out(
     (told,) = map(json.loads, log.getvalue().splitlines())
     assert (told["event"], told["backend"], told["replica"]) == ("page.unread", "pool", replica.url)
 
-    for page in (PAGE, AnswerTooLarge("again")):
+    for page in (PAGE, error):
         pages.page = page
         await poller.poll(replicas.all)
     assert log.getvalue().count("page.unread") == 2, "it was read in between"

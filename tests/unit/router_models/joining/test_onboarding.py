@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from router_models.joining.exam import Exam, exam_of, sat_exam
@@ -174,6 +175,28 @@ def test_models_that_answered_different_prompts_join_at_once_as_each_would_alone
         np.testing.assert_allclose(
             both.calibration.quality[:80, 2 + number], alone.calibration.quality[:80, 2], atol=1e-3
         )
+
+
+def test_ratings_that_different_callers_gave_to_one_question_are_no_comparison() -> None:
+    """Of each question one caller was answered by adder, one by poet, and one by small, which is known."""
+    old, dataset = tiny_artifact(rows=80), asked_twice(taken_in_turn(tiny_dataset()))
+    outcomes = with_old_models(dataset).outcomes
+    small = outcomes.filter(pc.equal(outcomes["model"], "small"))
+    pairs = ((dataset.prompts, of_others(dataset.prompts)), (dataset.outcomes, of_others(small)))
+
+    new = exam(old, shots=None, dataset=OutcomesDataset(*map(pa.concat_tables, pairs)))
+    both, reports = onboard(old, NEW, new, "tiny-v2", seed=1)
+
+    assert [report.prompts for report in reports] == [120, 120]
+    assert np.isfinite(both.calibration.score[80:]).sum(1).tolist() == [1] * 240
+    assert np.isnan(new.old_score_KM).all()
+    assert np.unique(new.question_K, return_counts=True)[1].tolist() == [2] * 120
+
+
+def of_others(rows: pa.Table) -> pa.Table:
+    """The same prompts of other callers."""
+    ids = pa.array([f"{prompt_id} again" for prompt_id in rows["prompt_id"].to_pylist()])
+    return rows.set_column(rows.column_names.index("prompt_id"), "prompt_id", ids)
 
 
 @pytest.mark.parametrize(("shared", "fewest", "most"), [(240, 40, 40), (100, 41, 79), (0, 80, 80)])

@@ -15,6 +15,7 @@ from router_models.outcomes.questions import (
     question_hash,
     question_keys,
     question_numbers,
+    told_apart,
     without_lone_scores,
 )
 
@@ -114,6 +115,27 @@ def test_what_different_callers_say_of_different_models_is_not_put_side_by_side(
     rows = found.outcomes.to_pylist()
     assert [row["prompt_id"] + row["model"] for row in rows if row["score"] is not None] == left
     assert {row["output_tokens"] for row in rows} == {7}
+
+
+@pytest.mark.parametrize(
+    ("answers", "left", "numbers"),
+    [
+        ([("1", "Hi", "b"), ("2", "Bye", "a"), ("3", "hi ", "a")], ["1b", "2a", "3a"], [0, 1, 2]),
+        ([("1", "Hi", "a"), ("2", "hi ", "b"), ("3", "hi", "a")], ["1a", "2b", "3a"], [0, 1, 0]),
+        ([("1", "Hi", "ab"), ("2", "hi ", "a"), ("3", "hi", "c")], ["1a", "1b", "3c"], [0, 0, 1]),
+        ([("1", "Hi", "ab"), ("2", "hi ", "bc")], ["1a", "1b", "2b", "2c"], [0, 0]),
+        ([("1", "Hi", "ax"), ("2", "hi ", "a"), ("3", "hi", "x")], ["1a", "1x", "2a", "3x"], [0, 0, 0]),
+    ],
+)
+def test_what_different_callers_say_of_different_models_is_told_apart(
+    answers: list[tuple[str, str, str]], left: list[str], numbers: list[int]
+) -> None:
+    """And each model's own is kept: of a question once, and where it was compared only that."""
+    found, number_B = told_apart(rated(*answers), ("a", "b", "c"))
+
+    rows = found.outcomes.to_pylist()
+    assert [row["prompt_id"] + row["model"] for row in rows if row["score"] is not None] == left
+    assert number_B.tolist() == numbers
 
 
 def test_without_copies_a_dataset_stays_as_it_is() -> None:
