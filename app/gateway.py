@@ -118,7 +118,7 @@ class Gateway:
 
     def ready(self) -> bool:
         """Whether requests should be sent here."""
-        return not self._admission.gate.leaving and self._replicas.any_healthy()
+        return not self._admission.gate.leaving and self._replicas.ejections.any_healthy()
 
     @property
     def draining(self) -> bool:

@@ -179,7 +179,7 @@ class Live:
                 snapshot.admission.cut(snapshot.backends - self.now.backends)
             await asyncio.sleep(LOOK_EVERY_S)
         del self._retired[snapshot]
-        snapshot.replicas.gone(self.now.replicas)
+        snapshot.replicas.ejections.gone(self.now.replicas.ejections)
         await snapshot.close()
 
 

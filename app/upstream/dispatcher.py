@@ -147,7 +147,7 @@ class Dispatcher:
 
     def _may_retry(self, call: Call) -> bool:
         # Where all replicas are out, one attempt may find one that is back; a second would only add to their load.
-        if call.counted >= self._limits.max_attempts or call.is_poison or self._replicas.all_out:
+        if call.counted >= self._limits.max_attempts or call.is_poison or self._replicas.ejections.all_out:
             return False
         return self._retries.take()
 
@@ -242,8 +242,8 @@ class Dispatcher:
 
     def _unavailable(self, models: Collection[Model]) -> UpstreamError:
         """The error where none of these models may be asked for now."""
-        wait_s = self._replicas.retry_after_s(models)
-        if all(self._replicas.limited_for_s(model) is not None for model in models):
+        wait_s = self._replicas.rests.retry_after_s(models)
+        if all(self._replicas.rests.limited_for_s(model) is not None for model in models):
             return UpstreamRateLimited("every backend that could answer is over its rate limit", retry_after_s=wait_s)
         return UpstreamUnreachable("no backend that could answer is reachable", retry_after_s=wait_s)
 
@@ -256,7 +256,7 @@ class Dispatcher:
         if last.status == 429:
             # An account that refused a second model keeps the first one from being asked as well.
             models = [target.candidate.model for target in call.tried]
-            last.retry_after_s = max(last.retry_after_s or 1, self._replicas.retry_after_s(models))
+            last.retry_after_s = max(last.retry_after_s or 1, self._replicas.rests.retry_after_s(models))
         last.may_retry = last.may_retry and not call.is_poison and not self._retries.is_empty
         return last
 

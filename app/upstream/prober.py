@@ -58,7 +58,7 @@ class Prober:
 
     async def _run(self) -> None:
         while True:
-            for replica in self._replicas.due_probes():
+            for replica in self._replicas.ejections.due_probes():
                 task = asyncio.create_task(self._probe(replica), name="probe")
                 self._probes.add(task)
                 # Not in the probe itself: one that is cancelled before it begins never runs.
@@ -77,14 +77,14 @@ class Prober:
         return None
 
     def _report(self, replica: Replica, probe: asyncio.Task[UpstreamError | None]) -> None:
-        """Tell `Replicas` how a probe went."""
+        """Tell `Ejections` how a probe went."""
         self._probes.discard(probe)
         error: UpstreamError | None = UpstreamTimeout("the probe was given up")
         try:
             if not probe.cancelled():
                 error = probe.result()
         finally:
-            self._replicas.probed(replica, error)
+            self._replicas.ejections.probed(replica, error)
 
     async def _ask(self, replica: Replica) -> None:
         model = self._models.get(replica.backend.name)

@@ -2,7 +2,7 @@
 
 How it works: services that are paid for limit each model on its own, so one that is over its limit rests, and the
 others go on. A service that refuses a second one while the first rests limits the account, and then all of it rests,
-which `Replicas` sees to. A model goes by its backend's name for it: two of the catalogue may be one there, with one
+which `Rests` sees to. A model goes by its backend's name for it: two of the catalogue may be one there, with one
 limit.
 """
 

@@ -1,4 +1,4 @@
-"""Whether adapting an artifact to somebody's own prompts helped, in figures and in words; see `adaptation`."""
+"""Whether adapting an artifact to somebody's own prompts helped, in figures and in words; see `judging`."""
 
 from __future__ import annotations
 

@@ -6,10 +6,11 @@ from router_models.aptitude.extract_json import EXTRACT_JSON
 from router_models.aptitude.facts import FACTS
 from router_models.aptitude.family import Draft, Family, Item, Wording, draw_from, exam_from
 from router_models.aptitude.german import GERMAN
-from router_models.aptitude.graders import GRADERS, GraderError, grade, grade_all, grade_each
+from router_models.aptitude.graders import GRADERS, grade, grade_all, grade_each
 from router_models.aptitude.list_state import LIST_STATE
 from router_models.aptitude.published import grade_anchor, why_ungradable
 from router_models.aptitude.python_line import PYTHON_LINE
+from router_models.aptitude.reference import GraderError
 from router_models.aptitude.sql import SQL
 from router_models.aptitude.units import UNITS
 from router_models.aptitude.word_problems import WORD_PROBLEMS

@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from router_models.aptitude.graders import MAX_TEXT_CHARS, GraderError, grade, grade_all
+from router_models.aptitude.graders import MAX_TEXT_CHARS, grade, grade_all
+from router_models.aptitude.reference import GraderError
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 # The field where an answer is no JSON as a whole, as when it is cut or has text around it.

@@ -20,7 +20,7 @@ PREFIX = "adapted."
 
 @dataclass(frozen=True)
 class Correction:
-    """See `router_models.adapting.adaptation`; models that were not measured have the shared offset and slopes."""
+    """See `router_models.adapting.fits`; models that were not measured have the shared offset and slopes."""
 
     offset_C: np.ndarray
     kind_TC: np.ndarray

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import pytest
 
 from app.upstream.deadline import Timeouts
+from app.upstream.ejections import FAILURES_TO_EJECT
 from app.upstream.prober import LOOK_EVERY_S, Prober
 from app.upstream.replica import EJECTED_FOR_S, WARMS_FOR_S, Replica
-from app.upstream.replicas import FAILURES_TO_EJECT
 from tests.fakes.backend import Script
 from tests.fakes.gateway import Bench, bench, client_of
 from tests.fakes.moody import Moody
@@ -146,7 +146,7 @@ async def test_when_all_are_bad_all_are_tried_and_all_come_back(world: World) ->
     for server in world.servers:
         server.fails = 1.0
     bad = await ask_at(RATE, 8 / world.speed, world.bench.gateway)
-    all_out = world.bench.replicas.all_out
+    all_out = world.bench.replicas.ejections.all_out
     asked = [server.asked for server in world.servers]
     still_bad = await ask_at(RATE, 4 / world.speed, world.bench.gateway)
     tried = [server.asked - before for server, before in zip(world.servers, asked, strict=True)]

@@ -14,9 +14,9 @@ import pytest
 
 from app.domain.models import Backend, Catalog
 from app.upstream.deadline import Timeouts
+from app.upstream.ejections import FAILURES_TO_EJECT
 from app.upstream.poller import POLL_EVERY_S, Poller
 from app.upstream.prober import LOOK_EVERY_S, PROBE_WITHIN_S, Prober
-from app.upstream.replicas import FAILURES_TO_EJECT
 from tests.fakes.backend import Script
 from tests.fakes.gateway import Bench, bench, client_of
 from tests.fakes.moody import Moody

@@ -27,8 +27,10 @@ from app.telemetry.logging import EventLog
 from app.upstream.answer import MAX_ANSWER_BYTES
 from app.upstream.deadline import Deadline, OutOfTime, Timeouts
 from app.upstream.dispatcher import MIN_ATTEMPT_S, Dispatcher, DispatchLimits, begins_within_s
+from app.upstream.ejections import FAILURES_TO_EJECT
 from app.upstream.faults import NoAnswer
-from app.upstream.replicas import FAILURES_TO_EJECT, MAX_REST_S, REST_WHEN_FULL_S, Replicas
+from app.upstream.replicas import Replicas
+from app.upstream.rests import MAX_REST_S, REST_WHEN_FULL_S
 from app.upstream.retries import BASE_S, SAVED_AT_MOST, Backoff
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import Does, FakeExchange, FakeUpstream, chunk, event, texts
@@ -139,7 +141,7 @@ async def test_a_callers_own_short_limit_says_nothing_against_a_replica() -> Non
         with pytest.raises(OutOfTime):
             await world.dispatch(seconds=MIN_ATTEMPT_S + 0.001)
     assert world.upstream.asked == ["small"] * FAILURES_TO_EJECT
-    assert not world.replicas.all_out
+    assert not world.replicas.ejections.all_out
 
 
 async def test_a_replica_that_takes_longer_than_the_gateways_own_limit_has_failed() -> None:
@@ -182,7 +184,7 @@ async def test_nothing_is_retried_while_all_replicas_are_out() -> None:
     for _ in range(FAILURES_TO_EJECT):
         with pytest.raises(UpstreamUnreachable):
             await world.dispatch()
-    assert world.replicas.all_out
+    assert world.replicas.ejections.all_out
     world.upstream.asked.clear()
     for _ in range(10):
         with pytest.raises(UpstreamUnreachable):
@@ -613,7 +615,7 @@ async def test_a_part_of_a_second_is_waited_for_whole(status: int, wait_s: float
     with pytest.raises(UpstreamBusy) as caught:
         await world.dispatch()
     assert caught.value.retry_after_s == told_s
-    assert world.replicas.retry_after_s([SMALL]) == min(told_s, MAX_REST_S)
+    assert world.replicas.rests.retry_after_s([SMALL]) == min(told_s, MAX_REST_S)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from app.errors import UpstreamBroken, UpstreamRateLimited
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.upstream.changes import Change
+from app.upstream.ejections import FAILURES_TO_EJECT
 from app.upstream.fleet_view import FleetView
 from app.upstream.lease import Lease
-from app.upstream.replicas import FAILURES_TO_EJECT, Replicas
+from app.upstream.replicas import Replicas
 from app.upstream.service import Service
 from app.upstream.speeds import Speeds
 from tests.fakes.clock import FakeClock
@@ -57,12 +58,12 @@ class World:
 
     @property
     def limited_for_s(self) -> tuple[float | None, ...]:
-        by_model = tuple(self.replicas.limited_for_s(one) for one in self.models.values())
+        by_model = tuple(self.replicas.rests.limited_for_s(one) for one in self.models.values())
         assert (self.replicas.fleet().limited_for_s or (None,) * len(by_model)) == by_model
         return by_model
 
     def retry_after_s(self, *names: str) -> int:
-        return self.replicas.retry_after_s([self.models[name] for name in names])
+        return self.replicas.rests.retry_after_s([self.models[name] for name in names])
 
 
 def end(lease: Lease, wait_s: int | None) -> None:
