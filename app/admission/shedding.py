@@ -8,7 +8,9 @@ is low goes first, what is normal leaves room for what is high, and there is no 
   long whatever arrives waits before anybody reads it; but what is done about it shows only after that wait, so turning
   all of a priority away as soon as the loop is late would swing between nobody and everybody. The strain therefore
   moves slowly, and within its band a priority is turned away in part. One long step, such as reading a large body, is
-  too short to matter.
+  too short to matter. Nor do callers matter who each wait for an answer before they ask again: a hundred of them keep a
+  loop busy and late, but no later than they are many. So it takes a lateness beyond theirs to begin with, as that of a
+  loop that falls behind soon is, and a small one is then enough to go on.
 
 Not looked at: how long workers take. A long answer is no sign of crowding; the router sees the workers' own queues.
 """
@@ -28,10 +30,15 @@ from app.errors import Overloaded
 BANDS: Mapping[str, tuple[float, float]] = {"low": (0.4, 0.6), "normal": (0.6, 0.85), "high": (0.9, 1.0)}
 
 PROBE_EVERY_S = 0.02
-# Garbage collection and large bodies make a loop later than this, but not all the time.
+# How late a loop is kept that has too much to do. Garbage collection and large bodies make it later, but not all the
+# time.
 LATE_S = 0.02
-# The strain per second while the loop is so many times later than `LATE_S`, less one. At 3, one pause of 100 ms leaves
-# less than the 0.4 at which the first are turned away, and a loop that is asked for four times too much takes a second.
+# How late a loop may be in which nobody has been turned away of late: with a hundred and fifty callers who take a
+# millisecond each, and ask again when they are answered. One that falls behind is there within a quarter of a second.
+BUSY_S = 0.15
+# The strain per second grows by one with each `LATE_S` that the loop is later than that, up to this. At 3, one pause
+# leaves less than the 0.4 at which the first are turned away, and a loop that is asked for four times too much takes
+# half a second.
 MOST_STRAIN_PER_S = 3.0
 # What is urgent is left alone until a loop is so late that nothing else would help either.
 MUCH_TOO_LATE_S = 0.2
@@ -56,6 +63,9 @@ class Shedding(AbstractContextManager["Shedding"]):
         """`places` is the share of places that are taken, `memory` that of the memory."""
         self._places, self._memory = places, memory or memory_share()
         self._memory_pressure = self._strain = 0.0
+        self._was_late = False
+        self._is_turning_away = False
+        """By strain: from where the first are, until there is none left."""
         self._draw = 0.0
         self._probes = 0
         self._timer: Timer | None = None
@@ -96,10 +106,14 @@ class Shedding(AbstractContextManager["Shedding"]):
 
     def _look(self, since_s: float, used_s: float) -> None:
         late_by_s = max(0.0, since_s - PROBE_EVERY_S) if used_s >= OWN_SHARE * since_s else 0.0
-        per_s = min(MOST_STRAIN_PER_S, late_by_s / LATE_S - 1)
+        bearable_s = LATE_S if self._is_turning_away else BUSY_S
+        per_s = max(-1.0, min(MOST_STRAIN_PER_S, (late_by_s - bearable_s) / LATE_S))
         most, _ = BANDS["high"] if late_by_s < MUCH_TOO_LATE_S else (1.0, 1.0)
-        step_s = since_s if self._strain else min(since_s, FIRST_STEP_S)
+        step_s = since_s if self._was_late else min(since_s, FIRST_STEP_S)
         self._strain = min(most, max(0.0, self._strain + per_s * step_s))
+        self._was_late = late_by_s > LATE_S
+        first_refused, _ = BANDS["low"]
+        self._is_turning_away = self._strain > (0.0 if self._is_turning_away else first_refused)
         if self._probes % MEMORY_EVERY == 0:
             self._memory_pressure = _memory_pressure(self._memory())
         self._probes += 1
