@@ -35,6 +35,8 @@ _INSTEAD = ("tool_calls", "refusal", "reasoning", "reasoning_content")
 # and what Gemini says of a text.
 _OWN = "provider_specific_fields"
 _OF_MESSAGE = ("annotations", "parsed", "reasoning_details", "images", "thinking_blocks", "extra_content", _OWN)
+# A client copies the message into the parts of its text, with its thoughts.
+_OF_PART = ("role", "reasoning", "reasoning_content", *_OF_MESSAGE)
 _OF_CALL = ("index", _OWN)
 _OF_FUNCTION = ("parsed_arguments", _OWN)
 # What Mistral's models thought, which stands among the parts of their texts.
@@ -74,7 +76,13 @@ def _message_schemas(role: str) -> list[Schema]:
 
 def _part_schemas(role: str) -> list[Schema]:
     kinds = ("text", "refusal")
-    parts = [echoed({"type": {"const": kind}, kind: {"type": "string"}}, ("type", kind)) for kind in kinds]
+    copied: dict[str, Schema] = {}
+    if role == "assistant":
+        copied = {"tool_calls": {"type": "array", "maxItems": 0}, "prefix": {"const": False}}
+    names = _OF_PART if role == "assistant" else ()
+    parts = [
+        echoed({**copied, "type": {"const": kind}, kind: {"type": "string"}}, ("type", kind), *names) for kind in kinds
+    ]
     if role == "assistant":
         parts.append({"type": "object", "properties": {"type": {"const": _THOUGHT}}, "required": ["type"]})
     if role == "user":
@@ -171,11 +179,20 @@ def _take_out_echoes(message: dict[str, Any], role: str) -> None:
         said = [part for part in message["content"] if not (isinstance(part, dict) and part.get("type") == _THOUGHT)]
         message["content"] = said or None
     for part in objects_in(message, "content"):
-        take_out(part)
+        take_out(part, *(_OF_PART if role == "assistant" else ()))
         take_out(part.get("image_url"))
+        if role == "assistant":
+            _take_out_copies(part)
     for call in objects_in(message, "tool_calls"):
         take_out(call, *_OF_CALL)
         take_out(call.get("function"), *_OF_FUNCTION)
+
+
+def _take_out_copies(part: dict[str, Any]) -> None:
+    """Of a message's fields that only with these values say nothing."""
+    for name, nothing in (("tool_calls", []), ("prefix", False)):
+        if name in part and type(part[name]) is type(nothing) and part[name] == nothing:
+            del part[name]
 
 
 def _check_content(message: Mapping[str, Any], role: str, where: str) -> None:

@@ -212,6 +212,7 @@ _MAIN: tuple[Parameter, ...] = (
     Parameter("service_tier", '"auto" or "default"', one_of("auto", "default"), _CHAT, forwarded=False),
     Parameter("safety_identifier", "a short text", text(MAX_NAME_CHARS), _CHAT, forwarded=False),
     Parameter("prompt_cache_key", "a short text", text(MAX_NAME_CHARS), _CHAT, forwarded=False),
+    Parameter("prompt_cache_retention", "a short text", text(MAX_NAME_CHARS), _CHAT, forwarded=False),
     # Text completions.
     Parameter(
         "prompt",

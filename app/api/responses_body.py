@@ -108,14 +108,15 @@ _OWN = (
     ),
     # Here backends say it again in the response.
     replace(shared("metadata")["metadata"], forwarded=True),
+    Parameter("client_metadata", "an object", any_object, forwarded=False),
     Parameter("previous_response_id", NOT_STORED, _NEVER),
     Parameter("conversation", NOT_STORED, _NEVER),
 )
 _SHARED = (
-    "model routing stream user service_tier safety_identifier prompt_cache_key temperature top_p top_logprobs "
-    "parallel_tool_calls frequency_penalty presence_penalty logit_bias seed stop top_k min_p repetition_penalty "
-    "ignore_eos stop_token_ids include_stop_str_in_output skip_special_tokens include_reasoning structured_outputs "
-    "chat_template_kwargs"
+    "model routing stream user service_tier safety_identifier prompt_cache_key prompt_cache_retention temperature "
+    "top_p top_logprobs parallel_tool_calls frequency_penalty presence_penalty logit_bias seed stop top_k min_p "
+    "repetition_penalty ignore_eos stop_token_ids include_stop_str_in_output skip_special_tokens include_reasoning "
+    "structured_outputs chat_template_kwargs"
 )
 
 TABLE: Mapping[str, Parameter] = {**shared(*_SHARED.split()), **{one.name: one for one in _OWN}}

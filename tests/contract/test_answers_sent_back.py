@@ -208,6 +208,15 @@ async def test_a_call_is_sent_back_with_its_signature(
     assert backend.requests[1].body["messages"][1]["tool_calls"] == [signed]
 
 
+async def test_a_message_copied_into_its_text_is_sent_back(client: AsyncOpenAI, backend: FakeBackend) -> None:
+    message = (await created(client)).model_dump()
+    copied: Any = {"type": "text", "text": message.pop("content"), **message, "tool_calls": [], "reasoning": "Hm"}
+    kept: Any = {"role": "assistant", "content": [copied]}
+    await client.chat.completions.create(model="small", messages=[ASKED, kept, ASKED])
+    told = {"role": "assistant", "content": [{"type": "text", "text": TEXT}]}
+    assert backend.requests[1].body["messages"] == [ASKED, told, ASKED]
+
+
 async def created_response(client: AsyncOpenAI, **asked: Any) -> Any:
     return await client.responses.create(model="small", input=[ASKED], **asked)
 

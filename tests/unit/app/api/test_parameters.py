@@ -60,6 +60,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "service_tier": (["auto"], ["flex"]),
     "safety_identifier": (["a"], [1]),
     "prompt_cache_key": (["a"], [1]),
+    "prompt_cache_retention": (["24h"], [1]),
     "prompt": (["text", ["a", "b"], [1, 2], [[1], [2, 3]]], [{}, ["a"] * 65, [1.5], [None]]),
     "best_of": ([1], [2]),
     "echo": ([True], ["true"]),

@@ -170,6 +170,18 @@ CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 PART = {"type": "text", "text": "3"}
 THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "1 + 2 is 3."}], "closed": True}
 SIGNED = {**CALL, "extra_content": {"google": {"thought_signature": "abc", "unknown": None}}}
+COPIED = {
+    **PART,
+    "role": "assistant",
+    "refusal": None,
+    "annotations": [],
+    "audio": None,
+    "function_call": None,
+    "tool_calls": [],
+    "reasoning": "Hm",
+    "reasoning_content": "Hm",
+    "prefix": False,
+}
 SEEN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]}
 
 
@@ -198,6 +210,7 @@ SEEN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "
         ({**SAID, "content": [THOUGHT, PART]}, {**SAID, "content": [PART]}),
         ({**SAID, "content": [THOUGHT]}, {**SAID, "content": None}),
         ({**CALLED, "content": [THOUGHT]}, CALLED),
+        ({**SAID, "content": [COPIED]}, {**SAID, "content": [PART]}),
         ({"role": "user", "content": "hi", "name": None}, {"role": "user", "content": "hi"}),
         ({**SEEN, "content": [{**SEEN["content"][0], "text": None}]}, SEEN),  # type: ignore[dict-item]
     ],
@@ -230,6 +243,8 @@ def test_null_is_absent_and_what_is_the_clients_own_is_not_told(echo: dict[str, 
         ({**SAID, "prefix": 0}, r"messages\[1\].prefix is not a parameter of this API"),
         ({"role": "user", "content": "hi", "prefix": False}, r"messages\[1\].prefix is not a parameter"),
         ({"role": "user", "content": "hi", "images": []}, r"messages\[1\].images is not a parameter"),
+        ({**SAID, "content": [{**COPIED, "tool_calls": [CALL]}]}, r"messages\[1\].content\[0\]"),
+        ({"role": "user", "content": [{**PART, "role": "user"}]}, r"messages\[1\].content\[0\]"),
     ],
     ids=str,
 )

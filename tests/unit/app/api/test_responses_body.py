@@ -114,6 +114,8 @@ FINE: list[dict[str, Any]] = [
     {"store": False, "background": False, "truncation": "auto", "previous_response_id": None},
     {"metadata": {"a": "b"}, "service_tier": "auto", "user": "me", "prompt_cache_key": "k"},
     {"stream": True, "stream_options": {"include_obfuscation": False}},
+    {"client_metadata": {"x": {"y": [1]}}, "prompt_cache_retention": "24h"},
+    {"client_metadata": None, "prompt_cache_retention": None},
     {"top_k": 5, "seed": 1, "stop": ["x"], "chat_template_kwargs": {"enable_thinking": False}},
     {"input": [{"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "3"}]}]},
 ]
@@ -215,6 +217,13 @@ def test_these_are_refused_with_a_reason(fields: dict[str, Any], says: str) -> N
 def test_other_fields_are_refused_by_name(name: str) -> None:
     with pytest.raises(UnsupportedParameter, match=f"{name} is not a parameter"):
         parsed(**{name: 1})
+
+
+def test_what_a_client_says_of_itself_and_of_the_cache_is_not_told() -> None:
+    body = parsed(client_metadata={"x": "y"}, prompt_cache_retention="24h").body
+    assert body.keys().isdisjoint({"client_metadata", "prompt_cache_retention"})
+    with pytest.raises(InvalidRequest, match="client_metadata must be an object"):
+        parsed(client_metadata="x")
 
 
 def test_template_arguments_are_for_keys_that_may_set_them() -> None:
