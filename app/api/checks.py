@@ -16,11 +16,22 @@ Schema = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Misfit:
+    """The first part of a refused value that is wrong."""
+
+    path: str
+    wrong: str | None
+    """What is wrong, in words that follow the path; None if it is a field that nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """What is wanted of a value."""
 
     holds: Callable[[Any], bool]
     schema: Schema
+    find: Callable[[str, Any], Misfit | None] | None = None
+    """Where at this path a value that does not hold is wrong; None if only the whole can be named."""
 
 
 def integer(low: int, high: int) -> Check:
@@ -67,9 +78,18 @@ def one_of(*allowed: str) -> Check:
 
 def list_of(item: Check, max_items: int, min_items: int = 0) -> Check:
     holds = item.holds
+
+    def find(path: str, value: Any) -> Misfit | None:
+        if not isinstance(value, list):
+            return None
+        if len(value) > max_items:
+            return Misfit(path, f"has {len(value)} entries; at most {max_items} are taken")
+        return next((_misfit(item, f"{path}[{at}]", one) for at, one in enumerate(value) if not holds(one)), None)
+
     return Check(
         lambda value: isinstance(value, list) and min_items <= len(value) <= max_items and all(map(holds, value)),
         _array(item, max_items, min_items),
+        find if item.find else None,
     )
 
 
@@ -90,7 +110,17 @@ def closed(required: tuple[str, ...] = (), /, **fields: Check) -> Check:
             and all(name in fields and fields[name].holds(item) for name, item in value.items())
         )
 
-    return Check(holds, object_schema({name: check.schema for name, check in fields.items()}, required))
+    def find(path: str, value: Any) -> Misfit | None:
+        if not isinstance(value, dict):
+            return None
+        for name, item in value.items():
+            if name not in fields:
+                return Misfit(f"{path}.{name}", None)
+            if not fields[name].holds(item):
+                return _misfit(fields[name], f"{path}.{name}", item)
+        return next((Misfit(f"{path}.{name}", "is missing") for name in required if name not in value), None)
+
+    return Check(holds, object_schema({name: check.schema for name, check in fields.items()}, required), find)
 
 
 def object_schema(fields: Mapping[str, Schema], required: tuple[str, ...] = ()) -> Schema:
@@ -101,7 +131,13 @@ def object_schema(fields: Mapping[str, Schema], required: tuple[str, ...] = ()) 
 
 def at_most(max_bytes: int, check: Check) -> Check:
     """The same, of limited size as JSON."""
-    return Check(lambda value: check.holds(value) and json_bytes(value) <= max_bytes, check.schema)
+
+    def find(path: str, value: Any) -> Misfit | None:
+        if check.holds(value):
+            return Misfit(path, f"must be at most {max_bytes} bytes as JSON")
+        return _misfit(check, path, value)
+
+    return Check(lambda value: check.holds(value) and json_bytes(value) <= max_bytes, check.schema, find)
 
 
 boolean = Check(lambda value: isinstance(value, bool), {"type": "boolean"})
@@ -125,3 +161,23 @@ def json_bytes(value: object) -> int:
 def _array(item: Check, max_items: int, min_items: int) -> Schema:
     schema: dict[str, Any] = {"type": "array", "items": item.schema, "maxItems": max_items}
     return {**schema, "minItems": min_items} if min_items else schema
+
+
+def _misfit(check: Check, path: str, value: Any) -> Misfit | None:
+    found = check.find(path, value) if check.find else None
+    if found:
+        return found
+    words = _words(check.schema)
+    return Misfit(path, f"must be {words}") if words else None
+
+
+_KINDS = {"object": "an object", "array": "a list", "boolean": "true or false"}
+
+
+def _words(schema: Schema) -> str | None:
+    """What is wanted; None where it takes more than a few words."""
+    if "enum" in schema:
+        return " or ".join(f'"{one}"' for one in schema["enum"])
+    if "maxLength" in schema:
+        return f"a text of {schema.get('minLength', 0)} to {schema['maxLength']} characters"
+    return _KINDS.get(schema.get("type", ""))

@@ -299,10 +299,21 @@ def check_fields(body: Mapping[str, Any], table: Mapping[str, Parameter]) -> dic
         if value is None:
             continue
         if not parameter.check.holds(value):
-            raise InvalidRequest(f"{name} must be {parameter.expected}", param=name)
+            raise _refusal(parameter, value)
         if parameter.forwarded:
             forwarded[name] = value
     return forwarded
+
+
+def _refusal(parameter: Parameter, value: Any) -> InvalidRequest | UnsupportedParameter:
+    """Names the part of a value that is wrong, where its check can tell."""
+    name, find = parameter.name, parameter.check.find
+    misfit = find(name, value) if find else None
+    if misfit is None:
+        return InvalidRequest(f"{name} must be {parameter.expected}", param=name)
+    if misfit.wrong is None:
+        return unsupported(misfit.path)
+    return InvalidRequest(f"{misfit.path} {misfit.wrong}", param=misfit.path)
 
 
 def unsupported(name: str, known: Sequence[str] = ()) -> UnsupportedParameter:

@@ -118,8 +118,11 @@ def test_each_parameter_is_checked(name: str) -> None:
         for value in bad:
             with pytest.raises(InvalidRequest, match=name) as caught:
                 check_fields({name: value}, TABLES[operation])
-            assert parameter.expected in caught.value.message
-            assert caught.value.param == name
+            if caught.value.param == name:
+                assert parameter.expected in caught.value.message or " entries; at most " in caught.value.message
+            else:
+                assert parameter.check.find
+                assert str(caught.value.param).startswith(name)
 
 
 @pytest.mark.parametrize("operation", ["chat", "completion"])
@@ -156,3 +159,23 @@ def test_a_parameter_of_the_other_operation_is_refused() -> None:
 def test_only_what_is_about_the_answer_is_forwarded_and_null_is_nothing() -> None:
     body = {"model": "auto", "routing": {}, "stream": True, "user": "me", "temperature": 0, "stop": None}
     assert check_fields(body, TABLES["chat"]) == {"temperature": 0}
+
+
+@pytest.mark.parametrize(
+    ("tools", "param", "message"),
+    [
+        ([TOOL] * 129, "tools", "tools has 129 entries; at most 128 are taken"),
+        ([TOOL, {**TOOL, "cache_control": {}}], "tools[1].cache_control", "is not a parameter of this API"),
+        ([{**TOOL, "type": "web"}], "tools[0].type", 'tools[0].type must be "function"'),
+        ([TOOL, {**TOOL, "function": {"name": "x" * 65}}], "tools[1].function.name", "a text of 1 to 64 characters"),
+        ([{**TOOL, "function": {"name": "f", "parameters": 1}}], "tools[0].function.parameters", "must be an object"),
+        ([{**TOOL, "function": {}}], "tools[0].function.name", "is missing"),
+        ([{**TOOL, "function": {"name": "f", "description": "x" * 65536}}], "tools[0].function", "at most 65536 bytes"),
+        ([1], "tools[0]", "tools[0] must be an object"),
+    ],
+)
+def test_a_wrong_tool_is_named(tools: list[Any], param: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_fields({"tools": tools}, TABLES["chat"])
+    assert refused.value.param == param
+    assert message in str(refused.value)
