@@ -216,16 +216,19 @@ def _check_part(part: object, role: str, where: str) -> None:
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or kind not in ("text", "image_url", "refusal"):
         raise InvalidRequest(f'{where}.type must be "text" or "image_url"', param=f"{where}.type")
+    for name in part:
+        if name not in ("type", kind):
+            raise unsupported(f"{where}.{name}", sorted(("type", kind)))
     if kind == "image_url":
         _check_image(part, role, where)
         return
-    if part.keys() != {"type", kind} or not isinstance(part[kind], str):
+    if not isinstance(part.get(kind), str):
         raise InvalidRequest(f'{where} must be an object with the type and a text, "{kind}"', param=where)
 
 
 def _check_image(part: Mapping[str, Any], role: str, where: str) -> None:
     image = part.get("image_url")
-    if role != "user" or part.keys() != {"type", "image_url"}:
+    if role != "user":
         raise InvalidRequest(f"{where}: pictures belong into user messages, as image_url", param=where)
     if not isinstance(image, dict) or not image.keys() <= {"url", "detail"} or not isinstance(image.get("url"), str):
         raise InvalidRequest(

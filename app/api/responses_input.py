@@ -178,7 +178,8 @@ def _check_item(item: object, where: str) -> None:
     take_out(item)
     kind = item.get("type", "message") if isinstance(item, dict) else None
     if kind == "item_reference":
-        raise InvalidRequest(f"{where} must be {NOT_STORED}", param=where)
+        sent_whole = "clients that shorten it to references stop that with store: false"
+        raise InvalidRequest(f"{where} must be {NOT_STORED}; {sent_whole}", param=where)
     if not isinstance(item, dict) or not isinstance(kind, str) or kind not in ("message", *_ITEMS):
         known = ", ".join(("message", *_ITEMS))
         raise InvalidRequest(f"{where}.type must be one of {known}", param=f"{where}.type")

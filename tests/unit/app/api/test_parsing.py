@@ -170,7 +170,7 @@ CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 PART = {"type": "text", "text": "3"}
 THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "1 + 2 is 3."}], "closed": True}
 SIGNED = {**CALL, "extra_content": {"google": {"thought_signature": "abc", "unknown": None}}}
-COPIED = {
+COPIED: dict[str, Any] = {
     **PART,
     "role": "assistant",
     "refusal": None,
@@ -243,6 +243,11 @@ def test_null_is_absent_and_what_is_the_clients_own_is_not_told(echo: dict[str, 
         ({**SAID, "prefix": 0}, r"messages\[1\].prefix is not a parameter of this API"),
         ({"role": "user", "content": "hi", "prefix": False}, r"messages\[1\].prefix is not a parameter"),
         ({"role": "user", "content": "hi", "images": []}, r"messages\[1\].images is not a parameter"),
+        (user([{"type": "text", "text": "hi", "cache_control": {}}]), r"content\[0\].cache_control is not a parameter"),
+        (
+            user([SEEN["content"][0] | {"cache_control": {}}]),  # type: ignore[operator]
+            r"messages\[1\].content\[0\].cache_control is not a parameter of this API",
+        ),
         ({**SAID, "content": [{**COPIED, "tool_calls": [CALL]}]}, r"messages\[1\].content\[0\]"),
         ({"role": "user", "content": [{**PART, "role": "user"}]}, r"messages\[1\].content\[0\]"),
     ],
