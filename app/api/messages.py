@@ -172,9 +172,8 @@ def _check_message(message: object, where: str) -> None:
 def _take_out_echoes(message: dict[str, Any], role: str) -> None:
     # Backends write calls with a null content, and read them so.
     take_out(message, *(_OF_MESSAGE if role == "assistant" else ()), kept="content")
-    # Mistral says so of each answer. Where it is true, the model is to go on with the text: that is no echo.
-    if role == "assistant" and message.get("prefix") is False:
-        del message["prefix"]
+    if role == "assistant":
+        _take_out_prefix(message)
     if role == "assistant" and any(part.get("type") == _THOUGHT for part in objects_in(message, "content")):
         said = [part for part in message["content"] if not (isinstance(part, dict) and part.get("type") == _THOUGHT)]
         message["content"] = said or None
@@ -190,9 +189,15 @@ def _take_out_echoes(message: dict[str, Any], role: str) -> None:
 
 def _take_out_copies(part: dict[str, Any]) -> None:
     """Of a message's fields that only with these values say nothing."""
-    for name, nothing in (("tool_calls", []), ("prefix", False)):
-        if name in part and type(part[name]) is type(nothing) and part[name] == nothing:
-            del part[name]
+    if part.get("tool_calls") == []:
+        del part["tool_calls"]
+    _take_out_prefix(part)
+
+
+def _take_out_prefix(said: dict[str, Any]) -> None:
+    # Mistral says so of each answer. Where it is true, the model is to go on with the text: that is no echo.
+    if said.get("prefix") is False:
+        del said["prefix"]
 
 
 def _check_content(message: Mapping[str, Any], role: str, where: str) -> None:

@@ -123,6 +123,7 @@ def test_each_parameter_is_checked(name: str) -> None:
             else:
                 assert parameter.check.find
                 assert str(caught.value.param).startswith(name)
+                assert caught.value.message.startswith(str(caught.value.param))
 
 
 @pytest.mark.parametrize("operation", ["chat", "completion"])
