@@ -88,6 +88,9 @@ def _part(kind: str, name: str) -> Check:
 _TEXT_OF = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
 _NAMES_OF_PART = {kind: frozenset({"type", name, "annotations", "logprobs"}) for kind, name in _TEXT_OF.items()}
 _PARTS = {kind: _part(kind, name) for kind, name in _TEXT_OF.items()}
+_NAMES_OF_PICTURE = frozenset({"type", "image_url", "detail"})
+# Who has pictures to show: users, and functions, such as of a screen.
+_SHOWING = ("user", "tool")
 
 
 def _input_schema() -> Schema:
@@ -103,7 +106,7 @@ def _input_schema() -> Schema:
         said: dict[str, Schema] = {"role": {"enum": roles}, "content": {"anyOf": [_TEXT.schema, content]}}
         return echoed({**fields, **said}, ("role", "content"))
 
-    outputs = {"type": "array", "items": {"anyOf": texts}, "minItems": 1, "maxItems": MAX_PARTS}
+    outputs = {"type": "array", "items": {"anyOf": [*texts, picture]}, "minItems": 1, "maxItems": MAX_PARTS}
     output = _ITEMS["function_call_output"].check.schema
     output = {**output, "properties": {**output["properties"], "output": {"anyOf": [_TEXT.schema, outputs]}}}
     items = [
@@ -153,14 +156,15 @@ def read_input(body: Mapping[str, Any]) -> Said:
     said: list[tuple[str, str]] = [("system", body["instructions"])] if "instructions" in body else []
     images = 0
     for item in _items(body["input"]):
-        kind, content = item.get("type", "message"), item.get("content")
+        kind = item.get("type", "message")
         if kind == "message":
-            said.append((item["role"], _text_of(content)))
-            images += sum([part["type"] == "input_image" for part in content]) if isinstance(content, list) else 0
+            said.append((item["role"], _text_of(item["content"])))
+            images += _images_in(item["content"])
         elif kind == "function_call":
             said.append(("assistant", ""))
         elif kind == "function_call_output":
             said.append(("tool", _text_of(item["output"])))
+            images += _images_in(item["output"])
     return Said(tuple(said), images)
 
 
@@ -172,6 +176,10 @@ def _text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "\n".join([part["text"] for part in content if "text" in part])
+
+
+def _images_in(content: Any) -> int:
+    return 0 if isinstance(content, str) else sum([part["type"] == "input_image" for part in content])
 
 
 def _check_item(item: object, where: str) -> None:
@@ -243,7 +251,10 @@ def _check_part(part: object, role: str, where: str) -> None:
         raise InvalidRequest(f'{where} must be an object with the type and a text, "{_TEXT_OF[kind]}"', param=where)
 
 
-def _check_image(part: Mapping[str, Any], role: str, where: str) -> None:
-    if role != "user" or not part.keys() <= {"type", "image_url", "detail"}:
-        raise InvalidRequest(f"{where}: pictures belong into user messages, as image_url", param=where)
-    check_image_url(part.get("image_url"), part.get("detail"), f"{where}.image_url", f"{where}.detail")
+def _check_image(part: dict[str, Any], role: str, where: str) -> None:
+    if role not in _SHOWING:
+        raise InvalidRequest(f"{where}: pictures belong into user messages and function_call_output items", param=where)
+    _check_names(part, _NAMES_OF_PICTURE, where)
+    # vLLM wants it in outputs of functions, where OpenAI has this default.
+    detail = part.setdefault("detail", "auto")
+    check_image_url(part.get("image_url"), detail, f"{where}.image_url", f"{where}.detail")

@@ -28,7 +28,10 @@ def user(content: Any) -> dict[str, Any]:
 
 FUNCTION = {"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": None}
 SCHEMA = {"type": "json_schema", "name": "x", "schema": {"type": "object"}}
-PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "auto"}
+BARE = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
+PICTURE = {**BARE, "detail": "auto"}
+CALLED = {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"}
+RETURNED = {"type": "function_call_output", "call_id": "c"}
 
 
 def test_a_text_is_one_message_of_the_user() -> None:
@@ -62,6 +65,25 @@ def test_the_conversation_is_what_was_said_by_whom_and_what_functions_returned()
     )
     assert request.needs == {"responses", "tools", "vision"}
     assert (request.images, request.input_tokens > 1000) == (1, True), "a picture is long"
+
+
+def test_a_picture_that_a_function_returned_is_passed_on_to_a_model_that_can_see() -> None:
+    output = [{"type": "input_text", "text": "the screen"}, PICTURE]
+    items = [user("look"), {**CALLED, "name": "screenshot"}, {**RETURNED, "output": output}]
+    body = {"model": "auto", "input": [*items, user("What do you see?")]}
+    jsonschema.validate(body["input"], INPUT_SCHEMA)
+    request = parse_responses(body, FakeCall(FREE))
+    assert request.body["input"] == [*items, user("What do you see?")]
+    assert request.needs == {"responses", "tools", "vision"}
+    assert (request.images, request.input_tokens > 1000) == (1, True)
+    assert request.conversation[2] == ("tool", "the screen")
+
+
+@pytest.mark.parametrize("item", [user([BARE]), {**RETURNED, "output": [BARE]}], ids=["message", "output"])
+def test_backends_are_told_the_default_detail_of_a_picture(item: dict[str, Any]) -> None:
+    """vLLM refuses pictures without one in what functions return."""
+    (told,) = parsed(input=[item]).body["input"]
+    assert (told.get("content") or told["output"]) == [PICTURE]
 
 
 THOUGHT = {"type": "reasoning_text", "text": "x" * 4000}
@@ -130,7 +152,6 @@ def test_metadata_is_forwarded_as_a_response_says_it_again() -> None:
     assert parsed(metadata={"a": "b"}).body["metadata"] == {"a": "b"}
 
 
-CALLED = {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}"}
 SAID: dict[str, Any] = {
     "type": "message",
     "role": "assistant",
@@ -199,8 +220,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input": [user([{"type": "input_text"}])]}, r"input\[0\].content\[0\] must be an object"),
     ({"input": [user([{"type": "input_file", "file_id": "f"}])]}, r"content\[0\].type must be"),
     ({"input": [user([{**PICTURE, "image_url": "http://x/y.png"}])]}, "image_url must be a data: URL"),
-    ({"input": [user([{"type": "input_image", "file_id": "f"}])]}, "pictures belong into user messages"),
-    ({"input": [{"role": "system", "content": [PICTURE]}]}, "pictures belong into user messages"),
+    ({"input": [user([{"type": "input_image", "file_id": "f"}])]}, r"content\[0\].file_id is not .* image_url"),
+    ({"input": [{"role": "system", "content": [PICTURE]}]}, "into user messages and function_call_output items"),
+    ({"input": [{**RETURNED, "output": [{"type": "input_file", "file_id": "f"}]}]}, r"output\[0\].type must be"),
+    ({"input": [{**RETURNED, "output": [{**BARE, "detail": 1}]}]}, r"output\[0\].detail must be one of auto"),
     ({"input": [{"type": "function_call", "name": "f"}]}, r"input\[0\] must be a function_call with a call_id"),
     ({"input": [{"type": "function_call_output", "call_id": "c", "output": 3}]}, "must be a function_call_output"),
     ({"input": [{"type": "reasoning", "summary": ["x"]}]}, "must be a reasoning"),
