@@ -94,9 +94,34 @@ def list_of(item: Check, max_items: int, min_items: int = 0) -> Check:
 
 
 def either(*checks: Check) -> Check:
+    """One of these. What is wrong inside can be told where only one of them has an inside."""
+    finds = [check.find for check in checks if check.find]
     return Check(
-        lambda value: any(check.holds(value) for check in checks), {"anyOf": [check.schema for check in checks]}
+        lambda value: any(check.holds(value) for check in checks),
+        {"anyOf": [check.schema for check in checks]},
+        finds[0] if len(finds) == 1 else None,
     )
+
+
+def by_type(**kinds: Check) -> Check:
+    """An object whose `type` says which of these it is."""
+
+    def holds(value: Any) -> bool:
+        if not isinstance(value, dict) or not isinstance(kind := value.get("type"), str):
+            return False
+        return kind in kinds and kinds[kind].holds(value)
+
+    def find(path: str, value: Any) -> Misfit | None:
+        if not isinstance(value, dict):
+            return None
+        if "type" not in value:
+            return Misfit(f"{path}.type", "is missing")
+        if not kind.holds(value["type"]):
+            return _misfit(kind, f"{path}.type", value["type"])
+        return _misfit(kinds[value["type"]], path, value)
+
+    kind = one_of(*kinds)
+    return Check(holds, {"anyOf": [check.schema for check in kinds.values()]}, find)
 
 
 def closed(required: tuple[str, ...] = (), /, **fields: Check) -> Check:
@@ -147,7 +172,11 @@ null = Check(lambda value: value is None, {"type": "null"})
 
 
 def nullable(check: Check) -> Check:
-    return either(check, null)
+    def find(path: str, value: Any) -> Misfit:
+        return _misfit(check, path, value)
+
+    holds = check.holds
+    return Check(lambda value: value is None or holds(value), {"anyOf": [check.schema, null.schema]}, find)
 
 
 def json_bytes(value: object) -> int:
@@ -163,21 +192,20 @@ def _array(item: Check, max_items: int, min_items: int) -> Schema:
     return {**schema, "minItems": min_items} if min_items else schema
 
 
-def _misfit(check: Check, path: str, value: Any) -> Misfit | None:
+def _misfit(check: Check, path: str, value: Any) -> Misfit:
     found = check.find(path, value) if check.find else None
-    if found:
-        return found
-    words = _words(check.schema)
-    return Misfit(path, f"must be {words}") if words else None
+    return found or Misfit(path, f"must be {_words(check.schema)}")
 
 
-_KINDS = {"object": "an object", "array": "a list", "boolean": "true or false"}
+_KINDS = {"object": "an object", "array": "a list", "string": "a text", "boolean": "true or false", "null": "null"}
 
 
-def _words(schema: Schema) -> str | None:
-    """What is wanted; None where it takes more than a few words."""
+def _words(schema: Schema) -> str:
+    """What is wanted, as far as a few words say it."""
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(map(_words, schema["anyOf"])))
     if "enum" in schema:
         return " or ".join(f'"{one}"' for one in schema["enum"])
     if "maxLength" in schema:
         return f"a text of {schema.get('minLength', 0)} to {schema['maxLength']} characters"
-    return _KINDS.get(schema.get("type", ""))
+    return _KINDS.get(schema.get("type", ""), "another value")

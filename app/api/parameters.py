@@ -19,6 +19,7 @@ from app.api.checks import (
     any_object,
     at_most,
     boolean,
+    by_type,
     closed,
     either,
     integer,
@@ -85,6 +86,9 @@ def _logit_bias() -> Check:
     return Check(holds, schema)
 
 
+PLAIN_FORMATS = {name: closed(("type",), type=one_of(name)) for name in ("text", "json_object")}
+
+
 def _response_format() -> Check:
     """Its schema is the caller's own affair, up to its size; patterns in it are compiled by workers only."""
     form = at_most(
@@ -92,7 +96,7 @@ def _response_format() -> Check:
         closed(("name",), name=text(), schema=any_object, description=nullable(text()), strict=nullable(boolean)),
     )
     structured = closed(("type", "json_schema"), type=one_of("json_schema"), json_schema=form)
-    return either(closed(("type",), type=one_of("text", "json_object")), structured)
+    return by_type(**PLAIN_FORMATS, json_schema=structured)
 
 
 def _object_as_text() -> Check:
@@ -122,7 +126,7 @@ def function_fields() -> dict[str, Check]:
     return {
         "name": text(64, 1),
         "description": nullable(text()),
-        "parameters": any_object,
+        "parameters": nullable(any_object),
         "strict": nullable(boolean),
     }
 

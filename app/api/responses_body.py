@@ -15,6 +15,7 @@ from app.api.checks import (
     any_object,
     at_most,
     boolean,
+    by_type,
     closed,
     either,
     integer,
@@ -30,6 +31,7 @@ from app.api.parameters import (
     MAX_SCHEMA_BYTES,
     MAX_TOKENS,
     MAX_TOOLS,
+    PLAIN_FORMATS,
     VERBOSITIES,
     Parameter,
     function_fields,
@@ -41,11 +43,9 @@ NOT_STORED = "left out: no response is stored here, so send the whole conversati
 
 
 def _tool() -> Check:
-    fields = {name: nullable(check) for name, check in function_fields().items()}
-    return at_most(
-        MAX_SCHEMA_BYTES,
-        closed(("type", "name"), type=one_of("function"), **{**fields, "name": function_fields()["name"]}),
-    )
+    # OpenAI has two more, which are null where nobody asks for them.
+    fields = {**function_fields(), "output_schema": null, "allowed_callers": null}
+    return at_most(MAX_SCHEMA_BYTES, closed(("type", "name"), type=one_of("function"), **fields))
 
 
 def _tool_choice() -> Check:
@@ -62,7 +62,7 @@ def _format() -> Check:
         description=nullable(text()),
         strict=nullable(boolean),
     )
-    return either(closed(("type",), type=one_of("text", "json_object")), at_most(MAX_SCHEMA_BYTES, form))
+    return by_type(**PLAIN_FORMATS, json_schema=at_most(MAX_SCHEMA_BYTES, form))
 
 
 def _text_config() -> Check:

@@ -12,7 +12,9 @@ from app.domain.request import Operation
 from app.errors import InvalidRequest, UnsupportedParameter
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+BARE_TOOL = {"type": "function", "function": {"name": "now", "description": None, "parameters": None, "strict": None}}
 SCHEMA = {"name": "answer", "schema": {"type": "object"}}
+BARE_SCHEMA = {"name": "answer", "description": None, "strict": None}
 
 # For each field: values that pass, values that do not.
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
@@ -35,7 +37,12 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "logprobs": ([True, 5], ["yes"]),
     "top_logprobs": ([20], [21]),
     "response_format": (
-        [{"type": "text"}, {"type": "json_object"}, {"type": "json_schema", "json_schema": SCHEMA}],
+        [
+            {"type": "text"},
+            {"type": "json_object"},
+            {"type": "json_schema", "json_schema": SCHEMA},
+            {"type": "json_schema", "json_schema": BARE_SCHEMA},
+        ],
         [
             {"type": "xml"},
             {"type": "json_schema"},
@@ -44,7 +51,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         ],
     ),
     "tools": (
-        [[TOOL]],
+        [[TOOL], [BARE_TOOL]],
         [[TOOL] * 129, [{"type": "retrieval"}], [{"type": "function", "function": {}}], TOOL],
     ),
     "tool_choice": (
@@ -170,6 +177,8 @@ def test_only_what_is_about_the_answer_is_forwarded_and_null_is_nothing() -> Non
         ([{**TOOL, "type": "web"}], "tools[0].type", 'tools[0].type must be "function"'),
         ([TOOL, {**TOOL, "function": {"name": "x" * 65}}], "tools[1].function.name", "a text of 1 to 64 characters"),
         ([{**TOOL, "function": {"name": "f", "parameters": 1}}], "tools[0].function.parameters", "must be an object"),
+        ([{**TOOL, "function": {"name": "f", "strict": 1}}], "tools[0].function.strict", "must be true or false"),
+        ([{**TOOL, "function": {"name": "f", "description": 1}}], "tools[0].function.description", "must be a text"),
         ([{**TOOL, "function": {}}], "tools[0].function.name", "is missing"),
         ([{**TOOL, "function": {"name": "f", "description": "x" * 65536}}], "tools[0].function", "at most 65536 bytes"),
         ([1], "tools[0]", "tools[0] must be an object"),
@@ -178,5 +187,57 @@ def test_only_what_is_about_the_answer_is_forwarded_and_null_is_nothing() -> Non
 def test_a_wrong_tool_is_named(tools: list[Any], param: str, message: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         check_fields({"tools": tools}, TABLES["chat"])
+    assert refused.value.param == param
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "message"),
+    [
+        ("json", "response_format", "response_format must be an object with the type"),
+        ({}, "response_format.type", "response_format.type is missing"),
+        ({"type": "xml"}, "response_format.type", 'must be "text" or "json_object" or "json_schema"'),
+        ({"type": ["text"]}, "response_format.type", 'must be "text" or "json_object" or "json_schema"'),
+        ({"type": "json_object", "json_schema": SCHEMA}, "response_format.json_schema", "is not a parameter"),
+        ({"type": "json_schema"}, "response_format.json_schema", "is missing"),
+        ({"type": "json_schema", "json_schema": "x"}, "response_format.json_schema", "must be an object"),
+        (
+            {"type": "json_schema", "json_schema": {**SCHEMA, "strict": "yes"}},
+            "response_format.json_schema.strict",
+            "must be true or false",
+        ),
+        ({"type": "json_schema", "json_schema": {"schema": {}}}, "response_format.json_schema.name", "is missing"),
+        (
+            {"type": "json_schema", "json_schema": {"name": "a", "schema": 1}},
+            "response_format.json_schema.schema",
+            "must be an object",
+        ),
+        (
+            {"type": "json_schema", "json_schema": {"name": "a", "schema": {"x": "y" * 65536}}},
+            "response_format.json_schema",
+            "must be at most 65536 bytes as JSON",
+        ),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_is_wrong_in_a_format_is_named(asked: Any, param: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_fields({"response_format": asked}, TABLES["chat"])
+    assert refused.value.param == param
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "message"),
+    [
+        ("any", "tool_choice", 'tool_choice must be "none", "auto"'),
+        ({"type": "function"}, "tool_choice.function", "is missing"),
+        ({"type": "allowed_tools"}, "tool_choice.type", 'must be "function"'),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_in_a_choice_of_a_tool_is_named(asked: Any, param: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_fields({"tool_choice": asked}, TABLES["chat"])
     assert refused.value.param == param
     assert message in str(refused.value)
