@@ -14,9 +14,10 @@ from app.forms.grants import read_key
 from app.store.credentials import PepperFile
 from app.store.issuer import Issuer, Log
 from app.store.key_ring import KeyRing
-from app.store.key_store import KeyStore, RedisKeys, SqliteKeys
+from app.store.key_store import KeyStore, RedisKeys, SqliteKeys, written
 from app.store.keys import Secret
 from app.store.redis_client import RedisClient, StoreDown
+from app.store.sqlite import looked_at
 
 
 class Place(Protocol):
@@ -59,9 +60,12 @@ async def connected(place: Place) -> AsyncIterator[RedisClient | None]:
 
 
 @asynccontextmanager
-async def opened_keys(place: Place, redis: RedisClient | None) -> AsyncIterator[GeneratedKeys]:
+async def opened_keys(
+    place: Place, redis: RedisClient | None, *, only_read: bool = False
+) -> AsyncIterator[GeneratedKeys]:
     """Generated keys, of which nothing was read yet."""
-    store: KeyStore = RedisKeys(redis) if redis else SqliteKeys(place.state_dir / "keys.sqlite")
+    file = place.state_dir / "keys.sqlite"
+    store: KeyStore = RedisKeys(redis) if redis else SqliteKeys(file, looked_at if only_read else written)
     peppers = PepperFile(place.pepper_file)
     ring, issuer = KeyRing(store, peppers, read_key), Issuer(store, peppers)
     issuer.changed = ring.refresh

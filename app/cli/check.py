@@ -129,7 +129,9 @@ def check(
     report: Annotated[Path | None, typer.Option(help="Write what would be saved into this HTML file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Validate the configuration, the catalogue and the artifact, and probe each backend. Exits 1 if anything is wrong.
+    """Validate the configuration, the catalogue, the artifact and what is kept, and probe each backend.
+
+    Exits 1 if anything is wrong; writes nothing but the report.
 
     Says for each profile what it is expected to save and to lose against always the best model and against always each
     of them, on the artifact's calibration prompts and with 95 % intervals; which models no profile chooses there; which
@@ -143,7 +145,7 @@ def check(
     elif findings.settings:
         findings.problems += _unusable(findings.settings)
     if findings.settings:
-        findings.shut_out = asyncio.run(shut_out_by(findings.settings))
+        asyncio.run(look_at_what_is_kept(findings, findings.settings))
     for one in findings.replicas:
         findings.problems += [f"{one.backend} ({one.url}): {problem}" for problem in one.problems]
     if report:
@@ -221,16 +223,25 @@ async def _ask_all(findings: Findings, settings: Settings) -> None:
         findings.problems.append(f"store: Redis does not let the gateway in: {exc}")
 
 
-async def shut_out_by(settings: Settings) -> list[str]:
-    """Generated keys that these files leave nothing; none where the keys cannot be read."""
+async def look_at_what_is_kept(findings: Findings, settings: Settings) -> None:
+    """Find what keeps a gateway from starting on it, and what the files leave generated keys. Nothing is written."""
     from app.api.access import Access
     from app.assembly.generated_keys import connected, opened_keys
     from app.store.redis_client import StoreDown
+    from app.store.sqlite import check_database
 
-    async with connected(settings) as redis, opened_keys(settings, redis) as keys:
-        with suppress(StoreDown, UsageError):
-            await keys.ring.refresh()
-    return Access(settings.catalog, settings.profiles).shut_out(keys.ring.keys)
+    async with connected(settings) as redis, opened_keys(settings, redis, only_read=True) as keys:
+        try:
+            with suppress(StoreDown):
+                await keys.ring.refresh()
+        except UsageError as exc:
+            findings.problems.append(str(exc))
+    findings.shut_out = Access(settings.catalog, settings.profiles).shut_out(keys.ring.keys)
+    if settings.store is None:
+        try:
+            check_database(settings.state_dir)
+        except UsageError as exc:
+            findings.problems.append(str(exc))
 
 
 async def _probe(settings: Settings) -> list[Probed]:

@@ -70,14 +70,26 @@ COMMIT;
 """  # noqa: S608 - a number of ours
 
 
+def written(path: Path, wait_s: float) -> sqlite3.Connection:
+    """The file, made if need be."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    connection = connected(path, wait_s)
+    connection.execute("PRAGMA synchronous = FULL")
+    if not form_of(connection):
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(_SCHEMA)
+    return connection
+
+
 class SqliteKeys:
     """In a file, which is made with the first key: a gateway whose keys are all in its configuration writes nothing.
 
     All of it raises UsageError where a later release has written the file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, connect: Callable[[Path, float], sqlite3.Connection] = written) -> None:
+        self._path, self._connect = path, connect
         self._turn = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
@@ -150,14 +162,7 @@ class SqliteKeys:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-            connection = connected(self._path, WAIT_S)
-            connection.execute("PRAGMA synchronous = FULL")
-            if not form_of(connection):
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(_SCHEMA)
-            self._connection = connection
+            self._connection = self._connect(self._path, WAIT_S)
         return self._connection
 
 

@@ -67,8 +67,22 @@ def open_database(folder: Path) -> sqlite3.Connection:
         connection.executescript(SCHEMA)
         _mark(connection)
     except (OSError, sqlite3.Error) as exc:
-        raise UsageError(f"{path}: cannot be opened: {exc}; correct state_dir, or the rights on it") from exc
+        raise _unopened(path, exc) from exc
     return connection
+
+
+def check_database(folder: Path) -> None:
+    """Nothing, where the database in this folder can be opened, or made, as far as it tells who only reads it.
+
+    Raises:
+        UsageError: it cannot be opened, or a later release has written there.
+    """
+    path = folder / FILE
+    try:
+        if path.exists():
+            looked_at(path, WAIT_S).close()
+    except (OSError, sqlite3.Error) as exc:
+        raise _unopened(path, exc) from exc
 
 
 def connected(path: Path, wait_s: float) -> sqlite3.Connection:
@@ -78,7 +92,19 @@ def connected(path: Path, wait_s: float) -> sqlite3.Connection:
         UsageError: a later release has.
         sqlite3.Error: it cannot be read.
     """
-    connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
+    return _connected(path, "", wait_s)
+
+
+def looked_at(path: Path, wait_s: float) -> sqlite3.Connection:
+    """The same, only to be read: neither it nor what is beside it is written, and nothing is made."""
+    # To read what has a log is to read that, too. Where none is left, nobody writes.
+    has_log = path.with_name(f"{path.name}-wal").exists()
+    return _connected(path, "?mode=ro" if has_log else "?mode=ro&immutable=1", wait_s)
+
+
+def _connected(path: Path, options: str, wait_s: float) -> sqlite3.Connection:
+    address = path.absolute().as_uri() + options
+    connection = sqlite3.connect(address, timeout=wait_s, isolation_level=None, check_same_thread=False, uri=True)
     try:
         if form_of(connection) > FORM:
             raise UsageError(f"{path}: a later release has written there; update this gateway")
@@ -86,6 +112,10 @@ def connected(path: Path, wait_s: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _unopened(path: Path, exc: Exception) -> UsageError:
+    return UsageError(f"{path}: cannot be opened: {exc}; correct state_dir, or the rights on it")
 
 
 def form_of(connection: sqlite3.Connection) -> int:

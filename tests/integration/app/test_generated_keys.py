@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 import yaml
 
-from app.cli.check import Findings, shut_out_by
+from app.cli.check import Findings, look_at_what_is_kept
 from app.forms.grants import new_grant
 from app.settings import load_settings
 from app.store.limits import MemoryLimits
@@ -61,8 +61,9 @@ async def test_a_reload_that_leaves_a_key_nothing_says_so(tmp_path: Path, capsys
         shut_out = live.now.access.shut_out(live.keys.ring.keys)
     assert sorted(shut_out) == sorted(one.record.id for one in made[:2])
     assert '"event":"keys.shut_out"' in capsys.readouterr().err
-    findings = Findings(shut_out=await shut_out_by(load_settings(gateway)))
-    assert findings.shut_out == shut_out
+    findings = Findings()
+    await look_at_what_is_kept(findings, load_settings(gateway))
+    assert (findings.shut_out, findings.problems) == (shut_out, [])
     assert [f"key {one} names models" in line for one, line in zip(shut_out, findings.warnings, strict=True)] == [
         True
     ] * 2

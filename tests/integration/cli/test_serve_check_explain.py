@@ -7,9 +7,10 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ import aiohttp
 import pytest
 import yaml
 
+from app.assembly.generated_keys import opened_keys
+from app.forms.grants import new_grant
+from app.settings import load_settings
+from app.store.sqlite import FORM, open_database
 from router_models.storage.artifact import write_artifact
 from tests.fakes.artifacts import tiny_artifact
 from tests.fakes.backend import TOKENS, FakeBackend, Script
@@ -106,6 +111,35 @@ async def test_check_says_that_redis_does_not_let_the_gateway_in(tmp_path: Path)
             status, out, _ = await thalamus("check", "--config", str(config))
         assert status == 1
         assert "WRONG store: Redis does not let the gateway in: NOAUTH" in out
+
+
+def spoil(folder: Path, what: str) -> None:
+    """Do to what a gateway keeps what keeps it from starting."""
+    if what == "pepper":
+        (folder / "pepper").unlink()
+        (folder / "pepper").write_text("ab" * 32 + "\n")
+        (folder / "pepper").chmod(0o400)
+        return
+    with closing(sqlite3.connect(folder / what)) as later:
+        later.execute(f"PRAGMA user_version = {FORM + 1}")
+
+
+@pytest.mark.parametrize("what", ["pepper", "keys.sqlite", "journal.sqlite"])
+async def test_check_says_what_serve_would_not_start_on_and_writes_nothing(tmp_path: Path, what: str) -> None:
+    config = write_config(tmp_path, {"small": BACKEND}, state_dir="state", pepper_file="state/pepper")
+    settings = load_settings(config)
+    async with opened_keys(settings, None) as keys:
+        await keys.issuer.create("ann", new_grant().plain(), "me")
+    open_database(settings.state_dir).close()
+    assert (await thalamus("check", "--no-probe", "--config", str(config)))[0] == 0
+    spoil(settings.state_dir, what)
+    there = {path: path.read_bytes() for path in settings.state_dir.rglob("*") if path.is_file()}
+    status, out, _ = await thalamus("check", "--no-probe", "--config", str(config))
+    assert {path: path.read_bytes() for path in settings.state_dir.rglob("*") if path.is_file()} == there
+    refused, _, err = await thalamus("serve", "--config", str(config))
+    (wrong,) = [line for line in out.splitlines() if line.startswith("WRONG ")]
+    assert (status, refused) == (1, 1)
+    assert err.splitlines()[-1] == wrong.replace("WRONG", "thalamus:", 1)
 
 
 async def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:

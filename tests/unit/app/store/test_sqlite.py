@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import UsageError
 from app.store.kept import DAY_S, Batch, Ended, Keep
-from app.store.sqlite import FILE, FORM, form_of, open_database, transaction
+from app.store.sqlite import FILE, FORM, check_database, form_of, open_database, transaction
 from app.store.sqlite_journal import INSERTED_AT_ONCE, TRIMMED_AT_ONCE, SqliteJournal
 
 
@@ -49,6 +49,41 @@ def test_a_file_of_a_later_release_is_left_as_it_is(tmp_path: Path) -> None:
         open_database(tmp_path)
     assert str(refused.value) == f"{path}: a later release has written there; update this gateway"
     assert path.read_bytes() == written
+
+
+def test_a_folder_is_checked_without_writing_there(tmp_path: Path) -> None:
+    folder = tmp_path / "a ?#%"
+    check_database(folder)
+    assert not folder.exists()
+    open_database(folder).close()
+    check_database(folder)
+    assert [path.name for path in folder.iterdir()] == [FILE]
+
+
+def test_a_database_that_is_no_good_is_refused_in_the_same_words_by_who_checks(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database, and long enough that nobody takes it for one" * 20)
+    with pytest.raises(UsageError) as refused:
+        open_database(tmp_path)
+    with pytest.raises(UsageError) as found:
+        check_database(tmp_path)
+    assert str(found.value) == str(refused.value)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_file_of_a_later_release_is_found_by_who_checks(tmp_path: Path, is_open: bool) -> None:
+    """Also where its form is only in the log so far, because a gateway has it open."""
+    later = open_database(tmp_path)
+    later.execute(f"PRAGMA user_version = {FORM + 1}")
+    if not is_open:
+        later.close()
+    with closing(later):
+        # Readers note in the third file what they read.
+        there = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".sqlite-shm"}
+        assert (f"{FILE}-wal" in there) == is_open
+        with pytest.raises(UsageError, match="a later release has written there; update this gateway"):
+            check_database(tmp_path)
+        assert {name: (tmp_path / name).read_bytes() for name in there} == there
+        assert len([*tmp_path.iterdir()]) == (3 if is_open else 1)
 
 
 async def test_records_of_a_wrong_clock_do_not_keep_those_that_came_after_them(tmp_path: Path) -> None:
