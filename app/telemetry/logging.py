@@ -24,7 +24,7 @@ EVENTS = {
     "replica.ejected": "taken out after failures in a row, or too many of them",
     "replica.slowed": "begins its answers much later than others of its backend, so it is chosen seldom",
     "replica.restored": "an ejected replica answers again",
-    "page.unread": "a worker's metrics page is refused or too large to read, so its queue is not known",
+    "page.unread": "a worker's metrics page is refused, too large or not vLLM's, so its queue is not known",
     "replica.refused_key": "a backend does not accept the gateway's key",
     "quota.spent": "a backend says that the gateway's account has no money left, so all of it rests",
     "predictor.failed": "an encoder failed: the other one decided, or the profile's default order",

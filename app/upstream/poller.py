@@ -2,8 +2,8 @@
 
 The gauges are of all clients of a worker, so they correct what one gateway knows. They are not a sign of health: a
 worker whose engine hangs goes on answering this page. Only a page that refuses connections says something, and one that
-was silent and answers again: the worker was started anew. One that is refused or too large to read is told of, and says
-nothing.
+was silent and answers again: the worker was started anew. One that is refused, too large to read or not vLLM's is told
+of, and says nothing.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ class Poller:
         gauges = parse_gauges(page)
         if gauges:
             self._replicas.scraped(replica, gauges.get("running", 0), gauges.get("waiting", 0))
+        else:
+            self._replicas.unread(replica, "it has none of vLLM's gauges, or none that can be read")
 
 
 def parse_gauges(page: bytes) -> dict[str, int]:

@@ -109,7 +109,7 @@ class Replica:
     is_away: bool = False
     """Its metrics page was silent when it was asked last: once it answers again, it is perhaps another process."""
     is_unread: bool = False
-    """Its metrics page was refused or too large to read, of which the log has been told."""
+    """Its metrics page was refused, too large to read or not vLLM's, of which the log has been told."""
     probing: bool = False
     """One request is finding out whether an ejected replica is back."""
     probed_at: float = -math.inf

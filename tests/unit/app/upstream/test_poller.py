@@ -86,12 +86,24 @@ async def test_what_pages_say_reaches_the_replicas() -> None:
     assert replica.ejected_until is not None
 
 
-@pytest.mark.parametrize("error", [AnswerTooLarge("too large"), refused_key(), RefusedPage("status 404")])
-async def test_a_page_that_cannot_be_read_is_told_of_once_and_takes_no_worker_out(error: UpstreamError) -> None:
+@pytest.mark.parametrize(
+    ("unread", "why"),
+    [
+        (AnswerTooLarge("too large"), "it is too large"),
+        (refused_key(), "the gateway's key is not accepted there"),
+        (RefusedPage("status 404"), "status 404"),
+        (b"http_requests_total 5\n", "it has none of vLLM's gauges, or none that can be read"),
+        (b"", "it has none of vLLM's gauges, or none that can be read"),
+    ],
+    ids=str,
+)
+async def test_a_page_that_cannot_be_read_is_told_of_once_and_takes_no_worker_out(
+    unread: UpstreamError | bytes, why: str
+) -> None:
     log = io.StringIO()
     the_catalog = catalog(model("small", "pool"), urls={"pool": ("http://127.0.0.1:1/v1",)})
     replicas = Replicas(the_catalog, FakeClock(), Telemetry(log=EventLog(log)))
-    pages = FakePages(error)
+    pages = FakePages(unread)
     poller = Poller(pages, replicas)
     (replica,) = replicas.all
 
@@ -100,8 +112,9 @@ async def test_a_page_that_cannot_be_read_is_told_of_once_and_takes_no_worker_ou
     assert (replica.ejected_until, replica.is_away) == (None, False)
     (told,) = map(json.loads, log.getvalue().splitlines())
     assert (told["event"], told["backend"], told["replica"]) == ("page.unread", "pool", replica.url)
+    assert told["why"] == why
 
-    for page in (PAGE, error):
+    for page in (PAGE, unread):
         pages.page = page
         await poller.poll(replicas.all)
     assert log.getvalue().count("page.unread") == 2, "it was read in between"
