@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,15 +68,13 @@ async def redis_limits(
     """One holder, with a connection of its own, and with a `state_dir` of its own unless one is named."""
     clock = clock or FakeClock()
     with TemporaryDirectory() as folder:
-        redis = RedisClient(server.url, None, clock)
         holders = Holders(state_dir or Path(folder), processes, clock)
-        limits = RedisLimits(redis, MemoryLimits(in_flight, clock), clock, holders)
-        await limits.start()
-        try:
+        async with (
+            aclosing(RedisClient(server.url, None, clock)) as redis,
+            aclosing(RedisLimits(redis, MemoryLimits(in_flight, clock), clock, holders)) as limits,
+        ):
+            await limits.start()
             yield limits
-        finally:
-            await limits.aclose()
-            await redis.aclose()
 
 
 def let_holders_be_gone(server: RedisServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,19 +197,18 @@ async def test_a_place_is_found_however_far_back_it_is(store: JournalStore) -> N
 
 async def test_redis_is_not_asked_for_much_at_a_time(redis_server: RedisServer) -> None:
     """While it reads, nobody else is served."""
-    client = RedisClient(redis_server.url, None, time.monotonic, PATIENCE_S)
-    store = RedisJournal(client)
-    for first in range(1, 1_001, 100):
-        await store.apply(batch(*[ended(number) for number in range(first, first + 100)]))
 
-    async def reads(latest: int) -> int:
+    async def reads(store: JournalStore, latest: int) -> int:
         redis_server.do("CONFIG", "RESETSTAT")
         await store.place_before(latest)
         calls: int = redis_server.do("INFO", "commandstats").get("cmdstat_xrevrange", {}).get("calls", 0)
         return calls
 
-    assert [await reads(latest) for latest in (10, 999, 1_000, 50_000)] == [1, 1_000 // LOOKED_BACK, 0, 0]
-    await client.aclose()
+    async with aclosing(RedisClient(redis_server.url, None, time.monotonic, PATIENCE_S)) as client:
+        store = RedisJournal(client)
+        for first in range(1, 1_001, 100):
+            await store.apply(batch(*[ended(number) for number in range(first, first + 100)]))
+        assert [await reads(store, latest) for latest in (10, 999, 1_000, 50_000)] == [1, 1_000 // LOOKED_BACK, 0, 0]
 
 
 async def test_a_gateway_that_dies_leaves_its_requests_as_interrupted_at_what_was_held_back(place: Place) -> None:

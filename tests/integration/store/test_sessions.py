@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
@@ -30,13 +30,11 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 @asynccontextmanager
 async def shared(redis: RedisServer) -> AsyncIterator[RedisSessions]:
     """Those of one gateway."""
-    client = RedisClient(redis.url, None, time.monotonic)
-    sessions = RedisSessions(client)
-    try:
+    async with (
+        aclosing(RedisClient(redis.url, None, time.monotonic)) as client,
+        aclosing(RedisSessions(client)) as sessions,
+    ):
         yield sessions
-    finally:
-        await sessions.aclose()
-        await client.aclose()
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,8 @@ async def test_each_database_of_a_redis_has_a_channel_of_its_own(tmp_path: Path)
         listening.psubscribe("thalamus:health:*")
         assert listening.get_message(timeout=5)
         for database in (0, 3):
-            client = RedisClient(f"{redis.url}?db={database}", None, lambda: 0.0)
-            Rumours(client, "ours").tell(Change("small", "http://127.0.0.1:9000", "back"))
-            await client.aclose()
+            async with aclosing(RedisClient(f"{redis.url}?db={database}", None, lambda: 0.0)) as client:
+                Rumours(client, "ours").tell(Change("small", "http://127.0.0.1:9000", "back"))
             message = await asyncio.to_thread(listening.get_message, timeout=5)
             told.append(message["channel"])
     assert told == [b"thalamus:health:0", b"thalamus:health:3"]
