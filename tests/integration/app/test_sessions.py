@@ -70,7 +70,7 @@ async def two_gateways(folder: Path, store: str) -> AsyncIterator[list[aiohttp.C
 
 async def test_gateways_on_one_redis_know_each_other_s_sessions_and_answer_without_it(tmp_path: Path) -> None:
     named = {"headers": {"x-session-id": "s-1"}}
-    with running_redis(tmp_path) as redis:
+    with running_redis(tmp_path, known=True) as redis:
         async with two_gateways(tmp_path, redis.url) as (one, other):
             await ask(one, model="large", **named)
             # What is remembered is written while the answer is on its way.
