@@ -1,17 +1,17 @@
 #!/bin/sh
 # Every test, in three runs side by side. In front are those that wait for sockets and processes, many of which measure
-# time. At a low priority beside them, and told last: those of single parts, and what trains and evaluates; and those of
-# whole programs, such as images, commands and models. At most three of a run that failed run once more when nothing
-# else does: a machine that was too busy then differs from a fault. Both times are told.
+# time. At a low priority beside them, and told last: those of single parts, and what trains, evaluates and tries the
+# API's document; and those of whole programs, such as images, commands and models. At most three of a run that failed
+# run once more when nothing else does: a machine that was too busy then differs from a fault. Both times are told.
 set -u
 cd "$(dirname "$0")/.."
 mkdir -p var
-parts="tests/unit tests/artifact tests/fuzz tests/integration/cli/test_adapt.py
+parts="tests/unit tests/artifact tests/fuzz tests/integration/app/test_openapi.py tests/integration/cli/test_adapt.py
     tests/integration/cli/test_evaluate.py tests/integration/cli/test_train_and_evaluate.py"
 # Real workers take half of the memory and answer faster when less runs beside them, so they come last.
 programs="tests/integration/test_image.py tests/integration/test_compose_rehearsal.py
-    tests/integration/test_containers.py tests/integration/app/test_openapi.py tests/integration/test_alert_edges.py
-    tests/integration/test_collect.py tests/integration/test_collect_judge.py tests/integration/cli/test_init.py
+    tests/integration/test_containers.py tests/integration/test_alert_edges.py tests/integration/test_collect.py
+    tests/integration/test_collect_judge.py tests/integration/cli/test_init.py
     tests/integration/cli/test_onboard_live.py tests/integration/cli/test_onboard_replay.py
     tests/integration/cli/test_savings_report.py tests/integration/cli/test_serve_check_explain.py
     tests/integration/test_dashboards.py tests/integration/test_demo.py tests/integration/test_worker_dies.py
