@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help install .venv-vllm packages demo test test-all lint format lock bench train clean
 BIN := .venv/bin
-BUILT := $(addprefix var/,models demo-v2 bench cache log tests-that-compute.log)
+BUILT := $(addprefix var/,models demo-v2 bench cache log tests-of-parts.log tests-of-programs.log)
 
 help: ## show the verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

@@ -119,13 +119,13 @@ class RedisBank:
 
     forgets = True
 
-    def __init__(self, client: RedisClient, holder: str, silent_s: float = SILENT_S) -> None:
-        """`holder` names this process."""
-        self._client, self._holder, self._silent_s = client, holder, silent_s
+    def __init__(self, client: RedisClient, holder: str, silent_s: float = SILENT_S, quiet_s: float = QUIET_S) -> None:
+        """`holder` names this process; after a loss nothing is lent for `quiet_s`."""
+        self._client, self._holder, self._silent_s, self._quiet_s = client, holder, silent_s, quiet_s
         self._epoch, self._count = "", 0
 
     async def hello(self) -> float:
-        known = (self._epoch, self._count, secrets.token_hex(8), QUIET_S, self._silent_s)
+        known = (self._epoch, self._count, secrets.token_hex(8), self._quiet_s, self._silent_s)
         epoch, count, wait_s = await self._client.run(HELLO, [MARK], *known)
         self._epoch = epoch.decode()
         self._heard(count)
@@ -165,6 +165,6 @@ class RedisBank:
             claim.heard_turn,
             self._count,
             secrets.token_hex(8),
-            QUIET_S,
+            self._quiet_s,
         )
         return answer

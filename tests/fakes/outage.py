@@ -125,7 +125,7 @@ async def outages(folder: Path) -> AsyncIterator[World]:
     """Everything is well at first."""
     async with AsyncExitStack() as stack:
         (folder / "redis").mkdir()
-        redis = stack.enter_context(running_redis(folder / "redis", tcp=True))
+        redis = stack.enter_context(running_redis(folder / "redis", tcp=True, known=True))
         proxy = await stack.enter_async_context(FaultProxy(redis.url, http=False))
         usage = {"prompt_tokens": 0, "completion_tokens": TOKENS}
         backend = await stack.enter_async_context(FakeBackend(Script(usage=usage), models=("org/small",)))

@@ -14,6 +14,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
+from app.store.redis_bank import MARK
 from tests.conftest import free_ports
 
 READY_WITHIN_S = 20.0
@@ -75,6 +76,11 @@ class RedisServer:
         self.do("CONFIG", "SET", "maxmemory", "0")
         self.do("REPLICAOF", "NO", "ONE")
 
+    def be_known(self) -> None:
+        """As if a gateway had spoken to it just now: the next one lends at once. On an empty Redis it waits six seconds
+        for others to come back."""
+        self.do("HSET", MARK, "epoch", "known", "heard", time.time(), "count", 1, "closed_until", 0)
+
     def copy(self) -> dict[bytes, tuple[int, bytes]]:
         """What it has now, as a replica that will hear nothing more of it."""
         return {name: (max(0, self.do("PTTL", name)), self.do("DUMP", name)) for name in self.do("KEYS", "*")}
@@ -108,11 +114,13 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis(folder: Path, *, tcp: bool = False) -> Iterator[RedisServer]:
-    """One that runs and is empty, for as long as the block runs."""
+def running_redis(folder: Path, *, tcp: bool = False, known: bool = False) -> Iterator[RedisServer]:
+    """One that runs and is empty but for what makes it `known`, for as long as the block runs."""
     server = RedisServer(folder, tcp=tcp)
     server.start()
     try:
+        if known:
+            server.be_known()
         yield server
     finally:
         server.kill()

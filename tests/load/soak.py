@@ -199,13 +199,13 @@ def outcome_of(heard: Heard) -> str:
 
 def explained(outcome: str, faults: list[str]) -> bool:
     """Whether the caller had to see that, given what backends were told to do to this request."""
-    early = sum(fault.startswith("early") for fault in faults)
     if outcome == "ok":
         return True
     if outcome == "error event":
-        return early < len(faults)
-    # Two workers that break over a request are enough; one that cannot be reached is replaced once more.
-    return outcome in ("502", "503", "504") and early >= 2
+        return any(fault.startswith("late") for fault in faults)
+    # Two workers that break over a request are enough; one that cannot be reached is replaced once more. Late faults
+    # count as well: to a gateway that had to wait, an answer's beginning comes together with its end.
+    return outcome in ("502", "503", "504") and len(faults) >= 2
 
 
 def slope_per_hour(samples: list[tuple[float, int]]) -> float:

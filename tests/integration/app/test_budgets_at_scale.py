@@ -138,7 +138,7 @@ class Money:
 async def _two_gateways(folder: Path, usd: float, script: Script = ANSWERS, **more: Any) -> AsyncIterator[Fleet]:
     async with AsyncExitStack() as stack:
         (folder / "redis").mkdir()
-        redis = stack.enter_context(running_redis(folder / "redis", tcp=True))
+        redis = stack.enter_context(running_redis(folder / "redis", tcp=True, known=True))
         backend = await stack.enter_async_context(FakeBackend(script, models=("org/small",)))
         gateways = []
         for name in ("one", "other"):

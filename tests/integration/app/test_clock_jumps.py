@@ -89,7 +89,7 @@ async def running(folder: Path, *, on_redis: bool) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         changes: dict[str, Any] = {"keys": KEYS}
         if on_redis:
-            changes["store"] = stack.enter_context(running_redis(folder)).url
+            changes["store"] = stack.enter_context(running_redis(folder, known=True)).url
         small = await stack.enter_async_context(FakeBackend(models=("org/small",)))
         slow = await stack.enter_async_context(FakeBackend(Script(event_delay_s=0.2), models=("org/slow",)))
         urls = {"small": small.url, "slow": slow.url}

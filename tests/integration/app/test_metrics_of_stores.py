@@ -85,7 +85,7 @@ async def test_a_disk_that_is_full_is_told_as_a_journal_that_stopped_and_not_as_
 
 
 async def test_what_a_store_refuses_is_told_of_the_features_that_need_it(tmp_path: Path) -> None:
-    with running_redis(tmp_path) as redis:
+    with running_redis(tmp_path, known=True) as redis:
         async with operated(tmp_path, store=redis.url) as operator:
             await operator.ask()
             redis.do("ACL", "SETUSER", "default", "-@scripting")
@@ -98,7 +98,7 @@ async def test_what_a_store_refuses_is_told_of_the_features_that_need_it(tmp_pat
 @pytest.mark.slow
 async def test_a_redis_that_is_gone_is_seen_in_the_metrics_and_so_is_its_return(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
-    with running_redis(tmp_path / "redis") as redis:
+    with running_redis(tmp_path / "redis", known=True) as redis:
         async with operated(tmp_path, store=redis.url) as operator:
 
             async def until(up: float) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,8 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.store.sessions import PREFIX
 from tests.fakes.caller import hear, session_to
 from tests.fakes.deployment import FIRST_KEYS, deployed
+from tests.fakes.process import until
 from tests.fakes.redis_server import running_redis
 
 CALL = {"id": "c", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
@@ -70,20 +70,12 @@ async def two_gateways(folder: Path, store: str) -> AsyncIterator[list[aiohttp.C
 
 async def test_gateways_on_one_redis_know_each_other_s_sessions_and_answer_without_it(tmp_path: Path) -> None:
     named = {"headers": {"x-session-id": "s-1"}}
-    with running_redis(tmp_path) as redis:
+    with running_redis(tmp_path, known=True) as redis:
         async with two_gateways(tmp_path, redis.url) as (one, other):
             await ask(one, model="large", **named)
-            assert await _until(lambda: ask(other, **named), ["large", "session"])
+            # What is remembered is written while the answer is on its way.
+            await until(lambda: len(redis.do("KEYS", f"{PREFIX}*")), 1)
+            assert await ask(other, **named) == ["large", "session"]
             redis.kill()
             assert await ask(one, **named) == ["large", "session"]
             assert await ask(other, headers={"x-session-id": "s-2"}) == ["small", "default"]
-
-
-async def _until(asking: Any, expected: list[str]) -> bool:
-    """What is remembered is written while the answer is on its way."""
-    ends_at = time.monotonic() + 5
-    while await asking() != expected:
-        if time.monotonic() > ends_at:
-            return False
-        await asyncio.sleep(0.02)
-    return True

@@ -57,7 +57,7 @@ class Pair:
 @asynccontextmanager
 async def pair(folder: Path, **limits: Any) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
-        redis = stack.enter_context(running_redis(folder))
+        redis = stack.enter_context(running_redis(folder, known=True))
         key = {**LIMITED, "requests_per_minute": None, "concurrency": None, **limits}
         keys = [{**one, "budget": None} for one in (*FIRST_KEYS, key)]
         changes: dict[str, Any] = {"store": redis.url, "keys": keys}

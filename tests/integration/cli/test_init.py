@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -304,31 +305,33 @@ TOO_COLD = b'{"detail":[{"type":"greater_than","loc":["body","temperature"],"msg
 SUPPORTS = "Unsupported parameter: 'tools'. This model supports: messages, max_tokens, temperature, logprobs, stop."
 
 
-@pytest.mark.parametrize(
-    ("refuses", "refusal"),
-    [
-        (("tools",), Script(status=400, error={"message": SUPPORTS})),
-        (("temperature",), Script(status=422, body=TOO_COLD)),
-        (("temperature",), Script(status=400, error={"message": "A sampling parameter is out of range"})),
-        (("logprobs",), Script(status=400, error={"message": "Bad request"})),
-        (("tools", "temperature"), Script(status=400, error={"message": "Bad request"})),
-    ],
-    ids=["names what it takes", "FastAPI", "vague", "vague of logprobs", "vague of both"],
-)
-async def test_only_what_a_model_refuses_is_taken_from_it(
-    tmp_path: Path, refuses: tuple[str, ...], refusal: Script
-) -> None:
-    async with Particular(models=("acme-x",)) as service:
-        service.refuses, service.refusal = refuses, refusal
-        status, _, err = await thalamus(tmp_path, "init", service.url)
+REFUSALS: Mapping[str, tuple[tuple[str, ...], Script]] = {
+    "names-what-it-takes": (("tools",), Script(status=400, error={"message": SUPPORTS})),
+    "fastapi": (("temperature",), Script(status=422, body=TOO_COLD)),
+    "vague": (("temperature",), Script(status=400, error={"message": "A sampling parameter is out of range"})),
+    "vague-of-logprobs": (("logprobs",), Script(status=400, error={"message": "Bad request"})),
+    "vague-of-both": (("tools", "temperature"), Script(status=400, error={"message": "Bad request"})),
+}
+
+
+async def test_only_what_a_model_refuses_is_taken_from_it(tmp_path: Path) -> None:
+    services = {name: Particular(models=(name,)) for name in REFUSALS}
+    async with AsyncExitStack() as stack:
+        for name, service in services.items():
+            service.refuses, service.refusal = REFUSALS[name]
+            await stack.enter_async_context(service)
+        status, _, err = await thalamus(tmp_path, "init", *(service.url for service in services.values()))
 
     assert status == 0, err
-    (model,), (backend,) = catalogue(tmp_path)["models"], catalogue(tmp_path)["backends"]
-    assert ("tools" in model["card"]["capabilities"]) == ("tools" not in refuses)
-    assert ("temperature" in backend.get("rename", {})) == ("temperature" in refuses)
-    asked = [request.body for request in service.requests if request.path.endswith("/completions")]
-    assert set(refuses).isdisjoint(asked[-1])
-    assert ("temperature" in asked[-1]) == ("temperature" not in refuses)
+    content = catalogue(tmp_path)
+    models = {model["name"]: model for model in content["models"]}
+    renames = {backend["name"]: backend.get("rename", {}) for backend in content["backends"]}
+    for name, (refuses, _) in REFUSALS.items():
+        assert ("tools" in models[name]["card"]["capabilities"]) == ("tools" not in refuses), name
+        assert ("temperature" in renames[models[name]["backend"]]) == ("temperature" in refuses), name
+        asked = [request.body for request in services[name].requests if request.path.endswith("/completions")]
+        assert set(refuses).isdisjoint(asked[-1]), name
+        assert ("temperature" in asked[-1]) == ("temperature" not in refuses), name
 
 
 async def test_a_refusal_without_an_error_is_told_in_its_own_words(tmp_path: Path) -> None:
@@ -369,27 +372,21 @@ class Simple(Service):
         return True
 
 
-@pytest.mark.parametrize(
-    ("status", "content", "opens"),
-    [
-        (404, b'{"detail": "Not Found"}', None),
-        (200, b'{"ok": true}', None),
-        (500, b'{"error": {"message": "no"}}', "whether it serves /v1/responses is not known, status 500: no"),
-    ],
-)
 async def test_responses_are_stated_where_they_are_served_and_an_open_question_where_nobody_knows(
-    tmp_path: Path, status: int, content: bytes, opens: str | None
+    tmp_path: Path,
 ) -> None:
-    service = Simple(models=("m",))
-    service.status, service.content = status, content
-    async with service:
-        done, out, err = await thalamus(tmp_path, "init", service.url)
-        assert done == 0, err
-    (model,) = catalogue(tmp_path)["models"]
-    assert model["card"]["capabilities"] == ["chat"]
-    assert "speed" in model
-    assert ("/v1/responses" in out) is (opens is not None)
-    assert opens is None or f"OPEN m: capabilities: {opens}" in out
+    absent, odd, broken = (Simple(models=(name,)) for name in ("absent", "odd", "broken"))
+    absent.status, absent.content = 404, b'{"detail": "Not Found"}'
+    odd.status, odd.content = 200, b'{"ok": true}'
+    broken.status, broken.content = 500, b'{"error": {"message": "no"}}'
+    async with absent, odd, broken:
+        status, out, err = await thalamus(tmp_path, "init", absent.url, odd.url, broken.url)
+        assert status == 0, err
+    models = {model["name"]: model for model in catalogue(tmp_path)["models"]}
+    assert set(models) == {"absent", "odd", "broken"}
+    assert all(model["card"]["capabilities"] == ["chat"] and "speed" in model for model in models.values())
+    assert out.count("/v1/responses") == 1
+    assert "OPEN broken: capabilities: whether it serves /v1/responses is not known, status 500: no" in out
 
 
 async def test_a_model_that_is_busy_stays_without_a_speed(tmp_path: Path) -> None:

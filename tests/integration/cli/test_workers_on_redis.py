@@ -42,7 +42,7 @@ async def test_two_workers_and_another_gateway_give_a_key_its_limits_once(tmp_pa
 
 
 async def test_a_redis_that_drops_keys_is_told_of_at_the_start(tmp_path: Path) -> None:
-    with running_redis(tmp_path) as redis:
+    with running_redis(tmp_path, known=True) as redis:
         redis.do("CONFIG", "SET", "maxmemory", "1gb")
         redis.do("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
         async with FakeBackend() as backend:

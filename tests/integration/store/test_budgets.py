@@ -48,6 +48,8 @@ class Town:
     stack: AsyncExitStack
     wall: FakeClock = field(default_factory=lambda: FakeClock(NOW))
     clock: Callable[[], float] = time.monotonic
+    quiet_s: float = QUIET_S
+    """For so long nothing is lent after a loss."""
 
     async def purse(self, holder: str, silent_s: float = LONG_S) -> Purse:
         purse = Purse(self.bank(holder, silent_s), self.clock, self.wall)
@@ -60,7 +62,7 @@ class Town:
             return SqliteBank(self.folder, holder, silent_s=silent_s)
         client = RedisClient(self.redis.url, None, time.monotonic)
         self.stack.push_async_callback(client.aclose)
-        return RedisBank(client, holder, silent_s)
+        return RedisBank(client, holder, silent_s, self.quiet_s)
 
     def record(self, holder: str, usd: float, key_id: str = "k", period: str = DAY) -> None:
         if self.kind == "redis":
@@ -430,6 +432,13 @@ async def _spend_and_rest(town: Town, purse: Purse, holder: str, usd: float) -> 
         await purse.tend()
 
 
+@pytest.fixture
+def impatient_town(redis_town: Town) -> Town:
+    """Whose holders all speak often enough for a short wait."""
+    redis_town.quiet_s = 1.5
+    return redis_town
+
+
 async def _left_after_a_loss(purses: list[Purse]) -> float:
     """What the last of them gets of the budget when Redis lends again; until then all have closed."""
     began_at = time.monotonic()
@@ -444,11 +453,11 @@ async def _left_after_a_loss(purses: list[Purse]) -> float:
 
 @pytest.mark.parametrize("lose", [_evict, _evict_and_record])
 async def test_who_never_heard_of_an_account_is_lent_nothing_of_it_when_it_was_evicted(
-    redis_town: Town, lose: Loss
+    impatient_town: Town, lose: Loss
 ) -> None:
-    one, other = await redis_town.purse("a"), await redis_town.purse("b")
-    await _spend_and_rest(redis_town, one, "a", 4.0)
-    lose(redis_town.redis)
+    one, other = await impatient_town.purse("a"), await impatient_town.purse("b")
+    await _spend_and_rest(impatient_town, one, "a", 4.0)
+    lose(impatient_town.redis)
     with pytest.raises(BudgetUnavailable):
         await _hold(other, 0.1)
     assert await _left_after_a_loss([one, other]) == pytest.approx(6.0)
@@ -467,15 +476,15 @@ async def test_a_loss_is_noticed_though_nobody_spends(redis_town: Town, lose: Lo
     assert float(redis_town.redis.do("HGET", f"thalamus:spent:k:{DAY}", "spent")) == pytest.approx(4.0)
 
 
-async def test_a_redis_that_goes_back_hears_what_was_spent_and_lent_since(redis_town: Town) -> None:
-    one, other = await redis_town.purse("a"), await redis_town.purse("b")
+async def test_a_redis_that_goes_back_hears_what_was_spent_and_lent_since(impatient_town: Town) -> None:
+    one, other = await impatient_town.purse("a"), await impatient_town.purse("b")
     await _hold(other, 1.0)
-    await _spend_and_rest(redis_town, one, "a", 2.0)
-    earlier = redis_town.redis.copy()
-    await _spend_and_rest(redis_town, one, "a", 1.5)
+    await _spend_and_rest(impatient_town, one, "a", 2.0)
+    earlier = impatient_town.redis.copy()
+    await _spend_and_rest(impatient_town, one, "a", 1.5)
     lent = await _hold(one, 2.5)
     await other.tend()
-    redis_town.redis.go_back(earlier)
+    impatient_town.redis.go_back(earlier)
 
     await other.tend()
     with pytest.raises(BudgetUnavailable):
@@ -483,10 +492,10 @@ async def test_a_redis_that_goes_back_hears_what_was_spent_and_lent_since(redis_
     assert await _left_after_a_loss([one, other]) == pytest.approx(10.0 - 3.5 - 1.0 - lent.usd)
 
 
-async def test_a_loss_that_was_made_up_for_is_none(redis_town: Town) -> None:
-    one, other = await redis_town.purse("a"), await redis_town.purse("b")
-    await _spend_and_rest(redis_town, one, "a", 4.0)
-    _evict(redis_town.redis)
+async def test_a_loss_that_was_made_up_for_is_none(impatient_town: Town) -> None:
+    one, other = await impatient_town.purse("a"), await impatient_town.purse("b")
+    await _spend_and_rest(impatient_town, one, "a", 4.0)
+    _evict(impatient_town.redis)
     assert await _left_after_a_loss([one, other]) == pytest.approx(6.0)
     for purse in (one, other, one, other):
         await purse.tend()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from router_models.adapting.adaptation import adapt
+from router_models.adapting.verdict import Verdict
 from router_models.heads.static_error import static_error
 from router_models.joining.exam import exam_of
 from router_models.outcomes.dataset import OutcomesDataset, OutcomesError, read_outcomes
@@ -26,12 +28,27 @@ def demo() -> Artifact:
     return load_artifact(ROOT / "router_models/artifacts/demo-v2")
 
 
-def drawn(split: str, seed: int = 0) -> tuple[OutcomesDataset, OutcomesDataset]:
-    """200 prompts of the demo's outcomes, and the rest."""
+def drawn(split: str) -> tuple[OutcomesDataset, OutcomesDataset]:
+    """200 prompts of the demo's outcomes, and 200 others."""
     dataset = read_outcomes(ROOT / "deploy/demo/outcomes").split(split)
-    chosen_B = np.zeros(dataset.prompts.num_rows, dtype=bool)
-    chosen_B[np.random.default_rng(seed).permutation(len(chosen_B))[:PROMPTS]] = True
-    return dataset.select(chosen_B), dataset.select(~chosen_B)
+    place_B = np.random.default_rng(0).permutation(dataset.prompts.num_rows).argsort()
+    return dataset.select(place_B < PROMPTS), dataset.select((place_B >= PROMPTS) & (place_B < 2 * PROMPTS))
+
+
+class Adapted(NamedTuple):
+    """The demo's artifact after it was adapted to its own prompts, and what it did not see."""
+
+    own: OutcomesDataset
+    rest: OutcomesDataset
+    artifact: Artifact
+    verdict: Verdict
+
+
+@pytest.fixture(scope="module")
+def to_unseen(demo: Artifact) -> Adapted:
+    """To wordings it never saw."""
+    own, rest = drawn("unseen")
+    return Adapted(own, rest, *adapt(demo, own, "own", "own-v1", seed=1))
 
 
 def routed(artifact: Artifact, dataset: OutcomesDataset) -> tuple[float, float]:
@@ -42,10 +59,8 @@ def routed(artifact: Artifact, dataset: OutcomesDataset) -> tuple[float, float]:
     return float(chosen_B.mean()), float(((quality_BM - score_BM) ** 2).mean())
 
 
-def test_wordings_it_never_saw_are_routed_better_after_200_of_them(demo: Artifact) -> None:
-    own, rest = drawn("unseen")
-    adapted, verdict = adapt(demo, own, "own", "own-v1", seed=1)
-
+def test_wordings_it_never_saw_are_routed_better_after_200_of_them(demo: Artifact, to_unseen: Adapted) -> None:
+    _, rest, adapted, verdict = to_unseen
     (quality_before, brier_before), (quality_after, brier_after) = routed(demo, rest), routed(adapted, rest)
     assert verdict.helps
     assert verdict.qualities is not None
@@ -168,17 +183,16 @@ def test_lengths_are_learned_from_answers_of_one_model_each(demo: Artifact) -> N
 
     assert (verdict.helps, verdict.is_kept) == (False, True)
     assert verdict.sentence().startswith("choices were not compared, so qualities stay as they were: only 0 of 200")
-    some = rest.select(np.arange(rest.prompts.num_rows) < PROMPTS)
-    assert missed(adapted, some) == pytest.approx(1.0, abs=0.3)
+    assert missed(adapted, rest) == pytest.approx(1.0, abs=0.3)
 
 
-def test_answers_of_one_model_change_nothing_beside_those_that_can_be_compared(demo: Artifact) -> None:
-    own, rest = drawn("unseen")
+def test_answers_of_one_model_change_nothing_beside_those_that_can_be_compared(
+    demo: Artifact, to_unseen: Adapted
+) -> None:
+    own, rest, alone, verdict = to_unseen
     journal = as_rated(rest, own.models[0], own.models[1:3])
 
-    (alone, verdict), (beside, again) = (
-        adapt(demo, dataset, "own", "own-v1", seed=1) for dataset in (own, together(own, journal))
-    )
+    beside, again = adapt(demo, together(own, journal), "own", "own-v1", seed=1)
 
     assert verdict.qualities is not None
     assert again.qualities is not None
@@ -202,9 +216,10 @@ def test_a_model_that_was_never_beside_another_is_named_and_not_compared(demo: A
     assert f"; too few of them have scores of {third}; " in verdict.sentence()
 
 
-def test_an_adapted_artifact_is_written_and_read_and_its_rows_are_corrected_too(demo: Artifact, tmp_path: Path) -> None:
-    own, _ = drawn("unseen")
-    adapted, _ = adapt(demo, own, "own", "own-v1", seed=1)
+def test_an_adapted_artifact_is_written_and_read_and_its_rows_are_corrected_too(
+    demo: Artifact, to_unseen: Adapted, tmp_path: Path
+) -> None:
+    own, _, adapted, _ = to_unseen
     write_artifact(tmp_path / "own-v1", adapted)
     again = load_artifact(tmp_path / "own-v1")
 
@@ -218,11 +233,10 @@ def test_an_adapted_artifact_is_written_and_read_and_its_rows_are_corrected_too(
     )
 
 
-def test_own_prompts_are_no_longer_taken_for_unfamiliar(demo: Artifact) -> None:
-    own, _ = drawn("unseen")
-    adapted, _ = adapt(demo, own, "own", "own-v1", seed=1)
+def test_own_prompts_are_no_longer_taken_for_unfamiliar(to_unseen: Adapted) -> None:
+    predictor = ArtifactPredictor(to_unseen.artifact)
 
-    assert ArtifactPredictor(adapted).predict(own.conversations()).unfamiliar.mean() <= 0.01
+    assert predictor.predict(to_unseen.own.conversations()).unfamiliar.mean() <= 0.01
 
 
 def asked_often(dataset: OutcomesDataset, times: int) -> OutcomesDataset:
@@ -315,9 +329,8 @@ def test_lengths_that_are_right_or_not_known_stay(demo: Artifact) -> None:
     np.testing.assert_allclose(missed(adapted, rest), missed(demo, rest))
 
 
-def test_what_cannot_be_adapted_is_refused_in_words(demo: Artifact) -> None:
-    own, rest = drawn("unseen")
-    adapted, _ = adapt(demo, own, "own", "own-v1", seed=1)
+def test_what_cannot_be_adapted_is_refused_in_words(demo: Artifact, to_unseen: Adapted) -> None:
+    own, rest, adapted, _ = to_unseen
 
     with pytest.raises(OutcomesError, match="was adapted before; start from demo-v2"):
         adapt(adapted, own, "own", "own-v2", seed=1)
