@@ -6,7 +6,6 @@ import asyncio
 import datetime as dt
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -232,10 +231,13 @@ async def look_at_what_is_kept(findings: Findings, settings: Settings) -> None:
 
     async with connected(settings) as redis, opened_keys(settings, redis, only_read=True) as keys:
         try:
-            with suppress(StoreDown):
-                await keys.ring.refresh()
+            await keys.ring.refresh()
         except UsageError as exc:
             findings.problems.append(str(exc))
+        except StoreDown as exc:
+            # Of a Redis that is down, the probe says why.
+            if redis is None:
+                findings.problems.append(f"generated keys cannot be read: {exc}")
     findings.shut_out = Access(settings.catalog, settings.profiles).shut_out(keys.ring.keys)
     if settings.store is None:
         try:

@@ -96,7 +96,15 @@ def _yaml_problem(exc: Exception) -> str:
 
 
 def _lines(error: ValidationError, form: type[BaseModel]) -> list[str]:
-    return [f"{dotted(one['loc'])}: {_expected(one, form)}" for one in error.errors(include_url=False)]
+    found = error.errors(include_url=False)
+    wrong = [one["loc"] for one in found]
+    # An item that is wrong is not counted: that a list of such items has too few says nothing of the file.
+    told = [one for one in found if one["type"] != "too_short" or not any(_is_within(loc, one["loc"]) for loc in wrong)]
+    return [f"{dotted(one['loc'])}: {_expected(one, form)}" for one in told]
+
+
+def _is_within(loc: Sequence[int | str], outer: Sequence[int | str]) -> bool:
+    return len(loc) > len(outer) and tuple(loc[: len(outer)]) == tuple(outer)
 
 
 def dotted(loc: Sequence[int | str]) -> str:
@@ -112,6 +120,8 @@ def _expected(error: Mapping[str, Any], form: type[BaseModel]) -> str:
         known = sorted(_fields_at(form, error["loc"][:-1]))
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         return f"is not a key; did you mean {near[0]}?" if near else f"is not a key; known are {', '.join(known)}"
+    if error["type"] == "too_short":
+        return f"expected at least {error['ctx']['min_length']}"
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     said = error["input"]
     shown = repr(without_credentials(said) if isinstance(said, str) else said)

@@ -124,8 +124,10 @@ class PepperFile:
                 os.fsync(file.fileno())
             # Of two processes that make one at the same time, the first wins.
             os.link(beside, self.path)
-        except FileExistsError:
-            return self.read()[0]
+        except FileExistsError as exc:
+            if there := self.read():
+                return there[0]
+            raise UsageError(f"{self.path.parent}: expected a folder, or nothing in its place") from exc
         except OSError as exc:
             raise UsageError(f"{self.path}: {exc.strerror}; it must be writable once, for a new pepper") from exc
         finally:

@@ -23,6 +23,7 @@ from app.forms.grants import new_grant
 from app.settings import load_settings
 from app.store.sqlite import FORM, open_database
 from router_models.storage.artifact import write_artifact
+from tests.conftest import free_ports
 from tests.fakes.artifacts import tiny_artifact
 from tests.fakes.backend import TOKENS, FakeBackend, Script
 from tests.fakes.deployment import SECRET, write_config
@@ -126,7 +127,9 @@ def spoil(folder: Path, what: str) -> None:
 
 @pytest.mark.parametrize("what", ["pepper", "keys.sqlite", "journal.sqlite"])
 async def test_check_says_what_serve_would_not_start_on_and_writes_nothing(tmp_path: Path, what: str) -> None:
-    config = write_config(tmp_path, {"small": BACKEND}, state_dir="state", pepper_file="state/pepper")
+    data, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
+    kept: dict[str, Any] = {"state_dir": "state", "pepper_file": "state/pepper"}
+    config = write_config(tmp_path, {"small": BACKEND}, listen=data, admin_listen=admin, **kept)
     settings = load_settings(config)
     async with opened_keys(settings, None) as keys:
         await keys.issuer.create("ann", new_grant().plain(), "me")
@@ -140,6 +143,16 @@ async def test_check_says_what_serve_would_not_start_on_and_writes_nothing(tmp_p
     (wrong,) = [line for line in out.splitlines() if line.startswith("WRONG ")]
     assert (status, refused) == (1, 1)
     assert err.splitlines()[-1] == wrong.replace("WRONG", "thalamus:", 1)
+
+
+async def test_check_says_that_generated_keys_cannot_be_read(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"small": BACKEND}, state_dir="state")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "keys.sqlite").write_bytes(b"no database, for once " * 500)
+    status, out, _ = await thalamus("check", "--no-probe", "--config", str(config))
+    assert status == 1
+    assert "WRONG generated keys cannot be read: " in out
+    assert "keys.sqlite: file is not a database" in out
 
 
 async def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:

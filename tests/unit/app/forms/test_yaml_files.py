@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import UsageError
-from app.forms.yaml_files import read_yaml
+from app.forms.catalog_file import CatalogForm
+from app.forms.yaml_files import load_form, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,22 @@ def test_what_is_no_yaml_is_told_in_one_line(content: bytes, says: str, tmp_path
     assert str(told.value).startswith(str(path))
     assert says in str(told.value)
     assert "\n" not in str(told.value)
+
+
+BACKENDS = b"backends: [{name: here, kind: vllm, urls: ['http://127.0.0.1:8000']}]\n"
+
+
+def test_a_list_whose_items_are_wrong_is_not_called_too_short(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_bytes(BACKENDS + b"models: [{name: one, served_as: one, backend: here, card: {context_tokens: 0.5}}]")
+    with pytest.raises(UsageError) as told:
+        load_form(path, CatalogForm)
+    assert str(told.value).startswith(f"{path}: models[0].card.context_tokens: ")
+    assert "\n" not in str(told.value)
+
+
+def test_a_list_that_is_too_short_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_bytes(BACKENDS + b"models: []")
+    with pytest.raises(UsageError, match=r"models: expected at least 1$"):
+        load_form(path, CatalogForm)

@@ -46,6 +46,12 @@ def test_a_pepper_is_made_once_and_only_its_user_reads_it(tmp_path: Path) -> Non
     assert [path.name for path in file.path.parent.iterdir()] == ["pepper"]
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="state: expected a folder, or nothing in its place"):
+        PepperFile(tmp_path / "state" / "pepper").create()
+
+
 def test_two_peppers_are_good_at_once_the_newest_first(tmp_path: Path) -> None:
     file = PepperFile(tmp_path / "pepper")
     lines = [secrets.token_hex(32), secrets.token_hex(32)]
