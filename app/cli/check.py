@@ -295,12 +295,10 @@ def _differences(models: list[Model], found: Mapping[str, Mapping[str, Any]]) ->
 
 def _print_against(names: Sequence[str], expected: Expectation) -> None:
     """A row for always each model."""
-    from rich.table import Table
-
-    from app.cli.screen import console
+    from app.cli.screen import WholeTable, console
     from app.savings.page import DIFFERENCES, differences
 
-    table = Table(
+    table = WholeTable(
         title=f"{', '.join(names)}: choosing, against always one model (95 % intervals)", title_justify="left"
     )
     for number, column in enumerate(DIFFERENCES):

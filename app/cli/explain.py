@@ -110,11 +110,10 @@ def _decided(settings: Settings, request: Request) -> tuple[Record, Expectation 
 
 def show(record: Record) -> None:
     """Print a decision as a table, with who is excluded and what would change the choice."""
-    from rich.table import Table
+    from app.cli.screen import WholeTable, console
 
-    from app.cli.screen import console
-
-    table = Table(title=f"{record['model']}: {record['why']}")
+    title = f"{record['model']}: {record['why']}"
+    table = WholeTable(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", style="bold")
     for column in ("quality", "90 %", "tokens", "micro-USD", "seconds", "utility", "Pareto"):
         table.add_column(column, justify="right")

@@ -95,13 +95,14 @@ def summed(
 ) -> None:
     """Say how many requests there were, what they took and what they cost, by key, model or profile.
 
-    Who only had a decision explained asked no model; such requests are counted apart.
+    Who only had a decision explained asked no model; such requests are counted apart. So are answers of unknown
+    cost, as of models without a price: where no cost is known it is -, and null in JSON.
 
     Example: `thalamus journal sum --by model --since 2026-11-01`
     """
     if by not in SUMS:
         raise UsageError(f"--by: expected one of {', '.join(SUMS)}")
-    sums: defaultdict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(_SUMMED, 0))
+    sums: defaultdict[str, Sums] = defaultdict(_nothing_yet)
     names: dict[str, str] = {}
 
     async def run() -> None:
@@ -289,25 +290,46 @@ _SUMMED = (
     "output_tokens",
     "cost_usd",
     "reconstructed_usd",
+    "unpriced",
 )
+"""`unpriced` counts the requests that a model answered whose cost nobody knows; `cost_usd` has nothing of them."""
+_ALWAYS_SHOWN = ("requests", "cost_usd")
+
+Sums = dict[str, float | None]
 
 
-def _add(sums: dict[str, float], row: Row) -> None:
+def _add(sums: dict[str, Any], row: Row) -> None:
     sums["explained" if _is_explained(row) else "requests"] += 1
-    for name in _SUMMED[2:6]:
+    for name in _SUMMED[2:5]:
         sums[name] += row[name] or 0
-    if row["reconstructed"]:
-        sums["reconstructed_usd"] += row["cost_usd"] or 0
+    cost_usd = row["cost_usd"]
+    if cost_usd is not None:
+        sums["cost_usd"] = (sums["cost_usd"] or 0) + cost_usd
+        sums["reconstructed_usd"] += cost_usd if row["reconstructed"] else 0
+    elif row["model"] is not None:
+        sums["unpriced"] += 1
 
 
-def _show_sums(by: str, sums: dict[str, dict[str, float]]) -> None:
-    from rich.table import Table
+def _nothing_yet() -> Sums:
+    """No request, and no cost that is known."""
+    return {**dict.fromkeys(_SUMMED, 0), "cost_usd": None}
 
-    from app.cli.screen import console
 
-    table = Table(by, *[name.replace("_", " ") for name in _SUMMED])
-    for name, numbers in sorted(sums.items(), key=lambda item: -item[1]["cost_usd"]):
-        table.add_row(
-            name, *[f"{numbers[one]:.6f}" if one.endswith("usd") else f"{numbers[one]:,.0f}" for one in _SUMMED]
-        )
-    console().print(table)
+def _show_sums(by: str, sums: Mapping[str, Sums]) -> None:
+    """A row each, dearest first; without columns that say nothing."""
+    from app.cli.screen import WholeTable, console
+
+    names = [name for name in _SUMMED if name in _ALWAYS_SHOWN or any(numbers[name] for numbers in sums.values())]
+    table = WholeTable(by, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in names:
+        # Of what is too wide all else goes on in the next line before money does.
+        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=name.endswith("usd"))
+    for key, numbers in sorted(sums.items(), key=lambda item: -(item[1]["cost_usd"] or 0)):
+        table.add_row(key, *(_figure(name, numbers[name]) for name in names))
+    console().print(table, highlight=False)
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6f}" if name.endswith("usd") else f"{value:,.0f}"
