@@ -184,6 +184,7 @@ def _report(findings: Findings, path: Path) -> None:
     Raises:
         UsageError: there is no artifact to know anything from, or the page cannot be written.
     """
+    from app.collect.whole import write_whole
     from app.savings.page import Savings, page
 
     settings, prospect = findings.settings, findings.prospect
@@ -195,7 +196,7 @@ def _report(findings: Findings, path: Path) -> None:
         settings, findings.artifact, prospect, findings.expected, tuple(findings.unused), tuple(findings.untested)
     )
     try:
-        path.write_text(page(savings, dt.datetime.now(dt.UTC).date()), encoding="utf-8")
+        write_whole(path, page(savings, dt.datetime.now(dt.UTC).date()))
     except OSError as exc:
         raise UsageError(f"--report {path}: {exc.strerror}") from exc
 

@@ -157,6 +157,7 @@ def _plot(record: Record, path: Path) -> None:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as exc:
         raise UsageError("--plot needs matplotlib; install the extra: pip install 'thalamus-router[train]'") from exc
+    from app.collect.whole import unfinished
 
     known = [one for one in record["candidates"] if one["quality"] is not None and one["cost_usd"] is not None]
     if not known:
@@ -174,6 +175,9 @@ def _plot(record: Record, path: Path) -> None:
     axes.set_xscale("log")
     axes.set(xlabel="expected cost, USD", ylabel="predicted quality", title=f"chosen: {record['model']}")
     try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as exc:
+        with unfinished(path) as part:
+            figure.savefig(part, format=path.suffix.removeprefix(".") or "png", dpi=150)
+    except OSError as exc:
+        raise UsageError(f"--plot {path}: {exc.strerror or exc}") from exc
+    except ValueError as exc:
         raise UsageError(f"--plot {path}: {exc}") from exc

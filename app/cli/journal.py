@@ -11,7 +11,7 @@ import importlib.util
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,12 +152,11 @@ def export(
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
     from app.cli.exported import report
-    from app.collect.export import ParquetFile
+    from app.collect.export import parquet_file
     from app.collect.rated import Written, refuse_foreign, write_rated
 
     if outcomes:
         refuse_foreign(outcomes)
-    file = ParquetFile(parquet) if parquet else None
     rated: list[Row] = []
     models: list[Model] = []
     written = 0
@@ -171,12 +170,11 @@ def export(
                 kept = list(filter(fits, rows))
                 written += len(kept)
                 rated.extend(row for row in kept if row["score"] is not None)
-                if file:
-                    file.add(kept)
+                if add:
+                    add(kept)
 
-    _run(run)
-    if file:
-        file.close()
+    with parquet_file(parquet) if parquet else nullcontext() as add:
+        _run(run)
     found = write_rated(outcomes, rated, models, all_tenants=all_tenants) if outcomes else Written(len(rated))
     report(outcomes, written, found, as_json=as_json)
 
