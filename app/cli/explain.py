@@ -112,8 +112,7 @@ def show(record: Record) -> None:
     """Print a decision as a table, with who is excluded and what would change the choice."""
     from app.cli.screen import WholeTable, console
 
-    title = f"{record['model']}: {record['why']}"
-    table = WholeTable(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table = WholeTable(title=f"{record['model']}: {record['why']}")
     table.add_column("model", style="bold")
     for column in ("quality", "90 %", "tokens", "micro-USD", "seconds", "utility", "Pareto"):
         table.add_column(column, justify="right")

@@ -318,10 +318,10 @@ def _show_sums(by: str, sums: Mapping[str, Sums]) -> None:
     from app.cli.screen import WholeTable, console
 
     names = [name for name in _SUMMED if name in _ALWAYS_SHOWN or any(numbers[name] for numbers in sums.values())]
-    table = WholeTable(by, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = WholeTable(by)
     for name in names:
         # Of what is too wide all else goes on in the next line before money does.
-        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=name.endswith("usd"))
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=name.endswith("usd"))
     for key, numbers in sorted(sums.items(), key=lambda item: -(item[1]["cost_usd"] or 0)):
         table.add_row(key, *(_figure(name, numbers[name]) for name in names))
     console().print(table, highlight=False)

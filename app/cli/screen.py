@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,6 +20,7 @@ Bar = Callable[[str, int], Callable[[], object]]
 
 FILE_COLUMNS = 150
 """Width of a table where there is no terminal to ask: names of models stay whole."""
+ANY_WIDTH = 10_000
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -29,10 +30,24 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class WholeTable(Table):
-    """A table in which nothing is cut: a word that is wider than its column goes on in the next line."""
+    """A table in which nothing is cut.
+
+    Where it is too narrow, lines between columns are left out and headings have a line for each word; what is still
+    wider than its column goes on in the next line.
+    """
 
     def add_column(self, *args: Any, **kwargs: Any) -> None:
         super().add_column(*args, **{"overflow": "fold", **kwargs})
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.measure(self, options=options.update(max_width=ANY_WIDTH)).maximum > options.max_width:
+            self._make_narrow()
+        yield from super().__rich_console__(console, options)
+
+    def _make_narrow(self) -> None:
+        self.box, self.pad_edge, self.padding, self.title_justify = None, False, (0, 1, 0, 0), "left"
+        for column in self.columns:
+            column.header = str(column.header).replace(" ", "\n")
 
 
 def words(form: str, style: str = "none") -> TextColumn:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from app.cli import screen
 from app.cli.announced import announced
 from app.cli.collect import _bars
+from app.cli.collected import print_figures
 from app.cli.explain import show
 from app.cli.journal import journal
 from app.collect.plan import Estimate
@@ -80,6 +81,15 @@ def test_nothing_is_cut_where_it_is_narrow(narrow: None, capsys: pytest.CaptureF
     assert "…" not in said
     assert all(heading in said for heading in ("quality", "micro-USD", "seconds", "utility", "Pareto"))
     assert max(len(line) for line in said.splitlines()) <= 80
+
+
+def test_names_are_whole_where_headings_can_make_room(narrow: None, capsys: pytest.CaptureFixture[str]) -> None:
+    screen.console().print(announced("questions, at most", [estimate(LONG)]))
+    print_figures([dict(zip("abcdefgh", (LONG, 1_000, 0, 0.81234, 12.34567, 1.2345, 345.6, 2.5), strict=True))])
+
+    said = capsys.readouterr().out
+    assert said.count(f"{LONG} ") == 2
+    assert all(whole in said for whole in ("questions,", "2,000,000", "123.4567", "outcomes", "missing", "12.35"))
 
 
 def record(key: str, model: str | None, cost_usd: float | None, **end: Any) -> bytes:
@@ -150,5 +160,5 @@ def test_a_cost_that_nobody_knows_is_not_nothing(tmp_path: Path) -> None:
     sums = json.loads(summed(config, "--json"))["sums"]
     costs = {key: (one["cost_usd"], one["unpriced"]) for key, one in sums.items()}
     assert costs == {"free": (0.0, 0), "unknown": (None, 1), "both": (0.25, 1), "refused": (None, 0)}
-    rows = {line.split()[0]: line.split()[-2:] for line in summed(config).splitlines()}
+    rows = {cells[0]: cells[-2:] for line in summed(config).splitlines() if (cells := line.replace("│", " ").split())}
     assert (rows["free"], rows["unknown"], rows["both"]) == (["0.000000", "0"], ["-", "1"], ["0.250000", "1"])
