@@ -5,7 +5,6 @@ What may be said of a key is a closed list, and nobody gives more than they have
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,7 @@ from app.api.call import call_of
 from app.api.policy import needs
 from app.errors import InvalidRequest, NotAllowed, Overloaded, UsageError, shown
 from app.forms.grants import exceeded, new_grant, read_key
-from app.store.credentials import ENVIRONMENT
+from app.store.credentials import ENVIRONMENT, NAME
 from app.store.issuer import Issuer, Record
 from app.store.keys import Key
 from app.store.redis_client import StoreDown
@@ -107,7 +106,7 @@ def _exceeded(record: Record, held: Key) -> list[str]:
 def _text(body: dict[str, Any], name: str, default: str) -> str:
     """Take a short text out of a body."""
     value = body.pop(name, default)
-    if not isinstance(value, str) or not re.fullmatch(r"[^\x00-\x1f\x7f]{0,64}", value):
+    if not isinstance(value, str) or not NAME.fullmatch(value):
         raise InvalidRequest(f"{name} must be a text of at most 64 characters", param=name)
     return value
 

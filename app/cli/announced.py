@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 from rich.table import Table
 
+from app.cli.screen import WholeTable
 from app.collect.plan import Estimate
 from app.errors import UsageError
 
@@ -17,7 +18,7 @@ _COLUMNS = ("input tokens, about", "output tokens, at most", "USD, about", "USD,
 
 def announced(requests: str, estimates: Sequence[Estimate]) -> Table:
     """A row per model; `requests` is what they are called."""
-    table = Table("model", requests, *_COLUMNS)
+    table = WholeTable("model", requests, *_COLUMNS)
     for estimate in estimates:
         table.add_row(estimate.model, f"{estimate.requests:,}", *_cells(estimate))
     return table

@@ -183,6 +183,7 @@ def _report(findings: Findings, path: Path) -> None:
     Raises:
         UsageError: there is no artifact to know anything from, or the page cannot be written.
     """
+    from app.collect.whole import write_whole
     from app.savings.page import Savings, page
 
     settings, prospect = findings.settings, findings.prospect
@@ -194,7 +195,7 @@ def _report(findings: Findings, path: Path) -> None:
         settings, findings.artifact, prospect, findings.expected, tuple(findings.unused), tuple(findings.untested)
     )
     try:
-        path.write_text(page(savings, dt.datetime.now(dt.UTC).date()), encoding="utf-8")
+        write_whole(path, page(savings, dt.datetime.now(dt.UTC).date()))
     except OSError as exc:
         raise UsageError(f"--report {path}: {exc.strerror}") from exc
 
@@ -297,12 +298,10 @@ def _differences(models: list[Model], found: Mapping[str, Mapping[str, Any]]) ->
 
 def _print_against(names: Sequence[str], expected: Expectation) -> None:
     """A row for always each model."""
-    from rich.table import Table
-
-    from app.cli.screen import console
+    from app.cli.screen import WholeTable, console
     from app.savings.page import DIFFERENCES, differences
 
-    table = Table(
+    table = WholeTable(
         title=f"{', '.join(names)}: choosing, against always one model (95 % intervals)", title_justify="left"
     )
     for number, column in enumerate(DIFFERENCES):

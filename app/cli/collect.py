@@ -113,9 +113,8 @@ def collect(
     --output outcomes/`, or for open questions `thalamus collect --prompts open.jsonl --catalog configs/catalog.yaml
     --models a,b,c --grader judge --judge d --output open/`
     """
-    from rich.console import Console
-
     from app.cli.collected import last_line, print_faults, print_figures, print_report
+    from app.cli.screen import console
     from app.collect.dataset import figures_of, missing_outcomes, outcomes_table, prompts_table, write_failures
     from app.collect.graders import Command
     from app.collect.judge_report import write_report
@@ -128,7 +127,7 @@ def collect(
     plan = _plan(_prompts(prompts, max_tokens), targets, grader, how, judge=judge_target is not None)
     the_judge = _judge(plan, judge_target, reference)
     table = prompts_table(plan.prompts)  # a prompt that it could not hold is known before anything is paid for
-    screen = Console(stderr=True)
+    screen = console(stderr=True)
     with Progress(output, plan.header()) as progress, _judging(the_judge, output, plan, progress) as judging:
         work = _Work(plan, progress, how, judging, reference)
         _announce(screen, work, agreed=yes)
@@ -314,10 +313,10 @@ def _advice(work: _Work, stopped: Stopped) -> str:
 
 
 async def _hear_judge(screen: Console, judging: Judging, client: ChatClient, concurrency: int, budget: Budget) -> None:
-    from rich.progress import Progress as Bars
+    from app.cli.screen import progress
 
     failed = 0
-    with Bars(console=screen) as shown:
+    with progress(screen) as shown:
         bar = shown.add_task("judge", total=judging.estimate().requests)
 
         def judged(_: str, answered: bool) -> None:
@@ -344,16 +343,17 @@ def _bars(
     screen: Console, plan: Plan, progress: Progress
 ) -> Iterator[tuple[Callable[[str, bool], None], Callable[[int], None]]]:
     """A progress bar per model and one for grading: what to call when a request or some grades are done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
+    from app.cli.screen import words
     from app.collect.graders import JUDGE
 
     columns = (
-        TextColumn("{task.description}"),
+        words("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        words("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=screen) as shown:

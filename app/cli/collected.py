@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from app.cli.screen import console
+from app.cli.screen import WholeTable, console
 from app.collect.judge_report import Rate, Report, counts, rates, remarks
 from app.collect.plan import Plan
 from app.collect.progress import Progress
@@ -18,7 +16,7 @@ from app.exam.faults import Sample, faults_in
 
 def print_figures(figures: Sequence[dict[str, Any]]) -> None:
     """A row for each model."""
-    table = Table(
+    table = WholeTable(
         "model", "outcomes", "missing", "mean score", "USD", "mean latency s", "mean output tokens", "school grade"
     )
     for row in figures:
@@ -44,7 +42,7 @@ def print_faults(plan: Plan, progress: Progress) -> None:
 
 def print_report(report: Report) -> None:
     """How far the judge can be trusted: counts, rates with intervals, bias per model, and what to make of them."""
-    table = Table("judge", "value", "90 % interval", "pairs")
+    table = WholeTable("judge", "value", "90 % interval", "pairs")
     for name, rate in rates(report):
         table.add_row(name, *_cells(rate))
     print(counts(report))

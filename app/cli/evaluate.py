@@ -242,12 +242,10 @@ def _write_card(folder: Path, artifact: Any, report: Mapping[str, Any]) -> None:
 
 def _show(report: Mapping[str, Any], *, as_json: bool, gate: bool) -> None:
     """Figures on stdout; beside JSON, everything meant for people goes to stderr."""
-    from rich.console import Console
-
     from app.cli.screen import console
     from router_models.evaluation.gates import LEARNED_FROM, without_choice
 
-    screen = Console(stderr=True) if as_json else console()
+    screen = console(stderr=as_json)
     for name, figures in report["sets"].items():
         if figures[LEARNED_FROM]:
             print(f"{name}: the artifact was trained on these prompts; of others this says nothing", file=sys.stderr)
@@ -272,12 +270,12 @@ def _tell_left_out(name: str, left_out: Mapping[str, str]) -> None:
 
 
 def _print_tables(report: Mapping[str, Any], screen: Console) -> None:
-    from rich.table import Table
+    from app.cli.screen import WholeTable
 
     several = {"pooled": report["pooled"]} if len(report["sets"]) > 1 else {}
     for name, figures in {**report["sets"], **several}.items():
         title = f"{name}: {figures['prompts']} prompts, scores differ on {figures['prompts_where_scores_differ']}"
-        table = Table("policy", *_SHOWN, title=title)
+        table = WholeTable("policy", *_SHOWN, title=title)
         for policy, metrics in figures["policies"].items():
             table.add_row(policy, *(_cell(metrics[metric]) for metric in _SHOWN.values()))
         screen.print(table)
@@ -302,9 +300,9 @@ def _summary(figures: Mapping[str, Any]) -> str:
 
 
 def _print_gates(report: Mapping[str, Any], screen: Console) -> None:
-    from rich.table import Table
+    from app.cli.screen import WholeTable
 
-    table = Table("gate", "of", "figure", "bound", "", "", title="release gates")
+    table = WholeTable("gate", "of", "figure", "bound", "", "", title="release gates")
     for gate in report["gates"]:
         figure = "-" if gate["figure"] is None else f"{gate['figure']:.4f}"
         bound = f"{'at least' if gate['at_least'] else 'at most'} {gate['bound']:.4g}"

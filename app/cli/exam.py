@@ -19,13 +19,13 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from app.cli.alone import alone, unwritable
 from app.cli.announced import announced, confirm, refuse_unpriced
 from app.cli.exam_table import show
 from app.cli.interrupt import INTERRUPTED, end_on_signals
-from app.cli.screen import bars
+from app.cli.screen import bars, console, words
 from app.collect.plan import targets_from
 from app.errors import UsageError
 from app.exam.hall import Candidate, Hall, Watch, outcomes_of
@@ -111,7 +111,7 @@ def _sit_exam(settings: Settings, models: Sequence[str], rules: Rules, output: P
             paper = replace(paper, more_room=f"for more room {_anew(base, config)}")
         hall = _hall(settings, base, paper, rules, list(columns))
         _refuse_forgotten(hall)
-        screen = Console(stderr=True)
+        screen = console(stderr=True)
         _announce(screen, hall, rules)
         sats = _held(screen, hall.begun_anew(), rules)
         joined = [sat for sat in sats if sat.problem is None]
@@ -306,10 +306,10 @@ async def _hold(screen: Console, hall: Hall, rules: Rules) -> list[Sat]:
 def _bars(screen: Console, hall: Hall) -> Iterator[Watch]:
     """A bar per model that shows its expected quality tighten."""
     columns = (
-        TextColumn("{task.description}"),
+        words("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        words("{task.fields[note]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=screen) as progress:

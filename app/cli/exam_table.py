@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import typer
-from rich.table import Table
 
-from app.cli.screen import console
+from app.cli.screen import WholeTable, console
 from router_models.joining.onboarding import Report
 
 
@@ -18,7 +17,7 @@ def show(reports: Sequence[Report], output: Path, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"artifact": str(output), "models": [each.as_json() for each in reports]}))
         return
-    table = Table("model", "graded\nprompts", "mean score", "expected quality", "most alike", "", box=None)
+    table = WholeTable("model", "graded\nprompts", "mean score", "expected quality", "most alike", "", box=None)
     for each in reports:
         low, high = each.expected_quality_interval
         notes = [

@@ -110,11 +110,9 @@ def _decided(settings: Settings, request: Request) -> tuple[Record, Expectation 
 
 def show(record: Record) -> None:
     """Print a decision as a table, with who is excluded and what would change the choice."""
-    from rich.table import Table
+    from app.cli.screen import WholeTable, console
 
-    from app.cli.screen import console
-
-    table = Table(title=f"{record['model']}: {record['why']}")
+    table = WholeTable(title=f"{record['model']}: {record['why']}")
     table.add_column("model", style="bold")
     for column in ("quality", "90 %", "tokens", "micro-USD", "seconds", "utility", "Pareto"):
         table.add_column(column, justify="right")
@@ -158,6 +156,7 @@ def _plot(record: Record, path: Path) -> None:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as exc:
         raise UsageError("--plot needs matplotlib; install the extra: pip install 'thalamus-router[train]'") from exc
+    from app.collect.whole import unfinished
 
     known = [one for one in record["candidates"] if one["quality"] is not None and one["cost_usd"] is not None]
     if not known:
@@ -175,6 +174,9 @@ def _plot(record: Record, path: Path) -> None:
     axes.set_xscale("log")
     axes.set(xlabel="expected cost, USD", ylabel="predicted quality", title=f"chosen: {record['model']}")
     try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as exc:
+        with unfinished(path) as part:
+            figure.savefig(part, format=path.suffix.removeprefix(".") or "png", dpi=150)
+    except OSError as exc:
+        raise UsageError(f"--plot {path}: {exc.strerror or exc}") from exc
+    except ValueError as exc:
         raise UsageError(f"--plot {path}: {exc}") from exc

@@ -145,12 +145,10 @@ def _as_json(drafted: Drafted, output: Path) -> dict[str, Any]:
 
 
 def _print(drafted: Drafted, output: Path, artifact: Path | None) -> None:
-    from rich.table import Table
-
-    from app.cli.screen import console
+    from app.cli.screen import WholeTable, console
 
     draft = drafted.draft
-    table = Table("model", "backend", "recognised as", "context", "tokens/s", "price", "predicted as", box=None)
+    table = WholeTable("model", "backend", "recognised as", "context", "tokens/s", "price", "predicted as", box=None)
     for model in draft.models:
         table.add_row(*_row(drafted, model))
     console().print(table, highlight=False)

@@ -11,7 +11,7 @@ import importlib.util
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,13 +95,14 @@ def summed(
 ) -> None:
     """Say how many requests there were, what they took and what they cost, by key, model or profile.
 
-    Who only had a decision explained asked no model; such requests are counted apart.
+    Who only had a decision explained asked no model; such requests are counted apart. So are answers of unknown
+    cost, as of models without a price: where no cost is known it is -, and null in JSON.
 
     Example: `thalamus journal sum --by model --since 2026-11-01`
     """
     if by not in SUMS:
         raise UsageError(f"--by: expected one of {', '.join(SUMS)}")
-    sums: defaultdict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(_SUMMED, 0))
+    sums: defaultdict[str, Sums] = defaultdict(_nothing_yet)
     names: dict[str, str] = {}
 
     async def run() -> None:
@@ -151,12 +152,11 @@ def export(
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("exporting needs the extra `collect`: pip install 'thalamus-router[collect]'")
     from app.cli.exported import report
-    from app.collect.export import ParquetFile
+    from app.collect.export import parquet_file
     from app.collect.rated import Written, refuse_foreign, write_rated
 
     if outcomes:
         refuse_foreign(outcomes)
-    file = ParquetFile(parquet) if parquet else None
     rated: list[Row] = []
     models: list[Model] = []
     written = 0
@@ -170,12 +170,11 @@ def export(
                 kept = list(filter(fits, rows))
                 written += len(kept)
                 rated.extend(row for row in kept if row["score"] is not None)
-                if file:
-                    file.add(kept)
+                if add:
+                    add(kept)
 
-    _run(run)
-    if file:
-        file.close()
+    with parquet_file(parquet) if parquet else nullcontext() as add:
+        _run(run)
     found = write_rated(outcomes, rated, models, all_tenants=all_tenants) if outcomes else Written(len(rated))
     report(outcomes, written, found, as_json=as_json)
 
@@ -289,25 +288,46 @@ _SUMMED = (
     "output_tokens",
     "cost_usd",
     "reconstructed_usd",
+    "unpriced",
 )
+"""`unpriced` counts the requests that a model answered whose cost nobody knows; `cost_usd` has nothing of them."""
+_ALWAYS_SHOWN = ("requests", "cost_usd")
+
+Sums = dict[str, float | None]
 
 
-def _add(sums: dict[str, float], row: Row) -> None:
+def _add(sums: dict[str, Any], row: Row) -> None:
     sums["explained" if _is_explained(row) else "requests"] += 1
-    for name in _SUMMED[2:6]:
+    for name in _SUMMED[2:5]:
         sums[name] += row[name] or 0
-    if row["reconstructed"]:
-        sums["reconstructed_usd"] += row["cost_usd"] or 0
+    cost_usd = row["cost_usd"]
+    if cost_usd is not None:
+        sums["cost_usd"] = (sums["cost_usd"] or 0) + cost_usd
+        sums["reconstructed_usd"] += cost_usd if row["reconstructed"] else 0
+    elif row["model"] is not None:
+        sums["unpriced"] += 1
 
 
-def _show_sums(by: str, sums: dict[str, dict[str, float]]) -> None:
-    from rich.table import Table
+def _nothing_yet() -> Sums:
+    """No request, and no cost that is known."""
+    return {**dict.fromkeys(_SUMMED, 0), "cost_usd": None}
 
-    from app.cli.screen import console
 
-    table = Table(by, *[name.replace("_", " ") for name in _SUMMED])
-    for name, numbers in sorted(sums.items(), key=lambda item: -item[1]["cost_usd"]):
-        table.add_row(
-            name, *[f"{numbers[one]:.6f}" if one.endswith("usd") else f"{numbers[one]:,.0f}" for one in _SUMMED]
-        )
-    console().print(table)
+def _show_sums(by: str, sums: Mapping[str, Sums]) -> None:
+    """A row each, dearest first; without columns that say nothing."""
+    from app.cli.screen import WholeTable, console
+
+    names = [name for name in _SUMMED if name in _ALWAYS_SHOWN or any(numbers[name] for numbers in sums.values())]
+    table = WholeTable(by)
+    for name in names:
+        # Of what is too wide all else goes on in the next line before money does.
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=name.endswith("usd"))
+    for key, numbers in sorted(sums.items(), key=lambda item: -(item[1]["cost_usd"] or 0)):
+        table.add_row(key, *(_figure(name, numbers[name]) for name in names))
+    console().print(table, highlight=False)
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6f}" if name.endswith("usd") else f"{value:,.0f}"

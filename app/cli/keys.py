@@ -9,16 +9,18 @@ import asyncio
 import datetime as dt
 import getpass
 import json
+import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from app.cli.serve import DEFAULT_CONFIG
-from app.errors import GatewayError, InvalidRequest, UsageError
+from app.errors import GatewayError, InvalidRequest, UsageError, shown
 from app.store.keys import DEFAULT_SCOPES, SCOPES
 
 if TYPE_CHECKING:
@@ -80,8 +82,8 @@ def create(
     Example: `thalamus keys create alice --models 'qwen*' --budget 50/month --min-quality 0.6 --max-cost-usd 0.01`
     """
     stated: dict[str, Any] = {
-        "models": _listed(models),
-        "profiles": _listed(profiles),
+        "models": _some(models, "--models"),
+        "profiles": _some(profiles, "--profiles"),
         "requests_per_minute": _number(rpm, "--rpm"),
         "tokens_per_minute": _number(tpm, "--tpm"),
         "concurrency": _number(concurrency, "--concurrency"),
@@ -92,11 +94,13 @@ def create(
         "tenant": tenant,
     }
     if scopes is not None:
-        stated["scopes"] = _listed(scopes)
+        stated["scopes"] = _some(scopes, "--scopes")
     stated["expires_at"] = _end(_number(expires, "--expires"))
     place = _place(config)
     issued = _within(place, lambda issuer: _created(issuer, name, stated, env))
-    _show(issued, place, as_json=as_json)
+    remedy = f"end it, and make another: thalamus keys revoke {issued.record.id}"
+    with _seen(f"the key {issued.record.id} has a secret", remedy):
+        _show(issued, place, as_json=as_json)
 
 
 @keys.command(name="list")
@@ -144,15 +148,22 @@ def rotate(
     grace_hours: Annotated[float, typer.Option(help="How long the old secret is good.", min=0, max=720)] = 24,
     as_json: AsJson = False,
 ) -> None:
-    """Give a key another secret. Prints it, this once; the old one stays good for a while.
+    """Give a key another secret. Prints it, this once; the old one stays good for a while, but no longer than the key.
+
+    Two secrets are good at a time: where the key was rotated within such a while before, the one before that ends now.
 
     Example: `thalamus keys rotate 3fK9aQ0xLmZt --grace-hours 48`
     """
     place = _place(config)
     issued = _within(place, lambda issuer: issuer.rotate(key_id, _who(), grace_hours * 3600))
-    _show(issued, place, as_json=as_json)
-    if not as_json:
-        print(f"\nThe secret before it is good for {grace_hours:g} hours more.")
+    remedy = (
+        "rotate it once more, which ends the secret that its callers have, "
+        f"or end it: thalamus keys revoke {issued.record.id}"
+    )
+    with _seen(f"the key {issued.record.id} has another secret", remedy):
+        _show(issued, place, as_json=as_json)
+        if not as_json:
+            print(f"\n{_until(issued, grace_hours)}")
 
 
 @keys.command()
@@ -198,8 +209,12 @@ def _within(place: StorePlace, work: Callable[[Issuer], Awaitable[Found]]) -> Fo
 
 async def _created(issuer: Issuer, name: str, stated: Mapping[str, Any], environment: str) -> Issued:
     from app.forms.grants import new_grant
-    from app.store.credentials import ENVIRONMENT
+    from app.store.credentials import ENVIRONMENT, NAME
 
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"the name of a key: expected at most 64 characters in one line that can be printed, got {shown(name)!r}"
+        )
     if not ENVIRONMENT.fullmatch(environment):
         raise UsageError(f"--env: expected a word such as live or test, got {environment!r}")
     try:
@@ -230,6 +245,40 @@ def _show(issued: Issued, place: StorePlace, *, as_json: bool) -> None:
         print(f"  {line}")
 
 
+@contextmanager
+def _seen(what: str, remedy: str) -> Iterator[None]:
+    """A block that shows a secret.
+
+    Raises:
+        UsageError: nobody has seen it, with what to do then.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as exc:
+        _drop_stdout()
+        raise UsageError(f"{what} that could not be shown ({exc.strerror}), so it is lost; {remedy}") from exc
+
+
+def _drop_stdout() -> None:
+    """Have what could not be written to stdout go nowhere, or Python would try once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _until(issued: Issued, grace_hours: float) -> str:
+    """How long the secret before is good, and what became of the one before that."""
+    old, key_end = issued.record.digests[1:], issued.record.expires_at
+    if not old:
+        return "No secret before it is good any more."
+    said = f"The secret before it is good for {grace_hours:g} hours more."
+    if key_end is not None and key_end < (old[0].until or 0):
+        end = dt.datetime.fromtimestamp(key_end, dt.UTC)
+        said = f"The secret before it is good as long as the key, until {end:%Y-%m-%d %H:%M} UTC."
+    return f"{said} The one before that ended now." if issued.cut_short else said
+
+
 def _state(record: Record) -> str:
     if record.revoked_at:
         return "revoked"
@@ -247,8 +296,11 @@ def _who() -> str:
         return "cli"
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _some(text: str, option: str) -> list[str]:
+    """What is separated by commas."""
+    if found := [part.strip() for part in text.split(",") if part.strip()]:
+        return found
+    raise UsageError(f"{option}: expected at least one, or a key could do nothing; leave it out for what is usual")
 
 
 def _number(text: str, option: str) -> float | None:

@@ -12,11 +12,8 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from app.cli.screen import console
+from app.cli.screen import WholeTable, console, progress
 from app.errors import UsageError
 from app.settings import Settings
 from router_models.aptitude import FAMILIES, Item, draw, grade
@@ -118,14 +115,14 @@ class Showcase:
     async def _ask_all(self, policies: Mapping[str, list[tuple[str, Question]]]) -> dict[str, list[Answered]]:
         slots = asyncio.Semaphore(CONCURRENCY)
         total = sum(len(questions) for questions in policies.values())
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("Asking", total=total)
+        with progress(console(stderr=True), transient=True) as shown:
+            bar = shown.add_task("Asking", total=total)
             async with aiohttp.ClientSession(self._url, headers=self._headers) as session:
 
                 async def ask(model: str, question: Question) -> Answered:
                     async with slots:
                         answered = await _ask(session, model, question)
-                    progress.advance(bar)
+                    shown.advance(bar)
                     return answered
 
                 return {
@@ -178,8 +175,8 @@ def _figures(answers: Iterable[Answered]) -> dict[str, float]:
     }
 
 
-def _table(answers: list[Answered]) -> Table:
-    table = Table(title="Who answered, and why")
+def _table(answers: list[Answered]) -> WholeTable:
+    table = WholeTable(title="Who answered, and why")
     table.add_column("prompt", ratio=4)
     table.add_column("model", style="bold", no_wrap=True)
     table.add_column("why", style="dim", ratio=3)

@@ -88,6 +88,8 @@ class Issued:
 
     secret: Secret
     record: Record
+    cut_short: bool = False
+    """Whether a secret before the last one, which was still good, ended by this."""
 
 
 async def _nobody() -> None:
@@ -169,18 +171,23 @@ class Issuer:
     async def rotate(self, key_id: str, by: str, grace_s: float) -> Issued:
         """A new secret for a key; the old one is good for so long, and for no moment where that is zero.
 
+        The one before that, if an earlier rotation left it good, ends now.
+
         Raises:
             UnknownKey: there is no such key, it was revoked, or its time is over.
         """
         pepper = await self._pepper()
         _, made = issue("live")
         made = Credential(key_id, made.secret)
+        cut_short = False
 
         def exchanged(before: Record) -> Record:
+            nonlocal cut_short
             if before.revoked_at:
                 raise UnknownKey(f"the key {key_id} was revoked; create another one")
             if before.expires_at is not None and before.expires_at <= self._wall_clock():
                 raise UnknownKey(f"the key {key_id} has expired, and another secret would be, too; create another key")
+            cut_short = any((one.until or 0) > self._wall_clock() for one in before.digests[1:])
             if not grace_s:
                 # Not even for as long as clocks may differ: who asks for this may have lost the secret to somebody.
                 return replace(before, digests=(_digest(pepper, made),))
@@ -189,7 +196,7 @@ class Issuer:
 
         record, entry = await self._change("rotated", key_id, by, exchanged)
         self.log.write("key.rotated", **entry)
-        return Issued(Secret(reissued(record.environment, made)), record)
+        return Issued(Secret(reissued(record.environment, made)), record, cut_short)
 
     async def audit(self, count: int = 100) -> Sequence[Mapping[str, Any]]:
         """Who did what to which key, oldest first; `before` and `after` are digests of the record."""

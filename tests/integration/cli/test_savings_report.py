@@ -18,6 +18,7 @@ from router_models.operating.comparison import Interval
 from router_models.storage.artifact import write_artifact
 from tests.fakes.artifacts import tiny_artifact
 from tests.fakes.deployment import write_config
+from tests.fakes.full_disk import files_of_at_most
 
 DEMO = Path(__file__).parents[3] / "configs" / "demo.yaml"
 VOID = {"meta", "link", "br", "hr", "img"}
@@ -123,6 +124,16 @@ def tiny(tmp_path: Path) -> Path:
 async def test_a_page_that_cannot_be_written_is_one_line(tiny: Path) -> None:
     status, _, err = await check("--config", str(tiny), "--report", str(tiny.parent / "nowhere" / "page.html"))
     assert (status, err) == (1, f"thalamus: --report {tiny.parent}/nowhere/page.html: No such file or directory\n")
+
+
+async def test_a_page_that_the_disk_has_no_room_for_leaves_the_one_before(tiny: Path) -> None:
+    page = tiny.parent / "page.html"
+    page.write_text("before")
+    with files_of_at_most(2_000):
+        status, _, err = await check("--config", str(tiny), "--report", str(page))
+    assert (status, err) == (1, f"thalamus: --report {page}: File too large\n")
+    assert page.read_text() == "before"
+    assert list(tiny.parent.glob("*.part")) == []
 
 
 async def test_without_an_artifact_there_is_nothing_to_report(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from app.cli.explain import show
+from app.cli.explain import _plot, show
+from app.errors import UsageError
 from app.routing.record import describe
+from tests.fakes.full_disk import files_of_at_most
 from tests.fakes.routing import World, llm, world_of
 
 QUALITY = {"small": 0.5, "large": 0.9}
@@ -45,3 +48,15 @@ def test_a_failure_is_shown_and_nothing_is_read_without_a_router_model(capsys: p
     assert "an encoder failed: took longer than 0.02 s" in text
     assert "read by" not in text
     assert "read by" not in shown(world_of(llm("small"), llm("large")), capsys)
+
+
+def test_a_picture_that_the_disk_has_no_room_for_leaves_the_one_before(tmp_path: Path) -> None:
+    picture, record = tmp_path / "decision.png", describe(world().decide())
+    _plot(record, picture)
+    before = picture.read_bytes()
+
+    with files_of_at_most(1_000), pytest.raises(UsageError, match=r"--plot .*decision\.png: "):
+        _plot(record, picture)
+
+    assert picture.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["decision.png"]

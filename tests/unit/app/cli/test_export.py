@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -121,3 +122,22 @@ def test_of_a_table_only_its_rows_are_said(config: Path) -> None:
     )
 
     assert done.stdout == "1 requests, 1 of them rated\n"
+
+
+def test_a_table_that_is_not_finished_leaves_nothing_and_what_was_there(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = config.parent / "all.parquet"
+
+    def exported() -> BaseException | None:
+        return CliRunner().invoke(journal, ["export", "--config", str(config), "--parquet", str(table)]).exception
+
+    assert isinstance(exported(), UsageError)  # there is no journal
+    assert list(config.parent.glob("all.*")) == []
+
+    keep(config, record("a"))
+    table.write_text("before")
+    monkeypatch.setattr(SqliteJournal, "after", Mock(side_effect=KeyboardInterrupt))
+    assert isinstance(exported(), SystemExit)
+    assert [one.name for one in config.parent.glob("all.*")] == ["all.parquet"]
+    assert table.read_text() == "before"

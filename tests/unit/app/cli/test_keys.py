@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,13 @@ def test_each_command_shows_an_example(command: str) -> None:
             ("create", "--cidr", "10.0.0.1/8"),
             "--cidr: expected a network such as 10.0.0.0/8, with nothing after its prefix; got 10.0.0.1/8",
         ),
+        (("create", "--models", ""), "--models: expected at least one"),
+        (("create", "--profiles", " , "), "--profiles: expected at least one"),
+        (("create", "--scopes", ""), "--scopes: expected at least one"),
+        (("create", "two\nlines"), r"at most 64 characters in one line that can be printed, got 'two\nlines'"),
+        (("create", "\x1b[31mred"), "the name of a key: expected at most 64 characters"),
+        (("create", "x" * 3_000), "the name of a key: expected at most 64 characters"),
+        (("create", "\udcff"), "the name of a key: expected at most 64 characters"),
         (("create", "--env", "Live!"), "--env: expected a word"),
         (("revoke", "nobody"), "there is no key 'nobody'"),
         (("rotate", "nobody"), "there is no key 'nobody'"),
@@ -139,3 +148,41 @@ def test_a_store_that_does_not_answer_is_named(tmp_path: Path) -> None:
     error = thalamus(config, "list").exception
     assert isinstance(error, UsageError)
     assert "nobody.sock) does not answer" in str(error)
+
+
+def test_the_old_secret_is_said_to_be_good_for_as_long_as_it_is(config: Path) -> None:
+    lasting, short = made(config, "create"), made(config, "create", "--expires", "0.5")
+    assert "The secret before it is good for 24 hours more.\n" in thalamus(config, "rotate", lasting["id"]).stdout
+    said = thalamus(config, "rotate", short["id"]).stdout
+    end = f"{short['grant']['expires_at']:.16}".replace("T", " ")
+    assert f"The secret before it is good as long as the key, until {end} UTC.\n" in said
+    assert "is good any more" in thalamus(config, "rotate", short["id"], "--grace-hours", "0").stdout
+
+
+def test_a_second_rotation_says_that_the_secret_before_the_last_ended(config: Path) -> None:
+    key_id = made(config, "create")["id"]
+    said = [thalamus(config, "rotate", key_id, "--grace-hours", "1").stdout for _ in range(2)]
+    assert ["The one before that ended now." in one for one in said] == [False, True]
+    assert "the one before that ends now" in " ".join(CliRunner().invoke(keys, ["rotate", "--help"]).stdout.split())
+
+
+@pytest.mark.parametrize("command", ["create", "rotate"])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_secret_that_could_not_be_shown_is_lost_and_its_key_named(
+    config: Path, command: str, form: tuple[str, ...]
+) -> None:
+    words = ["create", "x"] if command == "create" else ["rotate", made(config, "create", "x")["id"]]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", "keys", *words, *form, "--config", str(config)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    (key,) = json.loads(thalamus(config, "list", "--json").stdout)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"thalamus: the key {key['id']} has a")
+    assert "could not be shown (No space left on device), so it is lost; " in line
+    assert line.endswith(f"thalamus keys revoke {key['id']}")
