@@ -55,7 +55,8 @@ def write_files(
             load_settings(Path(beside) / GATEWAY, _every_variable(draft))
             _move(staged)
     except OSError as exc:
-        raise UsageError(f"{exc.filename}: {exc.strerror}; name another folder with --output") from exc
+        # A disk that is full has no name of a file.
+        raise UsageError(f"{exc.filename or folder}: {exc.strerror}; name another folder with --output") from exc
 
 
 def refuse_existing(folder: Path, *, force: bool) -> None:
@@ -151,11 +152,15 @@ def _replace(texts: Mapping[Path, str]) -> None:
 
 def _written_beside(path: Path, text: str) -> Path:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    shutil.copymode(path, name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        shutil.copymode(path, name)
+    except OSError as exc:
+        Path(name).unlink()
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
     return Path(name)
 
 

@@ -17,6 +17,7 @@ from app.settings import load_settings
 from app.setup.commented import plain, write_commented
 from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
 from app.setup.files import adopt, write_files
+from tests.fakes.full_disk import files_of_at_most
 
 GATEWAY = """\
 # Ours.
@@ -116,6 +117,20 @@ def test_files_that_do_not_load_together_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="gone"):
         adopt(config, tmp_path / "mine-v1", {"small": "small"})
     assert (config.read_text(), (tmp_path / "configs/models.yaml").read_text()) == (before, CATALOG)
+
+
+def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        files_of_at_most(10),
+        pytest.raises(UsageError, match=rf"^{tmp_path}/new: File too large; name another folder"),
+    ):
+        write_files(tmp_path / "new", draft(), None)
+    assert list((tmp_path / "new").iterdir()) == []
+
+    config = written(tmp_path)
+    with files_of_at_most(10), pytest.raises(UsageError, match=rf"^{config.parent}/models.yaml: File too large$"):
+        adopt(config, tmp_path / "mine-v1", {"small": "small"})
+    assert sorted(path.name for path in config.parent.iterdir()) == ["gateway.yaml", "models.yaml"]
 
 
 def test_files_keep_their_modes_and_links_stay_links(tmp_path: Path) -> None:
