@@ -356,4 +356,4 @@ def _report(
         screen.print(f"{sat.model}: {sentence(report, profile['skills'])} ({path})", highlight=False)
         for fault in sat.faults:
             screen.print(f"{sat.model}: {fault.sentence}", highlight=False)
-    screen.print(f"{output} has them; {config} names it now.", highlight=False)
+    screen.print(f"{output} has them; {config} names it now. A gateway that runs takes it at SIGHUP.", highlight=False)
