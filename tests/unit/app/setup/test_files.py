@@ -119,6 +119,16 @@ def test_files_that_do_not_load_together_are_left_alone(tmp_path: Path) -> None:
     assert (config.read_text(), (tmp_path / "configs/models.yaml").read_text()) == (before, CATALOG)
 
 
+def test_what_would_not_load_is_named_where_it_would_be_and_leaves_no_folder(tmp_path: Path) -> None:
+    dear = draft()
+    dear.models[0].price = fact({"self_hosted": {"usd_per_gpu_hour": float("inf"), "gpus": 1, "tokens_per_s": 9.0}})
+
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/new/catalog\.yaml: models\[0\]\.price"):
+        write_files(tmp_path / "new", dear, None)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
     with (
         files_of_at_most(10),
