@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.cli.writable import A_COPY, unwritable
 from app.collect.locking import hold
-from app.errors import UsageError
 
 LOCK = ".onboard.lock"
 """Beside the configuration and its catalogue. It stays there: who removes it lets two in."""
@@ -32,7 +32,7 @@ def _held(folder: Path) -> Iterator[None]:
     try:
         file = (folder / LOCK).open("a")
     except OSError as exc:
-        raise unwritable(folder) from exc
+        raise unwritable(folder, A_COPY) from exc
     with file:
         in_use = (
             f"another `thalamus onboard` is at work in {folder}; nothing was sent. Run this once it has ended; "
@@ -40,8 +40,3 @@ def _held(folder: Path) -> Iterator[None]:
         )
         hold(file.fileno(), folder, in_use)
         yield
-
-
-def unwritable(folder: Path) -> UsageError:
-    """What is said where results could not be written."""
-    return UsageError(f"{folder} is no folder that can be written to; let this user write there, or work on a copy")

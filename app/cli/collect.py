@@ -133,13 +133,13 @@ def collect(
         _announce(screen, work, agreed=yes)
         graded, stopped = _run(screen, work)
         report = _judged(judging, graded, ended_early=stopped is not None)
+        missing = missing_outcomes(plan, progress, graded)
+        write_failures(output, missing)
         if stopped and not graded.scores:
             raise UsageError(stopped)
         if report:
             write_report(output, report)
         write_outcomes(output, OutcomesDataset(table, outcomes_table(plan, progress.replies, graded)))
-        missing = missing_outcomes(plan, progress, graded)
-        write_failures(output, missing)
         figures = figures_of(plan, progress, graded)
         print_faults(plan, progress)
     if as_json:

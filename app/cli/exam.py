@@ -21,11 +21,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from app.cli.alone import alone, unwritable
+from app.cli.alone import alone
 from app.cli.announced import announced, confirm, refuse_unpriced
 from app.cli.exam_table import show
 from app.cli.interrupt import INTERRUPTED, end_on_signals
 from app.cli.screen import bars, console, words
+from app.cli.writable import A_COPY, refuse_taken, refuse_unwritable
 from app.collect.plan import targets_from
 from app.errors import UsageError
 from app.exam.hall import Candidate, Hall, Watch, outcomes_of
@@ -105,7 +106,9 @@ def _sit_exam(settings: Settings, models: Sequence[str], rules: Rules, output: P
         columns = _columns(settings, base, models, rules.anew)
         output = output or _next_artifact(config.parent)
         _refuse_losses(settings, base, columns)
-        _refuse_unwritable(settings, output)
+        refuse_taken(output)
+        for beside in (settings.path.parent, settings.catalog_path.parent):
+            refuse_unwritable(beside, A_COPY)
         paper = paper_of(base.artifact, rules.seed, rules.items, rules.max_tokens)
         if base.joined:
             paper = replace(paper, more_room=f"for more room {_anew(base, config)}")
@@ -227,16 +230,6 @@ def _refuse_losses(settings: Settings, base: _Base, columns: Mapping[str, str]) 
             )
 
 
-def _refuse_unwritable(settings: Settings, output: Path) -> None:
-    """Raise where the result could not be written, before anything is paid for."""
-    if output.exists():
-        raise UsageError(f"{output} is there already; name another folder with --output")
-    above = next(folder for folder in output.absolute().parents if folder.exists())
-    for folder in (above, settings.path.parent, settings.catalog_path.parent):
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise unwritable(folder)
-
-
 def _refuse_forgotten(hall: Hall) -> None:
     """Raise where a model that sat before would lose its column, because its answers are gone."""
     if forgotten := hall.forgotten():
@@ -356,4 +349,4 @@ def _report(
         screen.print(f"{sat.model}: {sentence(report, profile['skills'])} ({path})", highlight=False)
         for fault in sat.faults:
             screen.print(f"{sat.model}: {fault.sentence}", highlight=False)
-    screen.print(f"{output} has them; {config} names it now.", highlight=False)
+    screen.print(f"{output} has them; {config} names it now. A gateway that runs takes it at SIGHUP.", highlight=False)

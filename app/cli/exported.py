@@ -33,7 +33,7 @@ def different_prompts(folder: Path) -> Counter[str]:
     from router_models.outcomes.dataset import read_outcomes
     from router_models.outcomes.questions import one_per_question
 
-    return Counter(one_per_question(read_outcomes(folder)).outcomes["model"].to_pylist())
+    return Counter(one_per_question(read_outcomes(folder, may_be_empty=True)).outcomes["model"].to_pylist())
 
 
 def _print_json(requests: int, found: Written, prompts: Counter[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -62,13 +63,17 @@ def init(
     Example: `thalamus init http://10.0.0.11:8000 https://api.example.com/v1 --key-env PAID_KEY`
     """
     from app.cli.screen import bars
+    from app.cli.writable import refuse_unwritable
     from app.setup.drafting import Wish, draft_of
     from app.setup.files import refuse_existing, write_files
     from app.setup.litellm import read_litellm
 
     if not urls and not from_litellm:
         raise UsageError("name at least one endpoint, such as http://10.0.0.11:8000, or a file with --from-litellm")
+    if usd_per_gpu_hour == math.inf:
+        raise UsageError(f"--usd-per-gpu-hour {usd_per_gpu_hour}: expected a finite number of dollars")
     refuse_existing(output, force=force)
+    refuse_unwritable(output)
     taken_over = read_litellm(from_litellm) if from_litellm else None
     folder = artifact or _released()
     known, (endpoints, keys) = _loaded(folder), _endpoints(urls or [], key_env or [], ca_file or [])
@@ -104,10 +109,17 @@ def _endpoints(urls: list[str], key_env: list[str], ca_file: list[str]) -> tuple
     authorities, bare = by_endpoint("--ca-file", ca_file, unique)
     if len(bare) > 1:
         raise UsageError(f"--ca-file {bare[1]}: one is for every https URL; write URL=FILE where they differ")
-    for url in unique if bare else ():
-        if url.startswith("https:"):
-            authorities.setdefault(url, bare[0])
+    if without := [url for url in authorities if not _is_https(url)]:
+        raise UsageError(f"--ca-file {without[0]}={authorities[without[0]]}: an http URL has no certificate")
+    unnamed = [url for url in unique if _is_https(url) and url not in authorities]
+    if bare and not unnamed:
+        raise UsageError(f"--ca-file {bare[0]}: no https URL is left that it could be for; leave it out")
+    authorities |= {url: bare[0] for url in unnamed if bare}
     return tuple(Given(url, ca_file=authorities.get(url)) for url in unique), Keys.parse(key_env, unique, os.environ)
+
+
+def _is_https(url: str) -> bool:
+    return url.lower().startswith("https:")
 
 
 def _released() -> Path | None:

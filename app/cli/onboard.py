@@ -146,14 +146,14 @@ def _from_outcomes(
     from app.cli.exam_table import show
     from app.cli.named import how_to_serve, names_in, tell_strangers
     from app.cli.screen import bars
+    from app.cli.writable import refuse_taken
     from router_models.joining.exam import exam_of
     from router_models.joining.onboarding import onboard as join
     from router_models.outcomes.dataset import OutcomesError, read_outcomes
     from router_models.storage.artifact import ArtifactError, load_artifact, write_artifact
 
     try:
-        if output.exists():
-            raise UsageError(f"{output} is there already; name another folder with --output")
+        refuse_taken(output)
         old, name = load_artifact(artifact), outcomes.resolve().name
         collected = read_outcomes(outcomes)
         names = names_in(name, collected, draw.aliases, old, apart=models)

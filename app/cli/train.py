@@ -95,13 +95,13 @@ def _adapt(base: Path, own: _Own, output: Path, seed: int, *, as_json: bool) -> 
 
     from app.cli.named import how_to_serve
     from app.cli.screen import bars
+    from app.cli.writable import refuse_taken
     from router_models.adapting.adaptation import adapt
     from router_models.outcomes.dataset import OutcomesError
     from router_models.storage.artifact import ArtifactError, load_artifact, write_artifact
 
     try:
-        if output.exists():
-            raise UsageError(f"{output} is there already; name another folder with --output")
+        refuse_taken(output)
         old = load_artifact(base)
         prompts = own.read(old)
         with bars() as bar:
@@ -178,6 +178,7 @@ def _read(config: Path, given: Mapping[str, Any]) -> tuple[TrainingConfig, Readi
     """What the file says, where nothing else is given, and the outcomes to learn from."""
     import sys
 
+    from app.cli.writable import refuse_taken
     from router_models.outcomes.dataset import OutcomesError
     from router_models.outcomes.splits import DRAWN
     from router_models.training.config import ConfigError, load_config
@@ -185,8 +186,7 @@ def _read(config: Path, given: Mapping[str, Any]) -> tuple[TrainingConfig, Readi
 
     try:
         settings = load_config(config).model_copy(update=given)
-        if settings.output.exists():
-            raise UsageError(f"{settings.output} is there already; name another folder with --output")
+        refuse_taken(settings.output)
         pools = training_pools(settings)
     except (ConfigError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc

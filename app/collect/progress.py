@@ -22,6 +22,7 @@ from app.collect.plan import Key
 from app.errors import UsageError
 
 FILE_NAME = "journal.jsonl"
+_BEGINNING = b'{"plan": {'
 STOPPED = "stopped"
 """Stands in place of a failure's reason where the request ended with its run, which says nothing of the endpoint."""
 
@@ -51,8 +52,8 @@ class Progress:
     """The log in one folder, open for writing by one process.
 
     Raises:
-        UsageError: another process is writing to it, it belongs to another plan, a line in it is damaged, or its file
-            system keeps no locks.
+        UsageError: another process is writing to it, it belongs to another plan or is no log, a line in it is damaged,
+            or its file system keeps no locks.
         OSError: it cannot be written, with its name; what it has stays whole.
     """
 
@@ -81,6 +82,9 @@ class Progress:
         folder = self.path.parent
         hold(self._fd, folder, f"another collection is writing to {folder}; wait for it")
         content = self.path.read_bytes()
+        # Before anything is cut off: somebody's own file may have this name.
+        if not (content.startswith(_BEGINNING) or _BEGINNING.startswith(content)):
+            raise UsageError(f"{self.path} does not begin with a plan; choose another --output")
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.ftruncate(self._fd, whole)
@@ -88,7 +92,7 @@ class Progress:
         if not lines:
             self._append({"plan": dict(header)})
             return
-        found = self._parse(1, lines[0]).get("plan")
+        found = self._parse(1, lines[0])["plan"]
         if len(lines) == 1 and not _goes_on_from(found, header):
             # Nothing was ever asked, so the plan may still change.
             os.ftruncate(self._fd, 0)
@@ -232,17 +236,13 @@ def _lines(folder: Path) -> list[tuple[Reply | None, float]]:
     return found
 
 
-def _goes_on_from(found: object, wanted: Mapping[str, Any]) -> bool:
+def _goes_on_from(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether a log with the plan `found` has these prompts, and these models at least."""
-    if not isinstance(found, Mapping):
-        return False
     differing = {name for name in wanted if found.get(name) != wanted[name]}
     return not differing or (differing == {"models"} and _models(wanted).items() <= _models(found).items())
 
 
-def _check_header(found: object, wanted: Mapping[str, Any], folder: Path) -> None:
-    if not isinstance(found, Mapping):
-        raise UsageError(f"{folder / FILE_NAME} does not begin with a plan; choose another --output")
+def _check_header(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     if _goes_on_from(found, wanted):
         return
     differ = "models" if found.get("prompts_sha256") == wanted.get("prompts_sha256") else "prompts"

@@ -160,7 +160,7 @@ def _earlier(folder: Path) -> list[Row]:
     if not (folder / OUTCOMES_NAME).exists():
         return []
     try:
-        dataset = read_outcomes(folder)
+        dataset = read_outcomes(folder, may_be_empty=True)
     except OutcomesError as exc:
         raise UsageError(f"{exc}; what was exported there would be lost: name another folder with --outcomes") from exc
     prompts = {prompt["prompt_id"]: prompt for prompt in dataset.prompts.to_pylist()}

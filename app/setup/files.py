@@ -1,6 +1,6 @@
 """The two files of a gateway: written from a draft, and edited when models have joined an artifact.
 
-How it works: new texts are written beside the old ones, read as `thalamus serve` reads them, and only then moved in
+How it works: new texts are read as `thalamus serve` reads them, written beside the old ones, and only then moved in
 place. A comment `guess:` stands behind each value that nobody stated or measured.
 """
 
@@ -46,16 +46,18 @@ def write_files(
         CATALOG: catalog_text(_seen_from(folder, draft), day),
         GATEWAY: gateway_text(draft, shown, day, shares_machine=shares_machine),
     }
+    files = Files(texts[GATEWAY].encode(), texts[CATALOG].encode())
+    load_settings(folder / GATEWAY, _every_variable(draft), files)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".init-") as beside:
             staged = {(folder / name).resolve(): Path(beside) / name for name in texts}
             for path, name in zip(staged.values(), texts, strict=True):
                 path.write_text(texts[name], encoding="utf-8")
-            load_settings(Path(beside) / GATEWAY, _every_variable(draft))
             _move(staged)
     except OSError as exc:
-        raise UsageError(f"{exc.filename}: {exc.strerror}; name another folder with --output") from exc
+        # A disk that is full has no name of a file.
+        raise UsageError(f"{exc.filename or folder}: {exc.strerror}; name another folder with --output") from exc
 
 
 def refuse_existing(folder: Path, *, force: bool) -> None:
@@ -151,11 +153,15 @@ def _replace(texts: Mapping[Path, str]) -> None:
 
 def _written_beside(path: Path, text: str) -> Path:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    shutil.copymode(path, name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        shutil.copymode(path, name)
+    except OSError as exc:
+        Path(name).unlink()
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
     return Path(name)
 
 

@@ -139,6 +139,8 @@ def _number(reference: str, text: str) -> float:
         given = {float(number) for number in fields.get("given", ())} - {value}
     except (TypeError, ValueError, OverflowError) as exc:
         raise GraderError(f"not a number: {reference[:60]!r}") from exc
+    if not math.isfinite(value):
+        raise GraderError(f"not a number: {reference[:60]!r}, which no answer equals")
     if not tolerance >= 0:
         raise GraderError(f"a negative tolerance: {reference[:60]!r}")
     found = final_number(text, given)

@@ -151,16 +151,20 @@ def _text(content: object) -> str:
     return "" if content is None else str(content)
 
 
-def read_outcomes(folder: Path) -> OutcomesDataset:
+def read_outcomes(folder: Path, *, may_be_empty: bool = False) -> OutcomesDataset:
     """The dataset in a folder, checked.
 
     Raises:
         OutcomesError: a file or column is missing, a column is of another type, a score lies outside [0, 1], a prompt
-            is unknown, a row is there twice, a model has no name, messages are no conversation or a number is none.
+            is unknown, a row is there twice, a model has no name, messages are no conversation, a number is none, or
+            there are no rows and it may not be empty.
     """
     dataset = OutcomesDataset(
         _read(folder / PROMPTS_NAME, PROMPT_COLUMNS), _read(folder / OUTCOMES_NAME, OUTCOME_COLUMNS)
     )
+    for table, name in ((dataset.prompts, PROMPTS_NAME), (dataset.outcomes, OUTCOMES_NAME)):
+        if not (table.num_rows or may_be_empty):
+            raise OutcomesError(f"{folder / name} has no rows")
     _check_prompts(dataset.prompts, folder / PROMPTS_NAME)
     _check_outcomes(dataset, folder / OUTCOMES_NAME)
     return OutcomesDataset(dataset.prompts, _with_nulls(dataset.outcomes))
@@ -169,6 +173,8 @@ def read_outcomes(folder: Path) -> OutcomesDataset:
 def _read(path: Path, required: Sequence[str]) -> pa.Table:
     try:
         table = pq.read_table(path)
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise OutcomesError(f"{path}: No such file; name a dataset folder") from exc
     except (OSError, pa.ArrowException) as exc:
         raise OutcomesError(f"{path} cannot be read as Parquet: {str(exc).splitlines()[0]}") from exc
     if missing := [column for column in required if column not in table.column_names]:
@@ -325,5 +331,7 @@ def aliases_of(path: Path, dataset: str) -> dict[str, str]:
         if not all(isinstance(names, list) for names in listed.values()):
             raise TypeError("expected lists of names")
         return {str(name): str(canonical) for canonical, names in listed.items() for name in names}
-    except (OSError, ValueError, AttributeError, TypeError) as exc:
+    except OSError as exc:
+        raise OutcomesError(f"{path}: {exc.strerror}; name the file of aliases") from exc
+    except (ValueError, AttributeError, TypeError) as exc:
         raise OutcomesError(f"{path} is not {{canonical name: {{dataset: [names there]}}}}") from exc

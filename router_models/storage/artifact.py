@@ -90,6 +90,7 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
 
     Raises:
         ArtifactError: the folder is there already, or the result would not load.
+        OSError: it cannot be written, with its name.
     """
     if folder.exists():
         raise ArtifactError(f"{folder} is there already; artifacts are not edited, choose another name")
@@ -100,6 +101,9 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
         load_artifact(unfinished)
         unfinished.chmod(0o755)
         unfinished.rename(folder)
+    except OSError as exc:
+        # A disk that is full has no name, and the unfinished folder's says nothing.
+        raise OSError(exc.errno, exc.strerror, str(folder)) from exc
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -117,8 +121,6 @@ def _write_files(folder: Path, artifact: Artifact) -> None:
         files["words.txt"] = "".join(f"{word}\n" for word in artifact.words).encode()
     if artifact.anchors:
         files["anchors.jsonl"] = "".join(f"{json.dumps(row)}\n" for row in artifact.anchors).encode()
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
     manifest = {
         "form": FORM,
         "name": artifact.name,
@@ -134,7 +136,9 @@ def _write_files(folder: Path, artifact: Artifact) -> None:
         "tensors": {name: _described(content) for name, content in tensors.items()},
         "files": {name: {"bytes": len(content), "sha256": sha256(content)} for name, content in files.items()},
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    files["manifest.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def _saved(tensors: Mapping[str, np.ndarray]) -> bytes:

@@ -900,14 +900,15 @@ async def test_what_a_budget_paid_for_is_a_dataset_that_compares_the_models(tmp_
     assert not (tmp_path / "set" / "failures.jsonl").exists()
 
 
-async def test_a_run_that_ends_before_the_first_answer_writes_no_dataset(tmp_path: Path) -> None:
+async def test_a_run_that_ends_before_the_first_answer_writes_what_is_missing_and_no_dataset(tmp_path: Path) -> None:
     async with ChatServer(always(Scripted(status=401, body=b'{"error": {"message": "no key"}}'))) as server:
         status, _, err = await finished(*arguments(server, tmp_path / "set"), "--yes")
 
     assert status == 1
     assert "answers 401 for model 'a': no key; all models at that address fail by their key: a, b" in err
     assert "To go on without" not in err
-    assert [path.name for path in (tmp_path / "set").iterdir()] == ["journal.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["failures.jsonl", "journal.jsonl"]
+    assert (tmp_path / "set" / "failures.jsonl").read_text().count('"not asked"') == 120
 
 
 async def test_a_key_that_one_backend_refuses_leaves_the_models_of_others(tmp_path: Path) -> None:

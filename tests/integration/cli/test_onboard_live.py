@@ -180,6 +180,7 @@ async def test_a_model_joins_and_the_gateway_names_it(tmp_path: Path) -> None:
     assert at.config.read_text().startswith("# kept")
     assert load_artifact(tmp_path / "artifacts/mine-v1").models[-1] == "mine"
     profile = json.loads((tmp_path / "profiles/mine.json").read_text())
+    assert "gateway.yaml names it now. A gateway that runs takes it at SIGHUP." in " ".join(err.split())
     assert set(profile["skills"]) == set(FAMILIES)
     assert profile["exam"]["asked"] == ITEMS * len(FAMILIES)
 

@@ -20,6 +20,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "binary").write_bytes(bytes(range(256)) * 4)
     (tmp_path / "text").write_text("just a text\n")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "tiny.yaml").write_text("name: tiny-v1\ndata: [nowhere]\noutput: out\nabout: Tiny.\nlicences: [MIT]\n")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "2 + 2?", "reference": "4", "grader": "exact"}\n')
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -54,6 +55,25 @@ COLLECT = "collect --prompts prompts.jsonl --url http://127.0.0.1:9 --models m -
             )
             for option in ("--items", "--max-tokens", "--precision", "--concurrency", "--max-usd")
         ),
+        *(
+            (f"{command} --output text/deeper", "{place}/text is no folder that can be written to; let this user")
+            for command in (
+                "train tiny.yaml --data nowhere",
+                "train --base nowhere --data nowhere",
+                "onboard m --outcomes nowhere --artifact nowhere",
+                "init http://127.0.0.1:9",
+            )
+        ),
+        ("init http://127.0.0.1:9 --usd-per-gpu-hour inf", "--usd-per-gpu-hour inf: expected a finite number"),
+        ("init http://127.0.0.1:9 --ca-file text", "--ca-file text: no https URL is left that it could be for"),
+        (
+            "init https://127.0.0.1:9 --ca-file https://127.0.0.1:9=text --ca-file binary",
+            "--ca-file binary: no https URL is left that it could be for; leave it out",
+        ),
+        (
+            "init http://127.0.0.1:9 --ca-file http://127.0.0.1:9=text",
+            "--ca-file http://127.0.0.1:9=text: an http URL has no certificate",
+        ),
         ("keys create --expires 1e10", "--expires: expected days"),
         ("keys create --expires nan", "--expires: expected days"),
         ("journal export --config gateway.yaml --parquet folder", "folder: Is a directory; name a file"),
@@ -78,7 +98,7 @@ def test_a_wrong_input_is_answered_in_one_line(
     with pytest.raises(SystemExit) as ended:
         main(command.split(" "))
     assert ended.value.code == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"thalamus: {said}")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"thalamus: {said.replace('{place}', str(place))}")
 
 
 def test_the_room_of_an_exams_answers_is_bounded(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

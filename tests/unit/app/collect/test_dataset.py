@@ -23,7 +23,7 @@ def stored(tmp_path: Path, *lines: str) -> list[dict[str, Any]]:
     (tmp_path / "set.jsonl").write_text("\n".join(lines), encoding="utf-8")
     plan = Plan(read_prompts(str(tmp_path / "set.jsonl")), (TARGET,))
     write_outcomes(tmp_path, build_dataset(plan, {}, Graded({})))
-    rows: list[dict[str, Any]] = read_outcomes(tmp_path).prompts.to_pylist()
+    rows: list[dict[str, Any]] = read_outcomes(tmp_path, may_be_empty=True).prompts.to_pylist()
     return rows
 
 

@@ -99,6 +99,18 @@ def test_a_torn_first_line_starts_afresh(tmp_path: Path) -> None:
         assert progress.replies == {}
 
 
+@pytest.mark.parametrize(
+    "content", [b'{"event": "login"}\n', b'{"plan": "rest"}\n', b"[]\n", b"Dear diary", b"one\ntwo\ntorn", b"\0\0\n"]
+)
+def test_a_foreign_file_of_that_name_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "journal.jsonl").write_bytes(content)
+
+    with pytest.raises(UsageError, match=r"journal\.jsonl does not begin with a plan; choose another --output"):
+        Progress(tmp_path, HEADER)
+
+    assert (tmp_path / "journal.jsonl").read_bytes() == content
+
+
 @pytest.mark.parametrize("line", ["\0\0\0", '{"reply": {"prompt_id": "p9"}}', '{"score": 1}', "[]"])
 def test_damage_in_the_middle_is_named_by_its_line(tmp_path: Path, line: str) -> None:
     with Progress(tmp_path, HEADER) as progress:

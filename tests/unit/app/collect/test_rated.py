@@ -258,7 +258,7 @@ def test_what_is_now_known_to_be_of_no_use_goes(tmp_path: Path) -> None:
     write_rated(tmp_path, [row("a", user("One?"))])
 
     assert write_rated(tmp_path, [row("a", user("One?")) | {"outcome": "cancelled"}]) == Written(1, {"broken": 1})
-    assert read_outcomes(tmp_path).outcomes.num_rows == 0
+    assert read_outcomes(tmp_path, may_be_empty=True).outcomes.num_rows == 0
 
 
 def test_another_tenants_earlier_export_is_not_added_to(tmp_path: Path) -> None:

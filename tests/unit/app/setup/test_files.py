@@ -17,6 +17,7 @@ from app.settings import load_settings
 from app.setup.commented import plain, write_commented
 from app.setup.draft import Draft, DraftBackend, DraftModel, Fact
 from app.setup.files import adopt, write_files
+from tests.fakes.full_disk import files_of_at_most
 
 GATEWAY = """\
 # Ours.
@@ -116,6 +117,30 @@ def test_files_that_do_not_load_together_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="gone"):
         adopt(config, tmp_path / "mine-v1", {"small": "small"})
     assert (config.read_text(), (tmp_path / "configs/models.yaml").read_text()) == (before, CATALOG)
+
+
+def test_what_would_not_load_is_named_where_it_would_be_and_leaves_no_folder(tmp_path: Path) -> None:
+    dear = draft()
+    dear.models[0].price = fact({"self_hosted": {"usd_per_gpu_hour": float("inf"), "gpus": 1, "tokens_per_s": 9.0}})
+
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/new/catalog\.yaml: models\[0\]\.price"):
+        write_files(tmp_path / "new", dear, None)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        files_of_at_most(10),
+        pytest.raises(UsageError, match=rf"^{tmp_path}/new: File too large; name another folder"),
+    ):
+        write_files(tmp_path / "new", draft(), None)
+    assert list((tmp_path / "new").iterdir()) == []
+
+    config = written(tmp_path)
+    with files_of_at_most(10), pytest.raises(UsageError, match=rf"^{config.parent}/models.yaml: File too large$"):
+        adopt(config, tmp_path / "mine-v1", {"small": "small"})
+    assert sorted(path.name for path in config.parent.iterdir()) == ["gateway.yaml", "models.yaml"]
 
 
 def test_files_keep_their_modes_and_links_stay_links(tmp_path: Path) -> None:

@@ -296,6 +296,7 @@ def test_whatever_a_model_says_is_a_score_and_never_an_error(texts: list[str]) -
         ("choice", '{"answer": "A", "options": [null, "A"]}', '"options" must be a list of texts'),
         ("number", "many", "not a number"),
         ("number", '{"value": 5, "given": 5}', "not a number"),
+        *(("number", text, "not a number") for text in ("NaN", "Infinity", "-inf", "1e999", '{"value": 1e999}')),
         ("number", '{"value": 5, "tolerance": -1}', "a negative tolerance"),
         ("regex", "(", "not a regular expression"),
         ("json_schema", "{}", '"schema" or "expected"'),

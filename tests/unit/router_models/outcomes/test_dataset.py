@@ -128,17 +128,41 @@ def test_aliases_are_those_of_one_dataset(name: str, expected: dict[str, str], t
 
 
 @pytest.mark.parametrize(
-    "content", [None, "{", "[]", '{"one": ["x"]}', '{"one": {"first": 7}}', '{"one": {"first": "x"}}', '{"one": 7}']
+    "content", ["{", "[]", '{"one": ["x"]}', '{"one": {"first": 7}}', '{"one": {"first": "x"}}', '{"one": 7}']
 )
-def test_a_file_of_aliases_in_another_form_is_refused_in_one_line(content: str | None, tmp_path: Path) -> None:
+def test_a_file_of_aliases_in_another_form_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
     path = tmp_path / "aliases.json"
-    if content is not None:
-        path.write_text(content)
+    path.write_text(content)
 
     with pytest.raises(OutcomesError, match=r"aliases\.json is not \{canonical name: ") as refused:
         aliases_of(path, "first")
 
     assert "\n" not in str(refused.value)
+
+
+def test_a_file_of_aliases_that_is_not_there_is_told_from_one_in_another_form(tmp_path: Path) -> None:
+    with pytest.raises(OutcomesError, match=r"aliases\.json: No such file or directory; name the file of aliases$"):
+        aliases_of(tmp_path / "aliases.json", "first")
+
+
+@pytest.mark.parametrize("place", ["nowhere", "file"])
+def test_a_dataset_that_is_not_there_is_said_to_be_no_folder_of_one(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(OutcomesError, match=rf"{place}/prompts\.parquet: No such file; name a dataset folder$"):
+        read_outcomes(tmp_path / place)
+
+
+@pytest.mark.parametrize("empty", ["prompts", "outcomes"])
+def test_a_dataset_without_rows_is_refused_unless_it_may_be_empty(empty: str, tmp_path: Path) -> None:
+    whole = dataset()
+    nothing = whole.outcomes.slice(0, 0)
+    prompts = whole.prompts.slice(0, 0) if empty == "prompts" else whole.prompts
+    write_outcomes(tmp_path, OutcomesDataset(prompts, nothing))
+
+    with pytest.raises(OutcomesError, match=rf"{empty}\.parquet has no rows$"):
+        read_outcomes(tmp_path)
+    assert read_outcomes(tmp_path, may_be_empty=True).outcomes.num_rows == 0
 
 
 def test_what_is_written_is_read_back_with_its_extra_columns(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import safetensors.numpy
 from router_models.heads.tryage import Speed
 from router_models.storage.artifact import ArtifactError, artifact_name, load_artifact, write_artifact
 from tests.fakes.artifacts import SIZE_D, SIZE_F, tiny_artifact, tiny_pools_artifact
+from tests.fakes.full_disk import files_of_at_most
 
 
 @pytest.fixture
@@ -119,6 +120,13 @@ def test_what_would_not_load_leaves_no_folder(tmp_path: Path) -> None:
 
     with pytest.raises(ArtifactError):
         write_artifact(tmp_path / "broken-v1", broken)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_named_and_leaves_no_folder(tmp_path: Path) -> None:
+    with files_of_at_most(100), pytest.raises(OSError, match=r"File too large: '.*/new-v1'$"):
+        write_artifact(tmp_path / "new-v1", tiny_artifact())
 
     assert list(tmp_path.iterdir()) == []
 
