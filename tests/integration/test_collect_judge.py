@@ -253,7 +253,10 @@ async def test_a_judge_that_says_nothing_makes_no_dataset(tmp_path: Path) -> Non
 
     assert status == 1
     assert err.splitlines()[-1].endswith("answers 404 for model 'j': retired")
-    assert {path.name for path in (tmp_path / "set").iterdir()} == {"journal.jsonl", "judge"}
+    assert {path.name for path in (tmp_path / "set").iterdir()} == {"failures.jsonl", "journal.jsonl", "judge"}
+    missing = [json.loads(line) for line in (tmp_path / "set" / "failures.jsonl").read_text().splitlines()]
+    assert len(missing) == 3 * 20
+    assert {one["reason"].partition(":")[0] for one in missing} == {"not judged"}
 
 
 @pytest.mark.parametrize(
