@@ -169,6 +169,13 @@ def test_only_what_is_about_the_answer_is_forwarded_and_null_is_nothing() -> Non
     assert check_fields(body, TABLES["chat"]) == {"temperature": 0}
 
 
+def assert_refused(field: str, value: Any, param: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_fields({field: value}, TABLES["chat"])
+    assert refused.value.param == param
+    assert message in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("tools", "param", "message"),
     [
@@ -185,10 +192,7 @@ def test_only_what_is_about_the_answer_is_forwarded_and_null_is_nothing() -> Non
     ],
 )
 def test_a_wrong_tool_is_named(tools: list[Any], param: str, message: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        check_fields({"tools": tools}, TABLES["chat"])
-    assert refused.value.param == param
-    assert message in str(refused.value)
+    assert_refused("tools", tools, param, message)
 
 
 @pytest.mark.parametrize(
@@ -221,10 +225,7 @@ def test_a_wrong_tool_is_named(tools: list[Any], param: str, message: str) -> No
     ids=lambda value: str(value)[:60],
 )
 def test_what_is_wrong_in_a_format_is_named(asked: Any, param: str, message: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        check_fields({"response_format": asked}, TABLES["chat"])
-    assert refused.value.param == param
-    assert message in str(refused.value)
+    assert_refused("response_format", asked, param, message)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,4 @@ def test_what_is_wrong_in_a_format_is_named(asked: Any, param: str, message: str
     ids=str,
 )
 def test_what_is_wrong_in_a_choice_of_a_tool_is_named(asked: Any, param: str, message: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        check_fields({"tool_choice": asked}, TABLES["chat"])
-    assert refused.value.param == param
-    assert message in str(refused.value)
+    assert_refused("tool_choice", asked, param, message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from typer.testing import CliRunner
 
 from app.cli.journal import journal
 from app.errors import UsageError
-from app.store.kept import Batch, Ended, Feedback
+from app.store.kept import Ended, Feedback
 from app.store.sqlite_journal import SqliteJournal
 from router_models.adapting.verdict import LEAST_MODELS, LEAST_PROMPTS
 from router_models.joining.exam import LEAST_SHOTS
 from router_models.outcomes.dataset import read_outcomes
 from tests.fakes.deployment import write_config
+from tests.fakes.kept import keep as keep_all
 
 
 def record(name: str, **changes: Any) -> dict[str, Any]:
@@ -44,13 +44,7 @@ def keep(config: Path, *records: dict[str, Any], score: float = 1.0) -> None:
         Feedback(len(ended) + number, 101.0, one.key_id, str(one.decision_id), json.dumps({"score": score}).encode())
         for number, one in enumerate(ended, start=1)
     ]
-
-    async def apply() -> None:
-        store = SqliteJournal(config.parent / "state")
-        await store.apply(Batch("spool", until=2 * len(ended), ended=ended, feedback=rated))
-        await store.aclose()
-
-    asyncio.run(apply())
+    keep_all(config, ended, rated)
 
 
 def export(config: Path, *words: str) -> str:

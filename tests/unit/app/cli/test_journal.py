@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from pathlib import Path
@@ -12,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from app.cli.journal import journal
 from app.cli.keys import keys
-from app.store.kept import Batch, Ended
-from app.store.sqlite_journal import SqliteJournal
+from app.store.kept import Ended
 from tests.fakes.deployment import write_config
+from tests.fakes.kept import keep
 
 FORMER = "gone"
 """A key that is no longer in the configuration."""
@@ -45,13 +44,7 @@ def alice(config: Path) -> str:
         Ended(number, number, time.time(), key, None, 0.0, record(key, operation))
         for number, (key, operation) in enumerate(asked, start=1)
     ]
-
-    async def keep() -> None:
-        store = SqliteJournal(config.parent / "state")
-        await store.apply(Batch("spool", until=len(ended), ended=ended))
-        await store.aclose()
-
-    asyncio.run(keep())
+    keep(config, ended)
     return key_id
 
 

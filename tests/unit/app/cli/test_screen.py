@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +18,9 @@ from app.cli.explain import show
 from app.cli.journal import journal
 from app.collect.plan import Estimate
 from app.routing.record import describe
-from app.store.kept import Batch, Ended
-from app.store.sqlite_journal import SqliteJournal
+from app.store.kept import Ended
 from tests.fakes.deployment import write_config
+from tests.fakes.kept import keep
 from tests.fakes.routing import llm, world_of
 
 HOSTILE = "[bold]x[/nope] :rocket:"
@@ -101,13 +100,7 @@ def record(key: str, model: str | None, cost_usd: float | None, **end: Any) -> b
 def journal_of(folder: Path, *records: bytes) -> Path:
     config = write_config(folder, {"small": "http://127.0.0.1:9"})
     ended = [Ended(number, number, 100.0, "key", None, 0.0, one) for number, one in enumerate(records, start=1)]
-
-    async def keep() -> None:
-        store = SqliteJournal(config.parent / "state")
-        await store.apply(Batch("spool", until=len(ended), ended=ended))
-        await store.aclose()
-
-    asyncio.run(keep())
+    keep(config, ended)
     return config
 
 
