@@ -205,10 +205,11 @@ def _by_column(path: Path | None) -> dict[str, Model]:
 def _write_table(path: Path, table: Any) -> None:
     import pyarrow.parquet as pq
 
-    unfinished = _unfinished(path)
-    unfinished.touch()  # says what is wrong with the path; pyarrow's own errors have no file name
-    pq.write_table(table, unfinished, compression="zstd")
-    unfinished.replace(path)
+    from app.collect.whole import unfinished
+
+    with unfinished(path) as part:
+        part.touch()  # says what is wrong with the path; pyarrow's own errors have no file name
+        pq.write_table(table, part, compression="zstd")
 
 
 def _refuse_unwritable(path: Path) -> None:
@@ -216,13 +217,9 @@ def _refuse_unwritable(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path}: Is a directory; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _unfinished(path)
-    unfinished.touch()
-    unfinished.unlink()
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+    beside = path.with_name(path.name + ".part")
+    beside.touch()
+    beside.unlink()
 
 
 def _draw(report: Mapping[str, Any], folder: Path) -> list[Path]:
