@@ -76,7 +76,7 @@ def _stay_up(children: Children) -> None:
 The gateway stays up at {GATEWAY}/v1 (Ctrl-C stops everything). Try:
 
   curl -si {GATEWAY}/v1/chat/completions -H 'authorization: Bearer {KEY}' -H 'content-type: application/json' \\
-    -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is 37 + 45?"}}]}}'
+    -d '{{"model": "auto", "temperature": 0, "messages": [{{"role": "user", "content": "What is 12 + 30?"}}]}}'
 """)
     while True:
         if ended := children.ended():
