@@ -42,7 +42,7 @@ async def create(http_request: HttpRequest) -> JSONResponse:
         raise NotAllowed(f"this key may not give more than it has: {', '.join(too_much)}", param=too_much[0])
     with _kept(http_request) as issuer:
         issued = await issuer.create(name, grant.plain(), call.key.id, environment)
-    return JSONResponse({"key": issued.secret.reveal(), **issued.record.told()}, 201)
+    return JSONResponse(issued.told(), 201)
 
 
 @routes.get("/admin/keys", name="list_keys")
@@ -78,7 +78,7 @@ async def rotate(http_request: HttpRequest) -> JSONResponse:
     with _kept(http_request) as issuer:
         record = await _within(issuer, http_request)
         issued = await issuer.rotate(record.id, call.key.id, grace_s)
-    return JSONResponse({"key": issued.secret.reveal(), **issued.record.told()})
+    return JSONResponse(issued.told())
 
 
 async def _within(issuer: Issuer, http_request: HttpRequest) -> Record:
@@ -107,7 +107,7 @@ def _text(body: dict[str, Any], name: str, default: str) -> str:
     """Take a short text out of a body."""
     value = body.pop(name, default)
     if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise InvalidRequest(f"{name} must be a text of at most 64 characters", param=name)
+        raise InvalidRequest(f"{name} must be one printable line of at most 64 characters", param=name)
     return value
 
 

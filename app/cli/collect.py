@@ -133,7 +133,7 @@ def collect(
         _announce(screen, work, agreed=yes)
         graded, stopped = _run(screen, work)
         report = _judged(judging, graded, ended_early=stopped is not None)
-        missing = missing_outcomes(plan, progress, graded)
+        missing = missing_outcomes(plan, progress, graded, stopped)
         write_failures(output, missing)
         if stopped and not graded.scores:
             raise UsageError(stopped)

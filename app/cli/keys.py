@@ -97,6 +97,7 @@ def create(
         stated["scopes"] = _some(scopes, "--scopes")
     stated["expires_at"] = _end(_number(expires, "--expires"))
     place = _place(config)
+    _check_that_secrets_are_seen()
     issued = _within(place, lambda issuer: _created(issuer, name, stated, env))
     remedy = f"end it, and make another: thalamus keys revoke {issued.record.id}"
     with _seen(f"the key {issued.record.id} has a secret", remedy):
@@ -116,7 +117,7 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         print(json.dumps([record.told() for record in records]))
         return
     for record in records:
-        print(f"{record.id}  {_state(record):<28} {record.name}")
+        print(f"{record.id}  {_state(record):<28} {_printable(record.name)}")
     if not records and not unread:
         print("There are none; thalamus keys create makes one.")
 
@@ -155,6 +156,7 @@ def rotate(
     Example: `thalamus keys rotate 3fK9aQ0xLmZt --grace-hours 48`
     """
     place = _place(config)
+    _check_that_secrets_are_seen()
     issued = _within(place, lambda issuer: issuer.rotate(key_id, _who(), grace_hours * 3600))
     remedy = (
         "rotate it once more, which ends the secret that its callers have, "
@@ -237,7 +239,7 @@ def _show(issued: Issued, place: StorePlace, *, as_json: bool) -> None:
     from app.forms.grants import described, read_key
 
     if as_json:
-        print(json.dumps({"key": issued.secret.reveal(), **issued.record.told()}))
+        print(json.dumps(issued.told()))
         return
     key = read_key(issued.record.id, issued.record.grant)
     print(f"{issued.secret.reveal()}\n\nKeep it: it is not shown again. Its id is {issued.record.id}. It grants:\n")
@@ -260,6 +262,15 @@ def _seen(what: str, remedy: str) -> Iterator[None]:
         raise UsageError(f"{what} that could not be shown ({exc.strerror}), so it is lost; {remedy}") from exc
 
 
+def _check_that_secrets_are_seen() -> None:
+    """
+    Raises:
+        UsageError: there is no stdout, as after `>&-`, and Python would print nothing without a word.
+    """
+    if sys.stdout is None:
+        raise UsageError("stdout is closed, and a secret is shown there once and nowhere else; leave it open")
+
+
 def _drop_stdout() -> None:
     """Have what could not be written to stdout go nowhere, or Python would try once more at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -277,6 +288,11 @@ def _until(issued: Issued, grace_hours: float) -> str:
         end = dt.datetime.fromtimestamp(key_end, dt.UTC)
         said = f"The secret before it is good as long as the key, until {end:%Y-%m-%d %H:%M} UTC."
     return f"{said} The one before that ended now." if issued.cut_short else said
+
+
+def _printable(name: str) -> str:
+    """The name of a key, of which an earlier release may have taken any character."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
 
 
 def _state(record: Record) -> str:

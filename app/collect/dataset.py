@@ -91,10 +91,11 @@ def _keys(plan: Plan) -> list[Key]:
     return [(prompt.prompt_id, target.model) for prompt in plan.prompts for target in plan.targets]
 
 
-def missing_outcomes(plan: Plan, progress: Progress, graded: Graded) -> dict[Key, str]:
-    """Requests of the plan that have no outcome, with the reason."""
+def missing_outcomes(plan: Plan, progress: Progress, graded: Graded, stopped: str | None = None) -> dict[Key, str]:
+    """Requests of the plan that have no outcome, with the reason; `stopped` is why not all of them were asked."""
     reasons = {**progress.failures, **graded.failures}
-    return {key: reasons.get(key, "not asked") for key in _keys(plan) if key not in graded.scores}
+    not_asked = f"not asked: {stopped}" if stopped else "not asked"
+    return {key: reasons.get(key, not_asked) for key in _keys(plan) if key not in graded.scores}
 
 
 def write_failures(folder: Path, missing: dict[Key, str]) -> None:

@@ -27,7 +27,9 @@ from app.domain.vocabulary import VOCABULARY
 from app.errors import CallerError, InvalidRequest, shown
 from app.forms.catalog_file import Count, Form, Positive, Usd
 from app.forms.yaml_files import dotted
+from app.store.credentials import NAME
 from app.store.keys import (
+    ADMIN_SCOPES,
     BUDGET,
     CONCURRENCY,
     DEFAULT_SCOPES,
@@ -130,10 +132,18 @@ def new_grant(**stated: Any) -> Grant:
     """A grant of all models, for 90 days, but for what is stated otherwise.
 
     Raises:
-        InvalidRequest: as `grant_of`.
+        InvalidRequest: as `grant_of`; the key could do nothing, or its tenant's name cannot be printed.
     """
     expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(days=NEW_KEY_DAYS)
-    return grant_of({"models": ["*"], "expires_at": expires_at.replace(microsecond=0), **stated})
+    grant = grant_of({"models": ["*"], "expires_at": expires_at.replace(microsecond=0), **stated})
+    # Kept keys are not held to this, or one that an earlier release wrote would stop to work.
+    if not NAME.fullmatch(grant.tenant or ""):
+        raise InvalidRequest("tenant: expected one line that can be printed", param="tenant")
+    for name in ["scopes", *(["models", "profiles"] if grant.scopes - ADMIN_SCOPES else [])]:
+        if not getattr(grant, name):
+            said = "expected at least one, or the key could do nothing; leave it out for what is usual"
+            raise InvalidRequest(f"{name}: {said}", param=name)
+    return grant
 
 
 def described(key: Key, models: Sequence[str], profiles: Sequence[str]) -> list[str]:

@@ -27,8 +27,8 @@ from app.store.keys import Secret
 _BASE62 = string.digits + string.ascii_letters
 _FORM = re.compile(r"rk_[a-z][a-z0-9]{0,15}_([0-9A-Za-z]{12})_([0-9A-Za-z_-]{43})_([0-9A-Za-z]{6})", re.ASCII)
 ENVIRONMENT = re.compile("[a-z][a-z0-9]{0,15}", re.ASCII)
-NAME = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{0,64}")
-"""What a key may be called: no line breaks, nothing that steers a terminal, nothing that cannot be printed."""
+NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,64}")
+"""What a key and its tenant may be called: one line, nothing that steers a terminal or cannot be printed."""
 MOST_PEPPERS = 2
 """The one that new keys are made with, and the one before it."""
 

@@ -91,6 +91,10 @@ class Issued:
     cut_short: bool = False
     """Whether a secret before the last one, which was still good, ended by this."""
 
+    def told(self) -> dict[str, Any]:
+        """The secret, and all of the record that may be shown."""
+        return {"key": self.secret.reveal(), **self.record.told(), "older_secret_ended": self.cut_short}
+
 
 async def _nobody() -> None:
     """Nobody wants to hear of changes."""

@@ -889,7 +889,7 @@ async def test_what_a_budget_paid_for_is_a_dataset_that_compares_the_models(tmp_
         assert out.splitlines()[-1].startswith(f"{asked} outcomes in {tmp_path}/set; {60 - asked} are missing")
         assert "ended before everything was asked: spent " in err
         assert "raise --max-usd and run the same command to go on" in err
-        assert (tmp_path / "set" / "failures.jsonl").read_text().count('"not asked"') == 60 - asked
+        assert (tmp_path / "set" / "failures.jsonl").read_text().count('"not asked: spent ') == 60 - asked
         answered_by = Counter(dataset.outcomes["model"].to_pylist())
         assert answered_by["a"] - answered_by["b"] in (0, 1)
 
@@ -908,7 +908,9 @@ async def test_a_run_that_ends_before_the_first_answer_writes_what_is_missing_an
     assert "answers 401 for model 'a': no key; all models at that address fail by their key: a, b" in err
     assert "To go on without" not in err
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["failures.jsonl", "journal.jsonl"]
-    assert (tmp_path / "set" / "failures.jsonl").read_text().count('"not asked"') == 120
+    lines = (tmp_path / "set" / "failures.jsonl").read_text().splitlines()
+    assert len(lines) == 120
+    assert all("not asked" in line and "answers 401 for model 'a': no key" in line for line in lines)
 
 
 async def test_a_key_that_one_backend_refuses_leaves_the_models_of_others(tmp_path: Path) -> None:

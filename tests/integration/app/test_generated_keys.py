@@ -50,7 +50,7 @@ async def test_a_reload_that_leaves_a_key_nothing_says_so(tmp_path: Path, capsys
             {"models": ["large"]},
             {"models": ["*"], "profiles": ["cheap"]},
             {"models": ["small"]},
-            {"models": []},
+            {"models": [], "scopes": ["admin:keys"]},
         )
         made = [await live.issuer.create("ann", new_grant(**grant).plain(), "me") for grant in grants]
         catalog, gateway = tmp_path / "catalog.yaml", tmp_path / "gateway.yaml"

@@ -94,6 +94,22 @@ def test_a_key_is_made_exchanged_and_ended_and_all_of_it_is_in_the_audit(config:
     assert all(entry["by"].startswith("cli") and entry["key"] == created["id"] for entry in audit)
 
 
+def test_a_name_that_an_earlier_release_took_is_shown_and_steers_nothing(config: Path) -> None:
+    made(config, "create", "ann")
+    with closing(sqlite3.connect(next(config.parent.rglob("keys.sqlite")))) as store, store:
+        store.execute("UPDATE keys SET text = replace(text, '\"ann\"', '\"\\u001b[2Jänn\\n\"')")
+    assert thalamus(config, "list").stdout.endswith("  \\x1b[2Jänn\\n\n")
+
+
+@pytest.mark.parametrize("command", [["create"], ["rotate", "any"]])
+def test_no_secret_is_made_that_nobody_could_see(config: Path, command: list[str]) -> None:
+    words = [sys.executable, "-m", "app.cli", "keys", *command, "--config", str(config)]
+    run = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], stderr=subprocess.PIPE, text=True, check=False)
+    assert run.returncode == 1
+    assert "stdout is closed" in run.stderr
+    assert "There are none" in thalamus(config, "list").stdout
+
+
 def test_where_there_are_no_keys_it_says_how_to_make_one(config: Path) -> None:
     assert "thalamus keys create makes one" in thalamus(config, "list").stdout
 
@@ -162,6 +178,7 @@ def test_the_old_secret_is_said_to_be_good_for_as_long_as_it_is(config: Path) ->
 def test_a_second_rotation_says_that_the_secret_before_the_last_ended(config: Path) -> None:
     key_id = made(config, "create")["id"]
     said = [thalamus(config, "rotate", key_id, "--grace-hours", "1").stdout for _ in range(2)]
+    assert made(config, "rotate", key_id)["older_secret_ended"]
     assert ["The one before that ended now." in one for one in said] == [False, True]
     assert "the one before that ends now" in " ".join(CliRunner().invoke(keys, ["rotate", "--help"]).stdout.split())
 

@@ -49,6 +49,7 @@ def test_what_is_kept_of_a_grant_reads_as_the_same_key() -> None:
         ({"may_set": ["speed"]}, "may_set"),
         ({"budget": {"usd": float("nan")}}, "budget.usd"),
         ({"concurrency": 0}, "concurrency"),
+        ({"tenant": ""}, "tenant"),
         ({"expires_at": "2027-01-01T00:00"}, "expires_at"),
     ],
 )
@@ -56,6 +57,27 @@ def test_only_what_a_key_has_can_be_said_of_it(stated: dict[str, Any], param: st
     with pytest.raises(InvalidRequest) as caught:
         grant_of(stated)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("stated", "param"),
+    [
+        ({"models": []}, "models"),
+        ({"profiles": []}, "profiles"),
+        ({"scopes": []}, "scopes"),
+        ({"tenant": "lab\nrk_live"}, "tenant"),
+        ({"tenant": "\x9b31m"}, "tenant"),
+    ],
+)
+def test_a_new_key_can_do_something_and_be_shown(stated: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{param}: expected ") as caught:
+        new_grant(**stated)
+    assert caught.value.param == param
+    assert read_key("k", grant_of(stated).plain()).id == "k"  # one that an earlier release made works on
+
+
+def test_a_key_for_operators_needs_no_models() -> None:
+    assert new_grant(scopes=["admin:keys"], models=[], profiles=[]).models == ()
 
 
 HELD: dict[str, Any] = {
