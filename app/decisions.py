@@ -12,11 +12,11 @@ from app.admission.admitted import Caller
 from app.domain.clock import Clock
 from app.domain.decision import Decision
 from app.errors import Overloaded, UnknownDecision
-from app.store.journal import Entry, Journal, Outcome
-from app.store.kept import Kept
-from app.store.ratings import Ratings
+from app.store.journal.journal import Entry, Journal, Outcome
+from app.store.journal.kept import Kept
+from app.store.journal.telling import record_of
+from app.store.limits.ratings import Ratings
 from app.store.redis_client import StoreDown
-from app.store.telling import record_of
 from app.telemetry.metrics import Metrics
 
 # What another process has written of a request that is over can be seen after this: its second row waits for half a

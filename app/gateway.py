@@ -14,12 +14,12 @@ from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
 from app.domain.sessions import Session
 from app.errors import NotAllowed, RateLimited
-from app.store.journal import Journal
+from app.store.journal.journal import Journal
 from app.store.sessions import MemorySessions, Sessions
 from app.telemetry import Telemetry
 from app.telemetry.logging import where
 from app.upstream.dispatcher import Dispatcher
-from app.upstream.replicas import Replicas
+from app.upstream.fleet.replicas import Replicas
 from app.upstream.served import Served
 
 EXPLAIN = "route:explain"

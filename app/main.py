@@ -19,11 +19,11 @@ from app.assembly.rumours import Rumours, both
 from app.assembly.snapshot import Lasting
 from app.assembly.stores import Stores, open_stores
 from app.settings import Settings
-from app.store.limits import Limits, max_connections
+from app.store.limits.limits import Limits, max_connections
 from app.store.sessions import MemorySessions
 from app.telemetry import Telemetry
 from app.telemetry.afterwards import MOST
-from app.upstream.changes import Tell
+from app.upstream.fleet.changes import Tell
 
 
 @dataclass(frozen=True, slots=True)

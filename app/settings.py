@@ -20,9 +20,9 @@ from app.forms.catalog_file import load_catalog
 from app.forms.gateway_file import Address, GatewayForm
 from app.forms.grants import may_set_problems
 from app.forms.yaml_files import load_form, read_bytes, refuse
-from app.store.kept import Keep
-from app.store.keys import Key, Secret
-from app.upstream.deadline import Timeouts
+from app.store.journal.kept import Keep
+from app.store.keys.key import Key, Secret
+from app.upstream.http.deadline import Timeouts
 
 __all__ = ["Address", "Settings", "load_settings"]
 

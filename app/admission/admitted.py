@@ -23,13 +23,13 @@ from app.domain.decision import Candidate, Decision
 from app.domain.request import Request
 from app.domain.usage import Usage
 from app.errors import BudgetSpent, BudgetUnavailable, Draining, GatewayError, Internal
-from app.store.accounts import Hold
-from app.store.journal import CANCELLED, OK, Entry, Outcome
-from app.store.keys import Budget
-from app.store.limits import Allowance, Slot
+from app.store.journal.journal import CANCELLED, OK, Entry, Outcome
+from app.store.keys.key import Budget
+from app.store.limits.limits import Allowance, Slot
+from app.store.money.accounts import Hold
 from app.telemetry.names import BUDGET
-from app.upstream.base_answer import Answer
-from app.upstream.deadline import CutShort, Deadline, missed, out_of_time
+from app.upstream.answers.base_answer import Answer
+from app.upstream.http.deadline import CutShort, Deadline, missed, out_of_time
 from app.upstream.served import Served, decision_headers, reason_of
 
 

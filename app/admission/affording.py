@@ -21,8 +21,8 @@ from app.domain.decision import Candidate, Decision
 from app.domain.models import TOKENS_PER_PRICE, Model, TokenPrice
 from app.domain.request import TOKENS_PER_IMAGE, Request
 from app.routing.narrowing import narrowed
-from app.store.accounts import NANO_USD, SHARE, Account, Hold
-from app.store.budgets import Budgets
+from app.store.money.accounts import NANO_USD, SHARE, Account, Hold
+from app.store.money.budgets import Budgets
 from app.upstream.forwarding import TEMPLATE_TOKENS, room_tokens
 
 # A longer answer is asked for on purpose; and nearly every model can write so much.

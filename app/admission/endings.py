@@ -8,9 +8,9 @@ from app.admission.promises import Promises
 from app.domain.decision import Decision
 from app.domain.request import Request
 from app.domain.usage import Usage
-from app.store.journal import CANCELLED, Entry, Journal, Outcome
+from app.store.journal.journal import CANCELLED, Entry, Journal, Outcome
 from app.telemetry import Telemetry
-from app.upstream.deadline import missed
+from app.upstream.http.deadline import missed
 from app.upstream.served import Served
 
 STATUS_OF_WHO_LEFT = 499

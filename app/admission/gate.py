@@ -18,7 +18,7 @@ from app.admission.ledger import Ledger
 from app.admission.shedding import Shedding, refusal
 from app.domain.clock import Clock
 from app.domain.request import Request
-from app.upstream.deadline import Deadline
+from app.upstream.http.deadline import Deadline
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from app.admission.endings import Endings
 from app.admission.promises import Promises
-from app.store.budgets import Budgets
-from app.store.journal import Journal
-from app.store.limits import Limits
+from app.store.journal.journal import Journal
+from app.store.limits.limits import Limits
+from app.store.money.budgets import Budgets
 from app.telemetry import Telemetry
 
 

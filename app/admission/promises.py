@@ -16,9 +16,9 @@ from app.domain.decision import Decision, Estimate
 from app.domain.models import Model
 from app.domain.request import Request
 from app.errors import GatewayError
-from app.store.journal import Outcome
+from app.store.journal.journal import Outcome
 from app.telemetry.promise_metrics import PromiseMetrics
-from app.upstream.deadline import CutShort, OutOfTime
+from app.upstream.http.deadline import CutShort, OutOfTime
 from app.upstream.served import Served
 
 TIME_LIMITS = ("max_latency_s", "max_ttft_s")

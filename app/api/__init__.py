@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
 
-from app.api import admin, health, keys, metrics, models, openapi, routing
-from app.api.admin import Running
-from app.api.doors import Doors
+from app.api import openapi
+from app.api.connection.doors import Doors
+from app.api.connection.front import Front, Patience
+from app.api.connection.wire import protocol
 from app.api.edge import Edge
-from app.api.front import Front, Patience
 from app.api.operations import OPERATIONS, Operation
 from app.api.policy import Policy
-from app.api.wire import protocol
-from app.store.keys import ADMIN_SCOPES, SCOPES
+from app.api.routes import admin, health, keys, metrics, models, routing
+from app.api.routes.admin import Running
+from app.store.keys.key import ADMIN_SCOPES, SCOPES
 
 
 @dataclass(frozen=True, slots=True)

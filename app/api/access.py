@@ -14,7 +14,7 @@ from app.errors import UnknownModel, shown
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Question
 from app.routing.filters import CardFilter
-from app.store.keys import Key
+from app.store.keys.key import Key
 
 AUTO = "auto"
 

@@ -12,12 +12,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.types import Message, Receive
 
 from app.api.access import Access
-from app.api.disconnect import ClientLeft, Watching
-from app.api.strict_json import parse_object
-from app.api.uploads import Upload, Uploads
+from app.api.bodies.strict_json import parse_object
+from app.api.connection.disconnect import ClientLeft, Watching
+from app.api.connection.uploads import Upload, Uploads
 from app.errors import RequestTimeout, TooLarge, UnsupportedMedia
 from app.gateway import Gateway
-from app.store.keys import Key
+from app.store.keys.key import Key
 
 # 4 MiB at 1 Mbit/s; who is slower keeps a connection from others.
 BODY_WITHIN_S = 30.0

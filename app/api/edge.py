@@ -8,8 +8,8 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.call import Call
-from app.api.disconnect import ClientLeft
-from app.api.doors import Doors, headers_of, request_id_of
+from app.api.connection.disconnect import ClientLeft
+from app.api.connection.doors import Doors, headers_of, request_id_of
 from app.api.errors import ALWAYS, error_response, internal
 from app.api.policy import Policy
 from app.errors import GatewayError

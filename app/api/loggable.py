@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from app.api.checks import Schema
-from app.api.feedback_body import FEEDBACK_SCHEMA
+from app.api.bodies.checks import Schema
+from app.api.bodies.feedback_body import FEEDBACK_SCHEMA
+from app.api.bodies.steering import HOP_HEADER
 from app.api.operations import OPERATIONS
-from app.api.steering import HOP_HEADER
 from app.domain.vocabulary import VOCABULARY
 from app.forms.grants import Grant
 from app.telemetry.names import OTHER

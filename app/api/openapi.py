@@ -10,7 +10,7 @@ from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from app.api.checks import Schema, object_schema
+from app.api.bodies.checks import Schema, object_schema
 from app.api.operations import Operation
 from app.api.policy import PUBLIC, needs
 from app.domain.vocabulary import VOCABULARY

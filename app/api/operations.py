@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.api import embeddings_body, responses_body
+from app.api.bodies import embeddings_body, responses_body
+from app.api.bodies.checks import Schema
+from app.api.bodies.messages import MESSAGES_SCHEMA
+from app.api.bodies.parameters import TABLES, Parameter
+from app.api.bodies.parsing import parse_chat, parse_completion, parse_embeddings, parse_responses
+from app.api.bodies.responses_input import INPUT_SCHEMA
 from app.api.call import Call
-from app.api.checks import Schema
-from app.api.messages import MESSAGES_SCHEMA
-from app.api.parameters import TABLES, Parameter
-from app.api.parsing import parse_chat, parse_completion, parse_embeddings, parse_responses
 from app.api.policy import Rule
-from app.api.responses_input import INPUT_SCHEMA
 from app.domain.request import Request
 
 

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from app.errors import UnknownRoute, WrongMethod
-from app.store.keys import SCOPES
+from app.store.keys.key import SCOPES
 
 PUBLIC = "public"
 """For health: no key is needed."""

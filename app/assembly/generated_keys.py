@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from app.forms.grants import read_key
-from app.store.credentials import PepperFile
-from app.store.issuer import Issuer, Log
-from app.store.key_ring import KeyRing
-from app.store.key_store import KeyStore, RedisKeys, SqliteKeys, written
-from app.store.keys import Secret
+from app.store.keys.credentials import PepperFile
+from app.store.keys.issuer import Issuer, Log
+from app.store.keys.key import Secret
+from app.store.keys.key_ring import KeyRing
+from app.store.keys.key_store import KeyStore, RedisKeys, SqliteKeys, written
 from app.store.redis_client import RedisClient, StoreDown
 from app.store.sqlite import looked_at
 

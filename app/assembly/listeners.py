@@ -24,7 +24,7 @@ import uvicorn
 
 from app.admission.gate import Gate
 from app.api import Plane
-from app.api.wire import SEND_BUFFER_BYTES, Wire
+from app.api.connection.wire import SEND_BUFFER_BYTES, Wire
 from app.errors import ConfigRejected, UsageError
 from app.settings import Address
 

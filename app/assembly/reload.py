@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 from app.admission.gate import Gate
-from app.api.doors import Doors
-from app.api.front import Patience
+from app.api.connection.doors import Doors
+from app.api.connection.front import Patience
 from app.assembly.generated_keys import GeneratedKeys
 from app.assembly.snapshot import Draft, Lasting, Snapshot
 from app.errors import ConfigRejected, UsageError
 from app.settings import Files, Settings, load_settings
-from app.store.issuer import Issuer
+from app.store.keys.issuer import Issuer
 from app.telemetry import Telemetry
 
 # What a backend that was taken out of the configuration still answers may take so long.

@@ -16,8 +16,8 @@ from dataclasses import asdict
 from typing import get_args
 
 from app.store.redis_client import RedisClient
-from app.upstream.changes import Change, Tell, What
-from app.upstream.rests import MAX_REST_S
+from app.upstream.fleet.changes import Change, Tell, What
+from app.upstream.fleet.rests import MAX_REST_S
 
 CHANNEL = "thalamus:health:{database}"
 """Of one database of Redis, which itself tells all of them the same."""

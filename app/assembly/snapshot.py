@@ -16,8 +16,8 @@ from app.admission.memory import memory_limit_bytes, memory_share
 from app.admission.promises import Baseline, Promises
 from app.admission.shedding import Shedding
 from app.api.access import Access
-from app.api.doors import Doors
-from app.api.uploads import Uploads
+from app.api.connection.doors import Doors
+from app.api.connection.uploads import Uploads
 from app.assembly.router_model import RouterModel, source
 from app.assembly.stores import Stores
 from app.domain.preferences import DEFAULT_PROFILE
@@ -27,17 +27,17 @@ from app.routing.candidates import CandidateTable
 from app.routing.record import describe, predicted_quality
 from app.routing.router import Learned, Router, Tally
 from app.settings import Settings
-from app.store.issuer import NAMED
-from app.store.key_ring import AllKeys
-from app.store.keys import Keys, StaticKeys
+from app.store.keys.issuer import NAMED
+from app.store.keys.key import Keys, StaticKeys
+from app.store.keys.key_ring import AllKeys
 from app.telemetry import Telemetry
-from app.upstream.changes import Tell
 from app.upstream.client import UpstreamClient
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
+from app.upstream.fleet.changes import Tell
+from app.upstream.fleet.replicas import Replicas
+from app.upstream.fleet.telling import publish
 from app.upstream.poller import Poller
 from app.upstream.prober import Prober
-from app.upstream.replicas import Replicas
-from app.upstream.telling import publish
 
 
 @dataclass(frozen=True)

@@ -16,24 +16,24 @@ from app.assembly.generated_keys import GeneratedKeys, Place, watched_keys
 from app.errors import UsageError
 from app.routing.outline import Outlines
 from app.settings import Settings
-from app.store import redis_journal
-from app.store.budgets import Budgets, Purse
-from app.store.holders import Holders
-from app.store.issuer import NoLog
-from app.store.journal import Journal, RecentDecisions
-from app.store.kept import KEEP, JournalStore, Keep
-from app.store.limits import Limits, MemoryLimits
-from app.store.recorder import Recorder
-from app.store.recording import RecordedJournal
-from app.store.redis_bank import RedisBank
+from app.store.journal import redis_journal
+from app.store.journal.journal import Journal, RecentDecisions
+from app.store.journal.kept import KEEP, JournalStore, Keep
+from app.store.journal.recorder import Recorder
+from app.store.journal.recording import RecordedJournal
+from app.store.journal.spool import Spool
+from app.store.journal.sqlite_journal import SqliteJournal
+from app.store.keys.issuer import NoLog
+from app.store.limits.holders import Holders
+from app.store.limits.limits import Limits, MemoryLimits
+from app.store.limits.redis_limits import RedisLimits
+from app.store.money.budgets import Budgets, Purse
+from app.store.money.redis_bank import RedisBank
+from app.store.money.sqlite_bank import SqliteBank
 from app.store.redis_client import PATIENCE_S, RedisClient, StoreDown
-from app.store.redis_limits import RedisLimits
 from app.store.redis_memory import evicts_by
 from app.store.results import Results
 from app.store.sessions import MemorySessions, RedisSessions, Sessions
-from app.store.spool import Spool
-from app.store.sqlite_bank import SqliteBank
-from app.store.sqlite_journal import SqliteJournal
 from app.telemetry import Telemetry
 from app.telemetry.kept_metrics import FEATURES, BudgetState
 

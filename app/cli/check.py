@@ -84,7 +84,7 @@ class Findings:
 
     def _unsaid_extras(self) -> Iterator[str]:
         """Of backends beside vLLM workers: their callers send what workers take, whatever is chosen."""
-        from app.api.parameters import EXTRAS
+        from app.api.bodies.parameters import EXTRAS
 
         catalog = self.settings.catalog if self.settings else None
         if catalog is None or all(backend.kind != "vllm" for backend in catalog.backends):
@@ -259,8 +259,8 @@ async def _probe(settings: Settings) -> list[Probed]:
 
 
 async def _ask(client: UpstreamClient, settings: Settings, backend: Backend, url: str) -> Probed:
-    from app.upstream.addresses import root, versioned
-    from app.upstream.refusals import RefusedKey
+    from app.upstream.answers.refusals import RefusedKey
+    from app.upstream.http.addresses import root, versioned
 
     try:
         found = listed(await client.fetch(backend.name, versioned(url) + "/models", PROBE_WITHIN_S, MAX_LIST_BYTES))

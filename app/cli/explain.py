@@ -55,7 +55,7 @@ def explain(
 
 
 def _request(settings: Settings, prompt: str, profile: str, weights: str) -> Request:
-    from app.api.messages import estimate_tokens
+    from app.api.bodies.messages import estimate_tokens
     from app.domain.preferences import merged
     from app.domain.request import Request
 

@@ -103,7 +103,7 @@ def _endpoints(urls: list[str], key_env: list[str], ca_file: list[str]) -> tuple
         UsageError: an option is for none of them, or names a variable that is not set.
     """
     from app.setup.probe import Given, Keys, by_endpoint
-    from app.upstream.addresses import versioned
+    from app.upstream.http.addresses import versioned
 
     unique = list({versioned(url): url.rstrip("/") for url in urls}.values())
     authorities, bare = by_endpoint("--ca-file", ca_file, unique)

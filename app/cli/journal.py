@@ -24,7 +24,7 @@ from app.errors import UsageError
 if TYPE_CHECKING:
     from app.domain.models import Model
     from app.settings import StorePlace
-    from app.store.kept import JournalStore
+    from app.store.journal.kept import JournalStore
 
 Row = dict[str, Any]
 
@@ -208,7 +208,7 @@ async def _rows(store: JournalStore, place: str | None) -> AsyncIterator[tuple[l
     """What is kept after this place, some at a time, each time with the place where it goes on."""
     import orjson
 
-    from app.store.flat import flat
+    from app.store.journal.flat import flat
 
     while found := await store.after(place, READ_AT_ONCE):
         place = found[-1][0]

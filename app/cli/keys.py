@@ -21,11 +21,11 @@ import typer
 
 from app.cli.serve import DEFAULT_CONFIG
 from app.errors import GatewayError, InvalidRequest, UsageError, shown
-from app.store.keys import DEFAULT_SCOPES, SCOPES
+from app.store.keys.key import DEFAULT_SCOPES, SCOPES
 
 if TYPE_CHECKING:
     from app.settings import StorePlace
-    from app.store.issuer import Issued, Issuer, Record
+    from app.store.keys.issuer import Issued, Issuer, Record
 
 Found = TypeVar("Found")
 
@@ -211,7 +211,7 @@ def _within(place: StorePlace, work: Callable[[Issuer], Awaitable[Found]]) -> Fo
 
 async def _created(issuer: Issuer, name: str, stated: Mapping[str, Any], environment: str) -> Issued:
     from app.forms.grants import new_grant
-    from app.store.credentials import ENVIRONMENT, NAME
+    from app.store.keys.credentials import ENVIRONMENT, NAME
 
     if not NAME.fullmatch(name):
         raise UsageError(

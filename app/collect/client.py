@@ -22,10 +22,10 @@ from app.collect.progress import Reply
 from app.collect.thoughts import NoText, answered
 from app.domain.usage import MOST_TOKENS, Usage
 from app.errors import UsageError
-from app.upstream import pacing
-from app.upstream.faults import is_about_tls, why
-from app.upstream.identity import key_header, trusted
-from app.upstream.payload import is_logprob, renamed
+from app.upstream.answers.payload import is_logprob, renamed
+from app.upstream.http import pacing
+from app.upstream.http.faults import is_about_tls, why
+from app.upstream.http.identity import key_header, trusted
 
 # Overload, a restart or a proxy in between: all pass.
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 529})

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from app.collect.whole import unfinished
 from app.errors import UsageError
-from app.store.flat import COLUMNS, PREDICTIONS
+from app.store.journal.flat import COLUMNS, PREDICTIONS
 
 Row = Mapping[str, Any]
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from app.domain.models import TOKENS_PER_PRICE, Catalog, Model, TokenPrice
 from app.errors import UsageError, without_credentials
-from app.upstream.addresses import versioned
-from app.upstream.identity import key_header, trusted
+from app.upstream.http.addresses import versioned
+from app.upstream.http.identity import key_header, trusted
 
 # English text has about four characters per token; code and digits fewer. Used to announce, never to charge.
 CHARS_PER_TOKEN = 3.5

@@ -26,7 +26,7 @@ from app.collect.progress import FILE_NAME
 from app.domain.models import Model
 from app.domain.usage import Usage
 from app.errors import UsageError
-from app.store.rows import MOST_TEXT_CHARS
+from app.store.journal.rows import MOST_TEXT_CHARS
 from router_models.outcomes.dataset import (
     OUTCOMES_NAME,
     PREDICTED_AS,
@@ -40,7 +40,7 @@ from router_models.outcomes.dataset import (
 NO_TENANT = "-"
 """What requests of keys without a tenant go by."""
 Row = Mapping[str, Any]
-"""Of the journal, as `app.store.flat` makes it."""
+"""Of the journal, as `app.store.journal.flat` makes it."""
 _OWN = "journal"
 _TEXTS_OF_PROMPTS = ("dataset", "task", "prompt", "messages", "reference", "grader", "split", "tenant")
 _NUMBERS = ("score", "cost_usd", "latency_s", "mean_logprob", "propensity")

@@ -22,7 +22,7 @@ import uvloop
 from app.admission.gate import Gate
 from app.api import admin_plane, data_plane
 from app.api.access import Access
-from app.api.doors import Doors
+from app.api.connection.doors import Doors
 from app.assembly.first_key import begin_with_a_key
 from app.assembly.generated_keys import GeneratedKeys, connected, watched_keys
 from app.assembly.listeners import Listener, Signals, leave_no_core, listening_socket, shared_socket
@@ -35,8 +35,8 @@ from app.crew.worker import Post, as_json
 from app.errors import ConfigRejected, UsageError
 from app.gateway import Gateway
 from app.settings import Settings, load_settings
-from app.store.issuer import Issuer
-from app.store.shared_limits import SharedLimits, Table
+from app.store.keys.issuer import Issuer
+from app.store.limits.shared_limits import SharedLimits, Table
 from app.telemetry import Telemetry
 from app.telemetry.metrics import Metrics
 

@@ -26,9 +26,9 @@ from app.crew.channel import Channel
 from app.errors import ConfigRejected, UsageError
 from app.main import Application, Peers, create_app
 from app.settings import Files, load_settings
+from app.store.limits.shared_limits import SharedLimits, Table
 from app.store.sessions import MemorySessions
-from app.store.shared_limits import SharedLimits, Table
-from app.upstream.changes import Change
+from app.upstream.fleet.changes import Change
 
 ENDED_BY_USAGE = 64
 """Exit status of a worker that cannot start; its parent says why."""

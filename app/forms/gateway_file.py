@@ -16,9 +16,9 @@ from app.domain.preferences import Profile
 from app.domain.vocabulary import VOCABULARY
 from app.forms.catalog_file import Count, Form, Positive
 from app.forms.grants import Grant, preferences
-from app.store.kept import KEEP
-from app.store.keys import Secret
-from app.upstream.deadline import Timeouts
+from app.store.journal.kept import KEEP
+from app.store.keys.key import Secret
+from app.upstream.http.deadline import Timeouts
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from app.domain.vocabulary import VOCABULARY
 from app.errors import CallerError, InvalidRequest, shown
 from app.forms.catalog_file import Count, Form, Positive, Usd
 from app.forms.yaml_files import dotted
-from app.store.credentials import NAME
-from app.store.keys import (
+from app.store.keys.credentials import NAME
+from app.store.keys.key import (
     ADMIN_SCOPES,
     BUDGET,
     CONCURRENCY,

@@ -10,16 +10,16 @@ from datetime import date
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from app.api.parameters import EXTRAS
+from app.api.bodies.parameters import EXTRAS
 from app.errors import UsageError
 from app.setup.draft import Draft, DraftBackend, DraftModel
 from app.setup.facts import Around, add_facts, known_as
 from app.setup.known import Known
 from app.setup.measure import EXTRA, TEMPERATURE, Asker, Measured, NotAnswered
 from app.setup.probe import Endpoint, Given, Keys, Served, ask_all, ask_one, client_of, networks, replicas
-from app.upstream.addresses import versioned
+from app.upstream.answers.refusals import RefusedKey
+from app.upstream.http.addresses import versioned
 from app.upstream.listing import some
-from app.upstream.refusals import RefusedKey
 
 # More are a provider's whole offer, of which an operator means a few.
 MOST_MODELS = 20

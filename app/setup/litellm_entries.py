@@ -14,7 +14,7 @@ from app.forms.yaml_files import dotted
 from app.setup.draft import Fact
 from app.setup.litellm_leaves import Place
 from app.setup.litellm_tables import COSTS, FLAGS, FOREIGN, NO_KEY, OPENAI_NAME, PROVIDERS, Provider
-from app.upstream.addresses import AddressPolicy, check_url, versioned
+from app.upstream.http.addresses import AddressPolicy, check_url, versioned
 
 _ENVIRONMENT = "os.environ/"
 _ANY_ADDRESS = AddressPolicy(("0.0.0.0/0", "::/0"), allow_loopback=True)

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 from app.domain.models import Speed
 from app.errors import UpstreamBroken, UpstreamError
+from app.upstream.answers.payload import dump, parse, renamed
+from app.upstream.answers.refusals import RefusedKey, refused_key
 from app.upstream.client import Message, UpstreamClient
-from app.upstream.exchange import read_body
-from app.upstream.payload import dump, parse, renamed
-from app.upstream.refusals import RefusedKey, refused_key
+from app.upstream.http.exchange import read_body
 
 AT_ONCE = 8
 OUTPUT_TOKENS = 48

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 from app.domain.models import Backend
 from app.domain.usage import MOST_TOKENS
 from app.errors import UpstreamError, UsageError, without_credentials
-from app.upstream.addresses import root, versioned
+from app.upstream.answers.refusals import RefusedKey
 from app.upstream.client import UpstreamClient
+from app.upstream.http.addresses import root, versioned
 from app.upstream.listing import MAX_LIST_BYTES, NO_MODELS, PROBE_WITHIN_S, fault, listed
-from app.upstream.refusals import RefusedKey
 
 Address = IPv4Address | IPv6Address
 

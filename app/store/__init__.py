@@ -1,1 +1,1 @@
-"""What a gateway keeps, and what its processes and other gateways share with it: one file per need."""
+"""What a gateway keeps, and what its processes and other gateways share with it: one folder per need."""

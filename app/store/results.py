@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.store.issuer import Log
+from app.store.keys.issuer import Log
 from app.store.redis_client import StoreDown
 
 Heard = Callable[[StoreDown | None], None]

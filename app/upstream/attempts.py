@@ -11,8 +11,8 @@ from app.domain.frozen import frozen
 from app.domain.models import Model
 from app.domain.request import Request
 from app.errors import UpstreamBroken, UpstreamError, UpstreamRateLimited
-from app.upstream.deadline import Deadline
-from app.upstream.replica import Replica
+from app.upstream.fleet.replica import Replica
+from app.upstream.http.deadline import Deadline
 
 # A request that broke two workers is taken for the cause.
 MAX_BROKEN = 2

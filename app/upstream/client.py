@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 from app.domain.frozen import frozen
 from app.domain.models import Backend
 from app.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
-from app.upstream.addresses import AddressPolicy, check_url, versioned
-from app.upstream.deadline import Timeouts
-from app.upstream.exchange import read_body
-from app.upstream.http1 import HttpExchange
-from app.upstream.identity import certificate_names, key_header, trusted
-from app.upstream.lookups import Lookups, Resolve
-from app.upstream.pool import Connections, Dialling, connections_of, origin, path_of
-from app.upstream.refusals import RefusedPage, refused_key
+from app.upstream.answers.refusals import RefusedPage, refused_key
+from app.upstream.http.addresses import AddressPolicy, check_url, versioned
+from app.upstream.http.deadline import Timeouts
+from app.upstream.http.exchange import read_body
+from app.upstream.http.http1 import HttpExchange
+from app.upstream.http.identity import certificate_names, key_header, trusted
+from app.upstream.http.lookups import Lookups, Resolve
+from app.upstream.http.pool import Connections, Dialling, connections_of, origin, path_of
 
 HOPS = "x-thalamus-hop"
 DEADLINE = "x-thalamus-deadline-ms"

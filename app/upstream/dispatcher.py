@@ -32,20 +32,20 @@ from app.errors import (
     UpstreamUnreachable,
 )
 from app.telemetry import Telemetry
-from app.upstream.answer import Answer, read_answer
+from app.upstream.answers.answer import Answer, read_answer
+from app.upstream.answers.refusals import RefusedKey, refusal, told_refusal
+from app.upstream.answers.told import ToldFailure
 from app.upstream.attempts import NOBODY, Call, Target, Witness
 from app.upstream.client import Message
-from app.upstream.deadline import Deadline, OutOfTime, Timeouts, Within
-from app.upstream.exchange import Exchange, Pace
-from app.upstream.faults import NoAnswer
+from app.upstream.fleet.replica import Replica
+from app.upstream.fleet.replicas import Replicas
 from app.upstream.forwarding import PATHS, body_for, form_of
 from app.upstream.hedging import Hedging
-from app.upstream.refusals import RefusedKey, refusal, told_refusal
-from app.upstream.replica import Replica
-from app.upstream.replicas import Replicas
+from app.upstream.http.deadline import Deadline, OutOfTime, Timeouts, Within
+from app.upstream.http.exchange import Exchange, Pace
+from app.upstream.http.faults import NoAnswer
 from app.upstream.retries import Backoff, RetryBudget
 from app.upstream.served import Served
-from app.upstream.told import ToldFailure
 
 # An attempt that begins with less cannot bring a first token over a network.
 MIN_ATTEMPT_S = 0.05

@@ -7,9 +7,9 @@ from typing import Any
 
 from app.domain.models import Model
 from app.domain.request import Operation, Request
-from app.upstream.base_answer import Form
-from app.upstream.payload import dump, renamed
-from app.upstream.replica import Replica
+from app.upstream.answers.base_answer import Form
+from app.upstream.answers.payload import dump, renamed
+from app.upstream.fleet.replica import Replica
 
 PATHS: Mapping[Operation, str] = {
     "chat": "/chat/completions",

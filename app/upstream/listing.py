@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from app.upstream.faults import is_for_another_name, why
+from app.upstream.http.faults import is_for_another_name, why
 
 if TYPE_CHECKING:
     from app.upstream.client import UpstreamClient

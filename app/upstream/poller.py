@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from app.errors import AnswerTooLarge, UpstreamError
-from app.upstream.addresses import root
-from app.upstream.refusals import RefusedKey, RefusedPage
-from app.upstream.replica import Replica
-from app.upstream.replicas import Replicas
+from app.upstream.answers.refusals import RefusedKey, RefusedPage
+from app.upstream.fleet.replica import Replica
+from app.upstream.fleet.replicas import Replicas
+from app.upstream.http.addresses import root
 
 POLL_EVERY_S = 1.0
 # A page that takes longer would be stale when it comes.

@@ -13,14 +13,14 @@ from typing import Any
 
 from app.domain.models import Catalog, Model
 from app.errors import UpstreamError, UpstreamTimeout
+from app.upstream.answers.payload import dump, parse, renamed, sound_choices
+from app.upstream.answers.refusals import refusal, told_refusal
+from app.upstream.answers.told import ToldFailure
 from app.upstream.client import Message
 from app.upstream.dispatcher import Upstream
-from app.upstream.exchange import read_body
-from app.upstream.payload import dump, parse, renamed, sound_choices
-from app.upstream.refusals import refusal, told_refusal
-from app.upstream.replica import Replica
-from app.upstream.replicas import Replicas
-from app.upstream.told import ToldFailure
+from app.upstream.fleet.replica import Replica
+from app.upstream.fleet.replicas import Replicas
+from app.upstream.http.exchange import read_body
 
 LOOK_EVERY_S = 0.25
 # One token takes milliseconds; a worker that needs longer has a queue that callers should not stand in yet.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.domain.decision import Candidate, Decision
-from app.upstream.answer import Answer
+from app.upstream.answers.answer import Answer
 
 
 def reason_of(decision: Decision, candidate: Candidate) -> str:

@@ -1,19 +1,19 @@
 """Seeded task families with automatic graders: practice for experts, outcomes to learn from, exams for new models."""
 
-from router_models.aptitude.arithmetic import ARITHMETIC
-from router_models.aptitude.dates import DATES
-from router_models.aptitude.extract_json import EXTRACT_JSON
-from router_models.aptitude.facts import FACTS
-from router_models.aptitude.family import Draft, Family, Item, Wording, draw_from, exam_from
-from router_models.aptitude.german import GERMAN
-from router_models.aptitude.graders import GRADERS, grade, grade_all, grade_each
-from router_models.aptitude.list_state import LIST_STATE
-from router_models.aptitude.published import grade_anchor, why_ungradable
-from router_models.aptitude.python_line import PYTHON_LINE
-from router_models.aptitude.reference import GraderError
-from router_models.aptitude.sql import SQL
-from router_models.aptitude.units import UNITS
-from router_models.aptitude.word_problems import WORD_PROBLEMS
+from router_models.aptitude.families.arithmetic import ARITHMETIC
+from router_models.aptitude.families.dates import DATES
+from router_models.aptitude.families.extract_json import EXTRACT_JSON
+from router_models.aptitude.families.facts import FACTS
+from router_models.aptitude.families.family import Draft, Family, Item, Wording, draw_from, exam_from
+from router_models.aptitude.families.german import GERMAN
+from router_models.aptitude.families.list_state import LIST_STATE
+from router_models.aptitude.families.python_line import PYTHON_LINE
+from router_models.aptitude.families.sql import SQL
+from router_models.aptitude.families.units import UNITS
+from router_models.aptitude.families.word_problems import WORD_PROBLEMS
+from router_models.aptitude.grading.graders import GRADERS, grade, grade_all, grade_each
+from router_models.aptitude.grading.published import grade_anchor, why_ungradable
+from router_models.aptitude.grading.reference import GraderError
 
 FAMILIES: dict[str, Family] = {
     family.name: family

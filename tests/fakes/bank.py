@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from app.store.accounts import Claim, Standing, slice_of
-from app.store.budgets import Bank
+from app.store.money.accounts import Claim, Standing, slice_of
+from app.store.money.budgets import Bank
 from app.store.redis_client import StoreDown
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from app.api.access import Access
 from app.domain.preferences import Profile
-from app.store.keys import Key
+from app.store.keys.key import Key
 from tests.fakes.world import catalog, model
 
 FREE = Key("free", models=("*",), flags_in_prompt=True, max_priority="high", chat_template_kwargs=True)

@@ -9,7 +9,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from app.api import Plane
-from app.api.wire import Wire
+from app.api.connection.wire import Wire
 
 
 class CallerTransport(asyncio.Transport):

@@ -9,10 +9,10 @@ from typing import Any
 from app.errors import UpstreamBroken
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
-from app.upstream.ejections import FAILURES_TO_EJECT
-from app.upstream.lease import Lease
-from app.upstream.replica import Replica
-from app.upstream.replicas import Replicas
+from app.upstream.fleet.ejections import FAILURES_TO_EJECT
+from app.upstream.fleet.lease import Lease
+from app.upstream.fleet.replica import Replica
+from app.upstream.fleet.replicas import Replicas
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model, request
 

@@ -17,17 +17,17 @@ from app.domain.clock import Clock
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Model
 from app.gateway import Desk, Gateway, Router
-from app.store.budgets import Purse
-from app.store.journal import RecentDecisions
-from app.store.limits import MemoryLimits
+from app.store.journal.journal import RecentDecisions
+from app.store.limits.limits import MemoryLimits
+from app.store.money.budgets import Purse
 from app.store.sessions import MemorySessions, Remembered
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
 from app.upstream.client import UpstreamClient
-from app.upstream.deadline import Timeouts
 from app.upstream.dispatcher import Dispatcher, DispatchLimits, Upstream
-from app.upstream.replicas import Replicas
+from app.upstream.fleet.replicas import Replicas
+from app.upstream.http.deadline import Timeouts
 from tests.fakes.backend import FakeBackend
 from tests.fakes.bank import MemoryBank
 from tests.fakes.world import FakeRouter, catalog, model

@@ -11,7 +11,7 @@ from app.domain.preferences import Profile, merged, parse_body
 from app.domain.quantities import PRIORITIES
 from app.domain.request import Preferences
 from app.domain.vocabulary import HEADER_PREFIX
-from app.store.keys import DEFAULT_SCOPES, Key
+from app.store.keys.key import DEFAULT_SCOPES, Key
 from tests.fakes.routing import llm
 
 MODELS = (

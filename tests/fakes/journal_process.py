@@ -19,14 +19,14 @@ from pathlib import Path
 
 from app.domain.usage import Usage
 from app.routing.outline import Outlines
-from app.store.journal import Entry, Outcome
-from app.store.kept import JournalStore
-from app.store.recorder import Recorder
-from app.store.recording import RecordedJournal
+from app.store.journal.journal import Entry, Outcome
+from app.store.journal.kept import JournalStore
+from app.store.journal.recorder import Recorder
+from app.store.journal.recording import RecordedJournal
+from app.store.journal.redis_journal import PATIENCE_S, RedisJournal
+from app.store.journal.spool import Spool
+from app.store.journal.sqlite_journal import SqliteJournal
 from app.store.redis_client import RedisClient
-from app.store.redis_journal import PATIENCE_S, RedisJournal
-from app.store.spool import Spool
-from app.store.sqlite_journal import SqliteJournal
 from app.telemetry import Telemetry
 from tests.fakes.world import decision, request
 

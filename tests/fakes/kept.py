@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.store.kept import Batch, Ended, Feedback
-from app.store.sqlite_journal import SqliteJournal
+from app.store.journal.kept import Batch, Ended, Feedback
+from app.store.journal.sqlite_journal import SqliteJournal
 
 
 def keep(config: Path, ended: Sequence[Ended], feedback: Sequence[Feedback] = ()) -> None:

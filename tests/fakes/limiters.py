@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.store.holders import Holders
-from app.store.limit_scripts import HOLDERS
-from app.store.limits import Limits, MemoryLimits
+from app.store.limits.holders import Holders
+from app.store.limits.limits import Limits, MemoryLimits
+from app.store.limits.redis_limits import RedisLimits
+from app.store.limits.scripts import HOLDERS
+from app.store.limits.shared_limits import SharedLimits, Table
 from app.store.redis_client import RedisClient
-from app.store.redis_limits import RedisLimits
-from app.store.shared_limits import SharedLimits, Table
 from tests.fakes.clock import FakeClock
 from tests.fakes.redis_server import RedisServer
 

@@ -15,15 +15,15 @@ import uvicorn
 
 from app.api import Plane, data_plane
 from app.api.access import Access
-from app.api.doors import Doors
-from app.api.wire import SEND_BUFFER_BYTES
+from app.api.connection.doors import Doors
+from app.api.connection.wire import SEND_BUFFER_BYTES
 from app.domain.models import Catalog
 from app.domain.preferences import Profile
 from app.errors import ConfigRejected
-from app.store.credentials import PepperFile
-from app.store.issuer import Issuer
-from app.store.key_store import SqliteKeys
-from app.store.keys import Key, Keys, Secret, StaticKeys
+from app.store.keys.credentials import PepperFile
+from app.store.keys.issuer import Issuer
+from app.store.keys.key import Key, Keys, Secret, StaticKeys
+from app.store.keys.key_store import SqliteKeys
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics

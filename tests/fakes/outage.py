@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from app.store.limit_scripts import HOLDERS
+from app.store.limits.scripts import HOLDERS
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.caller import chat
 from tests.fakes.fault_proxy import FaultProxy, Toxics

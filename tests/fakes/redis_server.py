@@ -14,7 +14,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.store.redis_bank import MARK
+from app.store.money.redis_bank import MARK
 from tests.conftest import free_ports
 
 READY_WITHIN_S = 20.0

@@ -6,11 +6,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from app.store.accounts import Claim, Standing
-from app.store.budgets import Bank
+from app.store.money.accounts import Claim, Standing
+from app.store.money.budgets import Bank
+from app.store.money.sqlite_bank import SqliteBank
 from app.store.redis_client import StoreDown
 from app.store.sqlite import FILE, open_database, transaction
-from app.store.sqlite_bank import SqliteBank
 
 CHANGES = ("INSERT", "UPDATE", "DELETE")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from app.upstream.http1 import READ_BYTES, Connection, HttpExchange
+from app.upstream.http.http1 import READ_BYTES, Connection, HttpExchange
 
 
 class FakeTransport(asyncio.Transport):

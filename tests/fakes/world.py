@@ -10,7 +10,7 @@ from app.domain.decision import Candidate, Decision, Estimate, Fleet, Reason
 from app.domain.models import Backend, Card, Catalog, Model, Speed, TokenPrice
 from app.domain.request import Preferences, Request
 from app.domain.sessions import Session
-from app.store.keys import Budget
+from app.store.keys.key import Budget
 
 UNKNOWN = Estimate(None, None, None, None, None)
 

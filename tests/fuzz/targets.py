@@ -12,15 +12,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from app.api.chunked import ChunkedBody
-from app.api.guard import Head, Refused, check_head, end_of_head
-from app.api.parsing import parse_chat, parse_completion
-from app.api.strict_json import parse_object, parse_strictly
+from app.api.bodies.parsing import parse_chat, parse_completion
+from app.api.bodies.strict_json import parse_object, parse_strictly
+from app.api.connection.chunked import ChunkedBody
+from app.api.connection.guard import Head, Refused, check_head, end_of_head
 from app.domain.dimensions import MOST_WEIGHT
 from app.domain.preferences import parse_flag_line
 from app.errors import CallerError, UsageError
 from app.settings import load_settings
-from app.upstream.sse import EventSplitter, EventTooLong
+from app.upstream.answers.sse import EventSplitter, EventTooLong
 from tests.fakes.call import FakeCall
 
 _CALL = FakeCall()

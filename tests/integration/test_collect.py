@@ -27,7 +27,7 @@ from app.collect.rated import write_rated
 from app.collect.runner import DOWN_AFTER, Budget, Runner, Stopped, spent_usd
 from app.domain.models import TokenPrice
 from app.errors import UsageError
-from app.store.flat import COLUMNS
+from app.store.journal.flat import COLUMNS
 from router_models.outcomes.dataset import read_outcomes
 from tests.fakes.chat_server import ChatServer, Script, Scripted
 from tests.fakes.collecting import finished, start

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from app.settings import load_settings
-from app.store.kept import DAY_S
-from app.store.redis_journal import FOUND_FOR_DAYS
+from app.store.journal.kept import DAY_S
+from app.store.journal.redis_journal import FOUND_FOR_DAYS
 from tests.conftest import ROOT
 from tests.fakes.dockerfile import Stage, stages
 

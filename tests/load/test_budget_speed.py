@@ -10,8 +10,8 @@ import time
 import pytest
 
 from app.admission.affording import afford
-from app.store.budgets import Purse
-from app.store.keys import Budget
+from app.store.keys.key import Budget
+from app.store.money.budgets import Purse
 from tests.fakes.bank import MemoryBank
 from tests.fakes.world import decision, request
 from tests.fakes.yardstick import SHARED, Machine

@@ -14,13 +14,13 @@ import pytest
 
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
-from app.upstream.answer import read_answer
+from app.upstream.answers.answer import read_answer
 from app.upstream.client import Message
-from app.upstream.deadline import Deadline
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
-from app.upstream.exchange import Pace
+from app.upstream.fleet.replicas import Replicas
 from app.upstream.forwarding import body_for, form_of
-from app.upstream.replicas import Replicas
+from app.upstream.http.deadline import Deadline
+from app.upstream.http.exchange import Pace
 from tests.fakes.upstream import FakeExchange
 from tests.fakes.world import catalog, decision, model, request
 from tests.fakes.yardstick import SHARED, Machine

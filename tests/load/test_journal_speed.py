@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.store.journal import Entry, Journal, RecentDecisions
+from app.store.journal.journal import Entry, Journal, RecentDecisions
 from tests.fakes.journal_process import OK, recording
 from tests.fakes.redis_server import running_redis
 from tests.fakes.routing import World, fleet_of, llm, world_of

@@ -14,14 +14,14 @@ from app.admission.gate import Admission
 from app.admission.ledger import Ledger
 from app.admission.promises import Promises
 from app.domain.usage import Usage
-from app.store.budgets import Purse
-from app.store.journal import RecentDecisions
-from app.store.limits import MemoryLimits
+from app.store.journal.journal import RecentDecisions
+from app.store.limits.limits import MemoryLimits
+from app.store.money.budgets import Purse
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
 from app.telemetry.sinks import BackgroundSink
-from app.upstream.answer import Answer, Form
+from app.upstream.answers.answer import Answer, Form
 from app.upstream.served import Served
 from tests.fakes.bank import MemoryBank
 from tests.fakes.world import FakeKey, decision, request

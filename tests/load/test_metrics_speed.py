@@ -15,9 +15,9 @@ from app.routing.estimates import Expected
 from app.routing.evidence import Evidence
 from app.routing.filters import CardFilter, excluded
 from app.routing.record import predicted_quality
-from app.store.journal import Outcome
+from app.store.journal.journal import Outcome
 from app.telemetry.metrics import Metrics
-from app.upstream.answer import Answer, Form
+from app.upstream.answers.answer import Answer, Form
 from app.upstream.served import Served
 from tests.fakes.routing import llm, world_of
 from tests.fakes.world import request

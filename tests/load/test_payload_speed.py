@@ -14,18 +14,18 @@ from typing import Any
 
 import pytest
 
-from app.api.parsing import parse_chat
-from app.api.strict_json import parse_object
+from app.api.bodies.parsing import parse_chat
+from app.api.bodies.strict_json import parse_object
 from app.domain.models import Model
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
-from app.upstream.answer import Form, read_answer
-from app.upstream.deadline import Deadline
-from app.upstream.exchange import Pace
+from app.upstream.answers.answer import Form, read_answer
+from app.upstream.fleet.replica import Replica
+from app.upstream.fleet.replicas import Replicas
 from app.upstream.forwarding import body_for
-from app.upstream.replica import Replica
-from app.upstream.replicas import Replicas
+from app.upstream.http.deadline import Deadline
+from app.upstream.http.exchange import Pace
 from tests.fakes.call import FakeCall
 from tests.fakes.upstream import FakeExchange, chunk, event
 from tests.fakes.world import catalog, model

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.api.sessions import session_id
+from app.api.bodies.sessions import session_id
 from app.domain.preferences import parse_body
 from app.domain.sessions import Session
 from app.gateway import has_session

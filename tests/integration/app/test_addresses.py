@@ -22,8 +22,8 @@ import pytest
 from app.domain.models import Backend
 from app.errors import UpstreamError, UsageError
 from app.upstream.client import Message, UpstreamClient
-from app.upstream.deadline import Timeouts
-from app.upstream.lookups import Lookups
+from app.upstream.http.deadline import Timeouts
+from app.upstream.http.lookups import Lookups
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.deployment import SECRET, deployed
 

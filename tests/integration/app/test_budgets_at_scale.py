@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.store.budgets import REFUSED_FOR_S
+from app.store.money.budgets import REFUSED_FOR_S
 from app.upstream.forwarding import TEMPLATE_TOKENS
 from tests.fakes.backend import FakeBackend, Received, Script
 from tests.fakes.deployment import CARD, SECRET

@@ -11,9 +11,9 @@ import pytest
 from app.domain.models import Backend
 from app.errors import UpstreamBroken, UpstreamBusy, UpstreamError, UpstreamUnreachable, UsageError
 from app.upstream.client import Message, UpstreamClient
-from app.upstream.deadline import Timeouts
-from app.upstream.ejections import FAILURES_TO_EJECT
-from app.upstream.exchange import read_body
+from app.upstream.fleet.ejections import FAILURES_TO_EJECT
+from app.upstream.http.deadline import Timeouts
+from app.upstream.http.exchange import read_body
 from app.upstream.poller import Poller
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.gateway import QUICK, bench, catalog_of

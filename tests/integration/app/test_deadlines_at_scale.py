@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from app.upstream.client import DEADLINE
-from app.upstream.deadline import Timeouts
 from app.upstream.dispatcher import MIN_ATTEMPT_S
+from app.upstream.http.deadline import Timeouts
 from tests.fakes.backend import FakeBackend, Received, Script
 from tests.fakes.gateway import bench, catalog_of, client_of
 from tests.fakes.open_loop import Heard, ask, loop_lag

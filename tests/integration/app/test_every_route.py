@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from app.api import Plane
 from app.api.policy import PUBLIC
-from app.store.keys import SCOPES
+from app.store.keys.key import SCOPES
 from tests.fakes.deployment import Deployment, deployed
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module")]

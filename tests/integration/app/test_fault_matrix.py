@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from app.upstream.ejections import FAILURES_TO_EJECT
+from app.upstream.fleet.ejections import FAILURES_TO_EJECT
 from tests.fakes.backend import TOKENS, Script
 from tests.fakes.caller import Heard, hear, session_to
 from tests.fakes.deployment import GATEWAY, Deployment, deployed

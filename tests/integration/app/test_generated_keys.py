@@ -12,7 +12,7 @@ import yaml
 from app.cli.check import Findings, look_at_what_is_kept
 from app.forms.grants import new_grant
 from app.settings import load_settings
-from app.store.limits import MemoryLimits
+from app.store.limits.limits import MemoryLimits
 from tests.fakes.deployment import Deployment, deployed
 
 CHAT = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 900}

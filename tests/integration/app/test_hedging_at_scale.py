@@ -17,9 +17,9 @@ from app.errors import UpstreamTimeout
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
-from app.upstream.deadline import Deadline, Timeouts
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
-from app.upstream.replicas import Replicas
+from app.upstream.fleet.replicas import Replicas
+from app.upstream.http.deadline import Deadline, Timeouts
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.gateway import client_of
 from tests.fakes.open_loop import loop_lag

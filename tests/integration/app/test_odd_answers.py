@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from app.api.parsing import parse_chat, parse_completion, parse_embeddings, parse_responses
+from app.api.bodies.parsing import parse_chat, parse_completion, parse_embeddings, parse_responses
 from app.domain.request import Request
 from app.errors import GatewayError
-from app.upstream.base_answer import Answer
+from app.upstream.answers.base_answer import Answer
 from tests.fakes.backend import Script
 from tests.fakes.gateway import Bench, bench, client_of
 from tests.fakes.odd_answers import OddBackend

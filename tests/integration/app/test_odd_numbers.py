@@ -12,12 +12,12 @@ from typing import Any, Literal
 import pytest
 
 from app.api.access import Access
-from app.api.parsing import parse_chat, parse_embeddings, parse_responses
+from app.api.bodies.parsing import parse_chat, parse_embeddings, parse_responses
 from app.domain.preferences import Profile
 from app.domain.request import Request
 from app.domain.usage import MOST_TOKENS
 from app.errors import GatewayError
-from app.store.keys import Budget
+from app.store.keys.key import Budget
 from app.upstream.client import UpstreamClient
 from app.upstream.poller import Poller
 from tests.fakes.backend import USAGE, FakeBackend, Script

@@ -14,7 +14,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from app.api.access import Access
-from app.api.parsing import parse_embeddings, parse_responses
+from app.api.bodies.parsing import parse_embeddings, parse_responses
 from app.domain.preferences import Profile
 from app.domain.request import Request
 from app.errors import UpstreamError

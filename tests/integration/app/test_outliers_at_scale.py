@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.upstream.deadline import Timeouts
-from app.upstream.ejections import FAILURES_TO_EJECT
+from app.upstream.fleet.ejections import FAILURES_TO_EJECT
+from app.upstream.fleet.replica import EJECTED_FOR_S, WARMS_FOR_S, Replica
+from app.upstream.http.deadline import Timeouts
 from app.upstream.prober import LOOK_EVERY_S, Prober
-from app.upstream.replica import EJECTED_FOR_S, WARMS_FOR_S, Replica
 from tests.fakes.backend import Script
 from tests.fakes.gateway import Bench, bench, client_of
 from tests.fakes.moody import Moody

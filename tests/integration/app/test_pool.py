@@ -21,10 +21,10 @@ import pytest
 from app.domain.models import Backend
 from app.errors import UpstreamBusy, UpstreamUnreachable
 from app.upstream.client import Message, UpstreamClient
-from app.upstream.deadline import Timeouts
-from app.upstream.exchange import read_body
-from app.upstream.faults import NoAnswer
-from app.upstream.pool import KEEP_ALIVE_S
+from app.upstream.http.deadline import Timeouts
+from app.upstream.http.exchange import read_body
+from app.upstream.http.faults import NoAnswer
+from app.upstream.http.pool import KEEP_ALIVE_S
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.caller import hang_up
 from tests.fakes.certificates import Authority

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.store.budgets import TRUST_S
+from app.store.money.budgets import TRUST_S
 from tests.fakes.outage import COST_USD, FAULTS, HARD_RATE, POOR_USD, RATE, Answer, World, outages, overhead_s
 from tests.fakes.process import until
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from app.gateway import Gateway
-from app.upstream.deadline import Timeouts
+from app.upstream.http.deadline import Timeouts
 from app.upstream.prober import Prober
 from app.upstream.retries import AHEAD_S, PER_REQUEST, PER_S, SAVED_AT_MOST
 from tests.fakes.backend import FakeBackend, Script

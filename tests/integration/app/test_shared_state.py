@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.upstream.replica import Replica
+from app.upstream.fleet.replica import Replica
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.caller import chat, hear, session_to
 from tests.fakes.deployment import FIRST_KEYS, Deployment, deployed

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from app.api.front import Patience
+from app.api.connection.front import Patience
 from tests.fakes.backend import Script
 from tests.fakes.deployment import FIRST_KEYS, SECRET, Deployment, deployed
 from tests.fakes.probes import good_request

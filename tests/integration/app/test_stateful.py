@@ -35,7 +35,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.store.ratings import PER_MINUTE
+from app.store.limits.ratings import PER_MINUTE
 from tests.fakes.backend import Script
 from tests.fakes.deployment import FIRST_KEYS, GATEWAY, SECRET, Deployment, deployed
 

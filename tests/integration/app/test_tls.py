@@ -16,9 +16,9 @@ from app.collect.plan import Prompt, Target, chat_url
 from app.domain.models import Backend
 from app.errors import UpstreamError, UpstreamUnreachable, UsageError
 from app.upstream.client import Message, UpstreamClient
-from app.upstream.ejections import FAILURES_TO_EJECT
-from app.upstream.exchange import read_body
-from app.upstream.faults import why
+from app.upstream.fleet.ejections import FAILURES_TO_EJECT
+from app.upstream.http.exchange import read_body
+from app.upstream.http.faults import why
 from tests.fakes.backend import TOKENS, FakeBackend
 from tests.fakes.certificates import Authority
 from tests.fakes.chat_server import ChatServer, Scripted

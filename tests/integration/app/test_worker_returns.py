@@ -13,8 +13,8 @@ from dataclasses import replace
 import pytest
 
 from app.domain.models import Backend, Catalog
-from app.upstream.deadline import Timeouts
-from app.upstream.ejections import FAILURES_TO_EJECT
+from app.upstream.fleet.ejections import FAILURES_TO_EJECT
+from app.upstream.http.deadline import Timeouts
 from app.upstream.poller import POLL_EVERY_S, Poller
 from app.upstream.prober import LOOK_EVERY_S, PROBE_WITHIN_S, Prober
 from tests.fakes.backend import Script

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 import yaml
 
-from app.api.parameters import EXTRAS
+from app.api.bodies.parameters import EXTRAS
 from app.settings import load_settings
 from tests.conftest import free_ports
 from tests.fakes.backend import FakeBackend, Received, Script, _send

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.store.limit_scripts import HOLDERS
+from app.store.limits.scripts import HOLDERS
 from tests.conftest import free_ports
 from tests.fakes.backend import FakeBackend, Script
 from tests.fakes.caller import chat

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from app.errors import BudgetSpent, BudgetUnavailable
-from app.store.accounts import Hold
-from app.store.budgets import TELL_AGAIN_S, Bank, Purse
-from app.store.keys import Budget
-from app.store.redis_bank import QUIET_S, RedisBank
+from app.store.keys.key import Budget
+from app.store.money.accounts import Hold
+from app.store.money.budgets import TELL_AGAIN_S, Bank, Purse
+from app.store.money.redis_bank import QUIET_S, RedisBank
+from app.store.money.sqlite_bank import SqliteBank
 from app.store.redis_client import LEFT_ALONE_S, RedisClient
 from app.store.sqlite import open_database, transaction
-from app.store.sqlite_bank import SqliteBank
 from tests.fakes.clock import FakeClock
 from tests.fakes.redis_server import RedisServer, running_redis
 from tests.fakes.sqlite_bank import break_leases, mend_leases

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.fakes.sqlite_bank import SqliteVault
-from tests.unit.app.store.test_budgets import Bookkeeping
+from tests.unit.app.store.money.test_budgets import Bookkeeping
 
 
 class BookkeepingOnSqlite(Bookkeeping):

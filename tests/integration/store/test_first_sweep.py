@@ -12,13 +12,13 @@ import pytest
 from app.assembly.stores import Stores, open_stores
 from app.errors import BudgetSpent, BudgetUnavailable
 from app.settings import Settings, load_settings
-from app.store.accounts import SILENT_S
-from app.store.budgets import Purse
-from app.store.keys import Budget
-from app.store.rows import Facts, sealed
-from app.store.spool import Spool
+from app.store.journal.rows import Facts, sealed
+from app.store.journal.spool import Spool
+from app.store.keys.key import Budget
+from app.store.money.accounts import SILENT_S
+from app.store.money.budgets import Purse
+from app.store.money.sqlite_bank import SqliteBank
 from app.store.sqlite import open_database
-from app.store.sqlite_bank import SqliteBank
 from app.telemetry import Telemetry
 from tests.fakes.clock import FakeClock
 from tests.fakes.deployment import write_config

@@ -13,12 +13,12 @@ import orjson
 import pytest
 
 from app.decisions import Decisions
-from app.store.kept import INTERRUPTED, Batch, Ended, Feedback, JournalStore, periods_of
-from app.store.keys import Key
+from app.store.journal.kept import INTERRUPTED, Batch, Ended, Feedback, JournalStore, periods_of
+from app.store.journal.redis_journal import LOOKED_BACK, PATIENCE_S, RedisJournal
+from app.store.journal.spool import Spool
+from app.store.journal.sqlite_journal import SqliteJournal
+from app.store.keys.key import Key
 from app.store.redis_client import RedisClient
-from app.store.redis_journal import LOOKED_BACK, PATIENCE_S, RedisJournal
-from app.store.spool import Spool
-from app.store.sqlite_journal import SqliteJournal
 from app.telemetry.metrics import Metrics
 from tests.fakes.journal_process import OK, entry, recording
 from tests.fakes.redis_server import RedisServer, running_redis

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from app.routing.outline import Outlines
-from app.store.kept import INTERRUPTED
-from app.store.recorder import Recorder
-from app.store.recording import RecordedJournal, in_spools
+from app.store.journal.kept import INTERRUPTED
+from app.store.journal.recorder import Recorder
+from app.store.journal.recording import RecordedJournal, in_spools
+from app.store.journal.rows import Facts, sealed
+from app.store.journal.spool import Spool
 from app.store.redis_client import StoreDown
-from app.store.rows import Facts, sealed
-from app.store.spool import Spool
 from app.store.sqlite import FILE
 from app.telemetry import Telemetry
 from tests.fakes.full_disk import files_of_at_most

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.store.kept import INTERRUPTED, periods_of
+from app.store.journal.kept import INTERRUPTED, periods_of
 from app.store.sqlite import open_database
 from tests.fakes.journal_process import AT_A_TIME, COST_USD, Work, opened, recording
 from tests.fakes.redis_server import RedisServer, running_redis

@@ -17,9 +17,9 @@ import pytest
 from app.assembly.generated_keys import GeneratedKeys, connected, opened_keys, watched_keys
 from app.errors import Overloaded, UsageError
 from app.forms.grants import new_grant
-from app.store.credentials import Credential, issue, reissued
-from app.store.key_store import RedisKeys, SqliteKeys
-from app.store.keys import Secret
+from app.store.keys.credentials import Credential, issue, reissued
+from app.store.keys.key import Secret
+from app.store.keys.key_store import RedisKeys, SqliteKeys
 from app.store.redis_client import StoreDown
 from app.store.sqlite import FORM, form_of
 from tests.fakes.redis_server import RedisServer, running_redis

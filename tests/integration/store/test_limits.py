@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.errors import RateLimited
-from app.store.limits import MemoryLimits
+from app.store.limits.limits import MemoryLimits
 from tests.fakes.clock import FakeClock
 from tests.fakes.limiters import Limiter, limiter
 from tests.fakes.redis_server import RedisServer, running_redis

@@ -16,10 +16,10 @@ import pytest
 from app.assembly.stores import open_stores
 from app.errors import RateLimited
 from app.settings import load_settings
-from app.store.holders import Holders
-from app.store.limit_scripts import HOLDERS
-from app.store.limits import Limits, MemoryLimits, Slot
-from app.store.redis_limits import RedisLimits
+from app.store.limits.holders import Holders
+from app.store.limits.limits import Limits, MemoryLimits, Slot
+from app.store.limits.redis_limits import RedisLimits
+from app.store.limits.scripts import HOLDERS
 from app.telemetry import Telemetry
 from tests.fakes.deployment import write_config
 from tests.fakes.limiters import let_holders_be_gone, limiter, redis_limits

@@ -10,12 +10,12 @@ import pytest
 
 APP = Path(__file__).resolve().parents[3] / "app"
 ALLOWED = {
-    "api/doors.py": "when a key ends",
+    "api/connection/doors.py": "when a key ends",
     "cli/keys.py": "when a key ends",
     "forms/grants.py": "when a key ends",
-    "store/budgets.py": "the day and the month that a budget is for",
-    "store/issuer.py": "when a key was made, and ends",
-    "store/key_ring.py": "when a key ends",
+    "store/money/budgets.py": "the day and the month that a budget is for",
+    "store/keys/issuer.py": "when a key was made, and ends",
+    "store/keys/key_ring.py": "when a key ends",
     "cli/check.py": "the date on a page",
     "collect/client.py": "a `retry-after` that is a date",
     "routing/identifiers.py": "names that follow the order of time",
@@ -24,7 +24,7 @@ ALLOWED = {
     "assembly/stores.py": "when a request was admitted, and the day whose budget it counts in",
     "telemetry/logging.py": "when something happened",
     "telemetry/metrics.py": "when the gateway started",
-    "upstream/http1.py": "a `retry-after` that is a date",
+    "upstream/http/http1.py": "a `retry-after` that is a date",
 }
 WALL_CLOCKS = {"time", "time_ns", "now", "utcnow", "today", "localtime", "gmtime"}
 

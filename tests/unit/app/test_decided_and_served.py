@@ -19,11 +19,11 @@ from app.routing.record import describe
 from app.routing.router import Learned, Router
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
-from app.upstream.deadline import Deadline
 from app.upstream.dispatcher import Dispatcher, DispatchLimits
-from app.upstream.fleet_view import FLEET_IS_FRESH_S
-from app.upstream.replica import Replica
-from app.upstream.replicas import Replicas
+from app.upstream.fleet.fleet_view import FLEET_IS_FRESH_S
+from app.upstream.fleet.replica import Replica
+from app.upstream.fleet.replicas import Replicas
+from app.upstream.http.deadline import Deadline
 from tests.fakes.clock import FakeClock
 from tests.fakes.routing import FakeQualityPredictor
 from tests.fakes.upstream import FakeUpstream

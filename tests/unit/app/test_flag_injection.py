@@ -11,14 +11,14 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from app.api.access import Access
-from app.api.parsing import parse_chat
+from app.api.bodies.parsing import parse_chat
 from app.domain.models import Catalog
 from app.domain.preferences import Profile, merged, parse_flag_line
 from app.domain.quantities import PRIORITIES
 from app.domain.request import Preferences, Request
 from app.domain.sessions import Session
 from app.errors import CallerError, GatewayError
-from app.store.keys import Key
+from app.store.keys.key import Key
 from tests.fakes.call import FakeCall
 from tests.fakes.hostile import INTERNAL, MODELS, NAMES, PROFILES, QUALITY, Attempt, attempt
 from tests.fakes.routing import fleet_of, world_of

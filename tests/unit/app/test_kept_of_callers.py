@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from app.api.access import Access
-from app.api.guard import Refused, _check_host
-from app.api.parsing import parse_chat
-from app.api.strangers import Strangers
+from app.api.bodies.parsing import parse_chat
+from app.api.connection.guard import Refused, _check_host
+from app.api.connection.strangers import Strangers
 from app.domain.preferences import Profile
 from app.gateway import has_session
 from app.routing.outline import Outlines
-from app.store.journal import Entry, Outcome, RecentDecisions
+from app.store.journal.journal import Entry, Outcome, RecentDecisions
 from app.store.sessions import MemorySessions
 from router_models.reading.conversation import parts
 from router_models.reading.wordpiece import FastWordPiece

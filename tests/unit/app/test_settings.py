@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from app.api.parameters import EXTRAS
+from app.api.bodies.parameters import EXTRAS
 from app.domain.models import MOST_TOKENS_PER_IMAGE, TokenPrice
 from app.domain.vocabulary import VOCABULARY
 from app.errors import UsageError
 from app.forms.catalog_file import load_catalog
 from app.settings import Address, load_settings
-from app.store.keys import Budget
+from app.store.keys.key import Budget
 from tests.fakes.deployment import write_config
 
 ROOT = Path(__file__).resolve().parents[3]

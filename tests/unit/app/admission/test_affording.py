@@ -16,8 +16,8 @@ from app.domain.request import Request
 from app.domain.usage import Usage
 from app.errors import BudgetSpent
 from app.routing.record import describe
-from app.store.budgets import Purse
-from app.store.keys import Budget
+from app.store.keys.key import Budget
+from app.store.money.budgets import Purse
 from app.upstream.forwarding import TEMPLATE_TOKENS
 from tests.fakes.bank import MemoryBank
 from tests.fakes.routing import llm, world_of

@@ -13,10 +13,10 @@ from app.domain.models import TokenPrice
 from app.domain.request import Request
 from app.domain.sessions import Session
 from app.errors import BudgetSpent, Draining, GatewayError, UpstreamBroken, UpstreamDisconnected, UpstreamTimeout
-from app.store.accounts import Account
-from app.store.keys import Budget
+from app.store.keys.key import Budget
+from app.store.money.accounts import Account
 from app.upstream.client import Message
-from app.upstream.deadline import OutOfTime
+from app.upstream.http.deadline import OutOfTime
 from app.upstream.served import Served
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench

@@ -14,10 +14,10 @@ from app.domain.models import TokenPrice
 from app.domain.request import Preferences
 from app.domain.usage import Usage
 from app.errors import GatewayError, UpstreamBroken, UpstreamRejected
-from app.store.journal import Outcome
+from app.store.journal.journal import Outcome
 from app.telemetry.metrics import Metrics
-from app.upstream.answer import Answer, Form
-from app.upstream.deadline import CutShort, OutOfTime
+from app.upstream.answers.answer import Answer, Form
+from app.upstream.http.deadline import CutShort, OutOfTime
 from app.upstream.served import Served
 from tests.fakes.world import model, request
 

@@ -14,9 +14,9 @@ from app.api import Plane, admin_plane, data_plane
 from app.api.edge import Edge
 from app.api.policy import PUBLIC, Policy, needs
 from app.errors import UpstreamBroken
-from app.store.keys import SCOPES, Key
+from app.store.keys.key import SCOPES, Key
 from app.telemetry.logging import EventLog
-from app.upstream.ejections import FAILURES_TO_EJECT
+from app.upstream.fleet.ejections import FAILURES_TO_EJECT
 from tests.fakes.asgi import Reply, ask, receiving
 from tests.fakes.gateway import Bench, bench
 from tests.fakes.listener import SECRET, UNLIMITED, FakeRunning, doors, keys

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.access import Access
+from app.api.bodies.parsing import parse_chat
 from app.api.names import MOST_NAMES, Names
-from app.api.parsing import parse_chat
 from app.domain.models import Catalog
 from app.domain.preferences import Profile
 from app.domain.quantities import NAMES

@@ -13,7 +13,7 @@ from redis import Redis
 
 from app.assembly.rumours import Rumours, both
 from app.store.redis_client import RedisClient
-from app.upstream.changes import Change
+from app.upstream.fleet.changes import Change
 from tests.fakes.redis_server import running_redis
 
 TOLD: dict[str, Any] = {

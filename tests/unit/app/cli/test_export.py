@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from app.cli.journal import journal
 from app.errors import UsageError
-from app.store.kept import Ended, Feedback
-from app.store.sqlite_journal import SqliteJournal
+from app.store.journal.kept import Ended, Feedback
+from app.store.journal.sqlite_journal import SqliteJournal
 from router_models.adapting.verdict import LEAST_MODELS, LEAST_PROMPTS
 from router_models.joining.exam import LEAST_SHOTS
 from router_models.outcomes.dataset import read_outcomes

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli.journal import journal
 from app.cli.keys import keys
-from app.store.kept import Ended
+from app.store.journal.kept import Ended
 from tests.fakes.deployment import write_config
 from tests.fakes.kept import keep
 

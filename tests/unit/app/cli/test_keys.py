@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from app.cli.keys import keys
 from app.errors import UsageError
-from app.store.credentials import parsed
+from app.store.keys.credentials import parsed
 from tests.fakes.deployment import write_config
 
 KEY = re.compile(r"rk_[a-z]+_[0-9A-Za-z]{12}_[0-9A-Za-z_-]{43}_[0-9A-Za-z]{6}")

@@ -18,7 +18,7 @@ from app.cli.explain import show
 from app.cli.journal import journal
 from app.collect.plan import Estimate
 from app.routing.record import describe
-from app.store.kept import Ended
+from app.store.journal.kept import Ended
 from tests.fakes.deployment import write_config
 from tests.fakes.kept import keep
 from tests.fakes.routing import llm, world_of

@@ -12,7 +12,7 @@ import pytest
 from app.cli import complaint_of
 from app.collect.rated import Written, refuse_foreign, write_rated
 from app.errors import UsageError
-from app.store.flat import COLUMNS
+from app.store.journal.flat import COLUMNS
 from router_models.outcomes.dataset import OutcomesDataset, read_outcomes, write_outcomes
 from tests.fakes.world import model
 

@@ -10,7 +10,7 @@ import pytest
 from app.collect.plan import Prompt
 from app.collect.progress import Reply
 from app.exam.faults import LEAST_ANSWERS, Fault, Sample, faults_in
-from router_models.aptitude.family import words
+from router_models.aptitude.families.family import words
 
 ROOM = 200
 OWN_ROOM = 16

@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import InvalidRequest
 from app.forms.grants import described, exceeded, grant_of, new_grant, read_key
-from app.store.keys import DEFAULT_SCOPES, Budget, Key
+from app.store.keys.key import DEFAULT_SCOPES, Budget, Key
 
 
 def key(**stated: Any) -> Key:

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.access import Access
-from app.api.parsing import parse_chat
+from app.api.bodies.parsing import parse_chat
 from app.domain.decision import Decision
 from app.domain.models import Catalog, Speed, TokenPrice
 from app.domain.preferences import Profile, parse_body
 from app.errors import NoEligibleModel
 from app.routing.candidates import CandidateTable
 from app.routing.router import Learned, Router
-from app.store.keys import Key
+from app.store.keys.key import Key
 from tests.fakes.call import FakeCall
 from tests.fakes.routing import FakeQualityPredictor, fleet_of, llm
 

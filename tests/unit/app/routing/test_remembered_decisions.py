@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 
-from app.store.journal import REMEMBERED_BYTES, Entry, RecentDecisions
+from app.store.journal.journal import REMEMBERED_BYTES, Entry, RecentDecisions
 from tests.fakes.routing import fleet_of, llm, world_of
 from tests.fakes.world import request
 

@@ -17,7 +17,7 @@ from app.settings import load_settings
 from app.setup.draft import Draft, DraftBackend, DraftModel
 from app.setup.litellm import read_litellm
 from app.setup.litellm_tables import PROVIDERS
-from app.upstream.addresses import versioned
+from app.upstream.http.addresses import versioned
 
 FOLDER = Path(__file__).parent / "litellm"
 NO_LIMITS = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency", "budget"))

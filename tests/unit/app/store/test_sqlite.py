@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.errors import UsageError
-from app.store.kept import DAY_S, Batch, Ended, Keep
+from app.store.journal.kept import DAY_S, Batch, Ended, Keep
+from app.store.journal.sqlite_journal import INSERTED_AT_ONCE, TRIMMED_AT_ONCE, SqliteJournal
 from app.store.sqlite import FILE, FORM, check_database, form_of, open_database, transaction
-from app.store.sqlite_journal import INSERTED_AT_ONCE, TRIMMED_AT_ONCE, SqliteJournal
 
 
 def test_a_transaction_that_cannot_be_completed_leaves_nothing_behind() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.api.parameters import TABLE
+from app.api.bodies.parameters import TABLE
 from app.domain.models import Model
 from app.errors import (
     AnswerTooLarge,
@@ -24,13 +24,13 @@ from app.errors import (
 )
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
-from app.upstream.answer import MAX_ANSWER_BYTES
-from app.upstream.deadline import Deadline, OutOfTime, Timeouts
+from app.upstream.answers.answer import MAX_ANSWER_BYTES
 from app.upstream.dispatcher import MIN_ATTEMPT_S, Dispatcher, DispatchLimits, begins_within_s
-from app.upstream.ejections import FAILURES_TO_EJECT
-from app.upstream.faults import NoAnswer
-from app.upstream.replicas import Replicas
-from app.upstream.rests import MAX_REST_S, REST_WHEN_FULL_S
+from app.upstream.fleet.ejections import FAILURES_TO_EJECT
+from app.upstream.fleet.replicas import Replicas
+from app.upstream.fleet.rests import MAX_REST_S, REST_WHEN_FULL_S
+from app.upstream.http.deadline import Deadline, OutOfTime, Timeouts
+from app.upstream.http.faults import NoAnswer
 from app.upstream.retries import BASE_S, SAVED_AT_MOST, Backoff
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import Does, FakeExchange, FakeUpstream, chunk, event, texts

@@ -16,9 +16,9 @@ from app.domain.request import Operation, Request
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
 from app.telemetry.metrics import Metrics
+from app.upstream.fleet.replica import Replica
+from app.upstream.fleet.replicas import Replicas
 from app.upstream.forwarding import body_for
-from app.upstream.replica import Replica
-from app.upstream.replicas import Replicas
 from tests.fakes.world import model, request
 
 # Its context has 4,096 tokens.

@@ -9,7 +9,7 @@ import pytest
 from app.domain.decision import Candidate
 from app.errors import UpstreamBroken, UpstreamError, UpstreamRejected, UpstreamTimeout
 from app.telemetry.metrics import Metrics
-from app.upstream.answer import Answer, Form
+from app.upstream.answers.answer import Answer, Form
 from app.upstream.hedging import MIN_REMEMBERED, SAVED_AT_MOST, SHARE, Hedging, Kind
 from app.upstream.retries import RetryBudget
 from app.upstream.served import Served

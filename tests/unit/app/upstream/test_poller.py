@@ -11,10 +11,10 @@ import pytest
 from app.errors import AnswerTooLarge, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
-from app.upstream.ejections import FAILURES_TO_EJECT
+from app.upstream.answers.refusals import RefusedPage, refused_key
+from app.upstream.fleet.ejections import FAILURES_TO_EJECT
+from app.upstream.fleet.replicas import Replicas
 from app.upstream.poller import Poller, parse_gauges
-from app.upstream.refusals import RefusedPage, refused_key
-from app.upstream.replicas import Replicas
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import catalog, model
 

@@ -13,10 +13,10 @@ from app.domain.models import Card
 from app.errors import UpstreamBusy, UpstreamRejected, UpstreamUnreachable
 from app.telemetry import Telemetry
 from app.telemetry.logging import EventLog
-from app.upstream.ejections import FAILURES_TO_EJECT
+from app.upstream.fleet.ejections import FAILURES_TO_EJECT
+from app.upstream.fleet.replica import EJECTED_FOR_S
+from app.upstream.fleet.replicas import Replicas
 from app.upstream.prober import Prober
-from app.upstream.replica import EJECTED_FOR_S
-from app.upstream.replicas import Replicas
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import Does, FakeExchange, FakeUpstream
 from tests.fakes.world import catalog, model

@@ -1,0 +1,1 @@
+"""A caller's connection: bytes in, calls out, answers back."""

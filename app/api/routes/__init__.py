@@ -1,0 +1,1 @@
+"""Control routes: few calls each, served by FastAPI."""

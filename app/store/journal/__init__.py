@@ -1,0 +1,1 @@
+"""One record of every admitted request, and its way to where it is kept."""

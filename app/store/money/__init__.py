@@ -1,0 +1,1 @@
+"""Budgets: what keys may spend, and the banks that lend it to processes."""

@@ -1,0 +1,1 @@
+"""Task families: seeded items with an answer that a rule can judge."""
