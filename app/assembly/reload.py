@@ -115,6 +115,9 @@ class Live:
     def stay(self) -> None:
         self.gate.leaving = False
 
+    def set_aside(self, replica: str, *, aside: bool) -> list[str]:
+        return self.now.replicas.set_aside(replica, aside=aside)
+
     async def prepare(self, files: Files) -> None:
         """The first half of a reload: be ready to take these files over, or to `discard` them.
 

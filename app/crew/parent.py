@@ -39,6 +39,8 @@ from app.store.keys.issuer import Issuer
 from app.store.limits.shared_limits import SharedLimits, Table
 from app.telemetry import Telemetry
 from app.telemetry.metrics import Metrics
+from app.upstream.fleet.replica import name_of
+from app.upstream.fleet.replicas import UnknownReplica
 
 # How old readiness may be, and what is counted of a worker that is killed.
 LOOK_EVERY_S = 1.0
@@ -62,6 +64,8 @@ class Crew:
         self._ended = Metrics()
         self._out: dict[tuple[str, str], Mapping[str, Any]] = {}
         """Replicas that workers have taken out, as they told."""
+        self._aside: set[str] = set()
+        """Replicas that operators have out."""
         self._artifact = fingerprint(settings)
         """What workers run, or are to begin with."""
         self._stopping = False
@@ -155,6 +159,15 @@ class Crew:
     def _tell_all(self, what: str, *, leaving: bool) -> None:
         self.gate.leaving = leaving
         self._say(what)
+
+    def set_aside(self, replica: str, *, aside: bool) -> list[str]:
+        """See `Replicas.set_aside`."""
+        known = {name_of(url) for backend in self.settings.catalog.backends for url in backend.urls}
+        if replica not in known:
+            raise UnknownReplica(replica, known)
+        (self._aside.add if aside else self._aside.discard)(replica)
+        self._say("aside" if aside else "back", replica)
+        return sorted(self._aside & known)
 
     async def _prepare(self) -> tuple[Settings, str]:
         try:
@@ -260,6 +273,8 @@ class Crew:
             member.tell("leave")
         for change in self._out.values():
             member.tell("changed", change)
+        for replica in self._aside:
+            member.tell("aside", replica)
 
     def _changed(self, teller: Member, change: Mapping[str, Any]) -> None:
         """One has noticed something about a replica: tell the others."""

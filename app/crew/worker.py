@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from app.settings import Files, load_settings
 from app.store.limits.shared_limits import SharedLimits, Table
 from app.store.sessions import MemorySessions
 from app.upstream.fleet.changes import Change
+from app.upstream.fleet.replicas import UnknownReplica
 
 ENDED_BY_USAGE = 64
 """Exit status of a worker that cannot start; its parent says why."""
@@ -120,6 +122,9 @@ class _Worker:
             live.now.replicas.hear(Change(**value))
         elif what == "remembered":
             self.sessions.hear(value)
+        elif what in ("aside", "back"):
+            with suppress(UnknownReplica):  # of a configuration that came meanwhile
+                live.set_aside(value, aside=what == "aside")
         elif what in ("leave", "stay"):
             live.leave() if what == "leave" else live.stay()
         return None

@@ -54,6 +54,7 @@ class FakeRunning:
     problems: Sequence[str] = ()
     reloads: int = 0
     leaving: bool = False
+    ejected: set[str] = field(default_factory=set)
     issuer: Issuer = field(
         default_factory=lambda: Issuer(SqliteKeys(Path("/dev/null/keys")), PepperFile(Path("/dev/null/pepper")))
     )
@@ -72,6 +73,10 @@ class FakeRunning:
 
     def stay(self) -> None:
         self.leaving = False
+
+    def set_aside(self, replica: str, *, aside: bool) -> Sequence[str]:
+        (self.ejected.add if aside else self.ejected.discard)(replica)
+        return sorted(self.ejected)
 
 
 def application(bench: Bench, catalog: Catalog, known: Keys | None = None, **more: Any) -> Plane:

@@ -6,7 +6,7 @@ Nothing here names a file: a reload reads those that the gateway was started wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import APIRouter
@@ -46,6 +46,14 @@ class Running(Protocol):
     def stay(self) -> None:
         """Have them send again."""
 
+    def set_aside(self, replica: str, *, aside: bool) -> Sequence[str]:
+        """Send nobody to a replica, or send again; return all that are set aside then.
+
+        Raises:
+            UnknownReplica: it is none of the catalogue's.
+        """
+        ...
+
 
 @routes.post("/admin/reload", name="reload")
 @needs("admin:config")
@@ -73,12 +81,33 @@ async def undrain(http_request: HttpRequest) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
+@routes.post("/admin/eject", name="eject")
+@needs("admin:config")
+async def eject(http_request: HttpRequest) -> JSONResponse:
+    """Send nobody to one replica (`?replica=10.0.0.5:8000`) any more; what it is answering goes on."""
+    return _set_aside(http_request, "eject", aside=True)
+
+
+@routes.delete("/admin/eject", name="uneject")
+@needs("admin:config")
+async def uneject(http_request: HttpRequest) -> JSONResponse:
+    """Send it requests again: few at first."""
+    return _set_aside(http_request, "uneject", aside=False)
+
+
+def _set_aside(http_request: HttpRequest, what: str, *, aside: bool) -> JSONResponse:
+    replica = http_request.query_params.get("replica", "")
+    ejected = running(http_request).set_aside(replica, aside=aside)
+    _log(http_request, what, replica=replica)
+    return JSONResponse({"ejected": ejected})
+
+
 def running(http_request: HttpRequest) -> Running:
     """The gateway that the admin plane is about."""
     found: Running = http_request.app.state.running
     return found
 
 
-def _log(http_request: HttpRequest, what: str) -> None:
+def _log(http_request: HttpRequest, what: str, **more: str) -> None:
     call = call_of(http_request)
-    running(http_request).issuer.log.write("admin.asked", what=what, by=call.key.id, request_id=call.request_id)
+    running(http_request).issuer.log.write("admin.asked", what=what, by=call.key.id, request_id=call.request_id, **more)

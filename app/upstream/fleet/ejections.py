@@ -44,7 +44,7 @@ class Ejections:
     @property
     def _out(self) -> int:
         """Counted anew each time: another configuration's replicas may be the same ones."""
-        return sum(replica.ejected_until is not None for replica in self._replicas)
+        return sum(_is_out(replica) for replica in self._replicas)
 
     @property
     def all_out(self) -> bool:
@@ -126,14 +126,14 @@ class Ejections:
                 self._metrics.restored(replica.backend.name)
 
     def _is_due(self, replica: Replica, now: float) -> bool:
-        if replica.ejected_until is None or replica.backend.kind != "vllm" or replica.probing:
+        if replica.ejected_until is None or replica.is_set_aside or replica.backend.kind != "vllm" or replica.probing:
             return False
         return now - replica.probed_at >= PROBE_EVERY_S and (replica.ejected_until <= now or self.all_out)
 
     def _can_be_spared(self, replica: Replica) -> bool:
         """Half of a backend stays, and something of the fleet: who only fails too often is better than nobody."""
         peers = self._services[replica.backend.name].replicas
-        out = sum(peer.ejected_until is not None for peer in peers)
+        out = sum(_is_out(peer) for peer in peers)
         return out < max(1, len(peers) // 2) and self._out + 1 < len(self._replicas)
 
     def _eject(self, replica: Replica, error: UpstreamError, rule: str) -> None:
@@ -160,6 +160,11 @@ class Ejections:
         self._tell(Change(replica.backend.name, replica.url, "back"))
 
 
+def _is_out(replica: Replica) -> bool:
+    return replica.ejected_until is not None or replica.is_set_aside
+
+
 def may_return(replica: Replica, now: float) -> bool:
     """Whether the next request of a caller shows if a service that is paid for is back."""
-    return replica.backend.kind == "openai" and replica.ejected_until is not None and replica.ejected_until <= now
+    until = replica.ejected_until
+    return replica.backend.kind == "openai" and until is not None and until <= now and not replica.is_set_aside

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 
 from app.domain.models import Backend
+from app.upstream.http.addresses import root
 
 # Scraped gauges say nothing about now after so long.
 SCRAPE_IS_FRESH_S = 5.0
@@ -26,6 +27,11 @@ WARMS_FOR_S, WARM_AFTER_S, COLD = 10.0, 20.0, 0.09
 # What was slow is tried again as if it were not, once nothing was heard of it for a while.
 DRAG_FADES_S, LITTLE_DRAG = 10.0, 1.5
 MANY_BEGINNINGS, NEWEST_BEGINNING_WEIGHS, SHORTEST_S = 10, 0.1, 1e-4
+
+
+def name_of(url: str) -> str:
+    """Where a replica is, without scheme and version: what metrics and operators call it."""
+    return root(url).partition("://")[2]
 
 
 class Outcomes:
@@ -94,6 +100,8 @@ class Replica:
     """A number of its own, the same in every process."""
     is_ready: bool = True
     """It is in, does not rest, and has not just come back: nothing else has to be looked at to choose it."""
+    is_set_aside: bool = False
+    """An operator has it out: whatever it answers, nobody is sent there until an operator wants it back."""
     in_flight: int = 0
     """Our own requests on it."""
     failures: int = 0
@@ -129,6 +137,10 @@ class Replica:
     begun_at: float = -math.inf
     drag: float = 1.0
     """How many times slower than its peers it is; 1 where that is not much."""
+
+    @property
+    def name(self) -> str:
+        return name_of(self.url)
 
     def load(self, now: float) -> int:
         """Requests on it, as far as is known."""

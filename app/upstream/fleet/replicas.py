@@ -21,12 +21,14 @@ from app.domain.models import Catalog, Model
 from app.domain.request import Request
 from app.errors import (
     AnswerTooLarge,
+    CallerError,
     UpstreamBusy,
     UpstreamError,
     UpstreamRateLimited,
     UpstreamRejected,
     UpstreamSpent,
     UpstreamUnreachable,
+    shown,
 )
 from app.telemetry import Telemetry
 from app.upstream.answers.answer import Answer
@@ -45,6 +47,14 @@ from app.upstream.http.deadline import OutOfTime
 
 # How slow a replica is compared with others changes from answer to answer; a change need not be known at once.
 COMPARE_EVERY_S = 0.25
+
+
+class UnknownReplica(CallerError):
+    status = 404
+    code = "replica_not_found"
+
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        super().__init__(f"there is no replica {shown(name)!r}; there are {', '.join(sorted(known))}", param="replica")
 
 
 class Replicas:
@@ -119,6 +129,20 @@ class Replicas:
                 self.rests.hear(replica, change)
             else:
                 self.ejections.hear(replica, change, from_afar=from_afar)
+
+    def set_aside(self, name: str, *, aside: bool = True) -> list[str]:
+        """Send nobody to the replica of that name, or send again; returns all that are set aside then.
+
+        Raises:
+            UnknownReplica: it is none of the catalogue's.
+        """
+        if name not in (known := {replica.name for replica in self.all}):
+            raise UnknownReplica(name, known)
+        for replica in self.all:
+            if replica.name == name:
+                replica.is_set_aside, replica.is_ready = aside, False
+        self._view.changed()
+        return sorted({replica.name for replica in self.all if replica.is_set_aside})
 
     def keeper(self, replica: Replica) -> Replicas:
         """Who looks after a replica now: those of the latest configuration that it is in."""
@@ -229,7 +253,7 @@ class Replicas:
         return warm or usable
 
     def _is_usable(self, replica: Replica, now: float, last_resort: bool) -> bool:
-        if replica.rests_until > now:
+        if replica.is_set_aside or replica.rests_until > now:
             return False
         if replica.ejected_until is None:
             return True

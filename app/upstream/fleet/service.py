@@ -57,7 +57,7 @@ class Service:
 
     def limited_for_s(self, now: float, model: str | None = None) -> float | None:
         """Seconds for which only rate limits keep it from being asked, for this model; None where that is not so."""
-        up = [replica for replica in self.replicas if replica.ejected_until is None]
+        up = [replica for replica in self.replicas if replica.ejected_until is None and not replica.is_set_aside]
         left_s = self.left_s(model, now) if model else 0.0
         limited = up and (left_s or all(replica.limited_until > now for replica in up))
         return max(left_s, min(replica.rests_until for replica in up) - now) if limited else None
@@ -65,7 +65,9 @@ class Service:
     def back_in_s(self, model: str, now: float) -> float:
         """Seconds until one of its replicas may be tried for this model; 0 or less is now."""
         waits = [
-            max(replica.rests_until - now, min((replica.ejected_until or -math.inf) - now, EJECTED_FOR_S))
+            EJECTED_FOR_S
+            if replica.is_set_aside
+            else max(replica.rests_until - now, min((replica.ejected_until or -math.inf) - now, EJECTED_FOR_S))
             for replica in self.replicas
         ]
         return max(self.left_s(model, now), min(waits))

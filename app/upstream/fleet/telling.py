@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from app.telemetry.kept_metrics import KeptMetrics, ReplicaState
 from app.upstream.fleet.replicas import Replicas
-from app.upstream.http.addresses import root
 
 
 def publish(replicas: Replicas, metrics: KeptMetrics) -> None:
@@ -13,8 +12,8 @@ def publish(replicas: Replicas, metrics: KeptMetrics) -> None:
     metrics.replicas(
         ReplicaState(
             backend=replica.backend.name,
-            replica=root(replica.url).partition("://")[2],
-            up=replica.ejected_until is None,
+            replica=replica.name,
+            up=replica.ejected_until is None and not replica.is_set_aside,
             in_flight=replica.in_flight,
             waiting=replica.queued(now),
             times_slower=replica.drag,

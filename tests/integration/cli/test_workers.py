@@ -127,6 +127,33 @@ async def test_they_share_the_work_and_are_counted_together(tmp_path: Path) -> N
     assert after['thalamus_requests_total{operation="chat",outcome="ok"}'] == 150
 
 
+async def test_who_an_operator_has_out_is_asked_by_no_worker_nor_by_one_that_starts(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        replica = world.backend.url.partition("://")[2]
+        eject = f"/admin/eject?replica={replica}"
+        assert await world.post("/admin/eject?replica=nowhere") == 404
+        assert await world.post(eject) == 200
+        assert await world.is_left_alone()
+        os.kill(world.workers()[0].pid, signal.SIGKILL)
+        await world.whole()
+        assert await world.is_left_alone()
+        up = {line: value for line, value in (await world.metrics()).items() if line.startswith("thalamus_replica_up")}
+        assert [value for line, value in up.items() if replica in line] == [0]
+        headers = {"authorization": f"Bearer {OPERATOR}"}
+        async with world.session.delete(f"{world.program.admin}{eject}", headers=headers) as answer:
+            assert await answer.json() == {"ejected": []}
+        await until_answered(world)
+
+
+async def until_answered(world: World) -> None:
+    """Both workers have heard that the backend may be asked again."""
+    for _ in range(100):
+        if [await world.ask("sk-limited") for _ in range(10)] == [200] * 10:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("somebody still sends nobody there")
+
+
 async def test_a_key_has_its_limits_once_not_once_per_worker(tmp_path: Path) -> None:
     async with running(tmp_path, Script(delay_s=1), concurrency=7, requests_per_minute=20) as world:
         began_at = time.monotonic()

@@ -224,8 +224,11 @@ def admin(running: FakeRunning) -> FastAPI:
     return admin_plane(doors(world(), CATALOG, keys(sk_operator=OPERATOR)), plane(), running).app
 
 
-async def ask_admin(running: FakeRunning, method: str, path: str, secret: str = "sk-operator") -> Reply:
-    return await ask(admin(running), method, path, headers={"authorization": f"Bearer {secret}"})
+async def ask_admin(
+    running: FakeRunning, method: str, path: str, secret: str = "sk-operator", query: str = ""
+) -> Reply:
+    headers = {"authorization": f"Bearer {secret}"}
+    return await ask(admin(running), method, path, headers=headers, query_string=query.encode())
 
 
 async def test_an_operator_reloads_and_hears_the_version() -> None:
@@ -246,6 +249,21 @@ async def test_an_operator_drains_and_takes_it_back() -> None:
     assert running.leaving
     assert (await ask_admin(running, "DELETE", "/admin/drain")).status == 200
     assert not running.leaving
+
+
+async def test_an_operator_ejects_a_replica_and_takes_it_back() -> None:
+    lines = io.StringIO()
+    running = FakeRunning()
+    running.issuer.log = EventLog(lines)
+    for method, ejected in (("POST", ["10.0.0.5:8000"]), ("DELETE", [])):
+        asked = {"method": method, "path": "/admin/eject", "query": "replica=10.0.0.5:8000"}
+        reply = await ask_admin(running, **asked)
+        assert (reply.status, reply.json) == (200, {"ejected": ejected})
+        assert (await ask_admin(running, **asked, secret=SECRET)).status == 403
+    said = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [(line["what"], line["replica"], line["by"]) for line in said] == [
+        (what, "10.0.0.5:8000", "operator") for what in ("eject", "uneject")
+    ]
 
 
 async def test_the_log_says_who_operates() -> None:

@@ -18,7 +18,7 @@ from app.telemetry.logging import EventLog
 from app.upstream.answers.answer import Answer, Form
 from app.upstream.fleet.ejections import FAILURES_TO_EJECT
 from app.upstream.fleet.fleet_view import FLEET_IS_FRESH_S
-from app.upstream.fleet.replicas import Replicas
+from app.upstream.fleet.replicas import Replicas, UnknownReplica
 from app.upstream.fleet.speeds import SPEED_IS_FRESH_S, Attempted, Speeds
 from tests.fakes.fleet import BROKEN, World
 from tests.fakes.world import catalog, model, request
@@ -76,6 +76,37 @@ def test_when_all_replicas_are_ejected_all_are_tried(world: World) -> None:
     assert {world.replicas.pick(world.small, last_resort=True) for _ in range(99)} == {world.a, world.b}
     assert (world.replicas.fleet().available, world.replicas.fleet().last_resort) == ((True, True), (True, True))
     assert not world.replicas.ejections.any_healthy()
+
+
+def test_what_an_operator_has_out_is_asked_by_nobody_until_it_is_wanted_back(world: World) -> None:
+    assert world.replicas.set_aside(world.a.name) == [world.a.name]
+    assert {world.replicas.pick(world.small, last_resort=last) for last in (False, True) for _ in range(99)} == {
+        world.b
+    }
+    with pytest.raises(UnknownReplica, match=f"no replica 'nowhere'; there are {world.a.name}, "):
+        world.replicas.set_aside("nowhere")
+
+    assert world.replicas.set_aside(world.a.name, aside=False) == []
+    assert {world.replicas.pick(world.small) for _ in range(99)} == {world.a, world.b}
+
+
+def test_a_model_all_of_whose_replicas_an_operator_has_out_cannot_be_asked(world: World) -> None:
+    for replica in (world.a, world.b):
+        world.replicas.set_aside(replica.name)
+    assert world.replicas.pick(world.small, last_resort=True) is None
+    assert (world.replicas.fleet().available[0], world.replicas.fleet().last_resort) == (False, ())
+    for replica in world.replicas.all:
+        world.replicas.set_aside(replica.name)
+    assert not world.replicas.ejections.any_healthy()
+
+
+def test_a_replica_that_an_operator_has_out_is_not_probed_and_counts_as_one_that_is_gone(world: World) -> None:
+    world.fail(world.a)
+    world.replicas.set_aside(world.a.name)
+    world.clock.advance(60)
+    assert world.replicas.ejections.due_probes() == []
+    world.replicas.set_aside(world.a.name, aside=False)
+    assert world.replicas.ejections.due_probes() == [world.a]
 
 
 def streamed(tokens: int) -> Answer:
