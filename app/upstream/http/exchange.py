@@ -8,7 +8,7 @@ from typing import Protocol
 from app.domain.clock import CallLater, Clock
 from app.domain.frozen import frozen
 from app.errors import AnswerTooLarge, UpstreamError, UpstreamTimeout
-from app.upstream.http.deadline import Deadline
+from app.upstream.http.deadline import HELD_UP_S, Deadline
 
 # The end of a body mostly comes with the last event, or follows at once. A connection that was read to its end can be
 # used again; waiting longer for that costs more than a new one.
@@ -88,7 +88,7 @@ class Watch:
         self._exchange, self._pace = exchange, pace
         self._idle_s = pace.idle_s
         self._waiting_since: float | None = None
-        self._timer = pace.call_later(self._due_s(), self._look)
+        self._look_again()
 
     def wait(self) -> None:
         """We wait for an event from now on, unless we did already."""
@@ -107,19 +107,21 @@ class Watch:
         self._timer.cancel()
 
     def _look(self) -> None:
-        since = self._waiting_since
+        now, since = self._pace.clock(), self._waiting_since
         if self._pace.deadline.remaining_s() <= 0:
             self._exchange.fail(self._pace.deadline.over("the answer was not complete when its time was over"))
-        elif since is not None and self._pace.clock() - since >= self._idle_s:
+        elif since is not None and now - since >= self._idle_s and now - self._due_at <= HELD_UP_S:
             self._exchange.fail(UpstreamTimeout(f"the backend was silent for {self._idle_s:g} s"))
         else:
-            self._timer = self._pace.call_later(self._due_s(), self._look)
+            self._look_again()
 
-    def _due_s(self) -> float:
-        since = self._waiting_since
-        idle_left_s = self._idle_s if since is None else since + self._idle_s - self._pace.clock()
+    def _look_again(self) -> None:
+        now, since = self._pace.clock(), self._waiting_since
+        idle_left_s = self._idle_s if since is None else since + self._idle_s - now
         # Timers of an event loop are good to a millisecond; asking for less would spin.
-        return max(0.001, min(idle_left_s, self._pace.deadline.remaining_s()))
+        due_s = max(0.001, min(idle_left_s, self._pace.deadline.remaining_s()))
+        self._due_at = now + due_s
+        self._timer = self._pace.call_later(due_s, self._look)
 
 
 def read_rest(exchange: Exchange, call_later: CallLater) -> None:

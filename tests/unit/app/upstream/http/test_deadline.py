@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
+from contextlib import closing, nullcontext
 
 import pytest
 
-from app.upstream.http.deadline import CutShort, Deadline, Within, missed, out_of_time
+from app.upstream.http.deadline import HELD_UP_S, CutShort, Deadline, Within, missed, out_of_time
 from tests.fakes.clock import FakeClock
 
 
@@ -76,3 +79,26 @@ async def test_only_tasks_can_be_limited() -> None:
     asyncio.get_running_loop().call_soon(outside)
     await asyncio.sleep(0)
     assert "a limit needs a task" in str(raised[0])
+
+
+async def stand_still(there: socket.socket | None) -> None:
+    """Longer than time is allowed for; something comes meanwhile, or not."""
+    await asyncio.sleep(0)
+    if there:
+        there.send(b"x")
+    time.sleep(2 * HELD_UP_S)
+
+
+@pytest.mark.parametrize("came", [True, False])
+async def test_what_had_come_while_the_process_stood_still_is_in_time(came: bool) -> None:
+    """An event loop looks at its timers first, and finds them over, before it reads what came long ago."""
+    here, there = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=here)
+
+    async def read() -> bytes:
+        with Within(0.02):
+            asyncio.get_running_loop().create_task(stand_still(there if came else None))
+            return await reader.readexactly(1)
+
+    with there, closing(writer), nullcontext() if came else pytest.raises(TimeoutError):
+        assert await read() == b"x"
