@@ -148,8 +148,7 @@ def _check_permission(policy: Policy, source: Source, asked: Preferences, vocabu
     for name in asked.weights:
         if source not in vocabulary.dimension[name].sources:
             raise NotAllowed(f"routing.weights.{name} cannot be set in a {source.value}", param="routing.weights")
-    # Flags in prompts are let in or not by a switch of their own.
-    if policy.may_set is None or source is Source.PROMPT:
+    if policy.may_set is None:
         return
     for name in _fields(asked):
         _check_may_set(policy.may_set, name)

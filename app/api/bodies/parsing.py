@@ -67,7 +67,7 @@ def parse_chat(body: Mapping[str, Any], call: Call) -> Request:
     odd = check_messages(forwarded.get("messages"))
     messages: list[dict[str, Any]] = forwarded["messages"]
     _check_template_arguments(forwarded, call)
-    flags = _take_flags(messages) if call.key.flags_in_prompt else None
+    flags = _take_flags(messages) if call.key.reads_flags else None
     conversation = tuple(
         [
             (message["role"], content if type(content := message.get("content")) is str else text_of(content))
@@ -107,7 +107,7 @@ def parse_responses(body: Mapping[str, Any], call: Call) -> Request:
     forwarded = check_fields(body, responses_body.TABLE)
     check_input(forwarded.get("input"))
     _check_template_arguments(forwarded, call)
-    flags = _take_flags_of_input(forwarded) if call.key.flags_in_prompt else None
+    flags = _take_flags_of_input(forwarded) if call.key.reads_flags else None
     said, asked = read_input(forwarded), forwarded["input"]
     conversation, input_tokens = said.conversation, said.input_tokens
     input_tokens += unread_tokens(forwarded, asked if type(asked) is list else ())

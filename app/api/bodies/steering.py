@@ -81,7 +81,7 @@ def steer(body: Mapping[str, Any], call: Call, flags: FlagLine | None) -> Steeri
         return Steering(model, profile, signed, NO_CONTEXT)
     for said in (in_headers, in_body):
         permit(key.may_set, said.context)
-    policy = Policy(held, key.scopes, key.may_set, key.flags_in_prompt)
+    policy = Policy(held, key.scopes, key.may_set, key.reads_flags)
     if flags:
         policy = narrow(policy, Source.PROMPT, flags.preferences)
     names = call.access.names

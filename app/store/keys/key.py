@@ -82,7 +82,7 @@ class Key:
     may_set: frozenset[str] | None = None
     """Fields of `routing` that its callers may set; None is all, as far as the scopes go."""
     flags_in_prompt: bool = False
-    """Whether the text of a prompt may set soft weights."""
+    """Whether the text of a prompt may set soft weights, as far as `may_set` goes."""
     chat_template_kwargs: bool = False
     """Whether its callers may pass arguments to a model's chat template."""
     routing: Preferences = field(default_factory=Preferences)
@@ -108,6 +108,11 @@ class Key:
         if self.expires_at is not None and at > self.expires_at + SKEW_S:
             return False
         return not self.source_cidrs or _is_inside(address, self.source_cidrs)
+
+    @property
+    def reads_flags(self) -> bool:
+        """Whether flags in a prompt count: they set weights, and what callers may not set no prompt of theirs does."""
+        return self.flags_in_prompt and (self.may_set is None or "weights" in self.may_set)
 
     def may_use(self, model: str) -> bool:
         return any(fnmatchcase(model, pattern) for pattern in self.models)

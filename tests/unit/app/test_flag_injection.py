@@ -65,7 +65,7 @@ def harmless(one: Attempt) -> list[dict[str, Any]]:
     last = max((place for place, each in enumerate(kept) if each["role"] == "user"), default=None)
     for place, each in enumerate(kept):
         said = each["content"] if isinstance(each["content"], str) else each["content"][0]["text"]
-        is_flagged = one.key.flags_in_prompt and place == last and parse_flag_line(said)
+        is_flagged = one.key.reads_flags and place == last and parse_flag_line(said)
         each["content"] = said.partition("\n")[0] if is_flagged else "hi"
     return list(kept)
 

@@ -205,6 +205,12 @@ def test_limits_of_several_sources_all_hold() -> None:
         (Policy(may_set=frozenset({"max_cost_usd"})), Source.BODY, {"weights": {"cost": 1}}, "routing.weights"),
         (Policy(may_set=frozenset()), Source.HEADER, {"max_quality_loss": 0.1}, "routing.max_quality_loss"),
         (UPGRADING, Source.PROMPT, {"max_cost_usd": 1}, "routing.max_cost_usd"),
+        (
+            Policy(may_set=frozenset({"max_cost_usd"}), flags_in_prompt=True),
+            Source.PROMPT,
+            {"weights": {"cost": 1}},
+            "routing.weights",
+        ),
     ],
 )
 def test_nobody_sets_what_he_may_not(policy: Policy, source: Source, body: dict[str, Any], param: str) -> None:

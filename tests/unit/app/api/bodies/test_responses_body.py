@@ -274,7 +274,9 @@ def test_flags_are_read_and_taken_out_of_the_last_message_of_the_user(asked: Any
 
 
 def test_flags_stay_where_a_key_does_not_allow_them() -> None:
-    assert parsed(Key("k", models=("*",)), input="[flag: cheap]\nhi").body["input"] == "[flag: cheap]\nhi"
+    bound = Key("k", models=("*",), flags_in_prompt=True, may_set=frozenset({"max_cost_usd"}))
+    for key in (Key("k", models=("*",)), bound):
+        assert parsed(key, input="[flag: cheap]\nhi").body["input"] == "[flag: cheap]\nhi"
 
 
 _JSON = st.recursive(
