@@ -124,7 +124,7 @@ def check_media(headers: Mapping[str, str]) -> None:
 
 
 def too_large(limit_bytes: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {limit_bytes} bytes; shorten the conversation")
+    return TooLarge(f"the body is larger than {limit_bytes} bytes; shorten it")
 
 
 def call_of(http_request: HttpRequest) -> Call:

@@ -11,6 +11,13 @@ from app.domain.quantities import Priority
 
 Operation = Literal["chat", "completion", "responses", "embeddings"]
 OPERATIONS: frozenset[str] = frozenset(get_args(Operation))
+PROMPT_FIELDS: Mapping[Operation, str] = {
+    "chat": "messages",
+    "completion": "prompt",
+    "responses": "input",
+    "embeddings": "input",
+}
+"""What of a body is read, by operation."""
 # What a picture of usual size takes in current vision models (640 to 1,600 tokens).
 TOKENS_PER_IMAGE = 1_000
 # Prompts are estimated at four bytes a token, pictures at their usual size. With the largest vocabularies prose has
@@ -104,6 +111,16 @@ class Request:
     def counted_profile(self) -> str:
         """What metrics count it for: its profile, unless it names a model, which no profile has a say in."""
         return self.profile if self.model is None else NAMED
+
+    @property
+    def prompt_field(self) -> str:
+        """What its prompt is called in the body that it came with."""
+        return PROMPT_FIELDS[self.operation]
+
+    @property
+    def length_field(self) -> str:
+        """What the length of its answer is called there."""
+        return limit_name(self.body, self.operation)
 
     @property
     def prompts(self) -> int:

@@ -83,6 +83,9 @@ class Question:
     parameters: frozenset[str] = NONE_REQUIRED
     """Their names, where the request requires that all are honoured; else none."""
     images: int = 0
+    prompt_field: str = "messages"
+    """What callers call the prompt, to tell them what to change."""
+    length_field: str = "max_tokens"
 
     @property
     def context_tokens(self) -> int:
@@ -117,6 +120,8 @@ class Question:
             least_tokens=request.least_tokens,
             parameters=_required(request) if request.preferences.limits else NONE_REQUIRED,
             images=request.images,
+            prompt_field=request.prompt_field,
+            length_field=request.length_field,
         )
 
 

@@ -156,8 +156,8 @@ def _too_long(expected: Expected, suited_M: Truths) -> ContextLengthExceeded:
     return ContextLengthExceeded(
         # Clients know it by these words: LiteLLM and LangChain then shorten the conversation, or ask another model.
         f"prompt is too long: this model's maximum context length is {most} tokens; "
-        f"about {question.prompt_tokens} tokens of prompt{answer} do not fit; {_shorter(question)}",
-        param="messages",
+        f"about {question.prompt_tokens} tokens of prompt{answer} do not fit; {_shorter(question, most)}",
+        param=question.length_field if question.asked_tokens > most else question.prompt_field,
     )
 
 
@@ -204,13 +204,17 @@ def _overfull(expected: Expected, visible_M: Truths) -> Iterator[Refusal]:
             expected.names[model],
             CONTEXT,
             f"has a context of {most} tokens, and the request may take {tokens}",
-            Change((f"{_shorter(question)} by {tokens - most} tokens",)),
+            Change((f"{_shorter(question, most)} by {tokens - most} tokens",)),
         )
         yield Refusal(model, exclusion)
 
 
-def _shorter(question: Question) -> str:
-    return "shorten the conversation" + (" or lower max_tokens" if question.asked_tokens else "")
+def _shorter(question: Question, most: int) -> str:
+    """What to do, in the words of the request, so that it fits into a context of so many tokens."""
+    lower = f"lower {question.length_field}"
+    if question.asked_tokens > most:
+        return lower
+    return f"shorten {question.prompt_field}" + (f" or {lower}" if question.asked_tokens else "")
 
 
 def _beyond_limits(expected: Expected, visible_M: Truths, estimated: bool) -> Iterator[Refusal]:

@@ -145,6 +145,33 @@ def test_only_what_fits_whatever_the_tokenizer_is_excluded_by_its_context() -> N
         world.decide(input_tokens=4004, model="long")
 
 
+@pytest.mark.parametrize(
+    ("asked", "input_tokens", "max_tokens", "param", "advice"),
+    [
+        ({"operation": "chat"}, 4004, None, "messages", "shorten messages"),
+        ({"operation": "chat"}, 4004, 9, "messages", "shorten messages or lower max_tokens"),
+        (
+            {"operation": "chat", "body": {"max_completion_tokens": 1001}},
+            4,
+            1001,
+            "max_completion_tokens",
+            "lower max_completion_tokens",
+        ),
+        ({"operation": "completion"}, 4004, 0, "prompt", "shorten prompt"),
+        ({"operation": "completion"}, 4, 1001, "max_tokens", "lower max_tokens"),
+        ({"operation": "responses"}, 4, 1001, "max_output_tokens", "lower max_output_tokens"),
+        ({"operation": "responses"}, 804, 900, "input", "shorten input or lower max_output_tokens"),
+        ({"operation": "embeddings"}, 4004, 0, "input", "shorten input"),
+    ],
+)
+def test_what_is_too_long_is_called_what_its_caller_calls_it(
+    asked: dict[str, Any], input_tokens: int, max_tokens: int | None, param: str, advice: str
+) -> None:
+    with pytest.raises(ContextLengthExceeded, match=rf" do not fit; {advice}$") as caught:
+        world_of(llm("long", context_tokens=1000)).decide(input_tokens=input_tokens, max_tokens=max_tokens, **asked)
+    assert caught.value.param == param
+
+
 @pytest.mark.parametrize("context_tokens", [100, 100_000])
 def test_a_prompt_is_too_long_whatever_models_hold_that_do_not_talk(context_tokens: int) -> None:
     embedder = llm("embedder", context_tokens=context_tokens, capabilities={"embeddings"})
@@ -159,7 +186,7 @@ def test_a_cap_that_nobody_asks_to_reach_need_not_fit_the_context() -> None:
     world = world_of(llm("short", context_tokens=100), llm("long", context_tokens=1000))
     assert world.order(input_tokens=50, max_tokens=8000, is_capped=True) == ["short", "long"]
     assert world.order(input_tokens=404, max_tokens=8000, is_capped=True) == ["long"]
-    with pytest.raises(ContextLengthExceeded, match=r"4004 tokens of prompt do not fit.*; shorten the conversation$"):
+    with pytest.raises(ContextLengthExceeded, match=r"4004 tokens of prompt do not fit.*; shorten messages$"):
         world.decide(input_tokens=4004, max_tokens=8000, is_capped=True)
 
 
