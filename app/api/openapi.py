@@ -81,9 +81,8 @@ def document(app: FastAPI, operations: Mapping[str, Operation]) -> dict[str, Any
                 _complete(described, route)
     bodies = {path: _body(operation) for path, operation in operations.items()}
     if EXPLAIN in written["paths"]:
-        choices = [schema for path, schema in bodies.items() if operations[path].rule.scope == "inference"]
         written["paths"][EXPLAIN]["post"] |= {
-            "requestBody": _json({"anyOf": choices}),
+            "requestBody": _json({"anyOf": list(bodies.values())}),
             "responses": _responses(_json_answer(_ANY_OBJECT), _WITH_KEY | _WITH_BODY | _WITH_MODEL),
         }
     for path, operation in operations.items():

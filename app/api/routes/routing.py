@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from starlette.responses import JSONResponse
 
+from app.api.bodies import embeddings_body, responses_body
 from app.api.bodies.feedback_body import DECISION_ID, FEEDBACK_BODY, parse_feedback
-from app.api.bodies.parsing import parse_chat, parse_completion, parse_responses
+from app.api.bodies.parsing import parse_chat, parse_completion, parse_embeddings, parse_responses
 from app.api.call import Call, call_of
 from app.api.policy import needs
 from app.domain.request import Request
@@ -15,11 +19,13 @@ from app.errors import CallerError, UnknownDecision
 
 routes = APIRouter()
 
+_OF_EMBEDDINGS = embeddings_body.TABLE.keys() - responses_body.TABLE.keys()
+
 
 @routes.post("/v1/routing/explain", name="explain")
 @needs("route:explain")
 async def explain(http_request: HttpRequest) -> JSONResponse:
-    """The decision that a chat or text completion, or a response, with this body would get."""
+    """The decision that a chat or text completion, a response, or embeddings, with this body would get."""
     call = call_of(http_request)
     call.gateway.look(call.key)
     try:
@@ -34,8 +40,18 @@ async def explain(http_request: HttpRequest) -> JSONResponse:
 
 async def _asked(call: Call) -> Request:
     body = await call.json()
-    parse = parse_completion if "prompt" in body else parse_responses if "input" in body else parse_chat
-    return parse(body, call)
+    if "input" in body:
+        return parse_embeddings(body, call) if _is_to_embed(body, call) else parse_responses(body, call)
+    return parse_completion(body, call) if "prompt" in body else parse_chat(body, call)
+
+
+def _is_to_embed(body: Mapping[str, Any], call: Call) -> bool:
+    """Whether a body with an input is for embeddings: by its fields, else by what the model that it names can do."""
+    asked = body["input"]
+    if not _OF_EMBEDDINGS.isdisjoint(body) or (isinstance(asked, list) and asked and not isinstance(asked[0], dict)):
+        return True
+    does = next((one.card.capabilities for one in call.access.models(call.key) if one.name == body.get("model")), ())
+    return "embeddings" in does and "responses" not in does
 
 
 @routes.get("/v1/routing/decisions/{decision_id}", name="decision")
