@@ -64,14 +64,21 @@ class Access:
 
     def choosable(self, profile: str, key: Key) -> tuple[Model, ...]:
         """The models that a profile may choose for this key's callers, as far as limits on their cards go."""
+        return self._passing(key, merged(self.preferences(profile), key.routing))
+
+    def nameable(self, key: Key) -> tuple[Model, ...]:
+        """The models that answer this key's callers who name them, as far as limits of the key on their cards go."""
+        return self._passing(key, key.routing)
+
+    def _passing(self, key: Key, preferences: Preferences) -> tuple[Model, ...]:
         question = Question(
             model=None,
-            profile=profile,
+            profile=DEFAULT_PROFILE,
             input_tokens=0,
             max_tokens=0,
             needs=frozenset(),
             uses=frozenset(),
-            preferences=merged(self.preferences(profile), key.routing),
+            preferences=preferences,
             allowed_models=self.allowed(key),
         )
         passing = self._card_filter.passing(Case(self._table, question, self._idle))

@@ -45,7 +45,7 @@ def _entries(call: Call) -> Iterator[dict[str, Any]]:
         choosable = call.access.choosable(profile, call.key)
         if answering := [one for one in choosable if one.card.capabilities & _CHOSEN_FOR]:
             yield _virtual(virtual_name(profile), answering)
-    for one in call.access.models(call.key):
+    for one in call.access.nameable(call.key):
         yield _real(one)
 
 

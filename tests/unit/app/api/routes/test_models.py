@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import replace
 from typing import Any
 
@@ -78,4 +79,32 @@ def test_a_virtual_model_can_do_what_models_can_that_its_profile_and_the_key_let
     real = {"private": (100, ["chat"]), "paid": (900, ["chat", "vision"])}
     assert listed(FREE) == {"auto": (900, ["chat", "vision"]), "auto:eu": (100, ["chat"]), **real}
     held = replace(FREE, routing=parse_body({"exclude": ["paid"]}).preferences)
-    assert listed(held) == {"auto": (100, ["chat"]), "auto:eu": (100, ["chat"]), **real}
+    assert listed(held) == {"auto": (100, ["chat"]), "auto:eu": (100, ["chat"]), "private": real["private"]}
+
+
+@pytest.mark.parametrize(
+    ("held", "names"),
+    [
+        ({}, ["private", "paid"]),
+        ({"regions": ["eu"]}, ["private"]),
+        ({"licenses": ["apache-2.0"]}, ["paid"]),
+        ({"max_size_b": 8}, ["private"]),
+        ({"released_after": "2025-01-01"}, ["paid"]),
+        ({"exclude": ["private"]}, ["paid"]),
+        ({"max_cost_usd": 0, "max_output_tokens": 1, "require_parameters": True}, ["private", "paid"]),
+    ],
+    ids=str,
+)
+def test_of_real_models_those_are_listed_that_what_holds_for_the_key_admits(
+    held: dict[str, Any], names: list[str]
+) -> None:
+    released = dt.date(2025, 6, 1).toordinal()
+    private = Card(100, license="mit", regions=frozenset({"eu"}), values={"parameters_b": 8, "released": 700_000})
+    paid = Card(
+        100, license="apache-2.0", regions=frozenset({"us"}), values={"parameters_b": 70, "released": released}
+    )
+    access = Access(
+        catalog(replace(model("private"), card=private), replace(model("paid"), card=paid)), {"default": Profile()}
+    )
+    call: Any = FakeCall(replace(FREE, routing=parse_body(held).preferences), access=access)
+    assert [entry["id"] for entry in _entries(call)] == ["auto", *names]
