@@ -174,8 +174,8 @@ class Snapshot:
         models, backends = [one.name for one in catalog.models], [one.name for one in catalog.backends]
         priced = [one.name for one in catalog.models if one.price is not None]
         metrics.know(models, self.settings.profiles, backends, priced)
-        if unpriced := [one.name for one in catalog.models if one.price is None]:
-            lasting.telemetry.log.write("models.unpriced", models=unpriced)
+        if unstopped := [one.name for one in catalog.models if one.price is None or one.price.is_nothing]:
+            lasting.telemetry.log.write("models.unpriced", models=unstopped)
         if shut_out := self.access.shut_out(lasting.stores.keys.ring.keys):
             lasting.telemetry.log.write("keys.shut_out", keys=shut_out[:NAMED], count=len(shut_out))
         metrics.refresh_with(lambda: publish(self.replicas, metrics.kept), of="replicas")

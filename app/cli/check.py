@@ -109,6 +109,12 @@ class Findings:
         models = self.settings.catalog.models if self.settings else ()
         return [model.name for model in models if model.price is None]
 
+    @property
+    def free(self) -> list[str]:
+        """Models whose price is zero."""
+        models = self.settings.catalog.models if self.settings else ()
+        return [model.name for model in models if model.price is not None and model.price.is_nothing]
+
     def as_json(self) -> Mapping[str, Any]:
         return {
             "problems": self.problems,
@@ -118,6 +124,7 @@ class Findings:
             "warnings": self.warnings,
             "untested": self.untested,
             "unpriced": self.unpriced,
+            "free": self.free,
             "evicts": self.evicts,
         }
 
@@ -326,12 +333,15 @@ def _print(findings: Findings) -> None:
             print(f"profile {name}: {sentence(expected)}")
         if expected:
             _print_against(names, expected)
-    if findings.unused:
-        print(f"chosen by no profile on these prompts, so could be switched off: {', '.join(findings.unused)}")
-    if findings.untested:
-        print(f"untested, so never chosen on quality: {', '.join(findings.untested)}")
-    if findings.unpriced:
-        print(f"without a price, so stopped by no budget: {', '.join(findings.unpriced)}")
+    remarks = {
+        "chosen by no profile on these prompts, so could be switched off": findings.unused,
+        "untested, so never chosen on quality": findings.untested,
+        "without a price, so stopped by no budget": findings.unpriced,
+        "with a price of zero, so stopped by no budget": findings.free,
+    }
+    for remark, models in remarks.items():
+        if models:
+            print(f"{remark}: {', '.join(models)}")
     for warning in findings.warnings:
         print(f"WARNING {warning}")
     for problem in findings.problems:

@@ -41,6 +41,11 @@ class TokenPrice:
     output_usd_per_m: float
     cached_input_usd_per_m: float | None = None
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether no request costs anything, so that no budget stops one."""
+        return self.input_usd_per_m == self.output_usd_per_m == 0.0
+
     @classmethod
     def self_hosted(cls, usd_per_gpu_hour: float, gpus: int, tokens_per_s: float) -> TokenPrice:
         """Price of a token from the machine's rent and the tokens, read or written, that it handles in a second."""

@@ -156,6 +156,8 @@ def _open(model: DraftModel, around: Around, measured: Measured | None) -> list[
         sentences.append("context_tokens: neither its endpoint nor its name says; a small one is assumed")
     if model.price is None:
         sentences.append(_open_price(around, measured))
+    elif _is_nothing(model.price):
+        sentences.append("price: zero, so no budget stops it; write what it costs, such as the rent of its machine")
     if model.speed is None:
         reason = measured.problem if measured else "no requests were made"
         sentences.append(f"speed: not measured, {reason}; it is learned from what is served")
@@ -169,6 +171,12 @@ def _open(model: DraftModel, around: Around, measured: Measured | None) -> list[
     if not measured.tells_usage:
         sentences.append("tokens: its answers do not tell how many; counts and costs are estimates")
     return sentences
+
+
+def _is_nothing(price: Fact) -> bool:
+    hosted = price.value.get("self_hosted")
+    usd = [hosted["usd_per_gpu_hour"]] if hosted else [price.value[f"{side}_usd_per_m"] for side in ("input", "output")]
+    return not any(usd)
 
 
 def _open_price(around: Around, measured: Measured | None) -> str:

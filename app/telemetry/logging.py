@@ -50,7 +50,7 @@ EVENTS = {
     "journal.recovered": "what a dead process had left is recorded",
     "journal.failed": "a bug of ours in recording: its kind; it is tried again",
     "store.evicts": "Redis drops keys when its memory is full, and what was spent may be among them",
-    "models.unpriced": "these models have no price, so no budget stops them",
+    "models.unpriced": "these models have no price, or one of zero, so no budget stops them",
 }
 """Every event, and when it is written."""
 

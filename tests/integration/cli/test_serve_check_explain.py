@@ -185,12 +185,16 @@ async def test_a_good_deployment_checks_out(tmp_path: Path) -> None:
 
 
 async def test_models_that_no_budget_stops_are_named(tmp_path: Path) -> None:
-    path = write_config(tmp_path, {"small": BACKEND, "large": BACKEND})
+    path = write_config(tmp_path, {"small": BACKEND, "large": BACKEND, "huge": BACKEND})
     content = yaml.safe_load((tmp_path / "catalog.yaml").read_text())
+    hosted = {"usd_per_gpu_hour": 0, "gpus": 1, "tokens_per_s": 100}
+    content["models"].append({**content["models"][0], "name": "own", "price": {"self_hosted": hosted}})
     del content["models"][1]["price"]
+    content["models"][2]["price"] = {"input_usd_per_m": 0, "output_usd_per_m": 0}
     (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(content))
     _, out, _ = await thalamus("check", "--config", str(path), "--no-probe")
     assert "without a price, so stopped by no budget: large\n" in out
+    assert "with a price of zero, so stopped by no budget: huge, own\n" in out
 
 
 async def test_what_is_wrong_with_backends_is_one_line_each(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
-"""What a reload cannot change is refused by its name, for nobody would notice otherwise."""
+"""What a configuration is told to lack, and what a reload cannot change: nobody would notice otherwise."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from app.assembly.snapshot import check_lasting
 from app.errors import UsageError
+from app.main import create_app
 from app.settings import Settings, load_settings
 from tests.fakes.deployment import write_config
 
@@ -46,3 +49,18 @@ def test_what_only_a_restart_can_change_is_refused(tmp_path: Path, name: str, ch
 def test_all_else_may_change(tmp_path: Path) -> None:
     before = settings(tmp_path)
     check_lasting(settings(tmp_path, limits={"in_flight": 7}, profiles={"x": {}}, upstream={"hedge": True}), before)
+
+
+async def test_models_that_no_budget_stops_are_named_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path, dict.fromkeys(("small", "large", "huge"), "http://127.0.0.1:1"))
+    catalog = tmp_path / "catalog.yaml"
+    content = yaml.safe_load(catalog.read_text())
+    content["models"][1]["price"] = {"input_usd_per_m": 0, "output_usd_per_m": 0}
+    del content["models"][2]["price"]
+    catalog.write_text(yaml.safe_dump(content))
+    async with create_app(load_settings(path), together=1):
+        pass
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["models"] for line in lines if line["event"] == "models.unpriced"] == [["large", "huge"]]

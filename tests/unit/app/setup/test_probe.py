@@ -217,6 +217,25 @@ def test_an_hour_of_a_gpu_prices_what_was_measured() -> None:
     assert model.price.is_guess
 
 
+@pytest.mark.parametrize(
+    ("price", "is_told"),
+    [
+        ({"self_hosted": {"usd_per_gpu_hour": 0.0, "gpus": 1, "tokens_per_s": 250}}, True),
+        ({"input_usd_per_m": 0, "output_usd_per_m": 0}, True),
+        ({"input_usd_per_m": 0.1, "output_usd_per_m": 0}, False),
+        ({"self_hosted": {"usd_per_gpu_hour": 1.5, "gpus": 1, "tokens_per_s": 250}}, False),
+    ],
+    ids=str,
+)
+def test_a_price_of_zero_is_told_of_since_no_budget_stops_what_costs_nothing(
+    price: dict[str, Any], is_told: bool
+) -> None:
+    model = DraftModel("m", QWEN.name, "b", price=Fact(price, "ours"))
+    add_facts(model, QWEN, HERE, known_as(QWEN), None)
+    told = "price: zero, so no budget stops it; write what it costs, such as the rent of its machine"
+    assert (told in model.open) is is_told
+
+
 def test_nothing_is_known_of_an_unknown_model_that_was_not_asked() -> None:
     model = filled(Served("x"), OUTSIDE, None)
     assert model.open == [
