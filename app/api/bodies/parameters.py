@@ -15,6 +15,7 @@ from typing import Any
 
 from app.api.bodies.checks import (
     Check,
+    Misfit,
     any_list,
     any_object,
     at_most,
@@ -25,6 +26,7 @@ from app.api.bodies.checks import (
     integer,
     integers,
     list_of,
+    null,
     nullable,
     number,
     one_of,
@@ -155,6 +157,15 @@ def _just(value: object) -> Check:
 
 
 FALSE = _just(False)
+# Fields of OpenAI's that nothing here serves, but that some clients send as null. Anything else is refused by name.
+_UNSERVED = Check(lambda _: False, null.schema, lambda path, _: Misfit(path, None))
+
+
+def unserved(name: str, operations: frozenset[str]) -> Parameter:
+    """A field that may only be null."""
+    return Parameter(name, "left out", _UNSERVED, operations, forwarded=False)
+
+
 _TOKEN_ID = integer(0, MAX_TOKEN_ID)
 TOKEN_IDS = integers(0, MAX_TOKEN_ID, MAX_TOKENS, 1)
 _CHAT, _COMPLETION = frozenset({"chat"}), frozenset({"completion"})
@@ -217,6 +228,10 @@ _MAIN: tuple[Parameter, ...] = (
     Parameter("safety_identifier", "a short text", text(MAX_NAME_CHARS), _CHAT, forwarded=False),
     Parameter("prompt_cache_key", "a short text", text(MAX_NAME_CHARS), _CHAT, forwarded=False),
     Parameter("prompt_cache_retention", "a short text", text(MAX_NAME_CHARS), _CHAT, forwarded=False),
+    *(
+        unserved(name, _CHAT)
+        for name in ("audio", "function_call", "functions", "moderation", "prediction", "web_search_options")
+    ),
     # Text completions.
     Parameter(
         "prompt",

@@ -36,6 +36,7 @@ from app.api.bodies.parameters import (
     Parameter,
     function_fields,
     shared,
+    unserved,
 )
 
 _INCLUDABLE = ("message.output_text.logprobs", "reasoning.encrypted_content")
@@ -111,6 +112,10 @@ _OWN = (
     Parameter("client_metadata", "an object", any_object, forwarded=False),
     Parameter("previous_response_id", NOT_STORED, _NEVER),
     Parameter("conversation", NOT_STORED, _NEVER),
+    *(
+        unserved(name, frozenset({"responses"}))
+        for name in ("context_management", "max_tool_calls", "moderation", "prompt")
+    ),
 )
 _SHARED = (
     "model routing stream user service_tier safety_identifier prompt_cache_key prompt_cache_retention temperature "

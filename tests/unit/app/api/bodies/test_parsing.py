@@ -368,7 +368,9 @@ def test_flags_are_plain_text_unless_the_key_allows_them() -> None:
     assert request.body["messages"][0]["content"] == FLAGGED
 
 
-@pytest.mark.parametrize(("may_set", "reads"), [(None, True), ({"weights"}, True), ({"max_cost_usd"}, False), ((), False)])
+@pytest.mark.parametrize(
+    ("may_set", "reads"), [(None, True), ({"weights"}, True), ({"max_cost_usd"}, False), ((), False)]
+)
 def test_flags_set_nothing_that_the_callers_of_a_key_may_not_set(may_set: Any, reads: bool) -> None:
     key = Key("k", models=("*",), may_set=None if may_set is None else frozenset(may_set), flags_in_prompt=True)
     request = chat(user(FLAGGED), key=key)

@@ -100,9 +100,7 @@ def test_of_real_models_those_are_listed_that_what_holds_for_the_key_admits(
 ) -> None:
     released = dt.date(2025, 6, 1).toordinal()
     private = Card(100, license="mit", regions=frozenset({"eu"}), values={"parameters_b": 8, "released": 700_000})
-    paid = Card(
-        100, license="apache-2.0", regions=frozenset({"us"}), values={"parameters_b": 70, "released": released}
-    )
+    paid = Card(100, license="apache-2.0", regions=frozenset({"us"}), values={"parameters_b": 70, "released": released})
     access = Access(
         catalog(replace(model("private"), card=private), replace(model("paid"), card=paid)), {"default": Profile()}
     )
