@@ -41,7 +41,7 @@ class AddressPolicy:
             plain = _unwrapped(ip_address(address.partition("%")[0]))
         except ValueError:
             return False
-        if plain.is_link_local or plain.is_multicast or plain.is_unspecified or plain in _METADATA:
+        if _is_barred(plain):
             return False
         if self._networks:
             return any(plain in network for network in self._networks)
@@ -64,8 +64,15 @@ def check_url(url: str, policy: AddressPolicy) -> None:
         raise UsageError(f"{shown}: write a URL such as http://10.0.0.11:8000")
     if "@" in parts.netloc or parts.query or parts.fragment or "\\" in url:
         raise UsageError(f"{shown}: leave out user, password, query and fragment; a backend's key goes into key_env")
-    if is_address(parts.hostname or "") and not policy.allows(parts.hostname or ""):
-        raise UsageError(f"{shown}: the address is not allowed; list its network in the backend's allow_cidr")
+    host = parts.hostname or ""
+    if not is_address(host) or policy.allows(host):
+        return
+    if _is_barred(_unwrapped(ip_address(host.partition("%")[0]))):
+        raise UsageError(
+            f"{shown}: nothing is ever asked at link-local, multicast and unspecified addresses, nor at those of cloud "
+            "metadata services, whatever allow_cidr lists; give the backend another address"
+        )
+    raise UsageError(f"{shown}: the address is not allowed; list its network in the backend's allow_cidr")
 
 
 def versioned(url: str) -> str:
@@ -108,6 +115,11 @@ def _is_host(host: str | None) -> bool:
         return bool(host and host.encode("idna"))
     except UnicodeError:
         return False
+
+
+def _is_barred(address: IPv4Address | IPv6Address) -> bool:
+    """Whether no list lets it in."""
+    return address.is_link_local or address.is_multicast or address.is_unspecified or address in _METADATA
 
 
 def _unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

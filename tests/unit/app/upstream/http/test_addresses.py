@@ -88,6 +88,20 @@ def test_a_url_that_may_not_be_used_is_refused_at_the_start(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "host", ["169.254.169.254", "[fe80::1]", "[::ffff:169.254.169.254]", "0.0.0.0", "100.100.100.200"]
+)
+def test_of_an_address_that_no_list_lets_in_it_is_said_that_none_does(host: str) -> None:
+    lists = ("169.254.0.0/16", "0.0.0.0/0") if "." in host and ":" not in host else ("fe80::/10", "::/0")
+    with pytest.raises(UsageError, match="whatever allow_cidr lists; give the backend another address"):
+        check_url(f"http://{host}:8000", AddressPolicy(lists, allow_loopback=True))
+
+
+def test_of_an_address_that_a_list_would_let_in_it_is_said_where_to_list_it() -> None:
+    with pytest.raises(UsageError, match="list its network in the backend's allow_cidr"):
+        check_url("http://10.0.0.1:8000", AddressPolicy((), allow_loopback=True))
+
+
+@pytest.mark.parametrize(
     "url", ["http://me:hunter2@host/", "https://hunter2@10.0.0.1:8000", "me:hunter2@host", "http://a:hunt er2@b@host"]
 )
 def test_who_would_log_in_is_not_repeated(url: str) -> None:
