@@ -9,7 +9,7 @@ from typing import Any
 
 from app.domain.constraints import CONSTRAINTS, Constraint
 from app.domain.dimensions import DIMENSIONS, MOST_WEIGHT, CardField, Dimension
-from app.domain.quantities import POSITIVE, PRIORITY, SESSION, SHARE, TRUTH, Kind
+from app.domain.quantities import NAMES, POSITIVE, PRIORITY, SESSION, SHARE, TRUTH, Kind
 
 HEADER_PREFIX = "x-thalamus-"
 FLAG_WEIGHT = 0.3
@@ -82,6 +82,12 @@ class Vocabulary:
     def headers(self) -> Mapping[str, str]:
         """The field of `routing` that each header mirrors."""
         return {_header(name): name for name in ("weights", *self.kinds)}
+
+    @cached_property
+    def single(self) -> frozenset[str]:
+        """Headers of one value; those of lists may be sent in parts."""
+        of_lists = {"weights", *(name for name, kind in self.kinds.items() if kind is NAMES)}
+        return frozenset(header for header, name in self.headers.items() if name not in of_lists)
 
     @cached_property
     def body_schema(self) -> Mapping[str, Any]:

@@ -44,7 +44,7 @@ _LENGTH = re.compile(r"0|[1-9][0-9]{0,14}")
 _LENGTH_LINE = re.compile(rb"\r\n(?<=[^\r\n]\r\n)content-length: ([1-9][0-9]{0,14})(?=\r\n)", re.IGNORECASE)
 # Of longer heads the size has to be looked at each time.
 _REMEMBERED_BYTES = 4 << 10
-_ONCE = frozenset({"host", "content-length", "transfer-encoding", "content-type", "authorization"})
+_ONCE = frozenset({"host", "content-length", "transfer-encoding", "content-type", "authorization", *VOCABULARY.single})
 # What Connection may say; any other name in it could be that of a field which somebody relies on.
 _CONNECTION_OPTIONS = frozenset({"close", "keep-alive", "te", "upgrade", "http2-settings", "proxy-connection"})
 
@@ -63,8 +63,10 @@ _FAULTS = (
 class Refused(CallerError):
     """A request that ends its connection: where the next one begins is not to be trusted."""
 
-    def __init__(self, message: str, status: int = 400, code: str = "invalid_request") -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, status: int = 400, code: str = "invalid_request", param: str | None = None
+    ) -> None:
+        super().__init__(message, param=param)
         self.status = status  # type: ignore[misc]  # one class for all that is wrong with a head
         self.code = code
 
@@ -245,7 +247,7 @@ def _joined(fields: list[tuple[str, str]]) -> dict[str, str]:
     for raw_name, raw_value in fields:
         name, value = raw_name.lower(), raw_value.rstrip(" \t")
         if name in headers and name in _ONCE:
-            raise Refused(f"the header {name} occurs twice; send it once")
+            raise Refused(f"the header {name} occurs twice; send it once", param=name)
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     return headers
 

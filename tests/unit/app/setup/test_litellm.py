@@ -374,7 +374,7 @@ def test_the_gateway_asks_where_litellm_did(address: str, url: str, tmp_path: Pa
     [
         ("os.environ/BASE", "its api_base is not in the file"),
         ("h.example.org", "write a URL such as"),
-        ("http://169.254.169.254/v1", "the address is not allowed"),
+        ("http://169.254.169.254/v1", "nothing is ever asked at link-local"),
         ("https://me:sk-made-up@h.example.org/v1", "leave out user, password"),
         ("http://me:sk-made-up@[bad/v1", "write a URL such as"),
         ("http://me:sk-made-up@h.example.org/v 1", "leave out the space"),

@@ -62,6 +62,21 @@ def test_a_head_says_all_that_is_needed() -> None:
     assert head == Head("POST", "/v1/x?y=z", "1.1", headers, 12, False, True, False)
 
 
+@pytest.mark.parametrize("name", ["max-cost-usd", "session-id", "Explain", "max-quality-loss", "min-security"])
+def test_headers_that_have_one_value_come_once(name: str) -> None:
+    line = f"x-thalamus-{name}: 1\r\n".encode()
+    assert check_head(GET + line + b"\r\n").headers[f"x-thalamus-{name.lower()}"] == "1"
+    with pytest.raises(Refused, match=f"the header x-thalamus-{name.lower()} occurs twice; send it once") as refused:
+        check_head(GET + line + line.replace(b": 1", b": 2") + b"\r\n")
+    assert refused.value.param == f"x-thalamus-{name.lower()}"
+
+
+@pytest.mark.parametrize("name", ["weights", "regions", "licenses", "models", "exclude"])
+def test_headers_of_lists_may_come_in_parts(name: str) -> None:
+    lines = f"x-thalamus-{name}: a\r\nX-Thalamus-{name}: b\r\n".encode()
+    assert check_head(GET + lines + b"\r\n").headers[f"x-thalamus-{name}"] == "a,b"
+
+
 @pytest.mark.parametrize(
     ("lines", "keeps_alive"),
     [
