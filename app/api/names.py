@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 
-from app.domain.constraints import CONSTRAINTS
+from app.domain.constraints import CONSTRAINTS, folded
 from app.domain.models import Model
 from app.domain.request import Preferences
 
@@ -31,14 +31,21 @@ class Names:
             if each.listed is not None
         }
         """By the constraint that lists them."""
+        self._ignores_case = frozenset(each.name for each in CONSTRAINTS if each.ignores_case)
 
     def without_strangers(self, asked: Preferences) -> Preferences:
         """The same, its long lists without names that no model has."""
         long = {name: limit for name, limit in asked.limits.items() if name in self._known and _is_long(limit)}
         if not long:
             return asked
-        cut = {name: frozenset([known for known in self._known[name] if known in long[name]]) for name in long}
-        return replace(asked, limits={**asked.limits, **cut})
+        return replace(asked, limits={**asked.limits, **{name: self._cut(name, long[name]) for name in long}})
+
+    def _cut(self, name: str, limit: frozenset[str]) -> frozenset[str]:
+        """Of a list what the catalogue has, in its own words."""
+        if name in self._ignores_case:
+            same = folded(limit)
+            return frozenset([known for known in self._known[name] if known.casefold() in same])
+        return frozenset([known for known in self._known[name] if known in limit])
 
 
 def _is_long(names: frozenset[str]) -> bool:

@@ -64,6 +64,8 @@ class Constraint:
     """Of a list of names: those of a model that can stand in it. Others change nothing."""
     reads_quality: bool = False
     """Encoders differ about quality, so a glance does not settle it."""
+    ignores_case: bool = False
+    """Of a list of names: whether `EU` is `eu`. What is shown stays as it was written."""
     of_answers: bool = False
     """Nothing is known where nothing is written, so it says nothing of embeddings."""
     scope: str | None = None
@@ -152,6 +154,35 @@ def _intersection(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
 
 def _union(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
     return one | other
+
+
+def folded(names: Iterable[str]) -> frozenset[str]:
+    """The same for names that differ by case alone."""
+    return frozenset([name.casefold() for name in names])
+
+
+def _folded_intersection(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
+    return _within(one, folded(other))
+
+
+def _within(names: frozenset[str], known: frozenset[str]) -> frozenset[str]:
+    return frozenset([name for name in names if name.casefold() in known])
+
+
+def _with(limit: frozenset[str], names: Iterable[str]) -> frozenset[str]:
+    """Both, in the words of the catalogue where they have a name in common."""
+    return (limit - _within(limit, folded(names))) | frozenset(names)
+
+
+def _inside(limit: frozenset[str]) -> Callable[[frozenset[str]], bool]:
+    """Whether there are regions, and none is another one: a model that runs in two may answer from either."""
+    allowed = folded(limit)
+    return lambda regions: bool(regions) and folded(regions) <= allowed
+
+
+def _one_of(limit: frozenset[str]) -> Callable[[str | None], bool]:
+    allowed = folded(limit)
+    return lambda name: name is not None and name.casefold() in allowed
 
 
 def _either(one: bool, other: bool) -> bool:
@@ -250,28 +281,29 @@ CONSTRAINTS = (
         name="regions",
         stage="card",
         kind=NAMES,
-        means="runs nowhere but in these regions",
-        # All of them: a model that runs in two regions may answer from either.
-        passes=lambda columns, limit: columns.regions.where(lambda regions: bool(regions) and regions <= limit),
-        combine=_intersection,
+        means="runs nowhere but in these regions; case does not matter",
+        passes=lambda columns, limit: columns.regions.where(_inside(limit)),
+        combine=_folded_intersection,
         found=lambda columns, model: (
             f"may run in {_named(columns.regions[model])}" if columns.regions[model] else "states no regions"
         ),
-        relaxed=lambda columns, model, limit: limit | columns.regions[model] if columns.regions[model] else None,
+        relaxed=lambda columns, model, limit: _with(limit, columns.regions[model]) if columns.regions[model] else None,
         listed=lambda model: model.card.regions,
+        ignores_case=True,
     ),
     Constraint(
         name="licenses",
         stage="card",
         kind=NAMES,
-        means="has one of these licences",
-        passes=lambda columns, limit: columns.licenses.where(limit.__contains__),
-        combine=_intersection,
+        means="has one of these licences; case does not matter",
+        passes=lambda columns, limit: columns.licenses.where(_one_of(limit)),
+        combine=_folded_intersection,
         found=lambda columns, model: (
             f"has the licence {columns.licenses[model]}" if columns.licenses[model] else "states no licence"
         ),
         relaxed=lambda columns, model, limit: limit | {columns.licenses[model]} if columns.licenses[model] else None,
         listed=lambda model: (model.card.license,) if model.card.license else (),
+        ignores_case=True,
     ),
     Constraint(
         name="models",

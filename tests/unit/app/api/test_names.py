@@ -110,12 +110,33 @@ def test_a_list_of_which_nothing_is_left_still_admits_nobody_and_refuses_in_few_
     assert order(relaxed) == [details["relaxation"]["model"]]
 
 
-@given(name=st.sampled_from(LISTS), listed=st.sets(st.sampled_from(KNOWN)), strangers=st.booleans())
+def test_licences_and_regions_are_the_same_in_any_case_and_stay_as_they_were_written() -> None:
+    assert order({"licenses": ["MIT"], "regions": ["US"]}) == ["abroad"]
+    assert order({"licenses": ["MIT", *STRANGERS], "regions": ["Us", *STRANGERS]}) == ["abroad"]
+    assert asked({"licenses": ["MIT"]}).preferences.limits == {"licenses": {"MIT"}}
+    assert asked({"licenses": ["MIT", *STRANGERS]}).preferences.limits == {"licenses": {"mit"}}
+    assert order({"models": ["Small", "large"]}) == ["large"], "names of models are what they are"
+    both = asked({"regions": ["EU", "US"]}, **{"x-thalamus-regions": "us,asia"}).preferences.limits
+    assert {name.casefold() for name in both["regions"]} == {"us"}
+
+
+def test_what_to_set_is_said_in_the_words_of_the_catalogue() -> None:
+    shouted = world_of(llm("one", license="MIT", regions={"EU", "us"}))
+    with pytest.raises(NoEligibleModel) as refused:
+        shouted.decide({"regions": ["eu"], "licenses": ["Apache-2.0"]})
+    assert refused.value.details is not None
+    assert refused.value.details["relaxation"]["routing"] == {
+        "regions": ["EU", "us"],
+        "licenses": ["Apache-2.0", "MIT"],
+    }
+
+
+@given(name=st.sampled_from(LISTS), listed=st.sets(st.sampled_from([*KNOWN, "MIT", "EU"])), strangers=st.booleans())
 def test_no_list_passes_others_for_being_cut(name: str, listed: set[str], strangers: bool) -> None:
     table = CandidateTable(Catalog(MODELS, ()))
     columns = Expected(Case(table, Question.of(request()), FleetColumns(table, fleet_of(*MODELS))))
     whole = frozenset(listed | set(STRANGERS if strangers else ()))
     cut = NAMES_OF.without_strangers(Preferences({name: whole})).limits[name]
     passes = VOCABULARY.constraint[name].passes
-    assert cut <= set(KNOWN)
+    assert cut <= {*KNOWN, *listed}
     np.testing.assert_array_equal(passes(columns, cut), passes(columns, whole))

@@ -140,6 +140,12 @@ def test_nobody_gives_more_than_they_have(change: dict[str, Any], fields: list[s
     assert exceeded(key(**HELD | change), key(**HELD)) == fields
 
 
+def test_regions_and_licences_are_within_whatever_their_case() -> None:
+    held = key(routing={"regions": ["eu", "us"], "licenses": ["apache-2.0"]})
+    assert exceeded(key(routing={"regions": ["EU"], "licenses": ["Apache-2.0"]}), held) == []
+    assert exceeded(key(routing={"regions": ["EU", "asia"], "licenses": ["Apache-2.0"]}), held) == ["routing"]
+
+
 def test_a_days_budget_is_within_a_months_if_all_its_days_are() -> None:
     held = key(budget={"usd": 310, "per": "month"})
     assert exceeded(key(budget={"usd": 10}), held) == []
