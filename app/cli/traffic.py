@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import random
@@ -125,6 +126,7 @@ def traffic(
     per_s: Annotated[float, typer.Option(help="Requests per second, on average.", min=0.01, max=1000)] = 2.0,
     seconds: Annotated[float | None, typer.Option(help="Stop after this long; never if absent.", min=0.1)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the requests; a new one at each run if absent.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was answered as JSON.")] = False,
 ) -> None:
     """Send the demo's prompts to a running gateway, so that its dashboards have something to show: models by name and
     `auto`, plain and streamed, with and without limits, some of them refused.
@@ -137,5 +139,10 @@ def traffic(
     sender = Traffic(url, os.environ[key_env], random.Random(seed))
     with suppress(KeyboardInterrupt):
         asyncio.run(sender.run(per_s, seconds))
-    answers = ", ".join(f"{count} of status {status or 'none'}" for status, count in sorted(sender.answered.items()))
-    print(f"Asked {sender.answered.total()}: {answers or 'nothing'}.")
+    answered = {str(status or "none"): count for status, count in sorted(sender.answered.items())}
+    asked = sender.answered.total()
+    if as_json:
+        print(json.dumps({"asked": asked, "answered": answered}))
+        return
+    answers = ", ".join(f"{count} of status {status}" for status, count in answered.items())
+    print(f"Asked {asked}: {answers or 'nothing'}.")
