@@ -66,7 +66,7 @@ def _line(entry: Entry, outcome: Outcome, over_usd: float) -> Mapping[str, objec
     if outcome.result == CANCELLED:
         line["status"] = STATUS_OF_WHO_LEFT
     if over_usd:
-        line["over_budget_usd"] = round(over_usd, 6)
+        line["over_budget_usd"] = over_usd
     return line
 
 

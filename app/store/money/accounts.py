@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ SILENT_S = 600.0
 DAY_S = 86_400.0
 NANO_USD = 1e-9
 """Sums of many floats differ by less."""
+MILLION = 1_000_000
 
 
 class Window(NamedTuple):
@@ -189,8 +191,8 @@ class Hold:
 
     @property
     def over_usd(self) -> float:
-        """How far the key's budget is overdrawn; only a soft one can be."""
-        return max(0.0, -self._account.left_usd)
+        """How far the key's budget is overdrawn, in whole millionths, rounded up; only a soft one can be."""
+        return max(0, math.ceil((-self._account.left_usd - NANO_USD) * MILLION)) / MILLION
 
     def shrink(self, usd: float) -> None:
         """The request needs no more than this."""

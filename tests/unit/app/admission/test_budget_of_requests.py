@@ -14,7 +14,7 @@ from app.domain.request import Request
 from app.domain.sessions import Session
 from app.errors import BudgetSpent, Draining, GatewayError, UpstreamBroken, UpstreamDisconnected, UpstreamTimeout
 from app.store.keys.key import Budget
-from app.store.money.accounts import Account
+from app.store.money.accounts import Account, Hold, window_of
 from app.upstream.client import Message
 from app.upstream.http.deadline import OutOfTime
 from app.upstream.served import Served
@@ -253,10 +253,20 @@ async def test_an_overdrawn_soft_budget_is_told_with_each_answer() -> None:
         served.answer.complete = True
         assert [piece async for piece in served.answer]
         await served.answer.aclose()
-    assert told == [None, f"{COST_USD / 2:.6f}"]
+    assert told == [None, "0.000004"], "3.5 millionths, rounded up"
     assert [one["over_budget_usd"] for one in world.completed] == [
         pytest.approx(COST_USD * n, abs=1e-6) for n in (0.5, 1.5)
     ]
+
+
+@pytest.mark.parametrize(
+    ("left_usd", "over_usd"),
+    [(0.0, 0.0), (1.0, 0.0), (-1e-13, 0.0), (-4e-9, 1e-6), (-1e-6, 1e-6), (-1.2e-6, 2e-6), (-0.3, 0.3)],
+)
+def test_what_is_overdrawn_is_never_told_as_nothing(left_usd: float, over_usd: float) -> None:
+    account = Account("key", Budget(1.0, hard=False), window_of(Budget(1.0), 0.0))
+    account.settled_softly_usd = 1.0 - left_usd
+    assert Hold(account, 0.0).over_usd == over_usd
 
 
 DEAR = replace(model("large"), price=TokenPrice(1.0, 200.0))
