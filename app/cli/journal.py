@@ -264,8 +264,11 @@ def _end(row: Row) -> str:
 
 
 def _print_json(row: Row, names: Mapping[str, str]) -> None:
+    from app.store.journal.flat import JSON_COLUMNS
+
     named = {**row, "key_name": names.get(row["key"]) or None}
-    print(json.dumps({name: value for name, value in named.items() if value is not None}), flush=True)
+    known = {name: value for name, value in named.items() if value is not None}
+    print(json.dumps(known | {name: json.loads(known[name]) for name in JSON_COLUMNS if name in known}), flush=True)
 
 
 def _print_line(row: Row, names: Mapping[str, str]) -> None:

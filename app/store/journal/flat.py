@@ -14,8 +14,9 @@ _PREDICTED = ("quality", "cost_usd", "output_tokens", "latency_s")
 _ASKED = ("asked_for", "stream", "priority", "max_tokens", "reserved_usd", "propensity", "eligible")
 PREDICTIONS = tuple(f"predicted_{name}" for name in _PREDICTED)
 _LAST = ("excluded", "artifact", "served_as", "predicted_as", "score", "keeps_text", "messages", "estimates", "asked")
+JSON_COLUMNS = ("excluded", "messages", "estimates", "asked")
 COLUMNS = ("time", *_TEXTS, *_ASKED, *_OF_THE_END, *_MORE_OF_THE_END, "reconstructed", *PREDICTIONS, *_LAST)
-"""Of a row, in order. `excluded` and the last three are JSON texts. `served_as` and `predicted_as` are those of who
+"""Of a row, in order; `JSON_COLUMNS` are JSON texts. `served_as` and `predicted_as` are those of who
 answered; where the first is None neither was recorded. A row that `keeps_text` but has no `messages` had too many."""
 
 
@@ -33,7 +34,7 @@ def flat(record: Mapping[str, Any], feedback: Mapping[str, Any] | None = None) -
     row["predicted_as"] = end.get("predicted_as")
     row["score"] = feedback["score"] if feedback else None
     row |= _predicted(record.get("estimates") or {}, end.get("model"))
-    for name in ("excluded", "messages", "estimates", "asked"):
+    for name in JSON_COLUMNS:
         row[name] = None if record.get(name) is None else orjson.dumps(record[name]).decode()
     return row
 

@@ -23,10 +23,25 @@ def thalamus(*words: str) -> Result:
     return CliRunner().invoke(journal, [*words])
 
 
+ASKED = {
+    "asked": {"limits": {"max_cost_usd": 1}},
+    "excluded": [{"model": "large", "constraint": "max_size_b"}],
+    "estimates": {
+        "model": ["small"],
+        "quality": [0.5],
+        "cost_usd": [0.1],
+        "output_tokens": [3.0],
+        "latency_s": [0.2],
+    },
+}
+
+
 def record(key_id: str, operation: str) -> bytes:
     model = None if operation == "explain" else "small"
     known = {"time": time.time(), "request_id": "r", "key": key_id, "operation": operation, "profile": "default"}
-    return json.dumps({**known, "end": {"outcome": "ok", "model": model, "cost_usd": model and 0.001}}).encode()
+    return json.dumps(
+        {**known, **ASKED, "end": {"outcome": "ok", "model": model, "cost_usd": model and 0.001}}
+    ).encode()
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +89,11 @@ def test_names_stand_beside_ids(config: Path, alice: str) -> None:
     assert json.loads(tail(config, "--key", "alice", "--json")[0])["key_name"] == "alice"
     assert f"{alice} (alice)" in thalamus("sum", "--config", str(config)).stdout
     assert json.loads(thalamus("sum", "--json", "--config", str(config)).stdout)["names"] == {alice: "alice"}
+
+
+def test_what_is_an_object_in_a_record_is_one_in_json(config: Path, alice: str) -> None:
+    (row,) = [json.loads(line) for line in tail(config, "--key", FORMER, "--json")]
+    assert (row["asked"], row["excluded"], row["estimates"]) == (ASKED["asked"], ASKED["excluded"], ASKED["estimates"])
 
 
 def test_explained_decisions_are_told_from_answers(config: Path, alice: str) -> None:
