@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,8 +123,8 @@ def show(record: Record) -> None:
             _shown(candidate["quality"], ".2f"),
             "-" if candidate["quality_interval"] is None else "{:.2f} to {:.2f}".format(*candidate["quality_interval"]),
             _shown(candidate["output_tokens"], ".0f"),
-            _shown(candidate["cost_usd"], ".3g", 1e6),
-            _shown(candidate["latency_s"], ".3g"),
+            figure(candidate["cost_usd"], 1e6),
+            figure(candidate["latency_s"]),
             _shown(candidate["utility"], ".3f"),
             "*" if candidate["on_pareto_front"] else "",
         )
@@ -146,8 +147,16 @@ def _reading(record: Record) -> Iterator[str]:
         yield f"an encoder failed: {record['predictor_failure']}"
 
 
-def _shown(value: float | None, form: str, factor: float = 1.0) -> str:
-    return "-" if value is None else format(value * factor, form)
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def figure(value: float | None, factor: float = 1.0) -> str:
+    """Three digits or all whole ones, without an exponent."""
+    if value is None:
+        return "-"
+    value *= factor
+    return f"{value:,.0f}" if value >= 999.5 else f"{Decimal(f'{value:.3g}'):f}"
 
 
 def _plot(record: Record, path: Path) -> None:

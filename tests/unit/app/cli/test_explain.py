@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.explain import _plot, show
+from app.cli.explain import _plot, figure, show
 from app.errors import UsageError
 from app.routing.record import describe
 from tests.fakes.full_disk import files_of_at_most
@@ -60,3 +60,21 @@ def test_a_picture_that_the_disk_has_no_room_for_leaves_the_one_before(tmp_path:
 
     assert picture.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["decision.png"]
+
+
+@pytest.mark.parametrize(
+    ("value", "factor", "shown"),
+    [
+        (None, 1.0, "-"),
+        (0.00501234, 1e6, "5,012"),
+        (0.001, 1e6, "1,000"),
+        (0.0009996, 1e6, "1,000"),
+        (0.000999, 1e6, "999"),
+        (0.00001234, 1e6, "12.3"),
+        (1.234e-11, 1e6, "0.0000123"),
+        (0.0, 1.0, "0"),
+        (12345.6, 1.0, "12,346"),
+    ],
+)
+def test_figures_have_no_exponent(value: float | None, factor: float, shown: str) -> None:
+    assert figure(value, factor) == shown
