@@ -37,6 +37,7 @@ from app.domain.quantities import (
     rounded_down,
     rounded_up,
 )
+from app.domain.request import OPERATIONS
 
 UPGRADE = "route:upgrade"
 """Scope of a key that may ask for better, and so dearer, models than would be chosen for it."""
@@ -193,7 +194,12 @@ def _ignored(columns: Columns, model: int) -> frozenset[str]:
     """What of a request leaves a mark on no answer of this model."""
     capabilities: frozenset[str] = columns.capabilities[model]
     spared: frozenset[str] = columns.spared[model]
-    return (columns.uses - capabilities) | (columns.parameters & spared)
+    return (_used(columns) - capabilities) | (columns.parameters & spared)
+
+
+def _used(columns: Columns) -> frozenset[str]:
+    """Capabilities that parameters of the request use; who does not do its kind of request at all is told so."""
+    return columns.uses - OPERATIONS
 
 
 def _named(names: frozenset[str]) -> str:
@@ -333,7 +339,7 @@ CONSTRAINTS = (
         kind=TRUTH,
         means="honours every parameter of the request, also those whose absence leaves an answer",
         passes=lambda columns, limit: (
-            columns.capabilities.where(lambda has: not limit or columns.uses <= has)
+            columns.capabilities.where(lambda has: not limit or _used(columns) <= has)
             & columns.spared.where(lambda names: not limit or names.isdisjoint(columns.parameters))
         ),
         combine=_either,

@@ -77,6 +77,18 @@ def test_the_unknown_never_passes_and_only_leaving_the_limit_out_helps(name: str
     assert f"leave out routing.{name}" in caught.value.message
 
 
+def test_a_model_for_another_kind_of_request_is_not_said_to_ignore_it() -> None:
+    world = world_of(llm("embedder", capabilities={"embeddings", "logprobs"}), llm("talker", capabilities={"chat"}))
+    chat = frozenset({"chat"})
+    with pytest.raises(NoEligibleModel) as caught:
+        world.decide({"require_parameters": True}, needs=chat, uses=chat | USES)
+    assert caught.value.details is not None
+    assert {each["model"]: each["message"] for each in caught.value.details["excluded"]} == {
+        "embedder": "cannot do chat",
+        "talker": "ignores logprobs",
+    }
+
+
 def test_of_models_with_as_many_reasons_the_nearest_limit_is_named() -> None:
     world = world_of(llm("unknown", parameters_b=None), llm("far", parameters_b=70), llm("near", parameters_b=32.8))
     with pytest.raises(NoEligibleModel, match=r"to admit near, set routing.max_size_b to 32.8"):
