@@ -26,7 +26,7 @@ from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
 from app.errors import CallerError, InvalidRequest, shown
 from app.forms.catalog_file import Count, Form, Positive, Usd
-from app.forms.yaml_files import dotted
+from app.forms.yaml_files import dotted, said_of
 from app.store.keys.credentials import NAME
 from app.store.keys.key import (
     ADMIN_SCOPES,
@@ -189,8 +189,8 @@ def grant_of(stated: Mapping[str, Any]) -> Grant:
     except ValidationError as exc:
         (first, *_) = exc.errors(include_url=False)
         where = shown(dotted(first["loc"]))
-        said = "is not a field of a key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise InvalidRequest(f"{where}: {said.removeprefix('Value error, ')}", param=where) from exc
+        said = "is not a field of a key" if first["type"] == "extra_forbidden" else said_of(first)
+        raise InvalidRequest(f"{where}: {said}", param=where) from exc
     for problem in may_set_problems(grant.may_set):
         raise InvalidRequest(problem, param="may_set")
     return grant

@@ -15,6 +15,8 @@ from app.errors import UsageError, without_credentials
 
 Form = TypeVar("Form", bound=BaseModel)
 # What a key of a file is called whose value may be a secret, or have been meant to name one.
+_LIST = re.compile("a valid (?:frozenset|list|set|tuple)")
+_MAPPING = re.compile(r"a valid dictionary(?: or instance of \w+)?")
 _SECRET = re.compile("secret|password|credential|pepper|(^|_)key")
 
 
@@ -122,12 +124,18 @@ def _expected(error: Mapping[str, Any], form: type[BaseModel]) -> str:
         return f"is not a key; did you mean {near[0]}?" if near else f"is not a key; known are {', '.join(known)}"
     if error["type"] == "too_short":
         return f"expected at least {error['ctx']['min_length']}"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    message = said_of(error).replace("Input should be", "expected")
     said = error["input"]
     shown = repr(without_credentials(said) if isinstance(said, str) else said)
     # A form as a whole is not worth showing, and a secret must not be.
     hidden = isinstance(said, dict | list | BaseModel) or len(shown) > 80 or _may_be_secret(error["loc"], said)
     return message if hidden else f"{message}, got {shown}"
+
+
+def said_of(error: Mapping[str, Any]) -> str:
+    """What pydantic says of a value, with what stands in a file for what Python makes of it."""
+    message = _LIST.sub("a list", error["msg"].removeprefix("Value error, "))
+    return _MAPPING.sub("keys with values", message)
 
 
 def _may_be_secret(loc: Sequence[int | str], said: object) -> bool:

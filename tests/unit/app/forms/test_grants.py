@@ -98,6 +98,12 @@ def test_all_that_one_has_may_be_given() -> None:
     assert exceeded(key(**HELD), key(**HELD)) == []
 
 
+@pytest.mark.parametrize("name", ["scopes", "may_set", "models"])
+def test_what_has_to_be_a_list_is_said_to(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{name}: Input should be a list$"):
+        grant_of({name: "inference"})
+
+
 @pytest.mark.parametrize(
     ("change", "fields"),
     [
