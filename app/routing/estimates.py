@@ -1,9 +1,9 @@
 """What is expected of every model for one request, computed when it is first asked for. Missing stays NaN.
 
-    written  = predicted tokens, no fewer and no more than asked for · choices
-    cost     = (input tokens + those of the template, as seen of late) · price + written tokens · price
+    output   = predicted tokens, no fewer and no more than asked for
+    cost     = (input tokens + those of the template, as seen of late) · price + output tokens · choices · price
     ttft     = wait + prefill
-    latency  = ttft + written tokens of one choice · time per token (as seen of late, else as the card says)
+    latency  = ttft + output tokens · time per token (as seen of late, else as the card says)
 
 All choices are written at the same time, and so are those of several prompts.
 What the session's model has in its cache it reads at the price of cached input, in no time.
@@ -243,17 +243,20 @@ class Expected:
 
     @lazily
     def output_tokens(self) -> Floats:
-        return self._unknown if self.prediction is None else self.table.spread(self.prediction.output_tokens)
+        if self.question.max_tokens == 0:
+            return np.zeros(len(self.table))
+        if self.prediction is None:
+            return self._unknown
+        return self._as_asked(self.table.spread(self.prediction.output_tokens))
+
+    @property
+    def most_output_tokens(self) -> float:
+        return math.nan if self.question.max_tokens is None else self.question.max_tokens
 
     @lazily
     def written_tokens(self) -> Floats:
-        most, choices = self.question.max_tokens, self.question.choices
-        if most == 0:
-            return np.zeros(len(self.table))
-        answer_M = self._least_tokens if self.question.least_tokens else self.output_tokens
-        if most is not None:
-            answer_M = np.minimum(answer_M, most)
-        return answer_M if choices == 1 else answer_M * choices
+        choices = self.question.choices
+        return self.output_tokens if choices == 1 else self.output_tokens * choices
 
     @lazily
     def cost_usd(self) -> Floats:
@@ -275,10 +278,7 @@ class Expected:
 
     @lazily
     def latency_s(self) -> Floats:
-        written_M, choices = self.written_tokens, self.question.choices
-        if choices != 1:
-            written_M = written_M / choices
-        return written_M * self.fleet.s_per_output_token_M + self.ttft_s
+        return self.output_tokens * self.fleet.s_per_output_token_M + self.ttft_s
 
     @lazily
     def quality_interval(self) -> Floats:
@@ -288,9 +288,11 @@ class Expected:
     @lazily
     def output_tokens_interval(self) -> Floats:
         """[M, 2]."""
+        if self.question.max_tokens == 0:
+            return np.zeros((len(self.table), 2))
         if self.prediction is None:
             return self._no_interval
-        return self.table.spread(self.prediction.output_tokens_interval)
+        return self._as_asked(self.table.spread(self.prediction.output_tokens_interval))
 
     def share(self, dimension: str) -> Floats:
         """How far each model is from the best end of a dimension's scale, in [0, 1]."""
@@ -314,11 +316,13 @@ class Expected:
             latency_s=known(self.latency_s.item(model)),
         )
 
-    @property
-    def _least_tokens(self) -> Floats:
-        """Predicted lengths where answers do not end before the least that is asked for, or with their context."""
-        longer_M = np.maximum(self.output_tokens, self.question.least_tokens)
-        return np.minimum(longer_M, self.table.context_tokens_M)
+    def _as_asked(self, tokens: Floats) -> Floats:
+        """Predicted lengths [M, ...] as the request lets them be: none ends before the least that is asked for, unless
+        with its context, and none goes beyond the most."""
+        most, least = self.question.max_tokens, self.question.least_tokens
+        if least:
+            tokens = np.minimum(np.maximum(tokens, least).T, self.table.context_tokens_M).T
+        return tokens if most is None else np.minimum(tokens, most)
 
     @property
     def _unknown(self) -> Floats:

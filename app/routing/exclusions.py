@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.domain.constraints import Constraint
 from app.domain.decision import Change, Exclusion
 from app.domain.dimensions import Truths
 from app.domain.request import OPERATIONS
@@ -29,7 +28,7 @@ from app.errors import (
 )
 from app.routing.estimates import Expected, Question
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
-from app.routing.relaxing import change_of, together, uncapped
+from app.routing.relaxing import change_of, together
 
 # What a key's budget does not pay for is left out after all else was decided.
 BUDGET = "budget"
@@ -214,21 +213,11 @@ def _shorter(question: Question) -> str:
 
 
 def _beyond_limits(expected: Expected, visible_M: Truths, estimated: bool) -> Iterator[Refusal]:
-    raised, raised_M = uncapped(expected)
     for name, limit in expected.question.preferences.limits.items():
         constraint = expected.table.vocabulary.constraint[name]
         if constraint.stage == "estimate" and not estimated:
             continue
-        passes_M = constraint.passes(expected, limit)
-        for model in np.flatnonzero(visible_M & ~passes_M).tolist():
-            change = change_of(constraint, raised if raised_M[model] else expected, model)
-            yield _beyond(constraint, change, model, expected, constraint.found(expected, model))
-        if raised is not expected:
-            for model in np.flatnonzero(visible_M & raised_M & passes_M & ~constraint.passes(raised, limit)).tolist():
-                found = f"once it may write that much, {constraint.found(raised, model)}"
-                yield _beyond(constraint, change_of(constraint, raised, model), model, expected, found)
-
-
-def _beyond(constraint: Constraint, change: Change | None, model: int, expected: Expected, found: str) -> Refusal:
-    message = found if change else f"{found}, and this key limits {constraint.name} itself"
-    return Refusal(model, Exclusion(expected.names[model], constraint.name, message, change))
+        for model in np.flatnonzero(visible_M & ~constraint.passes(expected, limit)).tolist():
+            found, change = constraint.found(expected, model), change_of(constraint, expected, model)
+            message = found if change else f"{found}, and this key limits {name} itself"
+            yield Refusal(model, Exclusion(expected.names[model], name, message, change))

@@ -21,7 +21,7 @@ from app.routing.candidates import CandidateTable
 from app.routing.router import Learned, Router
 from app.store.keys.key import Key
 from tests.fakes.call import FakeCall
-from tests.fakes.routing import FakeQualityPredictor, fleet_of, llm
+from tests.fakes.routing import FakeQualityPredictor, fleet_of, llm, world_of
 
 MODELS = (
     llm("tiny", parameters_b=1, price=TokenPrice(0.1, 0.1), security="public_api", regions={"eu", "us"}),
@@ -117,23 +117,36 @@ def test_what_a_key_excludes_by_name_is_not_told_with_what_its_caller_does() -> 
     assert (relaxation["model"], relaxation["routing"]) == ("tiny", {"exclude": ["far"]})
 
 
-def test_what_a_higher_cap_on_the_answer_would_cost_is_part_of_the_advice() -> None:
-    tight = {"max_output_tokens": 20, "max_cost_usd": 5e-6, "models": ["tiny"]}
-    error = refusal({"model": "auto", "routing": tight}, {})
-    relaxation = advice(error)
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({"max_tokens": 16, "routing": {"max_output_tokens": 16}}, KEY),
+        ({"max_tokens": 16, "routing": {"max_output_tokens": 20}}, KEY),
+        ({"routing": {"max_output_tokens": 60}}, replace(KEY, max_tokens=50)),
+        ({"routing": {"max_output_tokens": 20}}, KEY),
+        ({"routing": {"max_output_tokens": 20.5}}, KEY),
+        ({"max_tokens": 500, "routing": {"max_output_tokens": 20}}, limited(max_output_tokens=10)),
+    ],
+)
+def test_nobody_is_refused_for_a_length_that_no_answer_can_have(body: dict[str, Any], key: Key) -> None:
+    decision = send({"model": "auto", **body}, {}, key)
+    assert {each.model.name for each in decision.candidates} == set(NAMES)
+
+
+def test_a_limit_on_the_length_holds_of_answers_whose_length_is_not_predicted() -> None:
+    untested = llm("untested", tested=False)
+    world = world_of(untested)
+    assert world.order({"max_output_tokens": 20}, max_tokens=20) == ["untested"]
+    with pytest.raises(NoEligibleModel, match="max_output_tokens excludes 1"):
+        world.order({"max_output_tokens": 20})
+
+
+def test_an_answer_has_a_token_at_least() -> None:
+    asked = {"model": "auto", "routing": {"max_output_tokens": 0}}
+    relaxation = advice(refusal(asked, {}))
     assert relaxation is not None
-    assert relaxation["routing"] == {"max_output_tokens": 123.5, "max_cost_usd": 1.355e-05}
-    assert error.details is not None
-    messages = {each["constraint"]: each["message"] for each in error.details["excluded"] if each["model"] == "tiny"}
-    assert messages["max_cost_usd"] == "once it may write that much, is expected to cost 1.355e-05 USD"
-    admitted = {"model": "auto", "routing": {**tight, **relaxation["routing"]}}
-    assert send(admitted, {}).chosen.model.name == "tiny"
-    # Who asks for less himself is not let write more by a higher cap.
-    briefly = {"model": "auto", "max_tokens": 10, "routing": tight}
-    relaxation = advice(refusal(briefly, {}))
-    assert relaxation is not None
-    assert relaxation["routing"] == {"max_output_tokens": 123.5}
-    assert send({**briefly, "routing": {**tight, **relaxation["routing"]}}, {}).chosen.model.name == "tiny"
+    assert relaxation["routing"] == {"max_output_tokens": 1}
+    assert send({**asked, "routing": relaxation["routing"]}, {}).reason == "best"
 
 
 def test_what_is_expected_of_a_model_is_part_of_the_advice_where_its_card_excludes_it_as_well() -> None:
