@@ -27,6 +27,7 @@ from app.errors import (
     UpstreamUnreachable,
 )
 from app.gateway import has_session
+from app.routing.tally import NOBODY, Tally
 from app.upstream.served import Served
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
@@ -383,7 +384,9 @@ class StubbornRouter:
 
     decision: Decision | None = None
 
-    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
+    async def route(
+        self, request: Request, fleet: Fleet, session: Session | None = None, tally: Tally = NOBODY
+    ) -> Decision:
         if self.decision is None:
             raise NoEligibleModel("no candidate costs at most 0.0001 USD")
         return self.decision
