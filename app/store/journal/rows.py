@@ -63,7 +63,7 @@ def begun(entry: Entry) -> bytes:
         "key": entry.key_id,
         "tenant": entry.tenant,
         "operation": entry.operation,
-        "profile": "default" if request is None else request.profile,
+        "profile": "default" if request is None else request.counted_profile,
         "decision_id": None,
         "config": entry.config,
     }

@@ -99,6 +99,22 @@ def test_that_several_answers_were_asked_for_is_in_it() -> None:
     assert (told["choices"], told["prompts"]) == (6, 2)
 
 
+@pytest.mark.parametrize(
+    ("changes", "profile"),
+    [
+        ({}, "default"),
+        ({"profile": "cheap"}, "cheap"),
+        ({"model": "small"}, "named"),
+        ({"model": "small", "operation": "embeddings"}, "named"),
+    ],
+)
+def test_who_names_a_model_is_booked_on_no_profile(changes: dict[str, Any], profile: str) -> None:
+    """As metrics count it."""
+    asked = request(**changes)
+    told = record(entry(request=asked), OK)
+    assert told["profile"] == flat(told)["profile"] == asked.counted_profile == profile
+
+
 def test_a_request_that_was_never_decided_has_rows_as_well() -> None:
     told = record(entry(decision=None), Outcome("no_eligible_model"))
     assert (told["decision_id"], told["end"]["outcome"], told["end"]["cost_usd"]) == (None, "no_eligible_model", None)
