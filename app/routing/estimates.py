@@ -23,6 +23,7 @@ import numpy.typing as npt
 from app.domain.decision import Estimate
 from app.domain.dimensions import Floats, Labels, Truths
 from app.domain.frozen import frozen
+from app.domain.quantities import Priority
 from app.domain.request import MOST_OVERESTIMATED, MOST_UNDERESTIMATED, TOKENS_PER_IMAGE, Preferences, Request
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.lazily import lazily
@@ -63,7 +64,7 @@ NONE_REQUIRED: frozenset[str] = frozenset()
 
 @frozen
 class Question:
-    """The part of a request that decides, without its text; kept with the decision."""
+    """What a request asks for, without its text; kept with the decision."""
 
     model: str | None
     profile: str
@@ -83,6 +84,11 @@ class Question:
     parameters: frozenset[str] = NONE_REQUIRED
     """Their names, where the request requires that all are honoured; else none."""
     images: int = 0
+    deadline_s: float | None = None
+    """This and what follows decides nothing here, but was asked for as well."""
+    priority: Priority = "normal"
+    in_session: bool = False
+    """Whether it said of which session it is, in the caller's words."""
 
     @property
     def context_tokens(self) -> int:
@@ -117,6 +123,9 @@ class Question:
             least_tokens=request.least_tokens,
             parameters=_required(request) if request.preferences.limits else NONE_REQUIRED,
             images=request.images,
+            deadline_s=request.deadline_s,
+            priority=request.priority,
+            in_session=request.session_id is not None,
         )
 
 

@@ -167,6 +167,11 @@ def _asked(request: Request) -> dict[str, Any]:
         asked["limits"] = {name: kinds[name].as_json(limit) for name, limit in preferences.limits.items()}
     if request.needs:
         asked["needs"] = sorted(request.needs)
+    if request.deadline_s is not None:
+        asked["deadline_s"] = request.deadline_s
+    if request.session_id is not None:
+        # Its name is the caller's own, and may say who that is.
+        asked["in_session"] = True
     if request.choices != 1:
         # Tokens and cost are those of all of them.
         asked["choices"], asked["prompts"] = request.choices, request.prompts

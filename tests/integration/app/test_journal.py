@@ -76,6 +76,8 @@ async def test_a_decision_is_known_after_a_restart_and_to_its_own_key_only(tmp_p
         assert (await mine.decision("dec-nothing"))[0] == 404
         assert (await mine.decision("x" * 100))[0] == 404
     assert status == 200
+    for name in ("deadline_s", "priority", "in_session"):
+        assert after["asked"][name] == before["asked"][name], name
     for name in ("decision_id", "model", "reason", "propensity", "encoder", "versions"):
         assert after[name] == before[name], name
     same = ("result", "model", "attempts", "usage", "cost_usd", "ttft_s")

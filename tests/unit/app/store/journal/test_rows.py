@@ -15,8 +15,9 @@ from app.domain.request import Preferences
 from app.domain.usage import Usage
 from app.store.journal.flat import COLUMNS, flat
 from app.store.journal.journal import Entry, Outcome
-from app.store.journal.kept import periods_of
+from app.store.journal.kept import Kept, periods_of
 from app.store.journal.rows import MOST_TEXT_CHARS, begun, ended, shortened, unsealed, whole
+from app.store.journal.telling import record_of
 from tests.fakes.world import decision, request
 
 TEXT = "a secret plan"
@@ -89,6 +90,17 @@ def test_what_was_asked_is_in_it() -> None:
     row = record(entry(reserved_usd=0.2), OK)
     assert row["asked"]["limits"] == {"max_cost_usd": 0.5}
     assert (row["asked"]["weights"], row["reserved_usd"], row["expected_usd"]) == ({"cost": 0.25}, 0.2, 0.1)
+
+
+def test_a_deadline_and_that_there_was_a_session_are_in_it_where_they_were_asked_for() -> None:
+    asked = request(deadline_s=2.5, priority="high", session_id="of-alice")
+    told = record(entry(request=asked), OK)
+    assert "of-alice" not in str(told)
+    names = ("deadline_s", "priority", "in_session")
+    assert [record_of(Kept("tester", told))["asked"][name] for name in names] == [2.5, "high", True]
+    plain = record(entry(), OK)
+    assert plain["asked"].keys().isdisjoint(names)
+    assert [record_of(Kept("tester", plain))["asked"][name] for name in names] == [None, "normal", False]
 
 
 def test_that_several_answers_were_asked_for_is_in_it() -> None:
