@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -115,8 +115,9 @@ class Gateway:
     async def explain(self, request: Request, key: Caller) -> Mapping[str, Any]:
         """The record of the decision that this request would get, without the completion.
 
-        A key whose budget is spent is shown what it would get with money.
+        It is explained in full, as with `explain`. A key whose budget is spent is shown what it would get with money.
         """
+        request = replace(request, explain=True)
         async with self._admission.admit(request, key, "explain") as admitted:
             _, decision = await self._decide(request, admitted.would_afford, NOBODY)
             return self.decisions.described(decision, None)
