@@ -166,6 +166,7 @@ class Admitted:
             raise self._with_decision(draining()) from error
         if isinstance(error, GatewayError):
             self._with_decision(error)
+            self._entry.refusal = error.evidence
         if error is not None:
             self._ledger.promises.failed(self._request, error)
             if missed(error):

@@ -25,7 +25,7 @@ from app.domain.sessions import Session
 from app.errors import GatewayError, UnknownModel
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Prospect, Question
-from app.routing.evidence import Evidence, reason_of, why_of
+from app.routing.evidence import Denial, Evidence, reason_of, why_of
 from app.routing.exclusions import nothing_left
 from app.routing.filters import (
     CardFilter,
@@ -122,7 +122,7 @@ class Router:
         view = await self._read(request, case, usable_M, terms)
         if request.preferences.limits and not np.count_nonzero(view.eligible):
             _tell_excluded(tally, passing, view.limited, estimated=True)
-            raise nothing_left(view.limited, estimated=True)
+            raise self._denied(view, estimated=True)
         ground = self._rank(view) or await self._abstain(view)
         if request.profile in self._steady and is_dear(view, ground):
             rest = replace(request, conversation=rest_of(request.conversation))
@@ -157,9 +157,14 @@ class Router:
         """The error where that is so. What to change follows from predictions, too, where limits are about them."""
         usable_M, terms = np.zeros(len(self._table), dtype=np.bool_), Terms(request.preferences.weights)
         estimated = has_limits_on_estimates(case)
-        limited = (await self._read(request, case, usable_M, terms)).limited if estimated else Expected(case)
-        _tell_excluded(tally, passing, limited, estimated=estimated)
-        return nothing_left(limited, estimated=estimated)
+        view = await self._read(request, case, usable_M, terms) if estimated else View(case, usable_M, terms)
+        _tell_excluded(tally, passing, view.limited, estimated=estimated)
+        return self._denied(view, estimated=estimated)
+
+    def _denied(self, view: View, *, estimated: bool) -> GatewayError:
+        error = nothing_left(view.limited, estimated=estimated)
+        error.evidence = Denial(view.limited, view.reading, self._versions)
+        return error
 
     async def _terms(self, question: Question, usable_M: Truths, loss: float) -> Terms:
         """The weights, with the one on cost that this loss of quality allows among these models."""

@@ -26,10 +26,14 @@ _FACTS = struct.Struct("<BddHHB")
 
 
 class Outline(Protocol):
-    """What is kept of a decision."""
+    """What is kept of a decision, or of why there is none."""
 
     def of(self, decision: Decision) -> dict[str, Any]:
         """What it came from; arrays may be NumPy's. It is asked for last, and once."""
+        ...
+
+    def of_refusal(self, evidence: object) -> dict[str, Any]:
+        """What excluded all models."""
         ...
 
 
@@ -86,6 +90,8 @@ def ended(entry: Entry, outcome: Outcome, now: float, outline: Outline) -> bytes
             row["messages"] = _messages(request.conversation)
     if decision is not None:
         row.update(outline.of(decision))
+    if entry.refusal is not None:
+        row.update(outline.of_refusal(entry.refusal))
     row["end"] = _end(outcome, now)
     decision_id = None if decision is None else decision.decision_id
     facts = Facts(round(entry.at, 3), outcome.cost_usd or 0.0, entry.key_id, decision_id, entry.held_in)

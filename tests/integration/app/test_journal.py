@@ -130,7 +130,10 @@ async def test_a_request_that_fails_and_one_that_no_model_may_answer_have_record
     outcomes = {record["end"]["outcome"]: record for record in records(tmp_path)}
     assert outcomes.keys() == {"invalid_request", "no_eligible_model"}
     assert outcomes["invalid_request"]["end"]["attempts"] == 1
-    assert outcomes["no_eligible_model"]["asked"]["limits"] == {"max_size_b": 1.0}
+    refused = outcomes["no_eligible_model"]
+    assert refused["asked"]["limits"] == {"max_size_b": 1.0}
+    assert (refused["eligible"], refused["excluded"]) == (0, {"max_size_b": {"count": 1, "models": ["small"]}})
+    assert refused["versions"]["config"] == deployment.settings.version
 
 
 async def test_how_probable_the_answer_was_is_recorded_where_it_says_so(tmp_path: Path) -> None:

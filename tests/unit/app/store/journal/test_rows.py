@@ -35,6 +35,9 @@ class FakeOutline:
     def of(self, _: object) -> dict[str, Any]:
         return {"propensity": 1.0}
 
+    def of_refusal(self, evidence: object) -> dict[str, Any]:
+        return {"eligible": 0, "excluded": evidence}
+
 
 OUTLINE = FakeOutline()
 OK = Outcome("ok", model="small", usage=Usage(1, 2), cost_usd=0.25)
@@ -130,6 +133,12 @@ def test_who_names_a_model_is_booked_on_no_profile(changes: dict[str, Any], prof
 def test_a_request_that_was_never_decided_has_rows_as_well() -> None:
     told = record(entry(decision=None), Outcome("no_eligible_model"))
     assert (told["decision_id"], told["end"]["outcome"], told["end"]["cost_usd"]) == (None, "no_eligible_model", None)
+
+
+def test_what_excluded_all_models_is_in_the_record_of_a_refusal() -> None:
+    against = {"max_cost_usd": {"count": 1, "models": ["small"]}}
+    told = flat(record(entry(decision=None, refusal=against), Outcome("no_eligible_model")))
+    assert (told["eligible"], orjson.loads(told["excluded"]), told["estimates"]) == (0, against, None)
 
 
 tokens = st.integers(0, 1_000_000)
