@@ -61,6 +61,8 @@ class GatewayError(Exception):
         """More for machines, beside the four keys of OpenAI's error object."""
         self.decided: Mapping[str, str] = {}
         """Headers that tell of the decision that was made before it."""
+        self.evidence: object = None
+        """What it follows from, for the record, where no model was eligible."""
 
     @property
     def outcome(self) -> str:

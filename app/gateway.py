@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from app.domain.decision import Decision, Fleet
 from app.domain.request import Request
 from app.domain.sessions import Session
 from app.errors import NotAllowed, RateLimited
+from app.routing.tally import NOBODY, Tally
 from app.store.journal.journal import Journal
 from app.store.sessions import MemorySessions, Sessions
 from app.telemetry import Telemetry
@@ -28,8 +29,12 @@ EXPLAIN = "route:explain"
 class Router(Protocol):
     """Decides which models are tried, in which order."""
 
-    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
+    async def route(
+        self, request: Request, fleet: Fleet, session: Session | None = None, tally: Tally = NOBODY
+    ) -> Decision:
         """Rank the eligible models; `session` is what is remembered of the request's own one.
+
+        `tally` hears what the decision is made from.
 
         Raises:
             GatewayError: there is none; the message says why.
@@ -96,7 +101,7 @@ class Gateway:
         """
         self._permit_explanation(request, key)
         async with self._admission.admit(request, key) as admitted:
-            request, decision = await self._decide(request, admitted.afford)
+            request, decision = await self._decide(request, admitted.afford, self._metrics)
             admitted.decided(decision)
             served = await self._dispatcher.dispatch(request, decision, admitted.deadline, key.id, admitted)
             admitted.hand_over(served)
@@ -110,10 +115,11 @@ class Gateway:
     async def explain(self, request: Request, key: Caller) -> Mapping[str, Any]:
         """The record of the decision that this request would get, without the completion.
 
-        A key whose budget is spent is shown what it would get with money.
+        It is explained in full, as with `explain`. A key whose budget is spent is shown what it would get with money.
         """
+        request = replace(request, explain=True)
         async with self._admission.admit(request, key, "explain") as admitted:
-            _, decision = await self._decide(request, admitted.would_afford)
+            _, decision = await self._decide(request, admitted.would_afford, NOBODY)
             return self.decisions.described(decision, None)
 
     def ready(self) -> bool:
@@ -130,22 +136,15 @@ class Gateway:
             self.refused(key)
             raise NotAllowed(f"routing.explain needs a key with the scope {EXPLAIN}", param="routing.explain")
 
-    async def _decide(self, request: Request, afford: Afford) -> tuple[Request, Decision]:
+    async def _decide(self, request: Request, afford: Afford, tally: Tally) -> tuple[Request, Decision]:
         session = await self._desk.sessions.find(request) if has_session(request) else None
         began_at = self._replicas.clock()
-        decision = await self._desk.router.route(request, self._replicas.fleet(), session)
-        seconds = self._replicas.clock() - began_at
+        decision = await self._desk.router.route(request, self._replicas.fleet(), session, tally)
+        self._afterwards.do(partial(tally.decision_took, self._replicas.clock() - began_at))
         if failure := decision.details.get("predictor_failure"):
-            self._metrics.predictor_failures.inc()
+            tally.predictor_failed()
             self._log.write("predictor.failed", request_id=request.request_id, cause=str(failure))
-        request, decision = await afford(request, decision)
-        self._afterwards.do(partial(self._count, decision, request.counted_profile, seconds))
-        return request, decision
-
-    def _count(self, decision: Decision, profile: str, seconds: float) -> None:
-        chosen = decision.chosen
-        self._metrics.decided(chosen.model.name, profile, decision.reason, seconds)
-        self._metrics.promises.chose(chosen.model.name, chosen.quality)
+        return await afford(request, decision)
 
     def _unrecorded(self, request_id: str, failure: Exception) -> None:
         self._log.write("record.failed", request_id=request_id, where=where(failure))

@@ -158,11 +158,15 @@ class Admitted:
     ) -> None:
         if self._served:
             return
+        if self._decision is not None:
+            asked = self._asked or self._decision.chosen
+            self._ledger.telemetry.afterwards.do(partial(self._count_decision, self._decision, asked))
         if self._is_cut and isinstance(error, asyncio.CancelledError) and self._task and self._task.uncancel() == 0:
             self._end(self._unanswered(Draining.code), self._request.input_tokens)
             raise self._with_decision(draining()) from error
         if isinstance(error, GatewayError):
             self._with_decision(error)
+            self._entry.refusal = error.evidence
         if error is not None:
             self._ledger.promises.failed(self._request, error)
             if missed(error):
@@ -228,8 +232,7 @@ class Admitted:
             served.left = {**served.left, "x-thalamus-over-budget-usd": f"{over_usd:.6f}"}
         self._served = served
         served.answer.on_close(partial(self._answer_closed, served))
-        telemetry, model = self._ledger.telemetry, served.candidate.model.name
-        telemetry.afterwards.do(partial(telemetry.metrics.served, model, began_s, served.overhead_s))
+        self._ledger.telemetry.afterwards.do(partial(self._count_begun, served, began_s))
         return served
 
     def so_far(self, served: Served) -> Outcome:
@@ -240,6 +243,16 @@ class Admitted:
         outcome = self._outcome(served)
         usage = outcome.usage
         self._end(outcome, usage.input_tokens + usage.output_tokens if usage else 0)
+
+    def _count_begun(self, served: Served, began_s: float) -> None:
+        self._ledger.telemetry.metrics.served(served.candidate.model.name, began_s, served.overhead_s)
+        self._count_decision(served.decision, served.candidate)
+
+    def _count_decision(self, decision: Decision, candidate: Candidate) -> None:
+        """Once, by who answered; where nobody did, by who was asked last, if anybody was: as the headers tell it."""
+        metrics, model = self._ledger.telemetry.metrics, candidate.model.name
+        metrics.decided(model, self._request.counted_profile, reason_of(decision, candidate))
+        metrics.promises.chose(model, candidate.quality)
 
     def _with_decision(self, error: GatewayError) -> GatewayError:
         if self._decision is not None:

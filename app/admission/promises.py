@@ -46,7 +46,7 @@ class Promises:
             self.failed(request, error)
         elif served.answer.complete:
             estimate = served.candidate.estimate
-            self._compare(request, served.candidate.model, estimate, outcome)
+            self._compare(request, served.candidate.model.name, estimate, outcome)
             if limits := request.preferences.limits:
                 self._check_limits(request, limits, outcome)
             self._check(request, "deadline_s", request.deadline_s, outcome.duration_s)
@@ -64,10 +64,10 @@ class Promises:
         if request.deadline_s is not None and isinstance(error, OutOfTime):
             self._metrics.attained("deadline_s", request.counted_profile, "missed")
 
-    def _compare(self, request: Request, model: Model, estimate: Estimate, outcome: Outcome) -> None:
-        name, written, usage = model.name, estimate.output_tokens, outcome.usage
+    def _compare(self, request: Request, name: str, estimate: Estimate, outcome: Outcome) -> None:
+        written, usage = estimate.output_tokens, outcome.usage
         if written is not None:
-            written = request.answer_tokens(written, model.card.context_tokens) * request.choices
+            written *= request.choices
         self._metrics.compared("cost_usd", name, estimate.cost_usd, outcome.cost_usd)
         self._metrics.compared("output_tokens", name, written, usage.output_tokens if usage else None)
         self._metrics.compared("latency_s", name, estimate.latency_s, outcome.duration_s)

@@ -78,7 +78,7 @@ class Live:
         Raises:
             UsageError: something that they name cannot be used.
         """
-        await self._take_over(await _opened(await asyncio.to_thread(Draft.of, settings, self._lasting.telemetry)))
+        await self._take_over(await _opened(await asyncio.to_thread(Draft.of, settings)))
 
     async def aclose(self) -> None:
         await self.discard()
@@ -158,7 +158,7 @@ class Live:
 
     def _draft(self, files: Files | None) -> Draft:
         settings = load_settings(self.now.settings.path, files=files)
-        return Draft.of(settings, self._lasting.telemetry, self.now)
+        return Draft.of(settings, self.now)
 
     async def _take_over(self, draft: Draft) -> None:
         before, now = self._now, Snapshot(draft, self._lasting, self._now)

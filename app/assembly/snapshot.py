@@ -25,7 +25,7 @@ from app.errors import UsageError
 from app.gateway import Desk, Gateway
 from app.routing.candidates import CandidateTable
 from app.routing.record import describe, predicted_quality
-from app.routing.router import Learned, Router, Tally
+from app.routing.router import Learned, Router
 from app.settings import Settings
 from app.store.keys.issuer import NAMED
 from app.store.keys.key import Keys, StaticKeys
@@ -95,7 +95,7 @@ class Draft:
     client: UpstreamClient
 
     @classmethod
-    def of(cls, settings: Settings, telemetry: Telemetry, before: Snapshot | None = None) -> Draft:
+    def of(cls, settings: Settings, before: Snapshot | None = None) -> Draft:
         """Takes up to some seconds; may run in any thread.
 
         Raises:
@@ -106,7 +106,7 @@ class Draft:
         client = create_client(settings)
         lent = before.lent if before and before.lent.serves(settings) else LentModel(settings)
         lent.take()
-        return cls(settings, lent, create_router(settings, lent.model, telemetry.metrics), client)
+        return cls(settings, lent, create_router(settings, lent.model), client)
 
     async def discard(self) -> None:
         """It is not to run after all, or no longer."""
@@ -187,15 +187,15 @@ class Snapshot:
         lasting.telemetry.metrics.kept.know_keys(key.id for key in keys)
 
 
-def create_router(settings: Settings, router_model: RouterModel | None, tally: Tally | None = None) -> Router:
+def create_router(settings: Settings, router_model: RouterModel | None) -> Router:
     """The router alone: it needs no backend."""
     versions = {"config": settings.version}
     if router_model is None:
         table = CandidateTable(settings.catalog, (), settings.scales)
-        return Router(table, Learned(), settings.profiles, versions, tally)
+        return Router(table, Learned(), settings.profiles, versions)
     learned = Learned(router_model.predictor, router_model.curve)
     table = CandidateTable(settings.catalog, router_model.predictor.models, settings.scales)
-    return Router(table, learned, settings.profiles, versions | {"artifact": router_model.version}, tally)
+    return Router(table, learned, settings.profiles, versions | {"artifact": router_model.version})
 
 
 def baseline_of(settings: Settings, router_model: RouterModel | None) -> Baseline | None:

@@ -75,6 +75,7 @@ def _request(settings: Settings, prompt: str, profile: str, weights: str) -> Req
         max_tokens=None,
         needs=frozenset({"chat"}),
         preferences=merged(settings.profiles[profile].preferences, asked.preferences),
+        explain=True,
     )
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from app.domain.dimensions import (
     PARAMETERS_B,
     RELEASED,
@@ -248,12 +250,13 @@ CONSTRAINTS = (
         "max_output_tokens",
         "estimate",
         Reading(
-            lambda columns: columns.output_tokens,
+            # What an answer may have is known also where no length is predicted: fmin takes the number beside a NaN.
+            lambda columns: np.fmin(columns.uncut_tokens, columns.most_uncut_tokens),
             "is expected to write {} tokens",
             "has no predicted length of its answer",
             of_answers=True,
         ),
-        "predicted tokens of the answer, at most; also caps what the model may write",
+        "tokens of an answer, at most: who is predicted to write more, and may, is left out; all others are cut there",
     ),
     at_least(
         "min_quality",

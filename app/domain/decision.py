@@ -20,6 +20,7 @@ class Estimate:
 
     quality: float | None
     output_tokens: float | None
+    """Of each choice, as the caller lets it be."""
     cost_usd: float | None
     ttft_s: float | None
     latency_s: float | None

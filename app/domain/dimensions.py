@@ -112,12 +112,22 @@ class Columns(Protocol):
 
     @property
     def output_tokens(self) -> Floats:
-        """Predicted length of the answer, were it not cut."""
+        """Expected length of an answer: what is predicted, no shorter and no longer than the caller wants it."""
+        ...
+
+    @property
+    def uncut_tokens(self) -> Floats:
+        """The same were it not for the limit `max_output_tokens`."""
+        ...
+
+    @property
+    def most_uncut_tokens(self) -> float:
+        """What an answer may have by everything but that limit; NaN where nothing else limits it."""
         ...
 
     @property
     def written_tokens(self) -> Floats:
-        """The same in all choices, no shorter and no longer than the caller wants each."""
+        """The same of all choices together."""
         ...
 
     @property
@@ -323,7 +333,7 @@ DIMENSIONS = (
         scale=Scale(4000.0, 10.0, "log"),
         stage="estimate",
         value=lambda columns: columns.output_tokens,
-        source="predicted tokens of the answer",
+        source="predicted tokens of the answer, no more than may be written",
     ),
     Dimension(
         name="readability",

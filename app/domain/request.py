@@ -76,6 +76,7 @@ class Request:
     input_tokens: int
     """Estimated from the text's length, and so many for a picture: no one tokenizer fits all models."""
     max_tokens: int | None
+    """What an answer may have, all considered."""
     needs: frozenset[str]
     """Capabilities without which a model cannot answer this call."""
     preferences: Preferences
@@ -104,6 +105,8 @@ class Request:
     """Whose call it is: nothing that is remembered for one key is used for another."""
     traceparent: str | None = None
     """The caller's W3C trace context, for the backend."""
+    own_max_tokens: int | None = None
+    """What it may have were it not for the limit `max_output_tokens`."""
     is_capped: bool = False
     """Whether `max_tokens` is only what others allow at most: no context needs to have room for that much."""
 
@@ -141,6 +144,7 @@ class Request:
             self,
             body=body,
             max_tokens=tokens,
+            own_max_tokens=tokens,
             least_tokens=min(self.least_tokens, tokens),
             is_capped=self.is_capped or self.max_tokens is None,
         )

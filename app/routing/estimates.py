@@ -1,9 +1,9 @@
 """What is expected of every model for one request, computed when it is first asked for. Missing stays NaN.
 
-    written  = predicted tokens, no fewer and no more than asked for · choices
-    cost     = (input tokens + those of the template, as seen of late) · price + written tokens · price
+    output   = predicted tokens, no fewer and no more than asked for
+    cost     = (input tokens + those of the template, as seen of late) · price + output tokens · choices · price
     ttft     = wait + prefill
-    latency  = ttft + written tokens of one choice · time per token (as seen of late, else as the card says)
+    latency  = ttft + output tokens · time per token (as seen of late, else as the card says)
 
 All choices are written at the same time, and so are those of several prompts.
 What the session's model has in its cache it reads at the price of cached input, in no time.
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from app.domain.decision import Estimate
 from app.domain.dimensions import Floats, Labels, Truths
 from app.domain.frozen import frozen
+from app.domain.quantities import Priority
 from app.domain.request import MOST_OVERESTIMATED, MOST_UNDERESTIMATED, TOKENS_PER_IMAGE, Preferences, Request
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.lazily import lazily
@@ -63,7 +64,7 @@ NONE_REQUIRED: frozenset[str] = frozenset()
 
 @frozen
 class Question:
-    """The part of a request that decides, without its text; kept with the decision."""
+    """What a request asks for, without its text; kept with the decision."""
 
     model: str | None
     profile: str
@@ -73,6 +74,8 @@ class Question:
     uses: frozenset[str]
     preferences: Preferences
     allowed_models: frozenset[str] | None
+    own_max_tokens: int | None = None
+    """`max_tokens` without the limit `max_output_tokens`."""
     prompt_tokens: int = 0
     """The longest of the prompts that are read one by one, estimated."""
     asked_tokens: int = 0
@@ -86,6 +89,11 @@ class Question:
     prompt_field: str = "messages"
     """What callers call the prompt, to tell them what to change."""
     length_field: str = "max_tokens"
+    deadline_s: float | None = None
+    """This and what follows decides nothing here, but was asked for as well."""
+    priority: Priority = "normal"
+    in_session: bool = False
+    """Whether it said of which session it is, in the caller's words."""
 
     @property
     def context_tokens(self) -> int:
@@ -110,6 +118,7 @@ class Question:
             profile=request.profile,
             input_tokens=request.input_tokens,
             max_tokens=request.max_tokens,
+            own_max_tokens=request.own_max_tokens,
             needs=request.needs,
             uses=request.uses,
             preferences=request.preferences,
@@ -122,6 +131,9 @@ class Question:
             images=request.images,
             prompt_field=request.prompt_field,
             length_field=request.length_field,
+            deadline_s=request.deadline_s,
+            priority=request.priority,
+            in_session=request.session_id is not None,
         )
 
 
@@ -247,18 +259,30 @@ class Expected:
         return self._unknown if self.prediction is None else self.table.spread(self.prediction.quality)
 
     @lazily
+    def uncut_tokens(self) -> Floats:
+        question = self.question
+        if question.max_tokens == 0:
+            return np.zeros(len(self.table))
+        if self.prediction is None:
+            return self._unknown
+        return self._as_asked(self.table.spread(self.prediction.output_tokens), question.own_max_tokens)
+
+    @lazily
     def output_tokens(self) -> Floats:
-        return self._unknown if self.prediction is None else self.table.spread(self.prediction.output_tokens)
+        most = self.question.max_tokens
+        if most is None or most == self.question.own_max_tokens:
+            return self.uncut_tokens
+        return np.minimum(self.uncut_tokens, most)
+
+    @property
+    def most_uncut_tokens(self) -> float:
+        most = self.question.own_max_tokens
+        return math.nan if most is None else most
 
     @lazily
     def written_tokens(self) -> Floats:
-        most, choices = self.question.max_tokens, self.question.choices
-        if most == 0:
-            return np.zeros(len(self.table))
-        answer_M = self._least_tokens if self.question.least_tokens else self.output_tokens
-        if most is not None:
-            answer_M = np.minimum(answer_M, most)
-        return answer_M if choices == 1 else answer_M * choices
+        choices = self.question.choices
+        return self.output_tokens if choices == 1 else self.output_tokens * choices
 
     @lazily
     def cost_usd(self) -> Floats:
@@ -280,10 +304,7 @@ class Expected:
 
     @lazily
     def latency_s(self) -> Floats:
-        written_M, choices = self.written_tokens, self.question.choices
-        if choices != 1:
-            written_M = written_M / choices
-        return written_M * self.fleet.s_per_output_token_M + self.ttft_s
+        return self.output_tokens * self.fleet.s_per_output_token_M + self.ttft_s
 
     @lazily
     def quality_interval(self) -> Floats:
@@ -293,9 +314,11 @@ class Expected:
     @lazily
     def output_tokens_interval(self) -> Floats:
         """[M, 2]."""
+        if self.question.max_tokens == 0:
+            return np.zeros((len(self.table), 2))
         if self.prediction is None:
             return self._no_interval
-        return self.table.spread(self.prediction.output_tokens_interval)
+        return self._as_asked(self.table.spread(self.prediction.output_tokens_interval), self.question.max_tokens)
 
     def share(self, dimension: str) -> Floats:
         """How far each model is from the best end of a dimension's scale, in [0, 1]."""
@@ -319,11 +342,12 @@ class Expected:
             latency_s=known(self.latency_s.item(model)),
         )
 
-    @property
-    def _least_tokens(self) -> Floats:
-        """Predicted lengths where answers do not end before the least that is asked for, or with their context."""
-        longer_M = np.maximum(self.output_tokens, self.question.least_tokens)
-        return np.minimum(longer_M, self.table.context_tokens_M)
+    def _as_asked(self, tokens: Floats, most: int | None) -> Floats:
+        """Predicted lengths [M, ...] as a request lets them be: none ends before the least that is asked for, unless
+        with its context, and none goes beyond the most."""
+        if least := self.question.least_tokens:
+            tokens = np.minimum(np.maximum(tokens, least).T, self.table.context_tokens_M).T
+        return tokens if most is None else np.minimum(tokens, most)
 
     @property
     def _unknown(self) -> Floats:

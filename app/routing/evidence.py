@@ -39,6 +39,16 @@ class Evidence:
     """Where each model of the catalogue stands in the profile's order."""
 
 
+@frozen
+class Denial:
+    """Why there is no decision: what no model complied with."""
+
+    limited: Expected
+    """What limits were held against."""
+    reading: Reading
+    versions: Mapping[str, str]
+
+
 def reason_of(case: Case, ground: Ground) -> Reason:
     """The reason in a word."""
     if case.question.model is not None:

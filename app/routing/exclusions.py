@@ -29,7 +29,7 @@ from app.errors import (
 )
 from app.routing.estimates import Expected, Question
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
-from app.routing.relaxing import change_of, together, uncapped
+from app.routing.relaxing import change_of, together, uncut
 
 # What a key's budget does not pay for is left out after all else was decided.
 BUDGET = "budget"
@@ -218,7 +218,7 @@ def _shorter(question: Question, most: int) -> str:
 
 
 def _beyond_limits(expected: Expected, visible_M: Truths, estimated: bool) -> Iterator[Refusal]:
-    raised, raised_M = uncapped(expected)
+    raised, raised_M = uncut(expected)
     for name, limit in expected.question.preferences.limits.items():
         constraint = expected.table.vocabulary.constraint[name]
         if constraint.stage == "estimate" and not estimated:

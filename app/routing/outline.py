@@ -15,9 +15,10 @@ from app.domain.decision import Decision
 from app.domain.dimensions import Truths
 from app.routing.candidates import CandidateTable
 from app.routing.estimates import Case, Expected
-from app.routing.evidence import Evidence
+from app.routing.evidence import Denial, Evidence
 from app.routing.exclusions import BUDGET
 from app.routing.filters import AVAILABILITY, CAPABILITIES, CONTEXT, asked_for, capable, roomy
+from app.routing.reading import Reading
 from app.routing.sessions import session_as_json
 
 # Most catalogues have fewer models; a longer tail of the ranking is never tried, and its estimates follow from the
@@ -55,14 +56,20 @@ class Outlines:
             outline["session"] = session
         if evidence.ground.doubted is not None:
             outline["doubted"] = expected.names[evidence.ground.doubted]
-        if evidence.reading.failure is not None:
-            outline["predictor_failure"] = evidence.reading.failure
-        if evidence.reading.prediction is not None:
-            outline["encoder"] = evidence.reading.encoder
-            outline["unfamiliar"] = bool(evidence.reading.prediction.unfamiliar)
+        _add_reading(outline, evidence.reading)
         weights = evidence.ground.terms.weights
         if weights is not evidence.case.question.preferences.weights:
             outline["applied_weights"] = weights
+        outline["versions"] = evidence.versions
+        return outline
+
+    @staticmethod
+    def of_refusal(evidence: object) -> dict[str, Any]:
+        """The same of a request that no model was eligible for."""
+        if not isinstance(evidence, Denial):
+            return {}
+        outline: dict[str, Any] = {"eligible": 0, "excluded": dict(_excluded(evidence.limited, ()))}
+        _add_reading(outline, evidence.reading)
         outline["versions"] = evidence.versions
         return outline
 
@@ -80,6 +87,14 @@ class Outlines:
             if len(self._visible) > REMEMBERED:
                 self._visible.popitem(last=False)
         return known
+
+
+def _add_reading(outline: dict[str, Any], reading: Reading) -> None:
+    if reading.failure is not None:
+        outline["predictor_failure"] = reading.failure
+    if reading.prediction is not None:
+        outline["encoder"] = reading.encoder
+        outline["unfamiliar"] = bool(reading.prediction.unfamiliar)
 
 
 def _estimates(expected: Expected, order_K: np.ndarray) -> dict[str, Any]:

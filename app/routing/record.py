@@ -95,6 +95,9 @@ def _asked(question: Question, vocabulary: Vocabulary) -> dict[str, Any]:
         "uses": sorted(question.uses),
         "input_tokens": question.input_tokens,
         "max_tokens": question.max_tokens,
+        "deadline_s": question.deadline_s,
+        "priority": question.priority,
+        "in_session": question.in_session,
     }
     return asked if question.choices == 1 else {**asked, "choices": question.choices}
 

@@ -3,7 +3,7 @@
 How it works: a limit of a request is what its profile, its key, its headers and its body say of it, all of which hold.
 So a model is admitted when each of them admits it, and each is relaxed for itself. What a key says nobody can change
 who calls with it. What a profile says does not hold for models that are asked for by name. `max_output_tokens` also
-caps what is written, so who raises it is told what else he has to raise for a longer answer.
+cuts what is written, so who raises it is told what else he has to raise for a longer answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.domain.request import Origins, Preferences
 from app.domain.vocabulary import HEADER_PREFIX
 from app.routing.estimates import Expected
 
-CAP = "max_output_tokens"
+CUT = "max_output_tokens"
 
 
 def origins_of(preferences: Preferences) -> Origins:
@@ -29,20 +29,20 @@ def origins_of(preferences: Preferences) -> Origins:
     return preferences.origins or Origins({}, {}, {}, preferences.limits)
 
 
-def uncapped(expected: Expected) -> tuple[Expected, Truths]:
+def uncut(expected: Expected) -> tuple[Expected, Truths]:
     """What is expected where `max_output_tokens` is raised for models that it alone cuts short, and which these are.
 
     The same where something else allows no longer answers, such as the `max_tokens` of the request.
     """
     question, limits = expected.question, expected.question.preferences.limits
-    cap, nobody_M = limits.get(CAP), np.zeros(len(expected.table), dtype=np.bool_)
-    if cap is None or question.max_tokens != max(1, int(cap)):
+    nobody_M = np.zeros(len(expected.table), dtype=np.bool_)
+    if CUT not in limits or question.max_tokens == question.own_max_tokens:
         return expected, nobody_M
-    passes = expected.table.vocabulary.constraint[CAP].passes
-    held = origins_of(question.preferences).key.get(CAP)
+    passes = expected.table.vocabulary.constraint[CUT].passes
+    held = origins_of(question.preferences).key.get(CUT)
     may_rise_M = ~nobody_M if held is None else passes(expected, held)
-    raised = Expected(replace(expected.case, question=replace(question, max_tokens=None)))
-    return raised, may_rise_M & ~passes(expected, cap)
+    raised = Expected(replace(expected.case, question=replace(question, max_tokens=question.own_max_tokens)))
+    return raised, may_rise_M & ~passes(expected, limits[CUT])
 
 
 def change_of(constraint: Constraint, expected: Expected, model: int) -> Change | None:

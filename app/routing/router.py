@@ -14,11 +14,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
-from app.domain.decision import Decision, Encoder, Fleet
+from app.domain.decision import Decision, Fleet
 from app.domain.dimensions import Truths
 from app.domain.preferences import Profile
 from app.domain.request import Request
@@ -26,7 +25,7 @@ from app.domain.sessions import Session
 from app.errors import GatewayError, UnknownModel
 from app.routing.candidates import CandidateTable, FleetColumns
 from app.routing.estimates import Case, Expected, Prospect, Question
-from app.routing.evidence import Evidence, reason_of, why_of
+from app.routing.evidence import Denial, Evidence, reason_of, why_of
 from app.routing.exclusions import nothing_left
 from app.routing.filters import (
     CardFilter,
@@ -44,6 +43,7 @@ from app.routing.reading import QualityPredictor, glance, look
 from app.routing.recall import Recall
 from app.routing.sessions import kept, warmth_of
 from app.routing.steadiness import borne_out, is_dear, rest_of
+from app.routing.tally import NOBODY, Tally
 from app.routing.view import NO_TERMS, Terms, View, first_of
 from app.routing.why import Ground
 
@@ -63,24 +63,6 @@ class Learned:
     curve: OperatingCurve | None = None
 
 
-class Tally(Protocol):
-    """Hears what decisions were made from."""
-
-    def predicted(self, encoder: Encoder, *, unfamiliar: bool = False) -> None:
-        """What this encoder said; of a prompt that it knows nothing like, it is not to be trusted."""
-
-    def excluded(self, constraint: str, models: int) -> None:
-        """So many models that the key may use did not pass."""
-
-
-class _NoTally:
-    def predicted(self, encoder: Encoder, *, unfamiliar: bool = False) -> None:
-        """Nobody listens."""
-
-    def excluded(self, constraint: str, models: int) -> None:
-        """Nobody listens."""
-
-
 class Router:
     """Chooses models. Everything it knows is given; a reload makes a new one."""
 
@@ -90,13 +72,12 @@ class Router:
         learned: Learned,
         profiles: Mapping[str, Profile],
         versions: Mapping[str, str] | None = None,
-        tally: Tally | None = None,
     ) -> None:
         """Without a predictor every request gets its profile's default order.
 
         `versions` are kept with decisions.
         """
-        self._table, self._predictor, self._tally = table, learned.predictor, tally or _NoTally()
+        self._table, self._predictor = table, learned.predictor
         self._versions, self._recall = dict(versions or {}), Recall()
         self._identifiers = Identifiers()
         self._points = OperatingPoints(table, learned.curve) if learned.curve else None
@@ -116,10 +97,12 @@ class Router:
         if self._points is not None:
             await self._points.of(self._table.tested_M)
 
-    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
+    async def route(
+        self, request: Request, fleet: Fleet, session: Session | None = None, tally: Tally = NOBODY
+    ) -> Decision:
         """Rank the models that satisfy the constraints, most useful under the weights first.
 
-        `session` is what is remembered of the request's own one.
+        `session` is what is remembered of the request's own one; `tally` hears what the decision is made from.
 
         Raises:
             UnknownModel: the model asked for by name, or the profile, does not exist for this caller.
@@ -133,18 +116,20 @@ class Router:
         passing = self._card_filter.passing(case)
         usable_M = self._usable(case, passing)
         if usable_M is None:
-            raise await self._nothing_usable(request, case, passing)
+            raise await self._nothing_usable(request, case, passing, tally)
         loss = request.preferences.max_quality_loss
         terms = Terms(request.preferences.weights) if loss is None else await self._terms(case.question, usable_M, loss)
         view = await self._read(request, case, usable_M, terms)
         if request.preferences.limits and not np.count_nonzero(view.eligible):
-            self._tell_excluded(passing, view.limited, estimated=True)
-            raise nothing_left(view.limited, estimated=True)
+            _tell_excluded(tally, passing, view.limited, estimated=True)
+            raise self._denied(view, estimated=True)
         ground = self._rank(view) or await self._abstain(view)
         if request.profile in self._steady and is_dear(view, ground):
             rest = replace(request, conversation=rest_of(request.conversation))
             ground = borne_out(view, ground, await self._read(rest, case, usable_M, terms))
-        self._tell_excluded(passing, view.limited, estimated=True, left=len(ground.order))
+        _tell_excluded(tally, passing, view.limited, estimated=True, left=len(ground.order))
+        if view.reading.encoder is not None:
+            tally.predicted(view.reading.encoder, unfamiliar=view.is_unfamiliar)
         return self._decision(view, kept(view, ground))
 
     def _columns(self, fleet: Fleet) -> FleetColumns:
@@ -168,19 +153,18 @@ class Router:
         is_any = passing.is_any if usable_M is passing.models_M else np.count_nonzero(usable_M)
         return usable_M if is_any else None
 
-    async def _nothing_usable(self, request: Request, case: Case, passing: Passing) -> GatewayError:
+    async def _nothing_usable(self, request: Request, case: Case, passing: Passing, tally: Tally) -> GatewayError:
         """The error where that is so. What to change follows from predictions, too, where limits are about them."""
         usable_M, terms = np.zeros(len(self._table), dtype=np.bool_), Terms(request.preferences.weights)
         estimated = has_limits_on_estimates(case)
-        limited = (await self._read(request, case, usable_M, terms)).limited if estimated else Expected(case)
-        self._tell_excluded(passing, limited, estimated=estimated)
-        return nothing_left(limited, estimated=estimated)
+        view = await self._read(request, case, usable_M, terms) if estimated else View(case, usable_M, terms)
+        _tell_excluded(tally, passing, view.limited, estimated=estimated)
+        return self._denied(view, estimated=estimated)
 
-    def _tell_excluded(self, passing: Passing, expected: Expected, *, estimated: bool, left: int = 0) -> None:
-        """Tell what excluded models, unless as many are left as the key may use, or one was asked for by name."""
-        if left < passing.allowed and expected.question.model is None:
-            for constraint, models in excluded(passing, expected, estimated=estimated).items():
-                self._tally.excluded(constraint, models)
+    def _denied(self, view: View, *, estimated: bool) -> GatewayError:
+        error = nothing_left(view.limited, estimated=estimated)
+        error.evidence = Denial(view.limited, view.reading, self._versions)
+        return error
 
     async def _terms(self, question: Question, usable_M: Truths, loss: float) -> Terms:
         """The weights, with the one on cost that this loss of quality allows among these models."""
@@ -257,8 +241,6 @@ class Router:
 
     def _decision(self, view: View, ground: Ground) -> Decision:
         failure = view.reading.failure
-        if view.reading.encoder is not None:
-            self._tally.predicted(view.reading.encoder, unfamiliar=view.is_unfamiliar)
         prospect, follows_order = Prospect(view.expected), self._follows_order(view)
         evidence = Evidence(
             case=view.case,
@@ -284,6 +266,13 @@ class Router:
     def _follows_order(self, view: View) -> bool:
         """Whether the profile says who answers where the numbers do not."""
         return view.case.question.profile in self._ordered
+
+
+def _tell_excluded(tally: Tally, passing: Passing, expected: Expected, *, estimated: bool, left: int = 0) -> None:
+    """Tell what excluded models, unless as many are left as the key may use, or one was asked for by name."""
+    if left < passing.allowed and expected.question.model is None:
+        for constraint, models in excluded(passing, expected, estimated=estimated).items():
+            tally.excluded(constraint, models)
 
 
 def _positions(table: CandidateTable, order: Sequence[str]) -> Positions:

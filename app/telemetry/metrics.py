@@ -46,7 +46,7 @@ class Metrics:
         self._declared = declared = Declared()
         count, level, distribution = declared.count, declared.level, declared.distribution
         self._requests = count("requests", "Requests by how they ended.", ("operation", "outcome"))
-        self._decisions = count("decisions", "Decisions made.", ("model", "profile", "reason"))
+        self._decisions = count("decisions", "Decisions by who answered.", ("model", "profile", "reason"))
         self._exclusions = count("exclusions", "Models that something excluded from a decision.", ("constraint",))
         self._attempts = count("attempts", "Exchanges with backends by how they began.", ("model", "outcome"))
         self._upstream_errors = count("upstream_errors", "Failures of backends.", ("backend", "code"))
@@ -62,7 +62,7 @@ class Metrics:
         self._duration = distribution("request_duration_seconds", "The whole request.", ("operation",), SECONDS)
         self._predictions = count("predictions", "Decisions made from a prediction.", ("encoder",))
         self._unfamiliar = count("unfamiliar_prompts", "Prompts unlike all that was learned from.", ("encoder",))
-        self.predictor_failures = count("predictor_failures", "Decisions for which an encoder failed.")
+        self._predictor_failures = count("predictor_failures", "Decisions for which an encoder failed.")
         self.config_applied = count("config_applied", "Configurations taken over while running.")
         self.config_rejected = count("config_rejected", "Configurations that were wrong, and not taken over.")
         self.worker_deaths = count("worker_deaths", "Processes of this gateway that ended without being asked to.")
@@ -170,10 +170,14 @@ class Metrics:
         for reading, pressure in readings.items():
             self._pressure.set(pressure, reading)
 
-    def decided(self, model: str, profile: str, reason: str, seconds: float) -> None:
+    def decided(self, model: str, profile: str, reason: str) -> None:
+        """What became of a decision: who answered, and why that one; where nobody did, who was asked last."""
         self._decisions.values[self.names.models[model], self.names.profiles[profile], self.names.reasons[reason]] += (
             1.0
         )
+
+    def decision_took(self, seconds: float) -> None:
+        """From the request to its decision."""
         self._overhead.observe(seconds, "decision")
 
     def let_in(self, seconds: float) -> None:
@@ -185,6 +189,10 @@ class Metrics:
         self._predictions.values[(self.names.encoders[encoder],)] += 1.0
         if unfamiliar:
             self._unfamiliar.values[(self.names.encoders[encoder],)] += 1.0
+
+    def predictor_failed(self) -> None:
+        """An encoder that should have read the prompt did not."""
+        self._predictor_failures.inc()
 
     def excluded(self, constraint: str, models: int) -> None:
         """So many models did not pass in one decision."""

@@ -22,8 +22,8 @@ MOST_EXPECTED = 1_000
 MOST_EXPECTED_DECISIONS = 500
 
 REASONS = frozenset(get_args(Reason))
-ROUTED: tuple[Reason, ...] = ("best", "only", "default", "session", "abstained")
-"""Why a model is chosen for a profile, what is frequent first; for a name it is chosen as `named`."""
+ROUTED: tuple[Reason, ...] = ("best", "only", "default", "session", "abstained", "fallback")
+"""Why a model answers for a profile, what is frequent first; for a name it is chosen as `named`."""
 ENCODERS = frozenset(get_args(Encoder))
 BACKEND_FAULTS = ("no_backend", "upstream_timeout", "bad_upstream", "rate_limit_exceeded")
 SERVER_ERRORS = (

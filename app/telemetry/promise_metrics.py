@@ -30,7 +30,10 @@ class PromiseMetrics:
         count, distribution = declared.count, declared.distribution
         self._names = names
         self._quality = distribution(
-            "predicted_quality", "Predicted quality of the model that was chosen.", ("model",), QUALITIES
+            "predicted_quality",
+            "Predicted quality of the model that answered.",
+            ("model",),
+            QUALITIES,
         )
         self._ratio = distribution(
             "realised_to_predicted_ratio", "What came over what was predicted.", ("quantity", "model"), RATIOS
@@ -59,7 +62,7 @@ class PromiseMetrics:
         self._attained.expect(*islice(product(LIMITS, self._names.profiles, ("kept", "missed")), MOST_EXPECTED))
 
     def chose(self, model: str, quality: float | None) -> None:
-        """A decision was made for a model of which this is predicted."""
+        """A decision led to a model of which this is predicted."""
         if quality is not None:
             self._quality.observe(quality, self._names.models[model])
 

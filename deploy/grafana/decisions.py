@@ -17,7 +17,7 @@ HERE = 'model=~"$model", profile=~"$profile"'
 MODEL, PROFILE = 'model=~"$model"', 'profile=~"$profile"'
 DECISIONS, UNFAMILIAR = "thalamus_decisions_total", "thalamus_unfamiliar_prompts_total"
 BY_MODEL = total(DECISIONS, "model", HERE)
-# Answers are counted by who gave them; decisions also count those that were only explained, and what failed.
+# Answers are counted by who gave them; decisions also count what failed.
 ANSWERS = "thalamus_ttft_seconds_count"
 # Over all of the time: a model that a new process has not met yet has a price too.
 ANSWERED, PRICED = (f"increase({name}{{{MODEL}}}[$__range])" for name in (ANSWERS, "thalamus_cost_usd_total"))
@@ -133,8 +133,8 @@ WHO = (
 WHY = (
     Panel(
         "Why: reasons of decisions",
-        "Was the choice made on predicted quality, or was it named, the only one, a session's, or a default?",
-        "many default: the predictor fails; many abstained: prompts are unfamiliar; many only: limits leave no choice.",
+        "Was the choice made on predicted quality, or named, the only one, a session's, a default, a fallback?",
+        "default: the predictor fails; abstained: prompts are unfamiliar; only: limits; fallback: chosen models fail.",
         (Query(rate(DECISIONS, "reason", HERE) + " > 0", "{{reason}}"),),
         unit="reqps",
         kind="stacked",

@@ -147,6 +147,12 @@ class FakeTally:
     def excluded(self, constraint: str, models: int) -> None:
         self.exclusions[constraint] += models
 
+    def predictor_failed(self) -> None:
+        """The decision says so."""
+
+    def decision_took(self, seconds: float) -> None:
+        """Whoever asks for the decision knows."""
+
 
 @dataclass
 class World:
@@ -162,7 +168,7 @@ class World:
         asked: Request = request(**changes)
         if routing is not None:
             asked = request(preferences=parse_body(routing).preferences, **changes)
-        return asyncio.run(self.router.route(asked, fleet or fleet_of(*self.models)))
+        return asyncio.run(self.router.route(asked, fleet or fleet_of(*self.models), tally=self.tally))
 
     def order(self, routing: Mapping[str, Any] | None = None, fleet: Fleet | None = None, **changes: Any) -> list[str]:
         """Names of the candidates, in the order of their attempts."""
@@ -184,6 +190,5 @@ def world_of(
     table = CandidateTable(Catalog(models, ()), tuple(quality or ()), scales, vocabulary)
     profiles = {"default": Profile(order=order)}
     versions = {"artifact": "made-up-v1", "config": "abc"}
-    tally = FakeTally()
-    router = Router(table, Learned(predictor, curve), profiles, versions, tally)
-    return World(models, predictor, router, tally)
+    router = Router(table, Learned(predictor, curve), profiles, versions)
+    return World(models, predictor, router, FakeTally())

@@ -10,6 +10,7 @@ from app.domain.decision import Candidate, Decision, Estimate, Fleet, Reason
 from app.domain.models import Backend, Card, Catalog, Model, Speed, TokenPrice
 from app.domain.request import Preferences, Request
 from app.domain.sessions import Session
+from app.routing.tally import NOBODY, Tally
 from app.store.keys.key import Budget
 
 UNKNOWN = Estimate(None, None, None, None, None)
@@ -88,6 +89,8 @@ class FakeRouter:
     models: tuple[Model, ...]
     decided: int = field(default=0)
 
-    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
+    async def route(
+        self, request: Request, fleet: Fleet, session: Session | None = None, tally: Tally = NOBODY
+    ) -> Decision:
         self.decided += 1
         return replace(decision(*self.models), decision_id=f"dec-{self.decided}")

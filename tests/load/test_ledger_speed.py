@@ -35,7 +35,7 @@ ASKED, DECISION, KEY, USAGE = request(stream=True), decision(*MODELS), FakeKey()
 
 async def _one(admission: Admission, metrics: Metrics) -> None:
     async with admission.admit(ASKED, KEY) as admitted:
-        metrics.decided(MODELS[0], "default", "best", 0.0001)
+        metrics.decision_took(0.0001)
         metrics.predicted("static")
         admitted.decided(DECISION)
         metrics.attempted(MODELS[0], "ok")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.api.bodies import embeddings_body, responses_body
 from app.api.bodies.checks import json_bytes
@@ -152,7 +152,7 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         _check_vocabulary(forwarded)
     context = steering.context
     session = session_id(context.session_id, call.headers, body, prompt.conversation)
-    max_tokens, is_capped = _cap_tokens(forwarded, steering.preferences, prompt.operation, call.key)
+    length = _cap_tokens(forwarded, steering.preferences, prompt.operation, call.key)
     needs, uses = _needs(forwarded, prompt)
     return Request(
         request_id=call.request_id,
@@ -163,7 +163,8 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         stream=body.get("stream") or False,
         conversation=prompt.conversation,
         input_tokens=prompt.input_tokens,
-        max_tokens=max_tokens,
+        max_tokens=length.most,
+        own_max_tokens=length.own,
         needs=needs,
         uses=uses,
         preferences=steering.preferences,
@@ -176,11 +177,11 @@ def _request(body: Mapping[str, Any], forwarded: dict[str, Any], call: Call, pro
         longest_prompt_tokens=_kept_tokens(forwarded, prompt),
         images=prompt.images,
         choices=expected_choices(forwarded),
-        least_tokens=least_tokens(forwarded, max_tokens),
+        least_tokens=least_tokens(forwarded, length.most),
         hops=count_hops(call.headers),
         key_id=call.key.id,
         traceparent=trace_of(call.headers),
-        is_capped=is_capped,
+        is_capped=length.is_capped,
     )
 
 
@@ -261,24 +262,31 @@ def _format(body: Mapping[str, Any]) -> str | None:
     return kind
 
 
-def _cap_tokens(
-    body: dict[str, Any], preferences: Preferences, operation: Operation, key: Key
-) -> tuple[int | None, bool]:
-    """Let no model write more than `max_output_tokens` and the key allow.
+class _Length(NamedTuple):
+    """What an answer may have in tokens; None where nobody limits it."""
 
-    Returns what may be written, None where nobody limits it; and whether that is only what others allow at most.
-    """
+    most: int | None
+    own: int | None
+    """Without the limit `max_output_tokens`."""
+    is_capped: bool
+    """Whether it is only what others allow at most."""
+
+
+def _cap_tokens(body: dict[str, Any], preferences: Preferences, operation: Operation, key: Key) -> _Length:
+    """Let no model write more than `max_output_tokens` and the key allow."""
     if operation == "embeddings":
-        return 0, False
+        return _Length(0, 0, False)
     name = limit_name(body, operation)
-    asked, cap = body.get(name), preferences.limits.get("max_output_tokens", key.max_tokens)
-    if key.max_tokens is not None:
-        cap = min(cap, key.max_tokens)
+    asked, limit = body.get(name), preferences.limits.get("max_output_tokens")
     if name != "max_tokens" and body.get("max_tokens", asked) != asked:
         raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")
-    if cap is not None and asked != 0:
-        limit_length(body, operation, max(1, min(int(cap), asked or int(cap))))
-    return body.get(name), asked is None and cap is not None
+    if asked == 0:
+        return _Length(0, 0, False)
+    own = min((each for each in (asked, key.max_tokens) if each is not None), default=None)
+    most = own if limit is None else max(1, min(int(limit), own or int(limit)))
+    if most is not None and most != asked:
+        limit_length(body, operation, most)
+    return _Length(most, own, asked is None and most is not None)
 
 
 def _check_template_arguments(body: Mapping[str, Any], call: Call) -> None:

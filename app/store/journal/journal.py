@@ -55,6 +55,8 @@ class Entry:
     key_id: str
     decision: Decision | None = None
     outcome: Outcome | None = None
+    refusal: object = None
+    """What its refusal follows from, where no model was eligible."""
     request: Request | None = None
     """Until it is over."""
     operation: str = "chat"
@@ -145,7 +147,7 @@ class RecentDecisions:
 
     def closed(self, entry: Entry) -> None:
         """The entry is the same object: what happened is in it by now. What was asked is no longer needed."""
-        entry.request = None
+        entry.request = entry.refusal = None
 
     def find(self, decision_id: str, key_id: str) -> Entry | None:
         entry, _ = self._entries.get(decision_id, (None, 0))

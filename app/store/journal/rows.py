@@ -26,10 +26,14 @@ _FACTS = struct.Struct("<BddHHB")
 
 
 class Outline(Protocol):
-    """What is kept of a decision."""
+    """What is kept of a decision, or of why there is none."""
 
     def of(self, decision: Decision) -> dict[str, Any]:
         """What it came from; arrays may be NumPy's. It is asked for last, and once."""
+        ...
+
+    def of_refusal(self, evidence: object) -> dict[str, Any]:
+        """What excluded all models."""
         ...
 
 
@@ -63,7 +67,7 @@ def begun(entry: Entry) -> bytes:
         "key": entry.key_id,
         "tenant": entry.tenant,
         "operation": entry.operation,
-        "profile": "default" if request is None else request.profile,
+        "profile": "default" if request is None else request.counted_profile,
         "decision_id": None,
         "config": entry.config,
     }
@@ -86,6 +90,8 @@ def ended(entry: Entry, outcome: Outcome, now: float, outline: Outline) -> bytes
             row["messages"] = _messages(request.conversation)
     if decision is not None:
         row.update(outline.of(decision))
+    if entry.refusal is not None:
+        row.update(outline.of_refusal(entry.refusal))
     row["end"] = _end(outcome, now)
     decision_id = None if decision is None else decision.decision_id
     facts = Facts(round(entry.at, 3), outcome.cost_usd or 0.0, entry.key_id, decision_id, entry.held_in)
@@ -167,6 +173,11 @@ def _asked(request: Request) -> dict[str, Any]:
         asked["limits"] = {name: kinds[name].as_json(limit) for name, limit in preferences.limits.items()}
     if request.needs:
         asked["needs"] = sorted(request.needs)
+    if request.deadline_s is not None:
+        asked["deadline_s"] = request.deadline_s
+    if request.session_id is not None:
+        # Its name is the caller's own, and may say who that is.
+        asked["in_session"] = True
     if request.choices != 1:
         # Tokens and cost are those of all of them.
         asked["choices"], asked["prompts"] = request.choices, request.prompts

@@ -23,7 +23,7 @@ def record_of(kept: Kept) -> dict[str, Any]:
         "decision_id": record.get("decision_id"),
         "model": record.get("chosen"),
         "reason": record.get("reason"),
-        "asked": record.get("asked"),
+        "asked": _asked(record),
         "candidates": _candidates(record.get("estimates") or {}),
         "excluded": [
             {"model": model, "constraint": constraint}
@@ -40,6 +40,14 @@ def record_of(kept: Kept) -> dict[str, Any]:
         "outcome": _outcome(record.get("end")),
         "feedback": kept.feedback,
     }
+
+
+def _asked(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was not asked for is left out where records are kept."""
+    if (asked := record.get("asked")) is None:
+        return None
+    unasked = {"deadline_s": None, "in_session": False}
+    return {**unasked, **asked, "priority": record.get("priority")}
 
 
 def _candidates(estimates: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

@@ -76,6 +76,8 @@ async def test_a_decision_is_known_after_a_restart_and_to_its_own_key_only(tmp_p
         assert (await mine.decision("dec-nothing"))[0] == 404
         assert (await mine.decision("x" * 100))[0] == 404
     assert status == 200
+    for name in ("deadline_s", "priority", "in_session"):
+        assert after["asked"][name] == before["asked"][name], name
     for name in ("decision_id", "model", "reason", "propensity", "encoder", "versions"):
         assert after[name] == before[name], name
     same = ("result", "model", "attempts", "usage", "cost_usd", "ttft_s")
@@ -128,7 +130,10 @@ async def test_a_request_that_fails_and_one_that_no_model_may_answer_have_record
     outcomes = {record["end"]["outcome"]: record for record in records(tmp_path)}
     assert outcomes.keys() == {"invalid_request", "no_eligible_model"}
     assert outcomes["invalid_request"]["end"]["attempts"] == 1
-    assert outcomes["no_eligible_model"]["asked"]["limits"] == {"max_size_b": 1.0}
+    refused = outcomes["no_eligible_model"]
+    assert refused["asked"]["limits"] == {"max_size_b": 1.0}
+    assert (refused["eligible"], refused["excluded"]) == (0, {"max_size_b": {"count": 1, "models": ["small"]}})
+    assert refused["versions"]["config"] == deployment.settings.version
 
 
 async def test_how_probable_the_answer_was_is_recorded_where_it_says_so(tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ async def test_who_read_the_prompt_is_recorded_and_counted(tmp_path: Path) -> No
 async def test_a_static_encoder_can_decide_alone(tmp_path: Path, speeds: tuple[Speed, ...]) -> None:
     artifact = tiny_artifact(rows=200, speeds=speeds)
     async with running(tmp_path, artifact=artifact, encoder="static") as (deployment, caller):
-        async with caller.post("/v1/routing/explain", json={**CHAT, "routing": {"explain": True}}) as answer:
-            record = await answer.json()
+        async with caller.post("/v1/chat/completions", json={**CHAT, "routing": {"explain": True}}) as answer:
+            record = (await answer.json())["thalamus"]
         assert (record["encoder"], record["reason"]) == ("static", "best")
         registry = deployment.application.telemetry.metrics.registry
         assert registry.get_sample_value("thalamus_predictions_total", {"encoder": "static"}) == 1

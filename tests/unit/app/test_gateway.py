@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.domain.decision import Decision, Estimate, Fleet
-from app.domain.request import Request
+from app.domain.request import Preferences, Request
 from app.domain.sessions import Session
 from app.errors import (
     Draining,
@@ -27,9 +27,12 @@ from app.errors import (
     UpstreamUnreachable,
 )
 from app.gateway import has_session
+from app.routing.record import describe
+from app.routing.tally import NOBODY, Tally
 from app.upstream.served import Served
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
+from tests.fakes.routing import llm, world_of
 from tests.fakes.upstream import FakeExchange, FakeUpstream, chunk, event, texts
 from tests.fakes.world import FakeKey, catalog, decision, model, request
 
@@ -357,6 +360,21 @@ async def test_a_decision_is_explained_without_asking_a_model() -> None:
     assert [one["operation"] for one in world.completed] == ["explain"]
 
 
+async def test_what_would_change_a_choice_is_exact_where_it_is_only_explained() -> None:
+    """A glance that is clear about the choice may still be wrong about where it flips."""
+    small, large = llm("small", parameters_b=1), llm("large", parameters_b=70)
+    quality = {"small": 0.5, "large": 0.7}
+    deciding = world_of(small, large, quality=quality, seen={"small": 0.4, "large": 0.9})
+    world = bench(catalog(small, large), FakeUpstream(), router=deciding.router, record=describe)
+    told = await world.gateway.explain(request(), KEY)
+    change = told["counterfactual"]
+    assert (told["encoder"], told["model"], change["at_a_glance"]) == ("transformer", "large", False)
+    for factor, chosen in ((0.99, "large"), (1.01, "small")):
+        weights = {change["dimension"]: change["to"] * factor}
+        again = await world.gateway.explain(request(preferences=Preferences(weights=weights)), KEY)
+        assert again["model"] == chosen
+
+
 async def test_a_decision_can_be_asked_for_afterwards_by_its_own_key_only() -> None:
     world = gateway(FakeUpstream(small=b"hello"))
     served = await world.gateway.complete(request(), KEY)
@@ -383,7 +401,9 @@ class StubbornRouter:
 
     decision: Decision | None = None
 
-    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
+    async def route(
+        self, request: Request, fleet: Fleet, session: Session | None = None, tally: Tally = NOBODY
+    ) -> Decision:
         if self.decision is None:
             raise NoEligibleModel("no candidate costs at most 0.0001 USD")
         return self.decision

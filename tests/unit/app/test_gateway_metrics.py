@@ -8,9 +8,11 @@ import pytest
 
 from app.admission.promises import Baseline
 from app.domain.request import Preferences
-from app.errors import RateLimited, UpstreamBroken, UpstreamRateLimited, UpstreamTimeout
+from app.errors import NoEligibleModel, RateLimited, UpstreamBroken, UpstreamRateLimited, UpstreamTimeout
 from tests.fakes.clock import FakeClock
 from tests.fakes.gateway import Bench, bench
+from tests.fakes.routing import llm
+from tests.fakes.routing import world_of as routing_world
 from tests.fakes.upstream import FakeExchange, FakeUpstream
 from tests.fakes.world import FakeKey, catalog, model, request
 
@@ -77,6 +79,66 @@ async def test_a_request_that_names_its_model_counts_for_no_profile() -> None:
     kept = {"limit": "deadline_s", "outcome": "kept"}
     assert world.sample("thalamus_limit_attainment_total", profile="named", **kept) == 1
     assert world.sample("thalamus_limit_attainment_total", profile="default", **kept) == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_fallback_is_counted_as_its_headers_say(stream: bool) -> None:
+    world = world_of(FakeUpstream(small=[UpstreamBroken("no")] * 9, large=b"hello"))
+    served = await world.gateway.complete(request(stream=stream), KEY)
+    said = {name: served.headers()[f"x-thalamus-{name}"] for name in ("model", "reason")}
+    assert said == {"model": "large", "reason": "fallback"}
+    assert _decisions(world) == {("large", "default", "fallback"): 1}, "as soon as it has begun"
+    served.answer.close()
+    assert _decisions(world) == {("large", "default", "fallback"): 1}
+    assert world.sample("thalamus_predicted_quality_count", model="large") == 1
+
+
+async def test_a_decision_that_nobody_answered_is_counted_for_who_was_asked_last() -> None:
+    world = world_of(FakeUpstream(small=[UpstreamBroken("no")] * 9, large=[UpstreamBroken("no")] * 9))
+    with pytest.raises(UpstreamBroken) as caught:
+        await world.gateway.complete(request(), KEY)
+    assert caught.value.decided["x-thalamus-reason"] == "fallback"
+    assert _decisions(world) == {("large", "default", "fallback"): 1}
+
+
+async def test_a_decision_that_nobody_was_asked_for_is_counted_as_it_was_made() -> None:
+    world = world_of(FakeUpstream())
+    with pytest.raises(UpstreamTimeout):
+        await world.gateway.complete(request(deadline_s=0.001), KEY)
+    assert _decisions(world) == {("small", "default", "best"): 1}
+
+
+async def test_what_is_only_explained_is_in_no_figure_of_decisions() -> None:
+    deciding = routing_world(llm("small"), llm("large", parameters_b=70), quality={"small": 0.5, "large": 0.9})
+    world = bench(catalog(*deciding.models), FakeUpstream(small=b"hello"), router=deciding.router)
+    asked = request(preferences=Preferences({"max_size_b": 10.0}))
+
+    def told() -> list[float]:
+        return [
+            world.sample("thalamus_exclusions_total", constraint="max_size_b"),
+            world.sample("thalamus_predictions_total", encoder="transformer"),
+            world.sample("thalamus_predicted_quality_count", model="small"),
+            world.sample("thalamus_overhead_seconds_count", stage="decision"),
+            sum(_decisions(world).values()),
+        ]
+
+    await world.gateway.explain(asked, KEY)
+    with pytest.raises(NoEligibleModel):
+        await world.gateway.explain(request(preferences=Preferences({"max_size_b": 1.0})), KEY)
+    assert told() == [0] * 5
+    (await world.gateway.complete(asked, KEY)).answer.close()
+    assert told() == [1] * 5
+
+
+def _decisions(world: Bench) -> dict[tuple[str, ...], float]:
+    """Those that there were, by model, profile and reason."""
+    world.metrics.render()
+    told = (each for family in world.metrics.registry.collect() for each in family.samples)
+    return {
+        tuple(each.labels[name] for name in ("model", "profile", "reason")): each.value
+        for each in told
+        if each.name == "thalamus_decisions_total" and each.value
+    }
 
 
 async def test_admission_and_decision_and_all_of_the_overhead_are_stages() -> None:

@@ -13,6 +13,7 @@ from app.domain.models import TokenPrice
 from app.domain.request import Request
 from app.domain.sessions import Session
 from app.errors import BudgetSpent, Draining, GatewayError, UpstreamBroken, UpstreamDisconnected, UpstreamTimeout
+from app.routing.tally import NOBODY, Tally
 from app.store.keys.key import Budget
 from app.store.money.accounts import Account, Hold, window_of
 from app.upstream.client import Message
@@ -66,7 +67,9 @@ class ExpectantRouter:
 
     estimate: Estimate
 
-    async def route(self, request: Request, fleet: Fleet, session: Session | None = None) -> Decision:
+    async def route(
+        self, request: Request, fleet: Fleet, session: Session | None = None, tally: Tally = NOBODY
+    ) -> Decision:
         return Decision("dec-1", (Candidate(SMALL, None, lambda: self.estimate),), "best", lambda: "as told")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.domain.decision import Estimate
@@ -12,6 +13,8 @@ from app.domain.models import Speed, TokenPrice
 from app.domain.vocabulary import VOCABULARY
 from app.routing.estimates import Expected
 from app.routing.evidence import Evidence
+from app.routing.outline import Outlines
+from app.routing.record import describe
 from tests.fakes.routing import fleet_of, llm, world_of
 
 MODEL = llm("one", price=TokenPrice(2.0, 10.0), speed=Speed(1000.0, 0.02))
@@ -48,7 +51,37 @@ def test_an_answer_is_not_longer_than_the_caller_lets_it_be() -> None:
     world = world_of(MODEL, quality={"one": 0.75}, output_tokens={"one": 300.0})
     estimate = world.decide(input_tokens=0, max_tokens=50).chosen.estimate
     assert estimate.cost_usd == pytest.approx(50 * 10.0 / 1e6)
-    assert estimate.output_tokens == 300.0, "the prediction stays what it was"
+    assert estimate.output_tokens == 50.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens", "interval"),
+    [
+        ({}, 300.0, [150.0, 600.0]),
+        ({"max_tokens": 1000}, 300.0, [150.0, 600.0]),
+        ({"max_tokens": 400}, 300.0, [150.0, 400.0]),
+        ({"max_tokens": 50}, 50.0, [50.0, 50.0]),
+        ({"max_tokens": 0}, 0.0, [0.0, 0.0]),
+        ({"least_tokens": 400}, 400.0, [400.0, 600.0]),
+        ({"least_tokens": 10_000_000}, 4096.0, [4096.0, 4096.0]),
+    ],
+)
+def test_there_is_one_expected_length_whoever_reads_it(
+    asked: dict[str, Any], tokens: float, interval: list[float]
+) -> None:
+    world = world_of(MODEL, quality={"one": 0.75}, output_tokens={"one": 300.0})
+    decision = world.decide({"weights": {"verbosity": 1}}, input_tokens=0, **asked)
+    (told,), outline = describe(decision)["candidates"], Outlines().of(decision)
+    assert (told["output_tokens"], told["output_tokens_interval"]) == (tokens, interval)
+    assert told["shares"]["verbosity"] == pytest.approx(_verbosity(tokens), abs=1e-6)
+    assert told["cost_usd"] == pytest.approx(tokens * 10.0 / 1e6)
+    assert told["latency_s"] == pytest.approx(tokens * 0.02)
+    assert outline["estimates"]["output_tokens"].tolist() == [tokens]
+    assert decision.chosen.estimate.output_tokens == tokens
+
+
+def _verbosity(tokens: float) -> float:
+    return float(VOCABULARY.dimension["verbosity"].scale.share(np.array([tokens]))[0])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +100,7 @@ def test_an_answer_is_not_shorter_than_the_caller_wants_it(asked: dict[str, Any]
     estimate = world.decide(input_tokens=0, **asked).chosen.estimate
     assert estimate.cost_usd == pytest.approx(tokens * 10.0 / 1e6)
     assert estimate.latency_s == pytest.approx(tokens * 0.02)
-    assert estimate.output_tokens == 300.0, "the prediction stays what it was"
+    assert estimate.output_tokens == tokens
 
 
 def test_every_choice_is_paid_for_and_all_are_written_at_the_same_time() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
+from app.errors import GatewayError
 from app.routing.outline import MOST_CANDIDATES, MOST_NAMED, Outlines
 from app.routing.record import describe
 from tests.fakes.routing import World, fleet_of, llm, world_of
@@ -44,6 +45,32 @@ def test_it_says_what_the_record_says(routing: dict[str, Any] | None) -> None:
             )
     excluded = {(one["constraint"], one["model"]) for one in record["excluded"]}
     assert {(name, model) for name, one in outline.get("excluded", {}).items() for model in one["models"]} == excluded
+
+
+@pytest.mark.parametrize(
+    ("routing", "changes", "counts", "encoder"),
+    [
+        ({"max_cost_usd": 1e-9}, {}, {"max_cost_usd": 4}, "transformer"),
+        ({"max_size_b": 1}, {}, {"max_size_b": 4}, None),
+        ({"max_size_b": 1, "regions": ["us"]}, {"model": "large"}, {"max_size_b": 1, "regions": 1}, None),
+        ({"min_quality": 0.95}, {"allowed_models": frozenset({"small"})}, {"min_quality": 1}, "transformer"),
+        ({}, {"fleet": fleet_of(*MODELS, down=[one.name for one in MODELS])}, {"availability": 4}, None),
+    ],
+)
+def test_what_excluded_all_is_said_where_nothing_was_decided(
+    routing: dict[str, Any], changes: dict[str, Any], counts: dict[str, int], encoder: str | None
+) -> None:
+    with pytest.raises(GatewayError) as caught:
+        WORLD.decide(routing, **changes)
+    told = Outlines().of_refusal(caught.value.evidence)
+    assert {constraint: excluded["count"] for constraint, excluded in told["excluded"].items()} == counts
+    assert all(len(excluded["models"]) == excluded["count"] for excluded in told["excluded"].values())
+    assert (told["eligible"], told.get("encoder")) == (0, encoder)
+    assert told["versions"] == {"artifact": "made-up-v1", "config": "abc"}
+
+
+def test_nothing_is_said_of_what_has_no_evidence() -> None:
+    assert Outlines().of_refusal(None) == {}
 
 
 def test_what_the_first_is_expected_to_cost_stays_the_same_after_all_was_told() -> None:

@@ -36,7 +36,7 @@ def world(close: bool = False) -> World:
 
 
 def decide(world: World, one: Request) -> Decision:
-    return asyncio.run(world.router.route(one, fleet_of(SMALL, LARGE)))
+    return asyncio.run(world.router.route(one, fleet_of(SMALL, LARGE), tally=world.tally))
 
 
 @pytest.mark.parametrize("text", ["short", LONG])

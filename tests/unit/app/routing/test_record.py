@@ -40,6 +40,9 @@ def test_the_record_has_all_of_a_decision() -> None:
         "uses": [],
         "input_tokens": 20,
         "max_tokens": 400,
+        "deadline_s": None,
+        "priority": "normal",
+        "in_session": False,
     }
     assert (record["model"], record["reason"], record["propensity"]) == ("large", "best", 1.0)
     assert record["versions"] == {"artifact": "made-up-v1", "config": "abc"}
@@ -50,6 +53,12 @@ def test_the_record_has_all_of_a_decision() -> None:
         (each["model"], each["constraint"], each["message"], each["relaxation"]) for each in record["excluded"]
     ] == [("far", "regions", "may run in us", 'set routing.regions to ["eu", "us"]')]
     assert record["excluded"][0]["estimates"]["quality"] == 0.99
+
+
+def test_what_decides_nothing_was_asked_for_all_the_same() -> None:
+    asked = _record(deadline_s=2.5, priority="high", session_id="of-alice")["asked"]
+    assert (asked["deadline_s"], asked["priority"], asked["in_session"]) == (2.5, "high", True)
+    assert "of-alice" not in json.dumps(asked)
 
 
 def test_how_many_answers_were_asked_for_is_in_it_where_it_is_not_one() -> None:

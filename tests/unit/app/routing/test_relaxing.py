@@ -21,7 +21,7 @@ from app.routing.candidates import CandidateTable
 from app.routing.router import Learned, Router
 from app.store.keys.key import Key
 from tests.fakes.call import FakeCall
-from tests.fakes.routing import FakeQualityPredictor, fleet_of, llm
+from tests.fakes.routing import FakeQualityPredictor, fleet_of, llm, world_of
 
 MODELS = (
     llm("tiny", parameters_b=1, price=TokenPrice(0.1, 0.1), security="public_api", regions={"eu", "us"}),
@@ -117,6 +117,43 @@ def test_what_a_key_excludes_by_name_is_not_told_with_what_its_caller_does() -> 
     assert (relaxation["model"], relaxation["routing"]) == ("tiny", {"exclude": ["far"]})
 
 
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({"max_tokens": 16, "routing": {"max_output_tokens": 16}}, KEY),
+        ({"max_tokens": 16, "routing": {"max_output_tokens": 20}}, KEY),
+        ({"max_tokens": 16, "routing": {"max_output_tokens": 16.5}}, KEY),
+        ({"routing": {"max_output_tokens": 60}}, replace(KEY, max_tokens=50)),
+        ({"max_tokens": 16}, limited(max_output_tokens=20)),
+    ],
+)
+def test_nobody_is_refused_for_a_length_that_no_answer_can_have(body: dict[str, Any], key: Key) -> None:
+    decision = send({"model": "auto", **body}, {}, key)
+    assert {each.model.name for each in decision.candidates} == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({"routing": {"max_output_tokens": 20}}, KEY),
+        ({"max_tokens": 500, "routing": {"max_output_tokens": 20}}, KEY),
+        ({"max_tokens": 500}, limited(max_output_tokens=20)),
+    ],
+)
+def test_who_would_be_cut_is_left_out(body: dict[str, Any], key: Key) -> None:
+    error = refusal({"model": "auto", **body}, {}, key)
+    assert error.details is not None
+    assert {each["constraint"] for each in error.details["excluded"]} == {"max_output_tokens"}
+
+
+def test_a_limit_on_the_length_holds_of_answers_whose_length_is_not_predicted() -> None:
+    untested = llm("untested", tested=False)
+    world = world_of(untested)
+    assert world.order({"max_output_tokens": 20}, max_tokens=20, own_max_tokens=20) == ["untested"]
+    with pytest.raises(NoEligibleModel, match="max_output_tokens excludes 1"):
+        world.order({"max_output_tokens": 20})
+
+
 def test_what_a_higher_cap_on_the_answer_would_cost_is_part_of_the_advice() -> None:
     tight = {"max_output_tokens": 20, "max_cost_usd": 5e-6, "models": ["tiny"]}
     error = refusal({"model": "auto", "routing": tight}, {})
@@ -128,12 +165,8 @@ def test_what_a_higher_cap_on_the_answer_would_cost_is_part_of_the_advice() -> N
     assert messages["max_cost_usd"] == "once it may write that much, is expected to cost 1.355e-05 USD"
     admitted = {"model": "auto", "routing": {**tight, **relaxation["routing"]}}
     assert send(admitted, {}).chosen.model.name == "tiny"
-    # Who asks for less himself is not let write more by a higher cap.
-    briefly = {"model": "auto", "max_tokens": 10, "routing": tight}
-    relaxation = advice(refusal(briefly, {}))
-    assert relaxation is not None
-    assert relaxation["routing"] == {"max_output_tokens": 123.5}
-    assert send({**briefly, "routing": {**tight, **relaxation["routing"]}}, {}).chosen.model.name == "tiny"
+    # Who asks for less himself would not write more.
+    assert send({"model": "auto", "max_tokens": 10, "routing": tight}, {}).chosen.model.name == "tiny"
 
 
 def test_what_is_expected_of_a_model_is_part_of_the_advice_where_its_card_excludes_it_as_well() -> None:

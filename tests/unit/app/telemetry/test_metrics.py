@@ -20,7 +20,7 @@ def test_ten_thousand_invented_names_make_no_series() -> None:
     metrics = Metrics(["small"], ["default"], ["pool"])
 
     def note(name: str) -> None:
-        metrics.decided(name, name, name, 0.001)
+        metrics.decided(name, name, name)
         metrics.predicted(name)
         metrics.attempted(name, name)
         metrics.upstream_failed(name, name)
@@ -53,7 +53,7 @@ def test_ten_thousand_invented_names_make_no_series() -> None:
 
 def test_known_names_have_series_of_their_own() -> None:
     metrics = Metrics(["small"], ["default"], ["pool"])
-    metrics.decided("small", "default", "best", 0.001)
+    metrics.decided("small", "default", "best")
     metrics.predicted("static")
     metrics.upstream_failed("pool", errors.UpstreamTimeout.code)
     sample = metrics.registry.get_sample_value
@@ -94,7 +94,7 @@ def test_what_is_bound_to_be_counted_begins_at_zero() -> None:
     metrics.kept.know_keys(["team"])
     sample = metrics.registry.get_sample_value
     limit = {"limit": "max_latency_s", "profile": "default"}
-    for reason in ("best", "only", "default", "session", "abstained"):
+    for reason in ("best", "only", "default", "session", "abstained", "fallback"):
         chosen = {"model": "bare", "profile": "default", "reason": reason}
         assert sample("thalamus_decisions_total", chosen) == 0
     assert sample("thalamus_decisions_total", {"model": "bare", "profile": "named", "reason": "named"}) == 0

@@ -15,8 +15,9 @@ from app.domain.request import Preferences
 from app.domain.usage import Usage
 from app.store.journal.flat import COLUMNS, flat
 from app.store.journal.journal import Entry, Outcome
-from app.store.journal.kept import periods_of
+from app.store.journal.kept import Kept, periods_of
 from app.store.journal.rows import MOST_TEXT_CHARS, begun, ended, shortened, unsealed, whole
+from app.store.journal.telling import record_of
 from tests.fakes.world import decision, request
 
 TEXT = "a secret plan"
@@ -33,6 +34,9 @@ def entry(**changes: Any) -> Entry:
 class FakeOutline:
     def of(self, _: object) -> dict[str, Any]:
         return {"propensity": 1.0}
+
+    def of_refusal(self, evidence: object) -> dict[str, Any]:
+        return {"eligible": 0, "excluded": evidence}
 
 
 OUTLINE = FakeOutline()
@@ -91,6 +95,17 @@ def test_what_was_asked_is_in_it() -> None:
     assert (row["asked"]["weights"], row["reserved_usd"], row["expected_usd"]) == ({"cost": 0.25}, 0.2, 0.1)
 
 
+def test_a_deadline_and_that_there_was_a_session_are_in_it_where_they_were_asked_for() -> None:
+    asked = request(deadline_s=2.5, priority="high", session_id="of-alice")
+    told = record(entry(request=asked), OK)
+    assert "of-alice" not in str(told)
+    names = ("deadline_s", "priority", "in_session")
+    assert [record_of(Kept("tester", told))["asked"][name] for name in names] == [2.5, "high", True]
+    plain = record(entry(), OK)
+    assert plain["asked"].keys().isdisjoint(names)
+    assert [record_of(Kept("tester", plain))["asked"][name] for name in names] == [None, "normal", False]
+
+
 def test_that_several_answers_were_asked_for_is_in_it() -> None:
     """Their tokens and their cost are told in one sum."""
     asked = request(choices=6, body={"prompt": ["One?", "Two?"], "n": 3})
@@ -99,9 +114,31 @@ def test_that_several_answers_were_asked_for_is_in_it() -> None:
     assert (told["choices"], told["prompts"]) == (6, 2)
 
 
+@pytest.mark.parametrize(
+    ("changes", "profile"),
+    [
+        ({}, "default"),
+        ({"profile": "cheap"}, "cheap"),
+        ({"model": "small"}, "named"),
+        ({"model": "small", "operation": "embeddings"}, "named"),
+    ],
+)
+def test_who_names_a_model_is_booked_on_no_profile(changes: dict[str, Any], profile: str) -> None:
+    """As metrics count it."""
+    asked = request(**changes)
+    told = record(entry(request=asked), OK)
+    assert told["profile"] == flat(told)["profile"] == asked.counted_profile == profile
+
+
 def test_a_request_that_was_never_decided_has_rows_as_well() -> None:
     told = record(entry(decision=None), Outcome("no_eligible_model"))
     assert (told["decision_id"], told["end"]["outcome"], told["end"]["cost_usd"]) == (None, "no_eligible_model", None)
+
+
+def test_what_excluded_all_models_is_in_the_record_of_a_refusal() -> None:
+    against = {"max_cost_usd": {"count": 1, "models": ["small"]}}
+    told = flat(record(entry(decision=None, refusal=against), Outcome("no_eligible_model")))
+    assert (told["eligible"], orjson.loads(told["excluded"]), told["estimates"]) == (0, against, None)
 
 
 tokens = st.integers(0, 1_000_000)
