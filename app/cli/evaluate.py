@@ -123,15 +123,17 @@ class _Naming(NamedTuple):
 
 def _source(folder: Path, splits: Sequence[str], naming: _Naming) -> Source:
     """A dataset under canonical names; prices of a catalogue take precedence over those beside the data."""
-    from app.cli.divided import divided
+    from app.cli.divided import tell_division
     from app.cli.named import names_in, tell_strangers
     from router_models.evaluation.costs import read_prices
     from router_models.evaluation.sets import Source, splits_to_measure
     from router_models.outcomes.dataset import OutcomesError, read_outcomes
+    from router_models.outcomes.splits import division, with_splits
 
     name, collected = folder.resolve().name, read_outcomes(folder)
     renamed = names_in(name, collected, naming.aliases, naming.artifact)
-    dataset = divided(name, collected.renamed(renamed))
+    tell_division(name, division(collected))
+    dataset = with_splits(collected.renamed(renamed))
     tell_strangers(name, dataset.models, naming.artifact)
     try:
         measured = splits_to_measure(dataset, splits)
