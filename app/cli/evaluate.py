@@ -18,7 +18,6 @@ from app.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from app.domain.models import Model
     from router_models.evaluation.costs import Price
     from router_models.evaluation.sets import Entrant, Source
     from router_models.storage.artifact import Artifact
@@ -71,6 +70,7 @@ def evaluate(
     from router_models.storage.artifact import ArtifactError, load_artifact
 
     try:
+        from app.cli.listed import listed_in
         from app.cli.screen import bars
         from router_models.evaluation.evaluate import Setting
         from router_models.evaluation.evaluate import evaluate as measure
@@ -87,9 +87,8 @@ def evaluate(
         artifacts = [load_artifact(folder) for folder in artifact]
         if card:
             _refuse_unwritable(artifact[0] / "evaluation.json")
-        models = _by_column(catalog)
-        names = {**artifacts[0].aliases, **{model: model for model in artifacts[0].models}}
-        naming = _Naming(aliases, artifacts[0], _prices(models, names))
+        listed = listed_in(catalog, artifacts[0])
+        naming = _Naming(aliases, artifacts[0], listed.prices)
         sources = [_source(folder, split or (), naming) for folder in data]
         if train_split is not None:
             _refuse_unknown(train_split, sources)
@@ -97,7 +96,8 @@ def evaluate(
         entrants = [Entrant.of(each) for each in artifacts]
         if card:
             _refuse_lessons(entrants, sources)
-        setting = Setting(train_split=train_split or "train", sizes_b=_catalog_sizes(models, names) | _sizes(sizes))
+        sizes_b = {**listed.sizes_b, **_sizes(sizes)}
+        setting = Setting(train_split=train_split or "train", sizes_b=sizes_b)
         with bars() as bar:
             report, table = measure(entrants, sources, setting, bar)
     except (ArtifactError, OutcomesError) as exc:
@@ -178,30 +178,6 @@ def _sizes(sizes: str) -> dict[str, float]:
         return found
     except ValueError as exc:
         raise UsageError(f"--sizes should look like small=0.071,large=0.135, not {sizes!r}") from exc
-
-
-def _catalog_sizes(models: Mapping[str, Model], columns: Mapping[str, str]) -> dict[str, float]:
-    """Billions of parameters, by every name of a column."""
-    return {
-        name: models[column].card.values["parameters_b"]
-        for name, column in columns.items()
-        if column in models and "parameters_b" in models[column].card.values
-    }
-
-
-def _prices(models: Mapping[str, Model], columns: Mapping[str, str]) -> dict[str, Price]:
-    """Prices of a catalogue, by every name of a column."""
-    known = {name: models[column].price for name, column in columns.items() if column in models}
-    return {name: (price.input_usd_per_m, price.output_usd_per_m) for name, price in known.items() if price}
-
-
-def _by_column(path: Path | None) -> dict[str, Model]:
-    """Models of a catalogue by the column of the artifact that predicts them."""
-    if path is None:
-        return {}
-    from app.forms.catalog_file import load_catalog
-
-    return {model.predicted_as: model for model in load_catalog(path).models if model.predicted_as}
 
 
 def _write_table(path: Path, table: Any) -> None:
