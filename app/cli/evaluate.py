@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import sys
 from collections import Counter
@@ -48,7 +47,10 @@ def evaluate(
     catalog: Annotated[
         Path | None, typer.Option(help="Catalogue with prices and parameters_b per model, instead of prices.json.")
     ] = None,
-    sizes: Annotated[str, typer.Option(help="Instead of a catalogue: model=0.135,model=0.071 in billions.")] = "",
+    sizes: Annotated[
+        str,
+        typer.Option(help="Instead of a catalogue's: model=0.135,model=0.071 in billions, as artifact or data say."),
+    ] = "",
     plots: Annotated[Path | None, typer.Option(help="Folder for PNG figures.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Parquet file for every prediction.")] = None,
     card: Annotated[
@@ -70,7 +72,7 @@ def evaluate(
     from router_models.storage.artifact import ArtifactError, load_artifact
 
     try:
-        from app.cli.listed import listed_in
+        from app.cli.listed import columns_of, listed_in, sizes_given
         from app.cli.screen import bars
         from router_models.evaluation.evaluate import Setting
         from router_models.evaluation.evaluate import evaluate as measure
@@ -96,7 +98,8 @@ def evaluate(
         entrants = [Entrant.of(each) for each in artifacts]
         if card:
             _refuse_lessons(entrants, sources)
-        sizes_b = {**listed.sizes_b, **_sizes(sizes)}
+        there = {model for source in sources for model in source.dataset.models}
+        sizes_b = {**listed.sizes_b, **sizes_given(sizes, columns_of(artifacts[0]), there)}
         setting = Setting(train_split=train_split or "train", sizes_b=sizes_b)
         with bars() as bar:
             report, table = measure(entrants, sources, setting, bar)
@@ -166,18 +169,6 @@ def _refuse_lessons(entrants: Sequence[Entrant], sources: Sequence[Source]) -> N
                 raise UsageError(
                     f"{source.name}: the artifact was trained on split {split}; a card needs prompts it has not seen"
                 )
-
-
-def _sizes(sizes: str) -> dict[str, float]:
-    """Billions of parameters by model, as given on the command line."""
-    try:
-        pairs = [part.split("=") for part in sizes.split(",") if part]
-        found = {name.strip(): float(value) for name, value in pairs}
-        if not all(0 < size < math.inf for size in found.values()):
-            raise ValueError("not a size")
-        return found
-    except ValueError as exc:
-        raise UsageError(f"--sizes should look like small=0.071,large=0.135, not {sizes!r}") from exc
 
 
 def _write_table(path: Path, table: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a catalogue says of an artifact's models: prices, and sizes in billions of parameters.
+"""What a catalogue or the command line says of an artifact's models: prices, and sizes in billions of parameters.
 
 How it works: an entry is the column that its `predicted_as` names, and what it says holds for every name of that
 column. Of several entries of one column, the same model at several providers, the cheapest counts, for a gateway would
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from app.errors import UsageError
 
 if TYPE_CHECKING:
     from app.domain.models import Model
@@ -50,6 +52,31 @@ def listed_in(path: Path | None, artifact: Artifact) -> Listed:
 def columns_of(artifact: Artifact) -> dict[str, str]:
     """The column of every name that an artifact knows."""
     return {**artifact.aliases, **{model: model for model in artifact.models}}
+
+
+def sizes_given(sizes: str, columns: Mapping[str, str], there: Collection[str]) -> dict[str, float]:
+    """Sizes as given on the command line, by every name of a column; `there` are the models of the data.
+
+    Raises:
+        UsageError: they have another form, or name a model that is neither known nor there.
+    """
+    given = _parsed(sizes)
+    if unknown := [name for name in given if name not in columns and name not in there]:
+        known = ", ".join(sorted(name for name in there if name in columns)) or "none that the artifact knows"
+        raise UsageError(f"--sizes names no model with {', '.join(unknown)}; the data has {known}")
+    by_column = {columns[name]: size for name, size in given.items() if name in columns}
+    return {name: by_column[column] for name, column in columns.items() if column in by_column} | given
+
+
+def _parsed(sizes: str) -> dict[str, float]:
+    try:
+        pairs = [part.split("=") for part in sizes.split(",") if part]
+        found = {name.strip(): float(value) for name, value in pairs}
+        if not all(0 < size < math.inf for size in found.values()):
+            raise ValueError("not a size")
+        return found
+    except ValueError as exc:
+        raise UsageError(f"--sizes should look like small=0.071,large=0.135, not {sizes!r}") from exc
 
 
 def _cheapest_first(models: Iterable[Model], column: str) -> list[Model]:

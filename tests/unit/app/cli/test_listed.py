@@ -1,4 +1,4 @@
-"""Prices and sizes of an artifact's models: what counts of a catalogue, and what is said."""
+"""Prices and sizes of an artifact's models: what counts of a catalogue and of the command line, and what is said."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.listed import Listed, listed_in
+from app.cli.listed import Listed, columns_of, listed_in, sizes_given
+from app.errors import UsageError
 from router_models.storage.artifact import Artifact
 from tests.fakes.artifacts import tiny_artifact
 
@@ -76,3 +77,19 @@ def test_entries_that_are_no_column_are_named_with_the_one_that_they_mean(
         f"{path}: prices and sizes are not used of a (small-instruct, write small), b (bard), c (absent): "
         f"predicted_as is no model of {artifact.name}\n"
     )
+
+
+def test_sizes_are_taken_by_column_by_alias_and_by_the_names_of_the_data(artifact: Artifact) -> None:
+    columns = columns_of(artifact)
+
+    assert sizes_given("small=7", columns, {"small-instruct"}) == {"small": 7, "small-instruct": 7}
+    assert sizes_given("small-instruct=7,large=70", columns, set()) == {"small": 7, "small-instruct": 7, "large": 70}
+    assert sizes_given("stranger=3", columns, {"stranger"}) == {"stranger": 3}
+    assert sizes_given("", columns, set()) == {}
+
+
+def test_a_size_of_a_model_that_is_nowhere_is_refused(artifact: Artifact) -> None:
+    there = {"small-instruct", "large", "stranger"}
+
+    with pytest.raises(UsageError, match=r"names no model with nosuch, other; the data has large, small-instruct$"):
+        sizes_given("nosuch=3,large=70,other=1", columns_of(artifact), there)
