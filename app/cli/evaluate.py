@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import sys
 from collections import Counter
@@ -18,7 +17,6 @@ from app.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from app.domain.models import Model
     from router_models.evaluation.costs import Price
     from router_models.evaluation.sets import Entrant, Source
     from router_models.storage.artifact import Artifact
@@ -49,7 +47,10 @@ def evaluate(
     catalog: Annotated[
         Path | None, typer.Option(help="Catalogue with prices and parameters_b per model, instead of prices.json.")
     ] = None,
-    sizes: Annotated[str, typer.Option(help="Instead of a catalogue: model=0.135,model=0.071 in billions.")] = "",
+    sizes: Annotated[
+        str,
+        typer.Option(help="Instead of a catalogue's: model=0.135,model=0.071 in billions, as artifact or data say."),
+    ] = "",
     plots: Annotated[Path | None, typer.Option(help="Folder for PNG figures.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Parquet file for every prediction.")] = None,
     card: Annotated[
@@ -71,6 +72,7 @@ def evaluate(
     from router_models.storage.artifact import ArtifactError, load_artifact
 
     try:
+        from app.cli.listed import columns_of, listed_in, sizes_given
         from app.cli.screen import bars
         from router_models.evaluation.evaluate import Setting
         from router_models.evaluation.evaluate import evaluate as measure
@@ -87,9 +89,8 @@ def evaluate(
         artifacts = [load_artifact(folder) for folder in artifact]
         if card:
             _refuse_unwritable(artifact[0] / "evaluation.json")
-        models = _by_column(catalog)
-        names = {**artifacts[0].aliases, **{model: model for model in artifacts[0].models}}
-        naming = _Naming(aliases, artifacts[0], _prices(models, names))
+        listed = listed_in(catalog, artifacts[0])
+        naming = _Naming(aliases, artifacts[0], listed.prices)
         sources = [_source(folder, split or (), naming) for folder in data]
         if train_split is not None:
             _refuse_unknown(train_split, sources)
@@ -97,7 +98,9 @@ def evaluate(
         entrants = [Entrant.of(each) for each in artifacts]
         if card:
             _refuse_lessons(entrants, sources)
-        setting = Setting(train_split=train_split or "train", sizes_b=_catalog_sizes(models, names) | _sizes(sizes))
+        there = {model for source in sources for model in source.dataset.models}
+        sizes_b = {**listed.sizes_b, **sizes_given(sizes, columns_of(artifacts[0]), there)}
+        setting = Setting(train_split=train_split or "train", sizes_b=sizes_b)
         with bars() as bar:
             report, table = measure(entrants, sources, setting, bar)
     except (ArtifactError, OutcomesError) as exc:
@@ -123,15 +126,17 @@ class _Naming(NamedTuple):
 
 def _source(folder: Path, splits: Sequence[str], naming: _Naming) -> Source:
     """A dataset under canonical names; prices of a catalogue take precedence over those beside the data."""
-    from app.cli.divided import divided
+    from app.cli.divided import tell_division
     from app.cli.named import names_in, tell_strangers
     from router_models.evaluation.costs import read_prices
     from router_models.evaluation.sets import Source, splits_to_measure
     from router_models.outcomes.dataset import OutcomesError, read_outcomes
+    from router_models.outcomes.splits import division, with_splits
 
     name, collected = folder.resolve().name, read_outcomes(folder)
     renamed = names_in(name, collected, naming.aliases, naming.artifact)
-    dataset = divided(name, collected.renamed(renamed))
+    tell_division(name, division(collected))
+    dataset = with_splits(collected.renamed(renamed))
     tell_strangers(name, dataset.models, naming.artifact)
     try:
         measured = splits_to_measure(dataset, splits)
@@ -164,42 +169,6 @@ def _refuse_lessons(entrants: Sequence[Entrant], sources: Sequence[Source]) -> N
                 raise UsageError(
                     f"{source.name}: the artifact was trained on split {split}; a card needs prompts it has not seen"
                 )
-
-
-def _sizes(sizes: str) -> dict[str, float]:
-    """Billions of parameters by model, as given on the command line."""
-    try:
-        pairs = [part.split("=") for part in sizes.split(",") if part]
-        found = {name.strip(): float(value) for name, value in pairs}
-        if not all(0 < size < math.inf for size in found.values()):
-            raise ValueError("not a size")
-        return found
-    except ValueError as exc:
-        raise UsageError(f"--sizes should look like small=0.071,large=0.135, not {sizes!r}") from exc
-
-
-def _catalog_sizes(models: Mapping[str, Model], columns: Mapping[str, str]) -> dict[str, float]:
-    """Billions of parameters, by every name of a column."""
-    return {
-        name: models[column].card.values["parameters_b"]
-        for name, column in columns.items()
-        if column in models and "parameters_b" in models[column].card.values
-    }
-
-
-def _prices(models: Mapping[str, Model], columns: Mapping[str, str]) -> dict[str, Price]:
-    """Prices of a catalogue, by every name of a column."""
-    known = {name: models[column].price for name, column in columns.items() if column in models}
-    return {name: (price.input_usd_per_m, price.output_usd_per_m) for name, price in known.items() if price}
-
-
-def _by_column(path: Path | None) -> dict[str, Model]:
-    """Models of a catalogue by the column of the artifact that predicts them."""
-    if path is None:
-        return {}
-    from app.forms.catalog_file import load_catalog
-
-    return {model.predicted_as: model for model in load_catalog(path).models if model.predicted_as}
 
 
 def _write_table(path: Path, table: Any) -> None:

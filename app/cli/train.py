@@ -136,6 +136,7 @@ def _train(
     import sys
     from dataclasses import replace
 
+    from app.cli.divided import how_to_measure
     from app.cli.named import how_to_serve
     from app.cli.screen import bars
     from router_models.outcomes.dataset import OutcomesError
@@ -167,8 +168,10 @@ def _train(
         print(json.dumps({"output": str(settings.output), "models": artifact.models, **artifact.about}))
     else:
         print(f"{settings.output}: {len(artifact.models)} models, encoders {', '.join(artifact.settings.speeds)}.")
-        folders = " ".join(f"--data {folder}" for folder in settings.data)
-        print(f"Next: thalamus evaluate --artifact {settings.output} {folders} --card")
+        learned = {
+            folder: pools.divisions[folder.name] for folder in settings.data if folder.name in pools.library.pools
+        }
+        print(how_to_measure(settings.output, settings.split, learned))
         columns = {**{model: model for model in artifact.models}, **artifact.aliases}
         print(how_to_serve(settings.output, sorted(columns.items())))
         print("Models that are not among them go without `predicted_as`.")
@@ -178,9 +181,9 @@ def _read(config: Path, given: Mapping[str, Any]) -> tuple[TrainingConfig, Readi
     """What the file says, where nothing else is given, and the outcomes to learn from."""
     import sys
 
+    from app.cli.divided import tell_division
     from app.cli.writable import refuse_taken
     from router_models.outcomes.dataset import OutcomesError
-    from router_models.outcomes.splits import DRAWN
     from router_models.training.config import ConfigError, load_config
     from router_models.training.rows import training_pools
 
@@ -190,8 +193,8 @@ def _read(config: Path, given: Mapping[str, Any]) -> tuple[TrainingConfig, Readi
         pools = training_pools(settings)
     except (ConfigError, OutcomesError) as exc:
         raise UsageError(str(exc)) from exc
-    for name in pools.undivided:
-        print(f"{name}: {DRAWN}", file=sys.stderr)
+    for name, division in pools.divisions.items():
+        tell_division(name, division)
     for name, (alone, prompts) in pools.without_choice().items():
         one = f"{alone} of {prompts} prompts ({alone / prompts:.1%}) have an outcome of one model alone"
         print(f"{name}: {one}, so they compare nothing", file=sys.stderr)

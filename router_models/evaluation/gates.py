@@ -2,8 +2,9 @@
 
 How it works: every gate compares one figure with its bound. Gates on sets hold for every set alike, however few prompts
 it has: the figure itself decides, and its interval is shown beside it, because on a small set the interval says how
-little one figure is worth. A figure that is not there is "not measured", which is no pass. Neither is one of choices
-where most prompts have an outcome of one model alone, for then every policy chooses that.
+little one figure is worth. A figure at its bound passes, also where arithmetic left it a last digit beside it, as
+1 - 0.95 is above 0.05. One that is not there is "not measured", which is no pass. Neither is one of choices where most
+prompts have an outcome of one model alone, for then every policy chooses that.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MOST_ABSTAINED = 0.10
 MOST_ECE = 0.03
 MOST_FLIPS = 0.05
 MOST_P99_MS = 10.0
+# Of doubles about 1: a thousand times what a few steps of arithmetic lose, and a thousandth of the smallest bound.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Gate:
         """`passed`, `FAILED` or `not measured`."""
         if self.figure is None:
             return NOT_MEASURED
-        return PASSED if (self.figure >= self.bound if self.at_least else self.figure <= self.bound) else FAILED
+        short = self.bound - self.figure if self.at_least else self.figure - self.bound
+        return PASSED if short <= ROUNDING else FAILED
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

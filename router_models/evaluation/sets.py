@@ -33,7 +33,7 @@ from router_models.joining.exam import exam_dataset
 from router_models.operating.rows import PricedRows
 from router_models.outcomes.dataset import OutcomesDataset, OutcomesError, tasks_of
 from router_models.outcomes.questions import question_keys
-from router_models.outcomes.splits import split_names
+from router_models.outcomes.splits import measured_unasked, split_names
 from router_models.outcomes.standing import standing
 from router_models.prediction import Prediction
 from router_models.predictor import ArtifactPredictor
@@ -44,7 +44,6 @@ from router_models.storage.calibration import Calibration
 Bar = Callable[[str, int], Callable[[], object]]
 """Opens a progress bar with a name and a number of steps; what it returns is called after each step."""
 
-DEFAULT_SPLITS = ("dev", "test")
 LEAST_COVERAGE = 0.99
 LEAST_POOL = 2
 
@@ -118,10 +117,12 @@ def splits_to_measure(dataset: OutcomesDataset, asked: Sequence[str]) -> tuple[s
     for split in asked:
         if split not in there:
             raise OutcomesError(f"no prompt has split {split}; there are {', '.join(there) or 'no splits at all'}")
-    default = [split for split in DEFAULT_SPLITS if split in there][:1]
-    if not asked and not default:
+    if asked:
+        return tuple(dict.fromkeys(asked))
+    default = measured_unasked(there)
+    if default is None:
         raise OutcomesError(f"there is neither dev nor test; name one of {', '.join(there) or 'no splits at all'}")
-    return tuple(dict.fromkeys(asked or default))
+    return (default,)
 
 
 @dataclass(frozen=True)

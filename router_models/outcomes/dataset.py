@@ -3,9 +3,10 @@
 A folder with `prompts.parquet` (prompt_id, dataset, task, prompt, messages, reference, grader, split) and
 `outcomes.parquet` (prompt_id, model, score in [0, 1], cost_usd, input_tokens, output_tokens, latency_s, mean_logprob).
 Everything after the score may be null, NaN or absent; extra columns are kept. A model without an outcome on a prompt is
-missing there, never 0. Texts may be of any type of text, ids whole numbers too, and a score true or false. `messages`
-is a list of {role, content}, as JSON too, or nothing where the prompt was sent alone. `predicted_as`, where it is
-there, is what an artifact calls the row's model.
+missing there, never 0. Texts may be of any type of text, ids and splits whole numbers too, and a score true or false. A
+split that is an empty text is none, as where prompts are collected. `messages` is a list of {role, content}, as JSON
+too, or nothing where the prompt was sent alone. `predicted_as`, where it is there, is what an artifact calls the row's
+model.
 
 Legend of array suffixes: B prompts, M models.
 """
@@ -33,6 +34,8 @@ OUTCOME_COLUMNS = ("prompt_id", "model", "score")
 PREDICTED_AS = "predicted_as"
 NAMES = ("prompt_id", "prompt", "model")
 """Texts that a dataset cannot do without."""
+NUMBERED = ("prompt_id", "split")
+"""Texts that may be whole numbers."""
 TEXTS = (*NAMES, "dataset", "task", "messages", "reference", "grader", "split", PREDICTED_AS)
 NUMBERS = ("score", "cost_usd", "input_tokens", "output_tokens", "latency_s", "mean_logprob")
 
@@ -93,7 +96,7 @@ class OutcomesDataset:
         known = self.prompts["split"].to_pylist() if "split" in self.prompts.column_names else []
         keep = np.array([value == name for value in known], dtype=bool)
         if not keep.any():
-            there = ", ".join(sorted({str(value) for value in known})) or "no splits at all"
+            there = ", ".join(sorted({str(value) for value in known if value is not None})) or "no splits at all"
             raise OutcomesError(f"no prompt has split {name}; there are {there}")
         return self.select(keep)
 
@@ -167,7 +170,7 @@ def read_outcomes(folder: Path, *, may_be_empty: bool = False) -> OutcomesDatase
             raise OutcomesError(f"{folder / name} has no rows")
     _check_prompts(dataset.prompts, folder / PROMPTS_NAME)
     _check_outcomes(dataset, folder / OUTCOMES_NAME)
-    return OutcomesDataset(dataset.prompts, _with_nulls(dataset.outcomes))
+    return OutcomesDataset(_without_empty_splits(dataset.prompts), _with_nulls(dataset.outcomes))
 
 
 def _read(path: Path, required: Sequence[str]) -> pa.Table:
@@ -199,14 +202,14 @@ def _in_one_form(table: pa.Table, path: Path) -> pa.Table:
 
 
 def _texts(values: pa.ChunkedArray, name: str, path: Path) -> pa.ChunkedArray:
-    kind, is_id = values.type, name == "prompt_id"
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or (is_id and pa.types.is_integer(kind)):
+    kind, may_be_number = values.type, name in NUMBERED
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or (may_be_number and pa.types.is_integer(kind)):
         return values.cast(pa.string())
     if name == "messages" and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         sent = [json.dumps(turns, default=str) if turns else None for turns in values.to_pylist()]
         return pa.chunked_array([sent], pa.string())
-    if name in (*NAMES, PREDICTED_AS) and not (pa.types.is_string(kind) or pa.types.is_null(kind)):
-        expected = "texts or whole numbers" if is_id else "texts"
+    if name in (*NAMES, "split", PREDICTED_AS) and not (pa.types.is_string(kind) or pa.types.is_null(kind)):
+        expected = "texts or whole numbers" if may_be_number else "texts"
         raise OutcomesError(f"{path}: {name} is of type {kind}; write {expected}")
     return values
 
@@ -284,6 +287,15 @@ def _check_numbers(values: pa.ChunkedArray, column: str, path: Path) -> None:
         raise OutcomesError(f"{path}: an infinite {column}")
     if column not in ("score", "mean_logprob") and np.any(numbers < 0):
         raise OutcomesError(f"{path}: a negative {column}")
+
+
+def _without_empty_splits(prompts: pa.Table) -> pa.Table:
+    """The same with null for a split that is an empty text."""
+    if "split" not in prompts.column_names or not pa.types.is_string(prompts["split"].type):
+        return prompts
+    splits = prompts["split"]
+    named = pc.if_else(pc.equal(splits, ""), None, splits)
+    return prompts.set_column(prompts.column_names.index("split"), "split", named)
 
 
 def _with_nulls(outcomes: pa.Table) -> pa.Table:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from router_models.adapting.verdict import LEAST_MODELS, LEAST_PROMPTS
 from router_models.heads.tryage import Speed
 from router_models.outcomes.dataset import OutcomesDataset, OutcomesError, aliases_of, read_outcomes, tasks_of
 from router_models.outcomes.questions import question_keys
-from router_models.outcomes.splits import is_undivided, with_splits
+from router_models.outcomes.splits import Division, division, with_splits
 from router_models.reading.conversation import Conversation, parts
 from router_models.training.config import TrainingConfig
 
@@ -98,8 +98,13 @@ class Reading:
     prompt_ids: list[str]
     datasets: list[OutcomesDataset]
     """The training splits, a pool each."""
-    undivided: tuple[str, ...] = ()
-    """Pools whose splits were drawn, for no prompt had one."""
+    divisions: Mapping[str, Division] = field(default_factory=dict)
+    """Of the pools' whole datasets, where a split was wanted."""
+
+    @property
+    def undivided(self) -> list[str]:
+        """Pools whose splits were drawn, for no prompt had one."""
+        return [name for name, division in self.divisions.items() if division.drawn]
 
     def without_choice(self) -> dict[str, tuple[int, int]]:
         """How many prompts one model alone has a score on, and of how many; by pool, where there are any."""
@@ -154,16 +159,18 @@ def read_pools(
         OutcomesError: a dataset cannot be used, or a wanted model has no outcomes.
     """
     datasets: list[OutcomesDataset] = []
-    undivided: list[str] = []
+    divisions: dict[str, Division] = {}
     names: dict[str, str] = {}
     for folder in folders:
         known = aliases_of(aliases, folder.name) if aliases else {}
         names |= known
         dataset = read_outcomes(folder)
-        undivided += [folder.name] if split and is_undivided(dataset) else []
-        datasets.append((_part(dataset, split, folder) if split else dataset).renamed(known))
+        if split:
+            divisions[folder.name] = division(dataset)
+            dataset = _part(dataset, split, folder)
+        datasets.append(dataset.renamed(known))
     reading = _joined(datasets, [folder.name for folder in folders], names, models, with_bare)
-    return replace(reading, undivided=tuple(undivided))
+    return replace(reading, divisions=divisions)
 
 
 def _part(dataset: OutcomesDataset, split: str, folder: Path) -> OutcomesDataset:

@@ -222,7 +222,7 @@ def _about(config: TrainingConfig, pools: Reading, figures: Mapping[str, Any]) -
         "code_commit": _code_commit(),
         "data": {
             "split": config.split,
-            **({"drawn_splits": list(pools.undivided)} if pools.undivided else {}),
+            **({"drawn_splits": drawn} if (drawn := pools.undivided) else {}),
             "sha256": _data_fingerprint(pools),
             "pools": {
                 name: {

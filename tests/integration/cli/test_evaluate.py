@@ -145,6 +145,10 @@ def test_no_card_is_written_of_prompts_that_an_artifact_was_trained_on(world: Pa
         (("--data", "first", "--sizes", "adder=0"), "--sizes should look like"),
         (("--data", "first", "--sizes", "adder=1,poet=-3"), "--sizes should look like"),
         (("--data", "first", "--sizes", "adder=inf"), "--sizes should look like"),
+        (
+            ("--data", "first", "--sizes", "adder=1,nosuch=3"),
+            "--sizes names no model with nosuch; the data has adder, poet",
+        ),
         (("--data", "second"), "second: the artifact knows none of the models adder-a, adder-b, bard, stranger"),
         (("--data", "second", "--aliases", "nowhere.json"), "nowhere.json: No such file"),
         (("--data", "nowhere"), "prompts.parquet: No such file; name a dataset folder"),

@@ -97,6 +97,27 @@ async def test_prompts_of_ones_own_without_splits_are_collected_learned_from_and
     assert figures["quality"][1] > figures["best_single"][1] + 0.1
 
 
+@pytest.mark.slow
+def test_prompts_without_a_split_beside_others_are_said_to_be_left_out(tmp_path: Path, made_encoders: Path) -> None:
+    """And nothing is suggested that could not be measured."""
+    whole = tiny_dataset(360)
+    split = ["train" if said == "train" else None for said in whole.prompts["split"].to_pylist()]
+    place = whole.prompts.column_names.index("split")
+    prompts = whole.prompts.set_column(place, "split", pa.array(split))
+    write_outcomes(tmp_path / "outcomes", OutcomesDataset(prompts, whole.outcomes))
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+
+    trained = thalamus("train", str(tmp_path / "tiny.yaml"), "--cache", str(made_encoders))
+    data = ("--artifact", str(tmp_path / "out" / "tiny-v1"), "--data", str(tmp_path / "outcomes"))
+    measured = thalamus("evaluate", *data, "--split", "train")
+
+    left_out = "outcomes: 120 of 360 prompts are left out: they have no split, and others have one"
+    assert (trained.returncode, measured.returncode) == (0, 0), trained.stderr + measured.stderr
+    assert (trained.stderr.count(left_out), measured.stderr.count(left_out)) == (1, 1)
+    assert "No prompt with a split is left to measure it on." in trained.stdout
+    assert "Next:" not in trained.stdout
+
+
 @pytest.mark.parametrize(
     ("split", "complaint"),
     [("", "5 prompts are too few"), ("split: unseen\n", "outcomes: no prompt has split unseen; there are ")],

@@ -82,6 +82,23 @@ def test_one_figure_outside_its_bound_fails_its_gate_and_no_other(
     assert failed(gates(report))
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("sets", "small", "quality_minus_best_single"), [-0.02, 0.7 - 0.705, 0.02]),
+        (("sets", "small", "abstained"), 0.3 - 0.2 + 1e-16),
+        (("sets", "small", "ece"), 0.1 + 0.2 - 0.27),
+        (("sets", "small", "robustness"), {TYPOS: {"unchanged_by_quality": 76 / 80, "prompts": 80}}),
+        (("pooled", "quality_minus_best_single"), [0.7 - 0.705, 0.01, 0.02]),
+        (("latency_ms", "cpu_p99"), 10.000000000000002),
+    ],
+)
+def test_a_figure_at_its_bound_passes_also_where_arithmetic_left_it_beside(
+    path: tuple[str, ...], value: object
+) -> None:
+    assert FAILED not in verdicts(changed(*path, value=value)).values()
+
+
 CHOICES = {
     ("quality minus best single model", "small"),
     ("decisions changed by 5 % typos", "small"),

@@ -18,6 +18,7 @@ from router_models.outcomes.dataset import (
     tasks_of,
     write_outcomes,
 )
+from router_models.outcomes.splits import is_undivided
 from tests.fakes.full_disk import files_of_at_most
 
 PROMPTS = {
@@ -75,6 +76,31 @@ def test_models_are_sorted_and_a_split_keeps_its_outcomes_only() -> None:
 def test_a_split_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(OutcomesError, match="no prompt has split dev; there are test, train"):
         dataset().split("dev")
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (pa.array([1, 0, None]), "0, 1"),
+        (pa.array([1, 0, None], pa.int8()).dictionary_encode(), "0, 1"),
+        (pa.array(["1", "0", ""]), "0, 1"),
+        (pa.array(["1", "0", ""]).dictionary_encode(), "0, 1"),
+        (pa.array(["", "", ""], pa.large_string()), "no splits at all"),
+        (pa.nulls(3), "no splits at all"),
+    ],
+)
+def test_a_split_is_text_also_where_it_is_a_number_and_none_where_it_is_empty(
+    column: pa.Array, said: str, tmp_path: Path
+) -> None:
+    write_outcomes(tmp_path, OutcomesDataset(pa.table(PROMPTS | {"split": column}), pa.table(OUTCOMES)))
+
+    read = read_outcomes(tmp_path)
+
+    if said == "0, 1":
+        assert read.split("1").prompts["prompt_id"].to_pylist() == ["a"]
+    assert is_undivided(read) == (said == "no splits at all")
+    with pytest.raises(OutcomesError, match=f"no prompt has split dev; there are {said}$"):
+        read.split("dev")
 
 
 def test_conversations_come_from_messages_where_there_are_some() -> None:
@@ -198,6 +224,8 @@ def test_what_is_written_is_read_back_with_its_extra_columns(tmp_path: Path) -> 
         ({"predicted_as": [["x"], ["y"], None]}, "predicted_as is of type list<element: string>; write texts"),
         ({"predicted_as": [1, 2, None]}, "predicted_as is of type int64; write texts"),
         ({"prompt_id": [1.0, 1.0, 3.0]}, "prompt_id is of type double; write texts or whole numbers"),
+        ({"split": [1.0, 0.0, None]}, "split is of type double; write texts or whole numbers"),
+        ({"split": [True, False, None]}, "split is of type bool; write texts or whole numbers"),
         ({"prompt": [b"One?", b"Two?", b"Three?"]}, "prompt is of type binary; write texts"),
         ({"prompt": ["One?", None, "Three?"]}, "prompt b has no text"),
         *(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from router_models.outcomes.dataset import OutcomesDataset
-from router_models.outcomes.splits import SHARES, drawn_split, is_undivided, with_splits
+from router_models.outcomes.splits import DRAWN, SHARES, division, drawn_split, is_undivided, with_splits
 
 OUTCOMES = pa.table({"prompt_id": ["p0"], "model": ["m"], "score": [1.0]})
 
@@ -65,6 +65,28 @@ def test_a_dataset_that_says_a_split_of_any_prompt_is_left_alone() -> None:
     divided = dataset(["one", "two"], pa.array(["eval", None]))
 
     assert with_splits(divided) is divided
+
+
+@pytest.mark.parametrize(
+    ("split", "splits", "note"),
+    [
+        (
+            ["train", None, None],
+            ("train",),
+            "2 of 3 prompts are left out: they have no split, and others have one",
+        ),
+        (["train", "eval", "train"], ("eval", "train"), None),
+        ([None, None, None], ("dev", "train"), DRAWN),
+    ],
+)
+def test_what_a_dataset_is_divided_into_is_said_where_it_may_surprise(
+    split: list[str | None], splits: tuple[str, ...], note: str | None
+) -> None:
+    by_split = {drawn_split(str(number)): str(number) for number in range(100)}
+
+    found = division(dataset([by_split["train"], by_split["dev"], by_split["train"]], pa.array(split, pa.string())))
+
+    assert (found.splits, found.note()) == (splits, note)
 
 
 def test_no_prompts_are_no_trouble() -> None:
