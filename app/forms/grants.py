@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from app.domain.preferences import Context, merged, parse_body
-from app.domain.quantities import PRIORITIES, Priority
+from app.domain.quantities import MOST, PRIORITIES, Priority
 from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
 from app.errors import CallerError, InvalidRequest, shown
@@ -43,6 +43,16 @@ from app.store.keys.key import (
 )
 
 DAYS_IN_A_MONTH = 31
+LEAST_PER_MINUTE = 1e-5
+"""One in ten weeks: who is to have less is to have nothing."""
+NUMBERS: Mapping[str, tuple[float, float]] = {
+    "requests_per_minute": (LEAST_PER_MINUTE, MOST),
+    "tokens_per_minute": (LEAST_PER_MINUTE, MOST),
+    "concurrency": (1, MOST),
+    "max_tokens": (1, MOST),
+}
+"""The bounds of a key's limits. Beyond them are waits that nobody lives to see the end of, and numbers that no store
+keeps; whoever states such a limit in a file or an earlier release has the nearest one."""
 NEW_KEY_DAYS = 90
 """How long a key is good that says nothing about it."""
 
@@ -116,7 +126,9 @@ class Grant(Form):
     def key(self, key_id: str) -> Key:
         fields = {name: getattr(self, name) for name in Grant.model_fields}
         budget, expires_at = self.budget, self.expires_at
-        fields["budget"] = Budget(budget.usd, budget.per, budget.hard) if budget else None
+        fields["budget"] = Budget(min(budget.usd, MOST), budget.per, budget.hard) if budget else None
+        for name, (least, most) in NUMBERS.items():
+            fields[name] = None if fields[name] is None else min(max(fields[name], least), int(most))
         fields["expires_at"] = expires_at.timestamp() if expires_at else None
         fields["routing"] = preferences(self.routing)
         return Key(key_id, **fields)
@@ -143,7 +155,19 @@ def new_grant(**stated: Any) -> Grant:
         if not getattr(grant, name):
             said = "expected at least one, or the key could do nothing; leave it out for what is usual"
             raise InvalidRequest(f"{name}: {said}", param=name)
+    for name in _out_of_bounds(grant):
+        least, most = NUMBERS.get(name, (0, MOST))
+        smallest = f"{least:.5f}".rstrip("0").rstrip(".")
+        raise InvalidRequest(f"{name}: expected a number from {smallest} to {most:.0f}", param=name)
     return grant
+
+
+def _out_of_bounds(grant: Grant) -> Iterator[str]:
+    if grant.budget and grant.budget.usd > MOST:
+        yield "budget.usd"
+    for name, (least, most) in NUMBERS.items():
+        if not least <= (getattr(grant, name) or least) <= most:
+            yield name
 
 
 def described(key: Key, models: Sequence[str], profiles: Sequence[str]) -> list[str]:

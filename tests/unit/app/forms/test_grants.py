@@ -76,6 +76,26 @@ def test_a_new_key_can_do_something_and_be_shown(stated: dict[str, Any], param: 
     assert read_key("k", grant_of(stated).plain()).id == "k"  # one that an earlier release made works on
 
 
+@pytest.mark.parametrize(
+    ("stated", "says", "becomes"),
+    [
+        ({"requests_per_minute": 1e-300}, "requests_per_minute: expected a number from 0.00001 to 1000000000000", 1e-5),
+        ({"tokens_per_minute": 1e308}, "tokens_per_minute: expected a number from 0.00001 to 1000000000000", 1e12),
+        ({"concurrency": 10**30}, "concurrency: expected a number from 1 to 1000000000000", 10**12),
+        ({"max_tokens": 10**30}, "max_tokens: expected a number from 1 to 1000000000000", 10**12),
+        ({"budget": {"usd": 1e300}}, "budget.usd: expected a number from 0 to 1000000000000", Budget(1e12)),
+    ],
+)
+def test_numbers_of_a_new_key_have_bounds_and_others_are_taken_as_the_nearest(
+    stated: dict[str, Any], says: str, becomes: object
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        new_grant(**stated)
+    assert caught.value.message == says
+    (name,) = stated
+    assert getattr(read_key("k", grant_of(stated).plain()), name) == becomes
+
+
 def test_a_key_for_operators_needs_no_models() -> None:
     assert new_grant(scopes=["admin:keys"], models=[], profiles=[]).models == ()
 
