@@ -181,6 +181,33 @@ def test_what_is_wrong_in_the_gateways_file_is_said_where(tmp_path: Path, change
     assert any(says in line for line in complaint(write_config(tmp_path, URLS, **changes)))
 
 
+SAME = "gateway.yaml: keys: 'a' and 'b' have the same secret; give each key its own"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        ({"secret": "hunter2"}, {"secret": "hunter2"}, [SAME]),
+        ({"secret": "hunter2"}, {"secret_env": "A"}, [SAME]),
+        ({"secret_env": "A"}, {"secret_env": "B"}, [SAME]),
+        (
+            {"secret_env": "NOPE"},
+            {"secret_env": "NOPE"},
+            [
+                "gateway.yaml: keys[0].secret_env: the environment has no NOPE; set it to the key's secret",
+                "gateway.yaml: keys[1].secret_env: the environment has no NOPE; set it to the key's secret",
+                SAME,
+            ],
+        ),
+    ],
+)
+def test_no_two_keys_have_one_secret(
+    tmp_path: Path, one: dict[str, str], other: dict[str, str], says: list[str]
+) -> None:
+    path = write_config(tmp_path, URLS, keys=[{"id": "a", **one}, {"id": "b", **other}])
+    assert complaint(path, {"A": "hunter2", "B": "hunter2"}) == says
+
+
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
