@@ -252,10 +252,10 @@ class Purse:
         return task
 
     async def _exchange(self, account: Account, most_usd: float, least_usd: float, back_usd: float) -> None:
-        asked_at, softly_usd = self._clock(), account.settled_softly_usd
+        asked_at = self._clock()
         try:
             standing = await self._bank.exchange(account.claim(most_usd, least_usd, back_usd, asked_at))
-            account.heard(standing, softly_usd, self._clock())
+            account.heard(standing, self._clock())
             self._trust(asked_at, standing.lends)
             self._heard(None)
         except StoreDown as exc:
@@ -288,6 +288,7 @@ class Purse:
         again = self._to_be_told_again(accounts)
         for account in accounts:
             is_of_use = account.is_used or account.is_in_doubt or account.held_usd - account.settled_usd > NANO_USD
+            is_of_use, account.asks_left = is_of_use or account.asks_left > 0, max(0, account.asks_left - 1)
             if account.moving is None and (is_of_use or has_lost or account in again):
                 debt_usd = max(0.0, -account.free_usd) if account.budget.hard else 0.0
                 back_usd, account.is_used, account.largest_usd = account.surplus_usd(), False, 0.0
