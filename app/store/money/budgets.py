@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -34,7 +34,7 @@ from typing import NamedTuple, Protocol
 from app.domain.clock import Clock
 from app.errors import BudgetSpent, BudgetUnavailable
 from app.store.keys.key import Budget
-from app.store.money.accounts import NANO_USD, Account, Claim, Hold, Standing, Window, window_of
+from app.store.money.accounts import ASKS_UNTIL_RECORDED, NANO_USD, Account, Claim, Hold, Standing, Window, window_of
 from app.store.redis_client import StoreDown
 from app.store.results import Heard, nobody
 
@@ -102,6 +102,9 @@ class Budgets(Protocol):
     def told(self) -> list[Told]:
         """Keys that have spent or asked something since this process began."""
         ...
+
+    def adopt(self, budgets: Mapping[str, Budget | None]) -> None:
+        """Go on with these, by key: what was spent stays; keys that are gone, or have none, are told no more."""
 
 
 class Purse:
@@ -179,6 +182,16 @@ class Purse:
             for one in self._accounts.values()
             if self._wall_clock() < one.ends_at
         ]
+
+    def adopt(self, budgets: Mapping[str, Budget | None]) -> None:
+        for key_id, account in tuple(self._accounts.items()):
+            budget = budgets.get(key_id)
+            if budget is None:
+                self._past.append(self._accounts.pop(key_id))
+            elif budget is not account.budget:
+                adopted = self._open(key_id, budget, window_of(budget, self._wall_clock()))
+                # What this month had cost before it was asked about, only the bank knows.
+                adopted.asks_left = ASKS_UNTIL_RECORDED
 
     async def tend(self) -> None:
         """Say that this process lives, give back what lies idle, and hear what others have spent."""
