@@ -26,6 +26,7 @@ from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
 from app.errors import CallerError, InvalidRequest, shown
 from app.forms.catalog_file import Count, Form, Positive, Usd
+from app.forms.expected import expected
 from app.forms.yaml_files import dotted
 from app.store.keys.credentials import NAME
 from app.store.keys.key import (
@@ -213,8 +214,8 @@ def grant_of(stated: Mapping[str, Any]) -> Grant:
     except ValidationError as exc:
         (first, *_) = exc.errors(include_url=False)
         where = shown(dotted(first["loc"]))
-        said = "is not a field of a key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise InvalidRequest(f"{where}: {said.removeprefix('Value error, ')}", param=where) from exc
+        said = "is not a field of a key" if first["type"] == "extra_forbidden" else expected(first, Grant)
+        raise InvalidRequest(f"{where}: {said}", param=where) from exc
     for problem in may_set_problems(grant.may_set):
         raise InvalidRequest(problem, param="may_set")
     return grant
