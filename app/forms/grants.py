@@ -7,7 +7,8 @@ would be more.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -80,11 +81,13 @@ def _scope(value: str) -> str:
 
 
 def _network(value: object, parse: ValidatorFunctionWrapHandler) -> Network:
+    wanted = "expected a network such as 10.0.0.0/8, with nothing after its prefix; got"
+    if not isinstance(value, str):
+        raise ValueError(f"{wanted} something else")
     try:
         network: Network = parse(value)
     except ValidationError as exc:
-        what = f"{value:.100}" if isinstance(value, str) else "something else"
-        raise ValueError(f"expected a network such as 10.0.0.0/8, with nothing after its prefix; got {what}") from exc
+        raise ValueError(f"{wanted} {value:.100}") from exc
     return network
 
 
@@ -142,13 +145,16 @@ class Grant(Form):
 
 
 def new_grant(**stated: Any) -> Grant:
-    """A grant of all models, for 90 days, but for what is stated otherwise.
+    """A grant of all models, for 90 days, but for what is stated otherwise, in the types of JSON.
 
     Raises:
-        InvalidRequest: as `grant_of`; the key could do nothing, or its tenant's name cannot be printed.
+        InvalidRequest: as `grant_of`; the key could do nothing or has ended already, a value is of another type than
+            it should be or out of bounds, or its tenant's name cannot be printed.
     """
-    expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(days=NEW_KEY_DAYS)
-    grant = grant_of({"models": ["*"], "expires_at": expires_at.replace(microsecond=0), **stated})
+    now = dt.datetime.now(dt.UTC)
+    expires_at = (now + dt.timedelta(days=NEW_KEY_DAYS)).replace(microsecond=0)
+    whole = json.dumps({"models": ["*"], "expires_at": expires_at, **stated}, default=dt.datetime.isoformat)
+    grant = _understood(lambda: Grant.model_validate_json(whole, strict=True))
     # Kept keys are not held to this, or one that an earlier release wrote would stop to work.
     if not NAME.fullmatch(grant.tenant or ""):
         raise InvalidRequest("tenant: expected one line that can be printed", param="tenant")
@@ -156,6 +162,8 @@ def new_grant(**stated: Any) -> Grant:
         if not getattr(grant, name):
             said = "expected at least one, or the key could do nothing; leave it out for what is usual"
             raise InvalidRequest(f"{name}: {said}", param=name)
+    if grant.expires_at and grant.expires_at <= now:
+        raise InvalidRequest("expires_at: expected a time to come, or the key could do nothing", param="expires_at")
     for name in _out_of_bounds(grant):
         least, most = NUMBERS.get(name, (0, MOST))
         smallest = f"{least:.5f}".rstrip("0").rstrip(".")
@@ -209,8 +217,12 @@ def grant_of(stated: Mapping[str, Any]) -> Grant:
     Raises:
         InvalidRequest: it says something that is wrong, or that a key has not; `param` is the field.
     """
+    return _understood(lambda: Grant.model_validate(stated))
+
+
+def _understood(validate: Callable[[], Grant]) -> Grant:
     try:
-        grant = Grant.model_validate(stated)
+        grant = validate()
     except ValidationError as exc:
         (first, *_) = exc.errors(include_url=False)
         where = shown(dotted(first["loc"]))

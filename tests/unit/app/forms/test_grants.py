@@ -51,6 +51,10 @@ def test_what_is_kept_of_a_grant_reads_as_the_same_key() -> None:
         ({"concurrency": 0}, "concurrency"),
         ({"tenant": ""}, "tenant"),
         ({"expires_at": "2027-01-01T00:00"}, "expires_at"),
+        ({"requests_per_minute": True}, "requests_per_minute"),
+        ({"budget": {"usd": True}}, "budget.usd"),
+        ({"concurrency": True}, "concurrency"),
+        ({"source_cidrs": [167772161]}, "source_cidrs[0]"),
     ],
 )
 def test_only_what_a_key_has_can_be_said_of_it(stated: dict[str, Any], param: str) -> None:
@@ -66,6 +70,11 @@ def test_only_what_a_key_has_can_be_said_of_it(stated: dict[str, Any], param: st
         ({"profiles": []}, "profiles"),
         ({"scopes": []}, "scopes"),
         ({"tenant": "lab\nrk_live"}, "tenant"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+        ({"concurrency": "3"}, "concurrency"),
+        ({"max_tokens": 3.0}, "max_tokens"),
+        ({"budget": {"usd": "5"}}, "budget.usd"),
+        ({"flags_in_prompt": 1}, "flags_in_prompt"),
         ({"tenant": "\x9b31m"}, "tenant"),
     ],
 )
