@@ -237,6 +237,8 @@ class UpstreamRateLimited(UpstreamBusy):
     code = "rate_limit_exceeded"
     counted_as = "upstream_rate_limited"
     type = "rate_limit_error"
+    everywhere = "every backend that could answer is over its rate limit, or its account has no quota left"
+    """What is said where none is asked: both rest, and only the first who was refused has heard which it is."""
 
 
 class UpstreamSpent(UpstreamRateLimited):

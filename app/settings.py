@@ -243,3 +243,14 @@ def _key_problems(form: GatewayForm, environment: Mapping[str, str]) -> Iterator
     ids = [key.id for key in form.keys]
     for name in {name for name in ids if ids.count(name) > 1}:
         yield f"keys: the id {name!r} occurs twice; give each key its own"
+    yield from _shared_secrets(form, environment)
+
+
+def _shared_secrets(form: GatewayForm, environment: Mapping[str, str]) -> Iterator[str]:
+    owners: dict[Secret, str] = {}
+    for key in form.keys:
+        # A variable that is not set will be the secret of all who name it.
+        named = environment.get(key.secret_env or "") or f"${key.secret_env}"
+        owner = owners.setdefault(key.secret or Secret(named), key.id)
+        if owner != key.id:
+            yield f"keys: {owner!r} and {key.id!r} have the same secret; give each key its own"

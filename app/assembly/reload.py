@@ -199,7 +199,8 @@ async def _opened(draft: Draft) -> Draft:
 
 def rejection(lines: Sequence[str]) -> ConfigRejected:
     """What an operator hears of a configuration that is wrong."""
-    message = f"the configuration is wrong in {len(lines)} ways, and the one before stays; see details"
+    ways = "one way" if len(lines) == 1 else f"{len(lines)} ways"
+    message = f"the configuration is wrong in {ways}, and the one before stays; see details"
     return ConfigRejected(message, details={"problems": list(lines)})
 
 

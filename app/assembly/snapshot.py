@@ -181,9 +181,10 @@ class Snapshot:
         metrics.refresh_with(lambda: publish(self.replicas, metrics.kept), of="replicas")
 
     def _adopt_keys(self, lasting: Lasting) -> None:
-        """Have limits and metrics follow the keys that there are now."""
+        """Have limits, budgets and metrics follow the keys that there are now."""
         keys = [*(key for _, key in self.settings.keys), *lasting.stores.keys.ring.keys]
         lasting.stores.limits.adopt(self.settings.limits.in_flight, keys)
+        lasting.stores.budgets.adopt({key.id: key.budget for key in keys})
         lasting.telemetry.metrics.kept.know_keys(key.id for key in keys)
 
 

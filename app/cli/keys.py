@@ -323,7 +323,8 @@ def _number(text: str, option: str) -> float | None:
     if text == UNLIMITED:
         return None
     try:
-        return float(text)
+        number = float(text)
+        return int(number) if number.is_integer() else number
     except ValueError as exc:
         raise UsageError(f"{option}: expected a number, or none; got {text!r}") from exc
 

@@ -16,9 +16,18 @@ from app.domain.vocabulary import VOCABULARY
 from app.forms.yaml_files import load_form, refuse
 
 Capability = Literal["chat", "completion", "responses", "embeddings", "tools", "vision", "json_schema", "logprobs"]
-Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+_NumberOnly = BeforeValidator(_no_truth)
+Usd = Annotated[float, _NumberOnly, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, _NumberOnly, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, _NumberOnly, Field(gt=0)]
 
 # What the gateway itself sets, and what a request is about.
 _NOT_RENAMED = frozenset({"model", "stream", "messages", "prompt", "input"})

@@ -7,7 +7,8 @@ would be more.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -21,12 +22,13 @@ from pydantic import (
 )
 
 from app.domain.preferences import Context, merged, parse_body
-from app.domain.quantities import PRIORITIES, Priority
+from app.domain.quantities import MOST, PRIORITIES, Priority
 from app.domain.request import Preferences
 from app.domain.vocabulary import VOCABULARY
 from app.errors import CallerError, InvalidRequest, shown
 from app.forms.catalog_file import Count, Form, Positive, Usd
-from app.forms.yaml_files import dotted, said_of
+from app.forms.expected import expected
+from app.forms.yaml_files import dotted
 from app.store.keys.credentials import NAME
 from app.store.keys.key import (
     ADMIN_SCOPES,
@@ -43,6 +45,16 @@ from app.store.keys.key import (
 )
 
 DAYS_IN_A_MONTH = 31
+LEAST_PER_MINUTE = 1e-5
+"""One in ten weeks: who is to have less is to have nothing."""
+NUMBERS: Mapping[str, tuple[float, float]] = {
+    "requests_per_minute": (LEAST_PER_MINUTE, MOST),
+    "tokens_per_minute": (LEAST_PER_MINUTE, MOST),
+    "concurrency": (1, MOST),
+    "max_tokens": (1, MOST),
+}
+"""The bounds of a key's limits. Beyond them are waits that nobody lives to see the end of, and numbers that no store
+keeps; whoever states such a limit in a file or an earlier release has the nearest one."""
 NEW_KEY_DAYS = 90
 """How long a key is good that says nothing about it."""
 
@@ -69,11 +81,13 @@ def _scope(value: str) -> str:
 
 
 def _network(value: object, parse: ValidatorFunctionWrapHandler) -> Network:
+    wanted = "expected a network such as 10.0.0.0/8, with nothing after its prefix; got"
+    if not isinstance(value, str):
+        raise ValueError(f"{wanted} something else")
     try:
         network: Network = parse(value)
     except ValidationError as exc:
-        what = f"{value:.100}" if isinstance(value, str) else "something else"
-        raise ValueError(f"expected a network such as 10.0.0.0/8, with nothing after its prefix; got {what}") from exc
+        raise ValueError(f"{wanted} {value:.100}") from exc
     return network
 
 
@@ -116,7 +130,9 @@ class Grant(Form):
     def key(self, key_id: str) -> Key:
         fields = {name: getattr(self, name) for name in Grant.model_fields}
         budget, expires_at = self.budget, self.expires_at
-        fields["budget"] = Budget(budget.usd, budget.per, budget.hard) if budget else None
+        fields["budget"] = Budget(min(budget.usd, MOST), budget.per, budget.hard) if budget else None
+        for name, (least, most) in NUMBERS.items():
+            fields[name] = None if fields[name] is None else min(max(fields[name], least), int(most))
         fields["expires_at"] = expires_at.timestamp() if expires_at else None
         fields["routing"] = preferences(self.routing)
         return Key(key_id, **fields)
@@ -129,13 +145,16 @@ class Grant(Form):
 
 
 def new_grant(**stated: Any) -> Grant:
-    """A grant of all models, for 90 days, but for what is stated otherwise.
+    """A grant of all models, for 90 days, but for what is stated otherwise, in the types of JSON.
 
     Raises:
-        InvalidRequest: as `grant_of`; the key could do nothing, or its tenant's name cannot be printed.
+        InvalidRequest: as `grant_of`; the key could do nothing or has ended already, a value is of another type than
+            it should be or out of bounds, or its tenant's name cannot be printed.
     """
-    expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(days=NEW_KEY_DAYS)
-    grant = grant_of({"models": ["*"], "expires_at": expires_at.replace(microsecond=0), **stated})
+    now = dt.datetime.now(dt.UTC)
+    expires_at = (now + dt.timedelta(days=NEW_KEY_DAYS)).replace(microsecond=0)
+    whole = json.dumps({"models": ["*"], "expires_at": expires_at, **stated}, default=dt.datetime.isoformat)
+    grant = _understood(lambda: Grant.model_validate_json(whole, strict=True))
     # Kept keys are not held to this, or one that an earlier release wrote would stop to work.
     if not NAME.fullmatch(grant.tenant or ""):
         raise InvalidRequest("tenant: expected one line that can be printed", param="tenant")
@@ -143,7 +162,21 @@ def new_grant(**stated: Any) -> Grant:
         if not getattr(grant, name):
             said = "expected at least one, or the key could do nothing; leave it out for what is usual"
             raise InvalidRequest(f"{name}: {said}", param=name)
+    if grant.expires_at and grant.expires_at <= now:
+        raise InvalidRequest("expires_at: expected a time to come, or the key could do nothing", param="expires_at")
+    for name in _out_of_bounds(grant):
+        least, most = NUMBERS.get(name, (0, MOST))
+        smallest = f"{least:.5f}".rstrip("0").rstrip(".")
+        raise InvalidRequest(f"{name}: expected a number from {smallest} to {most:.0f}", param=name)
     return grant
+
+
+def _out_of_bounds(grant: Grant) -> Iterator[str]:
+    if grant.budget and grant.budget.usd > MOST:
+        yield "budget.usd"
+    for name, (least, most) in NUMBERS.items():
+        if not least <= (getattr(grant, name) or least) <= most:
+            yield name
 
 
 def described(key: Key, models: Sequence[str], profiles: Sequence[str]) -> list[str]:
@@ -184,12 +217,16 @@ def grant_of(stated: Mapping[str, Any]) -> Grant:
     Raises:
         InvalidRequest: it says something that is wrong, or that a key has not; `param` is the field.
     """
+    return _understood(lambda: Grant.model_validate(stated))
+
+
+def _understood(validate: Callable[[], Grant]) -> Grant:
     try:
-        grant = Grant.model_validate(stated)
+        grant = validate()
     except ValidationError as exc:
         (first, *_) = exc.errors(include_url=False)
         where = shown(dotted(first["loc"]))
-        said = "is not a field of a key" if first["type"] == "extra_forbidden" else said_of(first)
+        said = "is not a field of a key" if first["type"] == "extra_forbidden" else expected(first, Grant)
         raise InvalidRequest(f"{where}: {said}", param=where) from exc
     for problem in may_set_problems(grant.may_set):
         raise InvalidRequest(problem, param="may_set")

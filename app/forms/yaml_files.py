@@ -6,17 +6,16 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from app.errors import UsageError, without_credentials
+from app.forms.expected import expected, form_at
 
 Form = TypeVar("Form", bound=BaseModel)
 # What a key of a file is called whose value may be a secret, or have been meant to name one.
-_LIST = re.compile("a valid (?:frozenset|list|set|tuple)")
-_MAPPING = re.compile(r"a valid dictionary(?: or instance of \w+)?")
 _SECRET = re.compile("secret|password|credential|pepper|(^|_)key")
 
 
@@ -119,23 +118,15 @@ def _expected(error: Mapping[str, Any], form: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return "is missing"
     if error["type"] == "extra_forbidden":
-        known = sorted(_fields_at(form, error["loc"][:-1]))
+        inner = form_at(form, error["loc"][:-1])
+        known = sorted(inner.model_fields if inner else ())
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         return f"is not a key; did you mean {near[0]}?" if near else f"is not a key; known are {', '.join(known)}"
-    if error["type"] == "too_short":
-        return f"expected at least {error['ctx']['min_length']}"
-    message = said_of(error).replace("Input should be", "expected")
-    said = error["input"]
+    message, said = expected(error, form), error["input"]
     shown = repr(without_credentials(said) if isinstance(said, str) else said)
     # A form as a whole is not worth showing, and a secret must not be.
     hidden = isinstance(said, dict | list | BaseModel) or len(shown) > 80 or _may_be_secret(error["loc"], said)
     return message if hidden else f"{message}, got {shown}"
-
-
-def said_of(error: Mapping[str, Any]) -> str:
-    """What pydantic says of a value, with what stands in a file for what Python makes of it."""
-    message = _LIST.sub("a list", error["msg"].removeprefix("Value error, "))
-    return _MAPPING.sub("keys with values", message)
 
 
 def _may_be_secret(loc: Sequence[int | str], said: object) -> bool:
@@ -144,23 +135,3 @@ def _may_be_secret(loc: Sequence[int | str], said: object) -> bool:
     if whose == "store" or (whose == "keys" and (isinstance(said, str) or len(place) < 2)):
         return True
     return any(_SECRET.search(part) for part in place or (whose,) if isinstance(part, str))
-
-
-def _fields_at(form: Any, loc: Sequence[int | str]) -> frozenset[str]:
-    """Names of the fields of the form at a place inside another."""
-    for part in loc:
-        field = form.model_fields.get(part) if isinstance(part, str) and _is_form(form) else None
-        if field is not None:
-            form = _inner_form(field.annotation) or form
-    return frozenset(form.model_fields)
-
-
-def _inner_form(annotation: Any) -> Any:
-    if _is_form(annotation):
-        return annotation
-    found = [_inner_form(one) for one in get_args(annotation)]
-    return next((one for one in found if one is not None), None)
-
-
-def _is_form(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -78,9 +78,7 @@ def _unavailable(expected: Expected, out: list[int]) -> UpstreamError:
     """The error for models that lack nothing but a backend."""
     waits = [wait_s for model in out if (wait_s := _limited_for_s(expected, model)) is not None]
     if len(waits) == len(out):
-        return UpstreamRateLimited(
-            "every backend that could answer is over its rate limit", retry_after_s=max(1, math.ceil(min(waits)))
-        )
+        return UpstreamRateLimited(UpstreamRateLimited.everywhere, retry_after_s=max(1, math.ceil(min(waits))))
     return UpstreamUnreachable(
         "no backend of a model that could answer is reachable; send the request again", retry_after_s=RETRY_AFTER_S
     )
@@ -177,7 +175,7 @@ def _refusals(expected: Expected, visible_M: Truths, estimated: bool) -> Iterato
     yield from _overfull(expected, visible_M)
     for model in np.flatnonzero(visible_M & ~expected.fleet.available_M).tolist():
         limited = _limited_for_s(expected, model) is not None
-        message = "is over its backend's rate limit" if limited else "has no replica that is up"
+        message = "is over its backend's rate limit or quota" if limited else "has no replica that is up"
         yield Refusal(model, Exclusion(expected.names[model], AVAILABILITY, message))
 
 

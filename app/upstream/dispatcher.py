@@ -244,7 +244,7 @@ class Dispatcher:
         """The error where none of these models may be asked for now."""
         wait_s = self._replicas.rests.retry_after_s(models)
         if all(self._replicas.rests.limited_for_s(model) is not None for model in models):
-            return UpstreamRateLimited("every backend that could answer is over its rate limit", retry_after_s=wait_s)
+            return UpstreamRateLimited(UpstreamRateLimited.everywhere, retry_after_s=wait_s)
         return UpstreamUnreachable("no backend that could answer is reachable", retry_after_s=wait_s)
 
     def _final(self, call: Call) -> UpstreamError:

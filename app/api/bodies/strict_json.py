@@ -35,7 +35,7 @@ OUTLINED_BYTES = 2 * MAX_PARTS
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_NO_OBJECT = 'the body must be a JSON object, such as {"model": "auto", ...}'
+_NO_OBJECT = 'the body must be a JSON object, such as {"name": "value"}'
 # The quick parser makes a float of a longer integer.
 _SAFE_FLOAT = 1e15
 _NO_COLONS = frozenset({int, bool, type(None)})

@@ -11,6 +11,9 @@ from app.api.policy import PUBLIC, needs
 
 routes = APIRouter()
 
+# As load balancers usually ask.
+RETRY_AFTER_S = 2
+
 
 @routes.get("/healthz", name="healthz")
 @needs(PUBLIC)
@@ -26,4 +29,5 @@ async def readyz(http_request: HttpRequest) -> JSONResponse:
     gateway = call_of(http_request).gateway
     if gateway.ready():
         return JSONResponse({"status": "ok"})
-    return JSONResponse({"status": "draining" if gateway.draining else "no backend"}, 503)
+    status = "draining" if gateway.draining else "no backend"
+    return JSONResponse({"status": status}, 503, {"retry-after": str(RETRY_AFTER_S)})

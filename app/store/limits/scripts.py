@@ -17,6 +17,10 @@ GONE_AFTER_MS = 10_000
 LOOK_EVERY_MS = 500
 # What nobody asks about: buckets are full after a minute, and no request lasts so long.
 KEPT_MS = 3_600_000
+# Nobody waits, and no debt is kept, for longer: a year.
+MOST_MS = 366 * 86_400_000
+# Larger numbers are no integers to Redis, and what it is told of them is an error or garbage.
+MOST_WHOLE = 1e15
 
 OK, CONCURRENCY, REQUESTS, TOKENS = range(4)
 """Verdicts: taken, or the limit that does not allow it."""
@@ -36,6 +40,7 @@ if kept.err then
   redis.call('DEL', KEYS[1])
   kept = {{}}
 end
+local function whole(number) return math.floor(math.max(-{MOST_WHOLE}, math.min(number, {MOST_WHOLE}))) end
 local passed_s = math.max(0, now - (tonumber(kept[5]) or now)) / 1000
 
 local function filled(level, was, size)
@@ -88,8 +93,8 @@ end
 redis.call('HSET', KEYS[1], 'r', r, 'rs', rs, 't', t, 'ts', ts, 'at', now, 'n', n, 'seen', seen, field, mine)
 if mine == 0 then redis.call('HDEL', KEYS[1], field) end
 local debt_ms = math.max(0, rs > 0 and -r / rs or 0, ts > 0 and -t / ts or 0) * 60000
-redis.call('PEXPIRE', KEYS[1], math.floor({KEPT_MS} + debt_ms))
-return {{verdict, math.ceil(wait_ms), math.floor(r * 1000), math.floor(t * 1000)}}
+redis.call('PEXPIRE', KEYS[1], whole(math.min({KEPT_MS} + debt_ms, {MOST_MS})))
+return {{verdict, math.ceil(math.min(wait_ms, {MOST_MS})), whole(r * 1000), whole(t * 1000)}}
 """
 )
 

@@ -16,6 +16,8 @@ SHARE = 0.05
 """Of what is left of a budget, the most that a process is lent beyond its need."""
 SILENT_S = 600.0
 """A holder that says nothing for so long is dead. No request takes longer by default."""
+ASKS_UNTIL_RECORDED = 3
+"""The journal has on record what was settled once the bank was asked so often, a second apart."""
 DAY_S = 86_400.0
 NANO_USD = 1e-9
 """Sums of many floats differ by less."""
@@ -77,7 +79,7 @@ class Account:
     """One key's money in one day or month, as one process sees it."""
 
     __slots__ = (
-        "_told_softly_usd",
+        "asks_left",
         "begins_at",
         "budget",
         "ends_at",
@@ -87,13 +89,13 @@ class Account:
         "is_in_doubt",
         "is_used",
         "key_id",
+        "known_spent_usd",
         "largest_usd",
         "lent_usd",
         "moving",
         "own_usd",
         "period",
         "reserved_usd",
-        "settled_softly_usd",
         "settled_usd",
         "spent_usd",
         "told_at",
@@ -104,8 +106,11 @@ class Account:
         self.key_id, self.budget = key_id, budget
         self.period, self.begins_at, self.ends_at = window
         self.held_usd = self.own_usd = self.spent_usd = self.lent_usd = 0.0
-        self.reserved_usd = self.largest_usd = self.settled_usd = self.settled_softly_usd = self._told_softly_usd = 0.0
-        self.holds, self.turn, self.heard_turn = 0, 0, 0
+        self.reserved_usd = self.largest_usd = self.settled_usd = 0.0
+        self.known_spent_usd = 0.0
+        """By all: no less than what the bank has on record, nor than what was known before and this process has settled
+        since."""
+        self.holds, self.turn, self.heard_turn, self.asks_left = 0, 0, 0, 0
         self.is_used = self.is_in_doubt = False
         self.told_at = float("-inf")
         self.moving: asyncio.Task[None] | None = None
@@ -113,14 +118,6 @@ class Account:
     @property
     def free_usd(self) -> float:
         return self.held_usd - self.settled_usd - self.reserved_usd
-
-    @property
-    def known_spent_usd(self) -> float:
-        """By all, with what this process has settled and the bank has not heard of."""
-        # Of what was held for it, the bank has on record what it lent and this process no longer has.
-        recorded_usd = self.held_usd - self.own_usd
-        softly_usd = self.settled_softly_usd - self._told_softly_usd
-        return self.spent_usd + max(0.0, self.settled_usd - recorded_usd) + softly_usd
 
     @property
     def left_usd(self) -> float:
@@ -157,10 +154,14 @@ class Account:
             self.key_id, self.period, self.budget.usd, self.turn, *known, most_usd, least_usd, max(0.0, back_usd)
         )
 
-    def heard(self, standing: Standing, softly_usd: float, now: float) -> None:
-        """The bank has answered; `softly_usd` is what was settled softly when it was asked."""
+    def heard(self, standing: Standing, now: float) -> None:
+        """The bank has answered."""
         self.held_usd, self.own_usd, self.spent_usd, self.lent_usd, _ = standing
-        self._told_softly_usd = softly_usd
+        # Of what was held for it, the bank has on record what it lent and this process no longer has.
+        recorded_usd = self.held_usd - self.own_usd
+        unrecorded_usd = max(0.0, self.settled_usd - recorded_usd)
+        # Of what was settled softly nobody can say whether it is in there; so none of it is forgotten, nor added.
+        self.known_spent_usd = max(self.known_spent_usd, self.spent_usd + unrecorded_usd)
         self.heard_turn, self.told_at, self.is_in_doubt = self.turn, now, False
 
     def surplus_usd(self) -> float:
@@ -206,10 +207,11 @@ class Hold:
         self._is_open, account = False, self._account
         account.holds -= 1
         account.reserved_usd = account.reserved_usd - self.usd if account.holds else 0.0
+        account.known_spent_usd += cost_usd
         if self._is_hard:
             account.settled_usd += cost_usd
         else:
-            account.settled_softly_usd += cost_usd
+            account.asks_left = ASKS_UNTIL_RECORDED
         account.is_used = True
 
 

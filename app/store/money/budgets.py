@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -34,7 +34,7 @@ from typing import NamedTuple, Protocol
 from app.domain.clock import Clock
 from app.errors import BudgetSpent, BudgetUnavailable
 from app.store.keys.key import Budget
-from app.store.money.accounts import NANO_USD, Account, Claim, Hold, Standing, Window, window_of
+from app.store.money.accounts import ASKS_UNTIL_RECORDED, NANO_USD, Account, Claim, Hold, Standing, Window, window_of
 from app.store.redis_client import StoreDown
 from app.store.results import Heard, nobody
 
@@ -102,6 +102,9 @@ class Budgets(Protocol):
     def told(self) -> list[Told]:
         """Keys that have spent or asked something since this process began."""
         ...
+
+    def adopt(self, budgets: Mapping[str, Budget | None]) -> None:
+        """Go on with these, by key: what was spent stays; keys that are gone, or have none, are told no more."""
 
 
 class Purse:
@@ -180,6 +183,16 @@ class Purse:
             if self._wall_clock() < one.ends_at
         ]
 
+    def adopt(self, budgets: Mapping[str, Budget | None]) -> None:
+        for key_id, account in tuple(self._accounts.items()):
+            budget = budgets.get(key_id)
+            if budget is None:
+                self._past.append(self._accounts.pop(key_id))
+            elif budget is not account.budget:
+                adopted = self._open(key_id, budget, window_of(budget, self._wall_clock()))
+                # What this month had cost before it was asked about, only the bank knows.
+                adopted.asks_left = ASKS_UNTIL_RECORDED
+
     async def tend(self) -> None:
         """Say that this process lives, give back what lies idle, and hear what others have spent."""
         with suppress(StoreDown):
@@ -252,10 +265,10 @@ class Purse:
         return task
 
     async def _exchange(self, account: Account, most_usd: float, least_usd: float, back_usd: float) -> None:
-        asked_at, softly_usd = self._clock(), account.settled_softly_usd
+        asked_at = self._clock()
         try:
             standing = await self._bank.exchange(account.claim(most_usd, least_usd, back_usd, asked_at))
-            account.heard(standing, softly_usd, self._clock())
+            account.heard(standing, self._clock())
             self._trust(asked_at, standing.lends)
             self._heard(None)
         except StoreDown as exc:
@@ -288,6 +301,7 @@ class Purse:
         again = self._to_be_told_again(accounts)
         for account in accounts:
             is_of_use = account.is_used or account.is_in_doubt or account.held_usd - account.settled_usd > NANO_USD
+            is_of_use, account.asks_left = is_of_use or account.asks_left > 0, max(0, account.asks_left - 1)
             if account.moving is None and (is_of_use or has_lost or account in again):
                 debt_usd = max(0.0, -account.free_usd) if account.budget.hard else 0.0
                 back_usd, account.is_used, account.largest_usd = account.surplus_usd(), False, 0.0

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
 from tests.fakes.deployment import GATEWAY, SECRET, Deployment, deployed
 from tests.fakes.full_disk import files_of_at_most
@@ -40,6 +41,9 @@ class Operator:
             lines = [line for line in (await page.text()).splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
+    async def reload(self) -> None:
+        await self._deployment.application.live.reload()
+
     async def down(self) -> set[str]:
         """Features that have no store."""
         name = 'thalamus_store_up{feature="'
@@ -62,6 +66,30 @@ async def test_what_a_key_has_left_is_its_budget_less_what_it_spent(tmp_path: Pa
     assert metrics[f"thalamus_key_budget_usd{labels}"] == 5.0
     assert metrics[f"thalamus_key_budget_left_usd{labels}"] == 5.0 - spent
     assert spent > 0
+
+
+async def test_a_reload_tells_the_new_budget_at_once_and_the_old_one_no_more(tmp_path: Path) -> None:
+    async with operated(tmp_path) as operator:
+        await operator.ask()
+        for usd, period in ((7.0, "month"), (3.0, "day")):
+            path = tmp_path / "gateway.yaml"
+            (key,) = KEYS
+            changed = {"keys": [{**key, "budget": {"usd": usd, "per": period}}]}
+            path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changed))
+            await operator.reload()
+            metrics = await operator.metrics()
+            told = {name: value for name, value in metrics.items() if name.startswith("thalamus_key_budget_usd{")}
+            assert told == {f'thalamus_key_budget_usd{{key="tester",period="{period}"}}': usd}
+        left = 'thalamus_key_budget_left_usd{key="tester",period="day"}'
+        spent = metrics['thalamus_key_cost_usd_total{key="tester"}']
+
+        async def is_told() -> bool:
+            return (await operator.metrics())[left] == pytest.approx(3.0 - spent)
+
+        await until(is_told, True)
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"keys": [{**key, "budget": None}]}))
+        await operator.reload()
+        assert left not in await operator.metrics()
 
 
 async def test_every_feature_has_its_store_while_there_is_none_but_this_process(tmp_path: Path) -> None:

@@ -271,6 +271,20 @@ async def test_a_value_that_is_not_ours_is_thrown_away(redis_server: RedisServer
         assert limits.is_shared
 
 
+@pytest.mark.parametrize("per_minute", [1e-13, 1e308])
+async def test_no_limit_of_one_key_is_a_reason_to_leave_redis(redis_server: RedisServer, per_minute: float) -> None:
+    """Redis takes no number of a thousand digits for a time or for an answer."""
+    odd = FakeKey("odd", requests_per_minute=per_minute, tokens_per_minute=per_minute)
+    async with redis_limits(redis_server) as limits:
+        (await limits.acquire(odd, 10)).release(10**12)
+        with suppress(RateLimited):
+            left = (await limits.acquire(odd, 10)).headers()
+            assert int(left["x-ratelimit-remaining-tokens"]) > 1e10
+        await limits.beat()
+        await limits.acquire(FakeKey("other", requests_per_minute=1), 0)
+        assert limits.is_shared
+
+
 async def test_a_redis_that_has_forgotten_all_is_told_what_is_held(redis_server: RedisServer) -> None:
     key = FakeKey(concurrency=2)
     async with redis_limits(redis_server) as first, redis_limits(redis_server) as second:

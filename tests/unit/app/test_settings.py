@@ -174,11 +174,49 @@ KEY: Mapping[str, Any] = {"id": "a", "secret": "sk-a", "models": ["*"]}
         ({"keys": [{**KEY, "source_cidrs": ["10.0.0.1/8"]}]}, "keys[0].source_cidrs[0]"),
         ({"keys": [{**KEY, "concurrency": 0}]}, "keys[0].concurrency: expected greater than 0, got 0"),
         ({"keys": [KEY, KEY]}, "keys: the id 'a' occurs twice"),
+        ({"keys": 5}, "keys: expected a list of objects with fields such as models, profiles"),
+        (
+            {"keys": [{**KEY, "budget": 5}]},
+            "keys[0].budget: expected an object with fields such as usd, per, hard, got",
+        ),
+        ({"keys": [{**KEY, "models": "*"}]}, 'keys[0].models: expected a list, such as ["one", "another"]'),
+        ({"keys": [{**KEY, "tenant": "x" * 65}]}, "keys[0].tenant: expected a text of at most 64 characters"),
+        ({"keys": [{**KEY, "expires_at": "soon"}]}, "keys[0].expires_at: expected a time with its zone, such as 2027"),
+        ({"workers": "many"}, "workers: expected a whole number, such as 8, got 'many'"),
+        ({"profiles": [1]}, 'profiles: expected an object, such as {"name": "value"}'),
+        ({"catalog": 5}, "catalog: expected a path, got 5"),
         ({"catalog": "nowhere.yaml"}, "nowhere.yaml: No such file or directory"),
     ],
 )
 def test_what_is_wrong_in_the_gateways_file_is_said_where(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     assert any(says in line for line in complaint(write_config(tmp_path, URLS, **changes)))
+
+
+SAME = "gateway.yaml: keys: 'a' and 'b' have the same secret; give each key its own"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        ({"secret": "hunter2"}, {"secret": "hunter2"}, [SAME]),
+        ({"secret": "hunter2"}, {"secret_env": "A"}, [SAME]),
+        ({"secret_env": "A"}, {"secret_env": "B"}, [SAME]),
+        (
+            {"secret_env": "NOPE"},
+            {"secret_env": "NOPE"},
+            [
+                "gateway.yaml: keys[0].secret_env: the environment has no NOPE; set it to the key's secret",
+                "gateway.yaml: keys[1].secret_env: the environment has no NOPE; set it to the key's secret",
+                SAME,
+            ],
+        ),
+    ],
+)
+def test_no_two_keys_have_one_secret(
+    tmp_path: Path, one: dict[str, str], other: dict[str, str], says: list[str]
+) -> None:
+    path = write_config(tmp_path, URLS, keys=[{"id": "a", **one}, {"id": "b", **other}])
+    assert complaint(path, {"A": "hunter2", "B": "hunter2"}) == says
 
 
 @pytest.mark.parametrize(
@@ -236,8 +274,12 @@ def test_what_may_be_a_secret_of_a_backend_is_not_repeated(tmp_path: Path, field
             "models[0].card.tokens_per_image: expected greater than 0, got 0",
         ),
         (("models", 0, "card", "capabilities"), ["sing"], "models[0].card.capabilities[0]: expected 'chat'"),
-        (("models", 0, "card", "regions"), "eu", "models[0].card.regions: expected a list, got 'eu'"),
-        (("models", 0, "card"), "small", "models[0].card: expected keys with values, got 'small'"),
+        (
+            ("models", 0, "card", "regions"),
+            "eu",
+            'models[0].card.regions: expected a list, such as ["one", "another"], got \'eu\'',
+        ),
+        (("models", 0, "card"), "small", "models[0].card: expected an object with fields such as "),
         (("backends", 0, "urls"), "http://h:1", "backends[0].urls: expected a list"),
         (("models", 0, "card", "released"), "spring", "models[0].card.released: expected a day such as"),
         (("models", 0, "card", "security"), "high", "models[0].card.security: expected one of public_api"),
@@ -280,7 +322,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         ("listen: 127.0.0.1:1\nlisten: 127.0.0.1:2\n", "line 2 column 1: the key 'listen' occurs twice"),
         ("limits: {body_bytes: 5000, body_bytes: 6000}\n", "the key 'body_bytes' occurs twice"),
         ("listen: [", "line 1 column 10: "),
-        ("- a\n- b\n", "the file: expected keys with values"),
+        ("- a\n- b\n", "the file: expected an object with fields such as listen, admin_listen"),
         ("", "catalog: is missing"),
         ("x: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
     ],

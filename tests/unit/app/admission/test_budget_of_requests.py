@@ -268,7 +268,7 @@ async def test_an_overdrawn_soft_budget_is_told_with_each_answer() -> None:
 )
 def test_what_is_overdrawn_is_never_told_as_nothing(left_usd: float, over_usd: float) -> None:
     account = Account("key", Budget(1.0, hard=False), window_of(Budget(1.0), 0.0))
-    account.settled_softly_usd = 1.0 - left_usd
+    account.known_spent_usd = 1.0 - left_usd
     assert Hold(account, 0.0).over_usd == over_usd
 
 

@@ -187,6 +187,7 @@ async def test_readiness_follows_the_gateway_and_says_no_more() -> None:
     a_bench.admission.gate.leaving = True
     reply = await ask(plane(a_bench).app, "GET", "/readyz", headers={"authorization": ""})
     assert (reply.status, reply.json) == (503, {"status": "draining"})
+    assert reply.headers["retry-after"] == "2"
     assert (await ask(plane(a_bench).app, "GET", "/healthz", headers={"authorization": ""})).status == 200
 
 

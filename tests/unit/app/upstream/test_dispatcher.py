@@ -523,7 +523,7 @@ async def test_an_account_without_money_rests_whole_and_for_long_and_the_operato
 
 async def test_where_only_an_account_without_money_could_answer_the_caller_hears_so() -> None:
     world = paid(FakeUpstream(one=spent([json.dumps(EMPTY).encode()], retry_after_s=1)))
-    for words in ("no quota left", "over its rate limit"):
+    for words in ("no quota left", "or its account has no quota left"):
         with pytest.raises(UpstreamRateLimited, match=words) as caught:
             await world.dispatch()
         assert (caught.value.code, caught.value.retry_after_s) == ("rate_limit_exceeded", MAX_REST_S)

@@ -133,6 +133,29 @@ async def test_only_what_a_key_has_can_be_written(world: World, stated: dict[str
     assert (reply.status, world.store.texts) == (400, {})
 
 
+@pytest.mark.parametrize(
+    ("stated", "says"),
+    [
+        ({"budget": 5}, "budget: expected an object with fields such as usd, per, hard"),
+        ({"models": "*"}, 'models: expected a list, such as ["one", "another"]'),
+        ({"expires_at": "2027-01-01T00:00"}, "expires_at: expected a time with its zone, such as 2027-01-01T00:00:00Z"),
+        ({"max_priority": "urgent"}, "max_priority: expected 'low', 'normal' or 'high'"),
+        ([], 'the body must be a JSON object, such as {"name": "value"}'),
+    ],
+)
+async def test_a_refusal_says_what_is_expected_and_nothing_of_how_it_is_checked(
+    world: World, stated: Any, says: str
+) -> None:
+    reply = await ask(
+        world.admin.app,
+        "POST",
+        "/admin/keys",
+        json.dumps(stated).encode(),
+        {"authorization": "Bearer sk-admin"},
+    )
+    assert (reply.status, reply.json["error"]["message"]) == (400, says)
+
+
 @pytest.mark.parametrize("body", [{"grace_s": -1}, {"grace_s": True}, {"grace_s": "1"}, {"grace_s": 1e9}, {"x": 1}])
 async def test_a_rotation_says_how_long_and_nothing_else(world: World, body: dict[str, Any]) -> None:
     made = await world.create()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.errors import Overloaded, UsageError
-from app.forms.grants import new_grant, read_key
+from app.forms.grants import grant_of, new_grant, read_key
 from app.store.keys.credentials import PepperFile, issue, parsed
 from app.store.keys.issuer import Issued, Issuer, UnknownKey
 from app.store.keys.key import Key, Secret, StaticKeys
@@ -40,7 +40,9 @@ class World:
         return KeyRing(self.store, PepperFile(pepper), read_key, self.clock, self.wall_clock)
 
     async def made(self, **stated: Any) -> Issued:
-        issued = await self.issuer.create("name", new_grant(**stated).plain(), "me")
+        # Of a clock that is not the machine's, so that some of them end long before now.
+        grant = grant_of({**new_grant().plain(), **stated})
+        issued = await self.issuer.create("name", grant.plain(), "me")
         await self.ring.refresh()
         return issued
 

@@ -277,6 +277,27 @@ async def test_what_was_spent_under_a_soft_budget_counts_once_when_it_is_hard(is
     assert account.free_usd == pytest.approx(0.0)
 
 
+async def test_what_was_settled_softly_counts_before_it_is_recorded_and_once_then() -> None:
+    vault, soft = Vault(), Budget(0.001, hard=False)
+    purse = Purse(MemoryBank(vault))
+    account = purse.account("k", soft)
+    where = account.key_id, account.period
+    for calls in range(1, 5):
+        hold = purse.take(account, 0.0)
+        assert hold
+        hold.settle(0.0022)
+        await purse.tend()  # the journal comes after this
+        assert account.left_usd == pytest.approx(0.001 - calls * 0.0022)
+        assert hold.over_usd == pytest.approx(calls * 0.0022 - 0.001)
+        vault.record("me", where, 0.0022, is_held=False)
+    vault.record("another", where, 0.005, is_held=False)
+    await purse.tend()
+    assert account.left_usd == pytest.approx(0.001 - 4 * 0.0022 - 0.005), "the bank is asked again by itself"
+    for _ in range(5):
+        await purse.tend()
+    assert vault.exchanges == 4 + 2, "but not for ever"
+
+
 async def test_a_request_under_a_hard_budget_is_still_held_when_it_is_soft() -> None:
     vault, hard, soft = Vault(), Budget(1.0), Budget(1.0, hard=False)
     purse = Purse(MemoryBank(vault))
